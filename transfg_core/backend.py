@@ -1,0 +1,107 @@
+"""The border between the core and the twins: steps in, NumPy arrays out.
+
+This is the only module that knows the twins' names. A third framework joins by a package that
+offers a class with these methods and a line in `BACKENDS`.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfg_core.config import Config
+from transfg_core.errors import UserError
+
+BACKENDS: dict[str, str] = {"torch": "transfg_torch", "jittor": "transfg_jt"}
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+
+class Batch(NamedTuple):
+    """Images (B, 3, H, W) float32, normalised; labels (B,) int64 in [0, C)."""
+
+    images: Array
+    labels: Array
+
+
+class Backend(Protocol):
+    """One model with its optimiser on one device. Only NumPy arrays and plain Python cross.
+
+    Parameters carry canonical names (`transfg_core.params`). A *handle* is the backend's own: it
+    may stand for work that has not run yet, and `fetch` is the only call that waits for it.
+    """
+
+    name: str
+
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Canonical name -> shape of every parameter."""
+        ...
+
+    def load_params(self, arrays: Mapping[str, Array]) -> None:
+        """Replace all parameters; the optimiser starts anew.
+
+        Raises:
+            UserError: a name is missing or unknown, or a shape differs.
+        """
+        ...
+
+    def state(self) -> Arrays:
+        """Parameters `param/<name>`, optimiser state `<slot>/<name>` and `optim/updates`.
+
+        Slots are `momentum` for SGD, `exp_avg` and `exp_avg_sq` for Adam and AdamW.
+        """
+        ...
+
+    def load_state(self, arrays: Mapping[str, Array]) -> None:
+        """Continue from `state()` of either twin.
+
+        Raises:
+            UserError: names or shapes differ from this model and optimiser.
+        """
+        ...
+
+    def train_step(self, micro_batches: Sequence[Batch], lr: float) -> Any:
+        """One update from equally large micro-batches; does not wait for the device.
+
+        Fetches to `loss`, `cross_entropy`, `contrastive`, `accuracy` (means over the
+        micro-batches) and `grad_norm` (before clipping), each a float32 scalar.
+        """
+        ...
+
+    def eval_step(self, images: Array) -> Any:
+        """Fetches to `logits` (B, C) and, with part selection, `part_index` (B, K) from 1."""
+        ...
+
+    def fetch(self, handle: Any) -> Arrays:
+        """Wait for a handle and bring its values to the host."""
+        ...
+
+    def trace(self, batch: Batch) -> Arrays:
+        """Every tap of one forward and backward pass without dropout; nothing is updated.
+
+        Activations by tap name, `loss`, `cross_entropy`, `contrastive`, `grad_norm`, and
+        `grad/<name>` for each parameter.
+        """
+        ...
+
+    def device_info(self) -> dict[str, Any]:
+        """Versions, device, threads and peak memory in bytes."""
+        ...
+
+
+def load_backend(name: str, config: Config) -> Backend:
+    """Import a twin and build its model; `config.model.classes` must be set.
+
+    Raises:
+        UserError: the name is unknown, or its framework is missing or cannot start.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"--backend {name}: expected one of {', '.join(BACKENDS)}")
+    runtime = importlib.import_module(f"{BACKENDS[name]}.runtime")
+    runtime.prepare()
+    module = importlib.import_module(f"{BACKENDS[name]}.backend")
+    backend: Backend = module.make_backend(config)
+    return backend

@@ -1,0 +1,378 @@
+"""Typed configuration: YAML plus dotted overrides, every problem reported at once.
+
+    config = load_config("configs/toy.yaml", ["optim.lr=0.01", "run.name=trial"])
+
+YAML is read by the 1.2 rules for scalars that users expect: `3e-2` is a number, `no` is a word,
+and a key given twice is an error. An unknown key names the nearest known one.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from transfg_core.errors import UserError
+
+# Width, heads, depth, MLP width of the Vision Transformer sizes (Dosovitskiy et al. 2021, table 1;
+# Ti and S from Steiner et al. 2022). `tiny` is this project's own, for tests and the toy set.
+SIZES: dict[str, tuple[int, int, int, int]] = {
+    "tiny": (96, 4, 4, 192),
+    "Ti": (192, 3, 12, 768),
+    "S": (384, 6, 12, 1536),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 16, 24, 4096),
+    "H": (1280, 16, 32, 5120),
+}
+
+# Channel means and standard deviations by name, on inputs in [0, 1].
+NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "cifar": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Size = Annotated[tuple[Positive, Positive], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class RunConfig(Section):
+    """Where a run goes and what it is seeded with."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] = "toy"
+    dir: str = "runs"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+
+
+class ToyConfig(Section):
+    """Size of the procedural bird set that `data.name: toy` renders when it is absent."""
+
+    train_per_class: Positive = 100
+    test_per_class: Positive = 25
+    size: Annotated[int, Field(ge=48)] = 96
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DataConfig(Section):
+    """Data set, transforms and loading. Image sizes are (height, width) in pixels."""
+
+    name: Literal["toy", "cub", "folder"] = "toy"
+    root: str = "data/toy"
+    split: Literal["official", "random"] = "official"
+    resize: Size | Positive | None = None  # (h, w) exactly, or the shorter side
+    crop: Size = (64, 64)
+    random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    flip: bool = True
+    auto_augment: bool = False
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, drawn from [-r, r]
+    normalise: Literal["imagenet", "half", "cifar"] = "imagenet"
+    on_bad_image: Literal["error", "skip"] = "error"
+    threads: Positive = 2
+    workers: Annotated[int, Field(ge=0)] = 0
+    toy: ToyConfig = ToyConfig()
+
+    @field_validator("crop", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("random_resized_crop")
+    @classmethod
+    def _scale(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError(f"expected 0 < smallest <= largest <= 1, found {list(value)}")
+        return value
+
+
+class ModelConfig(Section):
+    """Vision Transformer and part selection (docs/architecture.md names every symbol).
+
+    `placement: transfg` selects one token per head before the last block (He et al. 2022);
+    `none` is the plain Vision Transformer. `stride` below `patch` makes overlapping patches.
+    """
+
+    placement: Literal["transfg", "none"] = "transfg"
+    size: Literal["tiny", "Ti", "S", "B", "L", "H"] = "tiny"
+    width: Positive | None = None
+    heads: Positive | None = None
+    depth: Annotated[int, Field(ge=2)] | None = None
+    mlp: Positive | None = None
+    patch: Positive = 8
+    stride: Positive | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None  # None: as many as the data set has
+    fusion: Literal["matmul", "mul", "add", "lastlayer"] = "matmul"
+    part_layer_init: Literal["random", "last_block"] = "random"
+    dropout: Fraction = 0.1
+    pretrained: str | None = None  # Google's .npz, or .safetensors of this project
+    pretrained_head: bool = False
+
+    @model_validator(mode="after")
+    def _fill(self) -> "ModelConfig":
+        for name, value in zip(("width", "heads", "depth", "mlp"), SIZES[self.size], strict=True):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.patch)
+        assert self.width and self.heads and self.stride
+        if self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of heads {self.heads}; "
+                "change model.width or model.heads"
+            )
+        if self.stride > self.patch:
+            raise ValueError(f"stride {self.stride} exceeds patch {self.patch}: gaps between patches")
+        return self
+
+
+class LossConfig(Section):
+    """Cross-entropy with label smoothing, plus the contrastive loss on the class token."""
+
+    label_smoothing: Fraction = 0.0
+    contrastive: bool = True
+    margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
+
+
+class GroupConfig(Section):
+    """Parameters whose canonical name matches a glob; the first matching group wins."""
+
+    match: str
+    lr_scale: NonNegative = 1.0
+    weight_decay: NonNegative | None = None
+
+
+class OptimConfig(Section):
+    """Optimiser, learning-rate schedule and gradient clipping."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: NonNegative = 0.03
+    momentum: Fraction = 0.9
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: NonNegative = 0.0
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[int, Field(ge=0)] = 500
+    groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)] = ()
+
+
+class TrainConfig(Section):
+    """Length of a run in updates, batches, and how often it evaluates and saves."""
+
+    steps: Positive = 1000
+    batch_size: Positive = 32  # images per update
+    accumulation: Positive = 1  # micro-batches per update
+    eval_batch_size: Positive = 32
+    eval_every: Positive = 200
+    save_every: Positive | None = None  # step-numbered checkpoints besides last and best
+    keep: Positive = 3  # how many step-numbered checkpoints stay
+    log_every: Positive = 10
+
+
+class Config(Section):
+    """One experiment."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        problems = []
+        if self.train.batch_size % self.train.accumulation:
+            problems.append(
+                f"train.batch_size {self.train.batch_size} is not a multiple of "
+                f"train.accumulation {self.train.accumulation}"
+            )
+        if self.optim.warmup > self.train.steps:
+            problems.append(
+                f"optim.warmup {self.optim.warmup} exceeds train.steps {self.train.steps}"
+            )
+        if min(self.data.crop) < self.model.patch:
+            problems.append(
+                f"data.crop {list(self.data.crop)} is smaller than model.patch {self.model.patch}"
+            )
+        if isinstance(self.data.resize, tuple) and (
+            self.data.resize[0] < self.data.crop[0] or self.data.resize[1] < self.data.crop[1]
+        ):
+            problems.append(
+                f"data.resize {list(self.data.resize)} is smaller than "
+                f"data.crop {list(self.data.crop)}"
+            )
+        if isinstance(self.data.resize, int) and self.data.resize < max(self.data.crop):
+            problems.append(
+                f"data.resize {self.data.resize} (shorter side) is smaller than "
+                f"data.crop {list(self.data.crop)}"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML file (None: all defaults) and apply `key.sub=value` overrides.
+
+    Raises:
+        UserError: the file is missing or not YAML, or any key or value is wrong; every problem
+            is listed, each with its dotted key.
+    """
+    source = str(path) if path else "defaults"
+    tree: dict[str, Any] = {}
+    if path:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot read the configuration: {error}") from error
+        loaded = _parse_yaml(text, source)
+        if loaded is not None and not isinstance(loaded, dict):
+            raise UserError(f"{path}: expected sections such as `train:`, found {loaded!r}")
+        tree = loaded or {}
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise UserError(f"{item!r}: expected key=value, such as optim.lr=0.01")
+        _set_dotted(tree, key, _parse_yaml(text, f"override {item!r}"))
+    return build_config(tree, source)
+
+
+def build_config(tree: Mapping[str, Any], source: str) -> Config:
+    """Validate a nested mapping; `source` names it in error messages."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = [_describe(item, tree) for item in error.errors(include_url=False)]
+    count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+    raise UserError("\n  ".join([f"{source}: {count} in the configuration", *problems]))
+
+
+def dump_config(config: Config) -> str:
+    """The fully resolved configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def differing_keys(left: Config, right: Config) -> list[str]:
+    """Dotted keys whose values differ, as `key: left -> right` lines."""
+    flat_left, flat_right = _flatten(left.model_dump()), _flatten(right.model_dump())
+    return [
+        f"{key}: {flat_left.get(key)!r} -> {flat_right.get(key)!r}"
+        for key in dict.fromkeys([*flat_left, *flat_right])
+        if flat_left.get(key) != flat_right.get(key)
+    ]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 booleans and floats, refusing a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, Any] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen[key] = True
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, where `no` is False, `3e-2` a string and 1:30 a number: keep only the
+# 1.2 core schema for these scalars.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float", ":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
+):
+    _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first)
+    )
+
+
+def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))  # 010 is ten, not eight
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents):
+        below = tree.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise UserError(f"{key}: {'.'.join(parents[: depth + 1])} is a value, not a section")
+        tree = below
+    tree[last] = value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _describe(item: Any, tree: Mapping[str, Any]) -> str:
+    """One pydantic error as `key: what is wrong`, with the nearest known key where it is unknown."""
+    key = ".".join(str(part) for part in item["loc"] if not _is_union_tag(str(part)))
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(Config)
+        return f"{key}: unknown key{_nearest(key, known)}"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] in ("value_error", "missing"):
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message[0].lower()}{message[1:]}, found {item['input']!r}"
+
+
+def _is_union_tag(part: str) -> bool:
+    return part == "constrained-int" or "[" in part
+
+
+def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _known_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    """The closest known key: by full dotted name, else by the last part in any section."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if not near:
+        by_leaf = {name.rpartition(".")[2]: name for name in reversed(known)}
+        leaf = difflib.get_close_matches(key.rpartition(".")[2], list(by_leaf), n=1, cutoff=0.7)
+        near = [by_leaf[leaf[0]]] if leaf else []
+    if near:
+        return f"; did you mean {near[0]}?"
+    section = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    return f"; known keys: {', '.join(siblings)}" if siblings else ""
