@@ -176,7 +176,6 @@ class TrainConfig(Section):
     eval_every: Positive = 200
     save_every: Positive | None = None  # step-numbered checkpoints besides last and best
     keep: Positive = 3  # how many step-numbered checkpoints stay
-    log_every: Positive = 10
 
 
 class Config(Section):

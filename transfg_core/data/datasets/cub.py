@@ -1,0 +1,224 @@
+"""CUB-200-2011 (Wah et al. 2011) and sets in its layout.
+
+    images.txt              <image id> <path below images/>
+    image_class_labels.txt  <image id> <class id, from 1>
+    train_test_split.txt    <image id> <1: training, 0: test>
+    classes.txt             <class id> <name>
+    part_boxes.txt          <image id> <part name> <x> <y> <width> <height>   (optional, ours)
+
+`split: random` ignores train_test_split.txt: from each class, 10 % of the images (at least one)
+are the test split and 80 % the training split. The other 10 % are for validation while choosing
+settings and are in neither, so that a number on the test split stays honest. The draw depends on
+the seed and the image names alone.
+"""
+
+import os
+from collections import defaultdict
+from math import isfinite
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfg_core.config import DataConfig
+from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
+from transfg_core.errors import UserError
+
+SPLIT_STREAM = 3  # keeps these draws apart from those of the loader (STREAMS in records.py)
+
+Boxes = tuple[NDArray[np.float32], ...]
+
+
+class Row(NamedTuple):
+    """The value of one `id value` row, and the line it stands on."""
+
+    value: str
+    line: int
+
+
+Rows = dict[str, Row]
+
+
+def read_cub(config: DataConfig, seed: int) -> Dataset:
+    """Read the layout above from `config.root`, or from `CUB_200_2011/` inside it.
+
+    With `on_bad_image: skip`, images that are absent stay listed and are counted by the loader.
+
+    Raises:
+        UserError: something is missing or inconsistent; the text names file and line.
+    """
+    root = _find_root(Path(config.root))
+    classes = _read_classes(root / "classes.txt")
+    images = read_rows(root / "images.txt")
+    _check_images(root, images, config.on_bad_image == "error")
+    labels = _read_integers(root, "image_class_labels.txt", images, 1, len(classes)) - 1
+    _check_every_class(root, classes, labels)
+    ids = [row.value for row in images.values()]
+    if config.split == "official":
+        source = root / "train_test_split.txt"
+        is_train = _read_integers(root, source.name, images, 0, 1)
+        train, test = np.flatnonzero(is_train == 1), np.flatnonzero(is_train == 0)
+    else:
+        source = root / "image_class_labels.txt"
+        train, test = _random_split(ids, labels, classes, seed)
+    boxes = _read_part_boxes(root / "part_boxes.txt", images)
+
+    def take(chosen: NDArray[np.int64]) -> Samples:
+        return Samples(
+            paths=tuple(str(root / "images" / ids[i]) for i in chosen),
+            labels=labels[chosen],
+            ids=tuple(ids[i] for i in chosen),
+            part_boxes=None if boxes is None else tuple(boxes[i] for i in chosen),
+        )
+
+    return check_splits(Dataset(config.name, classes, take(train), take(test)), str(source))
+
+
+def read_rows(path: Path) -> Rows:
+    """Rows `id value` of a text file in file order; the last one may lack its newline.
+
+    Raises:
+        UserError: the file is missing, unreadable or empty, a row has no value, or an id repeats.
+    """
+    rows: Rows = {}
+    for line, text in _lines(path):
+        fields = text.split(maxsplit=1)
+        if len(fields) != 2:
+            raise UserError(f"{path}:{line}: expected `id value`, found {text!r}")
+        key, value = fields[0], fields[1].strip()
+        if key in rows:
+            raise UserError(
+                f"{path}:{line}: id {key} stands on line {rows[key].line} already; "
+                "expected each id once"
+            )
+        rows[key] = Row(value, line)
+    if not rows:
+        raise UserError(f"{path}: expected rows `id value`, found an empty file")
+    return rows
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Line number from 1 and text of every line that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the list: {error}; is the copy complete?") from error
+    return [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _find_root(root: Path) -> Path:
+    for candidate in (root, root / "CUB_200_2011"):
+        if (candidate / "images.txt").is_file():
+            return candidate
+    found = "a folder without them" if root.is_dir() else "no such folder"
+    raise UserError(
+        f"{root}: expected images.txt or CUB_200_2011/images.txt inside, found {found}; "
+        "is data.root right?"
+    )
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    names = []
+    for expected, (key, row) in enumerate(read_rows(path).items(), 1):
+        if key != str(expected):
+            raise UserError(f"{path}:{row.line}: expected class id {expected}, found {key!r}")
+        names.append(row.value)
+    return tuple(names)
+
+
+def _check_images(root: Path, images: Rows, must_exist: bool) -> None:
+    """Every path once, and on disk where that is asked for."""
+    path, lines = root / "images.txt", dict[str, int]()
+    for row in images.values():
+        if row.value in lines:
+            raise UserError(
+                f"{path}:{row.line}: {row.value} stands on line {lines[row.value]} already; "
+                "expected each image once"
+            )
+        lines[row.value] = row.line
+    folder = os.path.join(root, "images")
+    absent = [name for name in lines if not os.path.isfile(os.path.join(folder, name))]
+    if absent and must_exist:
+        raise UserError(
+            f"{path}:{lines[absent[0]]}: {os.path.join(folder, absent[0])} is listed but absent "
+            f"({len(absent)} of {len(lines)} images are); restore the files or set "
+            "data.on_bad_image=skip"
+        )
+
+
+def _read_integers(root: Path, name: str, images: Rows, low: int, high: int) -> NDArray[np.int64]:
+    """One integer in [low, high] for each image, (N,) in the order of images.txt."""
+    path, rows = root / name, read_rows(root / name)
+    for left, left_rows, right, right_rows in (
+        ("images.txt", images, name, rows),
+        (name, rows, "images.txt", images),
+    ):
+        lacking = [key for key in left_rows if key not in right_rows]
+        if lacking:
+            raise UserError(
+                f"{root / left}:{left_rows[lacking[0]].line}: id {lacking[0]} is not in {right} "
+                f"({len(lacking)} such ids); expected the same ids in both; "
+                "do the files belong together?"
+            )
+    values = []
+    for key in images:
+        value, line = rows[key]
+        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+            raise UserError(
+                f"{path}:{line}: expected an integer from {low} to {high}, found {value!r}"
+            )
+        values.append(int(value))
+    return np.array(values, dtype=np.int64)
+
+
+def _check_every_class(root: Path, classes: tuple[str, ...], labels: NDArray[np.int64]) -> None:
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
+    if len(empty):
+        raise UserError(
+            f"{root / 'classes.txt'}: class {empty[0] + 1} {classes[empty[0]]} has no images in "
+            f"image_class_labels.txt ({len(empty)} of {len(classes)} classes have none); "
+            "expected at least one; is the copy complete?"
+        )
+
+
+def _random_split(
+    ids: list[str], labels: NDArray[np.int64], classes: tuple[str, ...], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the 80 % for training and the 10 % for testing, class by class."""
+    rng = np.random.default_rng([seed, SPLIT_STREAM])
+    by_name = np.array(sorted(range(len(ids)), key=ids.__getitem__))
+    train, test = [], []
+    for label, name in enumerate(classes):
+        members = rng.permutation(by_name[labels[by_name] == label])
+        tenth = (len(members) + 5) // 10
+        if len(members) < 2:
+            raise UserError(
+                f"data.split: random: class {name} has {len(members)} image, expected at least 2; "
+                "remove the class or set data.split=official"
+            )
+        test.append(members[: max(tenth, 1)])
+        train.append(members[max(tenth, 1) + tenth :])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+
+
+def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
+    """Boxes of each image, (n, 4) as x0, y0, x1, y1; None where there is no such file."""
+    if not path.is_file():
+        return None
+    boxes: dict[str, list[list[float]]] = defaultdict(list)
+    for line, text in _lines(path):
+        key, *rest = text.split()
+        try:
+            x, y, width, height = (float(field) for field in rest[-4:])
+            well_formed = len(rest) >= 5 and min(width, height) > 0 and isfinite(x + y)
+        except ValueError:
+            well_formed = False
+        if not well_formed:
+            raise UserError(
+                f"{path}:{line}: expected `image_id part_name x y width height`, found {text!r}"
+            )
+        if key not in images:
+            raise UserError(f"{path}:{line}: image id {key} is not in images.txt")
+        boxes[key].append([x, y, x + width, y + height])
+    return tuple(np.array(boxes[key], dtype=np.float32).reshape(-1, 4) for key in images)

@@ -1,0 +1,60 @@
+"""What every reader returns: file names and labels of a training and a test split."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfg_core.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """One split of N images, in the order of the data set's own list.
+
+    `paths` are the files; `ids` the same files relative to the image folder, with forward slashes,
+    as they appear in predictions. `labels` (N,) int64 in [0, C). `part_boxes`, where the data set
+    has them, holds for each image (n, 4) float32 rows x0, y0, x1, y1 in pixels of the stored image.
+    """
+
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+    part_boxes: tuple[NDArray[np.float32], ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set: its name, C class names in label order, and two splits."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Samples
+    test: Samples
+
+
+def check_splits(dataset: Dataset, source: str) -> Dataset:
+    """The same data set, once every class has images in both splits.
+
+    Raises:
+        UserError: a split is empty or lacks a class; `source` says where the split comes from.
+    """
+    count = len(dataset.classes)
+    splits = {"training": dataset.train, "test": dataset.test}
+    for split, samples in splits.items():
+        if not samples.paths:
+            raise UserError(
+                f"{source}: expected {split} images, found none; "
+                "check that the list or the folder is complete"
+            )
+    present = {name: np.bincount(s.labels, minlength=count) > 0 for name, s in splits.items()}
+    for split in splits:
+        lacking = np.flatnonzero(~present[split])
+        if len(lacking):
+            names = ", ".join(dataset.classes[i] for i in lacking[:3])
+            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+            raise UserError(
+                f"{source}: expected {split} images of each of {count} classes, found none of "
+                f"{names}{more}; add images or remove the class everywhere"
+            )
+    return dataset

@@ -1,0 +1,145 @@
+"""Pictures of what the part selection looked at, with Pillow alone.
+
+Letters: B images of H x W pixels, K heads (one chosen patch each), N = gh * gw patches.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from transfg_core.metrics import patch_boxes
+
+Colour = tuple[int, int, int]
+
+CHOSEN: Colour = (255, 138, 0)  # orange and blue stay apart under every common colour blindness
+TRUE: Colour = (20, 120, 255)
+HALO: Colour = (255, 255, 255)
+INK: Colour = (34, 34, 34)
+PAPER: Colour = (255, 255, 255)
+
+SHORT_SIDE = 256  # pixels that small images are enlarged to
+GAP = 16  # between images
+SEAM = 4  # between two views of one image
+FONT_SIZE = 15
+SHEET_WIDTH = 1400
+THICKEST = 6  # pixels of a frame
+DARKEST = 0.15  # brightness that the heat map leaves where the score is 0
+
+
+def part_picture(
+    images: NDArray[np.uint8],
+    part_index: NDArray[Any],
+    part_scores: NDArray[Any] | None,
+    grid: tuple[int, int],
+    patch: int,
+    stride: int,
+    true_boxes: Sequence[ArrayLike] | None = None,
+    titles: Sequence[str] | None = None,
+) -> Image.Image:
+    """A sheet of images with the chosen patches in orange and the true parts in blue.
+
+    A patch that several heads chose is drawn once, the thicker the more of them. With scores, each
+    image has a second view beside it: dimmed by the mean score over heads, on a scale of its own.
+
+    Args:
+        images: (B, H, W, 3).
+        part_index: (B, K) token indices from 1 (0 is the class token).
+        part_scores: (B, K, N), not negative.
+        grid: patches (gh, gw); a patch starts at stride * index.
+        patch, stride: pixels.
+        true_boxes: per image (n, 4) left, top, right, bottom in pixels.
+        titles: one line per image, cut to the image's width.
+    """
+    assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3, images.shape
+    assert part_index.min() >= 1 and part_index.max() <= grid[0] * grid[1]
+    scale = max(1, round(SHORT_SIDE / min(images.shape[1:3])))
+    patches = patch_boxes(grid, patch, stride) * scale
+    cells = []
+    for b, pixels in enumerate(images):
+        picture = _enlarge(pixels, scale)
+        views = [picture]
+        if part_scores is not None:
+            heat = np.asarray(part_scores[b], np.float64).mean(axis=0)
+            views.append(_dim(picture, heat.reshape(grid), patch * scale, stride * scale))
+        if true_boxes is not None:
+            _frame_true(picture, true_boxes[b], scale)
+        _frame_chosen(picture, part_index[b], patches)
+        cells.append(_cell(views, None if titles is None else titles[b]))
+    return _sheet(cells)
+
+
+def _frame_true(picture: Image.Image, boxes: ArrayLike, scale: int) -> None:
+    pen = ImageDraw.Draw(picture)
+    for box in np.asarray(boxes, np.float64).reshape(-1, 4) * scale:
+        _outline(pen, box, TRUE, 1)
+
+
+def _frame_chosen(picture: Image.Image, index: NDArray[Any], patches: NDArray[np.float64]) -> None:
+    pen = ImageDraw.Draw(picture)
+    for token, heads in sorted(Counter(index.tolist()).items()):
+        _outline(pen, patches[token - 1], CHOSEN, min(1 + heads, THICKEST))
+
+
+def _enlarge(pixels: NDArray[np.uint8], scale: int) -> Image.Image:
+    height, width = pixels.shape[:2]
+    return Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.LANCZOS)
+
+
+def _dim(picture: Image.Image, heat: NDArray[np.float64], patch: int, stride: int) -> Image.Image:
+    """Multiply the picture by the heat map (gh, gw), brightest at the map's maximum.
+
+    Each patch counts at its own centre, so that the map lies right on an overlapping grid, too.
+    """
+    peak = heat.max()
+    grey = Image.fromarray((255 * heat / peak if peak > 0 else heat).round().astype(np.uint8))
+    size = (stride * heat.shape[1], stride * heat.shape[0])
+    smooth = np.asarray(grey.resize(size, Image.Resampling.BICUBIC), np.float64)
+    before = (patch - stride) // 2
+    after = (picture.height - size[1] - before, picture.width - size[0] - before)
+    spread = np.pad(smooth, [(before, max(0, side)) for side in after], mode="edge")
+    weight = DARKEST + (1 - DARKEST) * spread[: picture.height, : picture.width, None] / 255
+    return Image.fromarray((np.asarray(picture) * weight).round().astype(np.uint8))
+
+
+def _outline(
+    pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: Colour, width: int
+) -> None:
+    """A frame around the box, between two thin light lines that make it stand out anywhere."""
+    left, top, right, bottom = (round(side) for side in box)
+    for reach, thickness, ink in ((width, width + 2, HALO), (width - 1, width, colour)):
+        edges = (left - reach, top - reach, right - 1 + reach, bottom - 1 + reach)
+        pen.rectangle(edges, outline=ink, width=thickness)
+
+
+def _cell(views: Sequence[Image.Image], title: str | None) -> Image.Image:
+    """Views side by side under their title."""
+    font = ImageFont.load_default(FONT_SIZE)
+    top = 0 if title is None else FONT_SIZE + 7
+    width = sum(view.width for view in views) + SEAM * (len(views) - 1)
+    cell = Image.new("RGB", (width, top + views[0].height), PAPER)
+    if title is not None:
+        while title and font.getlength(title) > width:
+            title = title.removesuffix("…")[:-1] + "…" if len(title) > 1 else ""
+        ImageDraw.Draw(cell).text((0, 0), title, fill=INK, font=font)
+    left = 0
+    for view in views:
+        cell.paste(view, (left, top))
+        left += view.width + SEAM
+    return cell
+
+
+def _sheet(cells: Sequence[Image.Image]) -> Image.Image:
+    """Equally large cells in rows on white paper."""
+    width, height = cells[0].size
+    columns = min(len(cells), max(1, (SHEET_WIDTH - GAP) // (width + GAP)))
+    rows = -(-len(cells) // columns)
+    size = (GAP + columns * (width + GAP), GAP + rows * (height + GAP))
+    sheet = Image.new("RGB", size, PAPER)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        sheet.paste(cell, (GAP + column * (width + GAP), GAP + row * (height + GAP)))
+    return sheet

@@ -1,0 +1,106 @@
+"""Evaluation: a backend over one split, to metrics."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfg_core.backend import Backend
+from transfg_core.config import Config
+from transfg_core.data.datasets import Samples
+from transfg_core.data.loader import eval_batches
+from transfg_core.data.transforms import boxes_through_eval, image_size
+from transfg_core.errors import RunFailed
+from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
+from transfg_core.params import grid_size
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics over `images` pictures, fractions in [0, 1]; part hits only where boxes are known.
+
+    Beside them, row by row: `index` (B,) into the split, `labels` (B,), `logits` (B, C) and
+    `part_index` (B, K) or None.
+    """
+
+    loss: float
+    top1: float
+    top5: float
+    part_hit: float | None
+    part_hit_chance: float | None
+    images: int
+    seconds: float
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+    part_index: NDArray[np.int64] | None
+
+    def record(self) -> dict[str, Any]:
+        """The scalars, as metrics.jsonl holds them."""
+        names = ("loss", "top1", "top5", "part_hit", "part_hit_chance", "images", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+
+def evaluate(
+    backend: Backend,
+    samples: Samples,
+    config: Config,
+    advance: Callable[[int], None] = lambda images: None,
+) -> Evaluation:
+    """Run every image of a split through the model once, in order.
+
+    Raises:
+        RunFailed: the logits are not finite, or no image of the split can be read.
+    """
+    started = time.perf_counter()
+    outputs, labels, index = [], [], []
+    for batch in eval_batches(samples, config.data, config.train.eval_batch_size):
+        outputs.append(backend.fetch(backend.eval_step(batch.images)))
+        labels.append(batch.labels)
+        index.append(batch.index)
+        advance(len(batch.labels))
+    if not outputs:
+        raise RunFailed("evaluation: no image of the test split can be read")
+    logits = np.concatenate([output["logits"] for output in outputs])
+    if not np.isfinite(logits).all():
+        raise RunFailed("evaluation: logits are not finite; the parameters have diverged")
+    all_labels, all_index = np.concatenate(labels), np.concatenate(index)
+    parts = None
+    if "part_index" in outputs[0]:
+        parts = np.concatenate([output["part_index"] for output in outputs])
+    hit, chance = mean_part_hits(parts, all_index, samples, config)
+    return Evaluation(
+        loss=cross_entropy(logits, all_labels),
+        top1=topk_accuracy(logits, all_labels, 1),
+        top5=topk_accuracy(logits, all_labels, 5),
+        part_hit=hit,
+        part_hit_chance=chance,
+        images=len(all_labels),
+        seconds=time.perf_counter() - started,
+        index=all_index,
+        labels=all_labels,
+        logits=logits,
+        part_index=parts,
+    )
+
+
+def mean_part_hits(
+    parts: NDArray[np.int64] | None, index: NDArray[np.int64], samples: Samples, config: Config
+) -> tuple[float | None, float | None]:
+    """Share of chosen patches on a true part, and of all patches; None without boxes or parts."""
+    if parts is None or samples.part_boxes is None:
+        return None, None
+    boxes = [
+        boxes_through_eval(
+            samples.part_boxes[row], image_size(samples.paths[row]), config.data
+        )
+        for row in index
+    ]
+    assert config.model.stride is not None
+    grid = grid_size(config.data.crop, config.model)
+    patch, stride = config.model.patch, config.model.stride
+    hits, chance = part_hits(parts, boxes, grid, patch, stride, config.data.crop)
+    return float(np.nanmean(hits)), float(np.nanmean(chance))

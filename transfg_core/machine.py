@@ -1,0 +1,34 @@
+"""What the machine and this process report about themselves."""
+
+import os
+import platform
+import re
+from pathlib import Path
+
+
+def peak_rss() -> int:
+    """Largest resident memory of this process so far, in bytes.
+
+    From /proc, since getrusage's maximum is inherited from the parent across fork and exec.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def cpu_name() -> str:
+    """The processor's name, or the architecture where the system does not tell."""
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.machine()
+    found = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    return found.group(1).strip() if found else platform.machine()
+
+
+def usable_cpus() -> int:
+    """Processors this process may run on."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,119 @@
+"""Numbers of an evaluation, from logits and chosen parts, in NumPy.
+
+Letters: B images, C classes, K heads (one chosen patch each), N = gh * gw patches, n boxes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64 = NDArray[np.float64]
+
+
+def topk_accuracy(logits: NDArray[Any], labels: NDArray[Any], k: int) -> float:
+    """Fraction of images whose class is among the k largest logits.
+
+    Among equal logits the class with the lower index comes first, as in argmax; an image with a
+    not-a-number among its logits counts as wrong. With k >= C every other image counts as right.
+
+    Args:
+        logits: (B, C), B >= 1.
+        labels: (B,) integers in [0, C).
+    """
+    _check_labels(logits, labels)
+    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)  # (B, 1)
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return float(np.mean((rank < k) & ~np.isnan(logits).any(axis=1)))
+
+
+def cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Mean over images of log sum exp(logits) - logits[label], in float64 and nats.
+
+    Args:
+        logits: (B, C), B >= 1.
+        labels: (B,) integers in [0, C).
+    """
+    _check_labels(logits, labels)
+    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)[:, 0]
+    return float(np.mean(log_sum_exp(logits) - own.astype(np.float64)))
+
+
+def log_sum_exp(logits: NDArray[Any]) -> Float64:
+    """(B, C) -> (B,) in float64, without overflow."""
+    wide = logits.astype(np.float64)
+    largest = wide.max(axis=1, keepdims=True)
+    total: Float64 = np.log(np.exp(wide - largest).sum(axis=1)) + largest[:, 0]
+    return total
+
+
+def patch_boxes(grid: tuple[int, int], patch: int, stride: int) -> Float64:
+    """Pixel boxes (N, 4) of all patches in token order: left, top, right, bottom.
+
+    A patch starts at stride * index, which differs from patch * index on an overlapping grid.
+    """
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    corners = np.stack([columns, rows], axis=1).astype(np.float64) * stride
+    return np.concatenate([corners, corners + patch], axis=1)
+
+
+def part_hits(
+    part_index: NDArray[Any],
+    boxes: Sequence[ArrayLike],
+    grid: tuple[int, int],
+    patch: int,
+    stride: int,
+    crop: tuple[int, int],
+) -> tuple[Float64, Float64]:
+    """How often the chosen patches lie on the true discriminative parts, and what chance gives.
+
+    A patch hits a box if the patch's centre lies in the box or the box's centre in the patch.
+    Boxes are half-open and first cut to the crop; what is left of a box decides its centre.
+
+    Args:
+        part_index: (B, K) token indices from 1 (0 is the class token); equal ones count each.
+        boxes: per image (n, 4) left, top, right, bottom in pixels of the crop, possibly outside.
+        grid: patches (gh, gw).
+        patch, stride, crop: pixels; crop is (height, width).
+
+    Returns:
+        hits: (B,) fraction of the K chosen patches that hit any box of their image.
+        chance: (B,) fraction of all N patches that hit, by the same rule.
+        Both are not-a-number where no box is visible: leave those images out with `np.nanmean`.
+    """
+    expected = tuple((side - patch) // stride + 1 for side in crop)
+    assert tuple(grid) == expected, f"grid {grid}, but the crop has {expected} patches"
+    assert len(part_index) == len(boxes), f"{len(part_index)} images, boxes of {len(boxes)}"
+    patches = patch_boxes(grid, patch, stride)
+    assert part_index.min(initial=1) >= 1 and part_index.max(initial=1) <= len(patches)
+    hits, chance = np.full((2, len(boxes)), np.nan)
+    for image, (chosen, raw) in enumerate(zip(part_index, boxes, strict=True)):
+        visible = _cut_to_crop(raw, crop)
+        if len(visible):
+            hit = _contains(visible, patches).any(axis=0) | _contains(patches, visible).any(axis=1)
+            hits[image], chance[image] = hit[chosen - 1].mean(), hit.mean()
+    return hits, chance
+
+
+def _cut_to_crop(boxes: ArrayLike, crop: tuple[int, int]) -> Float64:
+    """The visible parts (m, 4) of boxes (n, 4), those without any left out."""
+    height, width = crop
+    cut = np.asarray(boxes, np.float64).reshape(-1, 4).clip(0, [width, height, width, height])
+    return cut[(cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])]
+
+
+def _contains(outer: Float64, inner: Float64) -> NDArray[np.bool_]:
+    """(len(outer), len(inner)): does the half-open outer box hold the inner box's centre?"""
+    centre = (inner[:, :2] + inner[:, 2:]) / 2
+    above = centre[None] >= outer[:, None, :2]
+    below = centre[None] < outer[:, None, 2:]
+    return np.asarray((above & below).all(axis=2))
+
+
+def _check_labels(logits: NDArray[Any], labels: NDArray[Any]) -> None:
+    assert logits.ndim == 2 and labels.shape == logits.shape[:1] and labels.size, (
+        f"logits {logits.shape}, labels {labels.shape}"
+    )
+    assert labels.min() >= 0 and labels.max() < logits.shape[1], "label outside the classes"

@@ -1,0 +1,35 @@
+"""Position embeddings: from one grid of patches to another.
+
+Letters: T tokens, D width.
+"""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from transfg_core.backend import Array
+
+
+def resize_pos_embed(embedding: Array, grid: tuple[int, int]) -> Array:
+    """Resize a square grid of positions bilinearly with aligned corners; row 0 (CLS) stays.
+
+    (1, g*g + 1, D) -> (1, rows * columns + 1, D). As TransFG's published program does with
+    `ndimage.zoom(order=1)`, save for the border: by default scipy takes the last row and column
+    for outside, and makes them zero, at sizes where the step is rounded up (24 to 22, 16 to 30).
+    `nearest` gives the same numbers elsewhere and the right ones there.
+    """
+    side = square_side(embedding.shape[1])
+    assert side is not None, embedding.shape
+    width = embedding.shape[2]
+    square = embedding[0, 1:].reshape(side, side, width)
+    zoom = (grid[0] / side, grid[1] / side, 1)
+    resized = ndimage.zoom(square, zoom, order=1, mode="nearest")
+    assert resized.shape == (*grid, width), (resized.shape, grid)  # zoom rounds the sizes itself
+    return np.concatenate([embedding[:, :1], resized.reshape(1, -1, width)], axis=1)
+
+
+def square_side(tokens: int) -> int | None:
+    """Side of the square grid beside the class token: 197 -> 14; None where there is none."""
+    side = math.isqrt(max(tokens - 1, 0))
+    return side if side and side * side + 1 == tokens else None

@@ -1,0 +1,82 @@
+"""What a person watching a run sees: a live bar on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LOG_SECONDS = 15.0  # between lines where there is no terminal
+
+
+class Progress:
+    """Progress of training and evaluation on standard error."""
+
+    def __init__(self, name: str, steps: int, done: int = 0, test_images: int = 0) -> None:
+        self._console = Console(file=sys.stderr)
+        self._name, self._steps, self._first = name, steps, done
+        self._test_images = test_images
+        self._started = self._last_line = time.perf_counter()
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._train = self._bar.add_task(name, total=steps, completed=done, numbers="")
+        self._eval = self._bar.add_task("  evaluate", total=test_images, visible=False, numbers="")
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def updated(self, record: Mapping[str, Any]) -> None:
+        """One more update is done; `record` as in metrics.jsonl."""
+        numbers = (
+            f"loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
+            f"{record['images_per_second']:.1f} img/s"
+        )
+        self._bar.update(self._train, completed=record["update"], numbers=numbers)
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._last_line >= LOG_SECONDS:
+            self._last_line = now
+            done = record["update"] - self._first
+            left = (now - self._started) / max(done, 1) * (self._steps - record["update"])
+            self.say(f"{self._name}  {record['update']}/{self._steps}  {numbers}  {left:.0f} s left")
+
+    def evaluating(self, images: int) -> None:
+        """So many more images of the test split are evaluated."""
+        self._bar.update(self._eval, advance=images, visible=True)
+
+    def evaluated(self, update: int, record: Mapping[str, Any]) -> None:
+        """An evaluation is done; `record` as in metrics.jsonl."""
+        self._bar.update(self._eval, completed=0, visible=False)
+        parts = ""
+        if record["part_hit"] is not None:
+            parts = (
+                f", part hits {100 * record['part_hit']:.1f} %"
+                f" (chance {100 * record['part_hit_chance']:.1f} %)"
+            )
+        self.say(
+            f"{self._name}  update {update}: top-1 {100 * record['top1']:.2f} %, "
+            f"top-5 {100 * record['top5']:.2f} %, loss {record['loss']:.4f}{parts}"
+        )

@@ -1,0 +1,64 @@
+"""Curves for TensorBoard, if tensorboardX is installed; without it, nothing is written."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FLUSH_SECONDS = 10  # what a killed run may lose from these files; metrics.jsonl loses nothing
+
+# (kind of record, key in it) -> tag.
+TAGS: dict[tuple[str, str], str] = {
+    ("train", "loss"): "train/loss",
+    ("train", "lr"): "train/lr",
+    ("eval", "top1"): "test/accuracy",
+}
+
+
+class ScalarWriter:
+    """Event files in `folder`, opened by the first record that has a tag."""
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        """A resumed run gives the first update it will make: TensorBoard then drops later points
+        of the files before."""
+        self._folder = folder
+        self._purge_step = purge_step
+        self._writer: Any = None
+        self._installed = importlib.util.find_spec("tensorboardX") is not None
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Write the scalars of one record at its `update`; None values are left out."""
+        if not self._installed:
+            return
+        for (kind, key), tag in TAGS.items():
+            if record["kind"] == kind and record.get(key) is not None:
+                if self._writer is None:
+                    self._writer = _open_writer(self._folder, self._purge_step)
+                self._writer.add_scalar(tag, record[key], record["update"])
+
+    def close(self) -> None:
+        """Flush and close; a later record opens a new file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _open_writer(folder: Path, purge_step: int | None) -> Any:
+    """tensorboardX imports torch if it finds it, which a run of another framework must not share
+    its process with: unless torch is there already, hide it during the import."""
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail
+    try:
+        module = importlib.import_module("tensorboardX")
+    finally:
+        if hide:
+            del sys.modules["torch"]
+    return module.SummaryWriter(
+        logdir=str(folder),
+        purge_step=purge_step,
+        flush_secs=FLUSH_SECONDS,
+        filename_suffix=f".from-{purge_step or 1}",
+    )

@@ -1,0 +1,195 @@
+"""The training loop: one function that both backends share."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any
+
+from transfg_core.backend import Arrays, Backend, Batch
+from transfg_core.config import Config
+from transfg_core.data.datasets import Dataset
+from transfg_core.data.loader import TrainStream
+from transfg_core.errors import RunFailed
+from transfg_core.evaluate import Evaluation, evaluate
+from transfg_core.progress import Progress
+from transfg_core.rundir import RunDir
+from transfg_core.schedule import lr_at
+
+
+@dataclass
+class Position:
+    """How far a run is: updates done, seconds spent, and the best evaluation so far."""
+
+    update: int = 0
+    seconds: float = 0.0
+    best_top1: float = -1.0
+    best_update: int = 0
+
+
+@dataclass
+class StopRequest:
+    """Set by the first SIGINT or SIGTERM; the loop ends after its update, with `last` saved."""
+
+    signal: int | None = None
+
+
+class UpdateLog:
+    """Fetches each update's numbers one update late, so that the device never waits for the host.
+
+    Not-a-number is found here, on the host: kernels compiled for speed may not see it.
+    """
+
+    def __init__(self, backend: Backend, run: RunDir, progress: Progress) -> None:
+        self._backend, self._run, self._progress = backend, run, progress
+        self._pending: tuple[Any, dict[str, Any]] | None = None
+
+    def put(self, handle: Any, record: dict[str, Any]) -> None:
+        """Remember an issued update; `flush` has dealt with the one before."""
+        assert self._pending is None
+        self._pending = handle, record
+
+    def flush(self) -> None:
+        """Wait for the pending update, if any, and log it.
+
+        Raises:
+            RunFailed: its loss or gradient norm is not finite.
+        """
+        if self._pending is None:
+            return
+        handle, record = self._pending
+        self._pending = None
+        values = {name: float(value) for name, value in self._backend.fetch(handle).items()}
+        record = {"kind": "train"} | record | values
+        self._run.log(record)
+        self._progress.updated(record)
+        broken = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
+        if broken:
+            raise RunFailed(
+                f"update {record['update']}: {broken[0]} is {values[broken[0]]}, expected a finite "
+                f"number; {self._run.checkpoint_path('last')} (if saved) is from before. Try a "
+                "smaller optim.lr, a longer optim.warmup or a smaller optim.clip"
+            )
+
+
+def train(
+    config: Config,
+    backend: Backend,
+    dataset: Dataset,
+    run: RunDir,
+    position: Position,
+    progress: Progress,
+    stop: StopRequest,
+) -> Evaluation | None:
+    """Train from `position` to `config.train.steps`; None if stopped before the end.
+
+    Update k = 1, 2, ... takes batch k of the stream and the rate lr_at(k), so a run goes on where
+    its checkpoint was saved, whichever backend saved it.
+
+    Raises:
+        RunFailed: a loss or gradient is not finite, an image cannot be read, the disk is full.
+    """
+    settings = config.train
+    evaluation = None
+    log = UpdateLog(backend, run, progress)
+    stream = TrainStream(
+        dataset.train, config.data, settings.batch_size, config.run.seed, position.update
+    )
+    with closing(stream):
+        for update in range(position.update + 1, settings.steps + 1):
+            began = time.perf_counter()
+            batch = next(stream)
+            loaded = time.perf_counter()
+            lr = lr_at(update, config.optim, settings.steps)
+            handle = backend.train_step(split_batch(batch, settings.accumulation), lr)
+            log.flush()  # the update before this one
+            issued = time.perf_counter()
+            record = {
+                "update": update,
+                "epoch": (update - 1) * settings.batch_size / len(dataset.train.labels),
+                "lr": lr,
+                "images_per_second": settings.batch_size / (issued - began),
+                "data_seconds": loaded - began,
+            }
+            log.put(handle, record)
+            position.update = update
+            evaluate_now = update == settings.steps or update % settings.eval_every == 0
+            numbered = bool(settings.save_every) and update % (settings.save_every or 1) == 0
+            if evaluate_now or numbered or stop.signal:
+                log.flush()
+            if evaluate_now:
+                evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
+                run.log({"kind": "eval", "update": update} | evaluation.record())
+                progress.evaluated(update, evaluation.record())
+            position.seconds += time.perf_counter() - began
+            if evaluate_now or numbered or stop.signal:
+                improved = evaluate_now and evaluation is not None and note_best(position, evaluation)
+                save(run, backend, dataset, position, improved, numbered)
+            if stop.signal and update < settings.steps:
+                return None
+    return evaluation
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """Micro-batches of equal size, in order: (B, ...) -> parts times (B / parts, ...)."""
+    size = len(batch.labels) // parts
+    return [
+        Batch(batch.images[start : start + size], batch.labels[start : start + size])
+        for start in range(0, size * parts, size)
+    ]
+
+
+def note_best(position: Position, evaluation: Evaluation) -> bool:
+    """Whether this evaluation is the best so far; of equal ones the first."""
+    if evaluation.top1 <= position.best_top1:
+        return False
+    position.best_top1, position.best_update = evaluation.top1, position.update
+    return True
+
+
+def save(
+    run: RunDir,
+    backend: Backend,
+    dataset: Dataset,
+    position: Position,
+    improved: bool,
+    numbered: bool,
+) -> None:
+    """Write `best` where the run has improved, the numbered checkpoint where due, then `last`."""
+    arrays: Arrays = backend.state()
+    metadata = {
+        "backend": backend.name,
+        "config": run.config.model_dump(mode="json"),
+        "position": asdict(position),
+        "dataset": {
+            "name": dataset.name,
+            "classes": list(dataset.classes),
+            "train_images": len(dataset.train.labels),
+        },
+    }
+    if improved:
+        run.save("best", arrays, metadata)
+    if numbered:
+        run.save(position.update, arrays, metadata)
+    run.save("last", arrays, metadata)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request; a second SIGINT interrupts at once."""
+    request = StopRequest()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if request.signal is not None:
+            raise KeyboardInterrupt
+        request.signal = number
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

@@ -1,0 +1,1 @@
+"""TransFG in Jittor: the twin of `transfg_torch`, file for file."""

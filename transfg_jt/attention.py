@@ -1,0 +1,164 @@
+"""Attention of the Vision Transformer, and reading single rows of it for part selection.
+
+Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 5 to 8; He et al. 2022 (arXiv
+2103.07976), section 3.2. Twin: `transfg_torch/attention.py`.
+
+Queries, keys and values stay in the layout of the linear layers, (B, T, D), heads side by side.
+Shapes: B batch, T tokens, D width, K heads, d = D / K.
+
+Jittor 1.3.11 has no fused attention, its batched matmul on the CPU never reaches oneDNN, and its
+own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
+oneDNN's sgemm: each (image, head) runs on one thread, its T x T map lives in that thread's buffer,
+and the backward pass builds the map anew from q and k. float64 and CUDA take the plain formula.
+"""
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_jt.runtime import onednn_include
+
+# Walks over all (image, head) pairs on all threads. Macros, so that the kernels below read like
+# the formulas: G multiplies two row-major matrices, `ld` is the row stride of (B, T, D) arrays.
+HEADER = r"""
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+#include <dnnl.h>
+#include <omp.h>
+using std::vector;
+static inline void gemm(char ta, char tb, int64_t m, int64_t n, int64_t k, const float* a,
+                        int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
+    dnnl_sgemm(ta, tb, m, n, k, 1.f, a, lda, b, ldb, 0.f, c, ldc);
+}
+// p (T, T) = softmax(q k^T * scale) by rows, for one head
+static inline void probabilities(const float* q, const float* k, float* p, int64_t T, int64_t d,
+                                 int64_t ld) {
+    const float scale = 1.f / std::sqrt((float)d);
+    gemm('N', 'T', T, T, d, q, ld, k, ld, p, T);
+    for (int64_t i = 0; i < T; i++) {
+        float* row = p + i * T;
+        float top = row[0], sum = 0.f;
+        for (int64_t j = 1; j < T; j++) top = std::max(top, row[j]);
+        for (int64_t j = 0; j < T; j++) sum += row[j] = std::exp((row[j] - top) * scale);
+        const float inverse = 1.f / sum;
+        for (int64_t j = 0; j < T; j++) row[j] *= inverse;
+    }
+}
+"""
+
+SIZES = """
+    const int64_t B = in0->shape[0], T = in0->shape[1], ld = in0->shape[2];
+    const int64_t K = {heads}, d = ld / K;
+"""
+
+FORWARD = r"""
+    #pragma omp parallel
+    {
+        vector<float> p(T * T);
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t pair = 0; pair < B * K; pair++) {
+            const int64_t o = (pair / K) * T * ld + (pair % K) * d;
+            probabilities(in0_p + o, in1_p + o, p.data(), T, d, ld);
+            gemm('N', 'N', T, d, T, p.data(), T, in2_p + o, ld, out0_p + o, ld);
+        }
+    }
+"""
+
+# With P = softmax(S), S = q k^T * scale and g the gradient of the output:
+# dv = P^T g, dP = g v^T, dS = P (dP - sum_j dP P) * scale, dq = dS k, dk = dS^T q.
+BACKWARD = r"""
+    const float scale = 1.f / std::sqrt((float)d);
+    #pragma omp parallel
+    {
+        vector<float> p(T * T), ds(T * T);
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t pair = 0; pair < B * K; pair++) {
+            const int64_t o = (pair / K) * T * ld + (pair % K) * d;
+            probabilities(in0_p + o, in1_p + o, p.data(), T, d, ld);
+            gemm('T', 'N', T, d, T, p.data(), T, in3_p + o, ld, out2_p + o, ld);
+            gemm('N', 'T', T, T, d, in3_p + o, ld, in2_p + o, ld, ds.data(), T);
+            for (int64_t i = 0; i < T; i++) {
+                float *pi = p.data() + i * T, *di = ds.data() + i * T, dot = 0.f;
+                for (int64_t j = 0; j < T; j++) dot += di[j] * pi[j];
+                for (int64_t j = 0; j < T; j++) di[j] = pi[j] * (di[j] - dot) * scale;
+            }
+            gemm('N', 'N', T, d, T, ds.data(), T, in1_p + o, ld, out0_p + o, ld);
+            gemm('T', 'N', T, d, T, ds.data(), T, in0_p + o, ld, out1_p + o, ld);
+        }
+    }
+"""
+
+PROPAGATE = r"""
+    #pragma omp parallel
+    {
+        vector<float> p(T * T);
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t pair = 0; pair < B * K; pair++) {
+            const int64_t o = (pair / K) * T * ld + (pair % K) * d;
+            probabilities(in0_p + o, in1_p + o, p.data(), T, d, ld);
+            gemm('N', 'N', 1, T, T, in2_p + pair * T, T, p.data(), T, out0_p + pair * T, T);
+        }
+    }
+"""
+
+
+def fused(x: Var) -> bool:
+    """Whether the CPU operators of this file apply: float32 on the CPU."""
+    return not jt.flags.use_cuda and x.dtype == "float32"
+
+
+def run_kernel(source: str, shapes: list, inputs: list[Var], heads: int) -> list[Var]:
+    """Launch one of the kernels above; one float32 output per shape."""
+    flags = {f"FLAGS: -I{onednn_include()} -fopenmp ": 1}
+    with jt.flag_scope(compile_options=flags):
+        return jt.code(
+            shapes,
+            ["float32"] * len(shapes),
+            inputs,
+            cpu_header=HEADER,
+            cpu_src=SIZES.replace("{heads}", str(heads)) + source,
+        )
+
+
+class FusedAttention(jt.Function):
+    """softmax(q kᵀ / √d) v as one operator that keeps q, k and v for the backward pass."""
+
+    def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
+        self.saved, self.heads = (q, k, v), heads
+        return run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
+
+    def grad(self, grad: Var) -> tuple:
+        q, k, v = self.saved
+        return (*run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads), None)
+
+
+def split_heads(x: Var, heads: int) -> Var:
+    """(B, T, D) -> (B, K, T, d)."""
+    batch, tokens, width = x.shape
+    return x.reshape(batch, tokens, heads, width // heads).transpose(0, 2, 1, 3)
+
+
+def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
+    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
+    if fused(q):
+        return FusedAttention.apply(q, k, v, heads)
+    q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+    scores = jt.matmul(q, k.transpose(0, 1, 3, 2)) * q.shape[-1] ** -0.5
+    x = jt.matmul(nn.softmax(scores, dim=-1), v).transpose(0, 2, 1, 3)
+    return x.reshape(x.shape[0], x.shape[1], -1)
+
+
+def cls_scores(q: Var, k: Var, heads: int) -> Var:
+    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T)."""
+    q, k = split_heads(q, heads), split_heads(k, heads)
+    return (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
+
+
+def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
+    """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    if fused(q):
+        return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]
+    q, k = split_heads(q, heads), split_heads(k, heads)
+    scores = jt.matmul(q, k.transpose(0, 1, 3, 2)) * q.shape[-1] ** -0.5
+    return jt.matmul(row.unsqueeze(-2), nn.softmax(scores, dim=-1)).squeeze(-2)

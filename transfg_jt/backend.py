@@ -1,0 +1,158 @@
+"""The Jittor backend: one model, one optimiser update, one evaluation step.
+
+Implements `transfg_core.backend.Backend`. Twin: `transfg_torch/backend.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jittor as jt
+import numpy as np
+from jittor import Var
+
+from transfg_core.backend import Array, Arrays, Batch
+from transfg_core.config import Config
+from transfg_core.machine import peak_rss
+from transfg_core.params import param_groups, strict_merge
+from transfg_jt import runtime
+from transfg_jt.loss import compute_losses
+from transfg_jt.model import TransFG
+from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
+
+Handle = dict[str, Var]
+
+
+class JittorBackend:
+    """TransFG on the first CUDA device, or on the CPU; float32."""
+
+    name = "jittor"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.model = TransFG(config.model, config.data.crop)
+        self.params = dict(self.model.named_parameters())
+        self.reset_optimizer()
+
+    def reset_optimizer(self) -> None:
+        """A new optimiser with zero state, at update 0."""
+        groups = param_groups(list(self.params), self.config.optim)
+        self.optimizer = make_optimizer(self.params, groups, self.config.optim)
+        self.updates = 0
+
+    def param_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(param.shape) for name, param in self.params.items()}
+
+    def load_params(self, arrays: Mapping[str, Array]) -> None:
+        self.assign_params(arrays, "load_params")
+        self.reset_optimizer()
+
+    def assign_params(self, arrays: Mapping[str, Array], source: str) -> None:
+        """Overwrite the parameters' values; names and shapes must be the model's."""
+        merged = strict_merge(self.param_shapes(), arrays, source)
+        # not under no_grad: Jittor marks what is assigned there as without gradient, for good
+        for name, param in self.params.items():
+            param.assign(jt.array(np.ascontiguousarray(merged[name])))
+
+    def state(self) -> Arrays:
+        arrays = {f"param/{name}": param for name, param in self.params.items()}
+        for slot, values in optimizer_slots(self.optimizer, self.params).items():
+            arrays |= {f"{slot}/{name}": value for name, value in values.items()}
+        return self.fetch(arrays) | {"optim/updates": np.array(self.updates, np.int64)}
+
+    def load_state(self, arrays: Mapping[str, Array]) -> None:
+        sections: dict[str, dict[str, Array]] = {}
+        for key, value in arrays.items():
+            section, _, name = key.partition("/")
+            sections.setdefault(section, {})[name] = value
+        self.assign_params(sections.pop("param", {}), "load_state: param")
+        self.reset_optimizer()
+        self.updates = int(sections.pop("optim", {}).get("updates", 0))
+        slots = optimizer_slots(self.optimizer, self.params, self.updates)
+        strict_merge(dict.fromkeys(slots, ()), dict.fromkeys(sections, np.zeros(())), "optimiser")
+        for slot, values in slots.items():
+            merged = strict_merge(self.param_shapes(), sections[slot], f"load_state: {slot}")
+            for name, value in values.items():
+                value.assign(jt.array(np.ascontiguousarray(merged[name])).stop_grad())
+
+    def to_device(self, batch: Batch) -> tuple[Var, Var]:
+        """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
+        return jt.array(batch.images), jt.array(batch.labels)
+
+    def train_step(self, micro_batches: Sequence[Batch], lr: float) -> Handle:
+        self.updates += 1
+        # dropout is a function of (seed, update), so that a resumed run draws the same masks
+        jt.set_seed((self.config.run.seed * 1_000_003 + self.updates) % 2**31)
+        self.model.train()
+        self.optimizer.zero_grad()
+        parts: list[Handle] = []
+        for batch in micro_batches:
+            images, labels = self.to_device(batch)
+            output = self.model(images)
+            losses = compute_losses(output, labels, self.config.loss)
+            self.optimizer.backward(losses.total / len(micro_batches))
+            correct = output.logits.argmax(dim=-1)[0] == labels
+            parts.append(describe(losses, correct))
+        grads = [param.opt_grad(self.optimizer) for param in self.params.values()]
+        norm = clip_gradients(grads, self.config.optim.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        self.optimizer.n_step = self.updates  # Jittor counts backward passes, not updates
+        self.optimizer.step()
+        means = {key: sum(part[key] for part in parts) / len(parts) for key in parts[0]}
+        handle = means | {"grad_norm": norm}
+        # run this update's operators now: dropout must draw before the next update sets its seed
+        jt.sync([*self.params.values(), *handle.values()])
+        return handle
+
+    def eval_step(self, images: Array) -> Handle:
+        self.model.eval()
+        with jt.no_grad():
+            output = self.model(jt.array(images))
+        handle = {"logits": output.logits}
+        return handle if output.part_index is None else handle | {"part_index": output.part_index}
+
+    def fetch(self, handle: Handle) -> Arrays:
+        arrays = {name: value.numpy() for name, value in handle.items()}
+        return {name: widen(value) for name, value in arrays.items()}
+
+    def trace(self, batch: Batch) -> Arrays:
+        self.model.train()  # not eval(): in Jittor that also stops all gradients
+        for module in self.model.modules():
+            module.is_train = False
+        taps: Handle = {}
+
+        def record(name: str, value: Var) -> Var:
+            taps[name] = value
+            return value
+
+        images, labels = self.to_device(batch)
+        losses = compute_losses(self.model(images, record), labels, self.config.loss)
+        grads = jt.grad(losses.total, list(self.params.values()))
+        taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
+        taps |= {"contrastive": losses.contrastive, "grad_norm": global_norm(grads)}
+        taps |= {f"grad/{name}": grad for name, grad in zip(self.params, grads, strict=True)}
+        return self.fetch(taps)
+
+    def device_info(self) -> dict[str, Any]:
+        return runtime.device_info() | {"peak_memory_bytes": peak_rss()}
+
+
+def widen(value: Array) -> Array:  # native: torch has 64-bit indices and true scalars
+    """Integers to int64, and the shape (1,) that Jittor gives scalars to ()."""
+    value = value.reshape(()) if value.shape == (1,) else value
+    return value.astype(np.int64) if value.dtype == np.int32 else value
+
+
+def describe(losses: Any, correct: Var) -> Handle:
+    """What one micro-batch reports: losses and the share of images classified right."""
+    return {
+        "loss": losses.total.detach(),
+        "cross_entropy": losses.cross_entropy.detach(),
+        "contrastive": losses.contrastive.detach(),
+        "accuracy": correct.float32().mean(),
+    }
+
+
+def make_backend(config: Config) -> JittorBackend:
+    """The entry point that `transfg_core.backend.load_backend` calls."""
+    return JittorBackend(config)

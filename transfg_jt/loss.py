@@ -1,0 +1,53 @@
+"""Losses of TransFG, in Jittor.
+
+Source: He et al. 2022 (arXiv 2103.07976), section 3.3 and equation 10; label smoothing from
+Szegedy et al. 2016 (arXiv 1512.00567). Twin: `transfg_torch/loss.py`.
+
+Shapes: B batch, C classes, D width.
+"""
+
+from typing import NamedTuple
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_core.config import LossConfig
+from transfg_jt.model import Output
+
+
+class Losses(NamedTuple):
+    """Scalars; `total` is what is differentiated."""
+
+    total: Var
+    cross_entropy: Var
+    contrastive: Var
+
+
+def cross_entropy(logits: Var, labels: Var, smoothing: float) -> Var:
+    """(1 - s) · nll + s · mean over classes of -log p, batch mean: (B, C) and (B,) -> scalar."""
+    log_p = nn.log_softmax(logits.float32(), dim=-1)
+    chosen = log_p.gather(1, labels.unsqueeze(1)).mean()
+    return -(1 - smoothing) * chosen - smoothing * log_p.mean(-1).mean()
+
+
+def contrastive(features: Var, labels: Var, margin: float) -> Var:
+    """Contrastive loss on L2-normalised class tokens: (B, D) and (B,) -> scalar.
+
+    Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
+    where they differ, divided by B². In float32 whatever the precision of the rest.
+    """
+    z = features.float32()
+    z = z / jt.sqrt((z * z).sum(-1, keepdims=True)).maximum(1e-12)
+    cosine = z @ z.transpose(0, 1)
+    same = labels.unsqueeze(1) == labels.unsqueeze(0)
+    pairs = jt.where(same, 1 - cosine, (cosine - margin).maximum(0.0))
+    return pairs.sum() / labels.shape[0] ** 2
+
+
+def compute_losses(output: Output, labels: Var, config: LossConfig) -> Losses:
+    """Cross-entropy, plus the contrastive loss where it is switched on."""
+    ce = cross_entropy(output.logits, labels, config.label_smoothing)
+    if not config.contrastive:
+        return Losses(ce, ce, jt.zeros_like(ce))
+    con = contrastive(output.features, labels, config.margin)
+    return Losses(ce + con, ce, con)

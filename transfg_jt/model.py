@@ -1,0 +1,199 @@
+"""TransFG and the plain Vision Transformer, in Jittor.
+
+Source: He et al. 2022, TransFG (arXiv 2103.07976); Dosovitskiy et al. 2021, ViT (arXiv
+2010.11929); where TransFG's paper and its published program differ, the program
+(docs/architecture.md, "What the numbers must be"). Twin: `transfg_torch/model.py`.
+
+Shapes: B batch, H and W image, P patch, S stride, N patches, T = N + 1 tokens, D width, K heads,
+L layers, C classes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_core.config import ModelConfig
+from transfg_core.params import grid_size
+from transfg_jt.attention import attention, cls_scores, propagate
+
+LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
+
+Tap = Callable[[str, Var], Var]
+
+
+class Output(NamedTuple):
+    """logits (B, C); features (B, D): the class token after the last norm; with part selection
+    part_index (B, K) int64, counted with the class token at 0, and part_scores (B, K, N)."""
+
+    logits: Var
+    features: Var
+    part_index: Var | None
+    part_scores: Var | None
+
+
+def no_tap(name: str, value: Var) -> Var:
+    """The default tap: records nothing."""
+    return value
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalise the last axis: (..., D) -> (..., D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=LAYER_NORM_EPS)
+
+    def execute(self, x: Var) -> Var:  # native: Jittor's own takes E[x²] - E[x]², 1e2 off at mean 1e3
+        centred = x - x.mean(-1, keepdims=True)
+        variance = (centred * centred).mean(-1, keepdims=True)
+        return centred / jt.sqrt(variance + self.eps) * self.weight + self.bias
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (ViT, equations 5 to 8)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def execute(self, x: Var) -> tuple[Var, Var, Var]:
+        """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D) for part selection."""
+        q, k = self.query(x), self.key(x)
+        return self.out(attention(q, k, self.value(x), self.heads)), q, k
+
+
+class Mlp(nn.Module):
+    """Two linear layers with exact (erf) GELU between them; dropout after each."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def execute(self, x: Var) -> Var:
+        """(B, T, D) -> (B, T, D)."""
+        x = self.dropout(nn.gelu(self.fc1(x)))
+        return self.dropout(self.fc2(x))
+
+
+class Block(nn.Module):
+    """Pre-norm encoder block (ViT, equations 2 and 3)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(config.width)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = LayerNorm(config.width)
+        self.mlp = Mlp(config.width, config.mlp, config.dropout)
+
+    def execute(self, x: Var) -> tuple[Var, Var, Var]:
+        """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
+        y, q, k = self.attn(self.norm1(x))
+        x = x + y
+        return x + self.mlp(self.norm2(x)), q, k
+
+
+def fuse_rows(queries: list[Var], keys: list[Var], heads: int, fusion: str) -> Var:
+    """Row 0 of the fused attention maps, without its own column: (B, K, N).
+
+    A_l = softmax(q_l k_lᵀ / √d). `matmul` is row 0 of A_n ··· A_1 A_0, computed as the row times
+    one map after the other, so no product of two maps is ever formed. `mul` is the elementwise
+    product as a sum of logarithms, since it underflows in linear space; `add` is the sum;
+    `lastlayer` is A_n alone.
+    """
+    if fusion == "matmul":
+        row = nn.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
+        for q, k in zip(reversed(queries[:-1]), reversed(keys[:-1]), strict=True):
+            row = propagate(row, q, k, heads)
+    elif fusion == "mul":
+        row = sum(
+            nn.log_softmax(cls_scores(q, k, heads), dim=-1)
+            for q, k in zip(queries, keys, strict=True)
+        )
+    elif fusion == "add":
+        row = sum(
+            nn.softmax(cls_scores(q, k, heads), dim=-1)
+            for q, k in zip(queries, keys, strict=True)
+        )
+    else:
+        row = nn.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
+    return row[:, :, 1:]
+
+
+def select_parts(scores: Var) -> Var:
+    """First maximum per head, counted with the class token at 0: (B, K, N) -> (B, K).
+
+    Duplicates between heads stay, heads in order (TransFG, equation 8).
+    """
+    return scores.argmax(dim=-1)[0] + 1  # jittor: argmax gives (index, value)
+
+
+def gather_tokens(x: Var, index: Var) -> Var:
+    """The class token, then the tokens at index: (B, T, D) and (B, K) -> (B, 1 + K, D)."""
+    parts = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return jt.concat([x[:, :1], parts], dim=1)
+
+
+class TransFG(nn.Module):
+    """Vision Transformer; with placement `transfg` the last block sees only selected parts."""
+
+    def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        rows, columns = grid_size(image_size, config)
+        self.config = config
+        self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.stride)
+        self.cls_token = jt.zeros((1, 1, config.width))
+        self.pos_embed = jt.zeros((1, rows * columns + 1, config.width))
+        self.dropout = nn.Dropout(config.dropout)
+        if config.placement == "transfg":
+            self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth - 1)])
+            self.part_layer = Block(config)
+            self.part_norm = LayerNorm(config.width)
+        else:
+            self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
+            self.norm = LayerNorm(config.width)
+        self.head = nn.Linear(config.width, config.classes)
+
+    def execute(self, images: Var, tap: Tap = no_tap) -> Output:
+        """(B, 3, H, W) -> Output."""
+        x = tap("patch_embed", self.patch_embed(images).flatten(2).transpose(1, 2))
+        x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        x = tap("embed", self.dropout(x + self.pos_embed))
+        queries, keys = [], []
+        for depth, block in enumerate(self.blocks):
+            x, q, k = block(x)
+            x = tap(f"block{depth:02d}", x)
+            if self.config.placement == "transfg":
+                queries.append(q.detach())
+                keys.append(k.detach())
+        if self.config.placement == "transfg":
+            x, index, scores = self.select_and_attend(x, queries, keys, tap)
+            x = tap("part_norm", self.part_norm(x))
+        else:
+            index, scores = None, None
+            x = tap("norm", self.norm(x))
+        features = tap("features", x[:, 0])
+        return Output(tap("logits", self.head(features)), features, index, scores)
+
+    def select_and_attend(
+        self, x: Var, queries: list[Var], keys: list[Var], tap: Tap
+    ) -> tuple[Var, Var, Var]:
+        """Part selection module and part layer (TransFG, section 3.2).
+
+        Tokens (B, T, D) -> part layer's output (B, 1 + K, D), index (B, K), scores (B, K, N).
+        The choice of an index has no gradient, so the scores are computed without a graph.
+        """
+        with jt.no_grad():
+            scores = tap(
+                "part_scores", fuse_rows(queries, keys, self.config.heads, self.config.fusion)
+            )
+            index = tap("part_index", select_parts(scores))
+        x = tap("part_tokens", gather_tokens(x, index))
+        x, _, _ = self.part_layer(x)
+        return tap("part_layer", x), index, scores

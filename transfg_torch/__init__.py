@@ -1,0 +1,1 @@
+"""TransFG in PyTorch: the twin of `transfg_jt`, file for file."""

@@ -1,0 +1,38 @@
+"""Attention of the Vision Transformer, and reading single rows of it for part selection.
+
+Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 5 to 8; He et al. 2022 (arXiv
+2103.07976), section 3.2. Twin: `transfg_jt/attention.py`.
+
+Queries, keys and values stay in the layout of the linear layers, (B, T, D), heads side by side.
+Shapes: B batch, T tokens, D width, K heads, d = D / K.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, D) -> (B, K, T, d)."""
+    batch, tokens, width = x.shape
+    return x.reshape(batch, tokens, heads, width // heads).transpose(1, 2)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
+    q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+    x = F.scaled_dot_product_attention(q, k, v)
+    return x.transpose(1, 2).flatten(2)
+
+
+def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T)."""
+    q, k = split_heads(q, heads), split_heads(k, heads)
+    return (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
+
+
+def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    q, k = split_heads(q, heads), split_heads(k, heads)
+    probabilities = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+    return (row.unsqueeze(-2) @ probabilities).squeeze(-2)

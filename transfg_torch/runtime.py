@@ -1,0 +1,43 @@
+"""Bring PyTorch up: checks before the import, numerics after it. Twin: `transfg_jt/runtime.py`."""
+
+import importlib.util
+from typing import Any
+
+from transfg_core.errors import UserError
+from transfg_core.machine import cpu_name
+
+INSTALL = "pip install -e '.[torch]' -c constraints.txt"
+
+
+def prepare() -> None:
+    """Import PyTorch and switch off everything that computes float32 in less than float32.
+
+    Raises:
+        UserError: PyTorch is missing or broken, with the command that provides it.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(f"backend torch: PyTorch is not installed; run: {INSTALL}")
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"backend torch: PyTorch does not import ({error}); run: {INSTALL}"
+        ) from error
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def device_info() -> dict[str, Any]:
+    """Framework and version, device by name, and the number of CPU threads."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "backend": "torch",
+        "version": torch.__version__,
+        "device": torch.cuda.get_device_name() if cuda else cpu_name(),
+        "kind": "cuda" if cuda else "cpu",
+        "cuda": torch.version.cuda,
+        "threads": torch.get_num_threads(),
+        "cache": None,
+    }
