@@ -63,7 +63,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
             start = file.read(8)
         with safetensors.safe_open(path, framework="numpy") as opened:
             metadata = _read_metadata(path, opened.metadata() or {})
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            arrays = {name: _read_array(path, opened, name) for name in opened.keys()}
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
@@ -129,6 +129,18 @@ def _read_metadata(path: Path, strings: Mapping[str, str]) -> dict[str, Any]:
             "it comes from a newer version of this program: update"
         )
     return metadata
+
+
+def _read_array(path: Path, opened: Any, name: str) -> Array:
+    try:
+        array: Array = opened.get_tensor(name)
+    except (TypeError, AttributeError) as error:  # a type that NumPy lacks, such as bfloat16
+        kind = opened.get_slice(name).get_dtype()
+        raise UserError(
+            f"{path}: expected numbers that NumPy can hold, found {kind} in {name}; "
+            "convert the file to float32"
+        ) from error
+    return array
 
 
 def _explain(start: bytes, error: Exception) -> str:

@@ -50,7 +50,7 @@ class Section(BaseModel):
 class RunConfig(Section):
     """Where a run goes and what it is seeded with."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")] = "toy"
+    name: Annotated[str, Field(pattern=r"^[\w+-][\w.+-]*$")] = "toy"
     dir: str = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
 
@@ -131,7 +131,9 @@ class ModelConfig(Section):
                 "change model.width or model.heads"
             )
         if self.stride > self.patch:
-            raise ValueError(f"stride {self.stride} exceeds patch {self.patch}: gaps between patches")
+            raise ValueError(
+                f"stride {self.stride} exceeds patch {self.patch}: gaps between patches"
+            )
         return self
 
 
@@ -239,12 +241,21 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
         if loaded is not None and not isinstance(loaded, dict):
             raise UserError(f"{path}: expected sections such as `train:`, found {loaded!r}")
         tree = loaded or {}
+    apply_overrides(tree, overrides)
+    return build_config(tree, source)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Set `key.sub=value` items in a nested mapping, values read as YAML.
+
+    Raises:
+        UserError: an item is not of that form, or its key leads through a value.
+    """
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise UserError(f"{item!r}: expected key=value, such as optim.lr=0.01")
         _set_dotted(tree, key, _parse_yaml(text, f"override {item!r}"))
-    return build_config(tree, source)
 
 
 def build_config(tree: Mapping[str, Any], source: str) -> Config:
@@ -278,7 +289,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, Any] = {}
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice", key_node.start_mark
@@ -290,7 +301,9 @@ class _Loader(yaml.SafeLoader):
 # PyYAML follows YAML 1.1, where `no` is False, `3e-2` a string and 1:30 a number: keep only the
 # 1.2 core schema for these scalars.
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float", ":int"))]
+    first: [
+        (tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float", ":int"))
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _tag, _pattern, _first in (
@@ -299,9 +312,7 @@ for _tag, _pattern, _first in (
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
     ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
 ):
-    _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
-        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first)
-    )
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
@@ -313,9 +324,11 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 def _parse_yaml(text: str, source: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{source}: not readable as YAML: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -339,7 +352,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _describe(item: Any, tree: Mapping[str, Any]) -> str:
-    """One pydantic error as `key: what is wrong`, with the nearest known key where it is unknown."""
+    """One pydantic error as `key: what is wrong`, naming the nearest key if it is unknown."""
     key = ".".join(str(part) for part in item["loc"] if not _is_union_tag(str(part)))
     if item["type"] == "extra_forbidden":
         known = _known_keys(Config)

@@ -94,9 +94,7 @@ def mean_part_hits(
     if parts is None or samples.part_boxes is None:
         return None, None
     boxes = [
-        boxes_through_eval(
-            samples.part_boxes[row], image_size(samples.paths[row]), config.data
-        )
+        boxes_through_eval(samples.part_boxes[row], image_size(samples.paths[row]), config.data)
         for row in index
     ]
     assert config.model.stride is not None

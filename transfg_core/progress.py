@@ -61,7 +61,9 @@ class Progress:
             self._last_line = now
             done = record["update"] - self._first
             left = (now - self._started) / max(done, 1) * (self._steps - record["update"])
-            self.say(f"{self._name}  {record['update']}/{self._steps}  {numbers}  {left:.0f} s left")
+            self.say(
+                f"{self._name}  {record['update']}/{self._steps}  {numbers}  {left:.0f} s left"
+            )
 
     def evaluating(self, images: int) -> None:
         """So many more images of the test split are evaluated."""

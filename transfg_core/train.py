@@ -126,8 +126,10 @@ def train(
                 progress.evaluated(update, evaluation.record())
             position.seconds += time.perf_counter() - began
             if evaluate_now or numbered or stop.signal:
-                improved = evaluate_now and evaluation is not None and note_best(position, evaluation)
-                save(run, backend, dataset, position, improved, numbered)
+                improved = (
+                    evaluate_now and evaluation is not None and note_best(position, evaluation)
+                )
+                save(run, config, backend, dataset, position, improved, numbered)
             if stop.signal and update < settings.steps:
                 return None
     return evaluation
@@ -152,6 +154,7 @@ def note_best(position: Position, evaluation: Evaluation) -> bool:
 
 def save(
     run: RunDir,
+    config: Config,
     backend: Backend,
     dataset: Dataset,
     position: Position,
@@ -162,7 +165,7 @@ def save(
     arrays: Arrays = backend.state()
     metadata = {
         "backend": backend.name,
-        "config": run.config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
         "position": asdict(position),
         "dataset": {
             "name": dataset.name,
@@ -187,7 +190,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signal = number
 
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield request
     finally:

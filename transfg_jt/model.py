@@ -44,7 +44,9 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=LAYER_NORM_EPS)
 
-    def execute(self, x: Var) -> Var:  # native: Jittor's own takes E[x²] - E[x]², 1e2 off at mean 1e3
+    def execute(
+        self, x: Var
+    ) -> Var:  # native: Jittor's own takes E[x²] - E[x]², 1e2 off at mean 1e3
         centred = x - x.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
         return centred / jt.sqrt(variance + self.eps) * self.weight + self.bias
@@ -118,8 +120,7 @@ def fuse_rows(queries: list[Var], keys: list[Var], heads: int, fusion: str) -> V
         )
     elif fusion == "add":
         row = sum(
-            nn.softmax(cls_scores(q, k, heads), dim=-1)
-            for q, k in zip(queries, keys, strict=True)
+            nn.softmax(cls_scores(q, k, heads), dim=-1) for q, k in zip(queries, keys, strict=True)
         )
     else:
         row = nn.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)

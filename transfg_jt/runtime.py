@@ -178,7 +178,9 @@ def announce_build() -> None:
     """Say beforehand that the first import takes minutes."""
     import jittor_utils
 
-    if not Path(jittor_utils.cache_path, "jittor_core" + sysconfig.get_config_var("EXT_SUFFIX")).exists():
+    if not Path(
+        jittor_utils.cache_path, "jittor_core" + sysconfig.get_config_var("EXT_SUFFIX")
+    ).exists():
         print(
             f"Jittor compiles itself for this machine into {jittor_utils.cache_path}: "
             "some minutes, once.",

@@ -1,6 +1,7 @@
 """Checkpoints: nothing is lost or half-written, whatever goes wrong."""
 
 import errno
+import json
 import os
 import pickle
 import signal
@@ -95,7 +96,16 @@ def foreign(metadata):
     return safetensors.numpy.save({"x": np.zeros(2)}, metadata=metadata)
 
 
+def bfloat16():
+    """safetensors by hand: length of the header, header, two numbers of two bytes."""
+    entry = {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}
+    text = json.dumps({"format": 1, "metadata": {}})
+    header = json.dumps({"__metadata__": {"transfg": text}, "param/x": entry}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(4)
+
+
 BROKEN = {
+    "bfloat16": (bfloat16(), "found BF16 in param/x"),
     "empty": (b"", "empty file"),
     "text": (b"hello, this is no checkpoint at all", "damaged or cut"),
     "pickle": (pickle.dumps({"model": [1, 2]}), "pickle"),

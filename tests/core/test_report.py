@@ -11,13 +11,13 @@ import pytest
 pytest.importorskip("matplotlib", reason="the report extra is not installed")
 pytest.importorskip("jinja2", reason="the report extra is not installed")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from transfg_core.config import load_config  # noqa: E402
-from transfg_core.errors import UserError  # noqa: E402
-from transfg_core.report import load_run, write_report  # noqa: E402
-from transfg_core.results import agreement  # noqa: E402
-from transfg_core.rundir import RunDir  # noqa: E402
+from transfg_core.config import load_config
+from transfg_core.errors import UserError
+from transfg_core.report import load_run, write_report
+from transfg_core.results import agreement
+from transfg_core.rundir import RunDir
 
 PARITY = {
     "verdict": "agree",

@@ -62,7 +62,10 @@ def write_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print)
     """
     root = root.resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root}: expected no such folder or an empty one, found something in it")
+        raise UserError(
+            f"{root}: expected no such folder or an empty one, found something in it; "
+            "delete it or set data.root to another folder"
+        )
     count = len(CLASSES) * (toy.train_per_class + toy.test_per_class)
     report(f"{root}: rendering {count} toy images of {toy.size} x {toy.size}")
     partial = root.with_name(root.name + ".partial")  # a killed write leaves it behind
@@ -112,6 +115,7 @@ def _samples(toy: ToyConfig) -> Iterator[tuple[int, int, int, np.random.Generato
 
 
 def _write_files(folder: Path, toy: ToyConfig) -> None:
+    """Every file of the set, image ids counting from 1 in the order of classes."""
     folders = [f"{label:03d}.{name}" for label, name in enumerate(CLASSES, 1)]
     for name in folders:
         (folder / "images" / name).mkdir(parents=True)
@@ -129,8 +133,9 @@ def _write_files(folder: Path, toy: ToyConfig) -> None:
             lines["part_boxes"].append(_box_line(f"{image_id} {part}", box))
     lines["classes"] = [f"{label} {name}" for label, name in enumerate(folders, 1)]
     for name, rows in lines.items():
-        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (folder / "toy.json").write_text(json.dumps(_settings(toy), indent=1) + "\n", encoding="utf-8")
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n", "utf-8", newline="\n")
+    settings = json.dumps(_settings(toy), indent=1) + "\n"
+    (folder / "toy.json").write_text(settings, "utf-8", newline="\n")
 
 
 def _box_line(key: int | str, box: Box) -> str:

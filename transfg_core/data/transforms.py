@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from transfg_core.config import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
@@ -62,7 +62,7 @@ def read_image(path: str | Path) -> Image.Image:
         BadImage: absent, not an image, truncated, or more pixels than `Image.MAX_IMAGE_PIXELS`.
     """
     try:
-        with Image.open(path) as image:
+        with open(path, "rb") as file, Image.open(file) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise BadImage(str(path), f"{image.width} x {image.height} pixels, over {limit}")
@@ -70,11 +70,8 @@ def read_image(path: str | Path) -> Image.Image:
             return _to_rgb(image)
     except BadImage:
         raise
-    except FileNotFoundError as error:
-        raise BadImage(str(path), "no such file") from error
     except UNREADABLE as error:
-        reason = " ".join(str(error).split()).replace(f" {str(path)!r}", " the file")
-        raise BadImage(str(path), f"{type(error).__name__}: {reason}") from error
+        raise BadImage(str(path), _reason(path, error)) from error
 
 
 def image_size(path: str | Path) -> Size:
@@ -84,10 +81,20 @@ def image_size(path: str | Path) -> Size:
         BadImage: the header cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with open(path, "rb") as file, Image.open(file) as image:
             return image.height, image.width
     except UNREADABLE as error:
-        raise BadImage(str(path), f"{type(error).__name__}: {error}") from error
+        raise BadImage(str(path), _reason(path, error)) from error
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "no known image format" if Path(path).stat().st_size else "an empty file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,183 @@
+"""The command line: `transfg COMMAND --help` tells each command's usage.
+
+Exit codes: 0 success; 1 the run or the check failed; 2 usage, configuration or input; 128 + n
+stopped by signal n (130 after Ctrl-C), with the newest state saved.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from transfg_core import __version__
+from transfg_core.config import ToyConfig, load_config
+from transfg_core.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="TransFG fine-grained recognition, natively in PyTorch and in Jittor.",
+)
+
+BackendName = Annotated[str, typer.Option("--backend", "-b", help="torch or jittor")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value, such as optim.lr=0.01", metavar="[KEY=VALUE]..."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """TransFG fine-grained recognition, natively in PyTorch and in Jittor."""
+    if show:
+        print(f"transfg {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/toy.yaml")],
+    overrides: Overrides = None,
+    backend: BackendName = "torch",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this run, or start it if there is none.")
+    ] = False,
+    resume_from: Annotated[
+        Path | None,
+        typer.Option(help="Go on from this checkpoint, of either backend, in a new run folder."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run that is there and start anew.")
+    ] = False,
+) -> None:
+    """Train a model; config.yaml, metrics and checkpoints go into run.dir/run.name."""
+    from transfg_core.experiment import start_training
+
+    chosen = [
+        flag
+        for flag, given in (
+            ("--resume", resume),
+            ("--resume-from", resume_from is not None),
+            ("--overwrite", overwrite),
+        )
+        if given
+    ]
+    if len(chosen) > 1 and chosen != ["--resume-from", "--overwrite"]:
+        if chosen != ["--resume", "--resume-from"]:
+            raise UserError(f"{' and '.join(chosen)} exclude each other; give one")
+    settings = load_config(config, overrides or [])
+    raise typer.Exit(start_training(settings, backend, resume, resume_from, overwrite))
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="a .safetensors checkpoint of a run")],
+    overrides: Overrides = None,
+    backend: BackendName = "torch",
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write each image's prediction to this CSV file.")
+    ] = None,
+) -> None:
+    """Evaluate a checkpoint, of either backend, on the test split; prints JSON."""
+    from transfg_core.checkpoint import replace_file
+    from transfg_core.experiment import evaluate_checkpoint
+    from transfg_core.records import csv_text, prediction_rows
+
+    result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])
+    if predictions:
+        names = [dataset.test.ids[row] for row in result.index]
+        rows = prediction_rows(names, result.labels, result.logits)
+        replace_file(predictions, csv_text(rows).encode())
+    print(json.dumps({"checkpoint": str(checkpoint), "backend": backend} | result.record()))
+
+
+@app.command()
+def toy(
+    root: Annotated[Path, typer.Argument(help="folder to write, such as data/toy")],
+    train_per_class: int = ToyConfig().train_per_class,
+    test_per_class: int = ToyConfig().test_per_class,
+    size: int = ToyConfig().size,
+    seed: int = ToyConfig().seed,
+) -> None:
+    """Render the toy birds as JPEG files in CUB-200-2011's layout; nothing if they are there."""
+    from transfg_core.config import build_config
+    from transfg_core.data.toy import ensure_toy
+
+    settings: dict[str, Any] = {
+        "train_per_class": train_per_class,
+        "test_per_class": test_per_class,
+        "size": size,
+        "seed": seed,
+    }
+    ensure_toy(root, build_config({"data": {"toy": settings}}, "toy").data.toy)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="*_checkpoint.bin of the authors' program")],
+    target: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
+) -> None:
+    """Convert a checkpoint of the authors' program into weights for model.pretrained."""
+    from transfg_core.backend import load_published_reader
+
+    print(load_published_reader().convert(source, target))
+
+
+@app.command()
+def parity(
+    out: Annotated[Path, typer.Option(help="folder for traces, parity.json and the table")] = Path(
+        "runs/parity"
+    ),
+) -> None:
+    """Prove or disprove that the two backends agree; exit code 0 agree, 1 differ."""
+    from transfg_core.backend import load_parity_suite
+
+    raise typer.Exit(load_parity_suite().run(out))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    out: Annotated[Path, typer.Option(help="folder for report.md and report.html")],
+    parity: Annotated[
+        Path | None, typer.Option(help="parity.json of a parity run, to include")
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="a PNG to include")] = None,
+) -> None:
+    """One page about runs: numbers, curves on one figure, agreement, parity, commands."""
+    from transfg_core.report import write_report
+
+    write_report(runs, out, parity, pictures)
+    print(out / "report.html")
+
+
+@app.command()
+def doctor() -> None:
+    """Which backends work here, and the exact command for whatever is missing."""
+    from transfg_core.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def main() -> None:
+    """Entry point: user errors become a message and an exit code, our own bugs a traceback."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()
