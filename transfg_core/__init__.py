@@ -1,4 +1,4 @@
-"""The framework-neutral core of TransFG: everything that both twins share, in NumPy and plain Python.
+"""The framework-neutral core of TransFG: what both twins share, in NumPy and plain Python.
 
 Nothing in this package imports torch or jittor; `transfg_core.backend.load_backend` loads a twin
 by name. `tests/test_layering.py` proves it in a subprocess.

@@ -104,3 +104,13 @@ def load_backend(name: str, config: Config) -> Backend:
     module = importlib.import_module(f"{BACKENDS[name]}.backend")
     backend: Backend = module.make_backend(config)
     return backend
+
+
+def load_published_reader() -> Any:
+    """The reader of the authors' checkpoints, which are torch pickles and so need PyTorch.
+
+    Raises:
+        UserError: PyTorch is missing.
+    """
+    importlib.import_module(f"{BACKENDS['torch']}.runtime").prepare()
+    return importlib.import_module(f"{BACKENDS['torch']}.published")

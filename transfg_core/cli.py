@@ -136,9 +136,9 @@ def parity(
     ),
 ) -> None:
     """Prove or disprove that the two backends agree; exit code 0 agree, 1 differ."""
-    from transfg_core.backend import load_parity_suite
+    from parity.suite import run_suite
 
-    raise typer.Exit(load_parity_suite().run(out))
+    raise typer.Exit(run_suite(out))
 
 
 @app.command()
