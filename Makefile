@@ -1,0 +1,88 @@
+# make quickstart   set up, train both twins on toy birds, resume one in the other, parity, report
+# make test         set up, then every test and the parity ladder
+# make lint         ruff and mypy
+# make clean        remove what quickstart and test have made, not the environment
+#
+# Both set up what they need in .venv (VENV=... for another place), go on where they were
+# interrupted, and have nothing to do the second time.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+TRANSFG := $(BIN)/transfg
+READY := $(VENV)/.transfg-ready
+
+RUNS := runs
+QUICK := $(RUNS)/quickstart
+TRAIN := $(TRANSFG) train configs/quickstart.yaml --resume
+SOURCES := $(wildcard transfg_core/*.py transfg_core/*/*.py transfg_torch/*.py transfg_jt/*.py \
+	parity/*.py parity/*.yaml parity/golden/*)
+
+.PHONY: quickstart test lint clean setup
+.DELETE_ON_ERROR:
+
+quickstart: $(QUICK)/report/report.html
+	@echo "Done: open $<"
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@echo "== Setting up $(VENV): some minutes, about 2 GB"
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed, found " + sys.version.split()[0] \
+	    + "; run make with PYTHON=python3.12" if not (3, 11) <= sys.version_info[:2] <= (3, 12) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[all]' -c constraints.txt
+	$(BIN)/pip check
+	@touch $@
+
+$(RUNS)/quickstart-torch/predictions.csv: configs/quickstart.yaml | $(READY)
+	@echo "== TransFG on toy birds in PyTorch"
+	$(TRAIN) --backend torch run.name=quickstart-torch
+	@touch $@
+
+$(RUNS)/quickstart-jittor/predictions.csv: configs/quickstart.yaml | $(READY)
+	@echo "== The same in Jittor; the first time, Jittor compiles itself and its operators"
+	$(TRAIN) --backend jittor run.name=quickstart-jittor
+	@touch $@
+
+$(RUNS)/quickstart-jittor-then-torch/predictions.csv: $(RUNS)/quickstart-jittor/predictions.csv
+	@echo "== Jittor's run from its half, finished in PyTorch"
+	$(TRAIN) --resume-from $(RUNS)/quickstart-jittor/checkpoints/step_000300.safetensors \
+	    --backend torch run.name=quickstart-jittor-then-torch
+	@touch $@
+
+$(QUICK)/parity/parity.json: $(SOURCES) | $(READY)
+	@echo "== Parity of the backends, and of each with the published program"
+	$(TRANSFG) parity --out $(@D)
+
+$(QUICK)/parts.png: $(RUNS)/quickstart-torch/predictions.csv
+	@echo "== The parts that the model selects"
+	$(TRANSFG) parts $(RUNS)/quickstart-torch/checkpoints/best.safetensors --backend torch --out $@
+
+$(QUICK)/report/report.html: $(RUNS)/quickstart-torch/predictions.csv \
+		$(RUNS)/quickstart-jittor/predictions.csv \
+		$(RUNS)/quickstart-jittor-then-torch/predictions.csv \
+		$(QUICK)/parity/parity.json $(QUICK)/parts.png
+	@echo "== Report"
+	$(TRANSFG) report $(RUNS)/quickstart-torch $(RUNS)/quickstart-jittor \
+	    $(RUNS)/quickstart-jittor-then-torch --parity $(QUICK)/parity/parity.json \
+	    --pictures $(QUICK)/parts.png --out $(@D)
+
+# The frameworks get a process each: they disturb one another.
+test: $(READY)
+	@echo "== Parity ladder"
+	$(TRANSFG) parity --out build/parity
+	@echo "== Tests of each backend"
+	$(BIN)/pytest -q tests/backend --backends torch
+	$(BIN)/pytest -q tests/backend --backends jittor
+	@echo "== Tests of everything else"
+	$(BIN)/pytest -q -n 2 --ignore tests/backend --backends torch,jittor
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build $(QUICK) $(RUNS)/quickstart-torch $(RUNS)/quickstart-jittor \
+	    $(RUNS)/quickstart-jittor-then-torch data/toy .pytest_cache .mypy_cache .ruff_cache
