@@ -14,10 +14,19 @@ from transfg_core.config import Config, build_config
 from transfg_core.params import initial_params
 
 BATCH = 6
+CLASSES = 7
 UPDATES = 20
 NOISE = 0.05  # added to every initial value, so that zeros and ones do not hide a parameter
 
-MODEL = {"width": 48, "heads": 3, "depth": 4, "mlp": 80, "patch": 8, "classes": 7, "dropout": 0.0}
+MODEL: dict[str, Any] = {
+    "width": 48,
+    "heads": 3,
+    "depth": 4,
+    "mlp": 80,
+    "patch": 8,
+    "classes": CLASSES,
+    "dropout": 0.0,
+}
 SGD = {"name": "sgd", "lr": 0.03, "warmup": 5}
 
 
@@ -59,13 +68,13 @@ class Case:
         }
 
     def batches(self) -> list[Batch]:
-        """The batches of UPDATES + 1 updates: images (6, 3, H, W), labels (6,) with repeats."""
+        """The batches of UPDATES + 1 updates: images (6, 3, H, W), labels (6,), some equal."""
         rng = np.random.default_rng([self.seed, 2])
         shape = (BATCH, 3, *self.crop)
         return [
             Batch(
                 rng.standard_normal(shape).astype(np.float32),
-                rng.integers(0, MODEL["classes"] - 2, BATCH),
+                rng.integers(0, CLASSES - 2, BATCH),
             )
             for _ in range(UPDATES + 1)
         ]

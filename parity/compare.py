@@ -7,6 +7,7 @@ row, so elements near zero differ by any ratio without a fault.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def load_tolerances() -> dict[str, dict[str, float]]:
     }
 
 
+@cache
 def load_differences() -> list[dict[str, Any]]:
     """The documented differences."""
     entries = yaml.safe_load((FOLDER / "differences.yaml").read_text(encoding="utf-8"))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from transfg_core import __version__
+from transfg_core.backend import BACKENDS
 from transfg_core.config import ToyConfig, load_config
 from transfg_core.errors import UserError
+from transfg_core.progress import StandardError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +24,16 @@ app = typer.Typer(
     help="TransFG fine-grained recognition, natively in PyTorch and in Jittor.",
 )
 
-BackendName = Annotated[str, typer.Option("--backend", "-b", help="torch or jittor")]
+
+def _known_backend(name: str) -> str:
+    if name not in BACKENDS:
+        raise UserError(f"--backend {name}: expected one of {', '.join(BACKENDS)}")
+    return name
+
+
+BackendName = Annotated[
+    str, typer.Option("--backend", "-b", help="torch or jittor", callback=_known_backend)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="key=value, such as optim.lr=0.01", metavar="[KEY=VALUE]..."),
@@ -50,7 +60,10 @@ def train(
     ] = False,
     resume_from: Annotated[
         Path | None,
-        typer.Option(help="Go on from this checkpoint, of either backend, in a new run folder."),
+        typer.Option(
+            help="Start a new run at this checkpoint, of either backend; with --resume, go on "
+            "with the new run once it has checkpoints of its own."
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run that is there and start anew.")
@@ -59,18 +72,8 @@ def train(
     """Train a model; config.yaml, metrics and checkpoints go into run.dir/run.name."""
     from transfg_core.experiment import start_training
 
-    chosen = [
-        flag
-        for flag, given in (
-            ("--resume", resume),
-            ("--resume-from", resume_from is not None),
-            ("--overwrite", overwrite),
-        )
-        if given
-    ]
-    if len(chosen) > 1 and chosen != ["--resume-from", "--overwrite"]:
-        if chosen != ["--resume", "--resume-from"]:
-            raise UserError(f"{' and '.join(chosen)} exclude each other; give one")
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other; give one")
     settings = load_config(config, overrides or [])
     raise typer.Exit(start_training(settings, backend, resume, resume_from, overwrite))
 
@@ -87,14 +90,32 @@ def evaluate(
     """Evaluate a checkpoint, of either backend, on the test split; prints JSON."""
     from transfg_core.checkpoint import replace_file
     from transfg_core.experiment import evaluate_checkpoint
-    from transfg_core.records import csv_text, prediction_rows
+    from transfg_core.records import clean, csv_text, prediction_rows
 
+    if predictions and not predictions.parent.is_dir():
+        raise UserError(f"--predictions {predictions}: no such folder; make it first")
     result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])
     if predictions:
         names = [dataset.test.ids[row] for row in result.index]
         rows = prediction_rows(names, result.labels, result.logits)
         replace_file(predictions, csv_text(rows).encode())
-    print(json.dumps({"checkpoint": str(checkpoint), "backend": backend} | result.record()))
+    record = {"checkpoint": str(checkpoint), "backend": backend} | result.record()
+    print(json.dumps(clean(record)), flush=True)
+
+
+@app.command()
+def parts(
+    checkpoint: Annotated[Path, typer.Argument(help="a .safetensors checkpoint of a run")],
+    out: Annotated[Path, typer.Option(help="the PNG to write")],
+    overrides: Overrides = None,
+    backend: BackendName = "torch",
+    images: Annotated[int, typer.Option(min=1, help="how many test images")] = 8,
+) -> None:
+    """Draw test images with the patches that a checkpoint's model selects."""
+    from transfg_core.pictures import draw_parts
+
+    draw_parts(checkpoint, backend, overrides or [], images, out)
+    print(out)
 
 
 @app.command()
@@ -166,17 +187,23 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point: user errors become a message and an exit code, our own bugs a traceback."""
+    """Entry point: what users can mend becomes a message and an exit code, our bugs a traceback."""
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+    except OSError as error:  # whatever its place, the system has said what it refused
+        complain(f"the operating system refused: {error}")
+        sys.exit(1)
+    except MemoryError as error:
+        complain(f"out of memory ({error}); try a smaller model, train.batch_size or data.crop")
+        sys.exit(1)
+
+
+def complain(message: str) -> None:
+    """A message in red, where there is colour, on standard error."""
+    StandardError().print(f"error: {message}", style="red", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ class OptimConfig(Section):
     lr: NonNegative = 0.03
     momentum: Fraction = 0.9
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
     weight_decay: NonNegative = 0.0
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -236,11 +236,16 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot read the configuration: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"{path}: expected a configuration in YAML, found none that can be read "
+                f"({reason}); check the path"
+            ) from error
         loaded = _parse_yaml(text, source)
         if loaded is not None and not isinstance(loaded, dict):
             raise UserError(f"{path}: expected sections such as `train:`, found {loaded!r}")
-        tree = loaded or {}
+        # `train:` with every key below it commented out is an empty section
+        tree = {key: {} if value is None else value for key, value in (loaded or {}).items()}
     apply_overrides(tree, overrides)
     return build_config(tree, source)
 
@@ -253,7 +258,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
     """
     for item in overrides:
         key, equals, text = item.partition("=")
-        if not equals or not key:
+        if not equals or not all(key.split(".")):
             raise UserError(f"{item!r}: expected key=value, such as optim.lr=0.01")
         _set_dotted(tree, key, _parse_yaml(text, f"override {item!r}"))
 
@@ -270,7 +275,7 @@ def build_config(tree: Mapping[str, Any], source: str) -> Config:
 
 def dump_config(config: Config) -> str:
     """The fully resolved configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
 
 
 def differing_keys(left: Config, right: Config) -> list[str]:
@@ -290,6 +295,10 @@ class _Loader(yaml.SafeLoader):
         seen: dict[Any, Any] = {}
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict | set):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"expected a word as key, found {key!r}", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} is given twice", key_node.start_mark
@@ -315,6 +324,19 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes each word that YAML 1.1 or 1.2 would take for something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [
+        *_Loader.yaml_implicit_resolvers.get(first, ()),
+        *yaml.SafeLoader.yaml_implicit_resolvers.get(first, ()),
+    ]
+    for first in _Loader.yaml_implicit_resolvers.keys() | yaml.SafeLoader.yaml_implicit_resolvers
+}
+
+
 def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(loader.construct_scalar(node))  # 010 is ten, not eight
 
@@ -325,7 +347,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 def _parse_yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2020-13-45, [[[[...
         raise UserError(
             f"{source}: not readable as YAML: {' '.join(str(error).split())}"
         ) from error
@@ -377,11 +399,14 @@ def _known_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """The closest known key: by full dotted name, else by the last part in any section."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    """The closest known key: the same word in another section, else a similar full name, else a
+    similar word in any section."""
+    by_leaf = {name.rpartition(".")[2]: name for name in reversed(known)}
+    own = key.rpartition(".")[2]
+    near = [by_leaf[own]] if own in by_leaf else []
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.75)
     if not near:
-        by_leaf = {name.rpartition(".")[2]: name for name in reversed(known)}
-        leaf = difflib.get_close_matches(key.rpartition(".")[2], list(by_leaf), n=1, cutoff=0.7)
+        leaf = difflib.get_close_matches(own, list(by_leaf), n=1, cutoff=0.7)
         near = [by_leaf[leaf[0]]] if leaf else []
     if near:
         return f"; did you mean {near[0]}?"

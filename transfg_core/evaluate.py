@@ -23,7 +23,7 @@ class Evaluation:
     """Metrics over `images` pictures, fractions in [0, 1]; part hits only where boxes are known.
 
     Beside them, row by row: `index` (B,) into the split, `labels` (B,), `logits` (B, C) and
-    `part_index` (B, K) or None.
+    `part_index` (B, K) or None. `bad_images` maps each file that was skipped to the reason.
     """
 
     loss: float
@@ -37,11 +37,13 @@ class Evaluation:
     labels: NDArray[np.int64]
     logits: NDArray[np.float32]
     part_index: NDArray[np.int64] | None
+    bad_images: dict[str, str]
 
     def record(self) -> dict[str, Any]:
         """The scalars, as metrics.jsonl holds them."""
         names = ("loss", "top1", "top5", "part_hit", "part_hit_chance", "images", "seconds")
-        return {name: getattr(self, name) for name in names}
+        scalars = {name: getattr(self, name) for name in names}
+        return scalars | {"bad_images": len(self.bad_images)}
 
 
 def evaluate(
@@ -57,16 +59,18 @@ def evaluate(
     """
     started = time.perf_counter()
     outputs, labels, index = [], [], []
-    for batch in eval_batches(samples, config.data, config.train.eval_batch_size):
+    bad_images: dict[str, str] = {}
+    for batch in eval_batches(samples, config.data, config.train.eval_batch_size, bad_images):
         outputs.append(backend.fetch(backend.eval_step(batch.images)))
         labels.append(batch.labels)
         index.append(batch.index)
         advance(len(batch.labels))
-    if not outputs:
-        raise RunFailed("evaluation: no image of the test split can be read")
     logits = np.concatenate([output["logits"] for output in outputs])
     if not np.isfinite(logits).all():
-        raise RunFailed("evaluation: logits are not finite; the parameters have diverged")
+        raise RunFailed(
+            "evaluation: expected finite logits, found others: the parameters have diverged; "
+            "try a smaller optim.lr, or evaluate an older checkpoint"
+        )
     all_labels, all_index = np.concatenate(labels), np.concatenate(index)
     parts = None
     if "part_index" in outputs[0]:
@@ -84,13 +88,17 @@ def evaluate(
         labels=all_labels,
         logits=logits,
         part_index=parts,
+        bad_images=bad_images,
     )
 
 
 def mean_part_hits(
     parts: NDArray[np.int64] | None, index: NDArray[np.int64], samples: Samples, config: Config
 ) -> tuple[float | None, float | None]:
-    """Share of chosen patches on a true part, and of all patches; None without boxes or parts."""
+    """Share of chosen patches on a true part, and of all patches.
+
+    None without part selection, without boxes, and where no box is inside the crop.
+    """
     if parts is None or samples.part_boxes is None:
         return None, None
     boxes = [
@@ -101,4 +109,6 @@ def mean_part_hits(
     grid = grid_size(config.data.crop, config.model)
     patch, stride = config.model.patch, config.model.stride
     hits, chance = part_hits(parts, boxes, grid, patch, stride, config.data.crop)
+    if np.isnan(hits).all():
+        return None, None
     return float(np.nanmean(hits)), float(np.nanmean(chance))

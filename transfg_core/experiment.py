@@ -4,34 +4,29 @@ Everything that can be wrong with the input is found here, before the first upda
 """
 
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from transfg_core import checkpoint
 from transfg_core.backend import Arrays, Backend, load_backend
-from transfg_core.config import Config, apply_overrides, build_config, differing_keys
+from transfg_core.config import Config, apply_overrides, build_config
 from transfg_core.data.datasets import Dataset, read_dataset
+from transfg_core.data.records import EvalReader, TrainReader
 from transfg_core.errors import UserError
 from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.params import build_params, summary
+from transfg_core.pretrained import PREFIX
 from transfg_core.progress import Progress
-from transfg_core.rundir import RunDir
-from transfg_core.train import Position, stop_on_signals, train
-
-# What may differ between a run and the command that resumes it: where files lie, how they are
-# read, and how often the run looks and saves; nothing that changes what it computes.
-FREE_ON_RESUME = (
-    "data.root",
-    "data.threads",
-    "data.workers",
-    "model.pretrained",
-    "run.dir",
-    "train.eval_batch_size",
-    "train.eval_every",
-    "train.keep",
-    "train.save_every",
+from transfg_core.resume import (
+    check_classes,
+    is_finished,
+    load_checkpoint,
+    newest_checkpoint,
+    read_checkpoint,
+    refuse_to_delete,
 )
+from transfg_core.rundir import RunDir, refuse_if_used
+from transfg_core.train import Position, stop_on_signals, train
 
 
 def start_training(
@@ -43,41 +38,58 @@ def start_training(
 ) -> int:
     """Train, or go on training; returns 0, or 128 + the signal that stopped the run.
 
-    `resume` goes on with the run folder's `last` checkpoint, and starts where there is none yet;
-    `resume_from` goes on from any checkpoint of either backend in a new run folder.
+    `resume` goes on with the run folder's own newest checkpoint, and starts where there is none;
+    `resume_from` starts at any checkpoint of either backend. With both, the folder's own wins.
 
     Raises:
         UserError: something in the configuration, data, checkpoint or folder is wrong.
         RunFailed: the run could not go on.
     """
     folder = Path(config.run.dir) / config.run.name
-    last = folder / "checkpoints" / "last.safetensors"
-    going_on = resume and last.exists()
-    source = resume_from or (last if going_on else None)
+    own = newest_checkpoint(folder) if resume else None
+    replace = overwrite or (resume and own is None)  # without a checkpoint, nothing is lost
+    if own is None:
+        refuse_if_used(folder, replace)
+        refuse_to_delete(resume_from, folder, replace)
     dataset = read_dataset(config.data, config.run.seed)
     config = with_classes(config, dataset)
     position, state = Position(), None
+    source = own or resume_from
     if source:
-        state, position = load_checkpoint(source, config, dataset, same_run=going_on)
-    progress = Progress(config.run.name, config.train.steps, position.update)
-    if position.update >= config.train.steps:
-        progress.say(f"{source}: already at update {position.update} of {config.train.steps}")
+        state, position = load_checkpoint(source, config, dataset, same_run=own is not None)
+    progress = Progress(
+        config.run.name, len(dataset.test.labels), config.train.steps, position.update
+    )
+    if own and position.update == config.train.steps and is_finished(folder):
+        progress.say(f"{own}: already at update {position.update} of {config.train.steps}")
         return 0
-    backend = load_backend(backend_name, config)
-    if state:
-        backend.load_state(state)
+    check_first_images(config, dataset, position)
+    backend = start_backend(config, backend_name, state, source, progress)
+    if source:
         progress.say(f"{source}: going on after update {position.update}")
-    else:
-        params, report = build_params(config)
-        backend.load_params(params)
-        progress.say(report.summary() if report else summary(backend.param_shapes()))
-    never_saved = resume and not any(folder.glob("checkpoints/*.safetensors"))
-    run = RunDir.open(folder) if going_on else RunDir.create(config, overwrite or never_saved)
-    with run:
-        if going_on:
+    with RunDir.open(folder, config) if own else RunDir.create(config, replace) as run:
+        if own:
             run.rewind(position.update)
         run.record_environment(backend.device_info(), sys.argv)
         return run_loop(config, backend, dataset, run, position, progress)
+
+
+def start_backend(
+    config: Config, name: str, state: Arrays | None, source: Path | None, progress: Progress
+) -> Backend:
+    """The backend with its state from the checkpoint `source`, else with starting values."""
+    if state is None:
+        params, report = build_params(config)
+        backend = load_backend(name, config)
+        backend.load_params(params)
+        progress.say(report.summary() if report else summary(backend.param_shapes()))
+        return backend
+    backend = load_backend(name, config)
+    try:
+        backend.load_state(state)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    return backend
 
 
 def run_loop(
@@ -89,11 +101,12 @@ def run_loop(
     progress: Progress,
 ) -> int:
     """The training loop between its first and its last record; returns the exit code."""
+    began = time.perf_counter()
 
     def event(kind: str) -> None:
         peak = backend.device_info()["peak_memory_bytes"]
         record = {"kind": "event", "event": kind, "backend": backend.name}
-        numbers = {"update": position.update, "seconds": position.seconds}
+        numbers = {"update": position.update, "seconds": time.perf_counter() - began}
         run.log(record | numbers | {"peak_memory_bytes": peak})
 
     event("resume" if position.update else "start")
@@ -118,6 +131,20 @@ def run_loop(
         return 0
 
 
+def check_first_images(config: Config, dataset: Dataset, position: Position) -> None:
+    """Read one image of each split, so that a wrong `data.crop` is found before a run starts.
+
+    Raises:
+        UserError: it cannot be read, or is smaller than the crop.
+    """
+    train, test = dataset.train, dataset.test
+    first = TrainReader(train.paths, train.labels, config.data, config.run.seed)
+    place = position.update * config.train.batch_size
+    for record in (first(place), EvalReader(test.paths, test.labels, config.data)(0)):
+        if record.error:
+            raise UserError(record.error)
+
+
 def with_classes(config: Config, dataset: Dataset) -> Config:
     """The same configuration with `model.classes` from the data set.
 
@@ -134,69 +161,11 @@ def with_classes(config: Config, dataset: Dataset) -> Config:
     return config.model_copy(update={"model": model})
 
 
-def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any], Config]:
-    """A training checkpoint: arrays, metadata and the configuration it was trained with.
-
-    Raises:
-        UserError: the file is broken, or was not written by training.
-    """
-    arrays, metadata = checkpoint.load(path)
-    absent = [key for key in ("config", "position", "dataset") if key not in metadata]
-    if absent:
-        raise UserError(
-            f"{path}: expected a checkpoint written by `train`, found none of its "
-            f"{', '.join(absent)}; bare weights go into model.pretrained"
-        )
-    return arrays, metadata, build_config(metadata["config"], f"{path} (its configuration)")
-
-
-def load_checkpoint(
-    path: Path, config: Config, dataset: Dataset, same_run: bool
-) -> tuple[Arrays, Position]:
-    """State to go on from; `same_run` also demands the same experiment.
-
-    Raises:
-        UserError: the file is broken, or belongs to another model, data set or experiment.
-    """
-    arrays, metadata, saved = read_checkpoint(path)
-    if same_run:
-        changed = [
-            line
-            for line in differing_keys(saved, config)
-            if line.partition(":")[0] not in FREE_ON_RESUME
-        ]
-        if changed:
-            raise UserError(
-                f"{path}: the run was started with another configuration; make these equal, or "
-                "use --resume-from with another run.name:\n  " + "\n  ".join(changed)
-            )
-    check_classes(path, metadata, dataset)
-    images = metadata["dataset"]["train_images"]
-    if same_run and images != len(dataset.train.labels):
-        raise UserError(
-            f"{path}: the run was started on {images} training images, "
-            f"{config.data.root} has {len(dataset.train.labels)}; restore the data set"
-        )
-    return arrays, Position(**metadata["position"])
-
-
-def check_classes(path: Path, metadata: dict[str, Any], dataset: Dataset) -> None:
-    """The data set's classes must be the checkpoint's, in the same order."""
-    saved, found = metadata["dataset"]["classes"], list(dataset.classes)
-    if saved != found:
-        pairs = enumerate(zip(saved, found, strict=False))
-        first = next((k for k, (a, b) in pairs if a != b), min(len(saved), len(found)))
-        names = [names[first] if first < len(names) else "none" for names in (saved, found)]
-        raise UserError(
-            f"{path}: trained on {len(saved)} classes, the data set has {len(found)}; class "
-            f"{first} is {names[0]!r} there and {names[1]!r} here; choose the matching data.root"
-        )
-
-
-def evaluate_checkpoint(
+def open_checkpoint(
     path: Path, backend_name: str, overrides: Iterable[str]
-) -> tuple[Evaluation, Dataset]:
-    """Evaluate a checkpoint on its data set's test split; overrides change its configuration.
+) -> tuple[Config, Dataset, Backend]:
+    """A checkpoint's model and data set, for anything but training; overrides change its
+    configuration.
 
     Raises:
         UserError: the checkpoint or the data set is broken, or they do not belong together.
@@ -207,10 +176,32 @@ def evaluate_checkpoint(
     config = build_config(tree, str(path))
     dataset = read_dataset(config.data, config.run.seed)
     check_classes(path, metadata, dataset)
-    backend = load_backend(backend_name, with_classes(config, dataset))
-    prefix = "param/"
-    backend.load_params(
-        {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
-    )
+    config = with_classes(config, dataset)
+    check_first_images(config, dataset, Position())
+    backend = load_backend(backend_name, config)
+    params = {
+        name.removeprefix(PREFIX): value
+        for name, value in arrays.items()
+        if name.startswith(PREFIX)
+    }
+    try:
+        backend.load_params(params)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return config, dataset, backend
+
+
+def evaluate_checkpoint(
+    path: Path, backend_name: str, overrides: Iterable[str]
+) -> tuple[Evaluation, Dataset]:
+    """Evaluate a checkpoint on its data set's test split.
+
+    Raises:
+        UserError: `open_checkpoint`'s.
+        RunFailed: an image cannot be read, or the logits are not finite.
+    """
+    config, dataset, backend = open_checkpoint(path, backend_name, overrides)
     with Progress("evaluate", len(dataset.test.labels)) as progress:
-        return evaluate(backend, dataset.test, config, progress.evaluating), dataset
+        evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
+        progress.skipped(evaluation.bad_images)
+    return evaluation, dataset

@@ -1,5 +1,6 @@
 """What a person watching a run sees: a live bar on a terminal, a line now and then in a log."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -13,25 +14,41 @@ from rich.progress import Progress as Bar
 LOG_SECONDS = 15.0  # between lines where there is no terminal
 
 
+class StandardError(Console):
+    """Plain text on standard error; silent once nobody reads it, since the run matters more."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, markup=False, emoji=False, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """`transfg train ... 2>&1 | head` has read enough."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 class Progress:
     """Progress of training and evaluation on standard error."""
 
-    def __init__(self, name: str, steps: int, done: int = 0, test_images: int = 0) -> None:
-        self._console = Console(file=sys.stderr)
+    def __init__(self, name: str, test_images: int, steps: int = 0, done: int = 0) -> None:
+        """Without `steps` there is nothing but one evaluation."""
+        self._console = StandardError()
         self._name, self._steps, self._first = name, steps, done
-        self._test_images = test_images
         self._started = self._last_line = time.perf_counter()
+        self._skipped: set[str] = set()
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._train = self._bar.add_task(name, total=steps, completed=done, numbers="")
-        self._eval = self._bar.add_task("  evaluate", total=test_images, visible=False, numbers="")
+        visible = steps > 0
+        self._train = self._bar.add_task(
+            name, total=steps, completed=done, visible=visible, numbers=""
+        )
+        self._eval = self._bar.add_task("evaluate", total=test_images, visible=False, numbers="")
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -47,7 +64,13 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
+
+    def skipped(self, bad_images: Mapping[str, str]) -> None:
+        """Name each unreadable image (path -> reason) once."""
+        for path in bad_images.keys() - self._skipped:
+            self.say(f"{path}: skipped: {bad_images[path]}")
+            self._skipped.add(path)
 
     def updated(self, record: Mapping[str, Any]) -> None:
         """One more update is done; `record` as in metrics.jsonl."""

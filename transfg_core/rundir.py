@@ -18,6 +18,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -59,7 +60,7 @@ Which = Literal["last", "best"] | int  # a checkpoint; a number is the update it
 class RunDir:
     """One run's folder, locked against a second writer until `close`."""
 
-    def __init__(self, path: Path, config: Config, lock: IO[str]) -> None:
+    def __init__(self, path: Path, config: Config, lock: IO[bytes]) -> None:
         """Use `create` or `open`."""
         self.path = path
         self.config = config
@@ -82,10 +83,10 @@ class RunDir:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
-        _refuse_if_used(path, overwrite)
+        refuse_if_used(path, overwrite)
         lock = _lock(path)
         try:
-            _refuse_if_used(path, overwrite)  # again: another process may have been faster
+            refuse_if_used(path, overwrite)  # again: another process may have been faster
             for old in [old for pattern in OURS for old in path.glob(pattern)]:
                 old.unlink()
             text = HEADER + dump_config(config)
@@ -97,8 +98,10 @@ class RunDir:
         return cls(path, config, lock)
 
     @classmethod
-    def open(cls, path: Path) -> "RunDir":
+    def open(cls, path: Path, config: Config | None = None) -> "RunDir":
         """Open an existing run to go on with it; call `rewind` before the first `log`.
+
+        `config` is what it goes on with, where that may differ from its config.yaml.
 
         Raises:
             UserError: there is no run, its config.yaml is damaged, or another process writes it.
@@ -108,7 +111,8 @@ class RunDir:
                 f"{path}: expected the folder of a run, found no config.yaml of one; "
                 "check the path, or train without --resume"
             )
-        return cls(path, load_config(path / "config.yaml"), _lock(path))
+        saved = load_config(path / "config.yaml")
+        return cls(path, config or saved, _lock(path))
 
     def record_environment(self, device: Mapping[str, Any], command: Sequence[str]) -> None:
         """Append this start to env.json: machine, `Backend.device_info()` and the command."""
@@ -182,8 +186,11 @@ class RunDir:
 
     def close(self) -> None:
         """Flush everything and let another process write here."""
-        self._scalars.close()
-        self._lock.close()
+        try:
+            with suppress(OSError):  # a full disk costs curves, which metrics.jsonl has anyway
+                self._scalars.close()
+        finally:
+            self._lock.close()
 
     def __enter__(self) -> "RunDir":
         return self
@@ -211,35 +218,44 @@ def is_run(path: Path) -> bool:
         return False
 
 
-def _refuse_if_used(path: Path, overwrite: bool) -> None:
-    if all(entry.name == LOCK for entry in path.iterdir()):
+def refuse_if_used(path: Path, overwrite: bool) -> None:
+    """A run may start at `path` if nothing is there, or a run that it may overwrite.
+
+    Raises:
+        UserError: something else is there.
+    """
+    try:
+        used = any(entry.name != LOCK for entry in path.iterdir())
+    except FileNotFoundError:
         return
-    if not overwrite:
+    except OSError as error:
+        raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
+    if used and not is_run(path):
+        raise UserError(
+            f"{path}: expected an empty folder or a run of this program, found others' files and "
+            "no config.yaml of a run; --overwrite deletes nothing but a run: choose another "
+            "run.name, or empty the folder yourself"
+        )
+    if used and not overwrite:
         raise UserError(
             f"{path}: the run folder is not empty; --resume goes on with the run, --overwrite "
             "deletes it, run.name=... starts another"
         )
-    if not is_run(path):
-        raise UserError(
-            f"{path}: --overwrite deletes nothing but a run of this program, found a folder "
-            "without its config.yaml; choose another run.name or empty the folder yourself"
-        )
 
 
-def _lock(path: Path) -> IO[str]:
+def _lock(path: Path) -> IO[bytes]:
     """Lock the folder until the returned file is closed or the process ends."""
     try:
-        file = open(path / LOCK, "a+", encoding="utf-8")
+        file = open(path / LOCK, "a+b", buffering=0)
     except OSError as error:
         raise UserError(f"{path}: cannot write the run folder: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     except OSError as error:
         file.seek(0)
-        holder = file.read().strip() or "another process"
+        holder = file.read().decode(errors="replace").strip() or "another process"
         file.close()
         busy = isinstance(error, BlockingIOError)
         raise UserError(

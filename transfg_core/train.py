@@ -1,10 +1,11 @@
 """The training loop: one function that both backends share."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
@@ -19,13 +20,15 @@ from transfg_core.progress import Progress
 from transfg_core.rundir import RunDir
 from transfg_core.schedule import lr_at
 
+STANDARD_ERROR = 2
+STOPPING = b"\nstopping after this update, with `last` saved; once more stops at once\n"
+
 
 @dataclass
 class Position:
-    """How far a run is: updates done, seconds spent, and the best evaluation so far."""
+    """How far a run is: updates done, and the best evaluation so far."""
 
     update: int = 0
-    seconds: float = 0.0
     best_top1: float = -1.0
     best_update: int = 0
 
@@ -102,6 +105,7 @@ def train(
         for update in range(position.update + 1, settings.steps + 1):
             began = time.perf_counter()
             batch = next(stream)
+            progress.skipped(stream.bad_images)
             loaded = time.perf_counter()
             lr = lr_at(update, config.optim, settings.steps)
             handle = backend.train_step(split_batch(batch, settings.accumulation), lr)
@@ -117,21 +121,30 @@ def train(
             log.put(handle, record)
             position.update = update
             evaluate_now = update == settings.steps or update % settings.eval_every == 0
-            numbered = bool(settings.save_every) and update % (settings.save_every or 1) == 0
-            if evaluate_now or numbered or stop.signal:
-                log.flush()
+            numbered = settings.save_every is not None and update % settings.save_every == 0
+            if not (evaluate_now or numbered or stop.signal):
+                continue
+            log.flush()
+            improved = False
             if evaluate_now:
-                evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
-                run.log({"kind": "eval", "update": update} | evaluation.record())
-                progress.evaluated(update, evaluation.record())
-            position.seconds += time.perf_counter() - began
-            if evaluate_now or numbered or stop.signal:
-                improved = (
-                    evaluate_now and evaluation is not None and note_best(position, evaluation)
-                )
-                save(run, config, backend, dataset, position, improved, numbered)
+                evaluation = evaluate_and_log(config, backend, dataset, run, update, progress)
+                improved = note_best(position, evaluation)
+            save(run, config, backend, dataset, position, improved, numbered)
             if stop.signal and update < settings.steps:
                 return None
+    if evaluation is None:  # resumed at the end: the run was killed before its predictions
+        evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
+    return evaluation
+
+
+def evaluate_and_log(
+    config: Config, backend: Backend, dataset: Dataset, run: RunDir, update: int, progress: Progress
+) -> Evaluation:
+    """One evaluation on the test split, into metrics.jsonl and onto the screen."""
+    evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
+    progress.skipped(evaluation.bad_images)
+    run.log({"kind": "eval", "update": update} | evaluation.record())
+    progress.evaluated(update, evaluation.record())
     return evaluation
 
 
@@ -182,13 +195,15 @@ def save(
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; a second SIGINT interrupts at once."""
+    """Turn the first SIGINT or SIGTERM into a request; a second one ends the program at once."""
     request = StopRequest()
 
     def handler(number: int, frame: FrameType | None) -> None:
         if request.signal is not None:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + number)
         request.signal = number
+        with suppress(OSError):  # past Python's buffer, which may be in use just now
+            os.write(STANDARD_ERROR, STOPPING)
 
     previous = {
         number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)

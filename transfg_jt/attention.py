@@ -5,11 +5,6 @@ Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 5 to 8; He et al. 
 
 Queries, keys and values stay in the layout of the linear layers, (B, T, D), heads side by side.
 Shapes: B batch, T tokens, D width, K heads, d = D / K.
-
-Jittor 1.3.11 has no fused attention, its batched matmul on the CPU never reaches oneDNN, and its
-own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
-oneDNN's sgemm: each (image, head) runs on one thread, its T x T map lives in that thread's buffer,
-and the backward pass builds the map anew from q and k. float64 and CUDA take the plain formula.
 """
 
 import jittor as jt
@@ -17,8 +12,11 @@ from jittor import Var, nn
 
 from transfg_jt.runtime import onednn_include
 
-# Walks over all (image, head) pairs on all threads. Macros, so that the kernels below read like
-# the formulas: G multiplies two row-major matrices, `ld` is the row stride of (B, T, D) arrays.
+# Jittor 1.3.11 has no fused attention, its batched matmul on the CPU never reaches oneDNN, and its
+# own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
+# oneDNN's sgemm: each (image, head) runs on one thread, its T x T map lives in that thread's
+# buffer, and the backward pass builds the map anew from q and k. float64 and CUDA take the plain
+# formula. `gemm` multiplies two row-major matrices; `ld` is the row stride of (B, T, D) arrays.
 HEADER = r"""
 #include <algorithm>
 #include <cmath>
@@ -45,12 +43,12 @@ static inline void probabilities(const float* q, const float* k, float* p, int64
         for (int64_t j = 0; j < T; j++) row[j] *= inverse;
     }
 }
-"""
+"""  # native: the CPU operators, see above
 
 SIZES = """
     const int64_t B = in0->shape[0], T = in0->shape[1], ld = in0->shape[2];
     const int64_t K = {heads}, d = ld / K;
-"""
+"""  # native: CPU operator
 
 FORWARD = r"""
     #pragma omp parallel
@@ -63,7 +61,7 @@ FORWARD = r"""
             gemm('N', 'N', T, d, T, p.data(), T, in2_p + o, ld, out0_p + o, ld);
         }
     }
-"""
+"""  # native: CPU operator
 
 # With P = softmax(S), S = q k^T * scale and g the gradient of the output:
 # dv = P^T g, dP = g v^T, dS = P (dP - sum_j dP P) * scale, dq = dS k, dk = dS^T q.
@@ -87,7 +85,7 @@ BACKWARD = r"""
             gemm('T', 'N', T, d, T, ds.data(), T, in0_p + o, ld, out1_p + o, ld);
         }
     }
-"""
+"""  # native: CPU operator
 
 PROPAGATE = r"""
     #pragma omp parallel
@@ -100,15 +98,17 @@ PROPAGATE = r"""
             gemm('N', 'N', 1, T, T, in2_p + pair * T, T, p.data(), T, out0_p + pair * T, T);
         }
     }
-"""
+"""  # native: CPU operator
 
 
-def fused(x: Var) -> bool:
+def fused(x: Var) -> bool:  # native: CPU operator
     """Whether the CPU operators of this file apply: float32 on the CPU."""
     return not jt.flags.use_cuda and x.dtype == "float32"
 
 
-def run_kernel(source: str, shapes: list, inputs: list[Var], heads: int) -> list[Var]:
+def run_kernel(  # native: CPU operator
+    source: str, shapes: list, inputs: list[Var], heads: int
+) -> list[Var]:
     """Launch one of the kernels above; one float32 output per shape."""
     flags = {f"FLAGS: -I{onednn_include()} -fopenmp ": 1}
     with jt.flag_scope(compile_options=flags):
@@ -121,7 +121,7 @@ def run_kernel(source: str, shapes: list, inputs: list[Var], heads: int) -> list
         )
 
 
-class FusedAttention(jt.Function):
+class FusedAttention(jt.Function):  # native: CPU operator
     """softmax(q kᵀ / √d) v as one operator that keeps q, k and v for the backward pass."""
 
     def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
@@ -136,17 +136,16 @@ class FusedAttention(jt.Function):
 def split_heads(x: Var, heads: int) -> Var:
     """(B, T, D) -> (B, K, T, d)."""
     batch, tokens, width = x.shape
-    return x.reshape(batch, tokens, heads, width // heads).transpose(0, 2, 1, 3)
+    return x.reshape(batch, tokens, heads, width // heads).transpose(1, 2)
 
 
 def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
     """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
-    if fused(q):
-        return FusedAttention.apply(q, k, v, heads)
+    if fused(q):  # jittor only: CPU operator
+        return FusedAttention.apply(q, k, v, heads)  # jittor only: likewise
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-    scores = jt.matmul(q, k.transpose(0, 1, 3, 2)) * q.shape[-1] ** -0.5
-    x = jt.matmul(nn.softmax(scores, dim=-1), v).transpose(0, 2, 1, 3)
-    return x.reshape(x.shape[0], x.shape[1], -1)
+    x = nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1) @ v
+    return x.transpose(1, 2).flatten(2)
 
 
 def cls_scores(q: Var, k: Var, heads: int) -> Var:
@@ -157,8 +156,9 @@ def cls_scores(q: Var, k: Var, heads: int) -> Var:
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
-    if fused(q):
+    if fused(q):  # jittor only: CPU operator
+        # jittor only: likewise
         return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]
     q, k = split_heads(q, heads), split_heads(k, heads)
-    scores = jt.matmul(q, k.transpose(0, 1, 3, 2)) * q.shape[-1] ** -0.5
-    return jt.matmul(row.unsqueeze(-2), nn.softmax(scores, dim=-1)).squeeze(-2)
+    probabilities = nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+    return (row.unsqueeze(-2) @ probabilities).squeeze(-2)

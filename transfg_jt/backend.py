@@ -49,9 +49,9 @@ class JittorBackend:
     def assign_params(self, arrays: Mapping[str, Array], source: str) -> None:
         """Overwrite the parameters' values; names and shapes must be the model's."""
         merged = strict_merge(self.param_shapes(), arrays, source)
-        # not under no_grad: Jittor marks what is assigned there as without gradient, for good
+        # jittor: not under no_grad, which marks what is assigned there as without gradient for good
         for name, param in self.params.items():
-            param.assign(jt.array(np.ascontiguousarray(merged[name])))
+            param.assign(jt.array(merged[name]))
 
     def state(self) -> Arrays:
         arrays = {f"param/{name}": param for name, param in self.params.items()}
@@ -72,16 +72,18 @@ class JittorBackend:
         for slot, values in slots.items():
             merged = strict_merge(self.param_shapes(), sections[slot], f"load_state: {slot}")
             for name, value in values.items():
-                value.assign(jt.array(np.ascontiguousarray(merged[name])).stop_grad())
+                # jittor: without stop_grad the state would stay in the graph
+                value.assign(jt.array(merged[name]).stop_grad())
 
     def to_device(self, batch: Batch) -> tuple[Var, Var]:
         """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
-        return jt.array(batch.images), jt.array(batch.labels)
+        images, labels = jt.array(batch.images), jt.array(batch.labels)
+        return images, labels
 
     def train_step(self, micro_batches: Sequence[Batch], lr: float) -> Handle:
         self.updates += 1
         # dropout is a function of (seed, update), so that a resumed run draws the same masks
-        jt.set_seed((self.config.run.seed * 1_000_003 + self.updates) % 2**31)
+        jt.set_seed((self.config.run.seed * 1_000_003 + self.updates) % 2**31)  # jittor: 31 bits
         self.model.train()
         self.optimizer.zero_grad()
         parts: list[Handle] = []
@@ -96,13 +98,13 @@ class JittorBackend:
         norm = clip_gradients(grads, self.config.optim.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        self.optimizer.n_step = self.updates  # Jittor counts backward passes, not updates
+        self.optimizer.n_step = self.updates  # jittor only: it counts backward passes, not updates
         self.optimizer.step()
         means = {key: sum(part[key] for part in parts) / len(parts) for key in parts[0]}
-        handle = means | {"grad_norm": norm}
-        # run this update's operators now: dropout must draw before the next update sets its seed
-        jt.sync([*self.params.values(), *handle.values()])
-        return handle
+        means["grad_norm"] = norm
+        # jittor only: run these operators now; dropout must draw before the next seed is set
+        jt.sync([*self.params.values(), *means.values()])
+        return means
 
     def eval_step(self, images: Array) -> Handle:
         self.model.eval()
@@ -112,11 +114,12 @@ class JittorBackend:
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def fetch(self, handle: Handle) -> Arrays:
-        arrays = {name: value.numpy() for name, value in handle.items()}
-        return {name: widen(value) for name, value in arrays.items()}
+        # jittor: integers have 32 bits and scalars one axis
+        return {name: widen(value.numpy()) for name, value in handle.items()}
 
     def trace(self, batch: Batch) -> Arrays:
-        self.model.train()  # not eval(): in Jittor that also stops all gradients
+        self.model.train()  # jittor: eval() would also stop all gradients
+        # jittor only: so the modules, dropout among them, are told one by one
         for module in self.model.modules():
             module.is_train = False
         taps: Handle = {}
@@ -133,7 +136,7 @@ class JittorBackend:
         taps |= {f"grad/{name}": grad for name, grad in zip(self.params, grads, strict=True)}
         return self.fetch(taps)
 
-    def device_info(self) -> dict[str, Any]:
+    def device_info(self) -> dict[str, Any]:  # native: Jittor tells no peak of the device
         return runtime.device_info() | {"peak_memory_bytes": peak_rss()}
 
 
@@ -149,7 +152,7 @@ def describe(losses: Any, correct: Var) -> Handle:
         "loss": losses.total.detach(),
         "cross_entropy": losses.cross_entropy.detach(),
         "contrastive": losses.contrastive.detach(),
-        "accuracy": correct.float32().mean(),
+        "accuracy": correct.float().mean(),
     }
 
 

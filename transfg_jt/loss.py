@@ -25,9 +25,9 @@ class Losses(NamedTuple):
 
 def cross_entropy(logits: Var, labels: Var, smoothing: float) -> Var:
     """(1 - s) · nll + s · mean over classes of -log p, batch mean: (B, C) and (B,) -> scalar."""
-    log_p = nn.log_softmax(logits.float32(), dim=-1)
-    chosen = log_p.gather(1, labels.unsqueeze(1)).mean()
-    return -(1 - smoothing) * chosen - smoothing * log_p.mean(-1).mean()
+    log_p = nn.log_softmax(logits.float(), dim=-1)  # jittor: smoothing is not built in
+    chosen = log_p.gather(1, labels.unsqueeze(1)).mean()  # jittor only: as above
+    return -(1 - smoothing) * chosen - smoothing * log_p.mean(-1).mean()  # jittor only: as above
 
 
 def contrastive(features: Var, labels: Var, margin: float) -> Var:
@@ -36,11 +36,11 @@ def contrastive(features: Var, labels: Var, margin: float) -> Var:
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
     where they differ, divided by B². In float32 whatever the precision of the rest.
     """
-    z = features.float32()
-    z = z / jt.sqrt((z * z).sum(-1, keepdims=True)).maximum(1e-12)
+    z = features.float()  # jittor: its normalize floors at 1e-30, not at 1e-12
+    z = z / jt.sqrt((z * z).sum(-1, keepdims=True).maximum(1e-24))  # jittor only: as above
     cosine = z @ z.transpose(0, 1)
     same = labels.unsqueeze(1) == labels.unsqueeze(0)
-    pairs = jt.where(same, 1 - cosine, (cosine - margin).maximum(0.0))
+    pairs = jt.where(same, 1 - cosine, jt.clamp(cosine - margin, min_v=0.0))
     return pairs.sum() / labels.shape[0] ** 2
 
 

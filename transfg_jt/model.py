@@ -44,9 +44,8 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=LAYER_NORM_EPS)
 
-    def execute(
-        self, x: Var
-    ) -> Var:  # native: Jittor's own takes E[x²] - E[x]², 1e2 off at mean 1e3
+    def execute(self, x: Var) -> Var:  # native: Jittor's E[x²] - E[x]² is 1e3 off at mean 1e3
+        """(..., D) -> (..., D), the variance in a second pass."""
         centred = x - x.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
         return centred / jt.sqrt(variance + self.eps) * self.weight + self.bias
@@ -132,7 +131,7 @@ def select_parts(scores: Var) -> Var:
 
     Duplicates between heads stay, heads in order (TransFG, equation 8).
     """
-    return scores.argmax(dim=-1)[0] + 1  # jittor: argmax gives (index, value)
+    return scores.argmax(dim=-1)[0] + 1
 
 
 def gather_tokens(x: Var, index: Var) -> Var:
@@ -149,8 +148,8 @@ class TransFG(nn.Module):
         rows, columns = grid_size(image_size, config)
         self.config = config
         self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.stride)
-        self.cls_token = jt.zeros((1, 1, config.width))
-        self.pos_embed = jt.zeros((1, rows * columns + 1, config.width))
+        self.cls_token = jt.zeros(1, 1, config.width)
+        self.pos_embed = jt.zeros(1, rows * columns + 1, config.width)
         self.dropout = nn.Dropout(config.dropout)
         if config.placement == "transfg":
             self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth - 1)])

@@ -1,10 +1,4 @@
-"""Bring Jittor up: prepare the machine, then import it. Twin: `transfg_torch/runtime.py`.
-
-Jittor 1.3.11 compiles itself at its first import and each new operator at its first use, and it
-reads its settings from the environment at import time. `prepare()` makes that work from the
-package index alone, without root and without any download of Jittor's own. docs/jittor.md tells
-what each setting works around.
-"""
+"""Bring Jittor up: before and after its import. Twin: `transfg_torch/runtime.py`."""
 
 import importlib.metadata
 import importlib.util
@@ -23,8 +17,11 @@ from transfg_core.machine import cpu_name, usable_cpus
 
 INSTALL = "pip install -e '.[jittor]' -c constraints.txt"
 
-# Settings that hold on every machine; what the user has set already wins.
-ENVIRONMENT = {
+# Jittor 1.3.11 compiles itself at its first import and each new operator at its first use, and it
+# reads its settings from the environment at import time. `prepare()` makes that work from the
+# package index alone, without root and without any download of Jittor's own. docs/jittor.md tells
+# what each setting works around. These hold on every machine; what the user has set already wins.
+ENVIRONMENT = {  # native: Jittor
     "use_mpi": "0",  # an mpicc on PATH would start a build of Jittor's MPI operators
     "use_nccl": "0",  # would download NCCL's sources
     "use_cutt": "0",  # would download cuTT
@@ -35,11 +32,11 @@ ENVIRONMENT = {
 }
 
 # Jittor looks for oneDNN here, below its home, and downloads nothing when the library is there.
-ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")
+ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")  # native: Jittor
 
 
-def prepare() -> None:
-    """Check the machine, set Jittor's environment and import it; idempotent.
+def prepare() -> None:  # native: Jittor needs much
+    """Check the machine, import Jittor and set it up; idempotent.
 
     Raises:
         UserError: something is missing or unfit, with the command that provides it.
@@ -57,7 +54,7 @@ def prepare() -> None:
     import_jittor()
 
 
-def check_python() -> None:
+def check_python() -> None:  # native: Jittor
     """Refuse what Jittor 1.3.11 breaks on, before it breaks."""
     if sys.version_info >= (3, 13):
         raise UserError(
@@ -86,7 +83,7 @@ def check_python() -> None:
         )
 
 
-def jittor_home() -> Path:
+def jittor_home() -> Path:  # native: Jittor
     """The folder that Jittor calls its home; its caches lie in `.cache/jittor` below it.
 
     JITTOR_HOME, else what Jittor remembered from an earlier JITTOR_HOME, else the user's home.
@@ -96,7 +93,7 @@ def jittor_home() -> Path:
     return Path(jittor_utils.home())
 
 
-def choose_device() -> None:
+def choose_device() -> None:  # native: Jittor
     """CPU, unless the user points `nvcc_path` at a CUDA home that Jittor can use.
 
     An nvcc on PATH without a matching runtime makes Jittor's import fail, and a driver without
@@ -107,7 +104,7 @@ def choose_device() -> None:
     os.environ.setdefault("cache_name", "transfg-cuda" if nvcc else "transfg-cpu")
 
 
-def write_python_config() -> Path:
+def write_python_config() -> Path:  # native: Jittor
     """A stand-in for python3-config that answers from the running interpreter.
 
     Jittor wants one beside the interpreter or in /usr/bin: a virtual environment has none, and
@@ -130,7 +127,7 @@ def write_python_config() -> Path:
     return path
 
 
-def find_onednn() -> tuple[Path, Path]:
+def find_onednn() -> tuple[Path, Path]:  # native: Jittor
     """oneDNN 2.x as (include folder, library): from the package index's wheel, else Debian's.
 
     Raises:
@@ -149,7 +146,7 @@ def find_onednn() -> tuple[Path, Path]:
     )
 
 
-def link_onednn() -> None:
+def link_onednn() -> None:  # native: Jittor
     """Make oneDNN look like the folder that Jittor would otherwise download."""
     folder = jittor_home() / ONEDNN_FOLDER
     library = folder / "lib/libmkldnn.so"
@@ -169,12 +166,12 @@ def link_onednn() -> None:
         temporary.replace(link)
 
 
-def onednn_include() -> Path:
+def onednn_include() -> Path:  # native: Jittor
     """Folder of dnnl.h, for operators written in C++."""
     return jittor_home() / ONEDNN_FOLDER / "include"
 
 
-def announce_build() -> None:
+def announce_build() -> None:  # native: Jittor
     """Say beforehand that the first import takes minutes."""
     import jittor_utils
 
@@ -189,7 +186,7 @@ def announce_build() -> None:
 
 
 @contextmanager
-def python_signal_handlers() -> Any:
+def python_signal_handlers() -> Any:  # native: Jittor
     """Keep this process's signal handlers: Jittor's end it at once.
 
     Its SIGCHLD handler kills the parent of a child that a signal ended, and its SIGINT handler
@@ -204,7 +201,7 @@ def python_signal_handlers() -> Any:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
-def import_jittor() -> None:
+def import_jittor() -> None:  # native: Jittor
     """`import jittor`, restarting the program once if Jittor has rebuilt itself.
 
     After a change of compiler or flags Jittor asks to be run again and exits with status 0.
@@ -227,7 +224,7 @@ def import_jittor() -> None:
     jittor.flags.use_cuda = int(bool(os.environ["nvcc_path"]))
 
 
-def device_info() -> dict[str, Any]:
+def device_info() -> dict[str, Any]:  # native: each framework tells these in its own way
     """Framework and version, device by name, and the number of CPU threads."""
     import jittor as jt
     import jittor_utils

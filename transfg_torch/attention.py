@@ -7,7 +7,6 @@ Queries, keys and values stay in the layout of the linear layers, (B, T, D), hea
 Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,7 +20,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-    x = F.scaled_dot_product_attention(q, k, v)
+    x = F.scaled_dot_product_attention(q, k, v)  # torch: Jittor has no such operator
     return x.transpose(1, 2).flatten(2)
 
 
@@ -34,5 +33,5 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
     q, k = split_heads(q, heads), split_heads(k, heads)
-    probabilities = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+    probabilities = F.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
     return (row.unsqueeze(-2) @ probabilities).squeeze(-2)

@@ -29,6 +29,7 @@ class TorchBackend:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        # torch only: Jittor has one device for all, set by runtime.prepare
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = TransFG(config.model, config.data.crop).to(self.device)
         self.params = dict(self.model.named_parameters())
@@ -50,9 +51,10 @@ class TorchBackend:
     def assign_params(self, arrays: Mapping[str, Array], source: str) -> None:
         """Overwrite the parameters' values; names and shapes must be the model's."""
         merged = strict_merge(self.param_shapes(), arrays, source)
+        # torch: parameters take values only without a graph
         with torch.no_grad():
             for name, param in self.params.items():
-                param.copy_(torch.from_numpy(np.ascontiguousarray(merged[name])))
+                param.copy_(torch.from_numpy(merged[name]))
 
     def state(self) -> Arrays:
         arrays = {f"param/{name}": param for name, param in self.params.items()}
@@ -73,7 +75,7 @@ class TorchBackend:
         for slot, values in slots.items():
             merged = strict_merge(self.param_shapes(), sections[slot], f"load_state: {slot}")
             for name, value in values.items():
-                value.copy_(torch.from_numpy(np.ascontiguousarray(merged[name])))
+                value.copy_(torch.from_numpy(merged[name]))
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
@@ -100,7 +102,8 @@ class TorchBackend:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.step()
         means = {key: sum(part[key] for part in parts) / len(parts) for key in parts[0]}
-        return means | {"grad_norm": norm}
+        means["grad_norm"] = norm
+        return means
 
     def eval_step(self, images: Array) -> Handle:
         self.model.eval()
@@ -128,7 +131,7 @@ class TorchBackend:
         taps |= {f"grad/{name}": grad for name, grad in zip(self.params, grads, strict=True)}
         return self.fetch(taps)
 
-    def device_info(self) -> dict[str, Any]:
+    def device_info(self) -> dict[str, Any]:  # native: Jittor tells no peak of the device
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}

@@ -38,7 +38,7 @@ def contrastive(features: Tensor, labels: Tensor, margin: float) -> Tensor:
     z = F.normalize(features.float(), dim=-1)
     cosine = z @ z.transpose(0, 1)
     same = labels.unsqueeze(1) == labels.unsqueeze(0)
-    pairs = torch.where(same, 1 - cosine, torch.clamp(cosine - margin, min=0))
+    pairs = torch.where(same, 1 - cosine, torch.clamp(cosine - margin, min=0.0))
     return pairs.sum() / labels.shape[0] ** 2
 
 

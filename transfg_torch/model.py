@@ -104,21 +104,20 @@ def fuse_rows(queries: list[Tensor], keys: list[Tensor], heads: int, fusion: str
     `lastlayer` is A_n alone.
     """
     if fusion == "matmul":
-        row = torch.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
+        row = F.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
         for q, k in zip(reversed(queries[:-1]), reversed(keys[:-1]), strict=True):
             row = propagate(row, q, k, heads)
     elif fusion == "mul":
         row = sum(
-            torch.log_softmax(cls_scores(q, k, heads), dim=-1)
+            F.log_softmax(cls_scores(q, k, heads), dim=-1)
             for q, k in zip(queries, keys, strict=True)
         )
     elif fusion == "add":
         row = sum(
-            torch.softmax(cls_scores(q, k, heads), dim=-1)
-            for q, k in zip(queries, keys, strict=True)
+            F.softmax(cls_scores(q, k, heads), dim=-1) for q, k in zip(queries, keys, strict=True)
         )
     else:
-        row = torch.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
+        row = F.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
     return row[:, :, 1:]
 
 

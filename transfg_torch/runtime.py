@@ -1,4 +1,4 @@
-"""Bring PyTorch up: checks before the import, numerics after it. Twin: `transfg_jt/runtime.py`."""
+"""Bring PyTorch up: before and after its import. Twin: `transfg_jt/runtime.py`."""
 
 import importlib.util
 from typing import Any
@@ -9,11 +9,11 @@ from transfg_core.machine import cpu_name
 INSTALL = "pip install -e '.[torch]' -c constraints.txt"
 
 
-def prepare() -> None:
-    """Import PyTorch and switch off everything that computes float32 in less than float32.
+def prepare() -> None:  # native: PyTorch needs no preparation of the machine
+    """Check the machine, import PyTorch and set it up; idempotent.
 
     Raises:
-        UserError: PyTorch is missing or broken, with the command that provides it.
+        UserError: something is missing or unfit, with the command that provides it.
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(f"backend torch: PyTorch is not installed; run: {INSTALL}")
@@ -23,11 +23,12 @@ def prepare() -> None:
         raise UserError(
             f"backend torch: PyTorch does not import ({error}); run: {INSTALL}"
         ) from error
+    # float32 is float32: nothing computes it in less
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
 
-def device_info() -> dict[str, Any]:
+def device_info() -> dict[str, Any]:  # native: each framework tells these in its own way
     """Framework and version, device by name, and the number of CPU threads."""
     import torch
 

@@ -4,7 +4,9 @@ Everything that can be wrong with a data set is found here, before the first ste
 malformed rows, labels out of range, classes without images.
 """
 
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from transfg_core.config import DataConfig
@@ -32,5 +34,5 @@ def read_dataset(config: DataConfig, seed: int) -> Dataset:
     if config.name == "toy":
         from transfg_core.data.toy import ensure_toy
 
-        ensure_toy(Path(config.root), config.toy)
+        ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
     return READERS[config.name](config, seed)

@@ -1,0 +1,274 @@
+"""What every backend promises in `transfg_core.backend.Backend`, for each declared one.
+
+Bit-exact where the same program runs twice or nothing is computed; else relative L2 1e-6, a few
+roundings of float32 (6e-8).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from reference import relative
+
+from parity.cases import SGD, Case
+from transfg_core.backend import Arrays, Backend, Batch, load_backend
+from transfg_core.errors import UserError
+from transfg_core.params import param_shapes
+from transfg_core.train import split_batch
+
+PLAIN = Case("plain", model={"placement": "none"}, loss={"contrastive": False})
+PARTS = Case("parts")
+DROPOUT = Case("dropout", model={"dropout": 0.1})
+ADAM = SGD | {"name": "adam", "lr": 1e-3}
+CASES = pytest.mark.parametrize("case", [PARTS, PLAIN], ids=lambda case: case.name)
+
+
+def equal(left: Arrays, right: Arrays) -> bool:
+    """The same names in the same order, and the same bits."""
+    return list(left) == list(right) and all(np.array_equal(left[n], right[n]) for n in left)
+
+
+def section(state: Arrays, name: str) -> Arrays:
+    """`name/...` of a state, without the prefix."""
+    return {key[len(name) + 1 :]: v for key, v in state.items() if key.startswith(f"{name}/")}
+
+
+def steps(backend: Backend, batches: list[Batch], lr: float = 0.01) -> list[Arrays]:
+    """Updates on batches, one after the other."""
+    return [backend.fetch(backend.train_step([batch], lr)) for batch in batches]
+
+
+@CASES
+def test_shapes_are_the_cores(twin, case):
+    config = case.config()
+    shapes = twin.backend(case).param_shapes()
+    expected = param_shapes(config.model, config.data.crop)
+    assert shapes == expected
+
+
+@CASES
+def test_params_come_back_bit_for_bit(twin, case):
+    params = case.params()
+    state = twin.backend(case).state()
+    held = section(state, "param")
+    assert held.keys() == params.keys()
+    assert all(np.array_equal(held[name], params[name]) for name in params)
+    assert all(value.dtype == np.float32 for value in held.values())
+    assert state["optim/updates"] == 0
+    assert not any(value.any() for value in section(state, "momentum").values())
+
+
+@pytest.mark.parametrize("optim", [SGD, ADAM, ADAM | {"name": "adamw"}], ids=lambda o: o["name"])
+def test_state_comes_back_bit_for_bit(twin, optim):
+    case = Case("state", optim=optim)
+    backend = twin.backend(case)
+    steps(backend, case.batches()[:2])
+    state = backend.state()
+    assert state["optim/updates"] == 2
+    slots = {key.partition("/")[0] for key in state} - {"param", "optim"}
+    assert slots == ({"momentum"} if optim is SGD else {"exp_avg", "exp_avg_sq"})
+    other = load_backend(twin.name, case.config())
+    other.load_state(state)
+    assert equal(other.state(), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("missing", lambda a: a.pop("head.bias"), "head.bias: missing"),
+        ("unknown", lambda a: a.update(more=np.zeros(3, np.float32)), "more: unexpected"),
+        ("shape", lambda a: a.update({"head.bias": np.zeros(8)}), "is model.classes right"),
+        ("nan", lambda a: a.update({"head.bias": np.full(7, np.nan)}), "NaN"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_params_are_refused(twin, name, change, message):
+    backend, params = load_backend(twin.name, PARTS.config()), PARTS.params()
+    change(params)
+    with pytest.raises(UserError, match=message):
+        backend.load_params(params)
+
+
+def test_state_of_another_optimiser_is_refused(twin):
+    state = twin.backend(PARTS).state()
+    other = load_backend(twin.name, Case("adam", optim=ADAM).config())
+    with pytest.raises(UserError, match="exp_avg"):
+        other.load_state(state)
+
+
+def test_incomplete_state_is_refused(twin):
+    backend = twin.backend(PARTS)
+    state = backend.state()
+    del state["momentum/head.bias"]
+    with pytest.raises(UserError, match="head.bias: missing"):
+        backend.load_state(state)
+
+
+def moments_of_life(twin, case: Case) -> Iterator[tuple[str, Backend]]:
+    """A backend in each condition from which training may go on, its parameters the same."""
+    backend = twin.backend(case)
+    yield "after load_params", backend
+    backend.fetch(backend.eval_step(case.batches()[0].images))
+    yield "after eval_step", backend
+    backend.trace(case.batches()[1])
+    yield "after trace", backend
+    other = load_backend(twin.name, case.config())
+    other.load_state(backend.state())
+    yield "after load_state", other
+
+
+@CASES
+def test_every_parameter_learns_at_every_moment(twin, case):
+    """Frameworks freeze parameters silently (assigned under no_grad, put into evaluation mode).
+
+    A key bias has no gradient but noise, by softmax's invariance to shifts: it needs a gradient
+    that is not zero throughout, in some block.
+    """
+    batch = case.batches()[0]
+    traces = {moment: b.trace(batch) for moment, b in moments_of_life(twin, case)}
+    first = traces["after load_params"]
+    for moment, trace in traces.items():
+        grads = section(trace, "grad")
+        still = [n for n, g in grads.items() if not g.any() and "key.bias" not in n]
+        assert not still, moment
+        assert any(g.any() for n, g in grads.items() if "key.bias" in n), moment
+        assert equal(trace, first), moment
+
+
+@CASES
+@pytest.mark.parametrize("moment", ["after load_params", "after eval_step", "after load_state"])
+def test_every_parameter_moves(twin, case, moment):
+    """With weight decay also the key biases, whose gradient is noise: they are not left out."""
+    decayed = Case(case.name, case.model, case.loss, SGD | {"weight_decay": 0.1})
+    backend = dict(moments_of_life(twin, decayed))[moment]
+    before = section(backend.state(), "param")
+    steps(backend, decayed.batches()[:1])
+    state = backend.state()
+    after, momentum = section(state, "param"), section(state, "momentum")
+    assert not [name for name in before if np.array_equal(before[name], after[name])]
+    assert not [name for name in before if not momentum[name].any()]
+
+
+@CASES
+def test_evaluation_changes_nothing_and_repeats(twin, case):
+    backend, images = twin.backend(case), case.batches()[0].images
+    steps(backend, case.batches()[:1])
+    before = backend.state()
+    results = [backend.fetch(backend.eval_step(images)) for _ in range(2)]
+    assert equal(*results)
+    assert equal(backend.state(), before)
+    assert results[0]["logits"].shape == (6, 7) and results[0]["logits"].dtype == np.float32
+    assert ("part_index" in results[0]) == (case is PARTS)
+    if case is PARTS:
+        index = results[0]["part_index"]
+        assert index.shape == (6, 3) and index.dtype == np.int64
+        assert index.min() >= 1 and index.max() <= 20
+
+
+def test_trace_changes_nothing(twin):
+    backend = twin.backend(PARTS)
+    before = backend.state()
+    backend.trace(PARTS.batches()[0])
+    assert equal(backend.state(), before)
+
+
+def test_reports_are_float32_scalars(twin):
+    report = steps(twin.backend(PARTS), PARTS.batches()[:1])[0]
+    assert set(report) == {"loss", "cross_entropy", "contrastive", "accuracy", "grad_norm"}
+    assert all(value.shape == () and value.dtype == np.float32 for value in report.values())
+    assert report["loss"] == pytest.approx(report["cross_entropy"] + report["contrastive"])
+
+
+def test_dropout_is_on_in_training_alone(twin):
+    batch = PARTS.batches()[0]
+    without, with_dropout = twin.backend(PARTS), twin.backend(DROPOUT)
+    for _ in range(2):  # before training, and after it has been on
+        assert equal(with_dropout.trace(batch), without.trace(batch))
+        logits = [b.fetch(b.eval_step(batch.images)) for b in (with_dropout, without)]
+        assert equal(*logits)
+        losses = [steps(b, [batch], lr=0.0)[0]["loss"] for b in (with_dropout, without)]
+        assert losses[0] != losses[1]
+
+
+def test_dropout_is_a_function_of_seed_and_update(twin):
+    batch = DROPOUT.batches()[0]
+    first, again = twin.backend(DROPOUT), twin.backend(DROPOUT)
+    losses = [float(report["loss"]) for report in steps(first, [batch] * 3, lr=0.0)]
+    assert len(set(losses)) == 3
+    again.fetch(again.eval_step(batch.images))  # draws nothing
+    assert [float(report["loss"]) for report in steps(again, [batch] * 3, lr=0.0)] == losses
+    seeded = load_backend(twin.name, Case("seeded", DROPOUT.model, seed=1).config())
+    seeded.load_params(DROPOUT.params())
+    assert float(steps(seeded, [batch], lr=0.0)[0]["loss"]) not in losses
+
+
+@pytest.mark.parametrize("optim", [SGD, ADAM], ids=lambda optim: optim["name"])
+def test_resumed_run_is_the_uninterrupted_one(twin, optim):
+    case = Case("resumed", model={"dropout": 0.1}, optim=optim)
+    batches = case.batches()[:4]
+    whole = twin.backend(case)
+    reports = steps(whole, batches)
+    half = twin.backend(case)
+    steps(half, batches[:2])
+    resumed = load_backend(twin.name, case.config())
+    resumed.load_state(half.state())
+    assert all(map(equal, steps(resumed, batches[2:]), reports[2:]))
+    assert equal(resumed.state(), whole.state())
+
+
+def test_accumulated_cross_entropy_is_the_whole_batchs(twin):
+    """Two micro-batches of three make the update of one batch of six."""
+    case = Case("accumulated", loss={"contrastive": False})
+    batch = case.batches()[0]
+    whole, parts = twin.backend(case), twin.backend(case)
+    left = whole.fetch(whole.train_step([batch], 0.01))
+    right = parts.fetch(parts.train_step(split_batch(batch, 2), 0.01))
+    for name in left:
+        assert right[name] == pytest.approx(left[name], rel=2e-6), name
+    momentum = [section(b.state(), "momentum") for b in (parts, whole)]
+    for name in case.params():
+        if "key.bias" not in name:  # noise
+            assert relative(momentum[0][name], momentum[1][name]) < 5e-6, name
+
+
+def test_accumulated_contrastive_loss_is_the_mean_of_the_micro_batches(twin):
+    """It compares the images of one micro-batch: of six in two, 9 pairs twice and not 36."""
+    case = Case("accumulated", optim=SGD | {"clip": None})
+    batch = case.batches()[0]
+    halves = split_batch(batch, 2)
+    backend = twin.backend(case)
+    report = backend.fetch(backend.train_step(halves, 0.01))
+    traces = [twin.backend(case).trace(half) for half in halves]
+    mean = np.mean([trace["contrastive"] for trace in traces])
+    assert report["contrastive"] == pytest.approx(mean, rel=1e-6)
+    whole = twin.backend(case).trace(batch)["contrastive"]
+    assert abs(mean - whole) > 1e-3  # else this would show nothing
+    momentum = section(backend.state(), "momentum")
+    for name in case.params():
+        if "key.bias" not in name:
+            grads = [trace[f"grad/{name}"].astype(np.float64) for trace in traces]
+            assert relative(momentum[name], np.mean(grads, axis=0)) < 5e-6, name
+
+
+@pytest.mark.parametrize("optim", [SGD, ADAM | {"name": "adamw"}], ids=lambda o: o["name"])
+def test_rate_zero_leaves_the_parameters(twin, optim):
+    case = Case("still", optim=optim | {"weight_decay": 0.1})
+    backend = twin.backend(case)
+    steps(backend, case.batches()[:2], lr=0.0)
+    state = backend.state()
+    assert equal(section(state, "param"), case.params())
+    assert state["optim/updates"] == 2
+
+
+def test_device_is_described(twin):
+    info = twin.backend(PARTS).device_info()
+    assert info["backend"] == twin.name
+    assert info["version"] and info["device"] and info["kind"] in ("cpu", "cuda")
+    assert info["threads"] >= 1 and info["peak_memory_bytes"] > 2**20
+
+
+@pytest.mark.gpu
+def test_model_is_on_the_device(twin):
+    backend = twin.backend(PARTS)
+    steps(backend, PARTS.batches()[:1])
+    assert backend.device_info()["kind"] == "cuda"

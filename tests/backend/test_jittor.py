@@ -1,0 +1,54 @@
+"""What Jittor could do to the process that runs it: memory, kernels, signals."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from parity.cases import Case
+
+CASE = Case("process", model={"dropout": 0.1})
+pytestmark = pytest.mark.only("jittor")
+
+
+def kernels(twin) -> int:
+    """Operators compiled so far, by anyone with this cache."""
+    import jittor_utils
+
+    return sum(1 for _ in Path(jittor_utils.cache_path, "jit").glob("*.so"))
+
+
+def test_training_leaks_no_arrays_and_compiles_nothing_new(twin):
+    """The rate changes at every update: baked into a kernel, it would be a new one each time."""
+    backend, batch = twin.backend(CASE), CASE.batches()[0]
+    live, compiled = [], []
+    for update in range(30):
+        backend.fetch(backend.train_step([batch], 0.001 * (update + 1)))
+        live.append(twin.framework.liveness_info()["lived_vars"])
+        compiled.append(kernels(twin))
+    assert compiled[0] > 0
+    assert len(set(live[3:])) == 1, live
+    assert len(set(compiled[2:])) == 1, compiled
+
+
+def test_evaluation_leaks_no_arrays(twin):
+    backend, batch = twin.backend(CASE), CASE.batches()[0]
+    live = []
+    for _ in range(10):
+        backend.fetch(backend.eval_step(batch.images))
+        live.append(twin.framework.liveness_info()["lived_vars"])
+    assert len(set(live[2:])) == 1, live
+
+
+def test_signals_are_pythons(twin):
+    """Python catches SIGINT alone; what the kernel has on record counts, not Python's view."""
+    backend = twin.backend(CASE)
+    backend.fetch(backend.train_step(CASE.batches()[:1], 0.01))
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    caught = int(
+        next(row for row in status.splitlines() if row.startswith("SigCgt")).split()[1], 16
+    )
+    assert not caught >> (signal.SIGTERM - 1) & 1
+    assert not caught >> (signal.SIGCHLD - 1) & 1
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,67 @@
+"""Losses against float64 NumPy, to a few roundings of float32."""
+
+import numpy as np
+import pytest
+import reference
+
+RNG = np.random.default_rng(3)
+LOGITS = (5 * RNG.standard_normal((6, 7))).astype(np.float32)
+FEATURES = RNG.standard_normal((6, 11)).astype(np.float32) + 0.5
+FEATURES[4] = FEATURES[1]  # cosine 1
+LABELS = np.array([0, 3, 3, 6, 3, 0])  # classes repeat
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_cross_entropy(twin, smoothing):
+    loss = twin.module("loss").cross_entropy
+    (value,) = twin.run(lambda x, y: loss(x, y, smoothing), LOGITS, LABELS)
+    expected = reference.cross_entropy(LOGITS, LABELS, smoothing)
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_cross_entropy_of_huge_logits_is_finite(twin):
+    loss = twin.module("loss").cross_entropy
+    (value,) = twin.run(lambda x, y: loss(x, y, 0.1), LOGITS * 1000, LABELS)
+    expected = reference.cross_entropy(LOGITS, LABELS, 0.1)
+    assert np.isfinite(value).all() and value.item() > 100 * expected
+
+
+@pytest.mark.parametrize("margin", [0.4, 0.0, -0.5])
+@pytest.mark.parametrize("labels", [LABELS, np.zeros(6, int), np.arange(6)], ids=["", "one", "all"])
+def test_contrastive(twin, margin, labels):
+    """Absolute 1e-6: where all labels agree or margins are met, cosines near 1 cancel."""
+    loss = twin.module("loss").contrastive
+    (value,) = twin.run(lambda x, y: loss(x, y, margin), FEATURES, labels)
+    expected = reference.contrastive(FEATURES, labels, margin)
+    assert value.item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_contrastive_gradient(twin):
+    loss, labels = twin.module("loss").contrastive, twin.tensor(LABELS)
+    (grad,) = twin.gradients(lambda x: loss(x, labels, 0.4), [FEATURES])
+    direction = np.random.default_rng(4).standard_normal(FEATURES.shape)
+    slope = (
+        reference.contrastive(FEATURES + 1e-6 * direction, LABELS, 0.4)
+        - reference.contrastive(FEATURES - 1e-6 * direction, LABELS, 0.4)
+    ) / 2e-6
+    assert float((grad * direction).sum()) == pytest.approx(slope, rel=1e-4)
+
+
+def test_contrastive_of_a_zero_vector_is_finite(twin):
+    features = FEATURES.copy()
+    features[2] = 0
+    loss, labels = twin.module("loss").contrastive, twin.tensor(LABELS)
+    (value,) = twin.run(lambda x: loss(x, labels, 0.4), features)
+    (grad,) = twin.gradients(lambda x: loss(x, labels, 0.4), [features])
+    assert value.item() == pytest.approx(reference.contrastive(features, LABELS, 0.4), rel=1e-6)
+    assert np.isfinite(grad).all()
+
+
+def test_contrastive_loss_can_be_off(twin):
+    from transfg_core.config import LossConfig
+
+    model, loss = twin.module("model"), twin.module("loss")
+    output = model.Output(twin.tensor(LOGITS), twin.tensor(FEATURES), None, None)
+    losses = loss.compute_losses(output, twin.tensor(LABELS), LossConfig(contrastive=False))
+    total, ce, con = map(twin.array, losses)
+    assert total.item() == ce.item() and con.item() == 0.0

@@ -1,0 +1,125 @@
+"""The models against `reference.py`: float64 NumPy with full attention maps and products.
+
+Relative L2 of a whole tap. Float32 at this size adds up to 1e-6 at most; a wrong epsilon, GELU or
+scale moves some tap by 1e-5 and more. Images are not square, weights asymmetric on every axis.
+"""
+
+import numpy as np
+import pytest
+import reference
+
+from parity.cases import SGD, Case
+from transfg_core.config import ModelConfig
+
+BOUND = 5e-6
+
+VARIANTS = [
+    Case("matmul"),
+    Case("overlap", model={"stride": 6}, seed=1),
+    Case("mul", model={"stride": 6, "fusion": "mul"}, seed=2),
+    Case("add", model={"fusion": "add"}, seed=3),
+    Case("lastlayer", model={"fusion": "lastlayer"}, seed=4),
+    Case("none", model={"placement": "none"}, crop=(32, 44), seed=5),
+]
+
+
+@pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.name)
+def test_every_tap_is_the_references(twin, case):
+    config, batch, params = case.config(), case.batches()[0], case.params()
+    trace = twin.backend(case).trace(batch)
+    expected = reference.forward(params, batch.images, config.model)
+    losses = ("loss", "cross_entropy", "contrastive", "grad_norm")
+    assert {n for n in trace if not n.startswith("grad/")} == {*expected.taps, *losses}
+    for name, value in expected.taps.items():
+        if name == "part_index":
+            assert np.array_equal(trace[name], value)
+        else:
+            assert reference.relative(trace[name], value) < BOUND, name
+    ce = reference.cross_entropy(expected.logits, batch.labels, 0.0)
+    con = reference.contrastive(expected.features, batch.labels, config.loss.margin)
+    assert trace["cross_entropy"] == pytest.approx(ce, rel=1e-6)
+    assert trace["contrastive"] == pytest.approx(con, rel=2e-6)
+    assert trace["loss"] == pytest.approx(ce + con, rel=1e-6)
+
+
+def test_gradients_are_the_losss_slope(twin):
+    """Along a random direction in all parameters, by central differences in float64.
+
+    The selection jumps and has no slope: plain placement. Differences of step 1e-4 are good to
+    1e-7; float32 gradients to 1e-6.
+    """
+    case = Case("slope", model={"placement": "none"}, optim=SGD)
+    config, batch, params = case.config(), case.batches()[0], case.params()
+    trace = twin.backend(case).trace(batch)
+
+    def loss(shift: float, name: str, direction: np.ndarray) -> float:
+        moved = params | {name: params[name].astype(np.float64) + shift * direction}
+        result = reference.forward(moved, batch.images, config.model)
+        return reference.cross_entropy(result.logits, batch.labels, 0.0) + reference.contrastive(
+            result.features, batch.labels, config.loss.margin
+        )
+
+    rng = np.random.default_rng(8)
+    for name in (
+        "patch_embed.weight",
+        "pos_embed",
+        "cls_token",
+        "blocks.0.attn.query.weight",
+        "blocks.1.attn.key.weight",
+        "blocks.2.mlp.fc1.bias",
+        "blocks.0.norm1.weight",
+        "norm.bias",
+        "head.weight",
+    ):
+        direction = rng.standard_normal(params[name].shape)
+        slope = (loss(1e-4, name, direction) - loss(-1e-4, name, direction)) / 2e-4
+        found = float((trace[f"grad/{name}"].astype(np.float64) * direction).sum())
+        size = float(np.linalg.norm(trace[f"grad/{name}"])) * float(np.linalg.norm(direction))
+        assert abs(found - slope) < 1e-6 * size + 1e-7, name
+
+
+@pytest.mark.parametrize(("mean", "std", "bound"), [(0, 1, 5e-6), (100, 1, 5e-4), (0, 1e-3, 5e-6)])
+def test_layer_norm(twin, mean, std, bound):
+    """A large mean loses digits of the input (1e-5 of a deviation), not the variance.
+
+    At deviation 1e-3 the eps is as large as the variance, so another one would show.
+    """
+    rng = np.random.default_rng(9)
+    x = (mean + std * rng.standard_normal((2, 5, 768))).astype(np.float32)
+    norm = twin.module("model").LayerNorm(768)
+    (y,) = twin.run(norm, x)
+    expected = reference.layer_norm(x.astype(np.float64), 1.0, 0.0)
+    assert np.abs(y - expected).max() < bound
+
+
+def test_first_of_equal_maxima_is_selected(twin):
+    scores = np.array([[[1, 3, 3, 2], [4, 0, 0, 4], [0, 0, 0, 0], [0, 0, 0, 9]]], np.float32)
+    (index,) = twin.run(twin.module("model").select_parts, scores)
+    assert index.tolist() == [[2, 1, 1, 4]]
+
+
+def test_chosen_tokens_follow_the_class_token(twin):
+    x = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
+    index = np.array([[4, 1, 4], [2, 2, 3]])
+    (tokens,) = twin.run(twin.module("model").gather_tokens, x, index)
+    assert np.array_equal(tokens, np.stack([x[0, [0, 4, 1, 4]], x[1, [0, 2, 2, 3]]]))
+
+
+def test_selection_has_no_gradient(twin):
+    """A block that adds nothing still gives part scores, but no gradient to its queries."""
+    case = Case("selection", model={"depth": 2})
+    silent = {
+        name: value * ("blocks.0.attn.out" not in name) for name, value in case.params().items()
+    }
+    backend = twin.backend(case)
+    for params, learns in ((case.params(), True), (silent, False)):
+        backend.load_params(params)
+        trace = backend.trace(case.batches()[0])
+        for layer in ("query", "key"):
+            assert trace[f"grad/blocks.0.attn.{layer}.weight"].any() == learns
+
+
+def test_sizes_follow_the_image(twin):
+    model = twin.module("model").TransFG(ModelConfig(**Case("x").model, classes=3), (24, 40))
+    (logits,) = twin.run(lambda x: model(x).logits, np.zeros((1, 3, 24, 40), np.float32))
+    assert logits.shape == (1, 3)

@@ -1,0 +1,403 @@
+"""What `train` does around its loop, on a backend in NumPy: refusals, resuming, bad images."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake import FakeBackend
+from PIL import Image
+
+from transfg_core import checkpoint, experiment
+from transfg_core.config import load_config
+from transfg_core.errors import RunFailed, UserError
+from transfg_core.experiment import evaluate_checkpoint, start_training
+from transfg_core.params import initial_params
+from transfg_core.records import read_records
+from transfg_core.vit_npz import save_vit_npz
+
+SETTINGS = [
+    "data.name=folder", "data.resize=20", "data.crop=16", "optim.warmup=1", "train.steps=4",
+    "train.batch_size=4", "train.eval_every=2", "train.eval_batch_size=4", "model.depth=2",
+    "model.width=8", "model.heads=2", "model.mlp=8",
+]  # fmt: skip
+NAMES = ("a b/one.png", "a b/zwei ü.png", "鳥/three.png", "鳥/четыре.jpg")
+
+
+def write_images(root, names=NAMES):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number, name in enumerate(names):
+            path = root / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 99, (24, 30, 3), np.uint8) + 30 * number).save(path)
+
+
+class Place:
+    """A folder with data, runs and backends that are counted."""
+
+    def __init__(self, folder):
+        self.folder, self.data = folder, folder / "my data"
+        self.backends = []
+        self.at_update = None
+        write_images(self.data)
+
+    def config(self, *overrides):
+        own = [f"data.root={self.data}", f"run.dir={self.folder / 'runs'}", "run.name=trial"]
+        return load_config(None, [*SETTINGS, *own, *overrides])
+
+    def train(self, *overrides, backend="torch", **flags):
+        return start_training(self.config(*overrides), backend, **flags)
+
+    def load(self, name, config):
+        self.backends.append(FakeBackend(config, self.at_update))
+        return self.backends[-1]
+
+    @property
+    def run(self):
+        return self.folder / "runs/trial"
+
+    def checkpoint(self, name="last"):
+        return self.run / f"checkpoints/{name}.safetensors"
+
+    def records(self, kind="train", run=None):
+        found = read_records((run or self.run) / "metrics.jsonl")
+        return [record for record in found if record["kind"] == kind]
+
+    def events(self):
+        return [record["event"] for record in self.records("event")]
+
+    def refuses(self, match, *overrides, error=UserError, **flags):
+        """The call fails by `match`, and leaves every file as it was."""
+        before = self.files()
+        with pytest.raises(error, match=match) as caught:
+            self.train(*overrides, **flags)
+        assert self.files() == before
+        return caught.value
+
+    def files(self):
+        found = (self.folder / "runs").rglob("*")
+        return {path: path.is_file() and path.read_bytes() for path in found}
+
+    def kill_at(self, update):
+        """End as by `kill -9` would, as far as the files can tell."""
+
+        def die(now):
+            if now == update:
+                raise KeyboardInterrupt
+
+        self.at_update = die
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    monkeypatch.setattr(experiment, "load_backend", place.load)
+    return place
+
+
+def test_a_run(place):
+    assert place.train() == 0
+    assert place.events() == ["start", "finish"]
+    assert [record["update"] for record in place.records()] == [1, 2, 3, 4]
+    names = {path.name for path in place.run.iterdir()} - {".lock", "tensorboard"}
+    assert names == {
+        "config.yaml", "env.json", "metrics.jsonl", "summary.csv", "predictions.csv", "checkpoints",
+    }  # fmt: skip
+    rows = (place.run / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [f"val/{name}" for name in NAMES]
+    assert load_config(place.run / "config.yaml").model.classes == 2
+    assert json.loads((place.run / "env.json").read_text())[0]["device"]["backend"] == "fake"
+
+
+def test_a_used_folder_is_refused_before_the_data_is_read(place, monkeypatch):
+    place.train()
+    monkeypatch.setattr(experiment, "read_dataset", pytest.fail)
+    place.refuses(r"not empty; --resume .* --overwrite .* run\.name")
+    (place.folder / "runs/thesis").mkdir()
+    (place.folder / "runs/thesis/chapter.tex").write_text("1")
+    for flags in ({"overwrite": True}, {"resume": True}, {}):
+        place.refuses("deletes nothing but a run", "run.name=thesis", **flags)
+
+
+def test_overwrite(place):
+    place.train()
+    first = place.records()
+    assert place.train("optim.lr=0.5", overwrite=True) == 0
+    assert [record["update"] for record in place.records()] == [1, 2, 3, 4]
+    assert place.records()[0]["lr"] != first[0]["lr"]
+
+
+def test_overwrite_keeps_the_old_run_until_the_input_is_sound(place):
+    place.train()
+    place.refuses("no such file", f"model.pretrained={place.folder}/absent.npz", overwrite=True)
+    place.refuses("smaller data.crop", "data.crop=48", "data.resize=null", overwrite=True)
+    place.refuses(
+        "would delete this checkpoint", resume_from=place.checkpoint("best"), overwrite=True
+    )
+
+
+def test_resume_starts_where_there_is_nothing(place):
+    assert place.train(resume=True) == 0
+    assert place.events() == ["start", "finish"]
+
+
+def test_a_finished_run_has_nothing_to_do(place, capsys):
+    place.train()
+    before = place.files()
+    assert place.train(resume=True) == 0
+    assert place.files() == before and len(place.backends) == 1
+    assert "already at update 4 of 4" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on(place):
+    place.train("run.name=straight", "train.save_every=1")
+    place.kill_at(4)
+    with pytest.raises(KeyboardInterrupt):
+        place.train("train.save_every=1")
+    place.at_update = None
+    assert place.train("train.save_every=1", resume=True) == 0
+    assert place.events() == ["start", "resume", "finish"]
+    assert [record["update"] for record in place.records()] == [1, 2, 3, 4]
+    other, _ = checkpoint.load(place.folder / "runs/straight/checkpoints/last.safetensors")
+    arrays, _ = checkpoint.load(place.checkpoint())
+    assert all(arrays[name].tobytes() == other[name].tobytes() for name in other)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(place):
+    place.kill_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        place.train()
+    assert len(place.records()) == 0 and not place.checkpoint().exists()
+    place.at_update = None
+    place.refuses("not empty; --resume")
+    assert place.train(resume=True) == 0
+    assert place.events() == ["start", "finish"]
+
+
+@pytest.mark.parametrize("left", ["best", "step_000002"])
+def test_a_run_killed_between_its_first_checkpoints(place, left):
+    """`last` is written after the others, so that they are all there is."""
+    place.kill_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        place.train("train.save_every=2")
+    for path in (place.run / "checkpoints").iterdir():
+        if path.stem != left:
+            path.unlink()
+    place.at_update = None
+    assert place.train("train.save_every=2", resume=True) == 0
+    assert place.events() == ["start", "resume", "finish"]
+    assert len(place.backends[-1].steps) == 2
+
+
+def test_a_run_killed_before_its_predictions(place):
+    place.train()
+    expected = (place.run / "predictions.csv").read_bytes()
+    (place.run / "predictions.csv").unlink()
+    lines = (place.run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (place.run / "metrics.jsonl").write_text("".join(lines[:-1]))  # without `finish`
+    assert place.train(resume=True) == 0
+    assert not place.backends[-1].steps
+    assert (place.run / "predictions.csv").read_bytes() == expected
+    assert place.events() == ["start", "resume", "finish"]
+    assert [record["update"] for record in place.records("eval")] == [2, 4]
+
+
+def test_resume_wants_the_same_experiment(place):
+    place.kill_at(4)
+    with pytest.raises(KeyboardInterrupt):
+        place.train("train.save_every=1", "train.keep=3")
+    place.at_update = None
+    error = place.refuses(
+        "another configuration", "optim.lr=0.5", "train.steps=9", "train.eval_every=3", resume=True
+    )
+    assert str(error).splitlines()[1:] == ["  optim.lr: 0.03 -> 0.5", "  train.steps: 4 -> 9"]
+    extra = place.data / "train/鳥/extra.png"
+    shutil.copy(place.data / "train/鳥/three.png", extra)
+    place.refuses("4 training images, .* has 5; restore", "train.save_every=1", resume=True)
+    extra.unlink()
+    moved = place.data.rename(place.folder / "moved")
+    free = ["train.save_every=1", "train.keep=1", "train.eval_batch_size=2", f"data.root={moved}"]
+    assert place.train(*free, resume=True) == 0
+    names = {path.stem for path in (place.run / "checkpoints").iterdir()}
+    assert names == {"last", "best", "step_000004"}
+
+
+def test_resume_from(place):
+    place.train("train.save_every=1")
+    source = place.checkpoint("step_000003")
+    assert place.train("run.name=two", resume_from=source) == 0
+    two = place.folder / "runs/two"
+    assert [record["update"] for record in place.records(run=two)] == [4]
+    assert {path.stem for path in (two / "checkpoints").iterdir()} == {"last", "best"}
+    # another schedule, and another data set of the same classes
+    assert place.train("run.name=three", "train.steps=6", resume_from=source, resume=True) == 0
+    three = place.folder / "runs/three"
+    assert [record["update"] for record in place.records(run=three)] == [4, 5, 6]
+    # with --resume, the run's own checkpoint wins
+    before = place.files()
+    assert place.train("run.name=three", "train.steps=6", resume_from=source, resume=True) == 0
+    assert place.files() == before
+
+
+def test_checkpoints_that_do_not_fit(place):
+    place.train()
+    last = place.checkpoint()
+    name = "run.name=new"
+    place.refuses(r"from before update 4, found one after .*train\.steps", name, resume_from=last)
+    more = [name, "train.steps=9"]
+    place.refuses("is model.width right", *more, "model.width=16", resume_from=last)
+    place.refuses("part_layer|missing", *more, "model.depth=3", resume_from=last)
+    cut = place.folder / "cut.safetensors"
+    cut.write_bytes(last.read_bytes()[:-100])
+    place.refuses(f"{cut}: .*cut file .*take an older", *more, resume_from=cut)
+    place.refuses("No such file", *more, resume_from=place.folder / "absent.safetensors")
+    bare = place.folder / "bare.safetensors"
+    checkpoint.save(bare, {"x": np.zeros(2)}, {})
+    place.refuses("bare weights go into model.pretrained", *more, resume_from=bare)
+    write_images(place.folder / "fish", ("fish/1.png", "fish/2.png", "rays/1.png"))
+    fish = f"data.root={place.folder / 'fish'}"
+    place.refuses("class 0 is 'a b' there and 'fish' here", *more, fish, resume_from=last)
+    with pytest.raises(UserError, match="class 0 is 'a b' there.*matching data.root"):
+        evaluate_checkpoint(last, "torch", [fish])
+
+
+def test_evaluate(place, capsys):
+    place.train()
+    evaluation, dataset = evaluate_checkpoint(place.checkpoint(), "torch", [])
+    assert evaluation.top1 == place.records("eval")[-1]["top1"]
+    assert evaluation.images == len(dataset.test.paths) == 4
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match=rf"{place.checkpoint()}: load_params: \d+ problems"):
+        evaluate_checkpoint(place.checkpoint(), "torch", ["model.width=16"])
+    with pytest.raises(UserError, match="train.batchsize: unknown key"):
+        evaluate_checkpoint(place.checkpoint(), "torch", ["train.batchsize=3"])
+
+
+def spoil(path, kind):
+    if kind == "text":
+        path.write_text("not a picture")
+    elif kind == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["text", "cut"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_bad_image(place, capsys, kind, split):
+    bad = place.data / split / "鳥/четыре.jpg"
+    spoil(bad, kind)
+    with pytest.raises(UserError, match="четыре.jpg: expected an image.*on_bad_image=skip"):
+        place.train()
+    shutil.rmtree(place.folder / "runs", ignore_errors=True)
+    assert place.train("data.on_bad_image=skip") == 0
+    messages = capsys.readouterr().err
+    assert messages.count(f"{bad}: skipped: ") == 1
+    bad_images = [record["bad_images"] for record in place.records("eval")]
+    assert bad_images == ([0, 0] if split == "train" else [1, 1])
+
+
+def test_no_image_can_be_read(place):
+    for path in (place.data / "val").rglob("*.*"):
+        spoil(path, "text")
+    place.refuses("expected an image")
+    with pytest.raises(RunFailed, match="found none among 4") as caught:
+        place.train("data.on_bad_image=skip")
+    assert caught.value.exit_code == 1
+
+
+def test_images_of_every_kind(place):
+    """Pillow's modes, odd sizes, and an orientation that is left as it is."""
+    folder = place.data / "train/a b"
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 30, 4), np.uint8)
+    rgb = Image.fromarray(pixels[..., :3])
+    rgb.convert("L").save(folder / "grey.jpg")
+    rgb.convert("P").save(folder / "palette.png")
+    rgb.convert("P").save(folder / "transparent palette.png", transparency=3)
+    Image.fromarray(pixels).save(folder / "alpha.png")
+    Image.fromarray(pixels, "CMYK").save(folder / "cmyk.jpg")
+    rgb.crop((0, 0, 1, 1)).save(folder / "1x1.png")
+    rgb.resize((900, 2)).save(folder / "wide.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) << 8).save(folder / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgb.save(folder / "turned.jpg", exif=exif)
+    rgb.convert("1").save(folder / "bits.png")
+    rgb.convert("LA").save(folder / "grey alpha.png")
+    assert place.train("train.steps=8") == 0
+    assert place.events()[-1] == "finish"
+
+
+def test_data_that_is_no_data_set(place):
+    place.refuses("absent: expected train", f"data.root={place.folder}/absent")
+    (place.data / "train/empty").mkdir()
+    place.refuses("empty: 1 class of train/ found no match")
+    (place.data / "val/empty").mkdir()
+    place.refuses("empty: expected images .* found none")
+    (place.data / "train/empty").rmdir(), (place.data / "val/empty").rmdir()
+    place.refuses("model.classes: expected 7, .* has 2 classes", "model.classes=7")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("a.npz", b"PK\x03\x04 cut", "cut or damaged"),
+        ("a.npz", b"", "cut or damaged"),
+        ("a.bin", b"x", "convert it once"),
+        ("a.safetensors", b"x", "cut or damaged"),
+        ("a.txt", b"x", "expected a .npz or .safetensors"),
+    ],
+)
+def test_pretrained_files_that_are_none(place, name, content, match):
+    path = place.folder / name
+    path.write_bytes(content)
+    place.refuses(f"{path}: .*{match}", f"model.pretrained={path}")
+
+
+def test_pretrained_files_of_another_kind(place):
+    objects = place.folder / "objects.npz"
+    np.savez(objects, **{"embedding/kernel": np.array([{}], dtype=object)})
+    place.refuses("pickled Python objects", f"model.pretrained={objects}")
+    other = load_config(None, ["model.placement=none", "model.depth=3", "model.classes=2"]).model
+    deeper = place.folder / "deeper.npz"
+    save_vit_npz(deeper, initial_params(other, (16, 16), 0), other)
+    error = place.refuses("is model.depth right?", f"model.pretrained={deeper}")
+    assert "the file holds depth 3, width 96, heads 4" in str(error)
+    cut = place.folder / "cut.npz"
+    cut.write_bytes(deeper.read_bytes()[:50_000])
+    place.refuses("cut or damaged", f"model.pretrained={cut}")
+
+
+def test_a_place_that_cannot_hold_a_run(place):
+    (place.folder / "file").write_text("")
+    for folder in (place.folder / "file", Path("/proc/nothing")):
+        place.refuses("cannot make the run folder", f"run.dir={folder}")
+    place.refuses("File name too long", f"run.name={'x' * 300}", error=(UserError, OSError))
+
+
+def test_a_run_folder_that_disappears(place):
+    place.at_update = lambda k: k == 2 and shutil.rmtree(place.run)
+    with pytest.raises(RunFailed, match="No such file"):
+        place.train()
+
+
+def test_a_full_disk(place, monkeypatch):
+    sync, done = os.fsync, []
+
+    def full(descriptor):
+        if len(done) == 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done.append(sync(descriptor))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailed, match="No space left on device; free some space") as caught:
+        place.train("train.save_every=1")
+    assert caught.value.exit_code == 1
+    monkeypatch.setattr(os, "fsync", sync)
+    assert place.train("train.save_every=1", resume=True) == 0
+    assert place.events() == ["start", "resume", "finish"]
+    assert [record["update"] for record in place.records()] == [1, 2, 3, 4]

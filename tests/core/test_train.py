@@ -1,0 +1,269 @@
+"""The training loop on a backend in NumPy: what it asks for, saves and survives."""
+
+import math
+import signal
+
+import numpy as np
+import pytest
+from fake import FakeBackend
+from PIL import Image
+
+from transfg_core import checkpoint
+from transfg_core.backend import Batch
+from transfg_core.config import load_config
+from transfg_core.data.datasets import Dataset, Samples
+from transfg_core.errors import RunFailed
+from transfg_core.params import initial_params
+from transfg_core.progress import Progress
+from transfg_core.records import read_records
+from transfg_core.rundir import RunDir
+from transfg_core.schedule import lr_at
+from transfg_core.train import Position, StopRequest, split_batch, stop_on_signals, train
+
+COUNT = 10
+MODEL = "size=tiny depth=2 width=8 heads=2 mlp=8 patch=8 classes=2".split()
+SETTINGS = [
+    "data.crop=16", "optim.warmup=2", "train.steps=7", "train.batch_size=4",
+    "train.eval_every=3", "train.eval_batch_size=4", *[f"model.{one}" for one in MODEL],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Noise around a brightness that is the class."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    paths = []
+    for k in range(COUNT):
+        pixels = rng.integers(0, 100, (20, 24, 3)) + 120 * (k % 2)
+        paths.append(str(folder / f"{k}.png"))
+        Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+    labels = np.arange(COUNT, dtype=np.int64) % 2
+    samples = Samples(tuple(paths), labels, tuple(map(str, range(COUNT))))
+    return Dataset("folder", ("dark", "bright"), samples, samples)
+
+
+class Trial:
+    """One run in a folder of its own."""
+
+    def __init__(self, dataset, folder, *overrides, at_update=None):
+        self.config = load_config(None, [*SETTINGS, f"run.dir={folder}", *overrides])
+        self.dataset, self.position, self.stop = dataset, Position(), StopRequest()
+        self.backend = FakeBackend(self.config, at_update)
+        self.backend.load_params(initial_params(self.config.model, self.config.data.crop, 0))
+        self.events = []
+
+    def run(self, resumed=None):
+        """Train; with `resumed`, from that run's `last`."""
+        if resumed:
+            arrays, metadata = checkpoint.load(resumed.run_dir.checkpoint_path("last"))
+            self.backend.load_state(arrays)
+            self.position = Position(**metadata["position"])
+            self.run_dir = RunDir.open(resumed.run_dir.path)
+            self.run_dir.rewind(self.position.update)
+        else:
+            self.run_dir = RunDir.create(self.config)
+        self._watch("log", lambda record: (record["kind"], record["update"]))
+        self._watch("save", lambda which, arrays, metadata: ("save", which))
+        progress = Progress("trial", COUNT, self.config.train.steps)
+        with self.run_dir as run:
+            return train(
+                self.config, self.backend, self.dataset, run, self.position, progress, self.stop
+            )
+
+    def _watch(self, name, describe):
+        method = getattr(self.run_dir, name)
+
+        def watched(*args):
+            method(*args)
+            self.events.append(describe(*args))
+
+        setattr(self.run_dir, name, watched)
+
+    def records(self, kind):
+        found = read_records(self.run_dir.path / "metrics.jsonl")
+        return [record for record in found if record["kind"] == kind]
+
+    def last(self):
+        return checkpoint.load(self.run_dir.checkpoint_path("last"))
+
+
+def test_split_batch():
+    batch = Batch(np.arange(24).reshape(6, 4), np.arange(6))
+    parts = split_batch(batch, 3)
+    assert [part.labels.tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
+    assert (np.concatenate([part.images for part in parts]) == batch.images).all()
+    (whole,) = split_batch(batch, 1)
+    assert whole.labels.tolist() == list(range(6))
+
+
+def test_each_update_has_its_rate_and_its_micro_batches(dataset, tmp_path):
+    one = Trial(dataset, tmp_path / "1")
+    two = Trial(dataset, tmp_path / "2", "train.accumulation=2")
+    one.run(), two.run()
+    rates = [lr_at(k, one.config.optim, 7) for k in range(1, 8)]
+    assert [lr for _, _, lr in one.backend.steps] == rates and rates[-1] == 0
+    assert [record["lr"] for record in one.records("train")] == rates
+    for (whole, images, _), (halves, same_images, _) in zip(
+        one.backend.steps, two.backend.steps, strict=True
+    ):
+        assert len(whole) == 1 and [len(half) for half in halves] == [2, 2]
+        assert whole[0] == halves[0] + halves[1] and images == same_images
+
+
+def test_when_it_evaluates_and_saves(dataset, tmp_path):
+    trial = Trial(dataset, tmp_path, "train.save_every=2", "train.keep=2")
+    evaluation = trial.run()
+    saved = [what for kind, what in trial.events if kind == "save" and what != "best"]
+    assert saved == [2, "last", "last", 4, "last", 6, "last", "last"]
+    assert [record["update"] for record in trial.records("eval")] == [3, 6, 7]
+    assert [record["update"] for record in trial.records("train")] == list(range(1, 8))
+    for number, (kind, what) in enumerate(trial.events):  # all is logged before it is saved
+        if kind == "save" and isinstance(what, int):
+            assert ("train", what) in trial.events[:number]
+    names = {path.stem for path in (trial.run_dir.path / "checkpoints").iterdir()}
+    assert names == {"last", "best", "step_000004", "step_000006"}
+    assert evaluation.images == COUNT
+    assert evaluation.top1 == trial.records("eval")[-1]["top1"]
+    assert trial.last()[1]["position"]["update"] == 7
+
+
+def test_numbers_are_fetched_one_update_late(dataset, tmp_path):
+    """So a device is never waited for, except where a checkpoint or evaluation needs it."""
+    trial = Trial(dataset, tmp_path, "train.eval_every=100")
+    waiting = []
+    trial.backend.at_update = lambda k: waiting.append((k, list(trial.backend.fetched)))
+    trial.run()
+    assert waiting == [(k, list(range(1, k - 1))) for k in range(1, 8)]
+
+
+def test_best_is_the_first_of_equals(dataset, tmp_path, monkeypatch):
+    trial = Trial(dataset, tmp_path, "train.eval_every=2")
+    scores = iter([0.5, 0.7, 0.7, 0.6])
+    monkeypatch.setattr(
+        "transfg_core.evaluate.topk_accuracy", lambda *args: next(scores) if args[2] == 1 else 1.0
+    )
+    trial.run()
+    _, metadata = checkpoint.load(trial.run_dir.checkpoint_path("best"))
+    assert metadata["position"] == {"update": 4, "best_top1": 0.7, "best_update": 4}
+    assert trial.last()[1]["position"] == {"update": 7, "best_top1": 0.7, "best_update": 4}
+    assert [what for kind, what in trial.events if kind == "save"].count("best") == 2
+
+
+@pytest.mark.parametrize("broken", ["loss", "grad_norm"])
+@pytest.mark.parametrize("at", [4, 6, 7])
+def test_not_a_number_stops_and_leaves_last_alone(dataset, tmp_path, broken, at):
+    trial = Trial(dataset, tmp_path)
+    step = trial.backend.train_step
+
+    def train_step(micro_batches, lr):
+        handle = step(micro_batches, lr)
+        return handle | ({broken: math.nan} if trial.backend.updates == at else {})
+
+    trial.backend.train_step = train_step
+    with pytest.raises(RunFailed, match=f"update {at}: {broken} is nan.*optim.lr") as caught:
+        trial.run()
+    assert caught.value.exit_code == 1
+    assert trial.last()[1]["position"]["update"] == (3 if at < 7 else 6)
+    assert trial.records("train")[-1]["update"] == at
+    assert trial.records("train")[-1][broken] is None
+
+
+def test_diverged_parameters_stop_the_evaluation(dataset, tmp_path):
+    trial = Trial(dataset, tmp_path)
+    trial.backend.at_update = lambda k: k == 6 and trial.backend.params["head.bias"].fill(np.inf)
+    trial.backend.train_step = lambda batches, lr, step=trial.backend.train_step: (
+        step(batches, lr) | {"loss": 1.0, "grad_norm": 1.0}
+    )
+    with np.errstate(invalid="ignore"), pytest.raises(RunFailed, match="expected finite logits"):
+        trial.run()
+    assert trial.last()[1]["position"]["update"] == 3
+
+
+def test_resuming_goes_on_exactly(dataset, tmp_path):
+    straight = Trial(dataset, tmp_path / "straight", "data.rotation=5")
+    straight.run()
+    stopped = Trial(dataset, tmp_path / "stopped", "data.rotation=5")
+    stopped.backend.at_update = lambda k: k == 5 and setattr(stopped.stop, "signal", 2)
+    assert stopped.run() is None
+    assert stopped.events[-2:] == [("train", 5), ("save", "last")]
+    assert stopped.last()[1]["position"]["update"] == 5
+    resumed = Trial(dataset, tmp_path / "stopped", "data.rotation=5")
+    resumed.run(resumed=stopped)
+    assert stopped.backend.steps + resumed.backend.steps == straight.backend.steps
+    final, expected = resumed.last(), straight.last()
+    assert final[0].keys() == expected[0].keys()
+    assert all(final[0][name].tobytes() == expected[0][name].tobytes() for name in final[0])
+    assert final[1]["position"] == expected[1]["position"]
+    for kind in ("train", "eval"):
+        timing = ("images_per_second", "data_seconds", "seconds")
+        left, right = (
+            [{key: one[key] for key in one if key not in timing} for one in trial.records(kind)]
+            for trial in (resumed, straight)
+        )
+        assert left == right
+
+
+@pytest.mark.parametrize("at", [3, 7])
+def test_a_stop_at_an_evaluation(dataset, tmp_path, at):
+    """Update 3 evaluates as ever and stops; after the last update there is nothing to stop."""
+    trial = Trial(dataset, tmp_path)
+    trial.backend.at_update = lambda k: k == at and setattr(trial.stop, "signal", 15)
+    assert (trial.run() is None) == (at == 3)
+    assert trial.records("eval")[-1]["update"] == at
+    assert trial.last()[1]["position"]["update"] == at
+
+
+@pytest.mark.parametrize("moment", ["log", "save", "put"])
+def test_a_stop_at_any_moment_loses_nothing(dataset, tmp_path, moment, monkeypatch):
+    """Whenever the signal comes, what is logged is what is saved."""
+    trial = Trial(dataset, tmp_path, "train.save_every=2", "train.eval_every=100")
+    original = getattr(RunDir, moment, None)
+
+    def interrupting(*args):
+        trial.stop.signal = 2
+        return original(*args)
+
+    if moment == "put":
+        from transfg_core.train import UpdateLog
+
+        original = UpdateLog.put
+        monkeypatch.setattr(UpdateLog, "put", interrupting)
+    else:
+        monkeypatch.setattr(RunDir, moment, interrupting)
+    assert trial.run() is None
+    updates = [record["update"] for record in trial.records("train")]
+    done = trial.last()[1]["position"]["update"]
+    assert updates == list(range(1, done + 1)) and done < 7
+
+
+def test_resuming_at_the_end_only_evaluates(dataset, tmp_path):
+    """A run killed between its last checkpoint and its predictions."""
+    first = Trial(dataset, tmp_path)
+    whole = first.run()
+    again = Trial(dataset, tmp_path)
+    evaluation = again.run(resumed=first)
+    assert not again.backend.steps and (evaluation.logits == whole.logits).all()
+    assert [record["update"] for record in again.records("eval")] == [3, 6, 7]
+
+
+def test_timing_is_recorded(dataset, tmp_path):
+    trial = Trial(dataset, tmp_path)
+    trial.run()
+    for record in trial.records("train"):
+        assert record["images_per_second"] > 0 and record["data_seconds"] >= 0
+        assert record["epoch"] == (record["update"] - 1) * 4 / COUNT
+    assert all(record["seconds"] > 0 for record in trial.records("eval"))
+
+
+def test_signals(capfd):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stop_on_signals() as stop:
+        assert stop.signal is None
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(SystemExit) as caught:
+            signal.raise_signal(signal.SIGINT)
+        assert caught.value.code == 130
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert "once more stops at once" in capfd.readouterr().err

@@ -1,0 +1,218 @@
+"""TransFG in NumPy and float64, written from the description of the method alone.
+
+Nothing here is clever: full attention maps, full products of them, one loop over heads and
+images where that reads best. Parameters carry canonical names. Shapes: B batch, N patches,
+T = N + 1 tokens, D width, K heads, C classes.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
+
+Array = NDArray[Any]
+
+
+class Result(NamedTuple):
+    """logits (B, C); features (B, D); index and scores of the parts; activations by tap name."""
+
+    logits: Array
+    features: Array
+    part_index: Array | None
+    part_scores: Array | None
+    taps: dict[str, Array]
+
+
+def relative(value: Array, reference: Array) -> float:
+    """|value - reference| / |reference|, over all elements."""
+    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+    assert value.shape == reference.shape, (value.shape, reference.shape)
+    return float(np.linalg.norm(value - reference) / np.linalg.norm(reference))
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis."""
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def gelu(x: Array) -> Array:
+    """x times the normal distribution's value at x."""
+    return x * 0.5 * (1 + erf(x / np.sqrt(2)))
+
+
+def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+    """Over the last axis, eps 1e-6."""
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(
+        x.var(-1, keepdims=True) + 1e-6
+    ) * weight + bias
+
+
+def heads_of(x: Array, heads: int) -> Array:
+    """(B, T, D) -> (B, K, T, D / K)."""
+    return np.stack(np.split(x, heads, axis=-1), axis=1)
+
+
+def attention_maps(q: Array, k: Array, heads: int) -> Array:
+    """softmax(q kᵀ / √d): twice (B, T, D) -> (B, K, T, T)."""
+    q, k = heads_of(q, heads), heads_of(k, heads)
+    return softmax(np.einsum("bkid,bkjd->bkij", q, k) / np.sqrt(q.shape[-1]))
+
+
+def attention(q: Array, k: Array, v: Array, heads: int) -> Array:
+    """Three times (B, T, D) -> (B, T, D)."""
+    out = np.einsum("bkij,bkjd->bkid", attention_maps(q, k, heads), heads_of(v, heads))
+    return np.concatenate(list(np.moveaxis(out, 1, 0)), axis=-1)
+
+
+def attention_gradients(
+    q: Array, k: Array, v: Array, heads: int, grad: Array
+) -> tuple[Array, Array, Array]:
+    """Of sum(grad · attention) by q, k and v."""
+    p = attention_maps(q, k, heads)
+    q, k, v, g = (heads_of(x, heads) for x in (q, k, v, grad))
+    dp = np.einsum("bkid,bkjd->bkij", g, v)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True)) / np.sqrt(q.shape[-1])
+    parts = (
+        np.einsum("bkij,bkjd->bkid", ds, k),
+        np.einsum("bkij,bkid->bkjd", ds, q),
+        np.einsum("bkij,bkid->bkjd", p, g),
+    )
+    dq, dk, dv = (np.concatenate(list(np.moveaxis(x, 1, 0)), axis=-1) for x in parts)
+    return dq, dk, dv
+
+
+def block(p: dict[str, Array], name: str, x: Array, heads: int) -> tuple[Array, Array]:
+    """One pre-norm encoder block; its output and its attention maps."""
+
+    def linear(layer: str, x: Array) -> Array:
+        return x @ p[f"{name}.{layer}.weight"].T + p[f"{name}.{layer}.bias"]
+
+    def norm(layer: str, x: Array) -> Array:
+        return layer_norm(x, p[f"{name}.{layer}.weight"], p[f"{name}.{layer}.bias"])
+
+    y = norm("norm1", x)
+    q, k, v = (linear(f"attn.{each}", y) for each in ("query", "key", "value"))
+    x = x + linear("attn.out", attention(q, k, v, heads))
+    x = x + linear("mlp.fc2", gelu(linear("mlp.fc1", norm("norm2", x))))
+    return x, attention_maps(q, k, heads)
+
+
+def fuse(maps: list[Array], fusion: str) -> Array:
+    """(B, K, T, T) per block -> part scores (B, K, N): the whole product, then its row 0."""
+    if fusion == "matmul":
+        fused = maps[0]
+        for each in maps[1:]:
+            fused = each @ fused
+    elif fusion == "mul":
+        fused = np.log(np.prod(maps, axis=0))  # float64 does not underflow at these sizes
+    elif fusion == "add":
+        fused = np.sum(maps, axis=0)
+    else:
+        fused = maps[-1]
+    return fused[:, :, 0, 1:]
+
+
+def patches(images: Array, weight: Array, bias: Array, stride: int) -> Array:
+    """(B, 3, H, W) -> (B, N, D), patch by patch."""
+    size = weight.shape[-1]
+    tokens = [
+        np.einsum("bchw,dchw->bd", images[:, :, i : i + size, j : j + size], weight) + bias
+        for i in range(0, images.shape[2] - size + 1, stride)
+        for j in range(0, images.shape[3] - size + 1, stride)
+    ]
+    return np.stack(tokens, axis=1)
+
+
+def forward(params: dict[str, Array], images: Array, model: Any) -> Result:
+    """The whole network; `model` is a ModelConfig."""
+    p = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    x = patches(
+        images.astype(np.float64), p["patch_embed.weight"], p["patch_embed.bias"], model.stride
+    )
+    taps = {"patch_embed": x}
+    cls = np.repeat(p["cls_token"], len(x), axis=0)
+    x = taps["embed"] = np.concatenate([cls, x], axis=1) + p["pos_embed"]
+    parts = model.placement == "transfg"
+    maps = []
+    for depth in range(model.depth - parts):
+        x, attention_map = block(p, f"blocks.{depth}", x, model.heads)
+        taps[f"block{depth:02d}"] = x
+        maps.append(attention_map)
+    index = scores = None
+    if parts:
+        scores = fuse(maps, model.fusion)
+        index = scores.argmax(-1) + 1
+        rows = [np.concatenate([x[b, :1], x[b, index[b]]]) for b in range(len(x))]
+        x = taps["part_tokens"] = np.stack(rows)
+        x, _ = block(p, "part_layer", x, model.heads)
+        taps["part_layer"] = x
+        taps["part_scores"], taps["part_index"] = scores, index
+        x = taps["part_norm"] = layer_norm(x, p["part_norm.weight"], p["part_norm.bias"])
+    else:
+        x = taps["norm"] = layer_norm(x, p["norm.weight"], p["norm.bias"])
+    features = taps["features"] = x[:, 0]
+    logits = taps["logits"] = features @ p["head.weight"].T + p["head.bias"]
+    return Result(logits, features, index, scores, taps)
+
+
+def cross_entropy(logits: Array, labels: Array, smoothing: float) -> float:
+    """(1 - s) · nll + s · mean over classes of -log p, mean over the batch."""
+    log_p = np.log(softmax(logits.astype(np.float64)))
+    nll = -log_p[np.arange(len(labels)), labels]
+    return float(((1 - smoothing) * nll + smoothing * -log_p.mean(-1)).mean())
+
+
+def contrastive(features: Array, labels: Array, margin: float) -> float:
+    """Over all ordered pairs, i = j included, divided by B²."""
+    norms = np.linalg.norm(features.astype(np.float64), axis=-1, keepdims=True)
+    z = features / np.maximum(norms, 1e-12)
+    total = 0.0
+    for i, a in enumerate(labels):
+        for j, b in enumerate(labels):
+            cosine = float(z[i] @ z[j])
+            total += 1 - cosine if a == b else max(cosine - margin, 0.0)
+    return total / len(labels) ** 2
+
+
+class Optimizer:
+    """SGD with momentum, Adam and AdamW, with groups and clipping; `optim` is an OptimConfig."""
+
+    def __init__(
+        self, params: dict[str, Array], groups: dict[str, tuple[float, float]], optim: Any
+    ):
+        self.params = {name: np.asarray(value, np.float64) for name, value in params.items()}
+        self.groups, self.optim, self.updates = groups, optim, 0
+        names = ("momentum",) if optim.name == "sgd" else ("exp_avg", "exp_avg_sq")
+        self.slots = {slot: {n: np.zeros_like(v) for n, v in self.params.items()} for slot in names}
+
+    def step(self, grads: dict[str, Array], lr: float) -> float:
+        """One update; returns the norm of all gradients before clipping."""
+        self.updates += 1
+        norm = float(np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads.values())))
+        clip = self.optim.clip
+        factor = 1.0 if clip is None else min(clip / (norm + 1e-6), 1.0)
+        for name, grad in grads.items():
+            scale, decay = self.groups[name]
+            self.update(name, grad.astype(np.float64) * factor, lr * scale, decay)
+        return norm
+
+    def update(self, name: str, g: Array, lr: float, decay: float) -> None:
+        """One parameter."""
+        w, optim = self.params[name], self.optim
+        if optim.name == "sgd":
+            buf = self.slots["momentum"][name] = (
+                optim.momentum * self.slots["momentum"][name] + g + decay * w
+            )
+            self.params[name] = w - lr * buf
+            return
+        if optim.name == "adam":
+            g = g + decay * w
+        else:
+            w = w - lr * decay * w
+        b1, b2 = optim.betas
+        m = self.slots["exp_avg"][name] = b1 * self.slots["exp_avg"][name] + (1 - b1) * g
+        v = self.slots["exp_avg_sq"][name] = b2 * self.slots["exp_avg_sq"][name] + (1 - b2) * g**2
+        m_hat, v_hat = m / (1 - b1**self.updates), v / (1 - b2**self.updates)
+        self.params[name] = w - lr * m_hat / (np.sqrt(v_hat) + optim.eps)

@@ -1,0 +1,165 @@
+"""Who imports whom: the core and the ladder no framework, the twins not each other.
+
+Source is read for imports anywhere, in functions too; and child processes import every module,
+since imports by name do not show in source.
+"""
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAMEWORKS = {"torch": "transfg_torch", "jittor": "transfg_jt"}
+ALL = {*FRAMEWORKS, *FRAMEWORKS.values(), "jittor_utils", "torchvision"}
+
+# What each folder must not import, however deep.
+FORBIDDEN = {
+    "transfg_core": ALL | {"parity"},
+    "parity": ALL,
+    "tests/core": ALL,
+    "tests/parity": ALL,
+    "transfg_torch": {"jittor", "jittor_utils", "transfg_jt", "parity"},
+    "transfg_jt": {"torch", "transfg_torch", "parity"},
+}
+EXCEPTIONS = {("transfg_core/cli.py", "parity")}  # the command that runs the ladder
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages imported anywhere in a file, by statement or by a literal name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):
+            names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            found |= {name.partition(".")[0] for name in names if isinstance(name, str)}
+    return found
+
+
+def modules(package: str) -> list[str]:
+    """Every module of a package, by its dotted name."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    dotted = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return [name.removesuffix(".__init__") for name in dotted]
+
+
+def child(code: str, *arguments: str) -> list[str]:
+    """Run code in a fresh interpreter at the repository's root; the list it prints as JSON."""
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+LOADED = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+BLOCKED = """
+import importlib, json, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+blocked = set(sys.argv[1].split(","))
+sys.meta_path.insert(0, Blocker())
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+print(json.dumps([]))
+"""
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_source_imports_one_way(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        wrong = {
+            each for each in imports(path) & FORBIDDEN[folder] if (name, each) not in EXCEPTIONS
+        }
+        assert not wrong, name
+
+
+def test_only_the_border_names_the_twins():
+    """In the core, `transfg_torch` and `transfg_jt` stand in backend.py alone (and in comments)."""
+    for path in (ROOT / "transfg_core").rglob("*.py"):
+        constants = [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        named = {each for each in constants if each in FRAMEWORKS.values()}
+        assert named == (set(FRAMEWORKS.values()) if path.name == "backend.py" else set()), path
+
+
+@pytest.mark.parametrize("package", ["transfg_core", "parity"])
+def test_importing_everything_loads_no_framework(package):
+    """Frameworks that are not installed could not be loaded: both must be here to prove it."""
+    missing = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"proves nothing without {' and '.join(missing)} installed")
+    loaded = child(LOADED, *modules(package))
+    assert package in loaded and not ALL & set(loaded)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_twin_loads_its_own_framework_alone(framework):
+    """With the other framework and the other twin gone."""
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    twin = FRAMEWORKS[framework]
+    others = {name for pair in FRAMEWORKS.items() for name in pair} - {framework, twin}
+    prepare = f"import {twin}.runtime\n{twin}.runtime.prepare()\n"
+    assert child(prepare + BLOCKED, ",".join(others), *modules(twin)) == []
+    loaded = child(prepare + LOADED, *modules(twin))
+    assert framework in loaded and not others & set(loaded)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_core_lives_without_a_twin(framework):
+    blocked = f"{framework},{FRAMEWORKS[framework]}"
+    assert child(BLOCKED, blocked, *modules("transfg_core"), *modules("parity")) == []
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_missing_framework_is_told_with_its_remedy(framework):
+    code = f"""
+import importlib.util, json
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == {framework!r} else real(name, *rest)
+from transfg_core.backend import load_backend
+from transfg_core.config import Config
+from transfg_core.errors import UserError
+try:
+    load_backend({framework!r}, Config())
+except UserError as error:
+    print(json.dumps([str(error)]))
+"""
+    (message,) = child(code)
+    assert message.startswith(f"backend {framework}: ") and "pip install" in message
+
+
+def test_command_line_starts_light():
+    """`transfg --help` needs no data loader, no plots: they are imported where they are used."""
+    loaded = set(child(LOADED, "transfg_core.cli"))
+    heavy = {
+        "grain",
+        "scipy",
+        "matplotlib",
+        "tensorboardX",
+        "jinja2",
+        "safetensors",
+        "PIL",
+        "parity",
+    }
+    assert not (heavy | ALL) & loaded

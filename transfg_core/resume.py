@@ -1,0 +1,128 @@
+"""Going on from a checkpoint: which one, whether it fits, and what must not be deleted."""
+
+from pathlib import Path
+from typing import Any
+
+from transfg_core import checkpoint
+from transfg_core.backend import Arrays
+from transfg_core.config import Config, build_config, differing_keys
+from transfg_core.data.datasets import Dataset
+from transfg_core.errors import UserError
+from transfg_core.records import read_records
+from transfg_core.train import Position
+
+# What may differ between a run and the command that resumes it: where files lie, how they are
+# read, and how often the run looks and saves; nothing that changes what it computes.
+FREE_ON_RESUME = (
+    "data.root",
+    "data.threads",
+    "data.workers",
+    "model.pretrained",
+    "run.dir",
+    "train.eval_batch_size",
+    "train.eval_every",
+    "train.keep",
+    "train.save_every",
+)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """What a run goes on from: `last`, or what a run killed just before its first `last` saved."""
+    last = folder / "checkpoints" / "last.safetensors"
+    if last.exists():
+        return last
+    others = folder.glob("checkpoints/*.safetensors")
+    return max(others, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def is_finished(folder: Path) -> bool:
+    """Has the run in the folder come to its end, predictions included?"""
+    records = read_records(folder / "metrics.jsonl")
+    return any(record.get("event") == "finish" for record in records)
+
+
+def refuse_to_delete(source: Path | None, folder: Path, replace: bool) -> None:
+    """A run must not overwrite the folder of the checkpoint that it starts from."""
+    if source and replace and source.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{source}: --overwrite would delete this checkpoint with its run before there is "
+            "another; give run.name=... a new name"
+        )
+
+
+def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any], Config]:
+    """A training checkpoint: arrays, metadata and the configuration it was trained with.
+
+    Raises:
+        UserError: the file is broken, or was not written by training.
+    """
+    arrays, metadata = checkpoint.load(path)
+    absent = [key for key in ("config", "position", "dataset") if key not in metadata]
+    if absent:
+        raise UserError(
+            f"{path}: expected a checkpoint written by `train`, found none of its "
+            f"{', '.join(absent)}; bare weights go into model.pretrained"
+        )
+    return arrays, metadata, build_config(metadata["config"], f"{path} (its configuration)")
+
+
+def load_checkpoint(
+    path: Path, config: Config, dataset: Dataset, same_run: bool
+) -> tuple[Arrays, Position]:
+    """State to go on from; `same_run` also demands the same experiment.
+
+    Raises:
+        UserError: the file is broken, or belongs to another model, data set or experiment.
+    """
+    arrays, metadata, saved = read_checkpoint(path)
+    position = Position(**metadata["position"])
+    if same_run:
+        refuse_other_run(path, metadata, saved, config, dataset)
+    else:
+        position = Position(position.update)  # the best of a new run is its own
+    check_classes(path, metadata, dataset)
+    if position.update >= config.train.steps and not same_run:
+        raise UserError(
+            f"{path}: expected a checkpoint from before update {config.train.steps}, found one "
+            f"after update {position.update}; raise train.steps, or use it as model.pretrained"
+        )
+    return arrays, position
+
+
+def refuse_other_run(
+    path: Path, metadata: dict[str, Any], saved: Config, config: Config, dataset: Dataset
+) -> None:
+    """Going on with a run needs its configuration and its number of training images.
+
+    Raises:
+        UserError: they differ; the text lists every key.
+    """
+    changed = [
+        line
+        for line in differing_keys(saved, config)
+        if line.partition(":")[0] not in FREE_ON_RESUME
+    ]
+    if changed:
+        raise UserError(
+            f"{path}: the run was started with another configuration; make these equal, or "
+            "use --resume-from with another run.name:\n  " + "\n  ".join(changed)
+        )
+    images = metadata["dataset"]["train_images"]
+    if images != len(dataset.train.labels):
+        raise UserError(
+            f"{path}: the run was started on {images} training images, "
+            f"{config.data.root} has {len(dataset.train.labels)}; restore the data set"
+        )
+
+
+def check_classes(path: Path, metadata: dict[str, Any], dataset: Dataset) -> None:
+    """The data set's classes must be the checkpoint's, in the same order."""
+    saved, found = metadata["dataset"]["classes"], list(dataset.classes)
+    if saved != found:
+        pairs = enumerate(zip(saved, found, strict=False))
+        first = next((k for k, (a, b) in pairs if a != b), min(len(saved), len(found)))
+        names = [names[first] if first < len(names) else "none" for names in (saved, found)]
+        raise UserError(
+            f"{path}: trained on {len(saved)} classes, the data set has {len(found)}; class "
+            f"{first} is {names[0]!r} there and {names[1]!r} here; choose the matching data.root"
+        )
