@@ -1,9 +1,12 @@
 """`transfg doctor` on sound and on broken installations, which folders on the path imitate."""
 
 import os
+import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
+from running import environment
 
 from transfg_core import doctor
 from transfg_core.doctor import examine, probe
@@ -14,9 +17,14 @@ SHIMS = {
     "segfault": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
     "exits": "raise SystemExit(0)",
     "hangs": "import time; time.sleep(600)",
-    "compiles": "import sys, time; sys.stderr.write('Jittor compiles itself into x: minutes\\n')\n"
-    "sys.stderr.flush(); time.sleep(600)",
 }
+NOT_INSTALLED = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in ("torch", "jittor") else find(name, path, target)
+PathFinder.find_spec = find_spec
+"""
 
 
 @pytest.fixture
@@ -37,9 +45,10 @@ def package(shim, name, text):
 
 
 @pytest.fixture
-def fit(monkeypatch):
-    """Let the probe's own checks of the machine pass, wherever the tests run."""
-    pytest.importorskip("jittor_utils", reason="Jittor is not installed")
+def fit():
+    """Jittor's helper package is there; it is not imported, as it changes the environment."""
+    if find_spec("jittor_utils") is None:
+        pytest.skip("Jittor is not installed")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,6 @@ def fit(monkeypatch):
         ("segfault", 60, ("killed by signal 11 (segmentation fault)", r"run: pip install")),
         ("exits", 60, ("ended with status 0 before it had computed anything",)),
         ("hangs", 4, ("did not answer within 4 s",)),
-        ("compiles", 8, ("did not answer within 8 s", "Jittor compiles itself into x")),
     ],
 )
 def test_a_broken_jittor(shim, fit, kind, timeout, parts, monkeypatch, capsys):
@@ -61,7 +69,8 @@ def test_a_broken_jittor(shim, fit, kind, timeout, parts, monkeypatch, capsys):
     assert "backend jittor\n  works: no\n  reason: " in out and "not working: jittor" in out
     for part in parts:
         assert part in out
-    assert ("Jittor compiles itself into x" in err) == (kind == "compiles")
+    if kind == "hangs":  # its cache is empty here, and so the note comes before the answer
+        assert err.startswith("Jittor compiles itself")
     assert "Traceback" not in out or kind == "cannot import"
 
 
@@ -83,17 +92,12 @@ def test_a_broken_torch(shim, name, text):
 
 
 def test_frameworks_that_are_not_installed(shim):
-    blocks = "import sys\nsys.modules['torch'] = sys.modules['jittor'] = None\n"
-    (shim / "sitecustomize.py").write_text(blocks)
+    (shim / "sitecustomize.py").write_text(NOT_INSTALLED)
     assert examine_text(shim).count("is not installed; run: pip install") == 2
 
 
 def examine_text(shim, timeout=60):
     """What the command prints, in a process that is as broken as its probes."""
-    import subprocess
-
-    from running import environment
-
     command = [sys.executable, "-m", "transfg_core.cli", "doctor"]
     path = os.pathsep.join([str(shim), environment()["PYTHONPATH"]])
     done = subprocess.run(

@@ -80,6 +80,21 @@ print(json.dumps([]))
 """
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import torch.nn",
+        "def f():\n    from torch import nn",
+        'importlib.import_module("torch.nn")',
+        'pytest.importorskip("torch")',
+    ],
+)
+def test_imports_are_found(tmp_path, line):
+    path = tmp_path / "planted.py"
+    path.write_text(f"import os\n{line}\n", encoding="utf-8")
+    assert imports(path) == {"os", "torch"}
+
+
 @pytest.mark.parametrize("folder", FORBIDDEN)
 def test_source_imports_one_way(folder):
     for path in (ROOT / folder).rglob("*.py"):

@@ -61,7 +61,7 @@ PLANTED = {
     "a line dropped": ("model.py", replace("        x = x + y\n", ""), "x = x + y"),
     "another epsilon": ("model.py", replace("EPS = 1e-6", "EPS = 1e-5"), "LAYER_NORM_EPS"),
     "functions swapped": ("model.py", swap("def select_parts", "def gather_tokens"), "order"),
-    "methods swapped": (
+    "a method renamed": (
         "backend.py",
         replace("def eval_step(self, images: Array)", "def fetch_(self, images: Array)"),
         "eval_step: only in",

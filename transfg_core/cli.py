@@ -52,7 +52,7 @@ def version(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/toy.yaml")],
+    config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/quickstart.yaml")],
     overrides: Overrides = None,
     backend: BackendName = "torch",
     resume: Annotated[

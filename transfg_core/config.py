@@ -1,6 +1,6 @@
 """Typed configuration: YAML plus dotted overrides, every problem reported at once.
 
-    config = load_config("configs/toy.yaml", ["optim.lr=0.01", "run.name=trial"])
+    config = load_config("configs/quickstart.yaml", ["optim.lr=0.01", "run.name=trial"])
 
 YAML is read by the 1.2 rules for scalars that users expect: `3e-2` is a number, `no` is a word,
 and a key given twice is an error. An unknown key names the nearest known one.

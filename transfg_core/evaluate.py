@@ -54,38 +54,37 @@ def evaluate(
 ) -> Evaluation:
     """Run every image of a split through the model once, in order.
 
+    `advance` is told how many more images are done.
+
     Raises:
-        RunFailed: the logits are not finite, or no image of the split can be read.
+        RunFailed: the logits are not finite, or an image cannot be read.
     """
     started = time.perf_counter()
-    outputs, labels, index = [], [], []
     bad_images: dict[str, str] = {}
+    columns: dict[str, list[NDArray[Any]]] = {}
     for batch in eval_batches(samples, config.data, config.train.eval_batch_size, bad_images):
-        outputs.append(backend.fetch(backend.eval_step(batch.images)))
-        labels.append(batch.labels)
-        index.append(batch.index)
+        output = backend.fetch(backend.eval_step(batch.images))
+        for name, values in (output | {"label": batch.labels, "row": batch.index}).items():
+            columns.setdefault(name, []).append(values)
         advance(len(batch.labels))
-    logits = np.concatenate([output["logits"] for output in outputs])
+    table = {name: np.concatenate(values) for name, values in columns.items()}
+    logits, labels, parts = table["logits"], table["label"], table.get("part_index")
     if not np.isfinite(logits).all():
         raise RunFailed(
             "evaluation: expected finite logits, found others: the parameters have diverged; "
             "try a smaller optim.lr, or evaluate an older checkpoint"
         )
-    all_labels, all_index = np.concatenate(labels), np.concatenate(index)
-    parts = None
-    if "part_index" in outputs[0]:
-        parts = np.concatenate([output["part_index"] for output in outputs])
-    hit, chance = mean_part_hits(parts, all_index, samples, config)
+    hit, chance = mean_part_hits(parts, table["row"], samples, config)
     return Evaluation(
-        loss=cross_entropy(logits, all_labels),
-        top1=topk_accuracy(logits, all_labels, 1),
-        top5=topk_accuracy(logits, all_labels, 5),
+        loss=cross_entropy(logits, labels),
+        top1=topk_accuracy(logits, labels, 1),
+        top5=topk_accuracy(logits, labels, 5),
         part_hit=hit,
         part_hit_chance=chance,
-        images=len(all_labels),
+        images=len(labels),
         seconds=time.perf_counter() - started,
-        index=all_index,
-        labels=all_labels,
+        index=table["row"],
+        labels=labels,
         logits=logits,
         part_index=parts,
         bad_images=bad_images,

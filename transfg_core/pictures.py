@@ -5,9 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfg_core.backend import Batch, load_backend
-from transfg_core.config import apply_overrides, build_config
-from transfg_core.data.datasets import read_dataset
+from transfg_core.backend import Batch
 from transfg_core.data.transforms import (
     boxes_through_eval,
     eval_transform,
@@ -17,9 +15,8 @@ from transfg_core.data.transforms import (
 )
 from transfg_core.draw import part_picture
 from transfg_core.errors import UserError
-from transfg_core.experiment import with_classes
+from transfg_core.experiment import open_checkpoint
 from transfg_core.params import grid_size
-from transfg_core.resume import check_classes, read_checkpoint
 
 
 def draw_parts(
@@ -30,22 +27,12 @@ def draw_parts(
     Raises:
         UserError: the checkpoint is broken, or its model selects no parts.
     """
-    arrays, metadata, saved = read_checkpoint(path)
-    tree = saved.model_dump(mode="json")
-    apply_overrides(tree, overrides)
-    config = build_config(tree, str(path))
+    config, dataset, backend = open_checkpoint(path, backend_name, overrides)
     if config.model.placement == "none":
         raise UserError(
             f"{path}: model.placement is none, and this picture shows selected parts; "
             "choose a checkpoint of a model with part selection"
         )
-    dataset = read_dataset(config.data, config.run.seed)
-    check_classes(path, metadata, dataset)
-    config = with_classes(config, dataset)
-    backend = load_backend(backend_name, config)
-    backend.load_params(
-        {name[6:]: value for name, value in arrays.items() if name.startswith("param/")}
-    )
     test = dataset.test
     rows = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
     pixels = np.stack([eval_transform(read_image(test.paths[row]), config.data) for row in rows])
@@ -68,7 +55,8 @@ def draw_parts(
             for row, size in zip(rows, stored, strict=True)
         ]
     titles = [
-        dataset.classes[label] + ("" if label == guess else f" (taken for {dataset.classes[guess]})")
+        dataset.classes[label]
+        + (f" (taken for {dataset.classes[guess]})" if label != guess else "")
         for label, guess in zip(test.labels[rows], logits.argmax(axis=1), strict=True)
     ]
     assert config.model.stride is not None

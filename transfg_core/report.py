@@ -212,10 +212,12 @@ def _real_differences(left: Run, right: Run) -> list[str]:
 
 
 def _twins(runs: Sequence[Run]) -> tuple[int, int] | None:
-    """(0, 1) for exactly two runs of one configuration on different backends."""
-    if len(runs) != 2 or runs[0].backend == runs[1].backend:
-        return None
-    return None if _real_differences(*runs) else (0, 1)
+    """The first two runs of one configuration on different backends, if there are any."""
+    for left, right in combinations(range(len(runs)), 2):
+        pair = runs[left], runs[right]
+        if pair[0].backend != pair[1].backend and not _real_differences(*pair):
+            return left, right
+    return None
 
 
 def _read_picture(path: Path) -> bytes:

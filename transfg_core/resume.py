@@ -1,5 +1,6 @@
 """Going on from a checkpoint: which one, whether it fits, and what must not be deleted."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,13 @@ def load_checkpoint(
         UserError: the file is broken, or belongs to another model, data set or experiment.
     """
     arrays, metadata, saved = read_checkpoint(path)
-    position = Position(**metadata["position"])
+    try:
+        position = Position(**metadata["position"])
+    except TypeError as error:
+        raise UserError(
+            f"{path}: expected a position of {', '.join(asdict(Position()))}, found "
+            f"{metadata['position']}; it comes from another version: use it as model.pretrained"
+        ) from error
     if same_run:
         refuse_other_run(path, metadata, saved, config, dataset)
     else:

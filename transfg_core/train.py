@@ -111,14 +111,10 @@ def train(
             handle = backend.train_step(split_batch(batch, settings.accumulation), lr)
             log.flush()  # the update before this one
             issued = time.perf_counter()
-            record = {
-                "update": update,
-                "epoch": (update - 1) * settings.batch_size / len(dataset.train.labels),
-                "lr": lr,
-                "images_per_second": settings.batch_size / (issued - began),
-                "data_seconds": loaded - began,
-            }
-            log.put(handle, record)
+            speed = settings.batch_size / (issued - began)
+            timing = {"images_per_second": speed, "data_seconds": loaded - began}
+            epoch = (update - 1) * settings.batch_size / len(dataset.train.labels)
+            log.put(handle, {"update": update, "epoch": epoch, "lr": lr} | timing)
             position.update = update
             evaluate_now = update == settings.steps or update % settings.eval_every == 0
             numbered = settings.save_every is not None and update % settings.save_every == 0

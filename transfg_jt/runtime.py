@@ -47,9 +47,15 @@ def prepare() -> None:  # native: Jittor needs much
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     choose_device()
-    os.environ.setdefault("python_config_path", str(write_python_config()))
-    if os.environ.get("use_mkl", "1") == "1":
-        link_onednn()
+    try:
+        os.environ.setdefault("python_config_path", str(write_python_config()))
+        if os.environ["use_mkl"] == "1":
+            link_onednn()
+    except OSError as error:
+        raise UserError(
+            f"backend jittor: cannot write Jittor's cache: {error}; free some space, or set "
+            "JITTOR_HOME to a folder that can be written"
+        ) from error
     announce_build()
     import_jittor()
 
@@ -101,6 +107,7 @@ def choose_device() -> None:  # native: Jittor
     a cache, so each has its own.
     """
     nvcc = os.environ.setdefault("nvcc_path", "")
+    os.environ["use_mkl"] = "0" if nvcc else "1"  # oneDNN is what the CPU operators are built on
     os.environ.setdefault("cache_name", "transfg-cuda" if nvcc else "transfg-cpu")
 
 

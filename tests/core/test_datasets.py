@@ -215,7 +215,7 @@ def test_real_subset():
 def test_toy_is_rendered_and_read_as_cub(cub, monkeypatch):
     rendered = []
     monkeypatch.setattr(
-        "transfg_core.data.toy.ensure_toy", lambda root, toy: rendered.append((root, toy))
+        "transfg_core.data.toy.ensure_toy", lambda root, toy, report: rendered.append((root, toy))
     )
     data = read(cub, "toy")
     assert rendered == [(cub, DataConfig().toy)]

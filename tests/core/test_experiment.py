@@ -258,6 +258,11 @@ def test_checkpoints_that_do_not_fit(place):
     bare = place.folder / "bare.safetensors"
     checkpoint.save(bare, {"x": np.zeros(2)}, {})
     place.refuses("bare weights go into model.pretrained", *more, resume_from=bare)
+    arrays, metadata = checkpoint.load(last)
+    metadata["position"]["seconds"] = 1.0
+    old = place.folder / "old.safetensors"
+    checkpoint.save(old, arrays, metadata)
+    place.refuses("comes from another version", *more, resume_from=old)
     write_images(place.folder / "fish", ("fish/1.png", "fish/2.png", "rays/1.png"))
     fish = f"data.root={place.folder / 'fish'}"
     place.refuses("class 0 is 'a b' there and 'fish' here", *more, fish, resume_from=last)
