@@ -43,7 +43,8 @@ def part_picture(
     """A sheet of images with the chosen patches in orange and the true parts in blue.
 
     A patch that several heads chose is drawn once, the thicker the more of them. With scores, each
-    image has a second view beside it: dimmed by the mean score over heads, on a scale of its own.
+    image has a second view beside it: dimmed by the root of the mean score over heads, on a scale
+    of its own.
 
     Args:
         images: (B, H, W, 3).
@@ -90,12 +91,13 @@ def _enlarge(pixels: NDArray[np.uint8], scale: int) -> Image.Image:
 
 
 def _dim(picture: Image.Image, heat: NDArray[np.float64], patch: int, stride: int) -> Image.Image:
-    """Multiply the picture by the heat map (gh, gw), brightest at the map's maximum.
+    """Multiply the picture by the root of the heat map (gh, gw), brightest at its maximum.
 
-    Each patch counts at its own centre, so that the map lies right on an overlapping grid, too.
+    The root, because a few patches hold most of the score. Each patch counts at its own centre, so
+    that the map lies right on an overlapping grid, too.
     """
-    peak = heat.max()
-    grey = Image.fromarray((255 * heat / peak if peak > 0 else heat).round().astype(np.uint8))
+    bright = np.sqrt(heat / heat.max()) if heat.max() > 0 else heat
+    grey = Image.fromarray((255 * bright).round().astype(np.uint8))
     size = (stride * heat.shape[1], stride * heat.shape[0])
     smooth = np.asarray(grey.resize(size, Image.Resampling.BICUBIC), np.float64)
     before = (patch - stride) // 2

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.backend import Backend
-from transfg_core.config import Config
+from transfg_core.config import Config, DataConfig
 from transfg_core.data.datasets import Samples
 from transfg_core.data.loader import eval_batches
 from transfg_core.data.transforms import boxes_through_eval, image_size
@@ -91,6 +91,17 @@ def evaluate(
     )
 
 
+def boxes_in_crop(
+    samples: Samples, rows: NDArray[np.int64], data: DataConfig
+) -> list[NDArray[np.float32]]:
+    """True part boxes (n, 4) of the given rows, in pixels of the evaluation crop."""
+    assert samples.part_boxes is not None
+    return [
+        boxes_through_eval(samples.part_boxes[row], image_size(samples.paths[row]), data)
+        for row in rows
+    ]
+
+
 def mean_part_hits(
     parts: NDArray[np.int64] | None, index: NDArray[np.int64], samples: Samples, config: Config
 ) -> tuple[float | None, float | None]:
@@ -100,10 +111,7 @@ def mean_part_hits(
     """
     if parts is None or samples.part_boxes is None:
         return None, None
-    boxes = [
-        boxes_through_eval(samples.part_boxes[row], image_size(samples.paths[row]), config.data)
-        for row in index
-    ]
+    boxes = boxes_in_crop(samples, index, config.data)
     assert config.model.stride is not None
     grid = grid_size(config.data.crop, config.model)
     patch, stride = config.model.patch, config.model.stride

@@ -6,15 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from transfg_core.backend import Batch
-from transfg_core.data.transforms import (
-    boxes_through_eval,
-    eval_transform,
-    image_size,
-    normalise,
-    read_image,
-)
+from transfg_core.data.transforms import eval_transform, normalise, read_image
 from transfg_core.draw import part_picture
 from transfg_core.errors import UserError
+from transfg_core.evaluate import boxes_in_crop
 from transfg_core.experiment import open_checkpoint
 from transfg_core.params import grid_size
 
@@ -47,13 +42,7 @@ def draw_parts(
     )
     if config.model.fusion == "mul":  # its scores are logarithms
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    boxes = None
-    if test.part_boxes is not None:
-        stored = [image_size(test.paths[row]) for row in rows]
-        boxes = [
-            boxes_through_eval(test.part_boxes[row], size, config.data)
-            for row, size in zip(rows, stored, strict=True)
-        ]
+    boxes = None if test.part_boxes is None else boxes_in_crop(test, rows, config.data)
     titles = [
         dataset.classes[label]
         + (f" (taken for {dataset.classes[guess]})" if label != guess else "")

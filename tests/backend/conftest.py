@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 from parity.cases import Case
-from transfg_core.backend import BACKENDS, Array, Arrays, Backend, load_backend
+from transfg_core.backend import BACKENDS, Array, Backend, load_backend
 from transfg_core.errors import UserError
 
 
@@ -111,15 +110,3 @@ def _needs_gpu(request: pytest.FixtureRequest) -> None:
         twin = request.getfixturevalue("twin")
         if not twin.has_cuda():
             pytest.skip(f"backend {twin.name} has no CUDA device here")
-
-
-@pytest.fixture(scope="session")
-def rng() -> np.random.Generator:
-    """Only for values whose size no test depends on."""
-    return np.random.default_rng(7)
-
-
-def momenta(state: Arrays) -> Arrays:
-    """The momentum slot of a state, by parameter name."""
-    prefix = "momentum/"
-    return {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
