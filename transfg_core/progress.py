@@ -32,8 +32,8 @@ class Progress:
     def __init__(self, name: str, test_images: int, steps: int = 0, done: int = 0) -> None:
         """Without `steps` there is nothing but one evaluation."""
         self._console = StandardError()
-        self._name, self._steps, self._first = name, steps, done
-        self._started = self._last_line = time.perf_counter()
+        self._name, self._steps, self._last_update = name, steps, done
+        self._last_line = time.perf_counter()
         self._skipped: set[str] = set()
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
@@ -81,9 +81,10 @@ class Progress:
         self._bar.update(self._train, completed=record["update"], numbers=numbers)
         now = time.perf_counter()
         if not self._console.is_terminal and now - self._last_line >= LOG_SECONDS:
-            self._last_line = now
-            done = record["update"] - self._first
-            left = (now - self._started) / max(done, 1) * (self._steps - record["update"])
+            # at the pace since the last line: the first updates may compile operators
+            pace = (now - self._last_line) / max(record["update"] - self._last_update, 1)
+            left = pace * (self._steps - record["update"])
+            self._last_line, self._last_update = now, record["update"]
             self.say(
                 f"{self._name}  {record['update']}/{self._steps}  {numbers}  {left:.0f} s left"
             )

@@ -155,9 +155,9 @@ def test_same_runs_same_bytes(page, twins, tmp_path):
 
 
 def test_panels(twins, tmp_path):
-    """The difference has a panel only for two backends of one configuration."""
+    """The difference has a panel where two backends ran one configuration."""
     other = make_run(tmp_path, "three", "jittor", overrides=["optim.lr=0.5"], finish=False)
-    for runs, panels in ((twins, 3), (twins[:1], 2), ([twins[0], other], 2), ([*twins, other], 2)):
+    for runs, panels in ((twins, 3), (twins[:1], 2), ([twins[0], other], 2), ([*twins, other], 3)):
         write_report(runs, tmp_path / "out")
         svg = (tmp_path / "out" / "curves.svg").read_text()
         assert len(re.findall(r'id="axes_\d+"', svg)) == panels
