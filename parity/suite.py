@@ -21,6 +21,7 @@ from parity.record import trace_path
 from transfg_core.backend import BACKENDS, Arrays, load_published_reader
 from transfg_core.checkpoint import replace_file
 from transfg_core.errors import UserError
+from transfg_core.records import clean
 
 TWINS = ("jittor", "torch")  # what is judged, and what it is judged against
 GOLDEN_FORWARD = ("block00", "block01", "block02", "features", "logits", "part_index", "part_score")
@@ -53,7 +54,7 @@ def run_suite(out: Path) -> int:
             for name in BACKENDS
         },
     }
-    text = json.dumps(result, indent=2, default=float).replace("Infinity", '"infinite"')
+    text = json.dumps(clean(result), indent=2)
     replace_file(out / "parity.json", (text + "\n").encode())
     return 0 if agree else 1
 
@@ -130,7 +131,7 @@ def golden_rungs(trace: Arrays) -> dict[str, Arrays]:
     """A published trace sorted into rungs, under the names of this project's taps."""
     return {
         "forward": {name: trace[name] for name in GOLDEN_FORWARD},
-        "losses": {"loss": trace["loss"]},
+        "losses": {"loss": trace["loss"].astype(np.float32)},  # it was stored in double
         "gradients": {name: value for name, value in trace.items() if name.startswith("grad/")},
         "learning rates": {"train_lrs": trace["train_lrs"]},
         "updates": {"train_losses": trace["train_losses"]}

@@ -108,6 +108,45 @@ def _crc32(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
+def step_seed(seed: int, update: int) -> int:
+    """Seed of one update's dropout, 31 bits, from the run's seed and the update's number.
+
+    Hashed, since a generator may turn neighbouring seeds into shifted copies of one stream
+    (Jittor's on the CPU does).
+    """
+    return int(np.random.SeedSequence([seed, update]).generate_state(1)[0]) % (2**31 - 2) + 1
+
+
+def split_state(
+    arrays: Mapping[str, Array], shapes: Mapping[str, Shape], slots: Collection[str]
+) -> tuple[Arrays, dict[str, Arrays], int]:
+    """What `Backend.state` gave: parameters, optimiser arrays by slot, updates done.
+
+    Everything is checked before anything is returned, so that a backend never holds half of it.
+
+    Raises:
+        UserError: a section, name or shape is missing, unknown or different.
+    """
+    sections: dict[str, Arrays] = {}
+    for key, value in arrays.items():
+        section, _, name = key.partition("/")
+        sections.setdefault(section, {})[name] = value
+    expected = ["param", *slots, "optim"]
+    if set(sections) != set(expected):
+        refuse("state", [f"expected {', '.join(expected)}, found {', '.join(sections)}"])
+    counter = sections["optim"].get("updates")
+    if set(sections["optim"]) != {"updates"} or counter is None or counter.shape != ():
+        refuse("state", [f"expected optim/updates, found {', '.join(sections['optim'])}"])
+    assert counter is not None
+    if counter.dtype.kind not in "iu" or int(counter) < 0:
+        refuse("state", [f"optim/updates: expected a whole number from 0, found {counter}"])
+    merged = {
+        section: strict_merge(shapes, sections[section], f"state: {section}")
+        for section in ("param", *slots)
+    }
+    return merged.pop("param"), merged, int(counter)
+
+
 def strict_merge(
     target_shapes: Mapping[str, Shape], arrays: Mapping[str, Array], source: str
 ) -> Arrays:

@@ -20,14 +20,16 @@ from transfg_jt.runtime import onednn_include
 HEADER = r"""
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <vector>
+#include <atomic>
+#include <memory>
+#include <stdexcept>
 #include <dnnl.h>
 #include <omp.h>
-using std::vector;
+static std::atomic<bool> failed{false};
 static inline void gemm(char ta, char tb, int64_t m, int64_t n, int64_t k, const float* a,
                         int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
-    dnnl_sgemm(ta, tb, m, n, k, 1.f, a, lda, b, ldb, 0.f, c, ldc);
+    if (dnnl_sgemm(ta, tb, m, n, k, 1.f, a, lda, b, ldb, 0.f, c, ldc) != dnnl_success)
+        failed = true;
 }
 // p (T, T) = softmax(q k^T * scale) by rows, for one head
 static inline void probabilities(const float* q, const float* k, float* p, int64_t T, int64_t d,
@@ -45,20 +47,24 @@ static inline void probabilities(const float* q, const float* k, float* p, int64
 }
 """  # native: the CPU operators, see above
 
-SIZES = """
+# No more threads than pairs, and their T x T maps allocated before the threads start: where memory
+# runs out, the exception must be thrown where it can be caught.
+SETUP = """
     const int64_t B = in0->shape[0], T = in0->shape[1], ld = in0->shape[2];
     const int64_t K = {heads}, d = ld / K;
+    const int threads = (int)std::min<int64_t>(B * K, omp_get_max_threads());
+    std::unique_ptr<float[]> maps(new float[threads * {maps} * T * T]);
 """  # native: CPU operator
 
 FORWARD = r"""
-    #pragma omp parallel
+    #pragma omp parallel num_threads(threads)
     {
-        vector<float> p(T * T);
+        float* p = maps.get() + omp_get_thread_num() * T * T;
         #pragma omp for schedule(dynamic, 1)
         for (int64_t pair = 0; pair < B * K; pair++) {
             const int64_t o = (pair / K) * T * ld + (pair % K) * d;
-            probabilities(in0_p + o, in1_p + o, p.data(), T, d, ld);
-            gemm('N', 'N', T, d, T, p.data(), T, in2_p + o, ld, out0_p + o, ld);
+            probabilities(in0_p + o, in1_p + o, p, T, d, ld);
+            gemm('N', 'N', T, d, T, p, T, in2_p + o, ld, out0_p + o, ld);
         }
     }
 """  # native: CPU operator
@@ -67,37 +73,42 @@ FORWARD = r"""
 # dv = P^T g, dP = g v^T, dS = P (dP - sum_j dP P) * scale, dq = dS k, dk = dS^T q.
 BACKWARD = r"""
     const float scale = 1.f / std::sqrt((float)d);
-    #pragma omp parallel
+    #pragma omp parallel num_threads(threads)
     {
-        vector<float> p(T * T), ds(T * T);
+        float *p = maps.get() + omp_get_thread_num() * 2 * T * T, *ds = p + T * T;
         #pragma omp for schedule(dynamic, 1)
         for (int64_t pair = 0; pair < B * K; pair++) {
             const int64_t o = (pair / K) * T * ld + (pair % K) * d;
-            probabilities(in0_p + o, in1_p + o, p.data(), T, d, ld);
-            gemm('T', 'N', T, d, T, p.data(), T, in3_p + o, ld, out2_p + o, ld);
-            gemm('N', 'T', T, T, d, in3_p + o, ld, in2_p + o, ld, ds.data(), T);
+            probabilities(in0_p + o, in1_p + o, p, T, d, ld);
+            gemm('T', 'N', T, d, T, p, T, in3_p + o, ld, out2_p + o, ld);
+            gemm('N', 'T', T, T, d, in3_p + o, ld, in2_p + o, ld, ds, T);
             for (int64_t i = 0; i < T; i++) {
-                float *pi = p.data() + i * T, *di = ds.data() + i * T, dot = 0.f;
+                float *pi = p + i * T, *di = ds + i * T, dot = 0.f;
                 for (int64_t j = 0; j < T; j++) dot += di[j] * pi[j];
                 for (int64_t j = 0; j < T; j++) di[j] = pi[j] * (di[j] - dot) * scale;
             }
-            gemm('N', 'N', T, d, T, ds.data(), T, in1_p + o, ld, out0_p + o, ld);
-            gemm('T', 'N', T, d, T, ds.data(), T, in0_p + o, ld, out1_p + o, ld);
+            gemm('N', 'N', T, d, T, ds, T, in1_p + o, ld, out0_p + o, ld);
+            gemm('T', 'N', T, d, T, ds, T, in0_p + o, ld, out1_p + o, ld);
         }
     }
 """  # native: CPU operator
 
 PROPAGATE = r"""
-    #pragma omp parallel
+    #pragma omp parallel num_threads(threads)
     {
-        vector<float> p(T * T);
+        float* p = maps.get() + omp_get_thread_num() * T * T;
         #pragma omp for schedule(dynamic, 1)
         for (int64_t pair = 0; pair < B * K; pair++) {
             const int64_t o = (pair / K) * T * ld + (pair % K) * d;
-            probabilities(in0_p + o, in1_p + o, p.data(), T, d, ld);
-            gemm('N', 'N', 1, T, T, in2_p + pair * T, T, p.data(), T, out0_p + pair * T, T);
+            probabilities(in0_p + o, in1_p + o, p, T, d, ld);
+            gemm('N', 'N', 1, T, T, in2_p + pair * T, T, p, T, out0_p + pair * T, T);
         }
     }
+"""  # native: CPU operator
+
+
+CHECK = """
+    if (failed) throw std::runtime_error("oneDNN: a matrix product failed; is memory short?");
 """  # native: CPU operator
 
 
@@ -111,13 +122,15 @@ def run_kernel(  # native: CPU operator
 ) -> list[Var]:
     """Launch one of the kernels above; one float32 output per shape."""
     flags = {f"FLAGS: -I{onednn_include()} -fopenmp ": 1}
+    maps = 2 if source is BACKWARD else 1  # T x T buffers of a thread
+    setup = SETUP.replace("{heads}", str(heads)).replace("{maps}", str(maps))
     with jt.flag_scope(compile_options=flags):
         return jt.code(
             shapes,
             ["float32"] * len(shapes),
             inputs,
             cpu_header=HEADER,
-            cpu_src=SIZES.replace("{heads}", str(heads)) + source,
+            cpu_src=setup + source + CHECK,
         )
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import sysconfig
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,11 @@ def python_signal_handlers() -> Any:  # native: Jittor
     """Keep this process's signal handlers: Jittor's end it at once.
 
     Its SIGCHLD handler kills the parent of a child that a signal ended, and its SIGINT handler
-    quits before a checkpoint can be saved.
+    quits before a checkpoint can be saved. Python lets only its main thread put them back.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
     handlers = {number: signal.getsignal(number) for number in signals}
     try:
@@ -223,7 +227,7 @@ def import_jittor() -> None:  # native: Jittor
             raise
         os.environ["TRANSFG_RESTARTED"] = "1"
         os.execv(sys.executable, sys.orig_argv)
-    except (ImportError, OSError, RuntimeError, AssertionError) as error:
+    except (ImportError, OSError, RuntimeError, AssertionError, AttributeError) as error:
         raise UserError(
             f"backend jittor: Jittor does not import: {error}; remove its cache with "
             f"rm -r {shlex.quote(jittor_utils.cache_path)} and try again"
@@ -237,12 +241,13 @@ def device_info() -> dict[str, Any]:  # native: each framework tells these in it
     import jittor_utils
 
     cuda = bool(jt.flags.use_cuda)
+    chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return {
         "backend": "jittor",
         "version": jt.__version__,
         "device": "CUDA device 0" if cuda else cpu_name(),
         "kind": "cuda" if cuda else "cpu",
         "cuda": jt.compiler.nvcc_version if cuda else None,
-        "threads": int(os.environ.get("OMP_NUM_THREADS", usable_cpus())),
+        "threads": int(chosen) if chosen.isdigit() else usable_cpus(),
         "cache": jittor_utils.cache_path,
     }

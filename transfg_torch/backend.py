@@ -13,7 +13,7 @@ from torch import Tensor
 from transfg_core.backend import Array, Arrays, Batch
 from transfg_core.config import Config
 from transfg_core.machine import peak_rss
-from transfg_core.params import param_groups, strict_merge
+from transfg_core.params import param_groups, split_state, step_seed, strict_merge
 from transfg_torch import runtime
 from transfg_torch.loss import compute_losses
 from transfg_torch.model import TransFG
@@ -45,16 +45,15 @@ class TorchBackend:
         return {name: tuple(param.shape) for name, param in self.params.items()}
 
     def load_params(self, arrays: Mapping[str, Array]) -> None:
-        self.assign_params(arrays, "load_params")
+        self.assign_params(strict_merge(self.param_shapes(), arrays, "load_params"))
         self.reset_optimizer()
 
-    def assign_params(self, arrays: Mapping[str, Array], source: str) -> None:
-        """Overwrite the parameters' values; names and shapes must be the model's."""
-        merged = strict_merge(self.param_shapes(), arrays, source)
+    def assign_params(self, arrays: Arrays) -> None:
+        """Overwrite the parameters' values; names and shapes are the model's."""
         # torch: parameters take values only without a graph
         with torch.no_grad():
             for name, param in self.params.items():
-                param.copy_(torch.from_numpy(merged[name]))
+                param.copy_(torch.from_numpy(arrays[name]))
 
     def state(self) -> Arrays:
         arrays = {f"param/{name}": param for name, param in self.params.items()}
@@ -63,29 +62,28 @@ class TorchBackend:
         return self.fetch(arrays) | {"optim/updates": np.array(self.updates, np.int64)}
 
     def load_state(self, arrays: Mapping[str, Array]) -> None:
-        sections: dict[str, dict[str, Array]] = {}
-        for key, value in arrays.items():
-            section, _, name = key.partition("/")
-            sections.setdefault(section, {})[name] = value
-        self.assign_params(sections.pop("param", {}), "load_state: param")
+        slots = optimizer_slots(self.optimizer, self.params)
+        params, stored, updates = split_state(arrays, self.param_shapes(), slots)
+        self.assign_params(params)
         self.reset_optimizer()
-        self.updates = int(sections.pop("optim", {}).get("updates", 0))
-        slots = optimizer_slots(self.optimizer, self.params, self.updates)
-        strict_merge(dict.fromkeys(slots, ()), dict.fromkeys(sections, np.zeros(())), "optimiser")
-        for slot, values in slots.items():
-            merged = strict_merge(self.param_shapes(), sections[slot], f"load_state: {slot}")
+        self.updates = updates
+        for slot, values in optimizer_slots(self.optimizer, self.params, updates).items():
             for name, value in values.items():
-                value.copy_(torch.from_numpy(merged[name]))
+                value.copy_(torch.from_numpy(stored[slot][name]))
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
         images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
-        return images.to(self.device), labels.to(self.device)
+        # torch only: from pinned memory the copy does not wait for the update before
+        if self.device.type == "cuda":
+            images, labels = images.pin_memory(), labels.pin_memory()
+        # torch: Jittor has one device for all
+        return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def train_step(self, micro_batches: Sequence[Batch], lr: float) -> Handle:
         self.updates += 1
         # dropout is a function of (seed, update), so that a resumed run draws the same masks
-        torch.manual_seed(self.config.run.seed * 1_000_003 + self.updates)
+        torch.manual_seed(step_seed(self.config.run.seed, self.updates))
         self.model.train()
         self.optimizer.zero_grad()
         parts: list[Handle] = []

@@ -13,7 +13,7 @@ from reference import relative
 from parity.cases import SGD, Case
 from transfg_core.backend import Arrays, Backend, Batch, load_backend
 from transfg_core.errors import UserError
-from transfg_core.params import param_shapes
+from transfg_core.params import param_shapes, step_seed
 from transfg_core.train import split_batch
 
 PLAIN = Case("plain", model={"placement": "none"}, loss={"contrastive": False})
@@ -96,12 +96,39 @@ def test_state_of_another_optimiser_is_refused(twin):
         other.load_state(state)
 
 
-def test_incomplete_state_is_refused(twin):
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.pop("momentum/head.bias"), "head.bias: missing"),
+        (lambda s: s.pop("optim/updates"), "expected param, momentum, optim"),
+        (lambda s: s.update({"optim/bogus": np.array(1)}), "expected optim/updates"),
+        (lambda s: s.update({"optim/updates": np.array(-1)}), "whole number"),
+        (lambda s: s.update({"optim/updates": np.array(1.5)}), "whole number"),
+        (lambda s: s.update({"exp_avg/head.bias": s["param/head.bias"]}), "found param"),
+        (lambda s: s.update({"param/head.bias": np.zeros(9, np.float32)}), "head.bias"),
+    ],
+)
+def test_broken_state_is_refused_whole(twin, spoil, message):
     backend = twin.backend(PARTS)
-    state = backend.state()
-    del state["momentum/head.bias"]
-    with pytest.raises(UserError, match="head.bias: missing"):
-        backend.load_state(state)
+    before = backend.state()
+    other = {name: value + 1 for name, value in before.items()}
+    spoil(other)
+    with pytest.raises(UserError, match=message):
+        backend.load_state(other)
+    assert equal(backend.state(), before)
+
+
+def test_dropout_masks_of_successive_updates_are_unrelated(twin):
+    """Each of 4096 elements is dropped in some 20 of 200 updates, as often as chance has it."""
+    dropout = twin.module("model").nn.Dropout(0.1)
+    dropout.train()
+    set_seed = getattr(twin.framework, {"torch": "manual_seed", "jittor": "set_seed"}[twin.name])
+    dropped = np.zeros(4096)
+    for update in range(1, 201):
+        set_seed(step_seed(42, update))
+        dropped += twin.run(dropout, np.ones(4096, np.float32))[0] == 0
+    assert 0 < dropped.min() and dropped.max() < 50  # beyond these: once in a million runs
+    assert 0.85 < dropped.var() / (200 * 0.1 * 0.9) < 1.15
 
 
 def moments_of_life(twin, case: Case) -> Iterator[tuple[str, Backend]]:

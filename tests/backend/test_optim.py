@@ -72,6 +72,13 @@ def test_norm_of_many_values(twin):
     assert norm.item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_clipping_of_tiny_gradients(twin):
+    """1e-6 stands beside the norm in the denominator: of 1e-6, clipped to 5e-7, a quarter stays."""
+    grad = twin.tensor(np.full(4, 5e-7, np.float32))
+    twin.module("optim").clip_gradients([grad], 5e-7)
+    assert twin.array(grad) == pytest.approx(np.full(4, 1.25e-7), rel=1e-5)
+
+
 @pytest.mark.parametrize("limit", [None, 0.5, 1e3])
 def test_clipping(twin, limit):
     rng = np.random.default_rng(5)

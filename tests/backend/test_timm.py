@@ -4,7 +4,8 @@ timm is not among the project's requirements. It needs torchvision, of which no 
 that it imports. To run this, outside the environment:
 
     pip install --no-deps --target FOLDER 'timm==1.0.*' torchvision huggingface_hub
-    PYTHONPATH=FOLDER pytest tests/backend/test_timm.py
+    PYTHONPATH=FOLDER pytest tests/backend/test_timm.py --backends torch
+    PYTHONPATH=FOLDER pytest tests/backend/test_timm.py --backends jittor
 """
 
 import importlib
@@ -19,8 +20,6 @@ from reference import relative
 from transfg_core.backend import Arrays, Batch, load_backend
 from transfg_core.config import build_config
 from transfg_core.params import initial_params
-
-pytestmark = pytest.mark.only("torch")
 
 # Two programs in float32, twelve blocks: 1e-6 is what rounding adds up to.
 BOUND = 1e-5
@@ -87,7 +86,7 @@ def to_timm(params: Arrays) -> Arrays:
 
 
 def test_b16_is_timms(twin, timm_model, params, batch, record_property):
-    torch = twin.framework
+    torch = importlib.import_module("torch")
     weights = {name: torch.from_numpy(value) for name, value in to_timm(params).items()}
     timm_model.load_state_dict(weights, strict=True)
     expected: Arrays = {}
@@ -104,7 +103,7 @@ def test_b16_is_timms(twin, timm_model, params, batch, record_property):
     loss.backward()
     grads = {name: p.grad.numpy() for name, p in timm_model.named_parameters()}
 
-    backend = load_backend("torch", CONFIG)
+    backend = load_backend(twin.name, CONFIG)
     backend.load_params(params)
     trace = backend.trace(batch)
 

@@ -79,7 +79,7 @@ def record_noise(folder: Path, monkeypatch: Any) -> None:
         trace = {f"forward/{name}": stored[name] for name in GOLDEN_FORWARD}
         score = trace.pop("forward/part_score")[..., None]
         trace["forward/part_scores"] = np.concatenate([score, score - 1], axis=-1)
-        trace["losses/loss"] = stored["loss"]
+        trace["losses/loss"] = stored["loss"].astype(np.float32)
         trace |= {f"gradients/{n}": v for n, v in stored.items() if n.startswith("grad/")}
         trace |= {f"updates/{n}": stored[n] for n in ("train_lrs", "train_losses")}
         trace |= {f"updates/{n}": v for n, v in stored.items() if n.startswith("after/")}

@@ -1,5 +1,6 @@
 """The comparison of traces, on traces made by hand; and that its tables are in use."""
 
+from datetime import date
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -8,9 +9,9 @@ from synthetic import record_noise
 
 from parity.cases import BATCH, CASES, UPDATES
 from parity.compare import (
+    allowance,
     compare_rung,
     distance,
-    ignored,
     load_differences,
     load_tolerances,
     rung_of,
@@ -52,24 +53,23 @@ def test_distance_is_taken_in_float64():
 
 @pytest.mark.parametrize(
     "value",
-    [A.T, A[:2], A[None], A.astype(np.int64), with_nan((0, 0)), A * np.inf, A.ravel()],
-    ids=["transposed", "cut", "axis more", "kind", "nan", "infinite", "flat"],
+    [A.T, A[:2], A[None], A.astype(int), A.astype(float), with_nan((0, 0)), A * np.inf, A.ravel()],
+    ids=["transposed", "cut", "axis more", "kind", "double", "nan", "infinite", "flat"],
 )
 def test_what_cannot_be_compared_is_infinitely_far(value):
     assert distance(value, A) == np.inf
     assert distance(A, value) == np.inf
 
 
-def test_nan_must_be_in_the_same_places():
-    assert distance(with_nan((0, 1)), with_nan((0, 1))) == 0.0
-    assert distance(with_nan((0, 1)), with_nan((1, 0))) == np.inf
-    assert distance(with_nan((0, 1)) * 2, with_nan((0, 1))) == np.inf
+def test_two_diverged_traces_do_not_agree():
+    assert distance(with_nan((0, 1)), with_nan((0, 1))) == np.inf
+    assert distance(A * np.inf, A * np.inf) == np.inf
 
 
 def test_integers_are_equal_or_not():
     index = np.array([[1, 5, 2]])
     assert distance(index, index) == 0.0
-    assert distance(index.astype(np.int32), index) == 0.0
+    assert distance(index.astype(np.int32), index) == np.inf
     assert distance(index + [0, 0, 1], index) == np.inf
 
 
@@ -103,16 +103,20 @@ def test_noise_where_zero_should_be_is_no_difference():
     assert verdict({KEY: -A * 1e-8, QUERY: A}, reference).verdict == "agree"
     for wrong in ({KEY: A * 1e-5, QUERY: A}, {KEY: with_nan((0, 0)), QUERY: A}):
         assert verdict(wrong, reference).worst_tap == KEY
+        assert verdict(reference, wrong).worst_tap == KEY
     assert verdict(reference, {KEY: A * 1e-5, QUERY: A}).verdict == "differ"
     assert verdict({"x": -A * 1e-8, "y": A}, {"x": A * 1e-8, "y": A}).verdict == "differ"
 
 
-def test_documented_difference_is_left_out_where_it_is_documented():
-    trace, reference = {"param" + KEY[4:]: A, "x": A}, {"param" + KEY[4:]: -A, "x": A}
+def test_documented_difference_has_its_bound_where_it_is_documented():
+    trace, reference = {"param" + KEY[4:]: A, "x": A}, {"param" + KEY[4:]: A + 0.03, "x": A}
     trace |= {"param" + QUERY[4:]: A}
     reference |= {"param" + QUERY[4:]: A}
     found = verdict(trace, reference, "one update", "adam")
-    assert (found.verdict, found.taps) == ("agree", 2)
+    assert (found.verdict, found.taps) == ("agree", 3)
+    for wrong in (A - 0.05, with_nan((0, 0)), A[:2]):
+        found = verdict(trace | {"param" + KEY[4:]: wrong}, reference, "one update", "adam")
+        assert (found.verdict, found.worst_tap) == ("differ", "param" + KEY[4:])
     for rung, case in (("one update", "nonoverlap"), ("gradients", "adam")):
         assert verdict(trace, reference, rung, case).verdict == "differ"
 
@@ -122,7 +126,7 @@ def test_rungs_are_told_apart():
     assert list(rung_of(trace, "one update")) == ["loss", "param/y"]
 
 
-def test_every_bound_and_every_ignored_tap_is_in_use(tmp_path, monkeypatch):
+def test_every_bound_and_every_allowance_is_in_use(tmp_path, monkeypatch):
     """What the recorder writes has the rungs of tolerances.yaml, neither more nor fewer."""
     record_noise(tmp_path, monkeypatch)
     tolerances = load_tolerances()
@@ -137,18 +141,18 @@ def test_every_bound_and_every_ignored_tap_is_in_use(tmp_path, monkeypatch):
         assert set(rungs) == set(tolerances["golden"]) and all(rungs.values())
         assert trace_path(tmp_path, "golden", golden.name, "torch").is_file()
     for entry in load_differences():
-        ignore = entry.get("ignore", {"cases": [], "rungs": [], "taps": []})
-        for case in ignore["cases"]:
-            for rung in ignore["rungs"]:
-                for pattern in ignore["taps"]:
+        allow = entry.get("allow", {"cases": [], "rungs": [], "taps": []})
+        for case in allow["cases"]:
+            for rung in allow["rungs"]:
+                for pattern in allow["taps"]:
                     assert any(
                         (case, rung) == tap[:2] and fnmatchcase(tap[2], pattern) for tap in taps
                     ), (entry["id"], case, rung, pattern)
-    # and no more is left out than the key biases of the two adaptive optimisers
+    # and no more is allowed for than the key biases of the two adaptive optimisers
     entries = load_differences()
-    left_out = {tap for tap in taps if ignored(*tap, entries)}
-    assert left_out and all(".attn.key.bias" in tap[2] for tap in left_out)
-    assert {tap[0] for tap in left_out} == {"adam", "adamw"}
+    allowed = {tap for tap in taps if allowance(*tap, entries) is not None}
+    assert allowed and all(".attn.key.bias" in tap[2] for tap in allowed)
+    assert {tap[0] for tap in allowed} == {"adam", "adamw"}
 
 
 def test_differences_are_complete():
@@ -156,7 +160,9 @@ def test_differences_are_complete():
     assert len({entry["id"] for entry in entries}) == len(entries)
     for entry in entries:
         assert {"id", "what", "measured", "upstream", "expires"} <= set(entry)
-        assert set(entry) <= {"id", "what", "measured", "upstream", "expires", "ignore"}
+        assert set(entry) <= {"id", "what", "measured", "upstream", "expires", "allow"}
+        expires = entry["expires"]
+        assert expires == "never" or date.today() < expires, f"{entry['id']}: look again upstream"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
