@@ -47,7 +47,7 @@ $(RUNS)/quickstart-jittor/predictions.csv: configs/quickstart.yaml | $(READY)
 
 $(RUNS)/quickstart-jittor-then-torch/predictions.csv: $(RUNS)/quickstart-jittor/predictions.csv
 	@echo "== Jittor's run from its half, finished in PyTorch"
-	$(TRAIN) --resume-from $(RUNS)/quickstart-jittor/checkpoints/step_000300.safetensors \
+	$(TRAIN) --resume-from $(RUNS)/quickstart-jittor/checkpoints/step_000400.safetensors \
 	    --backend torch run.name=quickstart-jittor-then-torch
 	@touch $@
 

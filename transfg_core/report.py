@@ -7,7 +7,7 @@ give the same bytes. Jinja2 and matplotlib are imported only when a page is writ
 import base64
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,10 @@ NONE = "–"
 PNG = b"\x89PNG\r\n\x1a\n"
 NOT_THE_EXPERIMENT = ("run.name:", "run.dir:")  # keys in which twins' configurations may differ
 VERDICTS = {"agree": "The twins agree.", "differ": "The twins differ."}
+PARITY_NOTE = (
+    " Per rung and pair, the case and tap with the largest relative L2 difference, beside its "
+    "bound; all cases are in parity.json."
+)
 
 
 class Table(NamedTuple):
@@ -33,7 +37,7 @@ class Table(NamedTuple):
     note: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    right: range
+    right: Collection[int]
 
 
 def write_report(
@@ -163,8 +167,8 @@ def _parity_tables(path: Path) -> list[Table]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         verdict, rungs, machine = found["verdict"], found["rungs"], found.get("environment", {})
-        columns = ("rung", "case", "pair", "worst_tap", "value", "bound", "verdict")
-        rows = [[_cell(rung.get(name)) for name in columns] for rung in rungs]
+        columns = ("rung", "pair", "taps", "case", "worst_tap", "value", "bound", "verdict")
+        rows = [[_cell(rung.get(name)) for name in columns] for rung in _worst_cases(rungs)]
         environment = [[key, _cell(value)] for key, value in flatten(machine).items()]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
@@ -173,8 +177,24 @@ def _parity_tables(path: Path) -> list[Table]:
     header = [name.replace("_", " ") for name in columns]
     note = VERDICTS.get(verdict, f"Verdict: {verdict}.")
     return [
-        Table("Parity", note, header, rows, range(4, 6)),
+        Table("Parity", note + PARITY_NOTE, header, rows, (2, 5, 6)),
         Table("Environment of the parity suite", "", ["", "value"], environment, range(0)),
+    ]
+
+
+def _worst_cases(rungs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per rung and pair: its worst case (a differing one before all), all its taps."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for rung in rungs:
+        groups.setdefault((rung["rung"], rung["pair"]), []).append(rung)
+
+    def badness(rung: dict[str, Any]) -> tuple[bool, float]:
+        value = rung["value"]
+        return rung["verdict"] != "agree", float("inf") if value is None else value
+
+    return [
+        max(members, key=badness) | {"taps": sum(one.get("taps", 0) for one in members)}
+        for members in groups.values()
     ]
 
 
