@@ -20,6 +20,7 @@ SOURCES := $(wildcard transfg_core/*.py transfg_core/*/*.py transfg_torch/*.py t
 
 .PHONY: quickstart test lint clean setup
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 quickstart: $(QUICK)/report/report.html
 	@echo "Done: open $<"

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from parity.cases import CASES, UPDATES, Case
 from parity.golden import GOLDENS, Golden
 from parity.golden import UPDATES as GOLDEN_UPDATES
-from transfg_core.backend import Arrays, Backend, load_backend
+from transfg_core.backend import Arrays, Backend, Batch, load_backend
 from transfg_core.errors import UserError
 from transfg_core.schedule import lr_at
 from transfg_core.train import split_batch
@@ -36,10 +36,10 @@ def tagged(rung: str, arrays: Arrays) -> Arrays:
     return {f"{rung}/{name}": value for name, value in arrays.items()}
 
 
-def record_pass(backend: Backend, batch: object) -> Arrays:
+def record_pass(backend: Backend, batch: Batch) -> Arrays:
     """One forward and backward pass, sorted into the rungs forward, losses and gradients."""
     rungs: Arrays = {}
-    for name, value in backend.trace(batch).items():  # type: ignore[arg-type]
+    for name, value in backend.trace(batch).items():
         if name.startswith("grad"):
             rungs[f"gradients/{name}"] = value
         else:
