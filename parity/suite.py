@@ -36,6 +36,7 @@ def run_suite(out: Path) -> int:
         UserError: a backend could not be recorded; its own message went to standard error.
     """
     out.mkdir(parents=True, exist_ok=True)
+    (out / "parity.json").unlink(missing_ok=True)  # an older verdict must not outlive a failure
     reader = load_published_reader()
     for golden in GOLDENS:
         reader.convert(golden.checkpoint, out / f"golden-{golden.name}.safetensors")

@@ -145,7 +145,7 @@ def test_a_missing_framework_is_named_with_its_command(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for args in (TRAIN, ("evaluate", LAST), ("convert", "x.bin", "x.safetensors")):
         code, _, err = call(*args)
-        assert code == 2 and "PyTorch is not installed; run: pip install" in err
+        assert code == 2 and "PyTorch is not installed; run: " in err
 
 
 def test_what_the_system_refuses_and_memory(call, monkeypatch):

@@ -56,7 +56,7 @@ def fit():
     [
         ("raises", 60, ("does not import: a broken build of Jittor", "rm -r")),
         ("cannot import", 60, ("does not import: No module named 'no_such_module",)),
-        ("segfault", 60, ("killed by signal 11 (segmentation fault)", r"run: pip install")),
+        ("segfault", 60, ("killed by signal 11 (segmentation fault)", r" -m pip install")),
         ("exits", 60, ("ended with status 0 before it had computed anything",)),
         ("hangs", 4, ("did not answer within 4 s",)),
     ],
@@ -87,13 +87,13 @@ def test_a_broken_torch(shim, name, text):
     finding = probe(name, 60)
     assert finding.info is None
     lines = "\n".join(doctor.backend_lines(finding))
-    assert "run: pip install -e '.[torch]' -c constraints.txt" in lines
+    assert "-m pip install -e '.[torch]' -c constraints.txt" in lines
     assert any(word in lines for word in ("libtorch.so", "(aborted)", "SyntaxError"))
 
 
 def test_frameworks_that_are_not_installed(shim):
     (shim / "sitecustomize.py").write_text(NOT_INSTALLED)
-    assert examine_text(shim).count("is not installed; run: pip install") == 2
+    assert examine_text(shim).count("is not installed; run: ") == 2
 
 
 def examine_text(shim, timeout=60):
@@ -127,7 +127,7 @@ def test_numpy_2_and_no_compiler(shim, monkeypatch, tmp_path):
 def test_missing_extras_and_headers(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: str(tmp_path))
-    report = "missing; run: pip install -e '.[report]' -c constraints.txt"
+    report = f"missing; run: {sys.executable} -m pip install -e '.[report]' -c constraints.txt"
     core = doctor.core_lines()
     for name in ("matplotlib", "Jinja2", "tensorboardX"):
         assert f"{name} (optional): {report}" in core
@@ -135,7 +135,23 @@ def test_missing_extras_and_headers(monkeypatch, tmp_path):
     assert f"Python headers: missing; run: apt-get install python{version}-dev" in (
         doctor.machine_lines()
     )
-    assert doctor.missing("core") == "missing; run: pip install -e '.' -c constraints.txt"
+    assert doctor.missing("core").endswith(" -m pip install -e '.' -c constraints.txt")
+
+
+@pytest.mark.parametrize("module", ["numpy", "pydantic", "yaml", "typer"])
+@pytest.mark.parametrize("command", ["doctor", "train"])
+def test_a_broken_core_is_named(shim, module, command):
+    """Where nothing else imports, the entry point still tells what is broken."""
+    package(shim, module, "raise ImportError('cut short')")
+    done = subprocess.run(
+        [sys.executable, "-m", "transfg_core.entry", command, "no.yaml"],
+        env=environment() | {"PYTHONPATH": f"{shim}{os.pathsep}{environment()['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "does not import: ImportError: cut short; run: " in done.stderr
 
 
 def test_what_works(request, capsys, monkeypatch):

@@ -62,7 +62,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
         with open(path, "rb") as file:
             start = file.read(8)
         with safetensors.safe_open(path, framework="numpy") as opened:
-            metadata = _read_metadata(path, opened.metadata() or {})
+            metadata = read_metadata(path, opened.metadata() or {})
             arrays = {name: _read_array(path, opened, name) for name in opened.keys()}
     except OSError as error:
         reason = error.strerror or error
@@ -109,7 +109,7 @@ def _dense(name: str, array: Array) -> Array:
     return np.ascontiguousarray(native).reshape(array.shape)  # which makes () into (1,)
 
 
-def _read_metadata(path: Path, strings: Mapping[str, str]) -> dict[str, Any]:
+def read_metadata(path: str | Path, strings: Mapping[str, str]) -> dict[str, Any]:
     if KEY not in strings:
         raise UserError(
             f"{path}: expected a checkpoint of this program, found a safetensors file without its "

@@ -6,11 +6,22 @@ YAML is read by the 1.2 rules for scalars that users expect: `3e-2` is a number,
 and a key given twice is an error. An unknown key names the nearest known one.
 """
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from transfg_core.config_text import describe_problem, dump_yaml, parse_yaml
 from transfg_core.errors import UserError
@@ -39,6 +50,14 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Size = Annotated[tuple[Positive, Positive], Field(strict=False)]
 
 
+def _word(value: Any) -> Any:
+    """A name such as 2024 is a word, though YAML reads a number."""
+    return str(value) if type(value) is int else value
+
+
+FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
+
+
 class Section(BaseModel):
     """Base of every section: frozen, strict about types, closed to unknown keys."""
 
@@ -48,8 +67,8 @@ class Section(BaseModel):
 class RunConfig(Section):
     """Where a run goes and what it is seeded with."""
 
-    name: Annotated[str, Field(pattern=r"^[\w+-][\w.+-]*$")] = "toy"
-    dir: str = "runs"
+    name: Annotated[str, BeforeValidator(_word), Field(pattern=r"^[\w+-][\w.+-]*$")] = "toy"
+    dir: FilePath = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
 
 
@@ -66,7 +85,7 @@ class DataConfig(Section):
     """Data set, transforms and loading. Image sizes are (height, width) in pixels."""
 
     name: Literal["toy", "cub", "folder"] = "toy"
-    root: str = "data/toy"
+    root: FilePath = "data/toy"
     split: Literal["official", "random"] = "official"
     resize: Size | Positive | None = None  # (h, w) exactly, or the shorter side
     crop: Size = (64, 64)
@@ -112,7 +131,7 @@ class ModelConfig(Section):
     fusion: Literal["matmul", "mul", "add", "lastlayer"] = "matmul"
     part_layer_init: Literal["random", "last_block"] = "random"
     dropout: Fraction = 0.1
-    pretrained: str | None = None  # Google's .npz, or .safetensors of this project
+    pretrained: FilePath | None = None  # Google's .npz, or .safetensors of this project
     pretrained_head: bool = False
 
     @model_validator(mode="after")
@@ -217,7 +236,7 @@ class Config(Section):
                 f"data.crop {list(self.data.crop)}"
             )
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n  ".join(problems))
         return self
 
 
@@ -230,6 +249,7 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     """
     source = str(path) if path else "defaults"
     tree: dict[str, Any] = {}
+    repeated: list[str] = []
     if path:
         try:
             text = Path(path).read_text(encoding="utf-8")
@@ -239,13 +259,13 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
                 f"{path}: expected a configuration in YAML, found none that can be read "
                 f"({reason}); check the path"
             ) from error
-        loaded = parse_yaml(text, source)
+        loaded, repeated = parse_yaml(text, source)
         if loaded is not None and not isinstance(loaded, dict):
             raise UserError(f"{path}: expected sections such as `train:`, found {loaded!r}")
         # `train:` with every key below it commented out is an empty section
         tree = {key: {} if value is None else value for key, value in (loaded or {}).items()}
     apply_overrides(tree, overrides)
-    return build_config(tree, source)
+    return build_config(tree, source, repeated)
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -258,17 +278,35 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
         key, equals, text = item.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"{item!r}: expected key=value, such as optim.lr=0.01")
-        _set_dotted(tree, key, parse_yaml(text, f"override {item!r}"))
+        value, repeated = parse_yaml(text, f"override {item!r}")
+        if repeated:
+            raise UserError(f"override {item!r}: {'; '.join(repeated)}")
+        _set_dotted(tree, key, value)
 
 
-def build_config(tree: Mapping[str, Any], source: str) -> Config:
-    """Validate a nested mapping; `source` names it in error messages."""
+def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] = ()) -> Config:
+    """Validate a nested mapping; `source` names it in error messages.
+
+    Raises:
+        UserError: something is wrong with it, or `problems` were found before.
+    """
+    found: list[Any] = []
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
+        if not problems:
+            return config
     except ValidationError as error:
-        problems = [describe_problem(item, Config) for item in error.errors(include_url=False)]
-    count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
-    raise UserError("\n  ".join([f"{source}: {count} in the configuration", *problems]))
+        found = error.errors(include_url=False)
+    problems = [*problems, *(describe_problem(item, Config) for item in found)]
+    # what concerns several keys is checked once each is sound: try without the unsound ones
+    try:
+        Config.model_validate(_without(tree, [item["loc"] for item in found if item["loc"]]))
+    except ValidationError as error:
+        more = [describe_problem(item, Config) for item in error.errors(include_url=False)]
+        problems += [problem for problem in more if problem not in problems]
+    lines = list(dict.fromkeys(line for problem in problems for line in problem.split("\n  ")))
+    count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
+    raise UserError("\n  ".join([f"{source}: {count} in the configuration", *lines]))
 
 
 def dump_config(config: Config) -> str:
@@ -294,6 +332,18 @@ def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
             raise UserError(f"{key}: {'.'.join(parents[: depth + 1])} is a value, not a section")
         tree = below
     tree[last] = value
+
+
+def _without(tree: Mapping[str, Any], places: Iterable[tuple[int | str, ...]]) -> dict[str, Any]:
+    """The tree without the keys at these places; one in a list, or unknown, takes its key along."""
+    copy = deepcopy(dict(tree))
+    for section, *rest in places:
+        below = copy.get(str(section))
+        if rest and isinstance(below, dict) and rest[0] in below:
+            del below[rest[0]]
+        elif not rest or not isinstance(below, dict):
+            copy.pop(str(section), None)
+    return copy
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Configuration as text: YAML in and out, and what is wrong with it in words.
 
 YAML is read by the 1.2 rules for scalars, since PyYAML follows 1.1, where `no` is False, `3e-2` a
-string and 1:30 a number; a key given twice is an error.
+string and 1:30 a number; a key given twice is a problem.
 """
 
 import difflib
@@ -16,21 +16,24 @@ from transfg_core.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 booleans and floats, refusing a key given twice."""
+    """SafeLoader with YAML 1.2 booleans and floats, noting each key that is given twice."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.repeated: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, Any] = {}
+        seen: dict[Any, int] = {}
         for key_node, _ in node.value:
+            line = key_node.start_mark.line + 1
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict | set):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"expected a word as key, found {key!r}", key_node.start_mark
                 )
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen[key] = True
+                self.repeated.append(f"{key}: given twice, in lines {seen[key]} and {line}")
+            seen[key] = line
         return super().construct_mapping(node, deep)
 
 
@@ -70,14 +73,15 @@ def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
-def parse_yaml(text: str, source: str) -> Any:
-    """The value of a YAML text; `source` names it in the error.
+def parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
+    """The value of a YAML text, and a sentence for each key that is given twice.
 
     Raises:
-        UserError: it is not YAML, or a key is given twice.
+        UserError: it is not YAML; `source` names it.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        return loader.get_single_data(), loader.repeated
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2020-13-45, [[[[...
         raise UserError(
             f"{source}: not readable as YAML: {' '.join(str(error).split())}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from transfg_core.errors import UserError
+from transfg_core.machine import install_command
 
 Points = dict[int, float]  # update -> value
 
@@ -58,7 +59,7 @@ def load_optional(name: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"a report needs {name.partition('.')[0]}, which does not import ({error}); "
-            "pip install -e '.[report]'"
+            f"run: {install_command('report')}"
         ) from error
 
 

@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from transfg_core.backend import BACKENDS
-from transfg_core.machine import cpu_name, usable_cpus
+from transfg_core.entry import CORE
+from transfg_core.machine import cpu_name, install_command, usable_cpus
 
 TIMEOUT = 1800.0  # seconds for one backend: Jittor's first import compiles for minutes
 MARK = "transfg-doctor "  # begins the line that holds the probe's answer
 BUILDING = "Jittor compiles itself"  # begins what Jittor's runtime says beforehand
 TAIL = 6  # lines of an error that are shown
-INSTALL = "pip install -e '.[{extra}]' -c constraints.txt"
 
-CORE = ("numpy", "grain", "pillow", "safetensors", "pydantic", "PyYAML", "scipy")
 OPTIONAL = {"matplotlib": "matplotlib", "jinja2": "Jinja2", "tensorboardX": "tensorboardX"}
 
 # One matrix product with its gradient, then one update of a model of two blocks.
@@ -154,7 +153,7 @@ def backend_lines(finding: Finding) -> list[str]:
     """Works or not, and why."""
     if finding.info is None:
         extra = finding.name
-        remedy = [] if "run: " in finding.reason else [f"run: {INSTALL.format(extra=extra)}"]
+        remedy = [] if "run: " in finding.reason else [f"run: {install_command(extra)}"]
         return ["works: no", f"reason: {finding.reason}", *remedy]
     info = finding.info
     cuda = f"found, {info['cuda']}" if info.get("cuda") else "not found, or switched off"
@@ -168,7 +167,7 @@ def backend_lines(finding: Finding) -> list[str]:
 def core_lines() -> list[str]:
     """Versions of what every command needs, and of what some are better with."""
     lines = [f"python: {platform.python_version()} ({sys.executable})"]
-    for package in CORE:
+    for package in CORE.values():
         lines.append(f"{package}: {package_version(package) or missing('core')}")
     numpy = package_version("numpy") or ""
     if numpy.partition(".")[0].isdigit() and int(numpy.partition(".")[0]) >= 2:
@@ -183,7 +182,7 @@ def core_lines() -> list[str]:
 
 def missing(extra: str) -> str:
     """The command that provides a package."""
-    return f"missing; run: {INSTALL.format(extra=extra).replace('[core]', '')}"
+    return f"missing; run: {install_command(extra).replace('[core]', '')}"
 
 
 def package_version(package: str) -> str | None:

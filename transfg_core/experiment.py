@@ -67,11 +67,22 @@ def start_training(
     backend = start_backend(config, backend_name, state, source, progress)
     if source:
         progress.say(f"{source}: going on after update {position.update}")
+    progress.say(describe_run(config, dataset, folder))
     with RunDir.open(folder, config) if own else RunDir.create(config, replace) as run:
         if own:
             run.rewind(position.update)
         run.record_environment(backend.device_info(), sys.argv)
         return run_loop(config, backend, dataset, run, position, progress)
+
+
+def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
+    """One line on what will be trained, and where it goes."""
+    train, steps, batch = len(dataset.train.labels), config.train.steps, config.train.batch_size
+    return (
+        f"{folder}: {len(dataset.classes)} classes, {train} training and "
+        f"{len(dataset.test.labels)} test images; {steps} updates of {batch} images, "
+        f"{steps * batch / train:.1f} epochs"
+    )
 
 
 def start_backend(

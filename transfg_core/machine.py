@@ -3,7 +3,14 @@
 import os
 import platform
 import re
+import shlex
+import sys
 from pathlib import Path
+
+
+def install_command(extra: str) -> str:
+    """What installs an extra of this project into the running environment, from its folder."""
+    return f"{shlex.quote(sys.executable)} -m pip install -e '.[{extra}]' -c constraints.txt"
 
 
 def peak_rss() -> int:

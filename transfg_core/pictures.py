@@ -1,11 +1,13 @@
 """Pictures of what a trained model selects: chosen patches, part scores and true parts."""
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from transfg_core.backend import Batch
+from transfg_core.checkpoint import replace_file
 from transfg_core.data.transforms import eval_transform, normalise, read_image
 from transfg_core.draw import part_picture
 from transfg_core.errors import UserError
@@ -52,8 +54,7 @@ def draw_parts(
     grid = grid_size(config.data.crop, config.model)
     patch, stride = config.model.patch, config.model.stride
     picture = part_picture(pixels, index, scores, grid, patch, stride, boxes, titles)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(out)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{out}: cannot write the picture: {error}") from error
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, data.getvalue())

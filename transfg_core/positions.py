@@ -11,20 +11,25 @@ from scipy import ndimage
 from transfg_core.backend import Array
 
 
-def resize_pos_embed(embedding: Array, grid: tuple[int, int]) -> Array:
-    """Resize a square grid of positions bilinearly with aligned corners; row 0 (CLS) stays.
+def resize_pos_embed(
+    embedding: Array, grid: tuple[int, int], source: tuple[int, int] | None = None
+) -> Array:
+    """Resize a grid of positions bilinearly with aligned corners; row 0 (CLS) stays.
 
-    (1, g*g + 1, D) -> (1, rows * columns + 1, D). As TransFG's published program does with
+    `source` is the grid of the embedding, square if not given.
+    (1, T, D) -> (1, rows * columns + 1, D). As TransFG's published program does with
     `ndimage.zoom(order=1)`, save for the border: by default scipy takes the last row and column
     for outside, and makes them zero, at sizes where the step is rounded up (24 to 22, 16 to 30).
     `nearest` gives the same numbers elsewhere and the right ones there.
     """
-    side = square_side(embedding.shape[1])
-    assert side is not None, embedding.shape
+    if source is None:
+        side = square_side(embedding.shape[1])
+        assert side is not None, embedding.shape
+        source = (side, side)
     width = embedding.shape[2]
-    square = embedding[0, 1:].reshape(side, side, width)
-    zoom = (grid[0] / side, grid[1] / side, 1)
-    resized = ndimage.zoom(square, zoom, order=1, mode="nearest")
+    old = embedding[0, 1:].reshape(*source, width)
+    zoom = (grid[0] / source[0], grid[1] / source[1], 1)
+    resized = ndimage.zoom(old, zoom, order=1, mode="nearest")
     assert resized.shape == (*grid, width), (resized.shape, grid)  # zoom rounds the sizes itself
     return np.concatenate([embedding[:, :1], resized.reshape(1, -1, width)], axis=1)
 

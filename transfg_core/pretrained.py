@@ -5,8 +5,9 @@ from pathlib import Path
 
 import safetensors
 
+from transfg_core import checkpoint
 from transfg_core.backend import Arrays
-from transfg_core.config import ModelConfig
+from transfg_core.config import Config, ModelConfig, build_config
 from transfg_core.errors import UserError
 from transfg_core.layout import Shape, grid_size, param_shapes
 from transfg_core.params import LoadReport, as_float32, refuse, strict_merge
@@ -44,14 +45,17 @@ def load_own(
     """Parameters of this project, as `param/<name>` or bare names, in a model like theirs.
 
     All must fit, but for three things. The head starts anew where the classes differ in number.
-    Positions are resized where their number differs; the grid they come from is taken to be
-    square. A plain Vision Transformer may become one with part selection: its encoder norm
-    becomes `part_norm`, and `model.part_layer_init` says what becomes of its last block.
+    Positions are resized to another grid; weights that do not tell theirs are taken to come from
+    a square one, and to fit where their number does. A plain Vision Transformer may become one
+    with part selection: its encoder norm becomes `part_norm`, and `model.part_layer_init` says
+    what becomes of its last block.
 
     Raises:
         UserError: the file cannot be read, or names or shapes do not fit.
     """
-    arrays, ignored = _read(path)
+    arrays, ignored, saved = _read(path)
+    if saved is not None:
+        refuse_other_heads(path, saved.model.heads, model.heads)
     target = param_shapes(model, image_size)
     for old, new, reason in _changes(path, arrays, model):
         moved = [name for name in arrays if name.startswith(old)]
@@ -61,7 +65,8 @@ def load_own(
         else:
             arrays |= {new + name.removeprefix(old): arrays[name] for name in moved}
         arrays = {name: array for name, array in arrays.items() if name not in moved}
-    resized = _fit_positions(arrays, target, grid_size(image_size, model), path)
+    source = None if saved is None else grid_size(saved.data.crop, saved.model)
+    resized = _fit_positions(arrays, target, source, grid_size(image_size, model), path)
     merged = strict_merge(target, arrays, path)
     left = tuple(name for name in param_shapes(model, image_size) if name not in merged)
     return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), (), left)
@@ -89,12 +94,23 @@ def _changes(path: str, arrays: Arrays, model: ModelConfig) -> list[tuple[str, s
 
 
 def _fit_positions(
-    arrays: Arrays, target: Mapping[str, Shape], grid: tuple[int, int], path: str
+    arrays: Arrays,
+    target: Mapping[str, Shape],
+    source: tuple[int, int] | None,
+    grid: tuple[int, int],
+    path: str,
 ) -> tuple[str, ...]:
-    """Resize `pos_embed` (1, T, D) in place to the grid, unless it has that many positions."""
+    """Resize `pos_embed` (1, T, D) in place from its grid, None if unknown, to the model's."""
     embedding = arrays.get("pos_embed")
     shape = target["pos_embed"]
-    if embedding is None or embedding.ndim != 3 or embedding.shape[1] == shape[1]:
+    if embedding is None or embedding.ndim != 3:
+        return ()
+    if source and embedding.shape[1] == source[0] * source[1] + 1:
+        if source == grid:
+            return ()
+        arrays["pos_embed"] = resize_pos_embed(as_float32(embedding), grid, source)
+        return (f"pos_embed: {source[0]} x {source[1]} to {grid[0]} x {grid[1]}",)
+    if embedding.shape[1] == shape[1]:
         return ()
     side = square_side(embedding.shape[1])
     if side is None:
@@ -107,8 +123,22 @@ def _fit_positions(
     return (f"pos_embed: {side} x {side} (taken to be square) to {grid[0]} x {grid[1]}",)
 
 
-def _read(path: str) -> tuple[Arrays, list[str]]:
-    """Parameters by canonical name, and what else the file holds, as `name: reason`."""
+def refuse_other_heads(path: str, saved: int | None, heads: int | None) -> None:
+    """The number of heads shows in no shape, and another one makes another function.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    if saved != heads:
+        raise UserError(
+            f"{path}: expected a model of {heads} heads, found one of {saved}; "
+            f"set model.heads={saved}"
+        )
+
+
+def _read(path: str) -> tuple[Arrays, list[str], Config | None]:
+    """Parameters by canonical name, what else the file holds (`name: reason`), and the
+    configuration it was trained with, if it tells."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             keys = list(file.keys())
@@ -122,6 +152,9 @@ def _read(path: str) -> tuple[Arrays, list[str]]:
             ]
             refuse(path, wrong)
             arrays = {key.removeprefix(PREFIX): file.get_tensor(key) for key in wanted}
+            strings = file.metadata() or {}
+            told = checkpoint.KEY in strings
+            metadata = checkpoint.read_metadata(path, strings) if told else {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}); check model.pretrained") from error
     except safetensors.SafetensorError as error:
@@ -130,4 +163,5 @@ def _read(path: str) -> tuple[Arrays, list[str]]:
             f"kind ({error}); copy it again"
         ) from error
     ignored = [f"{key}: state of the run" for key in keys if key not in kinds]
-    return arrays, ignored
+    saved = build_config(metadata["config"], path) if "config" in metadata else None
+    return arrays, ignored, saved

@@ -23,7 +23,7 @@ Record = dict[str, Any]
 PREDICTIONS = ("image", "label", "predicted", "correct", "probability")
 
 # Columns of summary.csv: timm's names and units (accuracies in percent), then ours.
-SUMMARY = ("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "update")
+SUMMARY = ("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "step")
 
 
 def clean(value: Any) -> Any:
@@ -104,7 +104,7 @@ class Summary:
             "eval_top1": _percent(record.get("top1")),
             "eval_top5": _percent(record.get("top5")),
             "lr": newest.get("lr"),
-            "update": record["update"],
+            "step": record["update"],
         }
         return tuple(values[name] for name in SUMMARY)
 

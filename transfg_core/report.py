@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transfg_core.checkpoint import replace_file
 from transfg_core.config import differing_keys
 from transfg_core.curves import Curve, Points, draw_curves, load_optional
 from transfg_core.errors import RunFailed, UserError
@@ -85,7 +86,7 @@ def _write(out: Path, files: Mapping[str, bytes]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            (out / name).write_bytes(data)
+            replace_file(out / name, data)
     except OSError as error:
         raise RunFailed(f"{out}: cannot write the report: {error.strerror}") from error
 

@@ -9,12 +9,14 @@ from transfg_core.backend import Arrays
 from transfg_core.config import Config, build_config, differing_keys
 from transfg_core.data.datasets import Dataset
 from transfg_core.errors import UserError
+from transfg_core.pretrained import refuse_other_heads
 from transfg_core.records import read_records
 from transfg_core.train import Position
 
 # What may differ between a run and the command that resumes it: where files lie, how they are
 # read, and how often the run looks and saves; nothing that changes what it computes.
 FREE_ON_RESUME = (
+    "data.on_bad_image",
     "data.root",
     "data.threads",
     "data.workers",
@@ -87,6 +89,7 @@ def load_checkpoint(
         refuse_other_run(path, metadata, saved, config, dataset)
     else:
         position = Position(position.update)  # the best of a new run is its own
+        refuse_other_heads(str(path), saved.model.heads, config.model.heads)
     check_classes(path, metadata, dataset)
     if position.update >= config.train.steps and not same_run:
         raise UserError(

@@ -113,7 +113,7 @@ def train(
             issued = time.perf_counter()
             speed = settings.batch_size / (issued - began)
             timing = {"images_per_second": speed, "data_seconds": loaded - began}
-            epoch = (update - 1) * settings.batch_size / len(dataset.train.labels)
+            epoch = update * settings.batch_size / len(dataset.train.labels)
             log.put(handle, {"update": update, "epoch": epoch, "lr": lr} | timing)
             position.update = update
             evaluate_now = update == settings.steps or update % settings.eval_every == 0

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from transfg_core.errors import UserError
-from transfg_core.machine import cpu_name, usable_cpus
+from transfg_core.machine import cpu_name, install_command, usable_cpus
 
-INSTALL = "pip install -e '.[jittor]' -c constraints.txt"
+INSTALL = install_command("jittor")
 
 # Jittor 1.3.11 compiles itself at its first import and each new operator at its first use, and it
 # reads its settings from the environment at import time. `prepare()` makes that work from the

@@ -4,9 +4,9 @@ import importlib.util
 from typing import Any
 
 from transfg_core.errors import UserError
-from transfg_core.machine import cpu_name
+from transfg_core.machine import cpu_name, install_command
 
-INSTALL = "pip install -e '.[torch]' -c constraints.txt"
+INSTALL = install_command("torch")
 
 
 def prepare() -> None:  # native: PyTorch needs no preparation of the machine

@@ -35,10 +35,10 @@ def test_the_machine_is_prepared_before_the_model_is_built(third):
 
 def test_an_unfit_machine_is_told(third):
     def prepare():
-        raise UserError("backend third: not installed; run: pip install third")
+        raise UserError("backend third: not installed; run: .*pip install third")
 
     third.runtime.prepare = prepare
-    with pytest.raises(UserError, match="run: pip install third"):
+    with pytest.raises(UserError, match="run: .*pip install third"):
         load_backend("third", CONFIG)
     assert third.calls == []
 
@@ -55,11 +55,11 @@ def test_a_missing_framework_names_its_command(name, monkeypatch):
     if name == "jittor":
         monkeypatch.delitem(sys.modules, name)
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=rf"backend {name}: .*run: pip install .*\[{name}\]"):
+    with pytest.raises(UserError, match=rf"backend {name}: .*run: .*pip install .*\[{name}\]"):
         load_backend(name, CONFIG)
 
 
 def test_the_reader_of_published_checkpoints_needs_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"PyTorch is not installed; run: pip install"):
+    with pytest.raises(UserError, match=r"PyTorch is not installed; run: .*pip install"):
         load_published_reader()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from transfg_core import checkpoint
 from transfg_core.config import Config, ModelConfig, OptimConfig, build_config
 from transfg_core.errors import UserError
 from transfg_core.params import (
@@ -296,3 +297,24 @@ def test_files_of_other_kinds(tmp_path):
     safetensors.numpy.save_file({"cls_token": np.zeros(3, np.int64)}, path)
     with pytest.raises(UserError, match="cls_token: expected floating-point numbers.*I64"):
         build_params(make_config(pretrained=str(path)))
+
+
+def test_a_runs_checkpoint_tells_its_heads_and_grid(tmp_path):
+    """Neither shows in a shape: 1 x 4 and 2 x 2 patches have one number of tokens."""
+    sections = {"data": {"crop": [4, 16]}, "model": SMALL}
+    saved = build_config(sections, "test")
+    path = tmp_path / "run.safetensors"
+    arrays = initial_params(saved.model, saved.data.crop, 1)
+    arrays["pos_embed"] = np.arange(arrays["pos_embed"].size, dtype=np.float32).reshape(1, 5, -1)
+    stored = {f"param/{name}": value for name, value in arrays.items()}
+    checkpoint.save(path, stored, {"config": saved.model_dump(mode="json")})
+
+    wide = {"data": {"crop": [8, 8]}, "model": SMALL | {"pretrained": str(path)}}
+    values, report = build_params(build_config(wide, "test"))
+    assert report is not None and report.resized == ("pos_embed: 1 x 4 to 2 x 2",)
+    first, last = arrays["pos_embed"][0, 1], arrays["pos_embed"][0, 4]
+    assert np.allclose(values["pos_embed"][0, 1:], [first, last, first, last])
+
+    wide["model"]["heads"] = 2 * SMALL["heads"]
+    with pytest.raises(UserError, match="expected a model of 6 heads, found one of 3"):
+        build_params(build_config(wide, "test"))

@@ -61,7 +61,7 @@ def test_the_files_of_a_run(config):
     assert updates(run) == [0, 1, 2, 2, 3, 4, 4]
     rows = summary(run)
     assert list(rows[0])[:6] == "epoch train_loss eval_loss eval_top1 eval_top5 lr".split()
-    assert [row["update"] for row in rows] == ["2", "4"]
+    assert [row["step"] for row in rows] == ["2", "4"]
     assert float(rows[1]["train_loss"]) == pytest.approx((1 / 3 + 1 / 4) / 2)
     assert float(rows[1]["eval_top1"]) == 4.0 and rows[1]["epoch"] == "1"
     assert run.checkpoint_path("last").exists()
@@ -174,7 +174,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(config):
         assert resumed.config == config
         resumed.rewind(5)
         assert updates(resumed) == [1, 2, 2, 3, 4, 4, 5]
-        assert [row["update"] for row in summary(resumed)] == ["2", "4"]
+        assert [row["step"] for row in summary(resumed)] == ["2", "4"]
         assert not resumed.checkpoint_path(6).exists() and resumed.checkpoint_path(4).exists()
         log_updates(resumed, 6, 7)
     assert (run.path / "metrics.jsonl").read_text().splitlines() == lines

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -220,3 +222,19 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_settings_are_written_in_full(written: Path) -> None:
     found = json.loads((written / "toy.json").read_text(encoding="utf-8"))
     assert found == {"format": toy_module.FORMAT, **SMALL.model_dump()}
+
+
+def test_two_processes_make_one_set(tmp_path):
+    """They start together; one waits for the other."""
+    code = (
+        "import sys; from pathlib import Path; from transfg_core.config import ToyConfig;"
+        "from transfg_core.data.toy import ensure_toy;"
+        "ensure_toy(Path(sys.argv[1]), ToyConfig(train_per_class=4, test_per_class=1, size=48))"
+    )
+    root = tmp_path / "below" / "set"
+    command = [sys.executable, "-c", code, str(root)]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [child.communicate()[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert sum("rendering" in text for text in said) == 1
+    assert [path.name for path in root.parent.iterdir()] == ["set"]

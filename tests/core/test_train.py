@@ -252,7 +252,7 @@ def test_timing_is_recorded(dataset, tmp_path):
     trial.run()
     for record in trial.records("train"):
         assert record["images_per_second"] > 0 and record["data_seconds"] >= 0
-        assert record["epoch"] == (record["update"] - 1) * 4 / COUNT
+        assert record["epoch"] == record["update"] * 4 / COUNT
     assert all(record["seconds"] > 0 for record in trial.records("eval"))
 
 

@@ -6,9 +6,12 @@ and `toy.json` the settings. An image depends on (seed, split, class, number wit
 alone, not on how many others are made. What the birds look like: `birds.py`.
 """
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +35,32 @@ def render(
 
 
 def ensure_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print) -> None:
-    """Write the set at `root` unless it is there already.
+    """Write the set at `root` unless it is there already; of two processes one waits.
 
     Raises:
         UserError: `root` holds a toy set of other settings, or something else.
         RunFailed: the disk is full or not writable.
     """
+    with _one_writer(root.resolve().parent):
+        _ensure(root, toy, report)
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, made where it is absent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RunFailed(f"{folder}: cannot write the toy set here: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _ensure(root: Path, toy: ToyConfig, report: Callable[[str], None]) -> None:
     found = _settings_at(root)
     expected = _settings(toy)
     if found is None:
