@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from transfg_core.backend import Arrays, Backend, Batch
-from transfg_core.config import Config
+from transfg_core.config import Config, TrainConfig
 from transfg_core.data.datasets import Dataset
 from transfg_core.data.loader import TrainStream
 from transfg_core.errors import RunFailed
@@ -29,6 +29,7 @@ class Position:
     """How far a run is: updates done, and the best evaluation so far."""
 
     update: int = 0
+    evaluated: int = 0  # the update after which the test split was last run
     best_top1: float = -1.0
     best_update: int = 0
 
@@ -102,6 +103,10 @@ def train(
         dataset.train, config.data, settings.batch_size, config.run.seed, position.update
     )
     with closing(stream):
+        if is_due(position, settings) and position.update < settings.steps:
+            # stopped before this evaluation, so that the stop did not have to wait for it
+            evaluate_and_log(config, backend, dataset, run, position, progress)
+            save(run, config, backend, dataset, position, numbered=False)
         for update in range(position.update + 1, settings.steps + 1):
             began = time.perf_counter()
             batch = next(stream)
@@ -116,31 +121,44 @@ def train(
             epoch = update * settings.batch_size / len(dataset.train.labels)
             log.put(handle, {"update": update, "epoch": epoch, "lr": lr} | timing)
             position.update = update
-            evaluate_now = update == settings.steps or update % settings.eval_every == 0
             numbered = settings.save_every is not None and update % settings.save_every == 0
-            if not (evaluate_now or numbered or stop.signal):
+            stopping = stop.signal is not None and update < settings.steps
+            if not (is_due(position, settings) or numbered or stopping):
                 continue
             log.flush()
-            improved = False
-            if evaluate_now:
-                evaluation = evaluate_and_log(config, backend, dataset, run, update, progress)
-                improved = note_best(position, evaluation)
-            save(run, config, backend, dataset, position, improved, numbered)
-            if stop.signal and update < settings.steps:
+            if is_due(position, settings) and not stopping:
+                evaluation = evaluate_and_log(config, backend, dataset, run, position, progress)
+            save(run, config, backend, dataset, position, numbered)
+            if stopping:
                 return None
     if evaluation is None:  # resumed at the end: the run was killed before its predictions
         evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
     return evaluation
 
 
+def is_due(position: Position, settings: TrainConfig) -> bool:
+    """Whether the test split is to be run after this update, and has not been."""
+    update = position.update
+    wanted = update == settings.steps or update % settings.eval_every == 0
+    return wanted and position.evaluated < update
+
+
 def evaluate_and_log(
-    config: Config, backend: Backend, dataset: Dataset, run: RunDir, update: int, progress: Progress
+    config: Config,
+    backend: Backend,
+    dataset: Dataset,
+    run: RunDir,
+    position: Position,
+    progress: Progress,
 ) -> Evaluation:
-    """One evaluation on the test split, into metrics.jsonl and onto the screen."""
+    """One evaluation on the test split, into the position, metrics.jsonl and onto the screen."""
     evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
     progress.skipped(evaluation.bad_images)
-    run.log({"kind": "eval", "update": update} | evaluation.record())
-    progress.evaluated(update, evaluation.record())
+    run.log({"kind": "eval", "update": position.update} | evaluation.record())
+    progress.evaluated(position.update, evaluation.record())
+    position.evaluated = position.update
+    if evaluation.top1 > position.best_top1:  # of equal ones the first
+        position.best_top1, position.best_update = evaluation.top1, position.update
     return evaluation
 
 
@@ -153,24 +171,15 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     ]
 
 
-def note_best(position: Position, evaluation: Evaluation) -> bool:
-    """Whether this evaluation is the best so far; of equal ones the first."""
-    if evaluation.top1 <= position.best_top1:
-        return False
-    position.best_top1, position.best_update = evaluation.top1, position.update
-    return True
-
-
 def save(
     run: RunDir,
     config: Config,
     backend: Backend,
     dataset: Dataset,
     position: Position,
-    improved: bool,
     numbered: bool,
 ) -> None:
-    """Write `best` where the run has improved, the numbered checkpoint where due, then `last`."""
+    """Write `best` where this update is it, the numbered checkpoint where due, then `last`."""
     arrays: Arrays = backend.state()
     metadata = {
         "backend": backend.name,
@@ -182,7 +191,7 @@ def save(
             "train_images": len(dataset.train.labels),
         },
     }
-    if improved:
+    if position.best_update == position.update:
         run.save("best", arrays, metadata)
     if numbered:
         run.save(position.update, arrays, metadata)
