@@ -15,7 +15,7 @@ In the Jittor twin; in the PyTorch twin, `# torch:` and `# torch only:`. On a li
 a comment speaks for the statement below. Constants can be native too, and a native definition may
 stand in one twin alone; the comments directly above belong to it. Module-level imports are free
 (the layering test looks at them), and so are blank lines. A reason where nothing differs is an
-error as well.
+error as well. One script, complete in itself, and so longer than most files here.
 """
 
 import ast

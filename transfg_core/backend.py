@@ -100,8 +100,9 @@ def load_backend(name: str, config: Config) -> Backend:
     """
     if name not in BACKENDS:
         raise UserError(f"--backend {name}: expected one of {', '.join(BACKENDS)}")
-    # Threads that wait must sleep, not spin: reading images ahead takes the same cores. Costs 5 %
-    # on an idle machine and saves a factor of five on a busy one. Read when OpenMP is loaded.
+    # Threads that wait must sleep, not spin: reading images ahead takes the same cores. Costs some
+    # per cent on an idle machine and saves several times the run on a busy one. Read when OpenMP
+    # is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     runtime = importlib.import_module(f"{BACKENDS[name]}.runtime")
     runtime.prepare()

@@ -8,6 +8,7 @@ place of the part whatever its value, so every image has all five boxes.
 
 Outlines are written as `x,y` in thousandths of the side of the image at scale 1, x to the right,
 y down, from a point near the middle of the bird, which faces right. P vertices: points are (P, 2).
+These tables make the file longer than most; apart from the code that draws them they say nothing.
 """
 
 import math
