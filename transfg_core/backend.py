@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config import Config
@@ -18,6 +19,18 @@ BACKENDS: dict[str, str] = {"torch": "transfg_torch", "jittor": "transfg_jt"}
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+
+# run.precision -> the type of parameters, and of every floating-point array that crosses
+FLOAT_TYPES = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+
+def has_gradient(tap: str) -> bool:
+    """Whether the loss has a gradient with respect to a tap: not to the choice of the parts."""
+    return not tap.startswith(("part_row", "part_scores", "part_index"))
 
 
 class Batch(NamedTuple):
@@ -79,11 +92,27 @@ class Backend(Protocol):
         """Wait for a handle and bring its values to the host."""
         ...
 
-    def trace(self, batch: Batch) -> Arrays:
-        """Every tap of one forward and backward pass without dropout; nothing is updated.
+    def rollout(self, images: Array) -> Any:
+        """Fetches to `rollout` (B, N): how much of each patch reaches the class token."""
+        ...
 
-        Activations by tap name, `loss`, `cross_entropy`, `contrastive`, `grad_norm`, and
-        `grad/<name>` for each parameter.
+    def trace(
+        self,
+        batch: Batch,
+        replay: Mapping[str, Array] | None = None,
+        fine: bool = False,
+        training: bool = False,
+    ) -> Arrays:
+        """Every tap of one forward and backward pass; nothing is updated.
+
+        Activations by tap name and the loss's gradients `d/<tap>` with respect to them; `loss`,
+        `cross_entropy`, `contrastive`, `grad_norm`, `clipped_norm` (after clipping), and
+        `grad/<name>` for each parameter. `fine` adds the taps inside blocks; `training` switches
+        dropout on.
+
+        `replay` cuts the pass at the taps that it names: each is recorded as computed and goes on
+        as given, so that every piece between two taps starts from the same numbers as another
+        backend's. With `d/<tap>` beside it, the gradients of the piece before start from there.
         """
         ...
 

@@ -32,7 +32,7 @@ DARKEST = 0.15  # brightness that the heat map leaves where the score is 0
 
 def part_picture(
     images: NDArray[np.uint8],
-    part_index: NDArray[Any],
+    part_index: NDArray[Any] | None,
     part_scores: NDArray[Any] | None,
     grid: tuple[int, int],
     patch: int,
@@ -48,7 +48,8 @@ def part_picture(
 
     Args:
         images: (B, H, W, 3).
-        part_index: (B, K) token indices from 1 (0 is the class token).
+        part_index: (B, K) token indices from 1 (0 is the class token); None where no parts are
+            selected.
         part_scores: (B, K, N), not negative.
         grid: patches (gh, gw); a patch starts at stride * index.
         patch, stride: pixels.
@@ -56,7 +57,8 @@ def part_picture(
         titles: one line per image, cut to the image's width.
     """
     assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3, images.shape
-    assert part_index.min() >= 1 and part_index.max() <= grid[0] * grid[1]
+    if part_index is not None:
+        assert part_index.min() >= 1 and part_index.max() <= grid[0] * grid[1]
     scale = max(1, round(SHORT_SIDE / min(images.shape[1:3])))
     patches = patch_boxes(grid, patch, stride) * scale
     cells = []
@@ -68,7 +70,8 @@ def part_picture(
             views.append(_dim(picture, heat.reshape(grid), patch * scale, stride * scale))
         if true_boxes is not None:
             _frame_true(picture, true_boxes[b], scale)
-        _frame_chosen(picture, part_index[b], patches)
+        if part_index is not None:
+            _frame_chosen(picture, part_index[b], patches)
         cells.append(_cell(views, None if titles is None else titles[b]))
     return _sheet(cells)
 

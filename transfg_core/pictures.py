@@ -3,10 +3,11 @@
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from transfg_core.backend import Batch
+from transfg_core.backend import Array, Backend, Batch
 from transfg_core.checkpoint import replace_file
 from transfg_core.data.transforms import eval_transform, normalise, read_image
 from transfg_core.draw import part_picture
@@ -15,20 +16,31 @@ from transfg_core.evaluate import boxes_in_crop
 from transfg_core.experiment import open_checkpoint
 from transfg_core.params import grid_size
 
+Heat = Literal["scores", "rollout"]
+
 
 def draw_parts(
-    path: Path, backend_name: str, overrides: Iterable[str], count: int, out: Path
+    path: Path,
+    backend_name: str,
+    overrides: Iterable[str],
+    count: int,
+    out: Path,
+    heat: Heat = "scores",
 ) -> None:
     """Draw `count` test images, evenly spread over the split, with the parts a checkpoint selects.
 
+    Beside each, the image dimmed by the scores that the parts are selected by, or by the attention
+    rollout, which a plain Vision Transformer has too.
+
     Raises:
-        UserError: the checkpoint is broken, or its model selects no parts.
+        UserError: the checkpoint is broken, or its model selects no parts and scores are asked for.
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides)
-    if config.model.placement == "none":
+    selects = config.model.placement != "none"
+    if not selects and heat == "scores":
         raise UserError(
-            f"{path}: model.placement is none, and this picture shows selected parts; "
-            "choose a checkpoint of a model with part selection"
+            f"{path}: model.placement is none, and this picture shows selected parts; choose a "
+            "checkpoint of a model with part selection, or --heat rollout"
         )
     test = dataset.test
     rows = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
@@ -38,11 +50,13 @@ def draw_parts(
         backend.trace(Batch(images[k : k + 1], test.labels[rows[k : k + 1]]))
         for k in range(len(rows))
     ]
-    index, scores, logits = (
-        np.concatenate([trace[tap] for trace in traces])
-        for tap in ("part_index", "part_scores", "logits")
-    )
-    if config.model.fusion == "mul":  # its scores are logarithms
+    logits = np.concatenate([trace["logits"] for trace in traces])
+    index = np.concatenate([trace["part_index"] for trace in traces]) if selects else None
+    if heat == "rollout":
+        scores = np.stack([_rollout(backend, image) for image in images])
+    else:
+        scores = np.concatenate([trace["part_scores"] for trace in traces])
+    if heat == "scores" and config.model.fusion == "mul":  # its scores are logarithms
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     boxes = None if test.part_boxes is None else boxes_in_crop(test, rows, config.data)
     titles = [
@@ -58,3 +72,9 @@ def draw_parts(
     picture.save(data, format="PNG")
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, data.getvalue())
+
+
+def _rollout(backend: Backend, image: Array) -> Array:
+    """Attention rollout of one image (3, H, W) as scores of a single head: (1, N)."""
+    found: Array = backend.fetch(backend.rollout(image[None]))["rollout"]
+    return found

@@ -10,25 +10,27 @@ import jittor as jt
 import numpy as np
 from jittor import Var
 
-from transfg_core.backend import Array, Arrays, Batch
+from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch, has_gradient
 from transfg_core.config import Config
 from transfg_core.machine import peak_rss
 from transfg_core.params import param_groups, split_state, step_seed, strict_merge
 from transfg_jt import runtime
 from transfg_jt.loss import compute_losses
-from transfg_jt.model import TransFG
+from transfg_jt.model import Output, Tap, TransFG, no_tap
 from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
 Handle = dict[str, Var]
 
 
 class JittorBackend:
-    """TransFG on the first CUDA device, or on the CPU; float32."""
+    """TransFG on the first CUDA device, or on the CPU."""
 
     name = "jittor"
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.float_type = FLOAT_TYPES[config.run.precision]
+        runtime.set_precision(config.run.precision)  # jittor only: for the whole process
         self.model = TransFG(config.model, config.data.crop)
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
@@ -50,7 +52,7 @@ class JittorBackend:
         """Overwrite the parameters' values; names and shapes are the model's."""
         # jittor: not under no_grad, which marks what is assigned there as without gradient for good
         for name, param in self.params.items():
-            param.assign(jt.array(arrays[name]))
+            param.assign(jt.array(arrays[name].astype(self.float_type)))
 
     def state(self) -> Arrays:
         arrays = {f"param/{name}": param for name, param in self.params.items()}
@@ -66,12 +68,24 @@ class JittorBackend:
         self.updates = updates
         for slot, values in optimizer_slots(self.optimizer, self.params, updates).items():
             for name, value in values.items():
+                array = stored[slot][name].astype(self.float_type)
                 # jittor: without stop_grad the state would stay in the graph
-                value.assign(jt.array(stored[slot][name]).stop_grad())
+                value.assign(jt.array(array).stop_grad())
+
+    def to_tensor(self, array: Array) -> Var:
+        """An array on the model's device; floating-point numbers in the parameters' type."""
+        floating = array.dtype.kind == "f"
+        array = array.astype(self.float_type if floating else array.dtype, copy=False)
+        return jt.array(array)
+
+    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: Jittor has no autocast
+        """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
+        return self.model(images, tap)
 
     def to_device(self, batch: Batch) -> tuple[Var, Var]:
         """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
-        images, labels = jt.array(batch.images), jt.array(batch.labels)
+        images = jt.array(batch.images.astype(self.float_type, copy=False))
+        labels = jt.array(batch.labels)
         return images, labels
 
     def train_step(self, micro_batches: Sequence[Batch], lr: float) -> Handle:
@@ -83,7 +97,7 @@ class JittorBackend:
         parts: list[Handle] = []
         for batch in micro_batches:
             images, labels = self.to_device(batch)
-            output = self.model(images)
+            output = self.apply(images)
             losses = compute_losses(output, labels, self.config.loss)
             self.optimizer.backward(losses.total / len(micro_batches))
             correct = output.logits.argmax(dim=-1)[0] == labels
@@ -103,32 +117,59 @@ class JittorBackend:
     def eval_step(self, images: Array) -> Handle:
         self.model.eval()
         with jt.no_grad():
-            output = self.model(jt.array(images))
+            output = self.apply(self.to_tensor(images))
         handle = {"logits": output.logits}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
+
+    def rollout(self, images: Array) -> Handle:
+        self.model.eval()
+        with jt.no_grad():
+            return {"rollout": self.model.rollout(self.to_tensor(images))}
 
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis
         return {name: widen(value.numpy()) for name, value in handle.items()}
 
-    def trace(self, batch: Batch) -> Arrays:
+    def trace(
+        self,
+        batch: Batch,
+        replay: Mapping[str, Array] | None = None,
+        fine: bool = False,
+        training: bool = False,
+    ) -> Arrays:
         self.model.train()  # jittor: eval() would also stop all gradients
         # jittor only: so the modules, dropout among them, are told one by one
         for module in self.model.modules():
-            module.is_train = False
+            module.is_train = training
+        replay = replay or {}
         taps: Handle = {}
+        sources: Handle = {}  # what the next piece starts from: the tap, or what is given for it
+        ends: list[Var] = []
 
         def record(name: str, value: Var) -> Var:
-            taps[name] = value
-            return value
+            # jittor: one Var has one gradient, and dropout may hand on the very Var that it got
+            taps[name], sources[name] = value, value.clone()
+            if name in replay:
+                sources[name] = self.to_tensor(replay[name])
+                if f"d/{name}" in replay:
+                    ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
+            return sources[name]
 
         images, labels = self.to_device(batch)
-        losses = compute_losses(self.model(images, record), labels, self.config.loss)
-        grads = jt.grad(losses.total, list(self.params.values()))
+        output = self.apply(images, record)
+        losses = compute_losses(output, labels, self.config.loss)
+        taps = {name: value for name, value in taps.items() if fine or "." not in name}
+        names = [*self.params, *filter(has_gradient, taps)]
+        wanted = [(self.params | sources)[name] for name in names]
+        grads = jt.grad(sum(ends, losses.total), wanted)
+        kinds = ["grad" if name in self.params else "d" for name in names]
+        gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
+        of_params = [gradients[f"grad/{name}"].clone() for name in self.params]
+        norm = clip_gradients(of_params, self.config.optim.clip)
         taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
-        taps |= {"contrastive": losses.contrastive, "grad_norm": global_norm(grads)}
-        taps |= {f"grad/{name}": grad for name, grad in zip(self.params, grads, strict=True)}
-        return self.fetch(taps)
+        taps |= {"contrastive": losses.contrastive, "grad_norm": norm}
+        taps |= {"clipped_norm": global_norm(of_params)}
+        return self.fetch(taps | gradients)
 
     def device_info(self) -> dict[str, Any]:  # native: Jittor tells no peak of the device
         return runtime.device_info() | {"peak_memory_bytes": peak_rss()}

@@ -23,20 +23,26 @@ class Losses(NamedTuple):
     contrastive: Var
 
 
+def at_least_float32(x: Var) -> Var:
+    """Half precision becomes float32; float32 and float64 stay: any shape."""
+    return x if x.dtype == "float64" else x.float()  # jittor: it names types by strings
+
+
 def cross_entropy(logits: Var, labels: Var, smoothing: float) -> Var:
     """(1 - s) · nll + s · mean over classes of -log p, batch mean: (B, C) and (B,) -> scalar."""
-    log_p = nn.log_softmax(logits.float(), dim=-1)  # jittor: smoothing is not built in
+    log_p = nn.log_softmax(at_least_float32(logits), dim=-1)  # jittor: smoothing is not built in
     chosen = log_p.gather(1, labels.unsqueeze(1)).mean()  # jittor only: as above
-    return -(1 - smoothing) * chosen - smoothing * log_p.mean(-1).mean()  # jittor only: as above
+    # jittor only: a factor on the left would turn a float64 scalar into float32
+    return chosen * (smoothing - 1) - log_p.mean(-1).mean() * smoothing
 
 
 def contrastive(features: Var, labels: Var, margin: float) -> Var:
     """Contrastive loss on L2-normalised class tokens: (B, D) and (B,) -> scalar.
 
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
-    where they differ, divided by B². In float32 whatever the precision of the rest.
+    where they differ, divided by B². In float32 where the rest is in less.
     """
-    z = features.float()  # jittor: its normalize floors at 1e-30, not at 1e-12
+    z = at_least_float32(features)  # jittor: its normalize floors at 1e-30, not at 1e-12
     z = z / jt.sqrt((z * z).sum(-1, keepdims=True).maximum(1e-24))  # jittor only: as above
     cosine = z @ z.transpose(0, 1)
     same = labels.unsqueeze(1) == labels.unsqueeze(0)

@@ -33,6 +33,7 @@ ENVIRONMENT = {  # native: Jittor
 }
 
 # Jittor looks for oneDNN here, below its home, and downloads nothing when the library is there.
+USED_PRECISION: dict[str, str] = {}  # native: Jittor, one for a process
 ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")  # native: Jittor
 
 
@@ -233,6 +234,29 @@ def import_jittor() -> None:  # native: Jittor
             f"rm -r {shlex.quote(jittor_utils.cache_path)} and try again"
         ) from error
     jittor.flags.use_cuda = int(bool(os.environ["nvcc_path"]))
+
+
+def set_precision(precision: str) -> None:  # native: Jittor
+    """Make arrays keep 64 bits where `run.precision` is float64; else they become 32 silently.
+
+    Raises:
+        UserError: the precision is bfloat16, or another one was in use in this process.
+    """
+    import jittor as jt
+
+    if precision == "bfloat16":
+        # it has no automatic casts, and on the CPU it adds up products of bfloat16 in bfloat16
+        raise UserError(
+            "run.precision bfloat16: Jittor 1.3.11 has no mixed precision that is right; "
+            "use float32, or --backend torch"
+        )
+    # Seen: after float32 work in the same process, float64 gradients came out 1e-15 of their size.
+    if USED_PRECISION.setdefault("float", precision) != precision:
+        raise UserError(
+            f"run.precision {precision}: this process has used Jittor in "
+            f"{USED_PRECISION['float']}, and Jittor cannot do both; start another process"
+        )
+    jt.flags.auto_convert_64_to_32 = int(precision != "float64")
 
 
 def device_info() -> dict[str, Any]:  # native: each framework tells these in its own way

@@ -10,28 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transfg_core.backend import Array, Arrays, Batch
+from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch, has_gradient
 from transfg_core.config import Config
 from transfg_core.machine import peak_rss
 from transfg_core.params import param_groups, split_state, step_seed, strict_merge
 from transfg_torch import runtime
 from transfg_torch.loss import compute_losses
-from transfg_torch.model import TransFG
+from transfg_torch.model import Output, Tap, TransFG, no_tap
 from transfg_torch.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
 Handle = dict[str, Tensor]
 
 
 class TorchBackend:
-    """TransFG on the first CUDA device, or on the CPU; float32."""
+    """TransFG on the first CUDA device, or on the CPU."""
 
     name = "torch"
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.float_type = FLOAT_TYPES[config.run.precision]
         # torch only: Jittor has one device for all, set by runtime.prepare
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = TransFG(config.model, config.data.crop).to(self.device)
+        # torch only: Jittor's parameters take their type from the values assigned
+        kind = torch.float64 if config.run.precision == "float64" else torch.float32
+        # torch: likewise
+        self.model = TransFG(config.model, config.data.crop).to(self.device, kind)
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
 
@@ -53,7 +57,7 @@ class TorchBackend:
         # torch: parameters take values only without a graph
         with torch.no_grad():
             for name, param in self.params.items():
-                param.copy_(torch.from_numpy(arrays[name]))
+                param.copy_(torch.from_numpy(arrays[name].astype(self.float_type)))
 
     def state(self) -> Arrays:
         arrays = {f"param/{name}": param for name, param in self.params.items()}
@@ -69,11 +73,25 @@ class TorchBackend:
         self.updates = updates
         for slot, values in optimizer_slots(self.optimizer, self.params, updates).items():
             for name, value in values.items():
-                value.copy_(torch.from_numpy(stored[slot][name]))
+                array = stored[slot][name].astype(self.float_type)
+                value.copy_(torch.from_numpy(array))
+
+    def to_tensor(self, array: Array) -> Tensor:
+        """An array on the model's device; floating-point numbers in the parameters' type."""
+        floating = array.dtype.kind == "f"
+        array = array.astype(self.float_type if floating else array.dtype, copy=False)
+        return torch.from_numpy(array).to(self.device)
+
+    def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: Jittor has no autocast
+        """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
+        low = self.config.run.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            return self.model(images, tap)
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
-        images, labels = torch.from_numpy(batch.images), torch.from_numpy(batch.labels)
+        images = torch.from_numpy(batch.images.astype(self.float_type, copy=False))
+        labels = torch.from_numpy(batch.labels)
         # torch only: from pinned memory the copy does not wait for the update before
         if self.device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
@@ -89,7 +107,7 @@ class TorchBackend:
         parts: list[Handle] = []
         for batch in micro_batches:
             images, labels = self.to_device(batch)
-            output = self.model(images)
+            output = self.apply(images)
             losses = compute_losses(output, labels, self.config.loss)
             (losses.total / len(micro_batches)).backward()
             correct = output.logits.argmax(dim=-1) == labels
@@ -106,33 +124,69 @@ class TorchBackend:
     def eval_step(self, images: Array) -> Handle:
         self.model.eval()
         with torch.no_grad():
-            output = self.model(torch.from_numpy(images).to(self.device))
+            output = self.apply(self.to_tensor(images))
         handle = {"logits": output.logits}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
-    def fetch(self, handle: Handle) -> Arrays:
-        return {name: value.detach().cpu().numpy().copy() for name, value in handle.items()}
-
-    def trace(self, batch: Batch) -> Arrays:
+    def rollout(self, images: Array) -> Handle:
         self.model.eval()
+        with torch.no_grad():
+            return {"rollout": self.model.rollout(self.to_tensor(images))}
+
+    def fetch(self, handle: Handle) -> Arrays:
+        # torch: tensors have graphs and devices
+        return {name: to_array(value.detach().cpu()) for name, value in handle.items()}
+
+    def trace(
+        self,
+        batch: Batch,
+        replay: Mapping[str, Array] | None = None,
+        fine: bool = False,
+        training: bool = False,
+    ) -> Arrays:
+        self.model.train(training)
+        replay = replay or {}
         taps: Handle = {}
+        sources: Handle = {}  # what the next piece starts from: the tap, or what is given for it
+        ends: list[Tensor] = []
 
         def record(name: str, value: Tensor) -> Tensor:
-            taps[name] = value
-            return value
+            taps[name] = sources[name] = value
+            if name in replay:
+                sources[name] = self.to_tensor(replay[name])
+                if f"d/{name}" in replay:
+                    ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
+                # torch only: what is given starts without a gradient
+                if has_gradient(name):
+                    sources[name].requires_grad_()
+            return sources[name]
 
         images, labels = self.to_device(batch)
-        losses = compute_losses(self.model(images, record), labels, self.config.loss)
-        grads = torch.autograd.grad(losses.total, list(self.params.values()))
+        output = self.apply(images, record)
+        losses = compute_losses(output, labels, self.config.loss)
+        taps = {name: value for name, value in taps.items() if fine or "." not in name}
+        names = [*self.params, *filter(has_gradient, taps)]
+        wanted = [(self.params | sources)[name] for name in names]
+        # torch: where the loss does not depend on a tensor, its gradient is zero, not an error
+        grads = torch.autograd.grad(sum(ends, losses.total), wanted, materialize_grads=True)
+        kinds = ["grad" if name in self.params else "d" for name in names]
+        gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
+        of_params = [gradients[f"grad/{name}"].clone() for name in self.params]
+        norm = clip_gradients(of_params, self.config.optim.clip)
         taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
-        taps |= {"contrastive": losses.contrastive, "grad_norm": global_norm(grads)}
-        taps |= {f"grad/{name}": grad for name, grad in zip(self.params, grads, strict=True)}
-        return self.fetch(taps)
+        taps |= {"contrastive": losses.contrastive, "grad_norm": norm}
+        taps |= {"clipped_norm": global_norm(of_params)}
+        return self.fetch(taps | gradients)
 
     def device_info(self) -> dict[str, Any]:  # native: Jittor tells no peak of the device
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
+
+
+def to_array(value: Tensor) -> Array:  # native: Jittor has other types to mend
+    """A copy on the host; NumPy has no bfloat16, so float32 for it."""
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy().copy()
 
 
 def describe(losses: Any, correct: Tensor) -> Handle:

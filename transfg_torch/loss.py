@@ -24,18 +24,23 @@ class Losses(NamedTuple):
     contrastive: Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay: any shape."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """(1 - s) · nll + s · mean over classes of -log p, batch mean: (B, C) and (B,) -> scalar."""
-    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    return F.cross_entropy(at_least_float32(logits), labels, label_smoothing=smoothing)
 
 
 def contrastive(features: Tensor, labels: Tensor, margin: float) -> Tensor:
     """Contrastive loss on L2-normalised class tokens: (B, D) and (B,) -> scalar.
 
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
-    where they differ, divided by B². In float32 whatever the precision of the rest.
+    where they differ, divided by B². In float32 where the rest is in less.
     """
-    z = F.normalize(features.float(), dim=-1)
+    z = F.normalize(at_least_float32(features), dim=-1)
     cosine = z @ z.transpose(0, 1)
     same = labels.unsqueeze(1) == labels.unsqueeze(0)
     pairs = torch.where(same, 1 - cosine, torch.clamp(cosine - margin, min=0.0))

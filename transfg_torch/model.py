@@ -39,6 +39,11 @@ def no_tap(name: str, value: Tensor) -> Tensor:
     return value
 
 
+def under(tap: Tap, prefix: str) -> Tap:
+    """The tap for what lies inside a module: `query` becomes `prefix.query`."""
+    return lambda name, value: tap(f"{prefix}.{name}", value)
+
+
 class LayerNorm(nn.LayerNorm):
     """Normalise the last axis: (..., D) -> (..., D)."""
 
@@ -57,10 +62,12 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D) for part selection."""
-        q, k = self.query(x), self.key(x)
-        return self.out(attention(q, k, self.value(x), self.heads)), q, k
+        q, k = tap("query", self.query(x)), tap("key", self.key(x))
+        v = tap("value", self.value(x))
+        mix = tap("mix", attention(q, k, v, self.heads))
+        return tap("out", self.out(mix)), q, k
 
 
 class Mlp(nn.Module):
@@ -72,10 +79,11 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        x = self.dropout(F.gelu(self.fc1(x)))
-        return self.dropout(self.fc2(x))
+        x = tap("gelu", F.gelu(tap("fc1", self.fc1(x))))
+        x = tap("fc2", self.fc2(tap("hidden", self.dropout(x))))
+        return tap("out", self.dropout(x))
 
 
 class Block(nn.Module):
@@ -88,14 +96,16 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(config.width)
         self.mlp = Mlp(config.width, config.mlp, config.dropout)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
-        y, q, k = self.attn(self.norm1(x))
-        x = x + y
-        return x + self.mlp(self.norm2(x)), q, k
+        y, q, k = self.attn(tap("norm1", self.norm1(x)), under(tap, "attn"))
+        x = tap("mid", x + y)
+        return x + self.mlp(tap("norm2", self.norm2(x)), under(tap, "mlp")), q, k
 
 
-def fuse_rows(queries: list[Tensor], keys: list[Tensor], heads: int, fusion: str) -> Tensor:
+def fuse_rows(
+    queries: list[Tensor], keys: list[Tensor], heads: int, fusion: str, tap: Tap = no_tap
+) -> Tensor:
     """Row 0 of the fused attention maps, without its own column: (B, K, N).
 
     A_l = softmax(q_l k_lᵀ / √d). `matmul` is row 0 of A_n ··· A_1 A_0, computed as the row times
@@ -105,8 +115,9 @@ def fuse_rows(queries: list[Tensor], keys: list[Tensor], heads: int, fusion: str
     """
     if fusion == "matmul":
         row = F.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
-        for q, k in zip(reversed(queries[:-1]), reversed(keys[:-1]), strict=True):
-            row = propagate(row, q, k, heads)
+        for depth in reversed(range(len(queries) - 1)):
+            row = tap(f"part_row{depth + 1:02d}", row)
+            row = propagate(row, queries[depth], keys[depth], heads)
     elif fusion == "mul":
         row = sum(
             F.log_softmax(cls_scores(q, k, heads), dim=-1)
@@ -119,6 +130,20 @@ def fuse_rows(queries: list[Tensor], keys: list[Tensor], heads: int, fusion: str
     else:
         row = F.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
     return row[:, :, 1:]
+
+
+def rollout(queries: list[Tensor], keys: list[Tensor], heads: int) -> Tensor:
+    """Attention rollout of the class token for pictures: (B, N).
+
+    Row 0 of the product over layers of (mean over heads of A_l + I) / 2, the last layer on the
+    left, without its own column (Abnar and Zuidema 2020, arXiv 2005.00928, equation 1).
+    """
+    row = torch.zeros_like(keys[0][:, :, 0])
+    row[:, 0] = 1
+    for q, k in zip(reversed(queries), reversed(keys), strict=True):
+        by_head = propagate(row.unsqueeze(1).expand(-1, heads, -1), q, k, heads)
+        row = (by_head.mean(1) + row) / 2
+    return row[:, 1:]
 
 
 def select_parts(scores: Tensor) -> Tensor:
@@ -159,10 +184,10 @@ class TransFG(nn.Module):
         """(B, 3, H, W) -> Output."""
         x = tap("patch_embed", self.patch_embed(images).flatten(2).transpose(1, 2))
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = tap("embed", self.dropout(x + self.pos_embed))
+        x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []
         for depth, block in enumerate(self.blocks):
-            x, q, k = block(x)
+            x, q, k = block(x, under(tap, f"block{depth:02d}"))
             x = tap(f"block{depth:02d}", x)
             if self.config.placement == "transfg":
                 queries.append(q.detach())
@@ -176,6 +201,20 @@ class TransFG(nn.Module):
         features = tap("features", x[:, 0])
         return Output(tap("logits", self.head(features)), features, index, scores)
 
+    def rollout(self, images: Tensor) -> Tensor:
+        """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""
+        taps: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            if name.endswith((".attn.query", ".attn.key")):
+                taps[name] = value
+            return value
+
+        self(images, keep)
+        blocks = [f"block{depth:02d}.attn" for depth in range(len(self.blocks))]
+        queries, keys = ([taps[f"{name}.{x}"] for name in blocks] for x in ("query", "key"))
+        return rollout(queries, keys, self.config.heads)
+
     def select_and_attend(
         self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,11 +223,10 @@ class TransFG(nn.Module):
         Tokens (B, T, D) -> part layer's output (B, 1 + K, D), index (B, K), scores (B, K, N).
         The choice of an index has no gradient, so the scores are computed without a graph.
         """
+        heads, fusion = self.config.heads, self.config.fusion
         with torch.no_grad():
-            scores = tap(
-                "part_scores", fuse_rows(queries, keys, self.config.heads, self.config.fusion)
-            )
+            scores = tap("part_scores", fuse_rows(queries, keys, heads, fusion, tap))
             index = tap("part_index", select_parts(scores))
         x = tap("part_tokens", gather_tokens(x, index))
-        x, _, _ = self.part_layer(x)
+        x, _, _ = self.part_layer(x, under(tap, "part_layer"))
         return tap("part_layer", x), index, scores

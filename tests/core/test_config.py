@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transfg_core.backend import FLOAT_TYPES
 from transfg_core.config import (
     SIZES,
     Config,
@@ -109,6 +110,11 @@ def test_an_unknown_key_names_the_nearest(item, text):
         ("run.name=a b", "run.name"),
         ("run.name=../up", "run.name"),
         ("run.seed=-1", "run.seed"),
+        ("run.precision=fp16", "'float32', 'bfloat16' or 'float64', found 'fp16'"),
+        ("run.precision=64", "'float32', 'bfloat16' or 'float64', found 64"),
+        ("run.precision=null", "'float32', 'bfloat16' or 'float64', found None"),
+        ("run.precison=float64", "did you mean run.precision?"),
+        ("train.precision=float64", "did you mean run.precision?"),
         ("train.accumulation=3", "train.batch_size 32 is not a multiple of train.accumulation 3"),
         ("optim.warmup=1001", "optim.warmup 1001 exceeds train.steps 1000"),
         ("model.patch=65", "data.crop [64, 64] is smaller than model.patch 65"),
@@ -229,6 +235,21 @@ def test_overrides_that_are_none(item, message):
     with pytest.raises(UserError) as caught:
         apply_overrides({"optim": {"lr": 0.1}}, [item])
     assert message in str(caught.value)
+
+
+def test_precision_is_float32_where_a_file_says_nothing(tmp_path):
+    """Configurations from before there was the key: files, and those inside checkpoints."""
+    assert load_config(write(tmp_path, "run: {name: old, seed: 3}")).run.precision == "float32"
+    old = Config().model_dump(mode="json")
+    del old["run"]["precision"]
+    assert build_config(old, "an old checkpoint") == Config()
+    assert set(FLOAT_TYPES) == {"float32", "bfloat16", "float64"}
+    for precision in FLOAT_TYPES:
+        config = load_config(None, [f"run.precision={precision}"])
+        assert config.run.precision == precision
+        text = dump_config(config)
+        assert f"precision: {precision}" in text
+        assert load_config(write(tmp_path, text)) == config
 
 
 def test_a_square_crop():

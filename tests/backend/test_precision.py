@@ -1,0 +1,135 @@
+"""`run.precision`: float64 is float64 throughout, bfloat16 is PyTorch's alone.
+
+Jittor does one precision per process, so float64 runs in a process of its own for both twins.
+Against float64 NumPy: PyTorch within 1e-12; Jittor within 1e-6, since numbers in its source are
+float32 (parity/differences.yaml).
+"""
+
+import json
+
+import numpy as np
+import pytest
+from reference import relative
+from running import ROOT, python
+
+from parity.cases import Case
+from transfg_core.backend import Batch, load_backend
+from transfg_core.errors import UserError
+
+CASE = Case("precise", model={"depth": 2, "placement": "none"}, loss={"contrastive": False})
+BOUNDS = {"torch": 1e-12, "jittor": 1e-6}
+
+DOUBLE = """
+import json, sys
+import numpy as np
+import reference
+from parity.cases import SGD, Case
+from transfg_core.backend import load_backend
+from transfg_core.errors import UserError
+
+name = sys.argv[1]
+cases = [
+    Case("parts", model={"depth": 3, "stride": 6}),
+    Case("plain", model={"depth": 2, "placement": "none"}, optim=SGD | {"name": "adam"}),
+]
+worst, kinds, said = {}, set(), ""
+for case in cases:
+    backend = load_backend(name, case.config("float64"))
+    params, batch = case.params(), case.batches()[0]
+    backend.load_params(params)
+    state = backend.state()
+    assert all(np.array_equal(state[f"param/{n}"], v) for n, v in params.items())
+    trace = backend.trace(batch, fine=True)
+    expected = reference.forward(params, batch.images, case.config().model)
+    for tap, value in expected.taps.items():
+        if tap == "part_index":
+            assert np.array_equal(trace[tap], value)
+        else:
+            worst[f"{case.name}/{tap}"] = reference.relative(trace[tap], value)
+    loss = reference.cross_entropy(expected.logits, batch.labels, 0.0)
+    loss += reference.contrastive(expected.features, batch.labels, 0.4)
+    worst[f"{case.name}/loss"] = abs(float(trace["loss"]) - loss) / loss
+    report = backend.fetch(backend.train_step([batch], 1e-3))
+    worst[f"{case.name}/step"] = abs(float(report["loss"]) - loss) / loss
+    found = trace | backend.state() | report | backend.fetch(backend.eval_step(batch.images))
+    found |= backend.fetch(backend.rollout(batch.images))
+    kinds |= {v.dtype.str for n, v in found.items() if v.dtype.kind == "f" and n != "accuracy"}
+    other = load_backend(name, case.config("float64"))
+    other.load_state(backend.state())
+    again = other.state()
+    # a state is loaded as a checkpoint keeps it, in float32
+    assert all(np.array_equal(again[n], v.astype("f4")) for n, v in backend.state().items())
+try:
+    load_backend(name, cases[0].config("float32"))
+except UserError as error:
+    said = str(error)
+print(json.dumps([worst, sorted(kinds), said]))
+"""
+
+
+@pytest.fixture(scope="module")
+def double(twin):
+    """What a process in float64 found: errors by tap, types, and how float32 was refused."""
+    path = str(ROOT / "tests")
+    code = f"import sys; sys.path.insert(0, {path!r})\n{DOUBLE}"
+    done = python(ROOT, ["-c", code, twin.name], timeout=1200)  # Jittor may have to compile
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_float64_is_float64_throughout(twin, double):
+    worst, kinds, _ = double
+    assert max(worst.values()) < BOUNDS[twin.name], worst
+    assert kinds == ["<f8"]
+
+
+def test_a_process_of_jittor_has_one_precision(twin, double):
+    said = double[2]
+    if twin.name == "torch":
+        assert said == ""
+    else:
+        assert "run.precision float32: this process has used Jittor in float64" in said
+        assert "start another process" in said
+
+
+@pytest.mark.only("jittor")
+def test_float64_after_float32_is_refused(twin):
+    twin.backend(CASE)
+    with pytest.raises(UserError, match="has used Jittor in float32.* start another process"):
+        load_backend(twin.name, CASE.config("float64"))
+    twin.backend(CASE).trace(CASE.batches()[0])  # and float32 goes on
+
+
+@pytest.mark.only("jittor")
+def test_bfloat16_is_refused(twin):
+    with pytest.raises(UserError, match="run.precision bfloat16: .*use float32, or --backend"):
+        load_backend(twin.name, CASE.config("bfloat16"))
+
+
+@pytest.mark.only("torch")
+def test_bfloat16_is_near_float32(twin):
+    batch = CASE.batches()[0]
+    exact, low = (load_backend(twin.name, CASE.config(p)) for p in ("float32", "bfloat16"))
+    for backend in (exact, low):
+        backend.load_params(CASE.params())
+    expected, found = exact.trace(batch, fine=True), low.trace(batch, fine=True)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert found[name].dtype == np.float32 and found[name].shape == value.shape, name
+        if not name.endswith("key.bias") and value.any():
+            assert relative(found[name], value) < 5e-2, name
+    assert relative(found["logits"], expected["logits"]) > 1e-4  # it is not float32
+    logits = low.fetch(low.eval_step(batch.images))["logits"]
+    assert logits.dtype == np.float32 and relative(logits, expected["logits"]) < 5e-2
+
+
+@pytest.mark.only("torch")
+def test_bfloat16_trains_float32_parameters(twin):
+    low = load_backend(twin.name, CASE.config("bfloat16"))
+    low.load_params(CASE.params())
+    batch = CASE.batches()[0]
+    halves = [Batch(batch.images[:3], batch.labels[:3]), Batch(batch.images[3:], batch.labels[3:])]
+    losses = [float(low.fetch(low.train_step(halves, 0.03))["loss"]) for _ in range(10)]
+    assert losses[-1] < losses[0]
+    floats = {v.dtype for v in low.state().values() if v.dtype.kind == "f"}
+    assert floats == {np.dtype(np.float32)}
