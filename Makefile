@@ -1,5 +1,6 @@
 # make quickstart   set up, train both twins on toy birds, resume one in the other, parity, report
 # make test         set up, then every test and the parity ladder
+# make mutation     plant faults in the twins: the ladder must find them, and nothing else (an hour)
 # make lint         ruff and mypy
 # make clean        remove what quickstart and test have made, not the environment
 #
@@ -16,9 +17,9 @@ RUNS := runs
 QUICK := $(RUNS)/quickstart
 TRAIN := $(TRANSFG) train configs/quickstart.yaml --resume
 SOURCES := $(wildcard transfg_core/*.py transfg_core/*/*.py transfg_torch/*.py transfg_jt/*.py \
-	parity/*.py parity/*.yaml parity/golden/*)
+	parity/*.py parity/*/*.py parity/*.yaml parity/golden/*)
 
-.PHONY: quickstart test lint clean setup
+.PHONY: quickstart test mutation lint clean setup
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -78,6 +79,10 @@ test: $(READY)
 	$(BIN)/pytest -q tests/backend --backends jittor
 	@echo "== Tests of everything else"
 	$(BIN)/pytest -q -n 2 --ignore tests/backend --backends torch,jittor
+
+mutation: $(READY)
+	$(BIN)/python -m parity.mutation --out build/mutation
+	$(BIN)/python -m parity.mutation --out build/mutation --clean 10
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

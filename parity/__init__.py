@@ -1,1 +1,51 @@
-"""Proof that two backends compute the same: record traces apart, compare them with NumPy."""
+"""Proof that two implementations compute the same: record traces apart, compare with NumPy.
+
+What stands here is for any pair of models, in any frameworks: docs/parity.md. Nothing in this
+package imports a framework, and nothing is imported before it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from parity.api import compare, compare_files, record_taps, ulp_variant
+    from parity.judge import Evidence, Row
+    from parity.roles import find_evidence, read_names, rename_taps
+    from parity.trace import Trace, digest, read_trace, write_trace
+
+HOMES = {
+    "compare": "api",
+    "compare_files": "api",
+    "record_taps": "api",
+    "ulp_variant": "api",
+    "Evidence": "judge",
+    "Row": "judge",
+    "find_evidence": "roles",
+    "read_names": "roles",
+    "rename_taps": "roles",
+    "Trace": "trace",
+    "digest": "trace",
+    "read_trace": "trace",
+    "write_trace": "trace",
+}
+__all__ = [
+    "Evidence",
+    "Row",
+    "Trace",
+    "compare",
+    "compare_files",
+    "digest",
+    "find_evidence",
+    "read_names",
+    "read_trace",
+    "record_taps",
+    "rename_taps",
+    "ulp_variant",
+    "write_trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -4,7 +4,7 @@ Sizes are unequal on purpose, and weights and images asymmetric on every axis, s
 axis cannot hide. Dropout is off: the frameworks draw different random numbers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,52 +41,91 @@ class Case:
     crop: tuple[int, int] = (44, 32)
     accumulation: int = 1
     seed: int = 0
+    weights: str = "noise"  # a key of WEIGHTS
+    batch: int = BATCH
+    updates: int = UPDATES
+    fine: bool = False  # taps inside blocks too
+    sketch_above: int | None = None  # elements; larger arrays are kept as sketches
 
-    def config(self) -> Config:
+    def config(self, precision: str = "float32") -> Config:
         """The full configuration; image size (height, width) is not square."""
         tree = {
-            "run": {"seed": self.seed},
+            "run": {"seed": self.seed, "precision": precision},
             "data": {"crop": self.crop},
             "model": MODEL | self.model,
             "loss": self.loss,
             "optim": self.optim,
             "train": {
-                "steps": UPDATES + 1,
-                "batch_size": BATCH,
+                "steps": self.updates + 1,
+                "batch_size": self.batch,
                 "accumulation": self.accumulation,
             },
         }
         return build_config(tree, f"parity case {self.name}")
 
     def params(self) -> Arrays:
-        """Initial values plus noise on every parameter."""
+        """The weights that every recording of this case starts from, float32."""
         config = self.config()
-        rng = np.random.default_rng([self.seed, 1])
-        return {
-            name: (value + NOISE * rng.standard_normal(value.shape)).astype(np.float32)
-            for name, value in initial_params(config.model, config.data.crop, self.seed).items()
-        }
+        initial = initial_params(config.model, config.data.crop, self.seed)
+        return WEIGHTS[self.weights](initial, np.random.default_rng([self.seed, 1]))
 
     def batches(self) -> list[Batch]:
-        """The batches of UPDATES + 1 updates: images (6, 3, H, W), labels (6,), some equal."""
+        """The batches of updates + 1 updates: images (6, 3, H, W), labels (6,), some equal."""
         rng = np.random.default_rng([self.seed, 2])
-        shape = (BATCH, 3, *self.crop)
+        shape = (self.batch, 3, *self.crop)
+        classes = self.config().model.classes
+        assert classes
         return [
             Batch(
                 rng.standard_normal(shape).astype(np.float32),
-                rng.integers(0, CLASSES - 2, BATCH),
+                rng.integers(0, max(classes - 2, 1), self.batch),
             )
-            for _ in range(UPDATES + 1)
+            for _ in range(self.updates + 1)
         ]
 
+    def reseeded(self, seed: int, weights: str) -> "Case":
+        """The same experiment from other weights and images."""
+        return replace(self, name=f"{self.name}-{seed}-{weights}", seed=seed, weights=weights)
+
+
+def with_noise(initial: Arrays, rng: np.random.Generator) -> Arrays:
+    """Initial values plus noise on every parameter."""
+    return {
+        name: (value + NOISE * rng.standard_normal(value.shape)).astype(np.float32)
+        for name, value in initial.items()
+    }
+
+
+def truncated_normal(initial: Arrays, rng: np.random.Generator) -> Arrays:
+    """Deviation 0.02 and no value beyond two of it, as many ViTs start; norms near 1."""
+    return {
+        name: (
+            (value if ".norm" in name or "norm." in name else 0.0)
+            + 0.02 * np.clip(rng.standard_normal(value.shape), -2, 2)
+        ).astype(np.float32)
+        for name, value in initial.items()
+    }
+
+
+def with_outliers(initial: Arrays, rng: np.random.Generator) -> Arrays:
+    """Two channels of the residual stream far from zero (80 and -50), as pretrained ViTs have."""
+    params = with_noise(initial, rng)
+    params["pos_embed"][..., 5] += 80
+    params["pos_embed"][..., 17] -= 50
+    return params
+
+
+WEIGHTS = {"noise": with_noise, "truncated": truncated_normal, "outliers": with_outliers}
 
 CASES = (
     Case("nonoverlap"),
-    Case("overlap", model={"stride": 6}, loss={"label_smoothing": 0.1}),
+    Case("overlap", model={"stride": 6}, loss={"label_smoothing": 0.1}, fine=True),
     Case("mul", model={"stride": 6, "fusion": "mul"}, loss={"margin": 0.0}, seed=1),
     Case("add", model={"fusion": "add"}, optim=SGD | {"weight_decay": 0.01}, seed=2),
     Case("lastlayer", model={"fusion": "lastlayer"}, optim=SGD | {"clip": None}, seed=3),
-    Case("vit", model={"placement": "none"}, loss={"contrastive": False}, accumulation=2),
+    Case(
+        "vit", model={"placement": "none"}, loss={"contrastive": False}, accumulation=2, fine=True
+    ),
     Case(
         "adamw",
         model={"stride": 5},
@@ -103,3 +142,24 @@ CASES = (
     ),
     Case("adam", optim={"name": "adam", "lr": 1e-3, "warmup": 0, "weight_decay": 0.01}, seed=5),
 )
+
+# TransFG at its published size: one pass and one update of two images.
+LARGE = Case(
+    "b16-448-overlap",
+    model={
+        "size": "B",
+        "width": None,
+        "heads": None,
+        "depth": None,
+        "mlp": None,
+        "patch": 16,
+        "stride": 12,
+        "classes": 200,
+    },
+    optim=SGD | {"warmup": 0, "lr": 1.0},  # so long a step that float32 holds its digits
+    crop=(448, 448),
+    batch=2,
+    updates=1,
+    sketch_above=65536,
+)
+BY_NAME = {case.name: case for case in (*CASES, LARGE)}

@@ -15,7 +15,6 @@ from transfg_core.config import Config, build_config
 from transfg_core.published import to_canonical
 
 FOLDER = Path(__file__).parent / "golden"
-UPDATES = 6
 MODEL = {"width": 24, "heads": 2, "depth": 4, "mlp": 40, "patch": 8, "classes": 7, "dropout": 0.0}
 
 
@@ -27,15 +26,18 @@ class Golden:
     image_size: int
     stride: int
     label_smoothing: float = 0.0
+    updates: int = 6
+    fine: bool = False
 
-    def config(self) -> Config:
+    def config(self, precision: str = "float32") -> Config:
         """The published program's settings in this project's terms."""
         tree: dict[str, Any] = {
+            "run": {"precision": precision},
             "data": {"crop": self.image_size},
             "model": MODEL | {"stride": self.stride},
             "loss": {"label_smoothing": self.label_smoothing},
             "optim": {"name": "sgd", "lr": 0.03, "momentum": 0.9, "clip": 1.0, "warmup": 2},
-            "train": {"steps": UPDATES},
+            "train": {"steps": self.updates, "batch_size": 6},
         }
         return build_config(tree, f"golden {self.name}")
 
@@ -53,10 +55,10 @@ class Golden:
                 arrays[f"{section}/{to_canonical(name)}" if slash else key] = stored[key]
         return arrays
 
-    def batch(self) -> Batch:
-        """The batch that was traced: images (6, 3, H, W), labels (6,)."""
+    def batches(self) -> list[Batch]:
+        """The batch that was traced, for every update: images (6, 3, H, W), labels (6,)."""
         trace = self.trace()
-        return Batch(trace["images"], trace["labels"])
+        return [Batch(trace["images"], trace["labels"])] * (self.updates + 1)
 
 
 GOLDENS = (
@@ -64,3 +66,4 @@ GOLDENS = (
     Golden("overlap", 38, 6),
     Golden("smooth", 33, 5, label_smoothing=0.1),
 )
+BY_GOLDEN = {f"golden-{golden.name}": golden for golden in GOLDENS}

@@ -1,167 +1,243 @@
-"""The ladder, end to end: record each backend in its own process, compare, print, decide.
+"""The ladder, end to end: record each backend in its own processes, judge, tell, decide.
 
-Exit codes: 0 all rungs agree, 1 some rung differs, 2 a backend could not be recorded.
+Exit codes: 0 all taps are equivalent, 1 some tap is different, 2 some could not be decided, or a
+backend could not be recorded.
 """
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
-from parity.cases import CASES
-from parity.compare import Verdict, compare_rung, load_tolerances, rung_of
-from parity.golden import GOLDENS
-from parity.record import trace_path
+from parity.golden import Golden
+from parity.judge import EXIT_CODES, Evidence, Row, judge, worst
+from parity.ladder import (
+    CANDIDATE,
+    EXACT_VARIANTS,
+    PAIR,
+    RUN,
+    Ladder,
+    candidate_jobs,
+    continue_jobs,
+    exact_jobs,
+    first_jobs,
+    run_children,
+    start_child,
+    variant_jobs,
+)
+from parity.locate import Finding, find_causes, locate
+from parity.pipeline import PIPELINE, tagged
+from parity.record import FIRST, rung_of
+from parity.report import print_table, write_reports
+from parity.roles import SIBLINGS
+from parity.trace import Trace, read_trace
 from transfg_core.backend import BACKENDS, Arrays, load_published_reader
-from transfg_core.checkpoint import replace_file
 from transfg_core.errors import UserError
-from transfg_core.records import clean
 
-TWINS = ("jittor", "torch")  # what is judged, and what it is judged against
-GOLDEN_FORWARD = ("block00", "block01", "block02", "features", "logits", "part_index", "part_score")
+REPORTS = ("parity.json", "junit.xml", "report.html")
+NOT_JUDGED = ("state",)
+PUBLISHED_FORWARD = ("block00", "block01", "block02", "features", "logits")
 
 
-def run_suite(out: Path) -> int:
-    """Record both backends, compare them with each other and with the published program.
+def record_ladder(ladder: Ladder) -> None:
+    """Record everything that the verdicts need.
 
-    Writes traces, `environment-*.json` and `parity.json` into `out`.
+    The backends never share a process, and no two processes of one backend run at a time.
+    """
+    if ladder.goldens:
+        reader = load_published_reader()
+        for golden in ladder.goldens:
+            target = ladder.folder / f"golden-{golden.name}.safetensors"
+            reader.convert(golden.checkpoint, target)
+    run_children(start_child(first_jobs(ladder)))
+    run_children(
+        start_child(variant_jobs(ladder, FIRST), threads=1),
+        start_child(candidate_jobs(ladder) + variant_jobs(ladder, CANDIDATE)),
+    )
+    run_children(
+        start_child(continue_jobs(ladder)),
+        start_child(exact_jobs(ladder) if ladder.exact else []),
+    )
+
+
+def judge_ladder(ladder: Ladder) -> list[Row]:
+    """The rows of all cases."""
+    rows = []
+    for case in ladder.cases:
+        rows += judge_case(ladder, case.name, case.updates > 1)
+    for golden in ladder.goldens:
+        rows += judge_golden(ladder, golden)
+    if ladder.around:
+        first, candidate = both(ladder, PIPELINE.name, "pipeline")
+        exact = ladder.trace(FIRST, PIPELINE.name, "pipeline", "float64")
+        rows += judge(Evidence(first, candidate, exact))
+    return rows
+
+
+def both(ladder: Ladder, case: str, kind: str, *words: str) -> tuple[Trace, Trace]:
+    """The traces of the two backends."""
+    return ladder.trace(FIRST, case, kind, *words), ladder.trace(CANDIDATE, case, kind, *words)
+
+
+def pair(ladder: Ladder, case: str) -> Evidence:
+    """The two backends on one case, and what they are judged by."""
+    return Evidence(
+        first=ladder.trace(FIRST, case),
+        candidate=ladder.trace(CANDIDATE, case),
+        exact=ladder.trace(FIRST, case, "case", "float64"),
+        first_variants=ladder.variants(FIRST, case),
+        candidate_variants=ladder.variants(CANDIDATE, case),
+        siblings=SIBLINGS,
+    )
+
+
+def judge_case(ladder: Ladder, case: str, continued: bool) -> list[Row]:
+    """One case: whole, in pieces, in float64, and each backend from the other's state."""
+    evidence = pair(ladder, case)
+    rows = judge(evidence, (*NOT_JUDGED, "cross-load"))
+    if continued:
+        for one, other in ((CANDIDATE, FIRST), (FIRST, CANDIDATE)):
+            went_on = ladder.trace(one, case, "continue")
+            crossed = Evidence(
+                ladder.trace(other, case),
+                went_on,
+                evidence.exact,
+                [*evidence.first_variants, evidence.first],
+                siblings=SIBLINGS,
+            )
+            rows += judge(crossed, only=list(went_on.taps))
+    rows += judge_pieces(ladder, case)
+    if ladder.exact:
+        rows += judge_exact(ladder, case)
+    return rows
+
+
+def judge_pieces(ladder: Ladder, case: str) -> list[Row]:
+    """Every piece of a pass from the same numbers."""
+    first, candidate = both(ladder, case, "pieces")
+    exact = ladder.trace(FIRST, case, "pieces", "float64")
+    return judge(Evidence(first, candidate, exact, siblings=SIBLINGS))
+
+
+def judge_exact(ladder: Ladder, case: str, kinds: Sequence[str] = ("case", "pieces")) -> list[Row]:
+    """Float64 against float64, whole and in pieces."""
+    rows = []
+    # Jittor's AdamW keeps its state in float32 whatever the parameters are (differences.yaml)
+    after = ("one update", "updates", "evaluation") if case.startswith("adamw") else ()
+    for kind in kinds:
+        first, candidate = both(ladder, case, kind, "float64")
+        paths = [
+            ladder.path(FIRST, case, kind, "float64", variant) for variant in EXACT_VARIANTS[kind]
+        ]
+        variants = [read_trace(path) for path in paths if path.exists()]
+        evidence = Evidence(first, candidate, None, variants, siblings=SIBLINGS)
+        rows += judge(evidence, (*NOT_JUDGED, *after, "cross-load"))
+    return rows
+
+
+def judge_golden(ladder: Ladder, golden: Golden) -> list[Row]:
+    """The backends on the published program's weights, and that program itself."""
+    evidence = pair(ladder, f"golden-{golden.name}")
+    published = published_trace(golden, evidence.first)
+    by_program = Evidence(
+        evidence.first, published, evidence.exact, evidence.first_variants, siblings=SIBLINGS
+    )
+    return judge(evidence, NOT_JUDGED) + judge(by_program, only=list(published.taps))
+
+
+def published_trace(golden: Golden, like: Trace) -> Trace:
+    """The authors' arrays as a trace of the same computation as `like`."""
+    stored = golden.trace()
+    start = like.arrays("parameters")
+    forward = {name: stored[name] for name in PUBLISHED_FORWARD}
+    gradients = {name: value for name, value in stored.items() if name.startswith("grad/")}
+    steps = {
+        name.replace("after/", "step/"): value.astype("f8") - start[f"param/{name[6:]}"]
+        for name, value in stored.items()
+        if name.startswith("after/")
+    }
+    taps: Arrays = {f"{rung_of(name)}/{name}": value for name, value in forward.items()}
+    taps["selection/part_index"] = stored["part_index"]
+    taps["losses/loss"] = stored["loss"].astype("f4")  # it was stored in double
+    taps |= tagged("gradients", gradients)
+    taps |= tagged("updates", steps)
+    producer = {"name": "published program"}
+    return Trace(golden.checkpoint, {**like.manifest, "producer": producer}, taps)
+
+
+def explain(ladder: Ladder, rows: Sequence[Row]) -> list[Finding]:
+    """Where the backends part, with likely causes, from the traces of the ladder."""
+    found = []
+    for finding in locate(rows):
+        kind = "pieces" if finding.rung.startswith("pieces") else "case"
+        paths = [
+            ladder.path(one, finding.case, kind, finding.precision) for one in (FIRST, CANDIDATE)
+        ]
+        if finding.pair == PAIR and all(path.exists() for path in paths):
+            given = ladder.trace(FIRST, finding.case)
+            first, candidate = map(read_trace, paths)
+            finding = find_causes(finding, first, candidate, given)
+        found.append(finding)
+    return found
+
+
+def report(ladder: Ladder, rows: Sequence[Row]) -> None:
+    """Print the table and what was found, and write the reports into the ladder's folder."""
+    found = explain(ladder, rows)
+    case = ladder.cases[0]
+    environment = {}
+    for backend in BACKENDS:
+        path = ladder.path(backend, case.name, "case", ladder.precision)
+        if path.exists():
+            environment[backend] = dict(read_trace(path).manifest["producer"])
+            environment[backend].pop("cache", None)
+    words = ("case", ladder.precision)
+    scores = [
+        (ladder.path(FIRST, one.name, *words), ladder.path(CANDIDATE, one.name, *words))
+        for one in ladder.cases
+    ]
+    write_reports(
+        ladder.folder, rows, environment, found, [p for p in scores if all(x.exists() for x in p)]
+    )
+    print_table(rows)
+    for finding in found:
+        print(finding.text)
+
+
+def clear(folder: Path) -> None:
+    """Make room for a run: its own traces and reports of an earlier one go, nothing else.
+
+    An older verdict must not outlive a failure.
 
     Raises:
-        UserError: a backend could not be recorded; its own message went to standard error.
+        UserError: the folder has a `traces` that no parity run made.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "parity.json").unlink(missing_ok=True)  # an older verdict must not outlive a failure
-    reader = load_published_reader()
-    for golden in GOLDENS:
-        reader.convert(golden.checkpoint, out / f"golden-{golden.name}.safetensors")
-    for name in TWINS:
-        record(name, out)
-    for name, owner in (TWINS, TWINS[::-1]):
-        record(name, out, "--load-from", owner)
-    verdicts = compare_all(out)
-    print_table(verdicts)
-    agree = all(one.verdict == "agree" for one in verdicts)
-    result = {
-        "verdict": "agree" if agree else "differ",
-        "rungs": [one.row() for one in verdicts],
-        "environment": {
-            name: json.loads((out / f"environment-{name}.json").read_text(encoding="utf-8"))
-            for name in BACKENDS
-        },
-    }
-    text = json.dumps(clean(result), indent=2)
-    replace_file(out / "parity.json", (text + "\n").encode())
-    return 0 if agree else 1
-
-
-def record(backend: str, out: Path, *options: str) -> None:
-    """Run one recording child; what it prints goes to standard error."""
-    command = [sys.executable, "-m", "parity.record", "--backend", backend, "--out", str(out)]
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    done = subprocess.run(
-        [*command, *options], stdout=sys.stderr, env=os.environ | {"PYTHONPATH": path}, check=False
-    )
-    if done.returncode:
+    traces = folder / "traces"
+    strange = [path.name for path in traces.glob("*") if path.suffix != ".npz"]
+    if strange:
         raise UserError(
-            f"parity: recording backend {backend} ended with status {done.returncode} (see above); "
-            "`transfg doctor` tells what works here"
+            f"{traces}: holds {strange[0]}, which is no trace; choose another folder with --out"
         )
+    shutil.rmtree(traces, ignore_errors=True)
+    traces.mkdir(parents=True)
+    for name in REPORTS:
+        (folder / name).unlink(missing_ok=True)
 
 
-def load_trace(folder: Path, kind: str, name: str, backend: str) -> Arrays:
-    """One trace file as `rung/tap` -> array."""
-    with np.load(trace_path(folder, kind, name, backend), allow_pickle=False) as stored:
-        return {key: stored[key] for key in stored.files}
+def run_suite(ladder: Ladder, keep: bool = False) -> int:
+    """Record, judge and report into the ladder's folder.
 
-
-def compare_all(folder: Path) -> list[Verdict]:
-    """Every rung of every case, then the golden traces of each backend."""
-    tolerances = load_tolerances()
-    return compare_twins(folder, tolerances["twins"]) + compare_golden(folder, tolerances["golden"])
-
-
-def compare_twins(folder: Path, bounds: Mapping[str, float]) -> list[Verdict]:
-    """Each rung between the twins; the cross-load against the state's owner, both ways."""
-    verdicts = []
-    traces = {
-        (case.name, name): load_trace(folder, "case", case.name, name)
-        for case in CASES
-        for name in TWINS
-    }
-    pair = " : ".join(TWINS)
-    for rung, bound in bounds.items():
-        for case in CASES:
-            judged, reference = (traces[case.name, name] for name in TWINS)
-            if rung != "cross-load":
-                both = rung_of(judged, rung), rung_of(reference, rung)
-                verdicts.append(compare_rung(*both, rung, case.name, pair, bound))
-                continue
-            for name, owner in (TWINS, TWINS[::-1]):
-                continued = load_trace(folder, "cross", case.name, name)
-                both = rung_of(continued, rung), rung_of(traces[case.name, owner], rung)
-                label = f"{owner} -> {name}"
-                verdicts.append(compare_rung(*both, rung, case.name, label, bound))
-    return verdicts
-
-
-def compare_golden(folder: Path, bounds: Mapping[str, float]) -> list[Verdict]:
-    """Each backend against the published program's arrays."""
-    verdicts = []
-    for golden in GOLDENS:
-        published = golden_rungs(golden.trace())
-        for name in TWINS:
-            trace = load_trace(folder, "golden", golden.name, name)
-            trace["forward/part_score"] = trace["forward/part_scores"].max(axis=-1)
-            trace["learning rates/train_lrs"] = trace.pop("updates/train_lrs")
-            for rung, bound in bounds.items():
-                reference = published[rung]
-                judged = {k: v for k, v in rung_of(trace, rung).items() if k in reference}
-                pair = f"{name} : published"
-                verdicts.append(compare_rung(judged, reference, rung, golden.name, pair, bound))
-    return verdicts
-
-
-def golden_rungs(trace: Arrays) -> dict[str, Arrays]:
-    """A published trace sorted into rungs, under the names of this project's taps."""
-    return {
-        "forward": {name: trace[name] for name in GOLDEN_FORWARD},
-        "losses": {"loss": trace["loss"].astype(np.float32)},  # it was stored in double
-        "gradients": {name: value for name, value in trace.items() if name.startswith("grad/")},
-        "learning rates": {"train_lrs": trace["train_lrs"]},
-        "updates": {"train_losses": trace["train_losses"]}
-        | {name: value for name, value in trace.items() if name.startswith("after/")},
-    }
-
-
-def print_table(verdicts: Sequence[Verdict]) -> None:
-    """One line per rung and pair: the worst tap over all cases, and how many taps were compared."""
-    groups: dict[tuple[str, str], list[Verdict]] = {}
-    for one in verdicts:
-        groups.setdefault((one.rung, one.pair), []).append(one)
-    table = Table("rung", "pair", "taps", "worst tap", "relative L2", "bound", "verdict")
-    for (rung, pair), members in groups.items():
-        worst = max(members, key=lambda one: one.value)
-        differ = any(one.verdict == "differ" for one in members)
-        table.add_row(
-            rung,
-            pair,
-            str(sum(one.taps for one in members)),
-            f"{worst.case} {worst.worst_tap}" if worst.value > 0 else "",
-            f"{max(worst.value, 0.0):.1e}",
-            f"{worst.bound:.0e}" if worst.bound else "exact",
-            "[red]differ[/]" if differ else "agree",
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    failed = [one for one in verdicts if one.verdict == "differ"]
-    print(
-        f"{len(failed)} of {len(verdicts)} comparisons differ"
-        if failed
-        else f"the backends agree in all {len(verdicts)} comparisons"
-    )
+    Raises:
+        UserError: a backend could not be recorded.
+    """
+    files = [RUN, *(f"golden-{golden.name}.safetensors" for golden in ladder.goldens)]
+    clear(ladder.folder)
+    (ladder.folder / RUN).unlink(missing_ok=True)
+    record_ladder(ladder)
+    rows = judge_ladder(ladder)
+    report(ladder, rows)
+    verdict = worst([row.verdict for row in rows])
+    if verdict == "equivalent" and not keep:
+        shutil.rmtree(ladder.folder / "traces")  # hundreds of MB, and quickly recorded again
+        for name in files:
+            (ladder.folder / name).unlink(missing_ok=True)
+    return EXIT_CODES[verdict]

@@ -175,6 +175,7 @@ def test_command_line_starts_light():
         "jinja2",
         "safetensors",
         "PIL",
-        "parity",
     }
     assert not (heavy | ALL) & loaded
+    whole = child(LOADED.replace('name.partition(".")[0]', "name"), "transfg_core.cli")
+    assert {name for name in whole if name.startswith("parity.")} == {"parity.cli"}

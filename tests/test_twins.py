@@ -58,7 +58,7 @@ EXTRA = "    def extra(self) -> None:\n        pass\n\n    def param_shapes"
 
 # What is planted in one twin -> a part of the message that must follow.
 PLANTED = {
-    "a line dropped": ("model.py", replace("        x = x + y\n", ""), "x = x + y"),
+    "a line dropped": ("model.py", replace('        x = tap("mid", x + y)\n', ""), "x + y"),
     "another epsilon": ("model.py", replace("EPS = 1e-6", "EPS = 1e-5"), "LAYER_NORM_EPS"),
     "functions swapped": ("model.py", swap("def select_parts", "def gather_tokens"), "order"),
     "a method renamed": (
@@ -101,7 +101,7 @@ PLANTED = {
     "a comment changed": ("backend.py", replace("(seed, update), so", "(seed), so"), "(seed)"),
     "a reason without a difference": (
         "model.py",
-        replace("        x = x + y\n", "        x = x + y  # jittor: adds\n"),
+        replace("x + y)\n", "x + y)  # jittor: adds\n"),
         "nothing differs there",
     ),
     "a mark without a difference": (
@@ -113,7 +113,7 @@ PLANTED = {
     ),
     "broken syntax": (
         "model.py",
-        replace("        x = x + y\n", "        x = (x + y\n"),
+        replace("x + y)\n", "x + y\n"),
         "not Python",
     ),
 }

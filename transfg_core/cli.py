@@ -7,10 +7,11 @@ stopped by signal n (130 after Ctrl-C), with the newest state saved.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from parity.cli import app as parity_app
 from transfg_core import __version__
 from transfg_core.backend import BACKENDS
 from transfg_core.config import ToyConfig, load_config
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="TransFG fine-grained recognition, natively in PyTorch and in Jittor.",
 )
+app.add_typer(parity_app, name="parity")
 
 
 def _known_backend(name: str) -> str:
@@ -110,11 +112,15 @@ def parts(
     overrides: Overrides = None,
     backend: BackendName = "torch",
     images: Annotated[int, typer.Option(min=1, help="how many test images")] = 8,
+    heat: Annotated[
+        Literal["scores", "rollout"],
+        typer.Option(help="what dims the second view; rollout is of attention"),
+    ] = "scores",
 ) -> None:
     """Draw test images with the patches that a checkpoint's model selects."""
     from transfg_core.pictures import draw_parts
 
-    draw_parts(checkpoint, backend, overrides or [], images, out)
+    draw_parts(checkpoint, backend, overrides or [], images, out, heat)
     print(out)
 
 
@@ -148,18 +154,6 @@ def convert(
     from transfg_core.backend import load_published_reader
 
     print(load_published_reader().convert(source, target))
-
-
-@app.command()
-def parity(
-    out: Annotated[Path, typer.Option(help="folder for traces, parity.json and the table")] = Path(
-        "runs/parity"
-    ),
-) -> None:
-    """Prove or disprove that the two backends agree; exit code 0 agree, 1 differ."""
-    from parity.suite import run_suite
-
-    raise typer.Exit(run_suite(out))
 
 
 @app.command()

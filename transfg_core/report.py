@@ -6,6 +6,7 @@ give the same bytes. Jinja2 and matplotlib are imported only when a page is writ
 
 import base64
 import json
+import math
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
@@ -24,10 +25,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 NONE = "–"
 PNG = b"\x89PNG\r\n\x1a\n"
 NOT_THE_EXPERIMENT = ("run.name:", "run.dir:")  # keys in which twins' configurations may differ
-VERDICTS = {"agree": "The twins agree.", "differ": "The twins differ."}
+PARITY_FORMAT = "parity-report/1"
 PARITY_NOTE = (
-    " Per rung and pair, the case and tap with the largest relative L2 difference, beside its "
-    "bound; all cases are in parity.json."
+    "The parity suite found {} Each line holds the worst tap of one comparison, candidate : first; "
+    "errors are relative L2, and a ratio (error over bound) above 1 fails. All taps are in "
+    "parity.json. Compared were {}."
 )
 
 
@@ -49,7 +51,7 @@ def write_report(
     Args:
         runs: run folders, in the order of the tables.
         out: folder, made if missing; files of an older report are replaced.
-        parity: JSON with `verdict`, `rungs` (one row each) and `environment`.
+        parity: the parity.json of a parity run (parity/report.py).
         pictures: a PNG, such as `transfg_core.draw.part_picture` makes.
 
     Returns:
@@ -134,7 +136,7 @@ def _headline(runs: Sequence[Run]) -> Table:
 def _details(runs: Sequence[Run], parity: Path | None) -> list[Table]:
     tables = [_agreement_table(runs), _difference_table(runs)]
     if parity is not None:
-        tables += _parity_tables(parity)
+        tables.append(_parity_table(parity))
     tables.append(_environment_table(runs))
     return [table for table in tables if table.rows]
 
@@ -164,39 +166,57 @@ def _difference_table(runs: Sequence[Run]) -> Table:
     return Table("Differences of configuration", note, header, rows, range(0))
 
 
-def _parity_tables(path: Path) -> list[Table]:
+def _parity_table(path: Path) -> Table:
+    """What parity.json says, with one line per pair and precision."""
+    names = ("rung", "case", "tap", "error", "floor", "bound", "ratio", "verdict")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        verdict, rungs, machine = found["verdict"], found["rungs"], found.get("environment", {})
-        columns = ("rung", "pair", "taps", "case", "worst_tap", "value", "bound", "verdict")
-        rows = [[_cell(rung.get(name)) for name in columns] for rung in _worst_cases(rungs)]
-        environment = [[key, _cell(value)] for key, value in flatten(machine).items()]
+        if found["format"] != PARITY_FORMAT:
+            raise ValueError(f"format {found['format']!r} is not {PARITY_FORMAT!r}")
+        rows = []
+        for (pair, precision), rungs in _by_comparison(found["rungs"]).items():
+            worst = max(rungs, key=_badness)
+            taps = str(sum(rung["taps"] for rung in rungs))
+            rows.append([pair, precision, taps, *(_measured(worst, name) for name in names)])
+        note = PARITY_NOTE.format(found["sentence"], _versions(found["environment"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path}: expected a parity report (JSON with verdict and rungs): {error!r}"
+            f"{path}: expected the parity.json of a parity run by this version: {error!r}"
         ) from error
-    header = [name.replace("_", " ") for name in columns]
-    note = VERDICTS.get(verdict, f"Verdict: {verdict}.")
-    return [
-        Table("Parity", note + PARITY_NOTE, header, rows, (2, 5, 6)),
-        Table("Environment of the parity suite", "", ["", "value"], environment, range(0)),
-    ]
+    header = ["pair", "dtype", "taps", "worst rung", "case", *names[2:]]
+    return Table("Parity", note, header, rows, (2, 6, 7, 8, 9))
 
 
-def _worst_cases(rungs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per rung and pair: its worst case (a differing one before all), all its taps."""
+def _by_comparison(
+    rungs: Sequence[dict[str, Any]],
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for rung in rungs:
-        groups.setdefault((rung["rung"], rung["pair"]), []).append(rung)
+        groups.setdefault((rung["pair"], rung["precision"]), []).append(rung)
+    return groups
 
-    def badness(rung: dict[str, Any]) -> tuple[bool, float]:
-        value = rung["value"]
-        return rung["verdict"] != "agree", float("inf") if value is None else value
 
-    return [
-        max(members, key=badness) | {"taps": sum(one.get("taps", 0) for one in members)}
-        for members in groups.values()
-    ]
+def _badness(rung: Mapping[str, Any]) -> tuple[int, float]:
+    """By verdict, then by ratio; null is a number that is not finite."""
+    order = ("equivalent", "undecided", "different").index(rung["verdict"])
+    return order, math.inf if rung["ratio"] is None else float(rung["ratio"])
+
+
+def _measured(rung: Mapping[str, Any], name: str) -> str:
+    value = rung[name]
+    return "not finite" if value is None else _cell(value)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    """Names and versions of what was compared; other facts are not mappings."""
+    producers = {name: facts for name, facts in environment.items() if isinstance(facts, Mapping)}
+    return (
+        ", ".join(
+            f"{name} {facts.get('version', '')} on {facts.get('device', 'an unknown device')}"
+            for name, facts in producers.items()
+        )
+        or "unknown programs"
+    )
 
 
 def _environment_table(runs: Sequence[Run]) -> Table:

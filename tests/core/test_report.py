@@ -20,19 +20,30 @@ from transfg_core.results import agreement
 from transfg_core.rundir import RunDir
 
 PARITY = {
-    "verdict": "agree",
+    "format": "parity-report/1",
+    "verdict": "undecided",
+    "sentence": "undecided: of 1063 taps 1062 are equivalent, 0 different and 1 undecided.",
     "rungs": [
         {
-            "rung": "gradients",
+            "pair": "jittor : torch",
+            "precision": "float32",
+            "rung": rung,
+            "taps": taps,
             "case": "overlap|odd",
-            "pair": "jittor/float64",
-            "worst_tap": "grad/part_norm.bias",
-            "value": 3.21e-7,
+            "tap": tap,
+            "error": error,
+            "floor": 1e-6,
             "bound": 5e-6,
-            "verdict": "pass",
+            "ratio": ratio,
+            "verdict": verdict,
         }
+        for rung, taps, tap, error, ratio, verdict in (
+            ("forward", 1000, "block00", None, None, "equivalent"),
+            ("gradients", 42, "grad/part_norm.bias", 3.21e-7, 0.0642, "undecided"),
+            ("updates", 21, "step/head.bias", 4e-6, 0.8, "equivalent"),
+        )
     ],
-    "environment": {"cpu": {"name": "Some <processor>"}},
+    "environment": {"jittor": {"version": "1.3", "device": "Some <processor>"}, "date": "today"},
 }
 
 
@@ -117,16 +128,16 @@ class Opened(HTMLParser):
 
 
 EXPECTED = (
-    "one torch 81.25 98.76 95.00 0.4321 67.89 12.34 123.4 300 1:02:05 81.26 42 grad/part_norm.bias "
-    "3.21e-07 +12.50 87.50"
+    "one torch 81.25 98.76 95.00 0.4321 67.89 12.34 123.4 300 1:02:05 81.26 1063 "
+    "grad/part_norm.bias 3.21e-07 0.0642 +12.50 87.50"
 ).split()
 
 
 def test_html_stands_alone_and_holds_the_numbers(page):
     opened = Opened((page / "report.html").read_text())
-    assert {*EXPECTED, "40 of 40", "7 of 8", "a <processor>", "Some <processor>"} <= set(
-        opened.cells
-    )
+    assert {*EXPECTED, "40 of 40", "7 of 8", "a <processor>", "undecided"} <= set(opened.cells)
+    assert "jittor 1.3 on Some &lt;processor&gt;." in (page / "report.html").read_text()
+    assert "block00" not in opened.cells  # one line for each pair and precision, the worst
     assert "script" not in opened.tags and "link" not in opened.tags
     assert all(one.startswith(("#", "data:")) for one in opened.references)
     assert opened.tags >= {"svg", "img"}
@@ -136,7 +147,7 @@ def test_markdown_holds_the_numbers_in_whole_tables(page):
     text = (page / "report.md").read_text()
     for number in EXPECTED:
         assert f"| {number} |" in text
-    assert "The twins agree." in text and "overlap\\|odd" in text
+    assert PARITY["sentence"] in text and "overlap\\|odd" in text
     assert "transfg train 'run.name=a b'" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
@@ -194,11 +205,28 @@ def test_agreement_refuses_other_labels(twins, tmp_path):
         agreement(load_run(twins[0]), load_run(run.path))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"verdict": "agree", "rungs": [3]}'])
+def test_parity_numbers_that_are_not_finite(twins, tmp_path):
+    path = tmp_path / "parity.json"
+    path.write_text(json.dumps(PARITY | {"rungs": PARITY["rungs"][::2]}))
+    write_report(twins, tmp_path, parity=path)
+    assert "| block00 | not finite | 1e-06 |" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        json.dumps(PARITY | {"rungs": [3]}),
+        json.dumps(PARITY | {"format": "parity-report/0"}),
+        json.dumps(PARITY | {"rungs": [PARITY["rungs"][0] | {"verdict": "agree"}]}),
+    ],
+)
 def test_a_broken_parity_file(twins, tmp_path, text):
     path = tmp_path / "parity.json"
     path.write_text(text)
-    with pytest.raises(UserError, match="expected a parity report"):
+    with pytest.raises(UserError, match="expected the parity.json"):
         write_report(twins, tmp_path / "out", parity=path)
 
 
@@ -208,7 +236,7 @@ def test_other_bad_inputs(twins, tmp_path):
         (([], tmp_path), "at least one run"),
         (([tmp_path], tmp_path), "expected the folder of a run"),
         ((twins, tmp_path, None, tmp_path / "picture.png"), "expected a PNG"),
-        ((twins, tmp_path, tmp_path / "absent.json"), "expected a parity report"),
+        ((twins, tmp_path, tmp_path / "absent.json"), "expected the parity.json"),
         ((twins, tmp_path / "picture.png"), "cannot write the report"),
     ):
         with pytest.raises(UserError, match=message):

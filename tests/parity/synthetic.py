@@ -1,97 +1,197 @@
-"""Traces as the recorder writes them, of a backend that computes nothing: seeded noise."""
+"""Ladders of a backend that computes nothing: seeded noise under the right names and shapes."""
 
+import json
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from safetensors.numpy import save_file
 
-from parity import record
+from parity import record, suite
 from parity.cases import CASES
-from parity.golden import GOLDENS
-from parity.suite import GOLDEN_FORWARD, TWINS
-from transfg_core.backend import Array, Arrays
+from parity.golden import GOLDENS, Golden
+from parity.ladder import Ladder
+from parity.record import Job, as_fields
+from parity.trace import MANIFEST
+from parity.variants import Variant
+from transfg_core.backend import FLOAT_TYPES, Array, Arrays, has_gradient
 from transfg_core.config import Config
 from transfg_core.params import param_shapes
 
 
+@cache
 def noise(name: str, *shape: int) -> Array:
-    """Values that depend on the name alone."""
+    """Values that depend on the name alone, float64."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return rng.standard_normal(shape).astype(np.float32)
+    return rng.standard_normal(shape)
+
+
+def golden_of(config: Config) -> Golden | None:
+    """The published trace that a configuration is of."""
+    places = {(golden.config().data.crop, golden.config().model): golden for golden in GOLDENS}
+    return places.get((config.data.crop, config.model))
 
 
 class NoiseBackend:
-    """Taps and slots of the right names and shapes; key biases have gradients of 1e-8."""
+    """Every tap and slot; key biases have gradients that are zero but for roundings.
 
-    def __init__(self, config: Config) -> None:
-        self.model = config.model
+    Of a golden case it holds what the published program left.
+    """
+
+    def __init__(self, config: Config, name: str = "noise") -> None:
+        self.config, self.name = config, name
+        self.kind = FLOAT_TYPES[config.run.precision]
         self.shapes = param_shapes(config.model, config.data.crop)
         self.slots = ("momentum",) if config.optim.name == "sgd" else ("exp_avg", "exp_avg_sq")
+        golden = golden_of(config)
+        self.known: Arrays = golden.trace() if golden else {}
+        self.updates = 0
+
+    def cast(self, arrays: Arrays) -> Arrays:
+        """Floating-point arrays in the type of this precision."""
+        return {
+            name: value.astype(self.kind) if value.dtype.kind == "f" else value
+            for name, value in arrays.items()
+        }
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.shapes
 
     def load_params(self, arrays: Arrays) -> None:
         assert {name: value.shape for name, value in arrays.items()} == self.shapes
+        self.start, self.updates = self.cast(arrays), 0
 
-    load_state = fetch = lambda self, arrays: arrays
+    def load_state(self, arrays: Arrays) -> None:
+        assert self.state().keys() == arrays.keys()
+        self.updates = int(arrays["optim/updates"])
 
     def state(self) -> Arrays:
-        slots = ("param", *self.slots)
-        arrays = {
-            f"{slot}/{n}": noise(slot + n, *s) for slot in slots for n, s in self.shapes.items()
-        }
-        return arrays | {"optim/updates": np.array(1)}
+        """Each update goes on by the same noise."""
+        arrays: Arrays = {}
+        for name, shape in self.shapes.items():
+            value = self.start[name] + self.updates * noise(f"step/{name}", *shape)
+            if self.known and self.updates:
+                value = self.known[f"after/{name}"]
+            arrays[f"param/{name}"] = value
+        for slot in self.slots:
+            arrays |= {
+                f"{slot}/{n}": self.updates * noise(slot + n, *s) for n, s in self.shapes.items()
+            }
+        return self.cast(arrays) | {"optim/updates": np.array(self.updates)}
 
     def train_step(self, micro_batches: Any, lr: float) -> Arrays:
+        self.updates += 1
         names = ("loss", "cross_entropy", "contrastive", "accuracy", "grad_norm")
-        return {name: noise(name, 1)[0] for name in names}
+        return self.cast({name: noise(name, 1)[0] for name in names})
+
+    def fetch(self, handle: Arrays) -> Arrays:
+        return dict(handle)
 
     def eval_step(self, images: Array) -> Arrays:
-        parts = {} if self.model.placement == "none" else {"part_index": np.ones((6, 3), np.int64)}
-        return {"logits": noise("logits", 6, 7)} | parts
+        taps = self.activations()
+        return {n: taps[n] for n in ("logits", "part_index") if n in taps}
 
-    def trace(self, batch: Any) -> Arrays:
-        taps = {
-            name: noise(name, 6, 5, 4) for name in ("patch_embed", "embed", "block00", "logits")
-        }
-        losses = ("loss", "cross_entropy", "contrastive", "grad_norm")
-        small = {name: 1e-8 if "key.bias" in name else 1.0 for name in self.shapes}
-        grads = {f"grad/{n}": small[n] * noise(n, *s) for n, s in self.shapes.items()}
-        index = self.eval_step(None).keys() & {"part_index"}
-        parts = {name: np.ones((6, 3), np.int64) for name in index}
-        return taps | parts | {name: noise(name, 1)[0] for name in losses} | grads
+    def rollout(self, images: Array) -> Arrays:
+        return self.cast({"rollout": noise("rollout", len(images), self.tokens() - 1)})
+
+    def tokens(self) -> int:
+        """T."""
+        return self.shapes["pos_embed"][1]
+
+    def activations(self) -> Arrays:
+        """The taps of a pass, in data order."""
+        model = self.config.model
+        assert model.width and model.heads and model.depth and model.classes
+        size, width, heads, tokens = 6, model.width, model.heads, self.tokens()
+        parts = model.placement != "none"
+        taps = {"patch_embed": noise("patches", size, tokens - 1, width)}
+        blocks = [f"block{depth:02d}" for depth in range(model.depth - parts)]
+        for name in ("tokens", "embed", "block00.attn.query", *blocks):
+            taps[name] = noise(name, size, tokens, width)
+        if parts:
+            taps["part_scores"] = noise("part_scores", size, heads, tokens - 1)
+            taps["part_index"] = taps["part_scores"].argmax(axis=-1) + 1
+            for name in ("part_tokens", "part_layer", "part_norm"):
+                taps[name] = noise(name, size, heads + 1, width)
+        else:
+            taps["norm"] = noise("norm", size, tokens, width)
+        taps["features"] = noise("features", size, width)
+        taps["logits"] = noise("logits", size, model.classes)
+        return self.cast(taps | {n: v for n, v in self.known.items() if n in taps})
+
+    def trace(
+        self, batch: Any, replay: Any = None, fine: bool = False, training: bool = False
+    ) -> Arrays:
+        taps = {n: v for n, v in self.activations().items() if fine or "." not in n}
+        grads = {f"d/{n}": noise(f"d/{n}", *v.shape) for n, v in taps.items() if has_gradient(n)}
+        zero = 0.1 * np.finfo(self.kind).eps
+        for name, shape in self.shapes.items():
+            size = zero if "key.bias" in name else 1.0
+            grads[f"grad/{name}"] = size * noise(name, *shape)
+        losses = ("loss", "cross_entropy", "contrastive", "grad_norm", "clipped_norm")
+        found = taps | grads | {name: noise(name, 1)[0] for name in losses}
+        return self.cast(found | {n: v for n, v in self.known.items() if n in found})
+
+    def device_info(self) -> dict[str, Any]:
+        facts = {"backend": self.name, "version": "1", "device": "none", "threads": 1}
+        return facts | {"peak_memory_bytes": 1}
 
 
-def record_noise(folder: Path, monkeypatch: Any) -> None:
-    """The files of a whole ladder in which both backends agree to the bit."""
-    monkeypatch.setattr(record, "load_backend", lambda name, config: NoiseBackend(config))
-    for case in CASES:
-        for name in TWINS:
-            trace = record.record_case(case, name)
-            np.savez(record.trace_path(folder, "case", case.name, name), **trace)
-        for name, owner in (TWINS, TWINS[::-1]):
-            trace = record.record_cross_load(case, name, folder, owner)
-            np.savez(record.trace_path(folder, "cross", case.name, name), **trace)
-    for golden in GOLDENS:
-        stored = golden.trace()
-        trace = {f"forward/{name}": stored[name] for name in GOLDEN_FORWARD}
-        score = trace.pop("forward/part_score")[..., None]
-        trace["forward/part_scores"] = np.concatenate([score, score - 1], axis=-1)
-        trace["losses/loss"] = stored["loss"].astype(np.float32)
-        trace |= {f"gradients/{n}": v for n, v in stored.items() if n.startswith("grad/")}
-        trace |= {f"updates/{n}": stored[n] for n in ("train_lrs", "train_losses")}
-        trace |= {f"updates/{n}": v for n, v in stored.items() if n.startswith("after/")}
-        for name in TWINS:
-            np.savez(record.trace_path(folder, "golden", golden.name, name), **trace)
+class NoiseReader:
+    """In place of the reader of the authors' checkpoints."""
+
+    @staticmethod
+    def convert(checkpoint: Path, target: Path) -> None:
+        (golden,) = (each for each in GOLDENS if each.checkpoint == checkpoint)
+        config = golden.config()
+        shapes = param_shapes(config.model, config.data.crop)
+        save_file({n: noise(n, *s).astype(np.float32) for n, s in shapes.items()}, target)
 
 
-def change(path: Path, key: str, function: Any) -> None:
-    """Replace one array of a trace file by a function of it; None takes it away."""
+def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
+    """Have ladders recorded here, from noise; what each child process would have been given."""
+    started: list[list[Job]] = []
+
+    def start_child(jobs: list[Job], threads: int | None = None) -> None:
+        started.append(list(jobs))
+        as_fields(list(jobs))  # must be JSON
+        for job in jobs:
+            record.record(job)
+
+    monkeypatch.setattr(record, "load_backend", lambda name, config: NoiseBackend(config, name))
+    monkeypatch.setattr(suite, "load_published_reader", lambda: NoiseReader)
+    monkeypatch.setattr(suite, "start_child", start_child)
+    # noise has no symmetry
+    monkeypatch.setattr(Variant, "_permute", lambda self, value, axes, inverse=False: value)
+    claims = {"contract/holds": np.array(True), "data/crc": np.array(7), "loading/x": np.ones(3)}
+    monkeypatch.setitem(record.KINDS, "pipeline", lambda recorder: claims)
+    return started
+
+
+def ladder_of(folder: Path, cases: tuple[str, ...] = (), goldens: tuple[str, ...] = ()) -> Ladder:
+    """A ladder of some cases and golden cases by name."""
+    return Ladder(
+        folder,
+        [case for case in CASES if case.name in cases],
+        [golden for golden in GOLDENS if golden.name in goldens],
+    )
+
+
+def change(path: Path, tap: str, function: Any) -> None:
+    """Replace one tap of a trace file by a function of it; None takes it away."""
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    value = function(arrays.pop(key))
-    if value is not None:
-        arrays[key] = value
-    np.savez(path, **arrays)
+    manifest = json.loads(arrays.pop(MANIFEST).tobytes())
+    taps = dict(zip(manifest["taps"], arrays.values(), strict=True))
+    value = function(taps[tap])
+    if value is None:
+        del taps[tap], manifest["taps"][tap]
+    else:
+        taps[tap] = value
+        manifest["taps"][tap] |= {"shape": value.shape, "dtype": value.dtype.str}
+    text = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+    numbered = {f"taps/{i}": value for i, value in enumerate(taps.values())}
+    np.savez(path, **{MANIFEST: text}, **numbered)

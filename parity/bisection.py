@@ -1,0 +1,60 @@
+"""Which operations differ: each of one backend's is fed with the other's inputs and gradients.
+
+What two backends compute one after the other drifts apart from the first fault on. Here every piece
+between two taps starts from the same numbers, forward and backward, so that a piece which differs
+has the fault in itself (`record_pieces`). In float64 first, where nothing else can differ.
+"""
+
+from pathlib import Path
+
+from parity.cases import BY_NAME
+from parity.judge import EXIT_CODES, worst
+from parity.ladder import CANDIDATE, Ladder, exact_jobs, run_children, start_child
+from parity.record import FIRST, Job
+from parity.suite import clear, judge_exact, judge_pieces, report
+from transfg_core.errors import UserError
+
+
+def bisection_jobs(ladder: Ladder) -> tuple[list[Job], list[Job], list[Job]]:
+    """What the reference backend records, then the candidate in float32 and in float64."""
+    case = ladder.cases[0]
+    base = ladder.job(FIRST, case)
+    double = [
+        ladder.job(FIRST, case, "pieces", precision="float64", source=base.out, **variant)
+        for variant in ({}, {"variant": "symmetry:1"})
+    ]
+    first = [
+        ladder.job(FIRST, case, precision="float64"),
+        base,
+        ladder.job(FIRST, case, "pieces", source=base.out),
+        *double,
+    ]
+    single = [ladder.job(CANDIDATE, case, "pieces", source=base.out)]
+    return first, single, [job for job in exact_jobs(ladder) if job.kind == "pieces"]
+
+
+def run_bisection(folder: Path, case: str, seed: int | None = None, draw: str = "noise") -> int:
+    """Record, judge and explain the pieces of one case; exit code 0, 1 or 2.
+
+    Raises:
+        UserError: there is no such case, or a backend could not be recorded.
+    """
+    if case not in BY_NAME:
+        raise UserError(f"--case {case}: expected one of {', '.join(BY_NAME)}")
+    small = BY_NAME[case].sketch_above is None
+    ladder = Ladder(
+        folder, [BY_NAME[case]], (), exact=small, seed=seed, draw=draw, fine=small, around=False
+    )
+    clear(folder)
+    first, single, double = bisection_jobs(ladder)
+    run_children(start_child(first))
+    run_children(start_child(single))
+    if ladder.exact:
+        run_children(start_child(double))
+    rows = judge_exact(ladder, case, kinds=("pieces",)) if ladder.exact else []
+    rows += judge_pieces(ladder, case)
+    report(ladder, rows)
+    verdict = worst([row.verdict for row in rows])
+    if verdict == "equivalent":
+        print("no operation differs: where runs part, look at data, updates and schedule")
+    return EXIT_CODES[verdict]

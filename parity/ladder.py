@@ -1,0 +1,211 @@
+"""What a ladder records: cases, variants, pieces, in which processes and into which files."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from parity.cases import CASES, Case
+from parity.golden import GOLDENS, Golden
+from parity.pipeline import PIPELINE
+from parity.record import FIRST, Job, as_fields
+from parity.trace import Trace, read_trace
+from transfg_core.errors import UserError
+
+CANDIDATE = "jittor"  # what is judged, against FIRST
+VARIANTS = {
+    FIRST: ("ulp:1", "symmetry:1", "ulp:2", "symmetry:2"),
+    CANDIDATE: ("ulp:1", "symmetry:1"),
+}
+# of the first in float64, by kind of trace
+EXACT_VARIANTS = {"case": ("symmetry:1", "ulp:1"), "pieces": ("symmetry:1",)}
+RUN = "run.safetensors"  # the checkpoint that both backends load
+PAIR = f"{CANDIDATE} : {FIRST}"
+
+
+@dataclass
+class Ladder:
+    """The traces of one run, in a folder."""
+
+    folder: Path
+    cases: Sequence[Case] = CASES
+    goldens: Sequence[Golden] = GOLDENS
+    precision: str = "float32"
+    exact: bool = True  # whether the candidate is recorded in float64 too
+    seed: int | None = None
+    draw: str = "noise"
+    fine: bool = False  # taps inside blocks in every case
+    around: bool = True  # whether what lies around the model is recorded too
+
+    @property
+    def everything(self) -> list[Case | Golden]:
+        """The project's own cases, then those of the published program."""
+        return [*self.cases, *self.goldens]
+
+    def path(self, backend: str, case: str, *words: str | None) -> Path:
+        """Where a trace lies."""
+        name = "-".join(word for word in (case, backend, *words) if word)
+        return self.folder / "traces" / f"{name.replace(':', '')}.npz"
+
+    def job(self, backend: str, case: Case | Golden, kind: str = "case", **fields: str) -> Job:
+        """One recording of this ladder; indices are those of the float64 reference."""
+        precision = fields.get("precision", self.precision)
+        variant = fields.get("variant")
+        golden = isinstance(case, Golden)
+        name = f"golden-{case.name}" if golden else case.name
+        reference = self.path(FIRST, name, "case", "float64")
+        out = self.path(backend, name, kind, precision, variant)
+        return Job(
+            backend=backend,
+            case=name,
+            out=str(out),
+            kind=kind,
+            precision=precision,
+            variant=variant,
+            source=fields.get("source"),
+            force=None if out == reference else str(reference),
+            weights=str(self.folder / f"{name}.safetensors") if golden else None,
+            seed=None if golden else self.seed,
+            draw=self.draw,
+            fine=self.fine,
+        )
+
+    def around_job(self, backend: str, precision: str = "float32") -> Job:
+        """Loading, data, rates, predictions and dropout of one backend."""
+        name = PIPELINE.name
+        return Job(
+            backend=backend,
+            case=name,
+            out=str(self.path(backend, name, "pipeline", precision)),
+            kind="pipeline",
+            precision=precision,
+            source=str(self.folder / "golden-nonoverlap.safetensors") if self.goldens else None,
+            run=str(self.folder / RUN),
+        )
+
+    def trace(self, backend: str, case: str, kind: str = "case", *words: str) -> Trace:
+        """A recorded trace."""
+        return read_trace(self.path(backend, case, kind, *(words or (self.precision,))))
+
+    def variants(self, backend: str, case: str, precision: str | None = None) -> list[Trace]:
+        """A backend's variants that were recorded of a case."""
+        paths = [
+            self.path(backend, case, "case", precision or self.precision, variant)
+            for variant in VARIANTS[backend]
+        ]
+        return [read_trace(path) for path in paths if path.exists()]
+
+
+def first_jobs(ladder: Ladder) -> list[Job]:
+    """The reference backend: float64, then what is compared, and both cut into pieces."""
+    jobs = []
+    for case in ladder.everything:
+        base = ladder.job(FIRST, case)
+        jobs += [ladder.job(FIRST, case, precision="float64"), base]
+        if isinstance(case, Golden):
+            continue
+        if ladder.exact:
+            # the second moves the last bit of the weights, from which a step is subtracted
+            for variant in EXACT_VARIANTS["case"]:
+                jobs.append(ladder.job(FIRST, case, precision="float64", variant=variant))
+            jobs += [
+                ladder.job(FIRST, case, "pieces", precision="float64", source=base.out, **more)
+                for more in ({}, {"variant": "symmetry:1"})
+            ]
+        else:
+            jobs.append(ladder.job(FIRST, case, "pieces", precision="float64", source=base.out))
+        jobs.append(ladder.job(FIRST, case, "pieces", source=base.out))
+    if ladder.around:
+        jobs += [ladder.around_job(FIRST), ladder.around_job(FIRST, "float64")]
+    return jobs
+
+
+def variant_jobs(ladder: Ladder, backend: str) -> list[Job]:
+    """The same in other orders of summation and from weights moved by one unit."""
+    return [
+        ladder.job(backend, case, variant=variant)
+        for case in ladder.everything
+        for variant in VARIANTS[backend][: None if case.updates > 1 else 2]
+    ]
+
+
+def candidate_jobs(ladder: Ladder) -> list[Job]:
+    """What is judged."""
+    jobs = []
+    for case in ladder.everything:
+        jobs.append(ladder.job(CANDIDATE, case))
+        if isinstance(case, Case):
+            source = ladder.job(FIRST, case).out
+            jobs.append(ladder.job(CANDIDATE, case, "pieces", source=source))
+            if case.updates > 1:
+                jobs.append(ladder.job(CANDIDATE, case, "continue", source=source))
+    return [*jobs, ladder.around_job(CANDIDATE)] if ladder.around else jobs
+
+
+def exact_jobs(ladder: Ladder) -> list[Job]:
+    """What is judged, in float64: where it differs, it is another function."""
+    return [
+        job
+        for case in ladder.cases
+        for job in (
+            ladder.job(CANDIDATE, case, precision="float64"),
+            ladder.job(
+                CANDIDATE, case, "pieces", precision="float64", source=ladder.job(FIRST, case).out
+            ),
+        )
+    ]
+
+
+def continue_jobs(ladder: Ladder) -> list[Job]:
+    """The reference backend goes on from the candidate's state."""
+    return [
+        ladder.job(FIRST, case, "continue", source=ladder.job(CANDIDATE, case).out)
+        for case in ladder.cases
+        if case.updates > 1
+    ]
+
+
+class Child(NamedTuple):
+    """A process that records with one backend."""
+
+    backend: str
+    process: subprocess.Popen[bytes]
+
+
+def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None:
+    """Start jobs in a process of their own; what it prints goes to standard error."""
+    if not jobs:
+        return None
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    more = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "parity.record", as_fields(list(jobs))],
+        stdout=sys.stderr,
+        env=os.environ | {"PYTHONPATH": path} | more,
+    )
+    return Child(jobs[0].backend, child)
+
+
+def run_children(*children: Child | None) -> None:
+    """Wait for processes that were started together.
+
+    Raises:
+        UserError: one failed; its own message went to standard error.
+    """
+    running = [child for child in children if child]
+    try:
+        for child in running:
+            if child.process.wait():
+                raise UserError(
+                    f"parity: recording backend {child.backend} ended with status "
+                    f"{child.process.returncode} (see above); `transfg doctor` tells what works"
+                )
+    finally:
+        for child in running:
+            child.process.terminate()
+        for child in running:
+            child.process.wait()

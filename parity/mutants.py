@@ -1,0 +1,222 @@
+"""The ladder of a mutant: what is recorded of it, step by step, and how it is judged.
+
+The clean reference backend is recorded once; a mutated backend stands in the candidate's place.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from parity import ladder as ladders
+from parity import suite
+from parity.cases import Case
+from parity.golden import GOLDENS, Golden
+from parity.judge import Evidence, Row, judge
+from parity.ladder import CANDIDATE, Ladder
+from parity.locate import Finding, find_causes
+from parity.pipeline import PIPELINE
+from parity.planting import THREADS, record_copy
+from parity.record import FIRST, Job
+from parity.roles import SIBLINGS
+from parity.trace import Trace, read_trace
+from transfg_core.backend import load_published_reader
+
+AROUND = "pipeline"
+
+
+@cache
+def read_once(path: Path) -> Trace:
+    """A trace that does not change."""
+    return read_trace(path)
+
+
+@dataclass
+class MutantLadder(Ladder):
+    """A clean reference, and in another folder a mutated backend in the candidate's place."""
+
+    mutant: Path = Path()
+    backend: str = FIRST
+
+    def path(self, backend: str, case: str, *words: str | None) -> Path:
+        """The candidate's traces lie apart."""
+        path = super().path(backend, case, *words)
+        return self.mutant / path.name if backend == CANDIDATE else path
+
+    def job(self, backend: str, case: Case | Golden, kind: str = "case", **fields: str) -> Job:
+        """The candidate is the mutated backend."""
+        job = super().job(backend, case, kind, **fields)
+        return replace(job, backend=self.backend) if backend == CANDIDATE else job
+
+    def around_job(self, backend: str, precision: str = "float32") -> Job:
+        """What happens around the model, from the run that the reference saved."""
+        job = super().around_job(backend, precision)
+        source = str(self.folder / f"golden-{GOLDENS[0].name}.safetensors")
+        backend = self.backend if backend == CANDIDATE else backend
+        return replace(job, source=source, backend=backend)
+
+    def trace(self, backend: str, case: str, kind: str = "case", *words: str) -> Trace:
+        """A recorded trace; the reference's are read once."""
+        path = self.path(backend, case, kind, *(words or (self.precision,)))
+        return read_trace(path) if backend == CANDIDATE else read_once(path)
+
+    def variants(self, backend: str, case: str, precision: str | None = None) -> list[Trace]:
+        """Variants of the reference that were recorded."""
+        paths = [
+            self.path(backend, case, "case", precision or self.precision, variant)
+            for variant in ladders.VARIANTS[backend]
+        ]
+        return [read_once(path) for path in paths if path.exists()]
+
+
+def record_reference(folder: Path, cases: Sequence[Case]) -> None:
+    """The clean reference backend, with its variants, and the published weights."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "traces").mkdir(parents=True)
+    reader = load_published_reader()
+    for golden in GOLDENS:
+        reader.convert(golden.checkpoint, folder / f"golden-{golden.name}.safetensors")
+    ladder = MutantLadder(folder, cases, ())
+    jobs = ladders.first_jobs(ladder) + ladders.variant_jobs(ladder, FIRST)
+    # as many threads as the mutants have: the order of sums depends on their number
+    ladders.run_children(ladders.start_child(jobs, threads=THREADS))
+
+
+class Step(NamedTuple):
+    """What is recorded, and of which cases: those with taps inside blocks, without, or all."""
+
+    kinds: tuple[str, ...]
+    fine: bool | None = None
+
+
+# Sharpest evidence first. The next step is taken only if nothing differs so far.
+PIECES = (Step(("pieces",), True), Step(("pieces",), False))
+WHOLE = Step(("case", "continue"))
+AROUND_IT = Step((AROUND,))
+
+
+def steps_for(twin: str) -> tuple[Step, ...]:
+    """For a fault in the core, what goes into the model comes first."""
+    return (AROUND_IT, *PIECES, WHOLE) if twin == "core" else (*PIECES, WHOLE, AROUND_IT)
+
+
+def run_steps(ladder: MutantLadder, root: Path, twin: str, whole: bool) -> list[Row]:
+    """Record and judge step by step, until something differs; with `whole`, to the end.
+
+    Raises:
+        MutantFailed: the mutant does not run.
+    """
+    rows: list[Row] = []
+    for step in steps_for(twin):
+        cases = [one for one in ladder.cases if step.fine in (None, one.fine)]
+        record_copy(root, mutant_jobs(ladder, step, cases))
+        if step is AROUND_IT:
+            rows += judge_around(ladder)
+        elif step is WHOLE:
+            rows = [row for row in rows if not row.rung.startswith("pieces")]
+            rows += [row for case in cases for row in judge_whole(ladder, case)]
+        else:
+            rows += [row for case in cases for row in judge_pieces(ladder, case)]
+        if not whole and any(row.verdict == "different" for row in rows):
+            break
+    return rows
+
+
+def mutant_jobs(ladder: MutantLadder, step: Step, cases: Sequence[Case]) -> list[Job]:
+    """One step, in float64 and float32; `continue` is one update from the reference's state."""
+    if step is AROUND_IT:
+        return [ladder.around_job(CANDIDATE)]
+    jobs = []
+    for case in cases:
+        source = ladder.job(FIRST, case).out
+        for kind in step.kinds:
+            more = {} if kind == "case" else {"source": source}
+            if kind != "continue":
+                jobs.append(ladder.job(CANDIDATE, case, kind, precision="float64", **more))
+            jobs.append(ladder.job(CANDIDATE, case, kind, precision="float32", **more))
+    return jobs
+
+
+def published_jobs(ladder: Ladder) -> list[Job]:
+    """The published program's cases; the part indices are the mutant's own."""
+    jobs = [
+        ladder.job(CANDIDATE, golden, precision=precision)
+        for golden in GOLDENS
+        for precision in ("float64", "float32")
+    ]
+    return [replace(job, force=None) for job in jobs]
+
+
+def judge_pieces(ladder: Ladder, case: Case) -> list[Row]:
+    """Float32 against float32 with a float64 reference, and float64 against float64."""
+    variant = ladder.trace(FIRST, case.name, "pieces", "float64", "symmetry:1")
+    first, candidate = (ladder.trace(one, case.name, "pieces") for one in (FIRST, CANDIDATE))
+    exact, theirs = (
+        ladder.trace(one, case.name, "pieces", "float64") for one in (FIRST, CANDIDATE)
+    )
+    rows = judge(Evidence(first, candidate, exact, siblings=SIBLINGS))
+    rows += judge(Evidence(exact, theirs, first_variants=[variant], siblings=SIBLINGS))
+    return rows
+
+
+def judge_whole(ladder: Ladder, case: Case) -> list[Row]:
+    """As the ladder judges a candidate, and one update from the reference's state."""
+    rows = suite.judge_case(ladder, case.name, continued=False)
+    evidence = suite.pair(ladder, case.name)
+    went_on = ladder.trace(CANDIDATE, case.name, "continue")
+    crossed = replace(
+        evidence,
+        candidate=went_on,
+        first_variants=[*evidence.first_variants, evidence.first],
+        candidate_variants=(),
+    )
+    return rows + judge(crossed, only=list(went_on.taps))
+
+
+def judge_published(ladder: Ladder) -> list[Row]:
+    """The published program against the mutant."""
+    rows = []
+    for golden in GOLDENS:
+        name = f"golden-{golden.name}"
+        first = ladder.trace(CANDIDATE, name)
+        published = suite.published_trace(golden, first)
+        exact = ladder.trace(CANDIDATE, name, "case", "float64")
+        evidence = Evidence(first, published, exact, siblings=SIBLINGS)
+        rows += judge(evidence, only=list(published.taps))
+    return rows
+
+
+def judge_around(ladder: Ladder) -> list[Row]:
+    """What happens around the model."""
+    first, candidate = (ladder.trace(one, PIPELINE.name, AROUND) for one in (FIRST, CANDIDATE))
+    exact = ladder.trace(FIRST, PIPELINE.name, AROUND, "float64")
+    return judge(Evidence(first, candidate, exact, siblings=SIBLINGS))
+
+
+def seen_alone(ladder: MutantLadder, root: Path) -> bool:
+    """Whether a fault shows with no clean backend to compare with: the published program's numbers
+    are others, or a claim about what happens around the model does not hold."""
+    record_copy(root, [*published_jobs(ladder), ladder.around_job(CANDIDATE)])
+    around = ladder.trace(CANDIDATE, PIPELINE.name, AROUND)
+    arrays = [tap for tap in around.taps.values() if isinstance(tap, np.ndarray)]
+    claimed = all(tap.all() for tap in arrays if tap.dtype.kind == "b")
+    rows = judge_published(ladder)
+    return any(row.verdict == "different" for row in rows) or not claimed
+
+
+def with_causes(found: Finding, ladder: Ladder) -> Finding:
+    """The finding with its likely causes, from the traces that it was found in."""
+    if found.case == PIPELINE.name:
+        pair = [ladder.trace(one, found.case, AROUND) for one in (FIRST, CANDIDATE)]
+        return find_causes(found, pair[0], pair[1])
+    pieces = found.rung.startswith("pieces")
+    kind = "pieces" if pieces else "case"
+    first = ladder.trace(FIRST, found.case, kind, found.precision)
+    other = "continue" if found.rung == "cross-load" else kind
+    candidate = ladder.trace(CANDIDATE, found.case, other, found.precision)
+    given = ladder.trace(FIRST, found.case) if pieces else None
+    return find_causes(found, first, candidate, given)
