@@ -1,0 +1,62 @@
+"""The worked example runs, and a fault planted in it shows at the tap where it was planted."""
+
+import numpy as np
+import pytest
+from running import ROOT, python
+
+from parity import compare, read_trace
+from parity.api import first_difference
+
+FOLDER = ROOT / "examples/parity_convnet"
+BUGS = {
+    "eps": "forward/norm2",
+    "transpose": "forward/conv2",
+    "stock": "statistics/norm1.running_var",
+}
+
+
+def record(twin, folder, *options):
+    script = FOLDER / f"record_{twin.name}.py"
+    done = python(folder, [script, folder, *options], timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def recorded(twin, tmp_path_factory):
+    """The folder of a recording without a fault."""
+    folder = tmp_path_factory.mktemp("convnet")
+    record(twin, folder)
+    return folder
+
+
+def test_example_records_every_tap(twin, recorded):
+    trace = read_trace(recorded / f"{twin.name}.npz")
+    assert trace.rungs() == ["forward", "losses", "gradients", "statistics"]
+    assert list(trace.arrays("forward"))[0] == "conv1" and len(trace.taps) == 23
+    assert trace.producer("name") == twin.name
+    for value in trace.taps.values():
+        assert value.dtype == np.float32 and np.isfinite(value).all() and value.any()
+
+
+@pytest.mark.only("torch")
+def test_example_has_what_it_is_judged_by(twin, recorded):
+    files = ["torch", "torch-ulp3", "torch-float64", "torch-ulp1", "torch-ulp2"]
+    first, third, *evidence = (read_trace(recorded / f"{name}.npz") for name in files)
+    third.manifest["variant"] = None  # as if it were a candidate: as good as the others
+    third.manifest["producer"]["version"] = "another"  # else whose the variants are is unknown
+    rows = compare([first, third, *evidence])
+    assert {row.verdict for row in rows} == {"equivalent"} and len(rows) == 23
+    assert all(row.floor > 0 for row in rows)
+    zeros = {row.tap for row in rows if row.reason == "zero by structure"}
+    assert zeros == {"conv1.bias", "conv2.bias"}
+
+
+@pytest.mark.only("jittor")
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bugs_begin_where_they_are(twin, recorded, bug):
+    """Without evidence beside the pair: what comes before the fault is equal all the same."""
+    record(twin, recorded, "--bug", bug)
+    rows = compare([recorded / "jittor.npz", recorded / f"jittor-{bug}.npz"])
+    if bug == "stock":  # another formula, so another rounding, but no other function before it
+        rows = [row for row in rows if row.error > 1e-5 and row.reason != "zero by structure"]
+    assert first_difference(rows).startswith(f"begins at {BUGS[bug]} in float32")
