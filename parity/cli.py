@@ -180,7 +180,7 @@ def curves(
     candidate: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     repetition: Annotated[
         list[Path] | None,
-        typer.Option(help="the first reference run again, in other ways that should not matter"),
+        typer.Option(help="a reference run again, in a way that should not matter; 4 or more"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
 ) -> None:

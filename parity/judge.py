@@ -113,7 +113,9 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=SEVERITY.__getitem__, default="undecided")
 
 
-def judge(evidence: Evidence, without: Sequence[str] = (), only: Sequence[str] = ()) -> list[Row]:
+def judge(
+    evidence: Evidence, without: Sequence[str] = (), only: Sequence[str] | None = None
+) -> list[Row]:
     """One row per tap, in data order; a tap that only one trace has is `different`.
 
     Floating-point taps are judged by the evidence (where nothing is computed they must be equal),
@@ -122,7 +124,7 @@ def judge(evidence: Evidence, without: Sequence[str] = (), only: Sequence[str] =
 
     Args:
         without: rungs to leave out.
-        only: taps (`rung/tap`) to judge instead of all.
+        only: taps (`rung/tap`) to judge instead of all; an empty list is none.
 
     Raises:
         UserError: the traces are not of one computation.
@@ -130,7 +132,7 @@ def judge(evidence: Evidence, without: Sequence[str] = (), only: Sequence[str] =
     refuse_mixture(evidence.all())
     names = dict.fromkeys([*evidence.first.taps, *evidence.candidate.taps])
     wanted = [name for name in names if name.partition("/")[0] not in without]
-    return [judge_tap(name, evidence) for name in only or wanted]
+    return [judge_tap(name, evidence) for name in (wanted if only is None else only)]
 
 
 def judge_tap(name: str, evidence: Evidence) -> Row:
@@ -168,6 +170,8 @@ def judge_tap(name: str, evidence: Evidence) -> Row:
         return with_ties(name, row, evidence, between)
     if between.reason:
         return replace(row, reason=between.reason)
+    if 0 in first.taps[name].shape:
+        return replace(row, verdict="undecided", reason="empty: nothing to compare")
     held = whole(first, name)
     claims = first.manifest.get("kind") == "pipeline"  # elsewhere booleans are masks and the like
     if claims and held is not None and held.dtype.kind == "b" and not held.all():
@@ -342,7 +346,8 @@ def find_ties(index: Sequence[Array], scores: Sequence[Array]) -> tuple[dict[str
 
     `index` (B, K) and `scores` (B, K, N) of the first trace, the candidate and the reference; the
     margin is the reference's difference between the two choices, and the noise twice the sum of
-    both traces' largest errors in that row. Patches count from 1.
+    both traces' largest errors in that row (whether these are too large, the scores' own verdict
+    says). Patches count from 1.
     """
     first, candidate = index[:2]
     ties = []

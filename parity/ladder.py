@@ -1,6 +1,7 @@
 """What a ladder records: cases, variants, pieces, in which processes and into which files."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -191,12 +192,13 @@ def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None
 
 
 def run_children(*children: Child | None) -> None:
-    """Wait for processes that were started together.
+    """Wait for processes that were started together; they end with this one, also by SIGTERM.
 
     Raises:
         UserError: one failed; its own message went to standard error.
     """
     running = [child for child in children if child]
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         for child in running:
             if child.process.wait():
@@ -209,3 +211,4 @@ def run_children(*children: Child | None) -> None:
             child.process.terminate()
         for child in running:
             child.process.wait()
+        signal.signal(signal.SIGTERM, before)

@@ -336,7 +336,10 @@ def main() -> int:
             record(job)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            return error.exit_code
+            return 2
+        except OSError as error:
+            print(f"error: the operating system refused: {error}", file=sys.stderr)
+            return 2
     return 0
 
 

@@ -8,6 +8,7 @@ Roles follow from the manifests alone. Needs NumPy alone.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def find_evidence(
         UserError: a trace has no role, or two have one that is single.
     """
     names, zeros = mapping or {}, traces[0].manifest.get("zeros") or {} if traces else {}
-    exactly = {name: f"{name}>{sibling}" for name, sibling in zeros.items()}
+    exactly = {escape(name): f"{name}>{sibling}" for name, sibling in zeros.items()}
     found = []
     for pair in _pairs(traces):
         first, candidate = pair.traces

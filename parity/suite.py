@@ -26,7 +26,7 @@ from parity.ladder import (
 )
 from parity.locate import Finding, find_causes, locate
 from parity.pipeline import PIPELINE, tagged
-from parity.record import FIRST, rung_of
+from parity.record import FIRST, KINDS, rung_of
 from parity.report import print_table, write_reports
 from parity.roles import SIBLINGS
 from parity.trace import Trace, read_trace
@@ -121,8 +121,6 @@ def judge_pieces(ladder: Ladder, case: str) -> list[Row]:
 def judge_exact(ladder: Ladder, case: str, kinds: Sequence[str] = ("case", "pieces")) -> list[Row]:
     """Float64 against float64, whole and in pieces."""
     rows = []
-    # Jittor's AdamW keeps its state in float32 whatever the parameters are (differences.yaml)
-    after = ("one update", "updates", "evaluation") if case.startswith("adamw") else ()
     for kind in kinds:
         first, candidate = both(ladder, case, kind, "float64")
         paths = [
@@ -130,7 +128,7 @@ def judge_exact(ladder: Ladder, case: str, kinds: Sequence[str] = ("case", "piec
         ]
         variants = [read_trace(path) for path in paths if path.exists()]
         evidence = Evidence(first, candidate, None, variants, siblings=SIBLINGS)
-        rows += judge(evidence, (*NOT_JUDGED, *after, "cross-load"))
+        rows += judge(evidence, (*NOT_JUDGED, "cross-load"))
     return rows
 
 
@@ -186,8 +184,9 @@ def report(ladder: Ladder, rows: Sequence[Row]) -> None:
     case = ladder.cases[0]
     environment = {}
     for backend in BACKENDS:
-        path = ladder.path(backend, case.name, "case", ladder.precision)
-        if path.exists():
+        kinds = (ladder.path(backend, case.name, kind, ladder.precision) for kind in KINDS)
+        path = next((one for one in kinds if one.exists()), None)
+        if path:
             environment[backend] = dict(read_trace(path).manifest["producer"])
             environment[backend].pop("cache", None)
     words = ("case", ladder.precision)

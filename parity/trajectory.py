@@ -22,7 +22,7 @@ from rich.table import Table
 from scipy import stats
 
 from parity.accuracy import NONE, check_apart, check_same_experiment, load_side
-from parity.equivalence import Floats, Verdict
+from parity.equivalence import Floats, Interval, SeedComparison, Verdict, compare_seeds
 from transfg_core.errors import UserError
 from transfg_core.records import clean
 from transfg_core.results import Run
@@ -35,6 +35,7 @@ SLACK = 1e-6
 LEAST_REPETITIONS = 4  # to call a candidate different: fewer may all have missed a near tie
 LEAST_SEEDS = 5  # of the reference, for a band
 WITHIN = 0.95  # share of the points in the band
+LATE_MARGIN = 0.05  # of the mean loss after the horizon: a larger difference matters
 WINDOW = 50  # updates, of the moving mean
 
 
@@ -42,8 +43,9 @@ WINDOW = 50  # updates, of the moving mean
 class CurveComparison:
     """Training curves. `early` and `late` are the parts before and after the horizon.
 
-    A part without points has no verdict. Inside the band means no more than: not told apart from
-    one more seed of the reference.
+    A part without points has no verdict. Outside the band is different; inside means no more than
+    not told apart from one more seed of the reference, so that equivalent also takes TOST of the
+    mean loss after the horizon.
     """
 
     horizon: int | None  # index of the first point where repetitions are apart; T: nowhere
@@ -54,6 +56,7 @@ class CurveComparison:
     half_width: Floats  # (N,) of the band around it; empty with one seed
     candidate: Floats  # (N,) mean over the candidate's seeds
     inside: float | None  # share of the candidate's points in the band
+    interval: Interval | None  # 90 %, of the late losses' difference in units of their mean
     early: Verdict | None
     late: Verdict | None
     verdict: Verdict
@@ -102,7 +105,13 @@ def compare_loss_curves(
     curves = np.array([list(found.values()) for found in losses])
     ours, theirs, repeated = np.split(curves, [len(left), len(left) + len(right)])
     pair = _repeated(left, right, again) if again else None
-    return LossCurves(np.array(list(updates)), compare_curves(ours, theirs, repeated, pair))
+    seeds, others = ([run.config.run.seed for run in runs] for runs in (left, right))
+    paired = sorted(seeds) == sorted(set(others))
+    if paired:  # rows side by side
+        theirs, pair = theirs[[others.index(seed) for seed in seeds]], pair and (pair[0], pair[0])
+    return LossCurves(
+        np.array(list(updates)), compare_curves(ours, theirs, repeated, pair, paired=paired)
+    )
 
 
 def compare_curves(
@@ -111,6 +120,7 @@ def compare_curves(
     repetitions: ArrayLike | None = None,
     pair: tuple[int, int] | None = None,
     window: int = WINDOW,
+    paired: bool = False,
 ) -> CurveComparison:
     """Compare curves over seeds, (S, T) and (S', T).
 
@@ -118,6 +128,7 @@ def compare_curves(
         repetitions: (R, T) perturbed runs of one reference curve, R >= 2, else they tell nothing.
         pair: row of that curve in `reference`, row of the candidate with the same seed.
         window: points of the moving mean after the horizon.
+        paired: row i of both sides shares a seed.
     """
     left, right = np.asarray(reference, dtype=float), np.asarray(candidate, dtype=float)
     points = left.shape[1]
@@ -139,12 +150,27 @@ def compare_curves(
     start = horizon or 0
     at, smooth_left, smooth_right = _smooth(left, right, start, window)
     centre, mean = smooth_left.mean(axis=0), smooth_right.mean(axis=0)
-    half_width, inside, late = np.zeros(0), None, None
+    half_width, inside, interval, late = np.zeros(0), None, None, None
     if start < points:
-        half_width, inside, late = _judge_late(smooth_left, mean)
+        half_width, inside = _band(smooth_left, mean)
+        ends = left[:, start:].mean(axis=1), right[:, start:].mean(axis=1)
+        ends_apart = _compare_ends(*ends, paired)
+        interval = ends_apart.interval
+        late = _judge_late(len(left), inside, ends_apart.verdict)
     parts = [part for part in (early, late) if part is not None]
     return CurveComparison(
-        horizon, gap, bound, at, centre, half_width, mean, inside, early, late, _worst(parts)
+        horizon,
+        gap,
+        bound,
+        at,
+        centre,
+        half_width,
+        mean,
+        inside,
+        interval,
+        early,
+        late,
+        _worst(parts),
     )
 
 
@@ -163,18 +189,27 @@ def _judge_early(gap: Floats, bound: Floats, enough: bool) -> Verdict | None:
     return "different" if enough else "undecided"
 
 
-def _judge_late(reference: Floats, mean: Floats) -> tuple[Floats, float | None, Verdict]:
+def _band(reference: Floats, mean: Floats) -> tuple[Floats, float | None]:
     """Band of one more seed around the reference's smoothed curves, and the share within it."""
     seeds = len(reference)
     if seeds < 2:
-        return np.zeros(0), None, "undecided"
+        return np.zeros(0), None
     reach = float(stats.t.ppf(0.995, seeds - 1)) * sqrt(1 + 1 / seeds)
     centre = reference.mean(axis=0)
     half_width: Floats = reach * reference.std(axis=0, ddof=1) + SLACK * np.abs(centre)
-    inside = float((np.abs(mean - centre) <= half_width).mean())
-    if seeds < LEAST_SEEDS:
-        return half_width, inside, "undecided"
-    return half_width, inside, "equivalent" if inside >= WITHIN else "different"
+    return half_width, float((np.abs(mean - centre) <= half_width).mean())
+
+
+def _compare_ends(reference: Floats, candidate: Floats, paired: bool) -> SeedComparison:
+    """TOST of each seed's mean loss after the horizon, in units of the reference's mean."""
+    unit = max(abs(float(reference.mean())), 1e-30)
+    return compare_seeds(reference / unit, candidate / unit, LATE_MARGIN, SLACK, paired)
+
+
+def _judge_late(seeds: int, inside: float | None, ends: Verdict) -> Verdict:
+    if inside is None or seeds < LEAST_SEEDS:
+        return "undecided"
+    return ends if inside >= WITHIN else "different"
 
 
 def _smooth(
@@ -235,6 +270,9 @@ def print_curves(result: LossCurves) -> None:
         table.add_row("before the horizon", f"1 to {until}", text, str(found.early))
     if start < len(result.updates):
         share = "one seed only" if found.inside is None else f"{found.inside:.0%} inside the band"
+        if found.interval:
+            low, high = (f"{100 * limit:+.1f}" for limit in found.interval)
+            share += f"; 90 % interval of the mean loss {low} to {high} %"
         first = int(result.updates[start])
         table.add_row("after it", f"{first} to {last}", share, str(found.late))
     Console(width=None if sys.stdout.isatty() else 100).print(table)

@@ -85,7 +85,7 @@ TRAIN = ("train", "config.yaml", "run.name=new")
         (("toy", "runs"), ("runs: expected a toy set or an empty folder",)),
         (("toy", "new", "--size", "3"), ("data.toy.size", "found 3")),
         (("report", "absent", "--out", "out"), ("absent: expected the folder of a run",)),
-        (("report", "runs/trial", "--out", "out", "--parity", "x"), ("x: expected a parity",)),
+        (("report", "runs/trial", "--out", "out", "--parity", "x"), ("x: expected the parity",)),
         (("convert", "absent.bin", "out.safetensors"), ("absent.bin: no such file",)),
         (("convert", "config.yaml", "out.bin"), ("expected a name ending in .safetensors",)),
     ],

@@ -34,11 +34,24 @@ class Adam(jt.optim.Adam):  # native: Jittor's adds eps to √v before the bias 
             for p, g, v, m in zip(
                 group["params"], group["grads"], group["values"], group["m"], strict=True
             ):
-                g = g + p * group["weight_decay"]
-                m.update(beta1 * m + (1 - beta1) * g)
-                v.update(beta2 * v + (1 - beta2) * g * g)
+                g = self.decay(p, g, group["lr"], group["weight_decay"])
+                m.update(m + (1 - beta1) * (g - m))
+                v.update(v + (1 - beta2) * (g * g - v))
                 p.update(p - step_size * m / (jt.sqrt(v) / root + self.eps))
         self.post_step()
+
+    def decay(self, p: Var, g: Var, lr: float, weight_decay: float) -> Var:
+        """Add the decay to the gradient, which it returns."""
+        return g + p * weight_decay
+
+
+class AdamW(Adam):  # native: Jittor's keeps float32 state for float64 parameters
+    """Adam with decay of the parameters themselves, outside the moments."""
+
+    def decay(self, p: Var, g: Var, lr: float, weight_decay: float) -> Var:
+        """Shrink the parameter; the gradient stays as it is."""
+        p.update(p * (1 - lr * weight_decay))
+        return g
 
 
 def make_optimizer(
@@ -58,7 +71,7 @@ def make_optimizer(
     ]
     if config.name == "sgd":
         return jt.optim.SGD(tree, lr=0.0, momentum=config.momentum)
-    kind = Adam if config.name == "adam" else jt.optim.AdamW  # jittor: Adam is the class above
+    kind = Adam if config.name == "adam" else AdamW  # jittor: the classes above
     return kind(tree, lr=0.0, betas=config.betas, eps=config.eps)
 
 

@@ -32,8 +32,8 @@ ENVIRONMENT = {  # native: Jittor
     "gdb_path": "",  # no debugger is started when an operator fails
 }
 
-# Jittor looks for oneDNN here, below its home, and downloads nothing when the library is there.
 USED_PRECISION: dict[str, str] = {}  # native: Jittor, one for a process
+# Jittor looks for oneDNN here, below its home, and downloads nothing when the library is there.
 ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")  # native: Jittor
 
 

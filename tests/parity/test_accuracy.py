@@ -224,11 +224,11 @@ def drifting(losses, sign, rate=1e-9):
 
 @pytest.fixture
 def trained(write):
-    """Reference runs of five seeds, two candidates, three repetitions of seed 2."""
+    """Reference runs of five seeds, as many candidates, three repetitions of seed 2."""
     left = [write(f"a{seed}", seed, losses=falling(seed)) for seed in range(5)]
     right = [
         write(f"b{seed}", seed, losses=drifting(falling(seed), 1.5), backend="jittor")
-        for seed in (2, 3)
+        for seed in (2, 3, 0, 1, 4)
     ]
     again = [write(f"r{sign}", 2, losses=drifting(falling(2), sign)) for sign in (-1, 1, 2)]
     return left, right, again

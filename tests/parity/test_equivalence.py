@@ -342,7 +342,7 @@ def perturbed(curve, runs, seed, horizon=100):
 def case(seeds=6, **changes):
     """Arguments of a comparison that is equivalent, and what is changed in it."""
     reference = curves(seeds)
-    candidate = perturbed(reference[0], 1, seed=9)
+    candidate = np.concatenate([perturbed(one, 1, seed=9 + i) for i, one in enumerate(reference)])
     repetitions = perturbed(reference[0], 4, seed=1)
     usual = {"reference": reference, "candidate": candidate, "repetitions": repetitions}
     return usual | {"pair": (0, 0)} | changes
@@ -365,7 +365,7 @@ def test_the_band_is_the_predicted_range_of_one_more_seed():
     t = 4.0321  # t(0.995, 5)
     reach = t * windows.std(ddof=1) * np.sqrt(7 / 6)
     assert found.half_width[place] == pytest.approx(reach, rel=1e-3)
-    assert found.candidate[place] == pytest.approx(arguments["candidate"][0, 200:250].mean())
+    assert found.candidate[place] == pytest.approx(arguments["candidate"][:, 200:250].mean())
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(4.9, "equivalent"), (5.1, "different")])
@@ -409,10 +409,33 @@ def test_a_stray_update_after_the_horizon_is_none_but_another_level_is():
     arguments = case()
     arguments["candidate"][0, 300] *= 1.01
     assert compare_curves(**arguments).verdict == "equivalent"
-    arguments["candidate"][0, 150:] += 1
+    arguments["candidate"][:, 150:] += 1
     found = compare_curves(**arguments)
     assert (found.early, found.late, found.verdict) == ("equivalent", "different", "different")
     assert found.inside < 0.95
+
+
+def test_inside_the_band_is_not_enough_for_equivalence():
+    arguments = case()
+    arguments["candidate"] = arguments["candidate"][:2]
+    found = compare_curves(**arguments)
+    assert (found.inside, found.late) == (1.0, "undecided")  # two seeds tell nothing
+    arguments = case()
+    arguments["candidate"][:, 150:] *= 1.05
+    wider = arguments["reference"] * np.linspace(0.6, 1.4, 6)[:, None]
+    arguments |= {"reference": wider, "repetitions": perturbed(wider[0], 4, seed=1)}
+    found = compare_curves(**arguments)
+    assert (found.inside, found.late) == (1.0, "undecided")  # a margin that the band hides
+
+
+def test_rows_that_share_a_seed_are_compared_in_pairs():
+    reference = curves(6, scale=0.5)
+    candidate = np.concatenate([perturbed(one, 1, seed=i) for i, one in enumerate(reference)])
+    arguments = case(reference=reference, candidate=candidate)
+    arguments["repetitions"] = perturbed(reference[0], 4, seed=1)
+    assert compare_curves(**arguments).late == "undecided"
+    found = compare_curves(**arguments, paired=True)
+    assert found.late == "equivalent" and found.interval.high < 0.05
 
 
 def test_four_seeds_decide_nothing_after_the_horizon():

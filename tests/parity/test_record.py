@@ -252,7 +252,7 @@ def run_main(monkeypatch, jobs):
     return main()
 
 
-def test_the_child_process_ends_with_the_errors_code(job, monkeypatch, capsys, tmp_path):
+def test_the_child_process_ends_with_2_after_any_error(job, monkeypatch, capsys, tmp_path):
     after = tmp_path / "after.npz"
     jobs = [job, replace(job, case="none"), replace(job, out=str(after))]
     assert run_main(monkeypatch, jobs[:1]) == 0 and read_trace(job.out)
@@ -265,7 +265,7 @@ def test_the_child_process_ends_with_the_errors_code(job, monkeypatch, capsys, t
         raise RunFailed("disk full")
 
     monkeypatch.setattr(NoiseBackend, "load_params", fail)
-    assert run_main(monkeypatch, jobs[:1]) == 1 and "error: disk full" in capsys.readouterr().err
+    assert run_main(monkeypatch, jobs[:1]) == 2 and "error: disk full" in capsys.readouterr().err
 
 
 def test_a_recorder_gives_variants_of_its_batches(job, monkeypatch):
