@@ -8,6 +8,7 @@ must not take the other along. The jobs of a process are a JSON list of `Job` fi
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -158,8 +159,10 @@ class Recorder:
         """State to be compared bit by bit, which a variant's is not meant for."""
         return {} if self.variant else {k: v for k, v in state.items() if k.startswith(prefix)}
 
-    def check_source(self, source: Trace) -> None:
+    def check_source(self, source: Trace, needed: Callable[[str], bool]) -> None:
         """Refuse numbers of another computation, or sketches, which cannot be computed with.
+
+        `needed` tells which taps (`rung/tap`) will be.
 
         Raises:
             UserError: weights or inputs differ, or what is needed was not kept whole.
@@ -171,7 +174,7 @@ class Recorder:
                     "it from the same case, seed and weights"
                 )
         for name, tap in source.taps.items():
-            if name.partition("/")[0] in REPLAYED and not isinstance(tap, np.ndarray):
+            if needed(name) and not isinstance(tap, np.ndarray):
                 raise UserError(
                     f"{source.path}: {name} was kept as a sketch; record it without --sketch-above"
                 )
@@ -181,7 +184,7 @@ class Recorder:
         if not self.job.force:
             return {}
         source = read_trace(self.job.force)
-        self.check_source(source)
+        self.check_source(source, lambda name: name == "selection/part_index")
         taps = source.arrays("selection")
         return self.given({n: v for n, v in taps.items() if n == "part_index"})
 
@@ -264,7 +267,7 @@ def record_pieces(recorder: Recorder) -> Arrays:
     """One pass in which every piece between two taps starts from another trace's numbers."""
     assert recorder.job.source
     source = read_trace(recorder.job.source)
-    recorder.check_source(source)
+    recorder.check_source(source, lambda name: name.partition("/")[0] in REPLAYED)
     replay: Arrays = {}
     for rung in REPLAYED:
         replay |= source.arrays(rung)
