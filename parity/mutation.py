@@ -24,7 +24,7 @@ from parity.cases import CASES, Case
 from parity.judge import Row
 from parity.locate import locate, stage_of
 from parity.mutants import MutantLadder, record_reference, run_steps, seen_alone, with_causes
-from parity.planting import MutantFailed, Mutation, load_mutations, plant
+from parity.planting import MutantFailed, Mutation, control, load_mutations, plant
 from parity.unmutated import run_clean
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
@@ -81,6 +81,21 @@ def try_mutation(
             outcome = replace(outcome, caught="error", place=f"error/{error}", text=str(error))
     placed = any(fnmatchcase(outcome.place, pattern) for pattern in mutation.taps)
     return replace(outcome, placed=placed, seconds=round(time.monotonic() - start, 1))
+
+
+def check_control(backend: str, clean: Path) -> None:
+    """Without a fault the harness must find nothing, or what it finds in mutants means nothing.
+
+    Raises:
+        UserError: a copy without a fault does not run, or differs.
+    """
+    outcome = try_mutation(control(backend), clean, CASES)
+    print(f"{outcome.name}: caught {outcome.caught}, {outcome.seconds} s", flush=True)
+    if outcome.caught != "no":
+        raise UserError(
+            f"{outcome.name}: expected that nothing differs where no fault is planted, found "
+            f"{outcome.text or outcome.place}; mend the twins or the harness first"
+        )
 
 
 def described(
@@ -180,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             record_reference(clean, CASES)
         if asked.clean is not None:
             return 1 if run_clean(asked.out.resolve(), asked.clean, CASES) else 0
+        for backend in dict.fromkeys(one.backend for one in chosen):
+            check_control(backend, clean)
         outcomes = []
         for mutation in chosen:
             outcomes.append(try_mutation(mutation, clean, CASES, asked.whole))

@@ -28,8 +28,9 @@ TWINS = {"transfg_torch": "torch", "transfg_jt": "jittor", "transfg_core": "core
 # Runs the recorder, but only out of the copy: an installed package must not take its place.
 CHILD = """
 import sys, transfg_core, parity.record
+root = sys.argv.pop(1)  # what is left are the recorder's own arguments: none
 for module in (transfg_core, parity):
-    assert module.__file__.startswith(sys.argv[1]), module.__file__
+    assert module.__file__.startswith(root), module.__file__
 sys.exit(parity.record.main())
 """
 TIMEOUT = 600  # seconds for one process
@@ -82,6 +83,13 @@ class Mutation:
     def backend(self) -> str:
         """The backend that records it."""
         return self.twin if self.twin in BACKENDS else FIRST
+
+
+def control(backend: str) -> Mutation:
+    """No fault at all: a substitution by the same text."""
+    package = next(one for one, twin in TWINS.items() if twin == backend)
+    text = "LAYER_NORM_EPS = 1e-6"
+    return Mutation(f"control-{backend}", (Edit(f"{package}/model.py", text, text),), ())
 
 
 def load_mutations(path: Path = MUTATIONS) -> list[Mutation]:
