@@ -154,12 +154,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     caught = sum(one.caught == "yes" for one in outcomes)
     broken = sum(one.caught == "error" for one in outcomes)
     placed = sum(one.placed for one in outcomes)
-    asked = [one.named for one in outcomes if one.named is not None]
+    known = [one.named for one in outcomes if one.named is not None]
     lines += [
         "",
-        f"{len(outcomes)} faults: {caught} caught by a verdict, {broken} that keep the backend from "
-        f"running, {placed} placed as expected; of {len(asked)} with a known cause {sum(asked)} "
-        "were named.",
+        f"{len(outcomes)} faults: {caught} caught by a verdict, {broken} that keep the backend "
+        f"from running, {placed} placed as expected; of {len(known)} with a known cause "
+        f"{sum(known)} were named.",
     ]
     return "\n".join(lines) + "\n"
 

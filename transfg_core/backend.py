@@ -140,6 +140,11 @@ def load_backend(name: str, config: Config) -> Backend:
     return backend
 
 
+def load_workloads(name: str) -> Any:
+    """A backend's workloads for `transfg bench`, once `load_backend` has started its framework."""
+    return importlib.import_module(f"{BACKENDS[name]}.workloads")
+
+
 def load_published_reader() -> Any:
     """The reader of the authors' checkpoints, which are torch pickles and so need PyTorch.
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bench.cli import bench
 from parity.cli import app as parity_app
 from transfg_core import __version__
 from transfg_core.backend import BACKENDS
@@ -25,6 +26,7 @@ app = typer.Typer(
     help="TransFG fine-grained recognition, natively in PyTorch and in Jittor.",
 )
 app.add_typer(parity_app, name="parity")
+app.command()(bench)
 
 
 def _known_backend(name: str) -> str:

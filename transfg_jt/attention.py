@@ -12,11 +12,14 @@ from jittor import Var, nn
 
 from transfg_jt.runtime import onednn_include
 
+ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
+
 # Jittor 1.3.11 has no fused attention, its batched matmul on the CPU never reaches oneDNN, and its
 # own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
-# oneDNN's sgemm: each (image, head) runs on one thread, its T x T map lives in that thread's
-# buffer, and the backward pass builds the map anew from q and k. float64 and CUDA take the plain
-# formula. `gemm` multiplies two row-major matrices; `ld` is the row stride of (B, T, D) arrays.
+# oneDNN's sgemm: each (image, head) runs on one thread, which holds ROWS rows of its map at a time,
+# so that they stay in the cache, and the backward pass builds them anew from q and k. float64 and
+# CUDA take the plain formula. `gemm` multiplies two row-major matrices and adds `beta` times what
+# was there; `ld` is the row stride of (B, T, D) arrays.
 HEADER = r"""
 #include <algorithm>
 #include <cmath>
@@ -27,16 +30,17 @@ HEADER = r"""
 #include <omp.h>
 static std::atomic<bool> failed{false};
 static inline void gemm(char ta, char tb, int64_t m, int64_t n, int64_t k, const float* a,
-                        int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
-    if (dnnl_sgemm(ta, tb, m, n, k, 1.f, a, lda, b, ldb, 0.f, c, ldc) != dnnl_success)
+                        int64_t lda, const float* b, int64_t ldb, float beta, float* c,
+                        int64_t ldc) {
+    if (dnnl_sgemm(ta, tb, m, n, k, 1.f, a, lda, b, ldb, beta, c, ldc) != dnnl_success)
         failed = true;
 }
-// p (T, T) = softmax(q k^T * scale) by rows, for one head
-static inline void probabilities(const float* q, const float* k, float* p, int64_t T, int64_t d,
-                                 int64_t ld) {
+// p (n, T) = softmax(q k^T * scale) by rows, for n queries of one head
+static inline void probabilities(const float* q, const float* k, float* p, int64_t n, int64_t T,
+                                 int64_t d, int64_t ld) {
     const float scale = 1.f / std::sqrt((float)d);
-    gemm('N', 'T', T, T, d, q, ld, k, ld, p, T);
-    for (int64_t i = 0; i < T; i++) {
+    gemm('N', 'T', n, T, d, q, ld, k, ld, 0.f, p, T);
+    for (int64_t i = 0; i < n; i++) {
         float* row = p + i * T;
         float top = row[0], sum = 0.f;
         for (int64_t j = 1; j < T; j++) top = std::max(top, row[j]);
@@ -47,68 +51,57 @@ static inline void probabilities(const float* q, const float* k, float* p, int64
 }
 """  # native: the CPU operators, see above
 
-# No more threads than pairs, and their T x T maps allocated before the threads start: where memory
+# No more threads than pairs, and their buffers allocated before the threads start: where memory
 # runs out, the exception must be thrown where it can be caught.
 SETUP = """
     const int64_t B = in0->shape[0], T = in0->shape[1], ld = in0->shape[2];
-    const int64_t K = {heads}, d = ld / K;
+    const int64_t K = {heads}, d = ld / K, rows = std::min<int64_t>(T, {rows});
     const int threads = (int)std::min<int64_t>(B * K, omp_get_max_threads());
-    std::unique_ptr<float[]> maps(new float[threads * {maps} * T * T]);
+    std::unique_ptr<float[]> maps(new float[threads * {maps} * rows * T]);
 """  # native: CPU operator
 
-FORWARD = r"""
+# Around the work of one (image, head) on n rows of its map from row i on: `o` is where its part of
+# (B, T, D) arrays begins, and `at` where these rows' does.
+LOOP = """
     #pragma omp parallel num_threads(threads)
     {
-        float* p = maps.get() + omp_get_thread_num() * T * T;
+        float* p = maps.get() + omp_get_thread_num() * {maps} * rows * T;
         #pragma omp for schedule(dynamic, 1)
         for (int64_t pair = 0; pair < B * K; pair++) {
             const int64_t o = (pair / K) * T * ld + (pair % K) * d;
-            probabilities(in0_p + o, in1_p + o, p, T, d, ld);
-            gemm('N', 'N', T, d, T, p, T, in2_p + o, ld, out0_p + o, ld);
+            for (int64_t i = 0; i < T; i += rows) {
+                const int64_t n = std::min(rows, T - i), at = o + i * ld;
+                const float beta = i == 0 ? 0.f : 1.f;  // what is summed over rows starts at 0
+                probabilities(in0_p + at, in1_p + o, p, n, T, d, ld);
+                {body}
+            }
         }
     }
+    if (failed) throw std::runtime_error("oneDNN: a matrix product failed; is memory short?");
+"""  # native: CPU operator
+
+FORWARD = """
+                gemm('N', 'N', n, d, T, p, T, in2_p + o, ld, 0.f, out0_p + at, ld);
 """  # native: CPU operator
 
 # With P = softmax(S), S = q k^T * scale and g the gradient of the output:
 # dv = P^T g, dP = g v^T, dS = P (dP - sum_j dP P) * scale, dq = dS k, dk = dS^T q.
-BACKWARD = r"""
-    const float scale = 1.f / std::sqrt((float)d);
-    #pragma omp parallel num_threads(threads)
-    {
-        float *p = maps.get() + omp_get_thread_num() * 2 * T * T, *ds = p + T * T;
-        #pragma omp for schedule(dynamic, 1)
-        for (int64_t pair = 0; pair < B * K; pair++) {
-            const int64_t o = (pair / K) * T * ld + (pair % K) * d;
-            probabilities(in0_p + o, in1_p + o, p, T, d, ld);
-            gemm('T', 'N', T, d, T, p, T, in3_p + o, ld, out2_p + o, ld);
-            gemm('N', 'T', T, T, d, in3_p + o, ld, in2_p + o, ld, ds, T);
-            for (int64_t i = 0; i < T; i++) {
-                float *pi = p + i * T, *di = ds + i * T, dot = 0.f;
-                for (int64_t j = 0; j < T; j++) dot += di[j] * pi[j];
-                for (int64_t j = 0; j < T; j++) di[j] = pi[j] * (di[j] - dot) * scale;
-            }
-            gemm('N', 'N', T, d, T, ds, T, in1_p + o, ld, out0_p + o, ld);
-            gemm('T', 'N', T, d, T, ds, T, in0_p + o, ld, out1_p + o, ld);
-        }
-    }
+BACKWARD = """
+                const float scale = 1.f / std::sqrt((float)d);
+                float* ds = p + rows * T;
+                gemm('T', 'N', T, d, n, p, T, in3_p + at, ld, beta, out2_p + o, ld);
+                gemm('N', 'T', n, T, d, in3_p + at, ld, in2_p + o, ld, 0.f, ds, T);
+                for (int64_t r = 0; r < n; r++) {
+                    float *pr = p + r * T, *dr = ds + r * T, dot = 0.f;
+                    for (int64_t j = 0; j < T; j++) dot += dr[j] * pr[j];
+                    for (int64_t j = 0; j < T; j++) dr[j] = pr[j] * (dr[j] - dot) * scale;
+                }
+                gemm('N', 'N', n, d, T, ds, T, in1_p + o, ld, 0.f, out0_p + at, ld);
+                gemm('T', 'N', T, d, n, ds, T, in0_p + at, ld, beta, out1_p + o, ld);
 """  # native: CPU operator
 
-PROPAGATE = r"""
-    #pragma omp parallel num_threads(threads)
-    {
-        float* p = maps.get() + omp_get_thread_num() * T * T;
-        #pragma omp for schedule(dynamic, 1)
-        for (int64_t pair = 0; pair < B * K; pair++) {
-            const int64_t o = (pair / K) * T * ld + (pair % K) * d;
-            probabilities(in0_p + o, in1_p + o, p, T, d, ld);
-            gemm('N', 'N', 1, T, T, in2_p + pair * T, T, p, T, out0_p + pair * T, T);
-        }
-    }
-"""  # native: CPU operator
-
-
-CHECK = """
-    if (failed) throw std::runtime_error("oneDNN: a matrix product failed; is memory short?");
+PROPAGATE = """
+                gemm('N', 'N', 1, T, n, in2_p + pair * T + i, T, p, T, beta, out0_p + pair * T, T);
 """  # native: CPU operator
 
 
@@ -122,15 +115,17 @@ def run_kernel(  # native: CPU operator
 ) -> list[Var]:
     """Launch one of the kernels above; one float32 output per shape."""
     flags = {f"FLAGS: -I{onednn_include()} -fopenmp ": 1}
-    maps = 2 if source is BACKWARD else 1  # T x T buffers of a thread
-    setup = SETUP.replace("{heads}", str(heads)).replace("{maps}", str(maps))
+    maps = 2 if source is BACKWARD else 1  # buffers of a thread
+    code = (SETUP + LOOP).replace("{body}", source)
+    for name, value in (("heads", heads), ("maps", maps), ("rows", ROWS)):
+        code = code.replace(f"{{{name}}}", str(value))
     with jt.flag_scope(compile_options=flags):
         return jt.code(
             shapes,
             ["float32"] * len(shapes),
             inputs,
             cpu_header=HEADER,
-            cpu_src=setup + source + CHECK,
+            cpu_src=code,
         )
 
 
@@ -173,5 +168,8 @@ def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
         # jittor only: likewise
         return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]
     q, k = split_heads(q, heads), split_heads(k, heads)
-    probabilities = nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
-    return (row.unsqueeze(-2) @ probabilities).squeeze(-2)
+    k, parts = k.transpose(-2, -1) * q.shape[-1] ** -0.5, []
+    for start in range(0, q.shape[2], ROWS):
+        probabilities = nn.softmax(q[:, :, start : start + ROWS] @ k, dim=-1)
+        parts.append(row[:, :, start : start + ROWS].unsqueeze(-2) @ probabilities)
+    return sum(parts).squeeze(-2)

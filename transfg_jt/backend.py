@@ -27,11 +27,11 @@ class JittorBackend:
 
     name = "jittor"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, kind: type[TransFG] = TransFG) -> None:
         self.config = config
         self.float_type = FLOAT_TYPES[config.run.precision]
         runtime.set_precision(config.run.precision)  # jittor only: for the whole process
-        self.model = TransFG(config.model, config.data.crop)
+        self.model = kind(config.model, config.data.crop)
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
 

@@ -195,8 +195,8 @@ class TransFG(nn.Module):
             x, q, k = block(x, under(tap, f"block{depth:02d}"))
             x = tap(f"block{depth:02d}", x)
             if self.config.placement == "transfg":
-                queries.append(q.detach())
-                keys.append(k.detach())
+                queries.append(q)
+                keys.append(k)
         if self.config.placement == "transfg":
             x, index, scores = self.select_and_attend(x, queries, keys, tap)
             x = tap("part_norm", self.part_norm(x))

@@ -10,6 +10,8 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 import torch.nn.functional as F
 from torch import Tensor
 
+ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, D) -> (B, K, T, d)."""
@@ -33,5 +35,8 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
     q, k = split_heads(q, heads), split_heads(k, heads)
-    probabilities = F.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
-    return (row.unsqueeze(-2) @ probabilities).squeeze(-2)
+    k, parts = k.transpose(-2, -1) * q.shape[-1] ** -0.5, []
+    for start in range(0, q.shape[2], ROWS):
+        probabilities = F.softmax(q[:, :, start : start + ROWS] @ k, dim=-1)
+        parts.append(row[:, :, start : start + ROWS].unsqueeze(-2) @ probabilities)
+    return sum(parts).squeeze(-2)

@@ -27,15 +27,15 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, kind: type[TransFG] = TransFG) -> None:
         self.config = config
         self.float_type = FLOAT_TYPES[config.run.precision]
         # torch only: Jittor has one device for all, set by runtime.prepare
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # torch only: Jittor's parameters take their type from the values assigned
-        kind = torch.float64 if config.run.precision == "float64" else torch.float32
+        dtype = torch.float64 if config.run.precision == "float64" else torch.float32
         # torch: likewise
-        self.model = TransFG(config.model, config.data.crop).to(self.device, kind)
+        self.model = kind(config.model, config.data.crop).to(self.device, dtype)
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
 

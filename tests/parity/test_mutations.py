@@ -184,10 +184,8 @@ def test_table_tells_what_was_missed():
     caught = Outcome("one", "torch", "yes", place="forward/x", placed=True, named=True)
     missed = replace(caught, name="two", caught="no", place="", placed=False, named=None)
     text = table([caught, missed])
-    assert (
-        "2 faults: 1 caught by a verdict, 0 that keep the backend from running, 1 placed as expected; of 1 with a known cause 1"
-        in text
-    )
+    assert "2 faults: 1 caught by a verdict, 0 that keep the backend from running, 1 placed" in text
+    assert "of 1 with a known cause 1" in text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Speed and memory of the backends, measured by turns (docs/performance.md)."""

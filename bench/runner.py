@@ -1,0 +1,142 @@
+"""Run workers by turns, one step each, and collect what they tell.
+
+A processor is shared with whatever else runs, and its clock changes: only what is measured in the
+same minute can be compared. So every subject has a process of its own, all are started first, and
+then each round gives every one of them one step, in an order that alternates.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.subject import Subject
+from transfg_core.config import Config
+from transfg_core.errors import RunFailed
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Measurement:
+    """What one subject did with one batch size; times in seconds, memory in bytes."""
+
+    subject: str
+    backend: str
+    method: str
+    work: str
+    batch: int
+    config: dict[str, Any]
+    started: float = 0.0  # from nothing to the first step
+    first: float = 0.0  # the first step, in which operators are compiled
+    seconds: list[float] = field(default_factory=list)
+    base: int = 0  # before the first step
+    peak: int = 0
+    device: dict[str, Any] = field(default_factory=dict)
+    failed: str = ""  # why there is nothing, if so
+
+
+class Worker:
+    """A child process that does one step whenever it is asked."""
+
+    def __init__(self, subject: Subject, work: str, config: Config, threads: int | None) -> None:
+        settings = config.model_dump(mode="json")
+        self.result = Measurement(
+            subject.label, subject.backend, subject.method, work, config.train.batch_size, settings
+        )
+        job = {"backend": subject.backend, "method": subject.method, "work": work}
+        path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
+        more = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", json.dumps(job | {"config": settings})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path} | more,
+        )
+
+    def start(self) -> None:
+        """Wait until the first step is done."""
+        facts = self.read()
+        for name, value in facts.items():
+            setattr(self.result, name, value)
+
+    def read(self) -> dict[str, Any]:
+        """One answer; nothing once the process has ended."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if line:
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        status = self.process.wait()
+        self.result.failed = {
+            2: "refused (see above)",
+            3: "out of memory",
+            -9: "killed, most likely for want of memory",
+        }.get(status, f"ended with status {status}")
+        return {}
+
+    def ask(self, word: str) -> dict[str, Any]:
+        """The answer to a word; nothing from a process that has ended."""
+        if self.result.failed:
+            return {}
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(word + "\n")
+            self.process.stdin.flush()
+        return self.read()
+
+    def step(self, keep: bool) -> None:
+        """One step; its time is kept after the warm-up."""
+        answer = self.ask("go")
+        if keep and answer:
+            self.result.seconds.append(answer["seconds"])
+
+    def end(self) -> None:
+        """Ask for the peak and let the process go."""
+        self.result.peak = self.ask("end").get("peak", 0)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process whatever it does."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def measure(
+    subjects: Sequence[Subject],
+    work: str,
+    configs: Sequence[Config],
+    rounds: int,
+    warmup: int,
+    threads: int | None = None,
+) -> list[Measurement]:
+    """One batch size: all subjects by turns.
+
+    Raises:
+        RunFailed: not one of them could be measured.
+    """
+    workers: list[Worker] = []
+    try:
+        for subject, config in zip(subjects, configs, strict=True):
+            print(f"{subject.label}: {work}, batch {config.train.batch_size}", file=sys.stderr)
+            worker = Worker(subject, work, config, threads)
+            workers.append(worker)
+            worker.start()  # one after the other: two that compile would share the processor
+        for number in range(warmup + rounds):
+            for worker in workers if number % 2 == 0 else reversed(workers):
+                worker.step(keep=number >= warmup)
+        for worker in workers:
+            worker.end()
+    finally:
+        for worker in workers:
+            worker.kill()
+    results = [worker.result for worker in workers]
+    if all(result.failed for result in results):
+        raise RunFailed(f"bench: nothing could be measured: {results[0].failed}")
+    return results

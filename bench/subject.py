@@ -1,0 +1,74 @@
+"""What is measured: a backend, how it computes, and what it computes.
+
+parse_subject("torch")                                  # TransFG in PyTorch
+parse_subject("torch:published")                        # as the published program computes it
+parse_subject("jittor:vit train.accumulation=2")        # and settings of its own
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfg_core.backend import BACKENDS
+from transfg_core.config import Config, load_config
+from transfg_core.errors import UserError
+
+METHODS = {
+    "transfg": "TransFG",
+    "vit": "the plain Vision Transformer of the same size",
+    "published": "TransFG with every attention map stored and whole maps multiplied",
+    "real-input": "TransFG fed from the data set instead of one batch in memory",
+}
+WORK = {
+    "train": "one update, waited for",
+    "infer": "one evaluation step, waited for",
+    "attention": "one layer's attention between its linear layers, forward and backward",
+    "selection": "scores of all patches from the queries and keys of all layers but the last",
+    "input": "one batch of the training split, read and transformed",
+}
+CLASSES = 200  # where the configuration leaves them to the data set
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backend, a method of METHODS, and settings of its own."""
+
+    label: str
+    backend: str
+    method: str
+    overrides: tuple[str, ...] = ()
+
+    def config(self, path: Path, overrides: Sequence[str], batch: int) -> Config:
+        """The experiment with random weights: speed does not depend on their values.
+
+        Raises:
+            UserError: a file, key or value is wrong.
+        """
+        classes = load_config(path, [*overrides, *self.overrides]).model.classes or CLASSES
+        ours = [f"train.batch_size={batch}", f"train.eval_batch_size={batch}"]
+        ours += [f"model.classes={classes}", "model.pretrained=null"]
+        if self.method == "vit":
+            ours.append("model.placement=none")
+        config = load_config(path, [*overrides, *self.overrides, *ours])
+        if self.method == "published" and config.model.fusion != "matmul":
+            raise UserError(
+                f"{self.label}: expected model.fusion matmul, the published program's default, "
+                f"found {config.model.fusion}"
+            )
+        return config
+
+
+def parse_subject(text: str) -> Subject:
+    """A subject from `BACKEND[:METHOD] [KEY=VALUE]...`.
+
+    Raises:
+        UserError: no such backend or method.
+    """
+    name, *overrides = text.split()
+    backend, _, method = name.partition(":")
+    if backend not in BACKENDS or (method or "transfg") not in METHODS:
+        raise UserError(
+            f"--subject {text}: expected BACKEND[:METHOD] [KEY=VALUE]..., backends "
+            f"{', '.join(BACKENDS)}, methods {', '.join(METHODS)}"
+        )
+    return Subject(text, backend, method or "transfg", tuple(overrides))

@@ -1,0 +1,140 @@
+"""A process that repeats one piece of work whenever it is told to.
+
+    python -m bench.worker JOB       # what bench/runner.py starts
+
+It answers each line of standard input with a line of JSON on standard output: `go` with the
+seconds that the work took, `end` with the peak memory. Before the first, one line tells how long
+it took to start and to do the work for the first time, operators being compiled then.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import numpy as np
+
+from transfg_core.backend import Backend, Batch, load_backend, load_workloads
+from transfg_core.config import Config, build_config
+from transfg_core.data.datasets import read_dataset
+from transfg_core.data.loader import TrainStream
+from transfg_core.errors import UserError
+from transfg_core.machine import peak_rss
+from transfg_core.params import build_params
+from transfg_core.train import split_batch
+
+Step = Callable[[], None]
+
+
+def random_batch(config: Config) -> Batch:
+    """One batch in memory."""
+    rng, size = np.random.default_rng(0), config.train.batch_size
+    images = rng.standard_normal((size, 3, *config.data.crop), dtype=np.float32)
+    return Batch(images, rng.integers(0, config.model.classes or 1, size))
+
+
+@contextmanager
+def batches_of(config: Config, real: bool) -> Iterator[Callable[[], Batch]]:
+    """What gives the next batch: always the same one, or the data set's."""
+    if not real:
+        batch = random_batch(config)
+        yield lambda: batch
+        return
+    split = read_dataset(config.data, config.run.seed).train
+    stream = TrainStream(split, config.data, config.train.batch_size, config.run.seed, 0)
+    try:
+        yield lambda: next(stream)
+    finally:
+        stream.close()
+
+
+def make_backend(name: str, method: str, config: Config) -> Backend:
+    """The backend with random weights."""
+    backend = load_backend(name, config)
+    if method == "published":
+        backend = load_workloads(name).stored_maps_backend(config)
+    backend.load_params(build_params(config)[0])
+    return backend
+
+
+def make_step(
+    job: dict[str, Any], config: Config, backend: Backend, take: Callable[[], Batch]
+) -> Step:
+    """The work, without what surrounds it."""
+    work, stored = job["work"], job["method"] == "published"
+    if work == "train":
+        parts = config.train.accumulation
+        lr = 1e-6  # random images and labels must not blow the weights up
+
+        def train() -> None:
+            backend.fetch(backend.train_step(split_batch(take(), parts), lr))
+
+        return train
+    if work == "infer":
+        return lambda: discard(backend.fetch(backend.eval_step(take().images)))
+    workloads, size = load_workloads(job["backend"]), config.train.batch_size
+    if work == "attention":
+        step: Step = workloads.attention_step(backend, size, stored)
+    else:
+        step = workloads.selection_step(backend, size, stored)
+    return step
+
+
+def discard(value: object) -> None:
+    """For a lambda that returns nothing."""
+
+
+def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
+    """Start, then work whenever a line says so."""
+
+    def answer(**facts: Any) -> None:
+        answers.write(json.dumps(facts) + "\n")
+        answers.flush()
+
+    config = build_config(job["config"], "the job")
+    real = job["method"] == "real-input" or job["work"] == "input"
+    with batches_of(config, real) as take:
+        began = time.perf_counter()
+        info: dict[str, Any] = {}
+        if job["work"] == "input":
+            step: Step = lambda: discard(take())  # noqa: E731
+            base = peak_rss()
+        else:
+            backend = make_backend(job["backend"], job["method"], config)
+            info = backend.device_info()
+            base = int(info["peak_memory_bytes"])
+            step = make_step(job, config, backend, take)
+        started = time.perf_counter()
+        step()
+        first = time.perf_counter() - started
+        answer(started=started - began, first=first, base=base, device=info)
+        for line in lines:
+            if line.strip() != "go":
+                break
+            begin = time.perf_counter()
+            step()
+            answer(seconds=time.perf_counter() - begin)
+        peak = peak_rss() if not info else int(backend.device_info()["peak_memory_bytes"])
+        answer(peak=peak)
+
+
+def main() -> int:
+    """Answer on what was standard output; whatever else is printed goes to standard error."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        try:
+            serve(json.loads(sys.argv[1]), sys.stdin, answers)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except MemoryError as error:
+            print(f"error: out of memory: {error}", file=sys.stderr)
+            return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

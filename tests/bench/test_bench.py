@@ -1,0 +1,180 @@
+"""Subjects, counts, statistics and the dialogue with workers; no framework is imported."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import runner
+from bench.flops import forward_flops, peak_flops, selection_flops, step_flops
+from bench.results import Spread, as_record, linearity, print_table, ratio, state_bytes
+from bench.runner import Measurement, measure
+from bench.subject import parse_subject
+from transfg_core.config import build_config, load_config
+from transfg_core.errors import RunFailed, UserError
+
+CUB = Path(__file__).parents[2] / "configs/cub.yaml"
+VIT_B = {
+    "model": {"placement": "none", "size": "B", "patch": 16, "classes": 1000},
+    "data": {"crop": 224, "resize": None},
+    "optim": {"warmup": 0},
+}
+
+
+def config(**sections):
+    """ViT-B/16 at 224 pixels, and what is changed in it."""
+    tree = {name: VIT_B.get(name, {}) | sections.get(name, {}) for name in {*VIT_B, *sections}}
+    return build_config(tree, "test")
+
+
+# --- subjects
+
+
+def test_subjects():
+    found = parse_subject("jittor:vit data.crop=224 data.resize=256")
+    assert (found.backend, found.method) == ("jittor", "vit")
+    made = found.config(CUB, ["train.accumulation=1"], 4)
+    assert made.model.placement == "none" and made.data.crop == (224, 224)
+    assert made.train.batch_size == 4 and made.model.pretrained is None
+    assert made.model.classes == 200
+    assert parse_subject("torch").method == "transfg"
+
+
+@pytest.mark.parametrize("text", ["tensorflow", "torch:fast", ":vit", "torch:"])
+def test_subjects_that_there_are_not(text):
+    if text == "torch:":
+        assert parse_subject(text).method == "transfg"
+        return
+    with pytest.raises(UserError, match="expected BACKEND"):
+        parse_subject(text)
+
+
+def test_the_published_method_has_one_fusion():
+    with pytest.raises(UserError, match="expected model.fusion matmul"):
+        parse_subject("torch:published model.fusion=add").config(CUB, ["train.accumulation=1"], 1)
+
+
+# --- operations
+
+
+def test_operations_of_vit_b():
+    """17.58 billion products and sums at 224 pixels, as timm and fvcore count it (norms, softmax
+    and GELU left out)."""
+    assert forward_flops(config()) == pytest.approx(2 * 17.56e9, rel=5e-3)
+    # 12 blocks of 4 D² + 2 D M products a token, and two of T² D a block
+    tokens = 197
+    by_hand = 12 * (tokens * 12 * 768**2 + 2 * tokens**2 * 768)
+    by_hand += 196 * 768**2 + 768 * 1000
+    assert forward_flops(config()) == 2 * by_hand
+
+
+def test_the_part_layer_is_cheap_and_a_training_step_three_passes():
+    parts = config(model={"placement": "transfg"})
+    assert forward_flops(parts) / forward_flops(config()) == pytest.approx(11 / 12, abs=0.01)
+    assert step_flops(parts, "train") == 3 * step_flops(parts, "infer")
+    assert step_flops(parts, "train") == 3 * parts.train.batch_size * forward_flops(parts)
+    assert step_flops(parts, "selection") is None
+    assert selection_flops(parts) == 10 * 2 * 197 * 197 * (768 + 12)
+
+
+def test_peaks():
+    assert peak_flops("NVIDIA H200", "bfloat16") == 989.4e12
+    assert peak_flops("NVIDIA H200", "float64") is None
+    assert peak_flops("Intel Xeon", "float32") is None
+
+
+# --- statistics
+
+
+def measurement(subject="a", seconds=(1.0, 2.0, 3.0), **facts):
+    facts = {"peak": 4 * 2**20, "batch": 2} | facts
+    tree = load_config(CUB, ["model.classes=200"]).model_dump(mode="json")
+    return Measurement(
+        subject, "torch", "transfg", "train", config=tree, seconds=list(seconds), **facts
+    )
+
+
+def test_ratios_are_taken_round_by_round():
+    """A round in which the machine was slow says nothing about either."""
+    slow = measurement(seconds=(1, 10, 1))
+    assert ratio(measurement(seconds=(2, 20, 2)), slow) == Spread(2, 2, 2)
+    assert ratio(measurement(seconds=()), slow) is None
+
+
+def test_how_far_from_linear():
+    found = linearity(
+        [measurement(seconds=[t], batch=b) for b, t in ((2, 9), (4, 4), (8, 8.4), (16, 16))]
+    )
+    assert found == {"a": {8: pytest.approx(0.05), 16: 0.0}}
+
+
+def test_what_a_step_must_hold():
+    held = state_bytes(config())
+    assert held["parameters"] == held["gradients"] == held["optimiser"] == 4 * 86_567_656
+    adam = state_bytes(config(optim={"name": "adam", "warmup": 0}))
+    assert adam["optimiser"] == 2 * adam["parameters"]
+
+
+def test_record_and_table(capsys):
+    one, other = measurement(), measurement("b", (2.0, 2.0, 6.0), peak=2 * 2**20)
+    lost = measurement("c", (), failed="out of memory")
+    record = json.loads(json.dumps(as_record([one, other, lost], [one] * 3)))
+    told = [row["summary"] for row in record["measurements"]]
+    assert told[1]["ratio"] == {"median": 2.0, "least": 1.0, "most": 2.0}
+    assert told[1]["memory_ratio"] == 0.5 and told[2]["seconds"] is None
+    assert told[0]["memory"]["rest"] == 0 and told[0]["images_per_second"] == 1.0
+    print_table([one, other, lost], [one] * 3)
+    text = capsys.readouterr().out
+    assert "2.00 (1.00 to 2.00)" in text and "out of memory" in text
+
+
+# --- workers
+
+
+WORKER = """
+import json, sys
+print(json.dumps({{"started": 1, "first": 2, "base": 3, "device": {{}}}}), flush=True)
+for number, line in enumerate(sys.stdin):
+    if line.strip() == "end":
+        print(json.dumps({{"peak": 9}}), flush=True)
+        break
+    {extra}
+    print(json.dumps({{"seconds": number}}), flush=True)
+"""
+
+
+def stand_in(monkeypatch, tmp_path, **scripts):
+    """Workers that run the given script instead of a backend, by the subject's backend."""
+    real = runner.subprocess.Popen
+
+    def popen(command, **options):
+        job = json.loads(command[-1])
+        path = tmp_path / f"{job['backend']}.py"
+        path.write_text(WORKER.format(extra=scripts.get(job["backend"], "")))
+        return real([sys.executable, str(path)], **options)
+
+    monkeypatch.setattr(runner.subprocess, "Popen", popen)
+    subjects = [parse_subject("torch"), parse_subject("jittor")]
+    return subjects, [load_config(CUB)] * 2
+
+
+def test_warm_up_is_not_kept(monkeypatch, tmp_path):
+    subjects, configs = stand_in(monkeypatch, tmp_path)
+    one, other = measure(subjects, "train", configs, rounds=3, warmup=2)
+    assert one.seconds == other.seconds == [2, 3, 4]
+    assert (one.first, one.base, one.peak) == (2, 3, 9)
+
+
+def test_a_worker_that_ends_does_not_end_the_others(monkeypatch, tmp_path):
+    subjects, configs = stand_in(monkeypatch, tmp_path, torch="sys.exit(3)")
+    one, other = measure(subjects, "train", configs, rounds=2, warmup=0)
+    assert one.failed == "out of memory" and not one.seconds
+    assert other.seconds == [0, 1] and not other.failed
+
+
+def test_nothing_measured_is_an_error(monkeypatch, tmp_path):
+    died = "import os; os.kill(os.getpid(), 9)"
+    subjects, configs = stand_in(monkeypatch, tmp_path, torch=died, jittor=died)
+    with pytest.raises(RunFailed, match="killed, most likely for want of memory"):
+        measure(subjects, "train", configs, rounds=1, warmup=0)
