@@ -10,6 +10,7 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 import jittor as jt
 from jittor import Var, nn
 
+from transfg_jt.cpu_ops import on_cpu, run_cpu
 from transfg_jt.runtime import onednn_include
 
 ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
@@ -105,28 +106,15 @@ PROPAGATE = """
 """  # native: CPU operator
 
 
-def fused(x: Var) -> bool:  # native: CPU operator
-    """Whether the CPU operators of this file apply: float32 on the CPU."""
-    return not jt.flags.use_cuda and x.dtype == "float32"
-
-
 def run_kernel(  # native: CPU operator
     source: str, shapes: list, inputs: list[Var], heads: int
 ) -> list[Var]:
     """Launch one of the kernels above; one float32 output per shape."""
-    flags = {f"FLAGS: -I{onednn_include()} -fopenmp ": 1}
     maps = 2 if source is BACKWARD else 1  # buffers of a thread
     code = (SETUP + LOOP).replace("{body}", source)
     for name, value in (("heads", heads), ("maps", maps), ("rows", ROWS)):
         code = code.replace(f"{{{name}}}", str(value))
-    with jt.flag_scope(compile_options=flags):
-        return jt.code(
-            shapes,
-            ["float32"] * len(shapes),
-            inputs,
-            cpu_header=HEADER,
-            cpu_src=code,
-        )
+    return run_cpu(code, shapes, inputs, HEADER, f"-I{onednn_include()}")
 
 
 class FusedAttention(jt.Function):  # native: CPU operator
@@ -149,7 +137,7 @@ def split_heads(x: Var, heads: int) -> Var:
 
 def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
     """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
-    if fused(q):  # jittor only: CPU operator
+    if on_cpu(q):  # jittor only: CPU operator
         return FusedAttention.apply(q, k, v, heads)  # jittor only: likewise
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
     x = nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1) @ v
@@ -164,12 +152,16 @@ def cls_scores(q: Var, k: Var, heads: int) -> Var:
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
-    if fused(q):  # jittor only: CPU operator
+    if on_cpu(q):  # jittor only: CPU operator
         # jittor only: likewise
         return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]
     q, k = split_heads(q, heads), split_heads(k, heads)
-    k, parts = k.transpose(-2, -1) * q.shape[-1] ** -0.5, []
-    for start in range(0, q.shape[2], ROWS):
-        probabilities = nn.softmax(q[:, :, start : start + ROWS] @ k, dim=-1)
-        parts.append(row[:, :, start : start + ROWS].unsqueeze(-2) @ probabilities)
-    return sum(parts).squeeze(-2)
+    q, images = q * q.shape[-1] ** -0.5, []
+    for image in range(q.shape[0]):
+        parts = []
+        for start in range(0, q.shape[2], ROWS):
+            rows = slice(start, start + ROWS)
+            probabilities = nn.softmax(q[image, :, rows] @ k[image].transpose(-2, -1), dim=-1)
+            parts.append(row[image, :, rows].unsqueeze(-2) @ probabilities)
+        images.append(sum(parts).squeeze(-2))
+    return jt.stack(images)

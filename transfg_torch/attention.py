@@ -7,6 +7,7 @@ Queries, keys and values stay in the layout of the linear layers, (B, T, D), hea
 Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,8 +36,12 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
     q, k = split_heads(q, heads), split_heads(k, heads)
-    k, parts = k.transpose(-2, -1) * q.shape[-1] ** -0.5, []
-    for start in range(0, q.shape[2], ROWS):
-        probabilities = F.softmax(q[:, :, start : start + ROWS] @ k, dim=-1)
-        parts.append(row[:, :, start : start + ROWS].unsqueeze(-2) @ probabilities)
-    return sum(parts).squeeze(-2)
+    q, images = q * q.shape[-1] ** -0.5, []
+    for image in range(q.shape[0]):
+        parts = []
+        for start in range(0, q.shape[2], ROWS):
+            rows = slice(start, start + ROWS)
+            probabilities = F.softmax(q[image, :, rows] @ k[image].transpose(-2, -1), dim=-1)
+            parts.append(row[image, :, rows].unsqueeze(-2) @ probabilities)
+        images.append(sum(parts).squeeze(-2))
+    return torch.stack(images)

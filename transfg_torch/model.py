@@ -51,6 +51,14 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=LAYER_NORM_EPS)
 
 
+class Dropout(nn.Dropout):  # native: on the CPU, PyTorch's keeps its mask in float32
+    """Zero elements at random and divide the others by 1 - p, in training: any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mask is kept in one byte an element."""
+        return torch.native_dropout(x, self.p, self.training)[0]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention (ViT, equations 5 to 8)."""
 
@@ -77,7 +85,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)  # torch: the class above
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -170,7 +178,7 @@ class TransFG(nn.Module):
         self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, rows * columns + 1, config.width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)  # torch: the class above
         if config.placement == "transfg":
             self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth - 1)])
             self.part_layer = Block(config)

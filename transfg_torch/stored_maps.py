@@ -10,7 +10,7 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfg_core.config import ModelConfig
 from transfg_torch.attention import split_heads
@@ -50,6 +50,7 @@ class StoredMapsTransFG(TransFG):
         assert config.fusion == "matmul"
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
+            block.mlp.dropout = nn.Dropout(config.dropout)  # torch only: Jittor's is the stock one
 
     def select_and_attend(
         self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap
