@@ -141,6 +141,16 @@ CASES = (
         seed=4,
     ),
     Case("adam", optim={"name": "adam", "lr": 1e-3, "warmup": 0, "weight_decay": 0.01}, seed=5),
+    # more tokens than attention takes rows at a time (ROWS): 15 x 10 patches and the class token
+    Case(
+        "blocks",
+        model={"depth": 3, "stride": 4},
+        optim=SGD | {"warmup": 0, "lr": 1.0},
+        crop=(64, 44),
+        batch=2,
+        updates=1,
+        seed=6,
+    ),
 )
 
 # TransFG at its published size: one pass and one update of two images.

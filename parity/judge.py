@@ -202,7 +202,7 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     entry = documented(row, evidence)
     zero = structural_zero(name, evidence, reference, entry)
     if zero is not None:
-        return replace(row, verdict="equivalent" if zero else "different", reason=ZERO)
+        return replace(row, verdict=zero, reason=ZERO)
     if entry:
         row = allowed(row, evidence, entry)
         if row.verdict == "equivalent":
@@ -286,12 +286,13 @@ def _covers(allow: Mapping[str, Any], row: Row, evidence: Evidence) -> bool:
 
 def structural_zero(
     name: str, evidence: Evidence, reference: Trace, entry: Mapping[str, Any] | None
-) -> bool | None:
-    """Whether a tap that is zero by structure is computed as next to nothing; None if it is not.
+) -> Verdict | None:
+    """Whether a tap that is zero by structure is computed as next to nothing; None if it is none.
 
     The gradient of a key bias is zero by softmax's invariance to shifts; what is computed is noise
     whose ratio means nothing. It must be small beside its sibling, such as the query bias, or no
-    more than a few times the noise that the first trace and its variants have there.
+    more than a few times the noise that the first trace and its variants have there. Where that
+    noise is itself no longer small, nothing can be told.
     """
     for pattern, (old, new) in ((p, s.split(">")) for p, s in evidence.siblings.items()):
         sibling = name.replace(old, new)
@@ -307,10 +308,9 @@ def structural_zero(
             norm(t.taps[name]) for t in (evidence.first, *evidence.first_variants) if name in t.taps
         ]
         bound = max(FLOOR_FACTOR * max(noise), ZERO_BOUND * roundoff * scale)
-        return (
-            max(noise) <= ZERO_FACTOR * roundoff * scale
-            and norm(evidence.candidate.taps[name]) <= bound
-        )
+        if norm(evidence.candidate.taps[name]) > bound:
+            return "different"
+        return "equivalent" if max(noise) <= ZERO_FACTOR * roundoff * scale else "undecided"
     return None
 
 

@@ -156,12 +156,18 @@ def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
         # jittor only: likewise
         return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]
     q, k = split_heads(q, heads), split_heads(k, heads)
-    q, images = q * q.shape[-1] ** -0.5, []
-    for image in range(q.shape[0]):
+    q, products = q * q.shape[-1] ** -0.5, []
+    whole = jt.flags.use_cuda  # jittor: where its arrays are
+    images, rows = (q.shape[0], q.shape[2]) if whole else (1, ROWS)
+    for first in range(0, max(1, q.shape[0]), images):
+        some = slice(first, first + images)
         parts = []
-        for start in range(0, q.shape[2], ROWS):
-            rows = slice(start, start + ROWS)
-            probabilities = nn.softmax(q[image, :, rows] @ k[image].transpose(-2, -1), dim=-1)
-            parts.append(row[image, :, rows].unsqueeze(-2) @ probabilities)
-        images.append(sum(parts).squeeze(-2))
-    return jt.stack(images)
+        for start in range(0, q.shape[2], rows):
+            block = slice(start, start + rows)
+            scores = q[some, :, block] @ k[some].transpose(-2, -1)
+            # jittor only: it has no automatic casts
+            probabilities = nn.softmax(scores, dim=-1)
+            # jittor only: likewise
+            parts.append(row[some, :, block].unsqueeze(-2) @ probabilities)
+        products.append(sum(parts))
+    return jt.concat(products).squeeze(-2)

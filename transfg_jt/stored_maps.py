@@ -54,7 +54,8 @@ class StoredMapsTransFG(TransFG):
         self, x: Var, queries: list[Var], keys: list[Var], tap: Tap
     ) -> tuple[Var, Var, Var]:
         """As in TransFG, from maps (B, K, T, T): their product, the last layer on the left."""
-        scores = tap("part_scores", multiply_maps(queries)[:, :, 0, 1:])
+        # a copy of the row: the products are gone before the backward pass, as they are there
+        scores = tap("part_scores", multiply_maps(queries)[:, :, 0, 1:].detach().clone())
         index = tap("part_index", select_parts(scores))
         x = tap("part_tokens", gather_tokens(x, index))
         x, _, _ = self.part_layer(x, under(tap, "part_layer"))

@@ -36,12 +36,18 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
     q, k = split_heads(q, heads), split_heads(k, heads)
-    q, images = q * q.shape[-1] ** -0.5, []
-    for image in range(q.shape[0]):
+    q, products = q * q.shape[-1] ** -0.5, []
+    whole = q.device.type != "cpu"  # torch: where its arrays are
+    images, rows = (q.shape[0], q.shape[2]) if whole else (1, ROWS)
+    for first in range(0, max(1, q.shape[0]), images):
+        some = slice(first, first + images)
         parts = []
-        for start in range(0, q.shape[2], ROWS):
-            rows = slice(start, start + ROWS)
-            probabilities = F.softmax(q[image, :, rows] @ k[image].transpose(-2, -1), dim=-1)
-            parts.append(row[image, :, rows].unsqueeze(-2) @ probabilities)
-        images.append(sum(parts).squeeze(-2))
-    return torch.stack(images)
+        for start in range(0, q.shape[2], rows):
+            block = slice(start, start + rows)
+            scores = q[some, :, block] @ k[some].transpose(-2, -1)
+            # torch only: the sum over rows in float32 whatever the products are in
+            with torch.autocast(q.device.type, enabled=False):
+                probabilities = F.softmax(scores.to(row.dtype), dim=-1)
+                parts.append(row[some, :, block].unsqueeze(-2) @ probabilities)
+        products.append(sum(parts))
+    return torch.cat(products).squeeze(-2)

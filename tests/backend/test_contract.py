@@ -120,7 +120,8 @@ def test_broken_state_is_refused_whole(twin, spoil, message):
 
 def test_dropout_masks_of_successive_updates_are_unrelated(twin):
     """Each of 4096 elements is dropped in some 20 of 200 updates, as often as chance has it."""
-    dropout = twin.module("model").nn.Dropout(0.1)
+    model = twin.backend(PARTS).model
+    dropout = type(model.dropout)(0.1)
     dropout.train()
     set_seed = getattr(twin.framework, {"torch": "manual_seed", "jittor": "set_seed"}[twin.name])
     dropped = np.zeros(4096)
