@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from transfg_core.errors import UserError
+from transfg_core.errors import RunFailed, UserError
+
+LEAST_TURN = 4
 
 
 def bench(
@@ -28,6 +30,9 @@ def bench(
     batch: Annotated[list[int] | None, typer.Option(min=1, help="images; may be repeated")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="steps of each subject, by turns")] = 5,
     warmup: Annotated[int, typer.Option(min=0, help="steps before them")] = 1,
+    turn: Annotated[
+        int, typer.Option(min=1, help="steps of a turn; of several, the first is not timed")
+    ] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a subject")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
 ) -> None:
@@ -50,14 +55,21 @@ def bench(
         subjects = subjects[:1]  # no backend takes part
     if len({one.label for one in subjects}) < len(subjects):
         raise UserError("--subject: given twice; leave one out")
+    if turn < LEAST_TURN and (work == "input" or "real-input" in {one.method for one in subjects}):
+        raise UserError(
+            f"--turn {turn}: expected {LEAST_TURN} or more where images are read, since they are "
+            "read ahead while others have their turn"
+        )
     sizes = batch or [1]
     plans = [[one.config(config, overrides or [], size) for one in subjects] for size in sizes]
     results, references = [], []
     for plan in plans:
-        found = measure(subjects, work, plan, rounds, warmup, threads)
+        found = measure(subjects, work, plan, rounds, warmup, turn, threads)
         results += found
         references += [found[0]] * len(found)
         if out:  # after every batch size: what is measured is not lost
             record = clean(as_record(results, references))
             replace_file(out, (json.dumps(record, indent=1) + "\n").encode())
     print_table(results, references)
+    if all(one.failed for one in results):
+        raise RunFailed(f"bench: nothing could be measured: {results[0].failed}")

@@ -56,13 +56,23 @@ def summary(result: Measurement, reference: Measurement) -> dict[str, Any]:
         "seconds": times,
         "ratio": ratio(result, reference),
         "images_per_second": result.batch / times.median if times else None,
-        "memory_ratio": result.peak / reference.peak if result.peak and reference.peak else None,
+        "memory_ratio": memory_ratio(result, reference),
         "flops": flops,
         "selection_flops": result.batch * selection_flops(config) if flops else None,
         "flops_per_second": speed,
         "utilisation": speed / peak if speed and peak else None,
         "memory": state and {**state, "rest": max(0, result.peak - sum(state.values()))},
     }
+
+
+def memory_ratio(one: Measurement, other: Measurement) -> float | None:
+    """Of the peaks, where both are of one kind: on CUDA, PyTorch tells the device's peak and Jittor
+    none but the process's."""
+    alike = one.backend == other.backend or "cuda" not in (
+        one.device.get("kind"),
+        other.device.get("kind"),
+    )
+    return one.peak / other.peak if alike and one.peak and other.peak else None
 
 
 def state_bytes(config: Config) -> dict[str, int]:

@@ -2,13 +2,15 @@
 
     python -m bench.worker JOB       # what bench/runner.py starts
 
-It answers each line of standard input with a line of JSON on standard output: `go` with the
-seconds that the work took, `end` with the peak memory. Before the first, one line tells how long
-it took to start and to do the work for the first time, operators being compiled then.
+It answers each line of standard input with a line of JSON into the pipe whose number the job holds:
+`go` with the seconds that the work took, `end` with the peak memory. Before the first, one line
+tells how long it took to start and to do the work for the first time, operators being compiled
+then. The pipe survives the restart that Jittor asks for after rebuilding itself.
 """
 
+import gc
 import json
-import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +24,14 @@ from transfg_core.config import Config, build_config
 from transfg_core.data.datasets import read_dataset
 from transfg_core.data.loader import TrainStream
 from transfg_core.errors import UserError
-from transfg_core.machine import peak_rss
+from transfg_core.machine import forget_peak_rss, peak_rss
 from transfg_core.params import build_params
 from transfg_core.train import split_batch
 
 Step = Callable[[], None]
+OUT_OF_MEMORY = 3  # exit status
+# in the words of PyTorch's devices, of its CPU allocator, of C++ and of oneDNN's operators
+NO_MEMORY = re.compile(r"out of memory|can't allocate|bad_alloc|is memory short")
 
 
 def random_batch(config: Config) -> Batch:
@@ -53,9 +58,10 @@ def batches_of(config: Config, real: bool) -> Iterator[Callable[[], Batch]]:
 
 def make_backend(name: str, method: str, config: Config) -> Backend:
     """The backend with random weights."""
-    backend = load_backend(name, config)
     if method == "published":
-        backend = load_workloads(name).stored_maps_backend(config)
+        backend: Backend = load_workloads(name).stored_maps_backend(config)
+    else:
+        backend = load_backend(name, config)
     backend.load_params(build_params(config)[0])
     return backend
 
@@ -94,19 +100,20 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
         answers.write(json.dumps(facts) + "\n")
         answers.flush()
 
-    config = build_config(job["config"], "the job")
+    config, turn = build_config(job["config"], "the job"), int(job["turn"])
     real = job["method"] == "real-input" or job["work"] == "input"
     with batches_of(config, real) as take:
         began = time.perf_counter()
         info: dict[str, Any] = {}
         if job["work"] == "input":
             step: Step = lambda: discard(take())  # noqa: E731
-            base = peak_rss()
         else:
             backend = make_backend(job["backend"], job["method"], config)
             info = backend.device_info()
-            base = int(info["peak_memory_bytes"])
             step = make_step(job, config, backend, take)
+        gc.collect()
+        forget_peak_rss()  # what building the model took is not the work's
+        base = peak_rss()
         started = time.perf_counter()
         step()
         first = time.perf_counter() - started
@@ -114,25 +121,31 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
         for line in lines:
             if line.strip() != "go":
                 break
+            if turn > 1:  # what was read ahead while others had their turn
+                step()
+            timed = max(1, turn - 1)
             begin = time.perf_counter()
-            step()
-            answer(seconds=time.perf_counter() - begin)
+            for _ in range(timed):
+                step()
+            answer(seconds=(time.perf_counter() - begin) / timed)
         peak = peak_rss() if not info else int(backend.device_info()["peak_memory_bytes"])
         answer(peak=peak)
 
 
 def main() -> int:
-    """Answer on what was standard output; whatever else is printed goes to standard error."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
-        os.dup2(2, 1)
+    """Exit status 2 after input that is refused, OUT_OF_MEMORY after that."""
+    job = json.loads(sys.argv[1])
+    with open(job["answers"], "w", encoding="utf-8") as answers:
         try:
-            serve(json.loads(sys.argv[1]), sys.stdin, answers)
+            serve(job, sys.stdin, answers)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+                raise
             print(f"error: out of memory: {error}", file=sys.stderr)
-            return 3
+            return OUT_OF_MEMORY
     return 0
 
 

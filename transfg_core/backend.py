@@ -129,19 +129,32 @@ def load_backend(name: str, config: Config) -> Backend:
     """
     if name not in BACKENDS:
         raise UserError(f"--backend {name}: expected one of {', '.join(BACKENDS)}")
-    # Threads that wait must sleep, not spin: reading images ahead takes the same cores. Costs some
-    # per cent on an idle machine and saves several times the run on a busy one. Read when OpenMP
-    # is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    runtime = importlib.import_module(f"{BACKENDS[name]}.runtime")
-    runtime.prepare()
+    start_framework(name)
     module = importlib.import_module(f"{BACKENDS[name]}.backend")
     backend: Backend = module.make_backend(config)
     return backend
 
 
+def start_framework(name: str) -> None:
+    """Import a twin's framework.
+
+    Raises:
+        UserError: it is missing or cannot start.
+    """
+    # Threads that wait must sleep, not spin: reading images ahead takes the same cores. Costs some
+    # per cent on an idle machine and saves several times the run on a busy one. Read when OpenMP
+    # is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    importlib.import_module(f"{BACKENDS[name]}.runtime").prepare()
+
+
 def load_workloads(name: str) -> Any:
-    """A backend's workloads for `transfg bench`, once `load_backend` has started its framework."""
+    """A backend's workloads for `transfg bench`; starts its framework.
+
+    Raises:
+        UserError: the framework is missing or cannot start.
+    """
+    start_framework(name)
     return importlib.import_module(f"{BACKENDS[name]}.workloads")
 
 

@@ -5,6 +5,7 @@ import platform
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,6 +25,12 @@ def peak_rss() -> int:
         return 0
     found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
     return int(found.group(1)) * 1024 if found else 0
+
+
+def forget_peak_rss() -> None:
+    """Let `peak_rss` start anew from what is resident now, where the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def cpu_name() -> str:

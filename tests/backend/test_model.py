@@ -124,3 +124,23 @@ def test_sizes_follow_the_image(twin):
     model = twin.module("model").TransFG(ModelConfig(**Case("x").model, classes=3), (24, 40))
     (logits,) = twin.run(lambda x: model(x).logits, np.zeros((1, 3, 24, 40), np.float32))
     assert logits.shape == (1, 3)
+
+
+@pytest.mark.only("torch")
+def test_dropout_keeps_one_byte_an_element(twin):
+    torch, saved = twin.framework, []
+    dropout = twin.module("model").Dropout(0.1)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        dropout(torch.ones(4096, requires_grad=True))
+    assert [x.dtype for x in saved] == [torch.bool]
+
+
+def test_dropout_does_nothing_where_nothing_is_dropped(twin):
+    kind = type(twin.backend(Case("parts")).model.dropout)
+    ones = np.ones(4096, np.float32)
+    for dropout in (kind(0.0), kind(0.5)):
+        dropout.eval()
+        assert np.array_equal(twin.run(dropout, ones)[0], ones)
+    dropout = kind(0.0)
+    dropout.train()
+    assert np.array_equal(twin.run(dropout, ones)[0], ones)

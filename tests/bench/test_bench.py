@@ -5,14 +5,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bench import runner
 from bench.flops import forward_flops, peak_flops, selection_flops, step_flops
-from bench.results import Spread, as_record, linearity, print_table, ratio, state_bytes
+from bench.results import (
+    Spread,
+    as_record,
+    linearity,
+    memory_ratio,
+    print_table,
+    ratio,
+    state_bytes,
+)
 from bench.runner import Measurement, measure
 from bench.subject import parse_subject
+from bench.worker import NO_MEMORY
+from transfg_core.cli import app
 from transfg_core.config import build_config, load_config
 from transfg_core.errors import RunFailed, UserError
+from transfg_core.machine import forget_peak_rss, peak_rss
 
 CUB = Path(__file__).parents[2] / "configs/cub.yaml"
 VIT_B = {
@@ -133,14 +145,17 @@ def test_record_and_table(capsys):
 
 
 WORKER = """
-import json, sys
-print(json.dumps({{"started": 1, "first": 2, "base": 3, "device": {{}}}}), flush=True)
+import json, os, sys
+answers = open(json.loads(sys.argv[1])["answers"], "w", buffering=1)
+def say(**facts):
+    print(json.dumps(facts), file=answers)
+say(**{{"started": 1, "first": 2, "base": 3, "device": {{}}}})
 for number, line in enumerate(sys.stdin):
     if line.strip() == "end":
-        print(json.dumps({{"peak": 9}}), flush=True)
+        say(peak=9)
         break
     {extra}
-    print(json.dumps({{"seconds": number}}), flush=True)
+    say(seconds=number)
 """
 
 
@@ -152,7 +167,7 @@ def stand_in(monkeypatch, tmp_path, **scripts):
         job = json.loads(command[-1])
         path = tmp_path / f"{job['backend']}.py"
         path.write_text(WORKER.format(extra=scripts.get(job["backend"], "")))
-        return real([sys.executable, str(path)], **options)
+        return real([sys.executable, str(path), command[-1]], **options)
 
     monkeypatch.setattr(runner.subprocess, "Popen", popen)
     subjects = [parse_subject("torch"), parse_subject("jittor")]
@@ -173,8 +188,66 @@ def test_a_worker_that_ends_does_not_end_the_others(monkeypatch, tmp_path):
     assert other.seconds == [0, 1] and not other.failed
 
 
-def test_nothing_measured_is_an_error(monkeypatch, tmp_path):
-    died = "import os; os.kill(os.getpid(), 9)"
+def test_a_worker_that_is_killed(monkeypatch, tmp_path):
+    died = "os.kill(os.getpid(), 9)"
     subjects, configs = stand_in(monkeypatch, tmp_path, torch=died, jittor=died)
-    with pytest.raises(RunFailed, match="killed, most likely for want of memory"):
-        measure(subjects, "train", configs, rounds=1, warmup=0)
+    found = measure(subjects, "train", configs, rounds=1, warmup=0)
+    assert {one.failed for one in found} == {"killed, most likely for want of memory"}
+
+
+def test_a_worker_that_closes_its_pipe_and_goes_on_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "LAST_WORDS", 0.2)
+    deaf = "answers.close(); import time; time.sleep(60)"
+    subjects, configs = stand_in(monkeypatch, tmp_path, torch=deaf)
+    one, other = measure(subjects, "train", configs, rounds=1, warmup=0)
+    assert one.failed and other.seconds == [0]
+
+
+def test_memory_of_different_kinds_has_no_ratio():
+    device = measurement(device={"kind": "cuda"})
+    process = measurement("b", device={"kind": "cuda"})
+    process.backend = "jittor"
+    assert memory_ratio(process, device) is None and memory_ratio(device, device) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory", "std::bad_alloc"],
+)
+def test_what_says_that_memory_is_short(text):
+    assert NO_MEMORY.search(text)
+
+
+def test_the_peak_can_be_forgotten():
+    """What was freed before the work does not count as its peak."""
+    block = bytearray(200 * 2**20)
+    del block
+    before = peak_rss()
+    forget_peak_rss()
+    assert peak_rss() < before - 100 * 2**20
+
+
+def call(*args):
+    return CliRunner().invoke(app, ["bench", str(CUB), "train.accumulation=1", *args])
+
+
+def test_a_size_that_fails_does_not_lose_the_others(monkeypatch, tmp_path):
+    stand_in(monkeypatch, tmp_path, torch="sys.exit(3)")
+    out = tmp_path / "b.json"
+    found = call("--subject", "torch", "--batch", "1", "--batch", "2", "--out", str(out))
+    assert isinstance(found.exception, RunFailed) and "out of memory" in found.stdout
+    assert len(json.loads(out.read_text())["measurements"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--work", "dance"], "--work dance: expected one of train"),
+        (["--subject", "torch:real-input"], "--turn 1: expected 4 or more"),
+        (["--subject", "torch", "--subject", "torch"], "given twice"),
+        (["--out", "no/b.json"], "no such folder"),
+    ],
+)
+def test_what_is_refused(args, words):
+    found = call(*args)
+    assert isinstance(found.exception, UserError) and words in str(found.exception)
