@@ -46,7 +46,9 @@ def save_trained(reference: Path, target: Path, cases: Sequence[Case]) -> None:
 
 def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[tuple[str, Ladder]]:
     """A ladder of trained weights, and those of other seeds and kinds of weights."""
-    yield "trained", TrainedLadder(folder, cases, (), around=False)
+    # others end before there is anything to go on from
+    trained = [case for case in cases if case.updates > 1]
+    yield "trained", TrainedLadder(folder, trained, (), around=False)
     draws = list(WEIGHTS)
     for number in range(seeds):
         seed, draw = FIRST_SEED + number, draws[number % len(draws)]
@@ -69,7 +71,7 @@ def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, An
         shutil.rmtree(ladder.folder, ignore_errors=True)
         (ladder.folder / "traces").mkdir(parents=True)
         if isinstance(ladder, TrainedLadder):
-            save_trained(out / "clean", ladder.folder, cases)
+            save_trained(out / "clean", ladder.folder, ladder.cases)
         record_in_turn(ladder)
         rows = suite.judge_ladder(ladder)
         wrong = [row for row in rows if row.verdict == "different"]
