@@ -134,6 +134,8 @@ def mutant_jobs(ladder: MutantLadder, step: Step, cases: Sequence[Case]) -> list
     for case in cases:
         source = ladder.job(FIRST, case).out
         for kind in step.kinds:
+            if kind == "continue" and case.updates == 1:
+                continue  # it has no later state to go on from
             more = {} if kind == "case" else {"source": source}
             if kind != "continue":
                 jobs.append(ladder.job(CANDIDATE, case, kind, precision="float64", **more))
@@ -166,6 +168,8 @@ def judge_pieces(ladder: Ladder, case: Case) -> list[Row]:
 def judge_whole(ladder: Ladder, case: Case) -> list[Row]:
     """As the ladder judges a candidate, and one update from the reference's state."""
     rows = suite.judge_case(ladder, case.name, continued=False)
+    if case.updates == 1:
+        return rows
     evidence = suite.pair(ladder, case.name)
     went_on = ladder.trace(CANDIDATE, case.name, "continue")
     crossed = replace(
