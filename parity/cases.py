@@ -147,7 +147,6 @@ CASES = (
         model={"depth": 3, "stride": 4},
         optim=SGD | {"warmup": 0, "lr": 1.0},
         crop=(64, 44),
-        batch=2,
         updates=1,
         seed=6,
     ),
