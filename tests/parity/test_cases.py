@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.cases import BATCH, BY_NAME, CASES, LARGE, UPDATES, WEIGHTS
+from parity.cases import BATCH, BY_NAME, CASES, LARGE, WEIGHTS
 from parity.golden import GOLDENS
 from transfg_core.params import param_shapes
 from transfg_core.schedule import lr_at
@@ -17,7 +17,7 @@ def test_cases_build(case):
     shapes = param_shapes(config.model, config.data.crop)
     assert {name: value.shape for name, value in params.items()} == shapes
     assert all(value.dtype == np.float32 and np.std(value) > 0.01 for value in params.values())
-    assert len(batches) == UPDATES + 1 == config.train.steps
+    assert len(batches) == case.updates + 1 == config.train.steps
     for batch in batches:
         assert batch.images.shape == (BATCH, 3, *config.data.crop)
         assert batch.images.dtype == np.float32 and batch.labels.dtype == np.int64
