@@ -53,9 +53,9 @@ def bench(
     subjects = [parse_subject(one) for one in subject or ["torch", "jittor"]]
     if work == "input":
         subjects = subjects[:1]  # no backend takes part
-    if len({one.label for one in subjects}) < len(subjects):
+    if len({(one.backend, one.method, one.overrides) for one in subjects}) < len(subjects):
         raise UserError("--subject: given twice; leave one out")
-    if turn < LEAST_TURN and (work == "input" or "real-input" in {one.method for one in subjects}):
+    if turn < LEAST_TURN and (work == "input" or any(one.reads for one in subjects)):
         raise UserError(
             f"--turn {turn}: expected {LEAST_TURN} or more where images are read, since they are "
             "read ahead while others have their turn"

@@ -10,12 +10,12 @@ Shapes: N patches, T = N + 1 tokens, D width, M width of the MLP, P patch, K hea
 from transfg_core.config import Config
 from transfg_core.params import grid_size
 
-# Dense peak in FLOP/s by words of the device's name and kind of arithmetic, from the makers' data
-# sheets; tensor cores without sparsity.
+# Dense peak in FLOP/s by words of the device's name and by `run.precision`, from the makers' data
+# sheets; tensor cores without sparsity, float32 without TF32.
 PEAKS: dict[str, dict[str, float]] = {
-    "H200": {"float32": 67e12, "tf32": 494.7e12, "bfloat16": 989.4e12},
-    "H100": {"float32": 67e12, "tf32": 494.7e12, "bfloat16": 989.4e12},
-    "A100": {"float32": 19.5e12, "tf32": 156e12, "bfloat16": 312e12},
+    "H200": {"float32": 67e12, "bfloat16": 989.4e12},
+    "H100 80GB HBM3": {"float32": 67e12, "bfloat16": 989.4e12},
+    "A100": {"float32": 19.5e12, "bfloat16": 312e12},
 }
 
 

@@ -52,27 +52,26 @@ def summary(result: Measurement, reference: Measurement) -> dict[str, Any]:
     peak = peak_flops(device, config.run.precision)
     speed = flops / times.median if flops and times else None
     state = state_bytes(config) if result.work == "train" else None
+    rows = result.method != "published" and config.model.placement == "transfg"
+    selects = flops and rows and config.model.fusion == "matmul"
     return {
         "seconds": times,
         "ratio": ratio(result, reference),
         "images_per_second": result.batch / times.median if times else None,
         "memory_ratio": memory_ratio(result, reference),
         "flops": flops,
-        "selection_flops": result.batch * selection_flops(config) if flops else None,
+        "selection_flops": result.batch * selection_flops(config) if selects else None,
         "flops_per_second": speed,
         "utilisation": speed / peak if speed and peak else None,
-        "memory": state and {**state, "rest": max(0, result.peak - sum(state.values()))},
+        "memory": {**state, "rest": max(0, result.peak - sum(state.values()))}
+        if state and result.peak
+        else None,
     }
 
 
 def memory_ratio(one: Measurement, other: Measurement) -> float | None:
-    """Of the peaks, where both are of one kind: on CUDA, PyTorch tells the device's peak and Jittor
-    none but the process's."""
-    alike = one.backend == other.backend or "cuda" not in (
-        one.device.get("kind"),
-        other.device.get("kind"),
-    )
-    return one.peak / other.peak if alike and one.peak and other.peak else None
+    """Of the peaks, where both devices tell theirs."""
+    return one.peak / other.peak if one.peak and other.peak else None
 
 
 def state_bytes(config: Config) -> dict[str, int]:

@@ -9,17 +9,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bench.subject import Subject
 from bench.worker import OUT_OF_MEMORY
 from transfg_core.config import Config
+from transfg_core.machine import child_environment
 
-ROOT = Path(__file__).resolve().parent.parent
 LAST_WORDS = 30  # seconds that a worker which closes its pipe has left to end
 
 
@@ -36,8 +36,8 @@ class Measurement:
     started: float = 0.0  # from nothing to the first step
     first: float = 0.0  # the first step, in which operators are compiled
     seconds: list[float] = field(default_factory=list)
-    base: int = 0  # before the first step
-    peak: int = 0
+    base: int | None = None  # before the first step; None where the device does not tell
+    peak: int | None = None
     device: dict[str, Any] = field(default_factory=dict)
     failed: str = ""  # why there is nothing, if so
 
@@ -54,16 +54,15 @@ class Worker:
         )
         answers, theirs = os.pipe()
         job = {"backend": subject.backend, "method": subject.method, "work": work, "turn": turn}
-        job |= {"config": settings, "answers": theirs}
-        path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
-        more = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        job |= {"config": settings, "answers": theirs, "began": time.monotonic()}
+        job |= {"reads": subject.reads or work == "input"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=2,  # whatever a framework prints, on standard error
             pass_fds=[theirs],
             text=True,
-            env=os.environ | {"PYTHONPATH": path} | more,
+            env=child_environment(threads),
         )
         os.close(theirs)
         self.answers = os.fdopen(answers, encoding="utf-8")
@@ -110,7 +109,7 @@ class Worker:
 
     def end(self) -> None:
         """Ask for the peak and let the process go."""
-        self.result.peak = self.ask("end").get("peak", 0)
+        self.result.peak = self.ask("end").get("peak")
         self.kill()
 
     def kill(self) -> None:

@@ -11,22 +11,13 @@ from pathlib import Path
 
 from transfg_core.backend import BACKENDS
 from transfg_core.config import Config, load_config
+from transfg_core.data.datasets import read_dataset
 from transfg_core.errors import UserError
 
-METHODS = {
-    "transfg": "TransFG",
-    "vit": "the plain Vision Transformer of the same size",
-    "published": "TransFG with every attention map stored and whole maps multiplied",
-    "real-input": "TransFG fed from the data set instead of one batch in memory",
-}
-WORK = {
-    "train": "one update, waited for",
-    "infer": "one evaluation step, waited for",
-    "attention": "one layer's attention between its linear layers, forward and backward",
-    "selection": "scores of all patches from the queries and keys of all layers but the last",
-    "input": "one batch of the training split, read and transformed",
-}
+METHODS = ("transfg", "vit", "published", "real-input")
+WORK = ("train", "infer", "attention", "selection", "input")
 CLASSES = 200  # where the configuration leaves them to the data set
+OURS = ("train.batch_size", "train.eval_batch_size", "model.pretrained")  # what the bench sets
 
 
 @dataclass(frozen=True)
@@ -38,13 +29,21 @@ class Subject:
     method: str
     overrides: tuple[str, ...] = ()
 
+    @property
+    def reads(self) -> bool:
+        """Whether it takes its images from the data set."""
+        return self.method == "real-input"
+
     def config(self, path: Path, overrides: Sequence[str], batch: int) -> Config:
         """The experiment with random weights: speed does not depend on their values.
 
         Raises:
             UserError: a file, key or value is wrong.
         """
-        classes = load_config(path, [*overrides, *self.overrides]).model.classes or CLASSES
+        given = load_config(path, [*overrides, *self.overrides])
+        classes = given.model.classes or CLASSES
+        if self.reads:  # their labels must fit the head
+            classes = len(read_dataset(given.data, given.run.seed).classes)
         ours = [f"train.batch_size={batch}", f"train.eval_batch_size={batch}"]
         ours += [f"model.classes={classes}", "model.pretrained=null"]
         if self.method == "vit":
@@ -64,8 +63,14 @@ def parse_subject(text: str) -> Subject:
     Raises:
         UserError: no such backend or method.
     """
-    name, *overrides = text.split()
+    name, *overrides = text.split() or [""]
     backend, _, method = name.partition(":")
+    for override in overrides:
+        if override.partition("=")[0] in OURS:
+            raise UserError(
+                f"--subject {text}: {override}: weights are random and --batch says how many "
+                "images; leave it out"
+            )
     if backend not in BACKENDS or (method or "transfg") not in METHODS:
         raise UserError(
             f"--subject {text}: expected BACKEND[:METHOD] [KEY=VALUE]..., backends "

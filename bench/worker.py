@@ -28,7 +28,7 @@ from transfg_core.machine import forget_peak_rss, peak_rss
 from transfg_core.params import build_params
 from transfg_core.train import split_batch
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 OUT_OF_MEMORY = 3  # exit status
 # in the words of PyTorch's devices, of its CPU allocator, of C++ and of oneDNN's operators
 NO_MEMORY = re.compile(r"out of memory|can't allocate|bad_alloc|is memory short")
@@ -56,12 +56,12 @@ def batches_of(config: Config, real: bool) -> Iterator[Callable[[], Batch]]:
         stream.close()
 
 
-def make_backend(name: str, method: str, config: Config) -> Backend:
+def make_backend(job: dict[str, Any], config: Config) -> Backend:
     """The backend with random weights."""
-    if method == "published":
-        backend: Backend = load_workloads(name).stored_maps_backend(config)
+    if job["method"] == "published":
+        backend: Backend = load_workloads(job["backend"]).stored_maps_backend(config)
     else:
-        backend = load_backend(name, config)
+        backend = load_backend(job["backend"], config)
     backend.load_params(build_params(config)[0])
     return backend
 
@@ -80,7 +80,11 @@ def make_step(
 
         return train
     if work == "infer":
-        return lambda: discard(backend.fetch(backend.eval_step(take().images)))
+
+        def infer() -> None:
+            backend.fetch(backend.eval_step(take().images))
+
+        return infer
     workloads, size = load_workloads(job["backend"]), config.train.batch_size
     if work == "attention":
         step: Step = workloads.attention_step(backend, size, stored)
@@ -89,8 +93,9 @@ def make_step(
     return step
 
 
-def discard(value: object) -> None:
-    """For a lambda that returns nothing."""
+def peak_memory(backend: Backend | None) -> int | None:
+    """Bytes: of the device, or of the process where that is the device."""
+    return backend.device_info()["peak_memory_bytes"] if backend else peak_rss()
 
 
 def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
@@ -101,23 +106,19 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
         answers.flush()
 
     config, turn = build_config(job["config"], "the job"), int(job["turn"])
-    real = job["method"] == "real-input" or job["work"] == "input"
-    with batches_of(config, real) as take:
-        began = time.perf_counter()
-        info: dict[str, Any] = {}
-        if job["work"] == "input":
-            step: Step = lambda: discard(take())  # noqa: E731
-        else:
-            backend = make_backend(job["backend"], job["method"], config)
-            info = backend.device_info()
-            step = make_step(job, config, backend, take)
+    with batches_of(config, job["reads"]) as take:
+        backend = None if job["work"] == "input" else make_backend(job, config)
+        step = make_step(job, config, backend, take) if backend else take
         gc.collect()
         forget_peak_rss()  # what building the model took is not the work's
-        base = peak_rss()
-        started = time.perf_counter()
+        if backend:
+            backend.forget_peak()
+        base = peak_memory(backend)
+        began = time.monotonic()
         step()
-        first = time.perf_counter() - started
-        answer(started=started - began, first=first, base=base, device=info)
+        first = time.monotonic() - began
+        info = backend.device_info() if backend else {}
+        answer(started=began - job["began"], first=first, base=base, device=info)
         for line in lines:
             if line.strip() != "go":
                 break
@@ -128,8 +129,7 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
             for _ in range(timed):
                 step()
             answer(seconds=(time.perf_counter() - begin) / timed)
-        peak = peak_rss() if not info else int(backend.device_info()["peak_memory_bytes"])
-        answer(peak=peak)
+        answer(peak=peak_memory(backend))
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from transfg_core.backend import BACKENDS
 from transfg_core.entry import CORE
-from transfg_core.machine import cpu_name, install_command, usable_cpus
+from transfg_core.machine import child_environment, cpu_name, install_command, usable_cpus
 
 TIMEOUT = 1800.0  # seconds for one backend: Jittor's first import compiles for minutes
 MARK = "transfg-doctor "  # begins the line that holds the probe's answer
@@ -87,13 +87,11 @@ def section(title: str, lines: list[str]) -> None:
 
 def probe(name: str, timeout: float) -> Finding:
     """Run one update on a backend in a child process; its progress goes to standard error."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     command = [sys.executable, "-c", PROBE, name, MARK]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
-            env=os.environ | {"PYTHONPATH": path},
+            env=child_environment(),
         )  # fmt: skip
         try:
             status = wait(child, timeout, err.fileno())

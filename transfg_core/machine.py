@@ -43,6 +43,14 @@ def cpu_name() -> str:
     return found.group(1).strip() if found else platform.machine()
 
 
+def child_environment(threads: int | None = None) -> dict[str, str]:
+    """For a child that imports this project's packages; `threads` of OpenMP, else all."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
+    more = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    return os.environ | {"PYTHONPATH": path} | more
+
+
 def usable_cpus() -> int:
     """Processors this process may run on."""
     return len(os.sched_getaffinity(0))

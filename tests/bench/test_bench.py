@@ -203,11 +203,10 @@ def test_a_worker_that_closes_its_pipe_and_goes_on_is_ended(monkeypatch, tmp_pat
     assert one.failed and other.seconds == [0]
 
 
-def test_memory_of_different_kinds_has_no_ratio():
-    device = measurement(device={"kind": "cuda"})
-    process = measurement("b", device={"kind": "cuda"})
-    process.backend = "jittor"
-    assert memory_ratio(process, device) is None and memory_ratio(device, device) == 1
+def test_a_device_that_tells_no_peak_has_no_ratio():
+    device, silent = measurement(), measurement("b", peak=None)
+    assert memory_ratio(silent, device) is None and memory_ratio(device, device) == 1
+    assert as_record([silent], [device])["measurements"][0]["summary"]["memory"] is None
 
 
 @pytest.mark.parametrize(
