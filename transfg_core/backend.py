@@ -117,7 +117,11 @@ class Backend(Protocol):
         ...
 
     def device_info(self) -> dict[str, Any]:
-        """Versions, device, threads and peak memory in bytes."""
+        """Versions, device, threads and `peak_memory_bytes`, None where the device tells none."""
+        ...
+
+    def forget_peak(self) -> None:
+        """Let the peak of the device's memory start anew; the process has its own."""
         ...
 
 

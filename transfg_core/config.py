@@ -75,6 +75,9 @@ class RunConfig(Section):
     # bfloat16: products in bfloat16, parameters and sums in float32 (PyTorch alone);
     # float64 is for references, not for speed
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    # keep only each block's input for the backward pass, which computes the block anew
+    grad_checkpointing: bool = False
+    compile: bool = False  # torch.compile of the encoder's blocks (PyTorch alone)
 
 
 class ToyConfig(Section):

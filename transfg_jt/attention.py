@@ -19,8 +19,8 @@ ROWS = 128  # of a T x T map that are held at a time: they stay in the processor
 # own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
 # oneDNN's sgemm: each (image, head) runs on one thread, which holds ROWS rows of its map at a time,
 # so that they stay in the cache, and the backward pass builds them anew from q and k. float64 and
-# CUDA take the plain formula. `gemm` multiplies two row-major matrices and adds `beta` times what
-# was there; `ld` is the row stride of (B, T, D) arrays.
+# CUDA take plain formulas, and form the map of one layer at a time. `gemm` multiplies two row-major
+# matrices and adds `beta` times what was there; `ld` is the row stride of (B, T, D) arrays.
 HEADER = r"""
 #include <algorithm>
 #include <cmath>
@@ -78,7 +78,8 @@ LOOP = """
             }
         }
     }
-    if (failed) throw std::runtime_error("oneDNN: a matrix product failed; is memory short?");
+    if (failed.exchange(false))
+        throw std::runtime_error("oneDNN: a matrix product failed; is memory short?");
 """  # native: CPU operator
 
 FORWARD = """
@@ -117,16 +118,9 @@ def run_kernel(  # native: CPU operator
     return run_cpu(code, shapes, inputs, HEADER, f"-I{onednn_include()}")
 
 
-class FusedAttention(jt.Function):  # native: CPU operator
-    """softmax(q kᵀ / √d) v as one operator that keeps q, k and v for the backward pass."""
-
-    def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
-        self.saved, self.heads = (q, k, v), heads
-        return run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
-
-    def grad(self, grad: Var) -> tuple:
-        q, k, v = self.saved
-        return (*run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads), None)
+def at_least_float32(x: Var) -> Var:
+    """Half precision becomes float32; float32 and float64 stay: any shape."""
+    return x if x.dtype == "float64" else x.float()  # jittor: it names types by strings
 
 
 def split_heads(x: Var, heads: int) -> Var:
@@ -135,39 +129,53 @@ def split_heads(x: Var, heads: int) -> Var:
     return x.reshape(batch, tokens, heads, width // heads).transpose(1, 2)
 
 
-def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
-    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
-    if on_cpu(q):  # jittor only: CPU operator
-        return FusedAttention.apply(q, k, v, heads)  # jittor only: likewise
-    q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-    x = nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1) @ v
+def join_heads(x: Var) -> Var:  # native: for the operator below
+    """(B, K, T, d) -> (B, T, D)."""
     return x.transpose(1, 2).flatten(2)
 
 
+def attention_map(q: Var, k: Var) -> Var:  # native: likewise
+    """softmax(q kᵀ / √d): twice (B, K, T, d) -> (B, K, T, T)."""
+    return nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+
+
+class FusedAttention(jt.Function):  # native: PyTorch has such an operator
+    """softmax(q kᵀ / √d) v as one operator that keeps q, k and v for the backward pass."""
+
+    def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
+        self.saved, self.heads = (q, k, v), heads
+        if on_cpu(q):
+            return run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
+        q, k, v = (split_heads(x, heads) for x in (q, k, v))
+        return join_heads(attention_map(q, k) @ v)
+
+    def grad(self, grad: Var) -> tuple:
+        q, k, v = self.saved
+        if on_cpu(q):
+            return (*run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads), None)
+        q, k, v, grad = (split_heads(x.detach(), self.heads) for x in (q, k, v, grad))
+        p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
+        ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * q.shape[-1] ** -0.5
+        products = ds @ k, ds.transpose(-2, -1) @ q, p.transpose(-2, -1) @ grad
+        grads = [join_heads(x).stop_grad() for x in products]
+        jt.sync(grads)  # Jittor runs operators when it must, and would form the maps of all layers
+        return (*grads, None)
+
+
+def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
+    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
+    return FusedAttention.apply(q, k, v, heads)  # jittor: see above
+
+
 def cls_scores(q: Var, k: Var, heads: int) -> Var:
-    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T)."""
-    q, k = split_heads(q, heads), split_heads(k, heads)
+    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T); at least float32."""
+    q, k = (split_heads(at_least_float32(x), heads) for x in (q, k))
     return (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
 
 
-def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
+def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on the CPU
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
-    if on_cpu(q):  # jittor only: CPU operator
-        # jittor only: likewise
+    if on_cpu(q):
         return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]
     q, k = split_heads(q, heads), split_heads(k, heads)
-    q, products = q * q.shape[-1] ** -0.5, []
-    whole = jt.flags.use_cuda  # jittor: where its arrays are
-    images, rows = (q.shape[0], q.shape[2]) if whole else (1, ROWS)
-    for first in range(0, max(1, q.shape[0]), images):
-        some = slice(first, first + images)
-        parts = []
-        for start in range(0, q.shape[2], rows):
-            block = slice(start, start + rows)
-            scores = q[some, :, block] @ k[some].transpose(-2, -1)
-            # jittor only: it has no automatic casts
-            probabilities = nn.softmax(scores, dim=-1)
-            # jittor only: likewise
-            parts.append(row[some, :, block].unsqueeze(-2) @ probabilities)
-        products.append(sum(parts))
-    return jt.concat(products).squeeze(-2)
+    return (row.unsqueeze(-2) @ attention_map(q, k)).squeeze(-2)

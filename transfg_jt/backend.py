@@ -31,7 +31,9 @@ class JittorBackend:
         self.config = config
         self.float_type = FLOAT_TYPES[config.run.precision]
         runtime.set_precision(config.run.precision)  # jittor only: for the whole process
+        runtime.refuse_compile(config.run.compile)  # jittor only: it always compiles
         self.model = kind(config.model, config.data.crop)
+        self.model.grad_checkpointing = config.run.grad_checkpointing
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
 
@@ -172,7 +174,11 @@ class JittorBackend:
         return self.fetch(taps | gradients)
 
     def device_info(self) -> dict[str, Any]:  # native: Jittor tells no peak of the device
-        return runtime.device_info() | {"peak_memory_bytes": peak_rss()}
+        peak = None if jt.flags.use_cuda else peak_rss()
+        return runtime.device_info() | {"peak_memory_bytes": peak}
+
+    def forget_peak(self) -> None:  # native: it has none
+        pass
 
 
 def widen(value: Array) -> Array:  # native: torch has 64-bit indices and true scalars

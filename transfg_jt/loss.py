@@ -12,6 +12,7 @@ import jittor as jt
 from jittor import Var, nn
 
 from transfg_core.config import LossConfig
+from transfg_jt.attention import at_least_float32
 from transfg_jt.model import Output
 
 
@@ -21,11 +22,6 @@ class Losses(NamedTuple):
     total: Var
     cross_entropy: Var
     contrastive: Var
-
-
-def at_least_float32(x: Var) -> Var:
-    """Half precision becomes float32; float32 and float64 stay: any shape."""
-    return x if x.dtype == "float64" else x.float()  # jittor: it names types by strings
 
 
 def cross_entropy(logits: Var, labels: Var, smoothing: float) -> Var:

@@ -17,6 +17,7 @@ from jittor import Var, nn
 from transfg_core.config import ModelConfig
 from transfg_core.params import grid_size
 from transfg_jt.attention import attention, cls_scores, propagate
+from transfg_jt.checkpointing import recompute
 from transfg_jt.cpu_ops import Norm, on_cpu
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
@@ -41,7 +42,7 @@ def no_tap(name: str, value: Var) -> Var:
 
 def under(tap: Tap, prefix: str) -> Tap:
     """The tap for what lies inside a module: `query` becomes `prefix.query`."""
-    return lambda name, value: tap(f"{prefix}.{name}", value)
+    return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -57,6 +58,22 @@ class LayerNorm(nn.LayerNorm):
         centred = x - x.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
         return centred / jt.sqrt(variance + self.eps) * self.weight + self.bias
+
+
+class Dropout(nn.Dropout):  # native: Jittor's keeps its mask in int32
+    """Zero elements at random and divide the others by 1 - p, in training: any shape."""
+
+    masks: list[Var] | None = None  # jittor only: where the masks that are drawn are collected
+    given: list[Var] | None = None  # jittor only: masks to take in turn instead of drawing
+
+    def execute(self, x: Var) -> Var:
+        """The mask is kept in one byte an element."""
+        if not self.is_train or self.p == 0:
+            return x
+        keep = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
+        if self.masks is not None:
+            self.masks.append(keep)
+        return x * keep / (1 - self.p)
 
 
 class Attention(nn.Module):
@@ -85,7 +102,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def execute(self, x: Var, tap: Tap = no_tap) -> Var:
         """(B, T, D) -> (B, T, D)."""
@@ -175,10 +192,11 @@ class TransFG(nn.Module):
         super().__init__()
         rows, columns = grid_size(image_size, config)
         self.config = config
+        self.grad_checkpointing = False
         self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.stride)
         self.cls_token = jt.zeros(1, 1, config.width)
         self.pos_embed = jt.zeros(1, rows * columns + 1, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         if config.placement == "transfg":
             self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth - 1)])
             self.part_layer = Block(config)
@@ -195,7 +213,10 @@ class TransFG(nn.Module):
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []
         for depth, block in enumerate(self.blocks):
-            x, q, k = block(x, under(tap, f"block{depth:02d}"))
+            if self.grad_checkpointing and tap is no_tap:
+                x, q, k = recompute(block, x)
+            else:
+                x, q, k = block(x, under(tap, f"block{depth:02d}"))
             x = tap(f"block{depth:02d}", x)
             if self.config.placement == "transfg":
                 queries.append(q)

@@ -259,6 +259,19 @@ def set_precision(precision: str) -> None:  # native: Jittor
     jt.flags.auto_convert_64_to_32 = int(precision != "float64")
 
 
+def refuse_compile(wanted: bool) -> None:  # native: Jittor always compiles
+    """`run.compile` is PyTorch's.
+
+    Raises:
+        UserError: it is set.
+    """
+    if wanted:
+        raise UserError(
+            "run.compile: Jittor compiles its operators in any case; leave it out, or "
+            "--backend torch"
+        )
+
+
 def device_info() -> dict[str, Any]:  # native: each framework tells these in its own way
     """Framework and version, device by name, and the number of CPU threads."""
     import jittor as jt

@@ -47,8 +47,11 @@ class StoredMapsTransFG(TransFG):
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         assert config.fusion == "matmul"
+        self.dropout = nn.Dropout(config.dropout)
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
+        for block in [*self.blocks, self.part_layer]:
+            block.mlp.dropout = nn.Dropout(config.dropout)
 
     def select_and_attend(
         self, x: Var, queries: list[Var], keys: list[Var], tap: Tap

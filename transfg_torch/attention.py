@@ -14,6 +14,11 @@ from torch import Tensor
 ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay: any shape."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, D) -> (B, K, T, d)."""
     batch, tokens, width = x.shape
@@ -22,30 +27,31 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
+    # torch only: Jittor has no such operator
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-    x = F.scaled_dot_product_attention(q, k, v)  # torch: Jittor has no such operator
-    return x.transpose(1, 2).flatten(2)
+    # torch: likewise
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T)."""
-    q, k = split_heads(q, heads), split_heads(k, heads)
+    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T); at least float32."""
+    q, k = (split_heads(at_least_float32(x), heads) for x in (q, k))
     return (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
 
 
-def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:
+def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # native: Jittor has C++
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
     q, k = split_heads(q, heads), split_heads(k, heads)
     q, products = q * q.shape[-1] ** -0.5, []
-    whole = q.device.type != "cpu"  # torch: where its arrays are
+    whole = q.device.type != "cpu"
     images, rows = (q.shape[0], q.shape[2]) if whole else (1, ROWS)
-    for first in range(0, max(1, q.shape[0]), images):
+    for first in range(0, q.shape[0], images):
         some = slice(first, first + images)
         parts = []
         for start in range(0, q.shape[2], rows):
             block = slice(start, start + rows)
             scores = q[some, :, block] @ k[some].transpose(-2, -1)
-            # torch only: the sum over rows in float32 whatever the products are in
+            # the sum over rows in float32 whatever the products are in
             with torch.autocast(q.device.type, enabled=False):
                 probabilities = F.softmax(scores.to(row.dtype), dim=-1)
                 parts.append(row[some, :, block].unsqueeze(-2) @ probabilities)

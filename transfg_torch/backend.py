@@ -36,6 +36,11 @@ class TorchBackend:
         dtype = torch.float64 if config.run.precision == "float64" else torch.float32
         # torch: likewise
         self.model = kind(config.model, config.data.crop).to(self.device, dtype)
+        self.model.grad_checkpointing = config.run.grad_checkpointing
+        # torch only: Jittor compiles whatever it runs, and refuses the setting
+        if config.run.compile:
+            for block in self.model.blocks:
+                block.compile()
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
 
@@ -144,6 +149,8 @@ class TorchBackend:
         fine: bool = False,
         training: bool = False,
     ) -> Arrays:
+        # torch only: Jittor has no such setting
+        assert not self.config.run.compile, "taps inside compiled blocks have no gradients"
         self.model.train(training)
         replay = replay or {}
         taps: Handle = {}
@@ -182,6 +189,10 @@ class TorchBackend:
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
+
+    def forget_peak(self) -> None:  # native: Jittor has none
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
 
 
 def to_array(value: Tensor) -> Array:  # native: Jittor has other types to mend

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transfg_core.config import LossConfig
+from transfg_torch.attention import at_least_float32
 from transfg_torch.model import Output
 
 
@@ -22,11 +23,6 @@ class Losses(NamedTuple):
     total: Tensor
     cross_entropy: Tensor
     contrastive: Tensor
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay: any shape."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:

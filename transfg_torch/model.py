@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transfg_core.config import ModelConfig
 from transfg_core.params import grid_size
 from transfg_torch.attention import attention, cls_scores, propagate
+from transfg_torch.checkpointing import recompute
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
 
@@ -41,7 +42,7 @@ def no_tap(name: str, value: Tensor) -> Tensor:
 
 def under(tap: Tap, prefix: str) -> Tap:
     """The tap for what lies inside a module: `query` becomes `prefix.query`."""
-    return lambda name, value: tap(f"{prefix}.{name}", value)
+    return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -87,7 +88,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.dropout = Dropout(dropout)  # torch: the class above
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -177,10 +178,11 @@ class TransFG(nn.Module):
         super().__init__()
         rows, columns = grid_size(image_size, config)
         self.config = config
+        self.grad_checkpointing = False
         self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, rows * columns + 1, config.width))
-        self.dropout = Dropout(config.dropout)  # torch: the class above
+        self.dropout = Dropout(config.dropout)
         if config.placement == "transfg":
             self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth - 1)])
             self.part_layer = Block(config)
@@ -197,7 +199,10 @@ class TransFG(nn.Module):
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []
         for depth, block in enumerate(self.blocks):
-            x, q, k = block(x, under(tap, f"block{depth:02d}"))
+            if self.grad_checkpointing and tap is no_tap:
+                x, q, k = recompute(block, x)
+            else:
+                x, q, k = block(x, under(tap, f"block{depth:02d}"))
             x = tap(f"block{depth:02d}", x)
             if self.config.placement == "transfg":
                 queries.append(q)

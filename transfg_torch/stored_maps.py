@@ -48,9 +48,11 @@ class StoredMapsTransFG(TransFG):
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         assert config.fusion == "matmul"
+        self.dropout = nn.Dropout(config.dropout)
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
-            block.mlp.dropout = nn.Dropout(config.dropout)  # torch only: Jittor's is the stock one
+        for block in [*self.blocks, self.part_layer]:
+            block.mlp.dropout = nn.Dropout(config.dropout)
 
     def select_and_attend(
         self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import reference
 
+from transfg_core.machine import forget_peak_rss, peak_rss
+
 BOUND = 2e-6
 
 # batch, tokens, width, heads: no size a multiple of another's vector length; one head; more
@@ -91,6 +93,40 @@ def test_no_map_is_kept_between_the_passes(twin):
     out = twin.module("attention").attention(q, k, v, 8)
     jt.sync([out], True)
     assert resident_bytes() - before < 4 * 1500**2 * 4
+
+
+@pytest.fixture
+def plain(twin, monkeypatch):
+    """What float64 and CUDA take in Jittor, here in float32 on the CPU."""
+    monkeypatch.setattr(twin.module("attention"), "on_cpu", lambda x: False)
+
+
+@pytest.mark.only("jittor")
+def test_plain_formulas(twin, plain):
+    shape = SHAPES[0]
+    test_attention(twin, shape)
+    test_attention_gradients(twin, shape)
+    test_row_times_map(twin, shape)
+
+
+@pytest.mark.only("jittor")
+def test_plain_formulas_form_the_maps_of_one_layer_at_a_time(twin, plain):
+    """Of twelve layers: the map, its gradient, and what lies between."""
+    jt, shape = twin.framework, (1, 1000, 16, 4)
+    q, k, v = (twin.tensor(x) for x in draw(shape, 3))
+
+    def run():
+        x = q
+        for _ in range(12):
+            x = twin.module("attention").attention(x, k, v, shape[3])
+        jt.sync(jt.grad(x.sum(), [q, k, v]), True)
+
+    run()  # what is allocated once
+    jt.gc()
+    forget_peak_rss()
+    before = peak_rss()
+    run()
+    assert peak_rss() - before < 8 * shape[3] * shape[1] ** 2 * 4
 
 
 def resident_bytes() -> int:

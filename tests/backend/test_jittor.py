@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from parity.cases import Case
+from transfg_core.backend import load_backend
+from transfg_core.errors import UserError
 
 CASE = Case("process", model={"dropout": 0.1})
 pytestmark = pytest.mark.only("jittor")
@@ -18,9 +20,11 @@ def kernels(twin) -> int:
     return sum(1 for _ in Path(jittor_utils.cache_path, "jit").glob("*.so"))
 
 
-def test_training_leaks_no_arrays_and_compiles_nothing_new(twin):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_leaks_no_arrays_and_compiles_nothing_new(twin, checkpointing):
     """The rate changes at every update: baked into a kernel, it would be a new one each time."""
     backend, batch = twin.backend(CASE), CASE.batches()[0]
+    backend.model.grad_checkpointing = checkpointing
     live, compiled = [], []
     for update in range(30):
         backend.fetch(backend.train_step([batch], 0.001 * (update + 1)))
@@ -52,3 +56,10 @@ def test_signals_are_pythons(twin):
     assert not caught >> (signal.SIGCHLD - 1) & 1
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_compile_is_pytorchs(twin):
+    config = Case("plain", model={"depth": 2}).config()
+    run = config.run.model_copy(update={"compile": True})
+    with pytest.raises(UserError, match="run.compile: .*leave it out"):
+        load_backend("jittor", config.model_copy(update={"run": run}))

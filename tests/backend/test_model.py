@@ -135,6 +135,17 @@ def test_dropout_keeps_one_byte_an_element(twin):
     assert [x.dtype for x in saved] == [torch.bool]
 
 
+@pytest.mark.only("jittor")
+def test_dropout_draws_a_mask_of_one_byte_an_element(twin):
+    dropout = twin.module("model").Dropout(0.25)
+    dropout.train()
+    dropout.masks = []
+    (found,) = twin.run(dropout, np.ones(4096, np.float32))
+    (mask,) = dropout.masks
+    assert mask.dtype == "bool" and np.array_equal(found > 0, mask.numpy())
+    assert set(np.unique(found)) == {0, np.float32(1 / 0.75)}
+
+
 def test_dropout_does_nothing_where_nothing_is_dropped(twin):
     kind = type(twin.backend(Case("parts")).model.dropout)
     ones = np.ones(4096, np.float32)

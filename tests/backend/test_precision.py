@@ -17,6 +17,7 @@ from transfg_core.backend import Batch, load_backend
 from transfg_core.errors import UserError
 
 CASE = Case("precise", model={"depth": 2, "placement": "none"}, loss={"contrastive": False})
+SCORE_NOISE = 2e-3  # of a score whose products were made in bfloat16, eight binary digits
 BOUNDS = {"torch": 1e-12, "jittor": 1e-6}
 
 DOUBLE = """
@@ -121,6 +122,24 @@ def test_bfloat16_is_near_float32(twin):
     assert relative(found["logits"], expected["logits"]) > 1e-4  # it is not float32
     logits = low.fetch(low.eval_step(batch.images))["logits"]
     assert logits.dtype == np.float32 and relative(logits, expected["logits"]) < 5e-2
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("fusion", ["matmul", "mul", "add", "lastlayer"])
+def test_parts_are_selected_as_in_float32(twin, fusion):
+    """From queries and keys in bfloat16: the same token wherever two are not almost equal."""
+    torch, fuse = twin.framework, twin.module("model").fuse_rows
+    drawn = np.random.default_rng(5).standard_normal((2, 5, 8, 200, 48)).astype(np.float32)
+    queries, keys = (list(torch.from_numpy(x).bfloat16()) for x in drawn)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = fuse(queries, keys, 12, fusion)
+    exact = fuse([x.double() for x in queries], [x.double() for x in keys], 12, fusion)
+    assert low.dtype == torch.float32
+    first, second = exact.topk(2).values.unbind(-1)
+    size = first.abs() if fusion == "mul" else first
+    clear = (first - second) / size > SCORE_NOISE
+    assert clear.float().mean() > 0.5
+    assert torch.equal(low.argmax(-1)[clear], exact.argmax(-1)[clear])
 
 
 @pytest.mark.only("torch")

@@ -1,0 +1,62 @@
+"""Gradient checkpointing: blocks are computed twice, and the updates are the same."""
+
+import pytest
+from reference import relative
+
+from parity.cases import Case
+from transfg_core.backend import load_backend
+
+CASE = Case("checkpointed", model={"depth": 4, "stride": 6, "dropout": 0.3})
+
+
+@pytest.fixture
+def pair(twin):
+    """A backend that stores what its blocks compute, and one that computes it anew."""
+    config = CASE.config()
+    other = config.run.model_copy(update={"grad_checkpointing": True})
+    backends = [
+        load_backend(twin.name, one) for one in (config, config.model_copy(update={"run": other}))
+    ]
+    for backend in backends:
+        backend.load_params(CASE.params())
+    return backends
+
+
+def test_updates_are_the_same(twin, pair):
+    """With dropout: the second pass must take the masks of the first."""
+    stored, anew = pair
+    for number in range(2):
+        batches = CASE.batches()[:2]
+        one, other = (backend.fetch(backend.train_step(batches, 0.01)) for backend in pair)
+        for name, value in one.items():
+            assert other[name] == pytest.approx(value, rel=1e-5), (number, name)
+    found, expected = anew.state(), stored.state()
+    for name, value in expected.items():
+        if not name.endswith("key.bias"):  # zero but for rounding
+            assert relative(found[name], value) < 1e-4, name
+
+
+def test_blocks_are_computed_twice(twin, pair, monkeypatch):
+    kind, calls = twin.module("model").Mlp, []
+    method = "forward" if twin.name == "torch" else "execute"
+    run = getattr(kind, method)
+    monkeypatch.setattr(
+        kind, method, lambda self, *more: calls.append(id(self)) or run(self, *more)
+    )
+    batch = CASE.batches()[:1]
+    times = {}
+    for name, backend in zip(("stored", "anew"), pair, strict=True):
+        calls.clear()
+        backend.fetch(backend.train_step(batch, 0.01))
+        times[name] = [calls.count(id(block.mlp)) for block in backend.model.blocks]
+        calls.clear()
+        backend.fetch(backend.eval_step(batch[0].images))
+        assert len(calls) == 4
+    assert times == {"stored": [1, 1, 1], "anew": [2, 2, 2]}
+
+
+def test_an_evaluation_is_the_same(twin, pair):
+    images = CASE.batches()[0].images
+    one, other = (backend.fetch(backend.eval_step(images)) for backend in pair)
+    assert (one["logits"] == other["logits"]).all()
+    assert (one["part_index"] == other["part_index"]).all()
