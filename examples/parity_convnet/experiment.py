@@ -9,7 +9,6 @@ import numpy as np
 B, R, C = 8, 3, 5
 IMAGE = (13, 11)
 SETTINGS = {"channels": [6, 10], "stride": [1, 2], "eps": 1e-5, "momentum": 0.1, "loss": "mean"}
-TAPS = ("conv1", "norm1", "relu1", "conv2", "norm2", "relu2", "pool", "logits")
 # A batch norm takes a bias before it away again, so that the true gradient of that bias is zero
 ZEROS = {f"gradients/conv{i}.bias": f"gradients/norm{i}.bias" for i in (1, 2)}
 

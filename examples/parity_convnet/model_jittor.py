@@ -1,8 +1,10 @@
-"""Two convolutions with batch norm and a linear head, as Jittor users write it."""
+"""Two convolutions with batch norm and a linear head, as Jittor users write it, and one pass."""
 
 from collections.abc import Callable
 
 import jittor as jt
+import numpy as np
+from experiment import SETTINGS, C, R, draw_inputs
 from jittor import Var, nn
 
 Tap = Callable[[str, Var], Var]
@@ -52,3 +54,38 @@ class ConvNet(nn.Module):
 def loss_of(logits: Var, labels: Var) -> Var:
     """Cross-entropy, mean over the batch: (B, C) and (B,) -> scalar."""
     return nn.cross_entropy_loss(logits, labels)
+
+
+def compute(weights: dict[str, np.ndarray], bug: str) -> dict[str, np.ndarray]:
+    """One pass forward and backward in training mode: every tap as an array."""
+    inputs = draw_inputs()
+    model = ConvNet(R, SETTINGS["channels"], C)
+    if bug == "eps":
+        model.norm2.eps = 1e-3
+    if bug == "transpose":
+        weights = weights | {"conv2.weight": weights["conv2.weight"].transpose(0, 1, 3, 2)}
+    if bug == "stock":
+        model.norm1, model.norm2 = (nn.BatchNorm(n) for n in SETTINGS["channels"])
+    model.train()
+    for name, param in model.named_parameters():
+        param.assign(jt.array(np.ascontiguousarray(weights[name])))
+    taps: dict[str, Var] = {}
+
+    def tap(name: str, value: Var) -> Var:
+        taps[f"forward/{name}"] = value
+        return value
+
+    loss = loss_of(model(jt.array(inputs["images"]), tap), jt.array(inputs["labels"]))
+    trained = [(n, p) for n, p in model.named_parameters() if "running" not in n]
+    grads = jt.grad(loss, [param for _, param in trained])
+    taps["losses/loss"] = loss
+    for (name, _), grad in zip(trained, grads, strict=True):
+        taps[f"gradients/{name}"] = grad
+    for name, param in model.named_parameters():
+        if "running" in name:
+            taps[f"statistics/{name}"] = param
+    arrays = {name: value.numpy() for name, value in taps.items()}
+    arrays["losses/loss"] = arrays["losses/loss"].reshape(())  # Jittor's scalars have shape (1,)
+    if bug == "transpose":  # back, as the gradient of the kernel that was given
+        arrays["gradients/conv2.weight"] = arrays["gradients/conv2.weight"].transpose(0, 1, 3, 2)
+    return arrays

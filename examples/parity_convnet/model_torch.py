@@ -1,8 +1,11 @@
-"""Two convolutions with batch norm and a linear head, as PyTorch users write it."""
+"""Two convolutions with batch norm and a linear head, as PyTorch users write it, and one pass."""
 
 from collections.abc import Callable
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from experiment import SETTINGS, C, R, draw_inputs
 from torch import Tensor, nn
 
 Tap = Callable[[str, Tensor], Tensor]
@@ -34,3 +37,27 @@ class ConvNet(nn.Module):
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, mean over the batch: (B, C) and (B,) -> scalar."""
     return F.cross_entropy(logits, labels)
+
+
+def compute(weights: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
+    """One pass forward and backward in training mode: every tap as an array."""
+    inputs = draw_inputs()
+    model = ConvNet(R, SETTINGS["channels"], C).to(dtype).train()
+    state = {name: torch.from_numpy(value).to(dtype) for name, value in weights.items()}
+    model.load_state_dict(state, strict=False)  # but for num_batches_tracked, a counter
+    taps: dict[str, Tensor] = {}
+
+    def tap(name: str, value: Tensor) -> Tensor:
+        taps[f"forward/{name}"] = value
+        return value
+
+    images = torch.from_numpy(inputs["images"]).to(dtype)
+    loss = loss_of(model(images, tap), torch.from_numpy(inputs["labels"]))
+    loss.backward()
+    taps["losses/loss"] = loss
+    for name, param in model.named_parameters():
+        taps[f"gradients/{name}"] = param.grad
+    for name, value in model.named_buffers():
+        if value.is_floating_point():
+            taps[f"statistics/{name}"] = value
+    return {name: value.detach().numpy() for name, value in taps.items()}

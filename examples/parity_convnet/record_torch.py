@@ -8,37 +8,11 @@ Writes torch.npz, torch-float64.npz and torch-ulp1.npz to torch-ulp3.npz.
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
-from experiment import SETTINGS, ZEROS, C, R, draw_inputs, draw_weights
-from model_torch import ConvNet, loss_of
-from torch import Tensor
+from experiment import SETTINGS, ZEROS, draw_inputs, draw_weights
+from model_torch import compute
 
 from parity import record_taps, ulp_variant
-
-
-def compute(weights: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
-    """One pass forward and backward in training mode: every tap as an array."""
-    inputs = draw_inputs()
-    model = ConvNet(R, SETTINGS["channels"], C).to(dtype).train()
-    state = {name: torch.from_numpy(value).to(dtype) for name, value in weights.items()}
-    model.load_state_dict(state, strict=False)  # but for num_batches_tracked, a counter
-    taps: dict[str, Tensor] = {}
-
-    def tap(name: str, value: Tensor) -> Tensor:
-        taps[f"forward/{name}"] = value
-        return value
-
-    images = torch.from_numpy(inputs["images"]).to(dtype)
-    loss = loss_of(model(images, tap), torch.from_numpy(inputs["labels"]))
-    loss.backward()
-    taps["losses/loss"] = loss
-    for name, param in model.named_parameters():
-        taps[f"gradients/{name}"] = param.grad
-    for name, value in model.named_buffers():
-        if value.is_floating_point():
-            taps[f"statistics/{name}"] = value
-    return {name: value.detach().numpy() for name, value in taps.items()}
 
 
 def main() -> None:
