@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.api import compare, compare_files, record_taps, ulp_variant
-    from parity.judge import Evidence, Row
     from parity.roles import find_evidence, read_names, rename_taps
     from parity.trace import Trace, digest, read_trace, write_trace
+    from parity.verdict import Evidence, Row
 
 HOMES = {
     "compare": "api",
     "compare_files": "api",
     "record_taps": "api",
     "ulp_variant": "api",
-    "Evidence": "judge",
-    "Row": "judge",
+    "Evidence": "verdict",
+    "Row": "verdict",
     "find_evidence": "roles",
     "read_names": "roles",
     "rename_taps": "roles",

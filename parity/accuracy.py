@@ -28,18 +28,17 @@ from parity.equivalence import (
     ImageComparison,
     Interval,
     SeedComparison,
-    Verdict,
     compare_images,
     compare_seeds,
     overall,
 )
+from parity.verdict import EXIT_CODES, Verdict
 from transfg_core.config import differing_keys
 from transfg_core.errors import UserError
 from transfg_core.records import clean
 from transfg_core.results import Run, load_run
 
 NOT_THE_EXPERIMENT = ("run.name:", "run.dir:", "run.seed:")
-EXIT_CODES: dict[Verdict, int] = {"equivalent": 0, "different": 1, "undecided": 2}
 NONE = "–"
 MEANING: dict[Verdict, str] = {
     "equivalent": "the two sides reach the same accuracy within the margin",

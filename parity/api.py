@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from parity.judge import EXIT_CODES, Row, judge, worst
-from parity.measure import ROUNDOFF
+from parity.judge import NOT_JUDGED, judge
+from parity.measure import ROUNDOFF, move_by_ulp
 from parity.roles import find_evidence, read_names
-from parity.trace import Array, Trace, digest, environment, read_trace, write_trace
+from parity.sketch import Array
+from parity.trace import Trace, digest, environment, read_trace, write_trace
+from parity.verdict import EXIT_CODES, Row, worst
 from transfg_core.errors import UserError
 
-NOT_JUDGED = ("state",)  # a rung that carries what the next computation starts from
 NAME = re.compile(r"[^/>\s][^/>]*/[^>]+")  # `>` is the arrow of `siblings`
 
 
@@ -101,10 +102,7 @@ def ulp_variant(weights: Mapping[str, Array], seed: int) -> dict[str, Array]:
     moved = {}
     for name in sorted(weights):
         value = np.asarray(weights[name])
-        if value.dtype.kind == "f":
-            towards = np.where(rng.random(value.shape) < 0.5, np.inf, -np.inf)
-            value = np.nextafter(value, towards.astype(value.dtype))
-        moved[name] = value
+        moved[name] = move_by_ulp(value, rng) if value.dtype.kind == "f" else value
     return {name: moved[name] for name in weights}
 
 

@@ -8,10 +8,17 @@ has the fault in itself (`record_pieces`). In float64 first, where nothing else 
 from pathlib import Path
 
 from parity.cases import BY_NAME
-from parity.judge import EXIT_CODES, worst
-from parity.ladder import CANDIDATE, Ladder, exact_jobs, run_children, start_child
-from parity.record import FIRST, Job
+from parity.jobs import FIRST, Job
+from parity.ladder import (
+    CANDIDATE,
+    Ladder,
+    exact_jobs,
+    pieces_jobs,
+    run_children,
+    start_child,
+)
 from parity.suite import clear, judge_exact, judge_pieces, report
+from parity.verdict import EXIT_CODES, worst
 from transfg_core.errors import UserError
 
 
@@ -19,16 +26,7 @@ def bisection_jobs(ladder: Ladder) -> tuple[list[Job], list[Job], list[Job]]:
     """What the reference backend records, then the candidate in float32 and in float64."""
     case = ladder.cases[0]
     base = ladder.job(FIRST, case)
-    double = [
-        ladder.job(FIRST, case, "pieces", precision="float64", source=base.out, **variant)
-        for variant in ({}, {"variant": "symmetry:1"})
-    ]
-    first = [
-        ladder.job(FIRST, case, precision="float64"),
-        base,
-        ladder.job(FIRST, case, "pieces", source=base.out),
-        *double,
-    ]
+    first = [ladder.job(FIRST, case, precision="float64"), base, *pieces_jobs(ladder, case)]
     single = [ladder.job(CANDIDATE, case, "pieces", source=base.out)]
     return first, single, [job for job in exact_jobs(ladder) if job.kind == "pieces"]
 

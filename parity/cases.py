@@ -4,12 +4,13 @@ Sizes are unequal on purpose, and weights and images asymmetric on every axis, s
 axis cannot hide. Dropout is off: the frameworks draw different random numbers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from transfg_core.backend import Arrays, Batch
+from transfg_core.backend import Array, Arrays, Batch
 from transfg_core.config import Config, build_config
 from transfg_core.params import initial_params
 
@@ -113,6 +114,11 @@ def with_outliers(initial: Arrays, rng: np.random.Generator) -> Arrays:
     params["pos_embed"][..., 5] += 80
     params["pos_embed"][..., 17] -= 50
     return params
+
+
+def params_of(state: Mapping[str, Array]) -> Arrays:
+    """The parameters of a backend's state, or of a trace's, by canonical name."""
+    return {n.removeprefix("param/"): v for n, v in state.items() if n.startswith("param/")}
 
 
 WEIGHTS = {"noise": with_noise, "truncated": truncated_normal, "outliers": with_outliers}

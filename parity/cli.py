@@ -53,16 +53,13 @@ def ladder(
     """
     if context.invoked_subcommand:
         return
-    from parity.cases import CASES, LARGE, WEIGHTS
+    from parity.cases import CASES, LARGE
     from parity.golden import GOLDENS
     from parity.ladder import Ladder
     from parity.suite import run_suite
 
-    one_of("--draw", draw, WEIGHTS)
     if large and case:
         raise UserError("--large and --case exclude each other; give one")
-    if draw != "noise" and seed is None:
-        raise UserError(f"--draw {draw}: needs --seed, since the cases have weights of their own")
     known = {one.name: one for one in CASES}
     chosen = [known[one_of("--case", name, known)] for name in case or known]
     goldens = () if case or large or seed is not None else GOLDENS
@@ -104,7 +101,7 @@ def record(
     ] = None,
 ) -> None:
     """Record one backend on one case into a trace file, to be compared anywhere."""
-    from parity.record import Job
+    from parity.jobs import Job
     from parity.record import record as record_job
 
     job = Job(

@@ -17,13 +17,14 @@ Shapes: S seeds (runs), B images, C classes.
 
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-Verdict = Literal["equivalent", "different", "undecided"]
+from parity.verdict import Verdict
+
 Floats = NDArray[np.float64]
 
 ALPHA = 0.05

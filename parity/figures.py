@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.judge import Row
-from parity.trace import Array
+from parity.sketch import Array
+from parity.verdict import Row
 from transfg_core.curves import COLOURS, STYLE, load_optional
 
 DIFFERENT, UNDECIDED = "#d55e00", "#e69f00"  # Okabe and Ito 2008

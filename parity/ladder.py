@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from parity.cases import CASES, Case
 from parity.golden import GOLDENS, Golden
+from parity.jobs import FIRST, Job, as_fields
 from parity.pipeline import PIPELINE
-from parity.record import FIRST, Job, as_fields
 from parity.trace import Trace, read_trace
 from transfg_core.errors import UserError
 
@@ -21,15 +21,20 @@ VARIANTS = {
     FIRST: ("ulp:1", "symmetry:1", "ulp:2", "symmetry:2"),
     CANDIDATE: ("ulp:1", "symmetry:1"),
 }
+PIECES_VARIANTS = ("symmetry:1",)  # of the first, in either precision
 # of the first in float64, by kind of trace
-EXACT_VARIANTS = {"case": ("symmetry:1", "ulp:1"), "pieces": ("symmetry:1",)}
+EXACT_VARIANTS = {"case": ("symmetry:1", "ulp:1"), "pieces": PIECES_VARIANTS}
 RUN = "run.safetensors"  # the checkpoint that both backends load
 PAIR = f"{CANDIDATE} : {FIRST}"
 
 
 @dataclass
 class Ladder:
-    """The traces of one run, in a folder."""
+    """The traces of one run, in a folder.
+
+    Raises:
+        UserError: as of `Job.subject`.
+    """
 
     folder: Path
     cases: Sequence[Case] = CASES
@@ -41,6 +46,10 @@ class Ladder:
     fine: bool = False  # taps inside blocks in every case
     around: bool = True  # whether what lies around the model is recorded too
 
+    def __post_init__(self) -> None:
+        for case in self.cases:
+            self.job(FIRST, case).subject()  # an error now, not in a child process
+
     @property
     def everything(self) -> list[Case | Golden]:
         """The project's own cases, then those of the published program."""
@@ -51,9 +60,11 @@ class Ladder:
         name = "-".join(word for word in (case, backend, *words) if word)
         return self.folder / "traces" / f"{name.replace(':', '')}.npz"
 
-    def job(self, backend: str, case: Case | Golden, kind: str = "case", **fields: str) -> Job:
+    def job(
+        self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
+    ) -> Job:
         """One recording of this ladder; indices are those of the float64 reference."""
-        precision = fields.get("precision", self.precision)
+        precision = fields.get("precision") or self.precision
         variant = fields.get("variant")
         golden = isinstance(case, Golden)
         name = f"golden-{case.name}" if golden else case.name
@@ -70,7 +81,7 @@ class Ladder:
             force=None if out == reference else str(reference),
             weights=str(self.folder / f"{name}.safetensors") if golden else None,
             seed=None if golden else self.seed,
-            draw=self.draw,
+            draw="noise" if golden else self.draw,
             fine=self.fine,
         )
 
@@ -91,13 +102,13 @@ class Ladder:
         """A recorded trace."""
         return read_trace(self.path(backend, case, kind, *(words or (self.precision,))))
 
-    def variants(self, backend: str, case: str, precision: str | None = None) -> list[Trace]:
+    def variants(self, backend: str, case: str) -> list[Trace]:
         """A backend's variants that were recorded of a case."""
-        paths = [
-            self.path(backend, case, "case", precision or self.precision, variant)
+        return [
+            self.trace(backend, case, "case", self.precision, variant)
             for variant in VARIANTS[backend]
+            if self.path(backend, case, "case", self.precision, variant).exists()
         ]
-        return [read_trace(path) for path in paths if path.exists()]
 
 
 def first_jobs(ladder: Ladder) -> list[Job]:
@@ -112,16 +123,24 @@ def first_jobs(ladder: Ladder) -> list[Job]:
             # the second moves the last bit of the weights, from which a step is subtracted
             for variant in EXACT_VARIANTS["case"]:
                 jobs.append(ladder.job(FIRST, case, precision="float64", variant=variant))
-            jobs += [
-                ladder.job(FIRST, case, "pieces", precision="float64", source=base.out, **more)
-                for more in ({}, {"variant": "symmetry:1"})
-            ]
-        else:
-            jobs.append(ladder.job(FIRST, case, "pieces", precision="float64", source=base.out))
-        jobs.append(ladder.job(FIRST, case, "pieces", source=base.out))
+        jobs += pieces_jobs(ladder, case)
     if ladder.around:
         jobs += [ladder.around_job(FIRST), ladder.around_job(FIRST, "float64")]
     return jobs
+
+
+def pieces_jobs(ladder: Ladder, case: Case) -> list[Job]:
+    """The reference backend's pass in pieces: in float64, and what is compared."""
+    variants = {
+        "float64": EXACT_VARIANTS["pieces"] if ladder.exact else (),
+        ladder.precision: PIECES_VARIANTS,
+    }
+    source = ladder.job(FIRST, case).out
+    return [
+        ladder.job(FIRST, case, "pieces", precision=precision, variant=variant, source=source)
+        for precision, more in variants.items()
+        for variant in (None, *more)
+    ]
 
 
 def variant_jobs(ladder: Ladder, backend: str) -> list[Job]:

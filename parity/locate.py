@@ -16,11 +16,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from parity.cases import BY_NAME
+from parity.cases import BY_NAME, params_of
 from parity.causes import explain
 from parity.causes.pair import Array, Context
-from parity.judge import Row
 from parity.trace import Trace
+from parity.verdict import Row
+from transfg_core.config import OptimConfig
+from transfg_core.schedule import lr_at
 
 Direction = Literal["data", "forward", "backward", "update"]
 
@@ -184,10 +186,9 @@ def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
     if not settings:
         return Context(noise=noise)
     model, loss, optim, train = (settings[x] for x in ("model", "loss", "optim", "train"))
-    warmup = optim["warmup"]
     return Context(
         taps={} if moved else taps_of(found, trace),
-        params={} if moved else {k[6:]: v for k, v in trace.arrays("parameters").items()},
+        params={} if moved else params_of(trace.arrays("parameters")),
         noise=noise,
         heads=model["heads"],
         width=model["width"],
@@ -198,7 +199,7 @@ def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
         smoothing=loss["label_smoothing"],
         dropout=model["dropout"],
         momentum=optim["momentum"] if optim["name"] == "sgd" else None,
-        lr=optim["lr"] / max(warmup, 1),
+        lr=lr_at(1, OptimConfig.model_validate(optim), train["steps"]),
         weight_decay=optim["weight_decay"],
         clip=optim["clip"],
         accumulation=train["accumulation"],

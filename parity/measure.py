@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.trace import Array, Sketch, Tap, fold, l2, sketch
+from parity.sketch import Array, Sketch, Tap, fold, l2, sketch
 
 # Unit roundoff by the precision that a manifest states (half a unit in the last place of 1).
 ROUNDOFF = {
@@ -38,6 +38,13 @@ def norm(tap: Tap) -> float:
     if isinstance(tap, Sketch):
         return tap.norm
     return l2(tap.astype(np.float64))
+
+
+def move_by_ulp(value: Array, rng: np.random.Generator) -> Array:
+    """Every element moved by one unit in the last place of its own type, up or down."""
+    up = rng.random(value.shape) < 0.5
+    moved: Array = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(value.dtype))
+    return moved
 
 
 def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:

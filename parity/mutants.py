@@ -16,14 +16,14 @@ from parity import ladder as ladders
 from parity import suite
 from parity.cases import Case
 from parity.golden import GOLDENS, Golden
-from parity.judge import Evidence, Row, judge
+from parity.jobs import FIRST, Job
+from parity.judge import judge
 from parity.ladder import CANDIDATE, Ladder
-from parity.locate import Finding, find_causes
 from parity.pipeline import PIPELINE
 from parity.planting import THREADS, record_copy
-from parity.record import FIRST, Job
 from parity.roles import SIBLINGS
 from parity.trace import Trace, read_trace
+from parity.verdict import Evidence, Row
 from transfg_core.backend import load_published_reader
 
 AROUND = "pipeline"
@@ -47,7 +47,9 @@ class MutantLadder(Ladder):
         path = super().path(backend, case, *words)
         return self.mutant / path.name if backend == CANDIDATE else path
 
-    def job(self, backend: str, case: Case | Golden, kind: str = "case", **fields: str) -> Job:
+    def job(
+        self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
+    ) -> Job:
         """The candidate is the mutated backend."""
         job = super().job(backend, case, kind, **fields)
         return replace(job, backend=self.backend) if backend == CANDIDATE else job
@@ -63,14 +65,6 @@ class MutantLadder(Ladder):
         """A recorded trace; the reference's are read once."""
         path = self.path(backend, case, kind, *(words or (self.precision,)))
         return read_trace(path) if backend == CANDIDATE else read_once(path)
-
-    def variants(self, backend: str, case: str, precision: str | None = None) -> list[Trace]:
-        """Variants of the reference that were recorded."""
-        paths = [
-            self.path(backend, case, "case", precision or self.precision, variant)
-            for variant in ladders.VARIANTS[backend]
-        ]
-        return [read_once(path) for path in paths if path.exists()]
 
 
 def record_reference(folder: Path, cases: Sequence[Case]) -> None:
@@ -115,12 +109,14 @@ def run_steps(ladder: MutantLadder, root: Path, twin: str, whole: bool) -> list[
         cases = [one for one in ladder.cases if step.fine in (None, one.fine)]
         record_copy(root, mutant_jobs(ladder, step, cases))
         if step is AROUND_IT:
-            rows += judge_around(ladder)
+            rows += suite.judge_around(ladder)
         elif step is WHOLE:
             rows = [row for row in rows if not row.rung.startswith("pieces")]
             rows += [row for case in cases for row in judge_whole(ladder, case)]
         else:
-            rows += [row for case in cases for row in judge_pieces(ladder, case)]
+            for case in cases:
+                rows += suite.judge_pieces(ladder, case.name)
+                rows += suite.judge_exact(ladder, case.name, ("pieces",))
         if not whole and any(row.verdict == "different" for row in rows):
             break
     return rows
@@ -153,32 +149,9 @@ def published_jobs(ladder: Ladder) -> list[Job]:
     return [replace(job, force=None) for job in jobs]
 
 
-def judge_pieces(ladder: Ladder, case: Case) -> list[Row]:
-    """Float32 against float32 with a float64 reference, and float64 against float64."""
-    variant = ladder.trace(FIRST, case.name, "pieces", "float64", "symmetry:1")
-    first, candidate = (ladder.trace(one, case.name, "pieces") for one in (FIRST, CANDIDATE))
-    exact, theirs = (
-        ladder.trace(one, case.name, "pieces", "float64") for one in (FIRST, CANDIDATE)
-    )
-    rows = judge(Evidence(first, candidate, exact, siblings=SIBLINGS))
-    rows += judge(Evidence(exact, theirs, first_variants=[variant], siblings=SIBLINGS))
-    return rows
-
-
 def judge_whole(ladder: Ladder, case: Case) -> list[Row]:
     """As the ladder judges a candidate, and one update from the reference's state."""
-    rows = suite.judge_case(ladder, case.name, continued=False)
-    if case.updates == 1:
-        return rows
-    evidence = suite.pair(ladder, case.name)
-    went_on = ladder.trace(CANDIDATE, case.name, "continue")
-    crossed = replace(
-        evidence,
-        candidate=went_on,
-        first_variants=[*evidence.first_variants, evidence.first],
-        candidate_variants=(),
-    )
-    return rows + judge(crossed, only=list(went_on.taps))
+    return suite.judge_case(ladder, case.name, (CANDIDATE,) if case.updates > 1 else ())
 
 
 def judge_published(ladder: Ladder) -> list[Row]:
@@ -194,13 +167,6 @@ def judge_published(ladder: Ladder) -> list[Row]:
     return rows
 
 
-def judge_around(ladder: Ladder) -> list[Row]:
-    """What happens around the model."""
-    first, candidate = (ladder.trace(one, PIPELINE.name, AROUND) for one in (FIRST, CANDIDATE))
-    exact = ladder.trace(FIRST, PIPELINE.name, AROUND, "float64")
-    return judge(Evidence(first, candidate, exact, siblings=SIBLINGS))
-
-
 def seen_alone(ladder: MutantLadder, root: Path) -> bool:
     """Whether a fault shows with no clean backend to compare with: the published program's numbers
     are others, or a claim about what happens around the model does not hold."""
@@ -210,17 +176,3 @@ def seen_alone(ladder: MutantLadder, root: Path) -> bool:
     claimed = all(tap.all() for tap in arrays if tap.dtype.kind == "b")
     rows = judge_published(ladder)
     return any(row.verdict == "different" for row in rows) or not claimed
-
-
-def with_causes(found: Finding, ladder: Ladder) -> Finding:
-    """The finding with its likely causes, from the traces that it was found in."""
-    if found.case == PIPELINE.name:
-        pair = [ladder.trace(one, found.case, AROUND) for one in (FIRST, CANDIDATE)]
-        return find_causes(found, pair[0], pair[1])
-    pieces = found.rung.startswith("pieces")
-    kind = "pieces" if pieces else "case"
-    first = ladder.trace(FIRST, found.case, kind, found.precision)
-    other = "continue" if found.rung == "cross-load" else kind
-    candidate = ladder.trace(CANDIDATE, found.case, other, found.precision)
-    given = ladder.trace(FIRST, found.case) if pieces else None
-    return find_causes(found, first, candidate, given)

@@ -11,6 +11,7 @@ of those it is also told whether the published program's numbers or a claim give
 """
 
 import argparse
+import difflib
 import json
 import sys
 import tempfile
@@ -21,11 +22,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from parity.cases import CASES, Case
-from parity.judge import Row
 from parity.locate import locate, stage_of
-from parity.mutants import MutantLadder, record_reference, run_steps, seen_alone, with_causes
-from parity.planting import MutantFailed, Mutation, control, load_mutations, plant
+from parity.mutants import MutantLadder, record_reference, run_steps, seen_alone
+from parity.planting import (
+    MUTATIONS,
+    MutantFailed,
+    Mutation,
+    control,
+    load_mutations,
+    plant,
+)
+from parity.suite import with_causes
 from parity.unmutated import run_clean
+from parity.verdict import Row
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
 
@@ -52,6 +61,23 @@ class Outcome:
     seconds: float = 0.0
     note: str = ""
     causes: tuple[tuple[str, str], ...] = field(default=())
+
+
+def choose(patterns: Sequence[str], backend: str | None) -> list[Mutation]:
+    """The mutants of these names or patterns; with `backend`, those that it records.
+
+    Raises:
+        UserError: one of the patterns fits none.
+    """
+    known = {one.name: one for one in load_mutations() if backend in (None, one.backend)}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            (near,) = difflib.get_close_matches(pattern, known, n=1, cutoff=0.0)
+            raise UserError(
+                f"--only {pattern}: expected an entry of {MUTATIONS.name} that "
+                f"{backend or 'some backend'} records, or a pattern of such; the nearest is {near}"
+            )
+    return [m for name, m in known.items() if any(fnmatchcase(name, one) for one in patterns)]
 
 
 def try_mutation(
@@ -185,12 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     clean = (asked.out / "clean").resolve()
     try:
-        chosen = [
-            one
-            for one in load_mutations()
-            if asked.backend in (None, one.backend)
-            and any(fnmatchcase(one.name, pattern) for pattern in asked.only or ["*"])
-        ]
+        chosen = choose(asked.only or ["*"], asked.backend)
         if not (asked.keep_reference and clean.exists()):
             record_reference(clean, CASES)
         if asked.clean is not None:

@@ -19,7 +19,7 @@ from parity.figures import (
     heat_figure,
     score_figure,
 )
-from parity.judge import FLOOR_FACTOR, ROUNDOFF_FACTOR, Row, worst
+from parity.judge import FLOOR_FACTOR, ROUNDOFF_FACTOR
 from parity.report import badness, grouped, ratio, sentence, shown
 from parity.tables import (
     bad_table,
@@ -32,7 +32,9 @@ from parity.tables import (
     ties_table,
     zeros_table,
 )
+from parity.ties import whole
 from parity.trace import read_trace
+from parity.verdict import Row, worst
 from transfg_core.curves import load_optional
 
 if TYPE_CHECKING:
@@ -184,12 +186,11 @@ def score_plot(paths: Sequence[tuple[Path, Path]]) -> Figure | None:
     cases = []
     for pair in paths:
         traces = [read_trace(path) for path in pair]
-        first, found = (trace.taps.get(SCORES) for trace in traces)
-        whole = isinstance(first, np.ndarray) and isinstance(found, np.ndarray)
-        if whole and first.shape == found.shape and first.size:  # type: ignore[union-attr]
-            case = f"case {traces[0].manifest.get('case', '')}"
-            labels = [trace.label for trace in traces]
-            cases.append(Scores(case, labels[1], labels[0], found, first))  # type: ignore[arg-type]
+        first, found = (whole(trace, SCORES) for trace in traces)
+        if first is None or found is None or first.shape != found.shape or not first.size:
+            continue
+        case = f"case {traces[0].manifest.get('case', '')}"
+        cases.append(Scores(case, traces[1].label, traces[0].label, found, first))
     if not cases:
         return None
     largest = max(float(np.abs(one.found - one.expected).max()) for one in cases)

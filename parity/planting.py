@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from parity.record import FIRST, Job, as_fields
+from parity.jobs import FIRST, Job, as_fields
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
 

@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parity.judge import SEVERITY, ZERO, Row, Verdict, load_differences, worst
+from parity.differences import load_differences
+from parity.judge import ZERO
+from parity.verdict import SEVERITY, Row, Verdict, worst
 from transfg_core.checkpoint import replace_file
 from transfg_core.curves import load_optional
 from transfg_core.errors import RunFailed, UserError

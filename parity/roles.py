@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from parity.judge import Evidence
 from parity.measure import ROUNDOFF
-from parity.trace import Trace
+from parity.trace import PRODUCER, Trace
+from parity.verdict import Evidence
 from transfg_core.errors import UserError
 
 # Gradients that are zero by structure in every attention: key biases, seen beside query biases
@@ -24,7 +24,7 @@ SIBLINGS = {"*.attn.key.bias": ".attn.key.>.attn.query."}
 
 # What makes two recordings work of one producer: a float64 reference may come from another device,
 # but noise is measured where the claim is made
-SAME = {"reference": ("name", "version"), "variant": ("name", "version", "device")}
+SAME = {"reference": PRODUCER[:2], "variant": PRODUCER}
 
 
 def read_names(path: Path | str) -> dict[str, str]:

@@ -4,16 +4,19 @@ Exit codes: 0 all taps are equivalent, 1 some tap is different, 2 some could not
 backend could not be recorded.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from parity.golden import Golden
-from parity.judge import EXIT_CODES, Evidence, Row, judge, worst
+from parity.jobs import FIRST
+from parity.judge import NOT_JUDGED, judge
 from parity.ladder import (
     CANDIDATE,
     EXACT_VARIANTS,
     PAIR,
+    PIECES_VARIANTS,
     RUN,
     Ladder,
     candidate_jobs,
@@ -26,15 +29,15 @@ from parity.ladder import (
 )
 from parity.locate import Finding, find_causes, locate
 from parity.pipeline import PIPELINE, tagged
-from parity.record import FIRST, KINDS, rung_of
+from parity.record import KINDS, rung_of
 from parity.report import print_table, write_reports
 from parity.roles import SIBLINGS
 from parity.trace import Trace, read_trace
+from parity.verdict import EXIT_CODES, Evidence, Row, worst
 from transfg_core.backend import BACKENDS, Arrays, load_published_reader
 from transfg_core.errors import UserError
 
 REPORTS = ("parity.json", "junit.xml", "report.html")
-NOT_JUDGED = ("state",)
 PUBLISHED_FORWARD = ("block00", "block01", "block02", "features", "logits")
 
 
@@ -63,14 +66,10 @@ def judge_ladder(ladder: Ladder) -> list[Row]:
     """The rows of all cases."""
     rows = []
     for case in ladder.cases:
-        rows += judge_case(ladder, case.name, case.updates > 1)
+        rows += judge_case(ladder, case.name, (CANDIDATE, FIRST) if case.updates > 1 else ())
     for golden in ladder.goldens:
         rows += judge_golden(ladder, golden)
-    if ladder.around:
-        first, candidate = both(ladder, PIPELINE.name, "pipeline")
-        exact = ladder.trace(FIRST, PIPELINE.name, "pipeline", "float64")
-        rows += judge(Evidence(first, candidate, exact))
-    return rows
+    return rows + (judge_around(ladder) if ladder.around else [])
 
 
 def both(ladder: Ladder, case: str, kind: str, *words: str) -> tuple[Trace, Trace]:
@@ -90,32 +89,40 @@ def pair(ladder: Ladder, case: str) -> Evidence:
     )
 
 
-def judge_case(ladder: Ladder, case: str, continued: bool) -> list[Row]:
-    """One case: whole, in pieces, in float64, and each backend from the other's state."""
+def judge_case(ladder: Ladder, case: str, continued: Sequence[str] = ()) -> list[Row]:
+    """One case: whole, in pieces, in float64; backends in `continued` from the other's state."""
     evidence = pair(ladder, case)
     rows = judge(evidence, (*NOT_JUDGED, "cross-load"))
-    if continued:
-        for one, other in ((CANDIDATE, FIRST), (FIRST, CANDIDATE)):
-            went_on = ladder.trace(one, case, "continue")
-            crossed = Evidence(
-                ladder.trace(other, case),
-                went_on,
-                evidence.exact,
-                [*evidence.first_variants, evidence.first],
-                siblings=SIBLINGS,
-            )
-            rows += judge(crossed, only=list(went_on.taps))
+    for backend in continued:
+        rows += judge_crossed(ladder, case, evidence, backend)
     rows += judge_pieces(ladder, case)
     if ladder.exact:
         rows += judge_exact(ladder, case)
     return rows
 
 
+def judge_crossed(ladder: Ladder, case: str, evidence: Evidence, backend: str) -> list[Row]:
+    """One backend's update from the state that the other saved, against the other's own."""
+    went_on = ladder.trace(backend, case, "continue")
+    crossed = Evidence(
+        evidence.first if backend == CANDIDATE else evidence.candidate,
+        went_on,
+        evidence.exact,
+        [*evidence.first_variants, evidence.first],
+        siblings=SIBLINGS,
+    )
+    own = [name for name in crossed.first.taps if name.startswith("cross-load/")]
+    return judge(crossed, only=list(dict.fromkeys([*own, *went_on.taps])))
+
+
 def judge_pieces(ladder: Ladder, case: str) -> list[Row]:
     """Every piece of a pass from the same numbers."""
     first, candidate = both(ladder, case, "pieces")
     exact = ladder.trace(FIRST, case, "pieces", "float64")
-    return judge(Evidence(first, candidate, exact, siblings=SIBLINGS))
+    variants = [
+        ladder.trace(FIRST, case, "pieces", ladder.precision, one) for one in PIECES_VARIANTS
+    ]
+    return judge(Evidence(first, candidate, exact, variants, siblings=SIBLINGS))
 
 
 def judge_exact(ladder: Ladder, case: str, kinds: Sequence[str] = ("case", "pieces")) -> list[Row]:
@@ -123,10 +130,7 @@ def judge_exact(ladder: Ladder, case: str, kinds: Sequence[str] = ("case", "piec
     rows = []
     for kind in kinds:
         first, candidate = both(ladder, case, kind, "float64")
-        paths = [
-            ladder.path(FIRST, case, kind, "float64", variant) for variant in EXACT_VARIANTS[kind]
-        ]
-        variants = [read_trace(path) for path in paths if path.exists()]
+        variants = [ladder.trace(FIRST, case, kind, "float64", one) for one in EXACT_VARIANTS[kind]]
         evidence = Evidence(first, candidate, None, variants, siblings=SIBLINGS)
         rows += judge(evidence, (*NOT_JUDGED, "cross-load"))
     return rows
@@ -140,6 +144,13 @@ def judge_golden(ladder: Ladder, golden: Golden) -> list[Row]:
         evidence.first, published, evidence.exact, evidence.first_variants, siblings=SIBLINGS
     )
     return judge(evidence, NOT_JUDGED) + judge(by_program, only=list(published.taps))
+
+
+def judge_around(ladder: Ladder) -> list[Row]:
+    """What happens around the model."""
+    first, candidate = both(ladder, PIPELINE.name, "pipeline")
+    exact = ladder.trace(FIRST, PIPELINE.name, "pipeline", "float64")
+    return judge(Evidence(first, candidate, exact))
 
 
 def published_trace(golden: Golden, like: Trace) -> Trace:
@@ -164,18 +175,18 @@ def published_trace(golden: Golden, like: Trace) -> Trace:
 
 def explain(ladder: Ladder, rows: Sequence[Row]) -> list[Finding]:
     """Where the backends part, with likely causes, from the traces of the ladder."""
-    found = []
-    for finding in locate(rows):
-        kind = "pieces" if finding.rung.startswith("pieces") else "case"
-        paths = [
-            ladder.path(one, finding.case, kind, finding.precision) for one in (FIRST, CANDIDATE)
-        ]
-        if finding.pair == PAIR and all(path.exists() for path in paths):
-            given = ladder.trace(FIRST, finding.case)
-            first, candidate = map(read_trace, paths)
-            finding = find_causes(finding, first, candidate, given)
-        found.append(finding)
-    return found
+    return [with_causes(found, ladder) if found.pair == PAIR else found for found in locate(rows)]
+
+
+def with_causes(found: Finding, ladder: Ladder) -> Finding:
+    """The finding with its likely causes, from the traces that it was found in."""
+    pieces = found.rung.startswith("pieces")
+    kind = "pipeline" if found.case == PIPELINE.name else "pieces" if pieces else "case"
+    first = ladder.trace(FIRST, found.case, kind, found.precision)
+    other = "continue" if found.rung == "cross-load" else kind
+    candidate = ladder.trace(CANDIDATE, found.case, other, found.precision)
+    given = ladder.trace(FIRST, found.case) if pieces else None
+    return find_causes(found, first, candidate, given)
 
 
 def report(ladder: Ladder, rows: Sequence[Row]) -> None:
@@ -211,7 +222,9 @@ def clear(folder: Path) -> None:
         UserError: the folder has a `traces` that no parity run made.
     """
     traces = folder / "traces"
-    strange = [path.name for path in traces.glob("*") if path.suffix != ".npz"]
+    names = [path.name for path in traces.glob("*")]
+    # a writer that was killed leaves .NAME.npz.PID
+    strange = [name for name in names if not re.fullmatch(r".+\.npz(\.\d+)?", name)]
     if strange:
         raise UserError(
             f"{traces}: holds {strange[0]}, which is no trace; choose another folder with --out"

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.judge import ZERO, Row, load_differences
+from parity.differences import load_differences
+from parity.judge import ZERO
 from parity.report import badness, counts, grouped, ratio, summaries
+from parity.verdict import Row
 from transfg_core.report import Table, flatten
 
 NONE = "–"

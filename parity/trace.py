@@ -7,10 +7,6 @@ A trace is an .npz file: one JSON manifest and one array per tap, in data order,
 Large arrays can be stored as *sketches* of a few thousand numbers, from which the relative
 difference of two arrays can still be told to about one per cent. Needs NumPy alone; any framework
 can write one (docs/parity.md).
-
-A sketch is the CountSketch of Charikar, Chen and Farach-Colton 2002: element i is added with a
-pseudo-random sign to one of m buckets, so |sketch(a) - sketch(b)| estimates |a - b| with relative
-standard deviation 1 / sqrt(2 m).
 """
 
 import hashlib
@@ -22,38 +18,19 @@ import zlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from parity.sketch import BUCKETS, Array, Sketch, Tap, sketch
 from transfg_core.errors import RunFailed, UserError
-
-Array = NDArray[Any]
 
 FORMAT = "parity-trace/1"
 MANIFEST = "manifest.json"
-BUCKETS = 4096  # power of two, so that sketches of different sizes can be compared
 ABSENT = "absent"
 KINDS = "fiub"  # floating point, integers, booleans
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """What is kept of a large array: (m,) float64 buckets, and numbers that are exact."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    buckets: Array
-    norm: float  # of the finite elements
-    largest: float
-    not_finite: int
-    crc: int  # of the bytes
-
-
-Tap = Array | Sketch
+PRODUCER = ("name", "version", "device")  # what makes two recordings work of one producer
 
 
 @dataclass(frozen=True)
@@ -99,48 +76,6 @@ def digest(arrays: Mapping[str, Array]) -> str:
     return state.hexdigest()
 
 
-@lru_cache(maxsize=4)
-def _hashes(size: int) -> tuple[Array, Array]:
-    """Bucket (before the modulus) and sign of each element: splitmix64 of its index."""
-    x = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    x ^= x >> np.uint64(31)
-    return (x & np.uint64(0xFFFF)).astype(np.uint16), 1.0 - 2.0 * (x >> np.uint64(63))
-
-
-def l2(values: Array) -> float:
-    """L2 norm of any shape in float64, also where squares would leave its range."""
-    largest = float(np.abs(values).max(initial=0.0))
-    if not 0 < largest < np.inf:
-        return largest
-    return largest * float(np.linalg.norm(values.reshape(-1) / largest))
-
-
-def sketch(value: Array, buckets: int = BUCKETS) -> Sketch:
-    """The sketch of a floating-point array of any shape; elements that are not finite count 0."""
-    flat = np.ascontiguousarray(value).reshape(-1)
-    finite = np.isfinite(flat)
-    numbers = np.where(finite, flat, 0).astype(np.float64)
-    place, sign = _hashes(flat.size)
-    sums = np.bincount(place % np.uint16(buckets), weights=sign * numbers, minlength=buckets)
-    return Sketch(
-        shape=value.shape,
-        dtype=value.dtype.str,
-        buckets=sums,
-        norm=l2(numbers),
-        largest=float(np.abs(numbers).max(initial=0.0)),
-        not_finite=int(flat.size - finite.sum()),
-        crc=zlib.crc32(flat.data if flat.size else b""),
-    )
-
-
-def fold(buckets: Array, size: int) -> Array:
-    """A sketch with fewer buckets, as if it had been taken so."""
-    folded: Array = buckets.reshape(-1, size).sum(axis=0)
-    return folded
-
-
 def write_trace(
     path: Path | str,
     taps: Mapping[str, Array],
@@ -159,7 +94,8 @@ def write_trace(
         full: rungs whose arrays are stored whole all the same.
 
     Raises:
-        UserError: an array is not numeric, or the folder does not exist.
+        UserError: an array is not numeric, JSON cannot hold a value of the manifest, or the folder
+            does not exist.
         RunFailed: the operating system refused.
     """
     path = Path(path)
@@ -178,7 +114,7 @@ def write_trace(
             value = kept.buckets
         stored[f"taps/{len(stored)}"] = value
     whole = {"format": FORMAT, **manifest, "taps": index}
-    text = json.dumps(whole, allow_nan=True, default=str).encode()
+    text = json.dumps(_plain(whole, path, "manifest")).encode()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -191,6 +127,22 @@ def write_trace(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any, path: Path, place: str) -> Any:
+    """A value as JSON gives it back, so that equal settings are equal and others are not."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one, path, f"{place}.{key}") for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one, path, f"{place}.{i}") for i, one in enumerate(value)]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise UserError(
+        f"{path}: {place} is of type {type(value).__name__}; expected numbers, text, lists or "
+        "tables of these"
+    )
 
 
 def read_trace(path: Path | str) -> Trace:
@@ -252,9 +204,26 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
                 f"{path}: tap {name}: the manifest says {facts}, the file holds {held[name]}; "
                 "expected the same, and numbers; record it anew"
             )
+    _check_facts(path, manifest)
     if arrays.keys() != {MANIFEST}:
         raise UserError(f"{path}: holds arrays that its manifest does not list; record it anew")
     return Trace(path, manifest, taps)
+
+
+def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse what a comparison could not work with, wherever the trace is from."""
+    facts = {key: manifest.get(key) for key in ("precision", "variant")}
+    facts |= {f"producer {key}": manifest["producer"].get(key) for key in PRODUCER}
+    for place, value in facts.items():
+        if isinstance(value, list | dict):
+            raise UserError(f"{path}: {place}: expected text, found {value!r}; record it anew")
+    zeros = manifest.get("zeros") or {}
+    names = [*zeros, *zeros.values()] if isinstance(zeros, dict) else [None]
+    if not all(isinstance(name, str) and ">" not in name for name in names):
+        raise UserError(
+            f"{path}: zeros: expected names of taps, without `>`, each with its sibling's, found "
+            f"{zeros!r}; record it anew"
+        )
 
 
 def _tap(stored: Array, facts: Mapping[str, Any]) -> Tap:

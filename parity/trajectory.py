@@ -8,7 +8,7 @@ Shapes: S seeds (runs), T logged updates, R repetitions of one run.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from math import sqrt
@@ -22,7 +22,8 @@ from rich.table import Table
 from scipy import stats
 
 from parity.accuracy import NONE, check_apart, check_same_experiment, load_side
-from parity.equivalence import Floats, Interval, SeedComparison, Verdict, compare_seeds
+from parity.equivalence import Floats, Interval, SeedComparison, compare_seeds
+from parity.verdict import Verdict, worst
 from transfg_core.errors import UserError
 from transfg_core.records import clean
 from transfg_core.results import Run
@@ -170,7 +171,7 @@ def compare_curves(
         interval,
         early,
         late,
-        _worst(parts),
+        worst(parts),
     )
 
 
@@ -226,14 +227,6 @@ def _smooth(
     smooth_left, smooth_right = (view.mean(axis=-1) for view in views)
     first = start + width - 1
     return np.arange(first, first + smooth_left.shape[1]), smooth_left, smooth_right
-
-
-def _worst(parts: Iterable[Verdict]) -> Verdict:
-    """One part that differs makes all different; equivalent only if every part is."""
-    found = set(parts)
-    if "different" in found:
-        return "different"
-    return "equivalent" if found == {"equivalent"} else "undecided"
 
 
 def _losses(run: Run) -> dict[int, float]:

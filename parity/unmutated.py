@@ -14,13 +14,12 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from parity import ladder as ladders
 from parity import suite
-from parity.cases import WEIGHTS, Case
+from parity.cases import WEIGHTS, Case, params_of
 from parity.golden import Golden
-from parity.judge import Row
-from parity.ladder import CANDIDATE, Ladder
-from parity.record import FIRST, Job
+from parity.jobs import FIRST, Job
+from parity.ladder import Ladder
+from parity.verdict import Row
 
 FIRST_SEED = 101  # the cases themselves have 0 to 5
 
@@ -29,7 +28,9 @@ FIRST_SEED = 101  # the cases themselves have 0 to 5
 class TrainedLadder(Ladder):
     """The cases from the weights that lie in the folder as CASE.trained.safetensors."""
 
-    def job(self, backend: str, case: Case | Golden, kind: str = "case", **fields: str) -> Job:
+    def job(
+        self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
+    ) -> Job:
         """From trained weights."""
         weights = str(self.folder / f"{case.name}.trained.safetensors")
         return replace(super().job(backend, case, kind, **fields), weights=weights)
@@ -40,8 +41,7 @@ def save_trained(reference: Path, target: Path, cases: Sequence[Case]) -> None:
     earlier = Ladder(reference)
     for case in cases:
         state = earlier.trace(FIRST, case.name).arrays("state")
-        params = {k.removeprefix("param/"): v for k, v in state.items() if k.startswith("param/")}
-        save_file(params, target / f"{case.name}.trained.safetensors")
+        save_file(params_of(state), target / f"{case.name}.trained.safetensors")
 
 
 def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[tuple[str, Ladder]]:
@@ -55,14 +55,6 @@ def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[t
         yield f"seed {seed}, {draw}", Ladder(folder, cases, (), seed=seed, draw=draw, around=False)
 
 
-def record_in_turn(ladder: Ladder) -> None:
-    """What `record_ladder` records, one process after the other."""
-    first = ladders.first_jobs(ladder) + ladders.variant_jobs(ladder, FIRST)
-    theirs = ladders.candidate_jobs(ladder) + ladders.variant_jobs(ladder, CANDIDATE)
-    for jobs in (first, theirs, ladders.exact_jobs(ladder), ladders.continue_jobs(ladder)):
-        ladders.run_children(ladders.start_child(jobs))
-
-
 def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Record and judge the unchanged backends; the rows that differ, also in clean.json."""
     alarms: list[dict[str, Any]] = []
@@ -72,7 +64,7 @@ def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, An
         (ladder.folder / "traces").mkdir(parents=True)
         if isinstance(ladder, TrainedLadder):
             save_trained(out / "clean", ladder.folder, ladder.cases)
-        record_in_turn(ladder)
+        suite.record_ladder(ladder)
         rows = suite.judge_ladder(ladder)
         wrong = [row for row in rows if row.verdict == "different"]
         undecided = sum(row.verdict == "undecided" for row in rows)

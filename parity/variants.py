@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.measure import move_by_ulp
 from transfg_core.backend import Array, Arrays, Batch
 from transfg_core.config import Config
 from transfg_core.errors import UserError
@@ -67,13 +68,6 @@ def tap_axes(name: str, params: Mapping[str, Array]) -> str:
     ):
         axes = "B T D"
     return axes.replace("T", "P") if last.startswith(AFTER_SELECTION) else axes
-
-
-def move_by_ulp(value: Array, rng: np.random.Generator) -> Array:
-    """Every element moved by one unit in the last place of its own type, up or down."""
-    up = rng.random(value.shape) < 0.5
-    moved: Array = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(value.dtype))
-    return moved
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""The case that everything starts from, other settings for it, and a backend's parameters."""
+"""The case that everything starts from, and other settings for it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from parity.cases import Case
-from transfg_core.backend import Arrays, Backend
 from transfg_core.config import Config, build_config
 from transfg_core.data.toy import CLASSES
 
@@ -22,9 +21,3 @@ def changed(config: Config, **sections: Mapping[str, Any]) -> Config:
     for section, values in sections.items():
         tree[section] |= values
     return build_config(tree, "parity pipeline")
-
-
-def params_of(backend: Backend) -> Arrays:
-    """Parameters by canonical name."""
-    state = backend.state()
-    return {n.removeprefix("param/"): v for n, v in state.items() if n.startswith("param/")}

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from parity.cases import params_of
 from parity.golden import FOLDER
 from parity.golden import MODEL as GOLDEN_MODEL
 from parity.pipeline.bits import crc, same
-from parity.pipeline.case import changed, params_of
-from parity.trace import Array
+from parity.pipeline.case import changed
+from parity.sketch import Array
 from transfg_core import checkpoint
 from transfg_core.backend import Arrays, Backend, load_backend
 from transfg_core.config import Config
@@ -41,7 +42,7 @@ def loading(backend: Backend, config: Config, published: str | None, run: str) -
     if published:
         jobs["published"] = (shape | {"stride": 8}, published, load_file(published))
     arrays, _ = checkpoint.load(Path(run))
-    params = {n.removeprefix("param/"): v for n, v in arrays.items() if n.startswith("param/")}
+    params = params_of(arrays)
     jobs["own run"] = (model, run, params)
     with TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.safetensors"
@@ -73,7 +74,7 @@ def load(name: str, config: Config) -> Arrays:
     params, _ = build_params(config)
     backend = load_backend(name, config)
     backend.load_params(params)
-    return params_of(backend)
+    return params_of(backend.state())
 
 
 def golden_params(name: str) -> Arrays:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from parity.cases import params_of
 from parity.pipeline.bits import same
-from parity.pipeline.case import PIPELINE, params_of
+from parity.pipeline.case import PIPELINE
 from transfg_core.backend import Backend, Batch
 from transfg_core.config import Config
 from transfg_core.train import split_batch
@@ -26,14 +27,14 @@ def contract(backend: Backend, config: Config, batches: Sequence[Batch]) -> dict
     backend.fetch(backend.rollout(batch.images))
     claims["evaluation changes nothing"] = same(backend.state(), start)
     # gradients of key biases are zero but for rounding
-    trainable = [name for name in params_of(backend) if not name.endswith(".attn.key.bias")]
+    trainable = [name for name in params_of(backend.state()) if not name.endswith(".attn.key.bias")]
     claims |= {f"gradient/{name}": bool(passed[f"grad/{name}"].any()) for name in trainable}
     counts, rates = [int(start["optim/updates"])], (0.0, config.optim.lr, config.optim.lr)
     losses: list[float] = []
     for lr in rates:
-        before = params_of(backend)
+        before = params_of(backend.state())
         report = backend.fetch(backend.train_step(split_batch(batch, 1), lr))
-        after = params_of(backend)
+        after = params_of(backend.state())
         losses.append(float(report["loss"]))
         counts.append(int(backend.state()["optim/updates"]))
         if lr == 0:

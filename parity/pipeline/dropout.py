@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from parity.measure import ROUNDOFF
 from parity.pipeline.case import PIPELINE, changed
-from parity.trace import Array
+from parity.sketch import Array
 from transfg_core.backend import Backend, Batch, load_backend
 from transfg_core.config import Config
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.pipeline.case import PIPELINE, changed, params_of
-from parity.trace import Array
+from parity.cases import params_of
+from parity.pipeline.case import PIPELINE, changed
+from parity.sketch import Array
 from transfg_core.backend import Batch, load_backend
 from transfg_core.config import Config, OptimConfig
 from transfg_core.schedule import lr_at
@@ -76,14 +77,14 @@ def group_rates(name: str, config: Config, batch: Batch) -> dict[str, Any]:
         new = changed(config, optim=GROUPED | {"name": kind})
         backend = load_backend(name, new)
         backend.load_params(PIPELINE.params())
-        before = params_of(backend)
+        before = params_of(backend.state())
         passed = backend.trace(batch)
         clipped = passed["clipped_norm"] / passed["grad_norm"]
         backend.fetch(backend.train_step([batch], new.optim.lr))
         # gradients of key biases are zero but for rounding
         names = [one for one in before if not one.endswith(".attn.key.bias")]
         found = []
-        for one, after in params_of(backend).items():
+        for one, after in params_of(backend.state()).items():
             if one in names:
                 gradient = passed[f"grad/{one}"].astype(np.float64) * clipped
                 eps = new.optim.eps  # Adam's first direction: the signs

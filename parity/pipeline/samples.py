@@ -13,7 +13,7 @@ from PIL import Image
 from parity.cases import BATCH
 from parity.pipeline.bits import crc
 from parity.pipeline.case import PIPELINE, changed
-from parity.trace import Array
+from parity.sketch import Array
 from transfg_core.backend import Backend, Batch
 from transfg_core.config import Config, ToyConfig
 from transfg_core.data.datasets import Dataset, read_dataset

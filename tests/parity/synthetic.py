@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from parity import record, suite
+from parity import record, recorder, suite
 from parity.cases import CASES
 from parity.golden import GOLDENS, Golden
+from parity.jobs import Job, as_fields
 from parity.ladder import Ladder
-from parity.record import Job, as_fields
 from parity.trace import MANIFEST
 from parity.variants import Variant
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays, has_gradient
@@ -161,7 +161,7 @@ def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
         for job in jobs:
             record.record(job)
 
-    monkeypatch.setattr(record, "load_backend", lambda name, config: NoiseBackend(config, name))
+    monkeypatch.setattr(recorder, "load_backend", lambda name, config: NoiseBackend(config, name))
     monkeypatch.setattr(suite, "load_published_reader", lambda: NoiseReader)
     monkeypatch.setattr(suite, "start_child", start_child)
     # noise has no symmetry

@@ -21,8 +21,8 @@ from parity import (
     write_trace,
 )
 from parity.api import first_difference
-from parity.judge import worst
 from parity.roles import SIBLINGS
+from parity.verdict import worst
 from transfg_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

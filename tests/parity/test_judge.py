@@ -10,22 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity import judge as module
+from parity import differences
+from parity.differences import load_differences
 from parity.judge import (
-    EXIT_CODES,
     FIRST_OFF,
     FLOOR_FACTOR,
     ROUNDOFF_FACTOR,
     ZERO,
     ZERO_BOUND,
     ZERO_FACTOR,
-    Evidence,
     judge,
-    load_differences,
-    worst,
 )
 from parity.measure import ROUNDOFF
-from parity.trace import Trace, sketch
+from parity.sketch import sketch
+from parity.trace import Trace
+from parity.verdict import EXIT_CODES, Evidence, worst
 from transfg_core.errors import UserError
 
 U = ROUNDOFF["float32"]
@@ -38,7 +37,7 @@ SIBLINGS = {"*.attn.key.bias": ".attn.key.>.attn.query."}
 def no_differences(monkeypatch):
     """No documented difference but those that a test adds."""
     entries = []
-    monkeypatch.setattr(module, "load_differences", lambda: entries)
+    monkeypatch.setattr(differences, "load_differences", lambda: entries)
     return entries
 
 
@@ -304,12 +303,13 @@ def test_the_worst_of_many():
 # Zero by structure
 
 
-def zeros(candidate, first=1e-9, exact=1e-17, variants=(), sibling=A):
+def zeros(candidate, first=1e-9, exact=1e-17, variants=(), sibling=A, **facts):
     """The row of a key bias's gradient of these sizes beside a query bias's of size 1."""
     unit = A / np.linalg.norm(A)
     query = sibling / np.linalg.norm(sibling) if sibling.any() else sibling
     taps = [{KEY: size * unit, QUERY: query} for size in (first, candidate, exact, *variants)]
-    kinds = [trace(taps[0]), trace(taps[1], "other"), trace(taps[2], precision="float64")]
+    kinds = [trace(taps[0]), trace(taps[1], "other")]
+    kinds.append(trace(taps[2], precision="float64", **facts))
     more = [trace(each, variant="ulp:1") for each in taps[3:]]
     rows = judge(Evidence(*kinds, more, siblings=SIBLINGS))
     return next(row for row in rows if f"{row.rung}/{row.tap}" == KEY)
@@ -337,11 +337,35 @@ def test_noise_where_zero_should_be_has_an_end():
 
 
 def test_what_is_not_zero_is_judged_by_ratio():
-    size = 1.1 * ZERO_FACTOR * U
-    assert zeros(size * 1.01, first=size, exact=size).verdict == "different"
-    assert zeros(size, first=size, exact=size).reason == ""
+    """Zero is asked of the reference in its own precision, however coarse the pair's."""
+    size = ZERO_FACTOR * ROUNDOFF["float64"]
+    assert zeros(1e-9, exact=0.9 * size).reason == ZERO
+    assert zeros(1e-9, exact=1.1 * size).reason != ZERO
+    # a gradient of a twenty-thousandth of its sibling is one, and so is its sign
+    for wrong in (1.01, -1):
+        assert zeros(wrong * 5e-5, first=5e-5, exact=5e-5).verdict == "different"
+    assert zeros(5e-5, first=5e-5, exact=5e-5).reason == ""
     # and so is what lies beside a sibling that is zero itself
     assert zeros(1e-9, sibling=np.zeros_like(A)).verdict != "equivalent"
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.9, ZERO), (1.1, "")])
+def test_a_piece_is_as_exact_as_what_it_starts_from(factor, expected):
+    """The pair's numbers, in the pair's precision, also where it is computed in float64."""
+    size = factor * ZERO_FACTOR * U
+    row = zeros(size, first=size, exact=size, kind="pieces")
+    assert (row.verdict, row.reason) == ("equivalent", expected)
+
+
+@pytest.mark.parametrize("exact", [A * np.nan, A[:2], A.astype(int)], ids="nan cut int".split())
+@pytest.mark.parametrize("broken", [KEY, QUERY])
+def test_a_broken_reference_makes_no_zero(exact, broken):
+    taps = {KEY: 1e-9 * A, QUERY: A}
+    pair = [trace(taps, name) for name in ("first", "other")]
+    reference = trace(taps | {KEY: 1e-17 * A} | {broken: exact}, precision="float64")
+    for only in (reference, trace({QUERY: A}, precision="float64")):
+        rows = judge(Evidence(*pair, only, siblings=SIBLINGS))
+        assert next(row for row in rows if "key" in row.tap).verdict == "undecided"
 
 
 def test_zero_by_structure_takes_no_nan():
@@ -518,12 +542,13 @@ def test_documented_difference_excuses_no_integer_and_no_claim(no_differences):
     assert verdict(off(1e-7), tap="parameters/x").verdict == "different"
 
 
-def test_documented_difference_widens_what_counts_as_zero(no_differences):
-    """Zero by structure, computed to as many digits as the entry leaves."""
+def test_documented_difference_bounds_what_counts_as_zero(no_differences):
+    """By what it says and no more, beside the sibling; the end of the noise stays where it is."""
     assert zeros(1e-4).verdict == "different"
-    no_differences.append(entry(taps=["*.attn.key.bias"], relative=1e-5))
-    assert zeros(0.9 * ZERO_BOUND * 1e-5).verdict == "equivalent"
-    assert zeros(1.1 * ZERO_BOUND * 1e-5).verdict == "different"
+    no_differences.append(entry(taps=["*.attn.key.bias"], relative=1e-4))
+    assert zeros(0.9e-4).verdict == "equivalent"
+    assert zeros(1.1e-4).verdict == "different"
+    assert zeros(1e-9, first=1.1 * ZERO_FACTOR * U).verdict == "undecided"
 
 
 def test_the_list_of_differences_is_complete_and_in_date():

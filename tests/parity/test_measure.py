@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parity.measure import ROUNDOFF, Gap, gap, norm, unfit
-from parity.trace import sketch
+from parity.sketch import sketch
 
 A = np.linspace(1, 2, 12, dtype=np.float32).reshape(3, 4)
 

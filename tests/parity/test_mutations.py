@@ -7,12 +7,15 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pytest
 
-from parity.judge import Row
+from parity import mutation, suite, unmutated
+from parity.cases import BY_NAME, CASES
 from parity.locate import STAGES, Finding, activation_of, find_causes, locate
 from parity.mutation import Outcome, table
 from parity.planting import ROOT, Edit, complaint, load_mutations
 from parity.trace import Trace
+from parity.verdict import Row
 from transfg_core.errors import UserError
+from transfg_core.schedule import lr_at
 
 MUTATIONS = load_mutations()
 RUNGS = [rung for stage in STAGES for rung in stage.rungs]
@@ -24,10 +27,10 @@ def test_enough_faults_in_both_twins_and_each_name_once():
     assert twins["torch"] >= 20 and twins["jittor"] >= 20 and twins["both"] >= 3
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
-def test_fault_can_be_planted(mutation):
+@pytest.mark.parametrize("planted", MUTATIONS, ids=lambda one: one.name)
+def test_fault_can_be_planted(planted):
     texts = {}
-    for edit in mutation.edits:
+    for edit in planted.edits:
         text = texts.get(edit.file) or (ROOT / edit.file).read_text(encoding="utf-8")
         assert text.count(edit.old) == edit.count, edit
         texts[edit.file] = text.replace(edit.old, edit.new)
@@ -36,9 +39,9 @@ def test_fault_can_be_planted(mutation):
         compile(text, file, "exec")
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
-def test_expected_place_is_a_rung_that_there_is(mutation):
-    for pattern in mutation.taps:
+@pytest.mark.parametrize("planted", MUTATIONS, ids=lambda one: one.name)
+def test_expected_place_is_a_rung_that_there_is(planted):
+    for pattern in planted.taps:
         rung = pattern.partition("/")[0]
         assert rung == "error" or any(fnmatchcase(known, rung) for known in RUNGS), pattern
 
@@ -56,6 +59,33 @@ def test_unknown_field_is_an_error(tmp_path):
     path.write_text("- {name: a, file: b, replace: c, with: d, tap: e, taps: f}\n")
     with pytest.raises(UserError, match="taps"):
         load_mutations(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "nearest"),
+    [
+        (["--only", "gelu-tahn"], "gelu-tanh"),
+        (["--only", "gelu-*", "no-such-*"], ""),
+        (["--only", "gelu-tanh", "--backend", "jittor"], "gelu-tanh-in-one-block"),
+    ],
+)
+def test_a_name_that_fits_no_fault_is_refused_before_recording(
+    options, nearest, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(mutation, "record_reference", lambda *_: pytest.fail("recorded"))
+    assert mutation.main([*options, "--out", str(tmp_path)]) == 2
+    assert "expected an entry of mutations.yaml that" in (told := capsys.readouterr().err)
+    assert told.strip().endswith(nearest)
+
+
+def test_clean_backends_are_measured_as_the_ladder_does(tmp_path, monkeypatch):
+    """With the ladder's own evidence, or its false alarms would not be these."""
+    recorded = []
+    monkeypatch.setattr(suite, "record_ladder", recorded.append)
+    monkeypatch.setattr(suite, "judge_ladder", lambda ladder: [])
+    monkeypatch.setattr(unmutated, "save_trained", lambda *_: None)
+    assert unmutated.run_clean(tmp_path, 1, CASES) == []
+    assert [ladder.seed for ladder in recorded] == [None, 101]
 
 
 def row(place, verdict="equivalent", case="overlap", precision="float64", pair="b : a"):
@@ -165,8 +195,8 @@ def test_activation_of_a_parameter(param, tap):
     assert activation_of(param) == tap
 
 
-def trace(taps, name="a", path="a.npz"):
-    manifest = {"producer": {"name": name}, "precision": "float64", "subject": {}}
+def trace(taps, name="a", path="a.npz", **subject):
+    manifest = {"producer": {"name": name}, "precision": "float64", "subject": subject}
     return Trace(path, manifest, taps)
 
 
@@ -178,6 +208,20 @@ def test_cause_is_named_from_both_traces():
     assert named.causes[0][0] == "scaled" and "2 · A" in named.text
     absent = find_causes(found, trace({place: value}), trace({}, "b"))
     assert absent == found
+
+
+@pytest.mark.parametrize("case", ["blocks", "nonoverlap", "add"])
+def test_a_step_done_twice_is_named_at_the_rate_of_the_first_update(case):
+    """Without warm-up, and with it: with another rate the doubled step may look like the right."""
+    config = BY_NAME[case].config()
+    grad, weight = np.random.default_rng(0).standard_normal((2, 4, 5))
+    rate = lr_at(1, config.optim, config.train.steps)
+    step = -rate * (grad + config.optim.weight_decay * weight)
+    taps = {"one update/step/w": step, "gradients/grad/w": grad, "parameters/param/w": weight}
+    first = trace(taps, settings=config.model_dump(mode="json"))
+    found = Finding(case, "b : a", "float64", "one update", "step/w", "update")
+    second = trace({"one update/step/w": 2 * step}, "b")
+    assert "done twice" in find_causes(found, first, second).causes[0][1]
 
 
 def test_table_tells_what_was_missed():

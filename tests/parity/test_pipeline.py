@@ -9,7 +9,7 @@ from claims import failing, given
 from PIL import Image
 
 from parity.cases import BATCH
-from parity.judge import Evidence, judge
+from parity.judge import judge
 from parity.pipeline import PIPELINE, rates, samples, tagged
 from parity.pipeline.bits import crc
 from parity.pipeline.case import changed
@@ -34,6 +34,7 @@ from parity.pipeline.samples import (
     place_of,
 )
 from parity.trace import read_trace, write_trace
+from parity.verdict import Evidence
 from transfg_core import schedule
 from transfg_core.backend import Batch
 from transfg_core.config import build_config

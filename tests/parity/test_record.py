@@ -12,8 +12,11 @@ from synthetic import NoiseBackend, use_noise
 
 from parity import record
 from parity.cases import BY_NAME, LARGE
-from parity.record import FIRST, Job, Recorder, as_fields, main, rung_of
-from parity.trace import Sketch, read_trace
+from parity.jobs import FIRST, Job, as_fields
+from parity.record import main, rung_of
+from parity.recorder import Recorder
+from parity.sketch import Sketch
+from parity.trace import read_trace
 from parity.variants import Variant
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.schedule import lr_at
@@ -137,7 +140,7 @@ def test_variants_are_sketched_and_leave_out_bits(job, monkeypatch):
 def test_only_what_is_replayed_is_whole_in_a_large_case(job, monkeypatch):
     """Pieces start from the first backend's float32 numbers."""
     case = replace(BY_NAME["overlap"], name=LARGE.name, sketch_above=500)
-    monkeypatch.setitem(record.BY_NAME, LARGE.name, case)
+    monkeypatch.setitem(BY_NAME, LARGE.name, case)
     for backend, precision, whole in (
         (FIRST, "float32", True), (FIRST, "float64", False), ("jittor", "float32", False),
     ):  # fmt: skip
@@ -204,9 +207,7 @@ def test_going_on_from_the_others_state(job, tmp_path):
 
 
 def test_state_of_one_update_alone(job, monkeypatch):
-    monkeypatch.setitem(
-        record.BY_NAME, "overlap", replace(BY_NAME["mul"], updates=1, optim=LARGE.optim)
-    )
+    monkeypatch.setitem(BY_NAME, "overlap", replace(BY_NAME["mul"], updates=1, optim=LARGE.optim))
     trace = recorded(job)
     assert not {"updates", "cross-load", "state"} & set(trace.rungs())
     assert "evaluation/part_index" not in trace.taps  # without scores its ties cannot be told
@@ -232,7 +233,9 @@ def test_rungs_of_taps(tap, rung):
     ("changes", "message"),
     [
         ({"case": "none"}, "--case none: expected one of nonoverlap, overlap"),
-        ({"seed": 1, "draw": "some"}, "--seed and --draw: expected .* noise, truncated, outliers"),
+        ({"seed": 1, "draw": "some"}, "--draw some: expected one of noise, truncated, outliers"),
+        ({"draw": "outleirs"}, "--draw outleirs: expected one of noise, truncated, outliers"),
+        ({"draw": "outliers"}, "--draw outliers: needs --seed"),
         ({"case": "golden-smooth", "seed": 1}, "found golden-smooth"),
         ({"kind": "whole"}, "kind whole: expected one of case, pieces, continue"),
         ({"variant": "ulp"}, "--variant ulp: expected"),

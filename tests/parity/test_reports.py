@@ -15,10 +15,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from parity.judge import ZERO, Row
+from parity.judge import ZERO
 from parity.locate import Finding
 from parity.report import print_table, write_reports
 from parity.trace import write_trace
+from parity.verdict import Row
 from transfg_core.errors import RunFailed
 
 HOSTILE = "<b>\"'&]]> $\\frac{ [red] 龍 \x00\x1b[31m \ud800 " + "x" * 300

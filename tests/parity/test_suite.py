@@ -14,10 +14,13 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pytest
 from synthetic import change, ladder_of, use_noise
+from typer.testing import CliRunner
 
 from parity import suite
 from parity.cases import BY_NAME, LARGE
-from parity.judge import load_differences, worst
+from parity.cli import app
+from parity.differences import load_differences
+from parity.jobs import FIRST, Job, as_fields
 from parity.ladder import (
     CANDIDATE,
     EXACT_VARIANTS,
@@ -32,8 +35,8 @@ from parity.ladder import (
     start_child,
     variant_jobs,
 )
-from parity.record import FIRST, Job, as_fields
 from parity.suite import REPORTS, clear, judge_ladder, record_ladder, run_suite
+from parity.verdict import worst
 from transfg_core.errors import UserError
 
 CASES = ("overlap", "adam")
@@ -232,6 +235,18 @@ def test_faults_in_pieces(ladder):
     assert {tap for _, _, tap in found} == set(PIECES) and len(found) == len(PIECES)
 
 
+def test_noise_of_pieces_is_measured(ladder):
+    """The bound of a piece in float32 follows from its variant, too."""
+    tap = "pieces losses/loss"
+    path = ladder.path(FIRST, "overlap", "pieces", "float32", "symmetry:1")
+    change(path, tap, lambda value: value * np.float32(1 + 1e-6))
+    path = ladder.path(CANDIDATE, "overlap", "pieces", "float32")
+    change(path, tap, lambda value: value * np.float32(1 + 3e-6))
+    assert wrong(ladder) == []
+    change(path, tap, lambda value: value * np.float32(1 + 3e-6))
+    assert wrong(ladder) == [(PAIR, "float32", tap)]
+
+
 def test_faults_after_loading_the_others_state(recorded, tmp_path):
     ladder = copy_of(recorded, tmp_path, "adam")
     tap = "cross-load/exp_avg_sq/head.bias"
@@ -239,6 +254,18 @@ def test_faults_after_loading_the_others_state(recorded, tmp_path):
         plant(ladder.path(backend, "adam", "continue", "float32"), {tap: scaled})
     pairs = [f"{CANDIDATE} : {FIRST}", f"{FIRST} : {CANDIDATE}"]
     assert wrong(ladder) == [(pair, "float32", tap) for pair in pairs]
+    for backend in (FIRST, CANDIDATE):
+        plant(ladder.path(backend, "adam", "continue", "float32"), {tap: gone})
+    assert wrong(ladder) == [(pair, "float32", tap) for pair in pairs]
+
+
+def test_causes_come_from_the_trace_that_went_on(recorded, tmp_path):
+    ladder = copy_of(recorded, tmp_path, "adam")
+    tap = "cross-load/step/head.bias"
+    plant(ladder.path(CANDIDATE, "adam", "continue", "float32"), {tap: lambda value: 2 * value})
+    (found,) = suite.explain(ladder, judge_ladder(ladder))
+    assert (found.place, found.pair) == (tap, PAIR)
+    assert "done twice" in found.causes[0][1]
 
 
 def test_faults_of_both_show_against_the_published_program(recorded, tmp_path):
@@ -378,11 +405,20 @@ def test_a_crashed_child_names_its_backend_and_leaves_no_verdict(
     impostor(monkeypatch, tmp_path, script)
     folder = tmp_path / "out"
     clear(folder)
-    for stale in (*REPORTS, "traces/old.npz"):
+    for stale in (*REPORTS, "traces/old.npz", "traces/.killed.npz.4242"):
         (folder / stale).write_text("of an earlier run", encoding="utf-8")
     with pytest.raises(UserError, match=f"recording backend torch ended with status {status} "):
         run_suite(ladder_of(folder, ("overlap",)))
     assert {path.name for path in folder.rglob("*")} == {"traces"}
+
+
+@pytest.mark.parametrize("options", [["bisect"], []])
+@pytest.mark.parametrize("draw", ["outliers", "nosie"])
+def test_weights_without_a_seed_are_refused_before_anything_is_cleared(options, draw, tmp_path):
+    (tmp_path / "parity.json").write_text("of an earlier run", encoding="utf-8")
+    done = CliRunner().invoke(app, [*options, "--out", str(tmp_path), "--draw", draw])
+    assert isinstance(done.exception, UserError) and f"--draw {draw}: " in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["parity.json"]
 
 
 def test_what_no_run_made_is_left_alone(tmp_path):

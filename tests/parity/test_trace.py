@@ -10,18 +10,14 @@ from hypothesis import strategies as st
 
 from parity import trace as module
 from parity.measure import gap
+from parity.sketch import BUCKETS, Sketch, fold, l2, sketch
 from parity.trace import (
-    BUCKETS,
     FORMAT,
     MANIFEST,
-    Sketch,
     Trace,
     digest,
-    fold,
-    l2,
     read_trace,
     refuse_mixture,
-    sketch,
     write_trace,
 )
 from transfg_core.errors import RunFailed, UserError
@@ -172,6 +168,33 @@ def test_folders_that_cannot_be_written(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def written(tmp_path, **settings):
+    """A trace of these settings, read back."""
+    write_trace(tmp_path / "s.npz", {}, MANIFEST_OF_A | {"subject": {"settings": settings}})
+    return read_trace(tmp_path / "s.npz")
+
+
+def test_settings_from_numpy_are_what_they_are(tmp_path):
+    plain = written(tmp_path, steps=3, flag=True, kernel=[[1.5, 2.0]], name="a")
+    arrays = {"steps": np.int64(3), "flag": np.True_, "kernel": np.array([[1.5, 2.0]])}
+    refuse_mixture([plain, written(tmp_path, **arrays, name=np.str_("a"))])
+    long = np.arange(5000)  # so long that NumPy would print it in short
+    one_off = np.where(long == 2500, 0, long)
+    with pytest.raises(UserError, match="settings.order"):
+        refuse_mixture([written(tmp_path, order=long), written(tmp_path, order=one_off)])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, np.complex64(1), np.array([{3}])],
+    ids="object set complex array".split(),
+)
+def test_settings_that_json_cannot_hold_are_refused_by_name(tmp_path, value):
+    with pytest.raises(UserError, match=r"s\.npz: manifest\.subject\.settings\.optim\.odd.* is of"):
+        written(tmp_path, optim={"odd": value})
+    assert not list(tmp_path.iterdir())
+
+
 # Refusals
 
 
@@ -256,6 +279,12 @@ DISAGREE = {
     "producer unnamed": (lambda a, m: m["producer"].pop("name") and None, "manifest lacks 'name'"),
     "no precision": (lambda a, m: m.pop("precision") and None, "manifest lacks 'precision'"),
     "no subject": (lambda a, m: m.pop("subject") and None, "manifest lacks 'subject'"),
+    "precision a list": (lambda a, m: m.update(precision=["f"]), r"precision: expected text, fou"),
+    "variant a table": (lambda a, m: m.update(variant={"ulp": 1}), "variant: expected text, found"),
+    "version a list": (lambda a, m: m["producer"].update(version=[1]), "producer version: expec"),
+    "zeros a list": (lambda a, m: m.update(zeros=["x/y"]), r"zeros: expected names .*'x/y'"),
+    "zeros in two": (lambda a, m: m.update(zeros={"x/y": ["x/z"]}), "zeros: expected names"),
+    "arrow in zeros": (lambda a, m: m.update(zeros={"x/y": "x>z"}), "zeros: expected names"),
     "an array gone": (lambda a, m: a.pop("taps/0") is None, "manifest lacks 'taps/0'"),
     "an array more": (put("taps/9", np.zeros(3)), "manifest does not list"),
     "a tap forgotten": (

@@ -5,7 +5,8 @@ import pytest
 import reference
 
 from parity.cases import CASES, Case
-from parity.variants import AFTER_SELECTION, Variant, move_by_ulp, param_axes, tap_axes
+from parity.measure import move_by_ulp
+from parity.variants import AFTER_SELECTION, Variant, param_axes, tap_axes
 from transfg_core.params import param_shapes
 
 CASE = Case("parts", model={"stride": 6})
