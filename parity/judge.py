@@ -125,18 +125,21 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     )
     entry = documented(row, evidence)
     zero = structural_zero(name, evidence, reference, entry)
-    if zero is not None:
-        return replace(row, verdict=zero, reason=ZERO)
-    if entry:
+    if entry and zero in (None, "undecided"):
         row = allowed(row, evidence, entry)
         if row.verdict == "equivalent":
             return row
+    if zero:
+        return replace(row, verdict=zero, reason=ZERO)
     if not (variants or evidence.exact):
         return without_evidence(row, roundoff)
     if row.error > row.bound:
         return row
-    # a fault of the first trace alone would otherwise count as its noise
-    if own and other > max(FLOOR_FACTOR * max(row.error, row.own), ROUNDOFF_FACTOR * roundoff):
+    # A fault of the first trace alone would otherwise count as its noise. What is noise throws its
+    # variants off too, and elsewhere: they are far from the reference and from the first.
+    spread = [distance(name, t, evidence.first) for t in evidence.first_variants if name in t.taps]
+    noise = max([row.error, row.own, *map(min, variants, spread)])
+    if own and other > max(FLOOR_FACTOR * noise, ROUNDOFF_FACTOR * roundoff):
         return replace(row, reason=FIRST_OFF)
     if floor > noise_limit(row):
         return replace(row, verdict="undecided", reason="its own noise is too large to tell")
@@ -179,7 +182,8 @@ def structural_zero(
     The gradient of a key bias is zero by softmax's invariance to shifts; what is computed is noise
     whose ratio means nothing. It must be small beside its sibling, such as the query bias, or no
     more than a few times the noise that the first trace and its variants have there. Where that
-    noise is itself no longer small, nothing can be told; nor where the reference is no witness.
+    noise is itself no longer small, nothing can be told unless the candidate is far above it; nor
+    where the reference is no witness.
     """
     for pattern, (old, new) in ((p, s.split(">")) for p, s in evidence.siblings.items()):
         sibling, first = name.replace(old, new), evidence.first.taps
@@ -193,11 +197,13 @@ def structural_zero(
         # a piece starts from numbers in the pair's precision, also where it goes on in float64
         pieces = reference.manifest.get("kind") == "pieces"
         exact = roundoff if pieces else ROUNDOFF[reference.manifest["precision"]]
+        variants = [t for t in evidence.first_variants if name in t.taps]
+        noise = [norm(t.taps[name]) for t in (evidence.first, *variants)]
         if norm(reference.taps[name]) > ZERO_FACTOR * exact * scale:
-            return None
-        noise = [
-            norm(t.taps[name]) for t in (evidence.first, *evidence.first_variants) if name in t.taps
-        ]
+            if all(distance(name, t, reference) <= NOISE_LIMIT for t in variants):
+                return None
+            large = norm(evidence.candidate.taps[name]) > ZERO_BOUND * max(noise)
+            return "different" if large else "undecided"
         relative = float(entry["allow"].get("relative", 0)) if entry else 0.0
         bound = max(FLOOR_FACTOR * max(noise), max(ZERO_BOUND * roundoff, relative) * scale)
         if norm(evidence.candidate.taps[name]) > bound:

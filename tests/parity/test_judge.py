@@ -118,6 +118,17 @@ def test_a_fault_of_the_first_alone_is_not_its_noise(factor, expected):
     assert verdict(A, far, exact=A, candidate_variants=[A]).verdict == "different"
 
 
+@pytest.mark.parametrize(("spread", "expected"), [(0.9, "different"), (1.1, "equivalent")])
+def test_noise_of_the_first_alone_is_no_fault(spread, expected):
+    """Its variants then lie as far from it as from the truth; one that is right says nothing."""
+    first = off(1e-4)
+    row = verdict(
+        off(1e-6), first, exact=A, candidate_variants=[off(1e-6)],
+        first_variants=[off(1e-4 * (1 + spread / FLOOR_FACTOR)), first, A],
+    )  # fmt: skip
+    assert row.verdict == expected and (row.reason == FIRST_OFF) == (expected == "different")
+
+
 def test_a_variant_without_the_tap_says_nothing():
     pair = [trace({"x/y": v}, n) for n, v in (("first", A), ("other", off(1e-4)))]
     (row,) = judge(Evidence(*pair, first_variants=[trace({"x/z": A})]))
@@ -334,6 +345,25 @@ def test_noise_where_zero_should_be_has_an_end():
     too_large = 1.1 * ZERO_FACTOR * U
     for row in (zeros(1e-9, first=too_large), zeros(1e-9, variants=[too_large])):
         assert (row.verdict, row.reason) == ("undecided", ZERO)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.9, "undecided"), (1.1, "different")])
+def test_noise_too_large_to_be_called_zero_tells_little(factor, expected):
+    """With outlier weights a float64 reference is no zero either, but as noisy as its variants."""
+    size = 2 * ZERO_FACTOR * ROUNDOFF["float64"]
+    row = zeros(factor * ZERO_BOUND * size, first=size, exact=size, variants=[0.9 * size])
+    assert (row.verdict, row.reason) == (expected, ZERO)
+    steady = zeros(size, first=size, exact=size, variants=[0.9999 * size])
+    assert (steady.verdict, steady.reason) == ("equivalent", "")
+
+
+def test_a_noisy_zero_is_equivalent_where_that_is_documented(no_differences):
+    """Under Adam the step of a key bias is noise of the size of the rate."""
+    facts = {"first": 1.0, "exact": 0.5, "variants": [-1.0]}
+    assert zeros(-0.7, **facts).verdict == "undecided"
+    no_differences.append(entry(taps=["*.attn.key.bias"], absolute=1.0))
+    assert zeros(-0.7, **facts).verdict == "equivalent"
+    assert zeros(-5.0, **facts).verdict == "undecided"
 
 
 def test_what_is_not_zero_is_judged_by_ratio():
