@@ -1,6 +1,5 @@
 """What a ladder records: cases, variants, pieces, in which processes and into which files."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from parity.jobs import FIRST, Job, as_fields
 from parity.pipeline import PIPELINE
 from parity.trace import Trace, read_trace
 from transfg_core.errors import UserError
+from transfg_core.machine import child_environment
 
 CANDIDATE = "jittor"  # what is judged, against FIRST
 VARIANTS = {
@@ -199,13 +199,10 @@ def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None
     """Start jobs in a process of their own; what it prints goes to standard error."""
     if not jobs:
         return None
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    more = {"OMP_NUM_THREADS": str(threads)} if threads else {}
     child = subprocess.Popen(
         [sys.executable, "-m", "parity.record", as_fields(list(jobs))],
         stdout=sys.stderr,
-        env=os.environ | {"PYTHONPATH": path} | more,
+        env=child_environment(threads),
     )
     return Child(jobs[0].backend, child)
 
