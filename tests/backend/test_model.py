@@ -93,6 +93,28 @@ def test_layer_norm(twin, mean, std, bound):
     assert np.abs(y - expected).max() < bound
 
 
+@pytest.mark.only("jittor")
+@pytest.mark.parametrize("shape", [(3, 7, 70), (1, 1, 5)], ids=str)
+def test_layer_norm_gradients(twin, shape):
+    """Of the operator in C++, against slopes of float64 NumPy."""
+    rng = np.random.default_rng(10)
+    inputs = [rng.standard_normal(s).astype(np.float32) for s in (shape, shape[2:], shape[2:])]
+    weights = rng.standard_normal(shape)
+    norm, factor = twin.module("cpu_ops").Norm, twin.tensor(weights.astype(np.float32))
+    found = twin.gradients(lambda *x: (norm.apply(*x, 1e-6) * factor).sum(), inputs)
+    wide = [x.astype(np.float64) for x in inputs]
+    for place, gradient in enumerate(found):
+        direction = rng.standard_normal(gradient.shape)
+
+        def total(step, place=place, direction=direction):
+            moved = [x + step * direction * (i == place) for i, x in enumerate(wide)]
+            return float((reference.layer_norm(*moved) * weights).sum())
+
+        slope = (total(1e-5) - total(-1e-5)) / 2e-5
+        size = np.linalg.norm(gradient) * np.linalg.norm(direction)
+        assert abs((gradient * direction).sum() - slope) < 1e-6 * size, place
+
+
 def test_first_of_equal_maxima_is_selected(twin):
     scores = np.array([[[1, 3, 3, 2], [4, 0, 0, 4], [0, 0, 0, 0], [0, 0, 0, 9]]], np.float32)
     (index,) = twin.run(twin.module("model").select_parts, scores)
