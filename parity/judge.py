@@ -114,7 +114,7 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     own = [distance(name, t, reference) for t in evidence.candidate_variants if name in t.taps]
     other = distance(name, evidence.first, reference)
     roundoff = ROUNDOFF[row.precision]
-    floor = max([other, *variants])
+    floor = max([other, *variants, rounding_of_step(row, evidence, reference)])
     row = replace(
         row,
         error=distance(name, evidence.candidate, reference),
@@ -144,6 +144,20 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     if floor > noise_limit(row):
         return replace(row, verdict="undecided", reason="its own noise is too large to tell")
     return replace(row, verdict="equivalent")
+
+
+def rounding_of_step(row: Row, evidence: Evidence, reference: Trace) -> float:
+    """What a step may be off because the parameter is rounded when it is stored: u · |p| / |step|.
+
+    Where the reference is of the pair's own precision its rounding is not seen, and the variants
+    may be rounded to the very same numbers.
+    """
+    kind, _, name = row.tap.partition("/")
+    before = evidence.first.taps.get(f"parameters/param/{name}")
+    if kind != "step" or before is None or reference is not evidence.first:
+        return 0.0
+    size = norm(reference.taps[f"{row.rung}/{row.tap}"])
+    return ROUNDOFF[row.precision] * norm(before) / size if size else 0.0
 
 
 def noise_limit(row: Row) -> float:

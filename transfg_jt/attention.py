@@ -11,6 +11,7 @@ import jittor as jt
 from jittor import Var, nn
 
 from transfg_jt.cpu_ops import on_cpu, run_cpu
+from transfg_jt.exact import number
 from transfg_jt.runtime import onednn_include
 
 ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
@@ -136,7 +137,7 @@ def join_heads(x: Var) -> Var:  # native: for the operator below
 
 def attention_map(q: Var, k: Var) -> Var:  # native: likewise
     """softmax(q kᵀ / √d): twice (B, K, T, d) -> (B, K, T, T)."""
-    return nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+    return nn.softmax(q @ k.transpose(-2, -1) * number(q.shape[-1] ** -0.5, q), dim=-1)
 
 
 class FusedAttention(jt.Function):  # native: PyTorch has such an operator
@@ -155,7 +156,7 @@ class FusedAttention(jt.Function):  # native: PyTorch has such an operator
             return (*run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads), None)
         q, k, v, grad = (split_heads(x.detach(), self.heads) for x in (q, k, v, grad))
         p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
-        ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * q.shape[-1] ** -0.5
+        ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * number(q.shape[-1] ** -0.5, q)
         products = ds @ k, ds.transpose(-2, -1) @ q, p.transpose(-2, -1) @ grad
         grads = [join_heads(x).stop_grad() for x in products]
         jt.sync(grads)  # Jittor runs operators when it must, and would form the maps of all layers
@@ -170,7 +171,8 @@ def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
 def cls_scores(q: Var, k: Var, heads: int) -> Var:
     """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T); at least float32."""
     q, k = (split_heads(at_least_float32(x), heads) for x in (q, k))
-    return (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
+    scale = number(q.shape[-1] ** -0.5, q)  # jittor only: exact in float64
+    return (q[:, :, :1] * k).sum(-1) * scale  # jittor: likewise
 
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on the CPU

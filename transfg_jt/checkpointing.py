@@ -22,15 +22,20 @@ class Recomputed(jt.Function):  # native: PyTorch has such a function
 
     def execute(self, x: Var, *params: Var) -> tuple[Var, Var, Var]:
         self.x, self.block.mlp.dropout.masks = x, self.masks
-        with jt.no_grad():
-            outputs = self.block(x)
-        self.block.mlp.dropout.masks = None
+        try:
+            with jt.no_grad():
+                outputs = self.block(x)
+        finally:
+            self.block.mlp.dropout.masks = None
         return tuple(output.start_grad() for output in outputs)
 
     def grad(self, grad: Var, *_: None) -> tuple:
         x = self.x.detach().start_grad()
         self.block.mlp.dropout.given = list(self.masks)
-        out, _, _ = self.block(x)
+        try:
+            out, _, _ = self.block(x)
+        finally:
+            self.block.mlp.dropout.given = None
         grads = jt.grad((out * grad.detach()).sum(), [x, *self.block.parameters()])
         # Operators run when they must, and all blocks could be computed anew at once: what this one
         # holds must be used up, and freed, before the next.

@@ -13,6 +13,7 @@ from jittor import Var, nn
 
 from transfg_core.config import LossConfig
 from transfg_jt.attention import at_least_float32
+from transfg_jt.exact import number
 from transfg_jt.model import Output
 
 
@@ -27,9 +28,11 @@ class Losses(NamedTuple):
 def cross_entropy(logits: Var, labels: Var, smoothing: float) -> Var:
     """(1 - s) · nll + s · mean over classes of -log p, batch mean: (B, C) and (B,) -> scalar."""
     log_p = nn.log_softmax(at_least_float32(logits), dim=-1)  # jittor: smoothing is not built in
-    chosen = log_p.gather(1, labels.unsqueeze(1)).mean()  # jittor only: as above
-    # jittor only: a factor on the left would turn a float64 scalar into float32
-    return chosen * (smoothing - 1) - log_p.mean(-1).mean() * smoothing
+    batch, classes = log_p.shape  # jittor only: its mean has float32 constants
+    s = number(smoothing, log_p)  # jittor only: exact in float64
+    chosen = log_p.gather(1, labels.unsqueeze(1)).sum()  # jittor only: as above
+    # jittor only: as above
+    return (chosen * (s - 1) - log_p.sum(-1).sum() * s / classes) / batch
 
 
 def contrastive(features: Var, labels: Var, margin: float) -> Var:
@@ -39,10 +42,12 @@ def contrastive(features: Var, labels: Var, margin: float) -> Var:
     where they differ, divided by B². In float32 where the rest is in less.
     """
     z = at_least_float32(features)  # jittor: its normalize floors at 1e-30, not at 1e-12
-    z = z / jt.sqrt((z * z).sum(-1, keepdims=True).maximum(1e-24))  # jittor only: as above
+    squares = (z * z).sum(-1, keepdims=True)  # jittor only: as above
+    z = z / jt.sqrt(squares.maximum(number(1e-24, z)))  # jittor only: as above
     cosine = z @ z.transpose(0, 1)
     same = labels.unsqueeze(1) == labels.unsqueeze(0)
-    pairs = jt.where(same, 1 - cosine, jt.clamp(cosine - margin, min_v=0.0))
+    # jittor: exact in float64
+    pairs = jt.where(same, 1 - cosine, jt.clamp(cosine - number(margin, cosine), min_v=0.0))
     return pairs.sum() / labels.shape[0] ** 2
 
 

@@ -19,6 +19,7 @@ from transfg_core.params import grid_size
 from transfg_jt.attention import attention, cls_scores, propagate
 from transfg_jt.checkpointing import recompute
 from transfg_jt.cpu_ops import Norm, on_cpu
+from transfg_jt.exact import Linear, gelu, number
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
 
@@ -55,9 +56,10 @@ class LayerNorm(nn.LayerNorm):
         """(..., D) -> (..., D), the variance in a second pass."""
         if on_cpu(x):
             return Norm.apply(x, self.weight, self.bias, self.eps)
-        centred = x - x.mean(-1, keepdims=True)
-        variance = (centred * centred).mean(-1, keepdims=True)
-        return centred / jt.sqrt(variance + self.eps) * self.weight + self.bias
+        width = x.shape[-1]  # Jittor's mean has 1 / width in float32 for its gradient
+        centred = x - x.sum(-1, keepdims=True) / width
+        variance = (centred * centred).sum(-1, keepdims=True) / width
+        return centred / jt.sqrt(variance + number(self.eps, x)) * self.weight + self.bias
 
 
 class Dropout(nn.Dropout):  # native: Jittor's keeps its mask in int32
@@ -73,7 +75,7 @@ class Dropout(nn.Dropout):  # native: Jittor's keeps its mask in int32
         keep = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
         if self.masks is not None:
             self.masks.append(keep)
-        return x * keep / (1 - self.p)
+        return x * keep / number(1 - self.p, x)
 
 
 class Attention(nn.Module):
@@ -82,10 +84,10 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.out = Linear(width, width)
 
     def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D) for part selection."""
@@ -100,13 +102,14 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
         self.dropout = Dropout(dropout)
 
     def execute(self, x: Var, tap: Tap = no_tap) -> Var:
         """(B, T, D) -> (B, T, D)."""
-        x = tap("gelu", nn.gelu(tap("fc1", self.fc1(x))))
+        # jittor: its own has float32 constants
+        x = tap("gelu", gelu(tap("fc1", self.fc1(x))))
         x = tap("fc2", self.fc2(tap("hidden", self.dropout(x))))
         return tap("out", self.dropout(x))
 
@@ -204,7 +207,7 @@ class TransFG(nn.Module):
         else:
             self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
             self.norm = LayerNorm(config.width)
-        self.head = nn.Linear(config.width, config.classes)
+        self.head = Linear(config.width, config.classes)
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output."""

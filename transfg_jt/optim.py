@@ -12,6 +12,7 @@ import jittor as jt
 from jittor import Var
 
 from transfg_core.config import OptimConfig
+from transfg_jt.exact import number
 
 # State arrays of each optimiser under canonical names -> the framework's own key.
 SLOTS: dict[str, dict[str, str]] = {  # native: the values are each framework's own words
@@ -19,6 +20,20 @@ SLOTS: dict[str, dict[str, str]] = {  # native: the values are each framework's 
     "Adam": {"exp_avg": "m", "exp_avg_sq": "values"},
     "AdamW": {"exp_avg": "m", "exp_avg_sq": "values"},
 }
+
+
+class SGD(jt.optim.SGD):  # native: Jittor's has rate and momentum in float32
+    """SGD with momentum, whose numbers are as exact as the parameters."""
+
+    def step(self, loss: Var | None = None, retain_graph: bool = False) -> None:
+        """One update from the gradients of `backward`."""
+        self.pre_step(loss, retain_graph)
+        for group in self.param_groups:
+            rate, decay = group["lr"], group["weight_decay"]
+            for p, g, v in zip(group["params"], group["grads"], group["values"], strict=True):
+                v.update(v * number(self.momentum, v) + (g + p * number(decay, p)))
+                p.update(p - v * number(rate, v))
+        self.post_step()
 
 
 class Adam(jt.optim.Adam):  # native: Jittor's adds eps to √v before the bias correction
@@ -35,14 +50,15 @@ class Adam(jt.optim.Adam):  # native: Jittor's adds eps to √v before the bias 
                 group["params"], group["grads"], group["values"], group["m"], strict=True
             ):
                 g = self.decay(p, g, group["lr"], group["weight_decay"])
-                m.update(m + (1 - beta1) * (g - m))
-                v.update(v + (1 - beta2) * (g * g - v))
-                p.update(p - step_size * m / (jt.sqrt(v) / root + self.eps))
+                m.update(m + (g - m) * number(1 - beta1, m))
+                v.update(v + (g * g - v) * number(1 - beta2, v))
+                size = jt.sqrt(v) / number(root, v) + number(self.eps, v)
+                p.update(p - m * number(step_size, m) / size)
         self.post_step()
 
     def decay(self, p: Var, g: Var, lr: float, weight_decay: float) -> Var:
         """Add the decay to the gradient, which it returns."""
-        return g + p * weight_decay
+        return g + p * number(weight_decay, p)
 
 
 class AdamW(Adam):  # native: Jittor's keeps float32 state for float64 parameters
@@ -50,7 +66,7 @@ class AdamW(Adam):  # native: Jittor's keeps float32 state for float64 parameter
 
     def decay(self, p: Var, g: Var, lr: float, weight_decay: float) -> Var:
         """Shrink the parameter; the gradient stays as it is."""
-        p.update(p * (1 - lr * weight_decay))
+        p.update(p * number(1 - lr * weight_decay, p))
         return g
 
 
@@ -70,7 +86,7 @@ def make_optimizer(
         for (scale, decay), group in members.items()
     ]
     if config.name == "sgd":
-        return jt.optim.SGD(tree, lr=0.0, momentum=config.momentum)
+        return SGD(tree, lr=0.0, momentum=config.momentum)  # jittor: the class above
     kind = Adam if config.name == "adam" else AdamW  # jittor: the classes above
     return kind(tree, lr=0.0, betas=config.betas, eps=config.eps)
 
@@ -115,7 +131,8 @@ def clip_gradients(grads: Sequence[Var], max_norm: float | None) -> Var:
     """
     norm = global_norm(grads)
     if max_norm is not None:
-        factor = jt.clamp(max_norm / (norm + 1e-6), max_v=1.0)
+        scale = number(max_norm, norm) / (norm + number(1e-6, norm))  # jittor only: exact
+        factor = jt.clamp(scale, max_v=1.0)  # jittor: in float64
         for grad in grads:
             grad.update(grad * factor)  # jittor: it has no in-place product
     return norm

@@ -98,6 +98,25 @@ def test_bound_by_the_worst_variant(factor, expected):
     assert row.verdict == expected and row.other == 0
 
 
+@pytest.mark.parametrize("factor, expected", [(0.9, "equivalent"), (1.1, "different")])
+def test_rounding_of_the_parameter_counts_as_noise_of_its_step(factor, expected):
+    """Where the reference's own rounding is not seen, and only there."""
+    names = "parameters/param/head.bias", "one update/step/head.bias"
+    parameter, step = A[0], A[1] * 1e-3
+    allowed = FLOOR_FACTOR * ROUNDOFF["float64"] * np.linalg.norm(parameter) / np.linalg.norm(step)
+
+    def last(exact=None):
+        taps = [dict(zip(names, (parameter, x), strict=True)) for x in (step, step + error)]
+        pair = [trace(t, n, "float64") for t, n in zip(taps, ("first", "other"), strict=True)]
+        return judge(Evidence(*pair, exact, first_variants=pair[:1]))[-1]
+
+    error = step * factor * allowed
+    assert last().verdict == expected
+    assert last().bound == pytest.approx(allowed)
+    seen = trace({names[1]: step}, precision="float64")
+    assert last(seen).verdict == "different"
+
+
 def test_variants_of_the_candidate_widen_nothing():
     row = verdict(off(1e-5), exact=A, candidate_variants=[off(1e-4), off(1e-3)])
     assert row.verdict == "different" and row.own == pytest.approx(1e-3)

@@ -1,0 +1,44 @@
+"""GELU and linear layers of the Jittor twin, against NumPy in float64.
+
+Constants in float64 are held by test_precision.py, since a process of Jittor has one precision.
+"""
+
+import numpy as np
+import pytest
+from reference import gelu, relative
+from scipy.special import erf
+
+pytestmark = pytest.mark.only("jittor")
+
+
+def test_gelu_and_its_slope(twin):
+    x = np.linspace(-9, 9, 20001, dtype=np.float32)
+    wide = x.astype(np.float64)
+    slope = (1 + erf(wide / np.sqrt(2))) / 2 + wide * np.exp(-wide * wide / 2) / np.sqrt(2 * np.pi)
+    function = twin.module("exact").gelu
+    (value,) = twin.run(function, x)
+    (found,) = twin.gradients(lambda x: function(x).sum(), [x])
+    assert np.abs(value - gelu(wide)).max() < 1e-6
+    assert np.abs(found - slope).max() < 1e-6
+
+
+def test_linear_layer_and_its_gradients(twin):
+    """Jittor's own sum for the bias gradient is 1.6e-6 off here."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((4, 5000, 6)).astype(np.float32)
+    factor = (rng.random((4, 5000, 7)) + 1).astype(np.float32)
+    layer = twin.module("exact").Linear(6, 7)
+    weight, bias = (twin.array(p).astype(np.float64) for p in (layer.weight, layer.bias))
+    (value,) = twin.run(layer, x)
+    assert relative(value, x @ weight.T + bias) < 1e-6
+
+    def total(x, weight, bias):
+        layer.weight, layer.bias = weight, bias
+        return (layer(x) * twin.tensor(factor)).sum()
+
+    found = twin.gradients(total, [x, weight.astype(np.float32), bias.astype(np.float32)])
+    rows = factor.reshape(-1, 7).astype(np.float64)
+    expected = [factor @ weight, rows.T @ x.reshape(-1, 6), rows.sum(0)]
+    bounds = [1e-6, 1e-5, 1e-7]
+    for each, right, bound in zip(found, expected, bounds, strict=True):
+        assert relative(each, right) < bound

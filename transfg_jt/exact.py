@@ -1,0 +1,58 @@
+"""Constants and sums as exact as the arrays they meet, and GELU and linear layers with them.
+
+Jittor 1.3.11 turns a Python number that meets an array into float32, and some of its operators hold
+float32 constants, so that a computation in float64 would be one in float32 here and there; and it
+adds up one by one. PyTorch has none of this, so this file has no twin.
+"""
+
+import math
+
+import jittor as jt
+import numpy as np
+from jittor import Var, nn
+
+
+def number(value: float, like: Var) -> Var | float:
+    """The number, in float64 where `like` is: for arithmetic with it."""
+    return jt.array(np.array([value])) if like.dtype == "float64" else value
+
+
+def normal_cdf(x: Var) -> Var:
+    """Distribution function of the standard normal: any shape."""
+    return (jt.erf(x * number(math.sqrt(0.5), x)) + 1) * 0.5
+
+
+class Gelu(jt.Function):
+    """x Φ(x), whose slope is Φ(x) + x φ(x); keeps x. Jittor's slope of erf has 2/√π in float32."""
+
+    def execute(self, x: Var) -> Var:
+        self.x = x
+        return x * normal_cdf(x)
+
+    def grad(self, grad: Var) -> Var:
+        x = self.x
+        density = jt.exp(x * x * -0.5) * number(1 / math.sqrt(2 * math.pi), x)
+        return grad * (normal_cdf(x) + x * density)
+
+
+def gelu(x: Var) -> Var:
+    """Exact GELU (Hendrycks and Gimpel 2016, arXiv 1606.08415): any shape."""
+    return Gelu.apply(x)
+
+
+class AddBias(jt.Function):
+    """x + bias, where the gradient of the bias (D,) is a sum of all rows in float64."""
+
+    def execute(self, x: Var, bias: Var) -> Var:
+        return x + bias
+
+    def grad(self, grad: Var) -> tuple[Var, Var]:
+        rows = grad.reshape(-1, grad.shape[-1])
+        return grad, rows.float64().sum(0).cast(grad.dtype)
+
+
+class Linear(nn.Linear):
+    """x weightᵀ + bias: (..., D) -> (..., F)."""
+
+    def execute(self, x: Var) -> Var:
+        return AddBias.apply(nn.matmul_transpose(x, self.weight), self.bias)
