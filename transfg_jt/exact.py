@@ -51,6 +51,23 @@ class AddBias(jt.Function):
         return grad, rows.float64().sum(0).cast(grad.dtype)
 
 
+class PatchEmbed(nn.Conv2d):
+    """A convolution without padding as a linear layer on unfolded patches.
+
+    On CUDA Jittor's own needs cuDNN 8. (B, 3, H, W) -> (B, N, F), patches row by row.
+    """
+
+    def execute(self, x: Var) -> Var:
+        batch, channels, height, width = x.shape
+        (rows, columns), (down, right) = self.kernel_size, self.stride
+        shape = [(height - rows) // down + 1, (width - columns) // right + 1]
+        where = ["i0", "i3", f"i1*{down}+i4", f"i2*{right}+i5"]
+        patches = x.reindex([batch, *shape, channels, rows, columns], where)
+        patches = patches.reshape(batch, shape[0] * shape[1], channels * rows * columns)
+        weight = self.weight.reshape(self.out_channels, -1)
+        return AddBias.apply(nn.matmul_transpose(patches, weight), self.bias)
+
+
 class Linear(nn.Linear):
     """x weightᵀ + bias: (..., D) -> (..., F)."""
 

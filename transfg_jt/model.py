@@ -19,7 +19,7 @@ from transfg_core.params import grid_size
 from transfg_jt.attention import attention, cls_scores, propagate
 from transfg_jt.checkpointing import recompute
 from transfg_jt.cpu_ops import Norm, on_cpu
-from transfg_jt.exact import Linear, gelu, number
+from transfg_jt.exact import Linear, PatchEmbed, gelu, number
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
 
@@ -196,7 +196,8 @@ class TransFG(nn.Module):
         rows, columns = grid_size(image_size, config)
         self.config = config
         self.grad_checkpointing = False
-        self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.stride)
+        # jittor: its convolution needs cuDNN 8
+        self.patch_embed = PatchEmbed(3, config.width, config.patch, stride=config.stride)
         self.cls_token = jt.zeros(1, 1, config.width)
         self.pos_embed = jt.zeros(1, rows * columns + 1, config.width)
         self.dropout = Dropout(config.dropout)
@@ -211,7 +212,7 @@ class TransFG(nn.Module):
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output."""
-        x = tap("patch_embed", self.patch_embed(images).flatten(2).transpose(1, 2))
+        x = tap("patch_embed", self.patch_embed(images))  # jittor: likewise
         x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []
