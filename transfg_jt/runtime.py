@@ -15,6 +15,7 @@ from typing import Any
 
 from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, install_command, usable_cpus
+from transfg_jt import cuda_home
 
 INSTALL = install_command("jittor")
 
@@ -48,8 +49,8 @@ def prepare() -> None:  # native: Jittor needs much
     check_python()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    choose_device()
     try:
+        choose_device()
         os.environ.setdefault("python_config_path", str(write_python_config()))
         if os.environ["use_mkl"] == "1":
             link_onednn()
@@ -102,15 +103,36 @@ def jittor_home() -> Path:  # native: Jittor
 
 
 def choose_device() -> None:  # native: Jittor
-    """CPU, unless the user points `nvcc_path` at a CUDA home that Jittor can use.
+    """The first CUDA device, else the CPU; `nvcc_path` in the environment wins, empty for the CPU.
 
     An nvcc on PATH without a matching runtime makes Jittor's import fail, and a driver without
     nvcc makes it download CUDA, so it is never left to search. CPU and CUDA builds may not share
     a cache, so each has its own.
     """
-    nvcc = os.environ.setdefault("nvcc_path", "")
+    if "nvcc_path" not in os.environ:
+        os.environ["nvcc_path"] = provide_nvcc() if cuda_home.has_device() else ""
+    nvcc = os.environ["nvcc_path"]
     os.environ["use_mkl"] = "0" if nvcc else "1"  # oneDNN is what the CPU operators are built on
     os.environ.setdefault("cache_name", "transfg-cuda" if nvcc else "transfg-cpu")
+    if nvcc:
+        os.environ.setdefault("conv_opt", "1")  # without cuDNN, cuFFT and cuSPARSE
+        cuda_home.load_libraries(nvcc)
+
+
+def provide_nvcc() -> str:  # native: Jittor
+    """nvcc of a CUDA home made for Jittor; if none can be, empty, and standard error tells why."""
+    try:
+        toolkit = cuda_home.find_toolkit()
+    except UserError as error:
+        print(
+            f"backend jittor: there is a CUDA device, but Jittor runs on the CPU: {error}. "
+            "nvcc_path= in the environment silences this.",
+            file=sys.stderr,
+        )
+        return ""
+    given = os.environ.get("cc_flags", "")
+    os.environ["cc_flags"] = f"{given} {cuda_home.flags(toolkit.version[0])}".strip()
+    return str(cuda_home.make_home(toolkit, jittor_home() / ".cache/jittor") / "bin/nvcc")
 
 
 def write_python_config() -> Path:  # native: Jittor
