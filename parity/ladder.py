@@ -23,7 +23,10 @@ VARIANTS = {
 }
 PIECES_VARIANTS = ("symmetry:1",)  # of the first, in either precision
 # of the first in float64, by kind of trace
-EXACT_VARIANTS = {"case": ("symmetry:1", "ulp:1"), "pieces": PIECES_VARIANTS}
+EXACT_VARIANTS = {
+    "case": ("symmetry:1", "symmetry:2", "ulp:1", "ulp:2"),
+    "pieces": PIECES_VARIANTS,
+}
 RUN = "run.safetensors"  # the checkpoint that both backends load
 PAIR = f"{CANDIDATE} : {FIRST}"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from transfg_core.backend import Array, Arrays
 from transfg_core.config import Config, ModelConfig, OptimConfig
@@ -148,9 +149,12 @@ def split_state(
 
 
 def strict_merge(
-    target_shapes: Mapping[str, Shape], arrays: Mapping[str, Array], source: str
+    target_shapes: Mapping[str, Shape],
+    arrays: Mapping[str, Array],
+    source: str,
+    dtype: DTypeLike = np.float32,
 ) -> Arrays:
-    """The arrays as float32, C-contiguous, in the target's order: same names, same shapes.
+    """The arrays in one type, C-contiguous, in the target's order: same names, same shapes.
 
     Raises:
         UserError: every missing and unexpected name, differing shape and non-finite array.
@@ -166,7 +170,8 @@ def strict_merge(
         elif arrays[name].dtype.kind not in "fiu":
             problems.append(f"{name}: expected real numbers, found {arrays[name].dtype}")
         else:
-            merged[name] = as_float32(arrays[name])
+            with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite
+                merged[name] = np.asarray(arrays[name], dtype=dtype, order="C")
             if not np.isfinite(merged[name]).all():
                 problems.append(f"{name}: holds NaN or infinity; take another checkpoint")
     for name in arrays.keys() - target_shapes.keys():

@@ -54,7 +54,8 @@ class TorchBackend:
         return {name: tuple(param.shape) for name, param in self.params.items()}
 
     def load_params(self, arrays: Mapping[str, Array]) -> None:
-        self.assign_params(strict_merge(self.param_shapes(), arrays, "load_params"))
+        shapes = self.param_shapes()
+        self.assign_params(strict_merge(shapes, arrays, "load_params", self.float_type))
         self.reset_optimizer()
 
     def assign_params(self, arrays: Arrays) -> None:
@@ -206,7 +207,7 @@ def describe(losses: Any, correct: Tensor) -> Handle:
         "loss": losses.total.detach(),
         "cross_entropy": losses.cross_entropy.detach(),
         "contrastive": losses.contrastive.detach(),
-        "accuracy": correct.float().mean(),
+        "accuracy": correct.to(losses.total.dtype).mean(),
     }
 
 
