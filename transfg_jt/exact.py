@@ -41,14 +41,16 @@ def gelu(x: Var) -> Var:
 
 
 class AddBias(jt.Function):
-    """x + bias, where the gradient of the bias (D,) is a sum of all rows in float64."""
+    """x + bias, where the gradient of the bias (D,) is a sum in float64, axis by axis."""
 
     def execute(self, x: Var, bias: Var) -> Var:
         return x + bias
 
     def grad(self, grad: Var) -> tuple[Var, Var]:
-        rows = grad.reshape(-1, grad.shape[-1])
-        return grad, rows.float64().sum(0).cast(grad.dtype)
+        total = grad.float64()
+        while total.ndim > 1:
+            total = total.sum(-2)
+        return grad, total.cast(grad.dtype)
 
 
 class PatchEmbed(nn.Conv2d):
