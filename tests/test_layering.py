@@ -135,8 +135,10 @@ def test_twin_loads_its_own_framework_alone(framework):
     twin = FRAMEWORKS[framework]
     others = {name for pair in FRAMEWORKS.items() for name in pair} - {framework, twin}
     prepare = f"import {twin}.runtime\n{twin}.runtime.prepare()\n"
-    assert child(prepare + BLOCKED, ",".join(others), *modules(twin)) == []
-    loaded = child(prepare + LOADED, *modules(twin))
+    triton = importlib.util.find_spec("triton") is not None  # PyTorch for the CPU has none
+    own = [name for name in modules(twin) if triton or not name.endswith(".row_kernel")]
+    assert child(prepare + BLOCKED, ",".join(others), *own) == []
+    loaded = child(prepare + LOADED, *own)
     assert framework in loaded and not others & set(loaded)
 
 

@@ -7,6 +7,11 @@ Queries, keys and values stay in the layout of the linear layers, (B, T, D), hea
 Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """
 
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,8 +44,19 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
 
 
+@functools.cache
+def row_kernel() -> ModuleType | None:  # native: written in Triton
+    """The kernels for CUDA; none where Triton, which comes with PyTorch for CUDA, is missing."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("transfg_torch.row_kernel")
+
+
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # native: Jittor has C++
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    kernel = row_kernel() if row.is_cuda else None
+    if kernel and kernel.fits(row, q):
+        return kernel.propagate_row(row, q, k)
     q, k = split_heads(q, heads), split_heads(k, heads)
     q, products = q * q.shape[-1] ** -0.5, []
     whole = q.device.type != "cpu"
