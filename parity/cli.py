@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Prove or disprove that two implementations agree; without a command, the whole ladder.",
 )
 
-PRECISIONS = ("float32", "float64", "bfloat16")
+PRECISIONS = ("float32", "float64", "tf32", "bfloat16")
 Seed = Annotated[
     int | None, typer.Option(min=0, help="Other weights and images than the case's own.")
 ]
@@ -41,6 +41,9 @@ def ladder(
     large: Annotated[
         bool, typer.Option("--large", help="B/16 at 448 pixels, overlapping, instead.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32 or tf32: what is compared; float32 is also in float64")
+    ] = "float32",
     seed: Seed = None,
     draw: Draw = "noise",
     keep: Annotated[
@@ -60,6 +63,7 @@ def ladder(
 
     if large and case:
         raise UserError("--large and --case exclude each other; give one")
+    one_of("--precision", precision, ("float32", "tf32"))
     known = {one.name: one for one in CASES}
     chosen = [known[one_of("--case", name, known)] for name in case or known]
     goldens = () if case or large or seed is not None else GOLDENS
@@ -67,7 +71,8 @@ def ladder(
         out,
         [LARGE] if large else chosen,
         goldens,
-        exact=not large,
+        precision,
+        exact=precision == "float32" and not large,
         seed=seed,
         draw=draw,
         around=bool(goldens),

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from transfg_core.errors import UserError
-from transfg_jt import cuda_home
+from transfg_jt import cuda_home, runtime
 
 COMPILER = """#!/bin/sh
 case $1 in
@@ -126,3 +126,47 @@ def test_a_compiler_that_does_not_run_is_none(toolkit, monkeypatch):
     monkeypatch.setattr(cuda_home, "SYSTEM", ())
     with pytest.raises(UserError, match=r"no CUDA compiler .*pip install nvidia-cuda-nvcc"):
         cuda_home.find_toolkit()
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """What `choose_device` does to the environment, with a device in sight."""
+    found = {"PATH": "/usr/bin"}
+    monkeypatch.setattr(runtime.os, "environ", found)
+    monkeypatch.setattr(runtime, "jittor_home", lambda: tmp_path)
+    monkeypatch.setattr(cuda_home, "has_device", lambda: True)
+    monkeypatch.setattr(cuda_home.ctypes, "CDLL", lambda path, mode: loaded.append(path))
+    loaded = found["loaded"] = []
+    (tmp_path / ".cache/jittor").mkdir(parents=True)
+    return found
+
+
+def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
+    environment["cc_flags"] = "-g"
+    environment["CUDA_HOME"] = str(toolkit("13.0"))
+    runtime.choose_device()
+    assert environment["nvcc_path"].endswith("/bin/nvcc")
+    assert [path.rpartition("/")[2] for path in environment["loaded"]] == [
+        "libcudart.so", "libcublasLt.so", "libcublas.so", "libcurand.so"
+    ]  # fmt: skip
+    wanted = {"use_mkl": "0", "cache_name": "transfg-cuda", "conv_opt": "1"}
+    assert wanted.items() <= environment.items()
+    assert environment["cc_flags"].startswith("-g -DcomputeMode=")
+
+
+def test_without_a_part_of_cuda_the_cpu_is_used_and_told(toolkit, environment, capsys):
+    environment["CUDA_HOME"] = str(toolkit("12.4", libraries=[]))
+    runtime.choose_device()
+    wanted = {"nvcc_path": "", "use_mkl": "1", "cache_name": "transfg-cpu"}
+    assert wanted.items() <= environment.items() and not environment["loaded"]
+    said = capsys.readouterr().err
+    assert "runs on the CPU" in said and "pip install nvidia-cuda-runtime-cu12" in said
+
+
+@pytest.mark.parametrize("given", ["", "/opt/mine/bin/nvcc"])
+def test_what_the_user_says_wins(environment, given):
+    environment["nvcc_path"] = given
+    runtime.choose_device()
+    assert environment["nvcc_path"] == given and not environment["loaded"]
+    assert environment["cache_name"] == ("transfg-cuda" if given else "transfg-cpu")
+    assert "cc_flags" not in environment

@@ -23,6 +23,7 @@ Arrays = dict[str, Array]
 # run.precision -> the type of parameters, and of every floating-point array that crosses
 FLOAT_TYPES = {
     "float32": np.dtype(np.float32),
+    "tf32": np.dtype(np.float32),
     "bfloat16": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }

@@ -30,7 +30,7 @@ class JittorBackend:
     def __init__(self, config: Config, kind: type[TransFG] = TransFG) -> None:
         self.config = config
         self.float_type = FLOAT_TYPES[config.run.precision]
-        runtime.set_precision(config.run.precision)  # jittor only: for the whole process
+        runtime.set_precision(config.run.precision)
         runtime.refuse_compile(config.run.compile)  # jittor only: it always compiles
         self.model = kind(config.model, config.data.crop)
         self.model.grad_checkpointing = config.run.grad_checkpointing

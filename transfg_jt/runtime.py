@@ -109,30 +109,34 @@ def choose_device() -> None:  # native: Jittor
     nvcc makes it download CUDA, so it is never left to search. CPU and CUDA builds may not share
     a cache, so each has its own.
     """
-    if "nvcc_path" not in os.environ:
-        os.environ["nvcc_path"] = provide_nvcc() if cuda_home.has_device() else ""
-    nvcc = os.environ["nvcc_path"]
-    os.environ["use_mkl"] = "0" if nvcc else "1"  # oneDNN is what the CPU operators are built on
-    os.environ.setdefault("cache_name", "transfg-cuda" if nvcc else "transfg-cpu")
-    if nvcc:
+    toolkit = None if "nvcc_path" in os.environ else find_cuda()
+    cuda = toolkit is not None or bool(os.environ.get("nvcc_path"))
+    os.environ.setdefault("cache_name", "transfg-cuda" if cuda else "transfg-cpu")
+    os.environ["use_mkl"] = "0" if cuda else "1"  # oneDNN is what the CPU operators are built on
+    if toolkit:
+        flags = [os.environ.get("cc_flags", ""), cuda_home.flags(toolkit.version[0])]
+        os.environ["cc_flags"] = " ".join(flag for flag in flags if flag)
+        home = cuda_home.make_home(toolkit, jittor_home() / ".cache/jittor")
+        os.environ["nvcc_path"] = str(home / "bin/nvcc")
+    if cuda:
         os.environ.setdefault("conv_opt", "1")  # without cuDNN, cuFFT and cuSPARSE
-        cuda_home.load_libraries(nvcc)
+        cuda_home.load_libraries(os.environ["nvcc_path"])
+    os.environ.setdefault("nvcc_path", "")
 
 
-def provide_nvcc() -> str:  # native: Jittor
-    """nvcc of a CUDA home made for Jittor; if none can be, empty, and standard error tells why."""
+def find_cuda() -> cuda_home.Toolkit | None:  # native: Jittor
+    """What the first device needs; none without a device, or with the reason on standard error."""
+    if not cuda_home.has_device():
+        return None
     try:
-        toolkit = cuda_home.find_toolkit()
+        return cuda_home.find_toolkit()
     except UserError as error:
         print(
             f"backend jittor: there is a CUDA device, but Jittor runs on the CPU: {error}. "
             "nvcc_path= in the environment silences this.",
             file=sys.stderr,
         )
-        return ""
-    given = os.environ.get("cc_flags", "")
-    os.environ["cc_flags"] = f"{given} {cuda_home.flags(toolkit.version[0])}".strip()
-    return str(cuda_home.make_home(toolkit, jittor_home() / ".cache/jittor") / "bin/nvcc")
+        return None
 
 
 def write_python_config() -> Path:  # native: Jittor
@@ -251,18 +255,24 @@ def import_jittor() -> None:  # native: Jittor
         os.environ["TRANSFG_RESTARTED"] = "1"
         os.execv(sys.executable, sys.orig_argv)
     except (ImportError, OSError, RuntimeError, AssertionError, AttributeError) as error:
+        cpu = (
+            ", or use the CPU with nvcc_path= in the environment" if os.environ["nvcc_path"] else ""
+        )
         raise UserError(
             f"backend jittor: Jittor does not import: {error}; remove its cache with "
-            f"rm -r {shlex.quote(jittor_utils.cache_path)} and try again"
+            f"rm -r {shlex.quote(jittor_utils.cache_path)} and try again{cpu}"
         ) from error
     jittor.flags.use_cuda = int(bool(os.environ["nvcc_path"]))
 
 
-def set_precision(precision: str) -> None:  # native: Jittor
-    """Make arrays keep 64 bits where `run.precision` is float64; else they become 32 silently.
+def set_precision(precision: str) -> None:  # native: what each framework has to be told
+    """Let products take TF32 where `run.precision` says so, and nowhere else.
+
+    In Jittor also keep 64 bits of arrays where it says float64, and refuse what is not right.
 
     Raises:
-        UserError: the precision is bfloat16, or another one was in use in this process.
+        UserError: the precision cannot be had on this device, with this framework, or any more in
+            this process.
     """
     import jittor as jt
 
@@ -272,13 +282,17 @@ def set_precision(precision: str) -> None:  # native: Jittor
             "run.precision bfloat16: Jittor 1.3.11 has no mixed precision that is right; "
             "use float32, or --backend torch"
         )
+    if precision == "tf32" and not jt.flags.use_cuda:
+        raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
     # Seen: after float32 work in the same process, float64 gradients came out 1e-15 of their size.
-    if USED_PRECISION.setdefault("float", precision) != precision:
+    used = USED_PRECISION.setdefault("float", precision)
+    if "float64" in (used, precision) and used != precision:
         raise UserError(
-            f"run.precision {precision}: this process has used Jittor in "
-            f"{USED_PRECISION['float']}, and Jittor cannot do both; start another process"
+            f"run.precision {precision}: this process has used Jittor in {used}, and Jittor "
+            "cannot do both; start another process"
         )
     jt.flags.auto_convert_64_to_32 = int(precision != "float64")
+    jt.flags.use_tensorcore = int(precision == "tf32")
 
 
 def refuse_compile(wanted: bool) -> None:  # native: Jittor always compiles

@@ -30,6 +30,7 @@ class TorchBackend:
     def __init__(self, config: Config, kind: type[TransFG] = TransFG) -> None:
         self.config = config
         self.float_type = FLOAT_TYPES[config.run.precision]
+        runtime.set_precision(config.run.precision)
         # torch only: Jittor has one device for all, set by runtime.prepare
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # torch only: Jittor's parameters take their type from the values assigned

@@ -1,5 +1,6 @@
 """Bring PyTorch up: before and after its import. Twin: `transfg_jt/runtime.py`."""
 
+import importlib
 import importlib.util
 from typing import Any
 
@@ -18,14 +19,29 @@ def prepare() -> None:  # native: PyTorch needs no preparation of the machine
     if importlib.util.find_spec("torch") is None:
         raise UserError(f"backend torch: PyTorch is not installed; run: {INSTALL}")
     try:
-        import torch
+        importlib.import_module("torch")
     except (ImportError, OSError) as error:
         raise UserError(
             f"backend torch: PyTorch does not import ({error}); run: {INSTALL}"
         ) from error
-    # float32 is float32: nothing computes it in less
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    set_precision("float32")
+
+
+def set_precision(precision: str) -> None:  # native: what each framework has to be told
+    """Let products take TF32 where `run.precision` says so, and nowhere else.
+
+    In Jittor also keep 64 bits of arrays where it says float64, and refuse what is not right.
+
+    Raises:
+        UserError: the precision cannot be had on this device, with this framework, or any more in
+            this process.
+    """
+    import torch
+
+    if precision == "tf32" and not torch.cuda.is_available():
+        raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def device_info() -> dict[str, Any]:  # native: each framework tells these in its own way

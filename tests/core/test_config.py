@@ -110,9 +110,9 @@ def test_an_unknown_key_names_the_nearest(item, text):
         ("run.name=a b", "run.name"),
         ("run.name=../up", "run.name"),
         ("run.seed=-1", "run.seed"),
-        ("run.precision=fp16", "'float32', 'bfloat16' or 'float64', found 'fp16'"),
-        ("run.precision=64", "'float32', 'bfloat16' or 'float64', found 64"),
-        ("run.precision=null", "'float32', 'bfloat16' or 'float64', found None"),
+        ("run.precision=fp16", "'float32', 'tf32', 'bfloat16' or 'float64', found 'fp16'"),
+        ("run.precision=64", "'float32', 'tf32', 'bfloat16' or 'float64', found 64"),
+        ("run.precision=null", "'float32', 'tf32', 'bfloat16' or 'float64', found None"),
         ("run.precison=float64", "did you mean run.precision?"),
         ("train.precision=float64", "did you mean run.precision?"),
         ("train.accumulation=3", "train.batch_size 32 is not a multiple of train.accumulation 3"),
@@ -243,7 +243,7 @@ def test_precision_is_float32_where_a_file_says_nothing(tmp_path):
     old = Config().model_dump(mode="json")
     del old["run"]["precision"]
     assert build_config(old, "an old checkpoint") == Config()
-    assert set(FLOAT_TYPES) == {"float32", "bfloat16", "float64"}
+    assert set(FLOAT_TYPES) == {"float32", "tf32", "bfloat16", "float64"}
     for precision in FLOAT_TYPES:
         config = load_config(None, [f"run.precision={precision}"])
         assert config.run.precision == precision
