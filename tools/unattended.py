@@ -1,0 +1,135 @@
+"""Run stages one after the other, each with a time limit, and keep what each leaves.
+
+    python3 tools/unattended.py OUT [--stages tools/gpu_stages.yaml] [--only NAME ...] [--budget S]
+
+A stage is a shell command, run in the project's folder with these in its environment: TRANSFG, the
+project's command line; STAGE, an empty folder for what it writes. When it ends, by itself or at its
+limit, OUT/NAME.tar.gz holds that folder and its log, and OUT/summary.json how it ended, so that a
+run that is cut off has kept everything up to there. A stage that failed does not keep the next from
+running; one that no longer fits into the budget of seconds is left out. Exit code: 0 if all ran and
+ended with 0, else 1. One script, complete in itself; it needs PyYAML.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+TAIL = 15  # lines of a log that are shown
+SHORTEST = 5.0  # seconds below which no stage is begun
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command and the seconds that it may take."""
+
+    name: str
+    command: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a stage ended: its exit status, `timeout`, or `left out`."""
+
+    name: str
+    status: int | str
+    seconds: float
+
+
+def read_stages(path: Path, only: list[str]) -> list[Stage]:
+    """The stages of a file, or those named, in the file's order."""
+    stages = [Stage(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    unknown = set(only) - {stage.name for stage in stages}
+    if unknown:
+        names = ", ".join(stage.name for stage in stages)
+        sys.exit(f"error: --only {' '.join(sorted(unknown))}: expected some of {names}")
+    return [stage for stage in stages if not only or stage.name in only]
+
+
+def run_stage(stage: Stage, out: Path, limit: float) -> Result:
+    """Run it, with all that it starts ended at the limit, and pack what it left."""
+    folder = out / stage.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    transfg = f"{shlex.quote(sys.executable)} -m transfg_core"
+    environment = os.environ | {
+        "TRANSFG": transfg,
+        "PYTHON": sys.executable,
+        "STAGE": str(folder.resolve()),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(
+            part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part
+        ),
+    }
+    start = time.monotonic()
+    log = folder / "log.txt"
+    with log.open("wb") as sink:
+        child = subprocess.Popen(
+            ["bash", "-c", stage.command],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        status: int | str
+        try:
+            status = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            status = "timeout"
+        finally:
+            try:
+                os.killpg(child.pid, signal.SIGKILL)  # also what it left running
+            except ProcessLookupError:
+                pass
+            child.wait()
+    seconds = round(time.monotonic() - start, 1)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    print("\n".join(lines[-TAIL:]), flush=True)
+    temporary = out / f"{stage.name}.tar.gz.part"
+    with tarfile.open(temporary, "w:gz") as archive:
+        archive.add(folder, stage.name)
+    temporary.replace(out / f"{stage.name}.tar.gz")
+    shutil.rmtree(folder)
+    return Result(stage.name, status, seconds)
+
+
+def main() -> int:
+    """All stages; see the top."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stages", type=Path, default=ROOT / "tools/gpu_stages.yaml")
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds in all")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.budget
+    results: list[Result] = []
+    for stage in read_stages(args.stages, args.only):
+        left = end - time.monotonic()
+        print(f"== {stage.name}: {stage.command.strip()}", flush=True)
+        if left < SHORTEST:
+            results.append(Result(stage.name, "left out", 0.0))
+        else:
+            results.append(run_stage(stage, args.out, min(stage.seconds, left)))
+        print(f"== {stage.name}: {results[-1].status}, {results[-1].seconds} s", flush=True)
+        summary = json.dumps([asdict(result) for result in results], indent=1)
+        (args.out / "summary.json").write_text(summary, encoding="utf-8")
+    return 0 if all(result.status == 0 for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
