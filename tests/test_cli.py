@@ -88,6 +88,9 @@ TRAIN = ("train", "config.yaml", "run.name=new")
         (("report", "runs/trial", "--out", "out", "--parity", "x"), ("x: expected the parity",)),
         (("convert", "absent.bin", "out.safetensors"), ("absent.bin: no such file",)),
         (("convert", "config.yaml", "out.bin"), ("expected a name ending in .safetensors",)),
+        (("convert", "absent", "out.npz"), ("absent: no such file",)),
+        (("convert", "config.yaml", "out.npz"), ("expected a .safetensors file",)),
+        (("convert", LAST, "out.npz"), ("expected model.placement none, found transfg",)),
     ],
 )  # fmt: skip
 def test_input_errors(call, args, parts):

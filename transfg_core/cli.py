@@ -149,12 +149,24 @@ def toy(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="*_checkpoint.bin of the authors' program")],
-    target: Annotated[Path, typer.Argument(help="the .safetensors file to write")],
+    source: Annotated[
+        Path, typer.Argument(help="*_checkpoint.bin of the authors' program, or a run's checkpoint")
+    ],
+    target: Annotated[
+        Path, typer.Argument(help="the .safetensors file to write, or .npz of a run's checkpoint")
+    ],
 ) -> None:
-    """Convert a checkpoint of the authors' program into weights for model.pretrained."""
-    from transfg_core.backend import load_published_reader
+    """Convert a checkpoint of the authors' program into weights for model.pretrained.
 
+    A plain Vision Transformer that was trained here becomes an .npz under Google's names, which
+    other programs read too.
+    """
+    from transfg_core.backend import load_published_reader
+    from transfg_core.pretrained import export_vit_npz
+
+    if target.suffix == ".npz":
+        print(export_vit_npz(source, target))
+        return
     print(load_published_reader().convert(source, target))
 
 

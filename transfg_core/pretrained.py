@@ -12,7 +12,7 @@ from transfg_core.errors import UserError
 from transfg_core.layout import Shape, grid_size, param_shapes
 from transfg_core.params import LoadReport, as_float32, refuse, strict_merge
 from transfg_core.positions import resize_pos_embed, square_side
-from transfg_core.vit_npz import load_vit_npz
+from transfg_core.vit_npz import load_vit_npz, save_vit_npz
 
 PREFIX = "param/"  # what a run's checkpoint puts before the parameters, beside optimiser state
 FLOATS = ("F16", "F32", "F64")
@@ -70,6 +70,22 @@ def load_own(
     merged = strict_merge(target, arrays, path)
     left = tuple(name for name in param_shapes(model, image_size) if name not in merged)
     return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), (), left)
+
+
+def export_vit_npz(source: Path, target: Path) -> str:
+    """Write a run's plain Vision Transformer as Google's .npz; what was done, in a sentence.
+
+    Raises:
+        UserError: the source is no checkpoint of a run, or not of a plain Vision Transformer.
+        RunFailed: the target cannot be written.
+    """
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; check the path")
+    arrays, _, saved = _read(str(source))
+    if saved is None:
+        raise UserError(f"{source}: it does not tell its model; expected a checkpoint of a run")
+    save_vit_npz(target, arrays, saved.model)
+    return f"{source} -> {target}: {len(arrays)} arrays under Google's names"
 
 
 def _changes(path: str, arrays: Arrays, model: ModelConfig) -> list[tuple[str, str, str]]:

@@ -21,6 +21,7 @@ from transfg_core.params import (
     strict_merge,
     summary,
 )
+from transfg_core.pretrained import export_vit_npz
 from transfg_core.vit_npz import save_vit_npz
 
 SMALL = {"width": 12, "heads": 3, "depth": 3, "mlp": 20, "patch": 4, "classes": 5}
@@ -241,6 +242,23 @@ def test_own_positions_are_resized(tmp_path):
     safetensors.numpy.save_file(arrays, path)
     with pytest.raises(UserError, match="pos_embed.*only a square grid"):
         build_params(config)
+
+
+def test_a_run_becomes_googles_file(tmp_path):
+    """And is read back from it bit by bit."""
+    config = make_config(placement="none")
+    arrays = initial_params(config.model, IMAGE, 1)
+    source, target = tmp_path / "run.safetensors", tmp_path / "vit.npz"
+    state = {f"param/{name}": value for name, value in arrays.items()}
+    state |= {f"momentum/{name}": value for name, value in arrays.items()}
+    checkpoint.save(source, state, {"config": config.model_dump(mode="json")})
+    assert f"{len(arrays)} arrays" in export_vit_npz(source, target)
+    given = {"pretrained": str(target), "pretrained_head": True}
+    values, _ = build_params(make_config(placement="none", **given))
+    assert all(np.array_equal(value, arrays[name]) for name, value in values.items())
+    safetensors.numpy.save_file(arrays, source)
+    with pytest.raises(UserError, match="does not tell its model"):
+        export_vit_npz(source, target)
 
 
 @pytest.mark.parametrize("rule", ["random", "last_block"])
