@@ -33,7 +33,7 @@ ZERO_BOUND = 32.0  # and what is computed must lie below so many
 EXACT = ("parameters", "loading")  # rungs in which nothing is computed: equal bits
 ZERO = "zero by structure"
 FIRST_OFF = "the first trace is further from float64 than the candidate's noise explains"
-NOT_JUDGED = ("state",)  # a rung that carries what the next computation starts from
+NOT_JUDGED = ("state", "parts")  # rungs that carry what other recordings start from
 NOISE_LIMIT = 1e-2  # a tap that is noisier than this cannot be judged by relative errors
 
 

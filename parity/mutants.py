@@ -76,6 +76,7 @@ def record_reference(folder: Path, cases: Sequence[Case]) -> None:
         reader.convert(golden.checkpoint, folder / f"golden-{golden.name}.safetensors")
     ladder = MutantLadder(folder, cases, ())
     jobs = ladders.first_jobs(ladder) + ladders.variant_jobs(ladder, FIRST)
+    jobs += ladders.exact_variant_jobs(ladder)
     # as many threads as the mutants have: the order of sums depends on their number
     ladders.run_children(ladders.start_child(jobs, threads=THREADS))
 

@@ -61,7 +61,7 @@ def record_case(recorder: Recorder) -> Arrays:
         report = recorder.run_updates(last + 1, last + 1)
         taps |= tagged("cross-load", report | back(recorder.state_since(before)))
         taps |= tagged("state", recorder.own(before))
-    return taps
+    return taps | tagged("parts", recorder.chosen)
 
 
 def evaluate(recorder: Recorder, images: Any) -> Arrays:

@@ -11,7 +11,7 @@ from parity.cases import Case
 from parity.jobs import Job
 from parity.trace import Trace, digest, environment, read_trace
 from parity.variants import Variant
-from transfg_core.backend import Arrays, Backend, Batch, load_backend
+from transfg_core.backend import Array, Arrays, Backend, Batch, load_backend
 from transfg_core.errors import UserError
 from transfg_core.schedule import lr_at
 from transfg_core.train import split_batch
@@ -38,6 +38,8 @@ class Recorder:
         info = self.backend.device_info()
         info.pop("peak_memory_bytes")
         self.manifest["producer"] = {"name": info.pop("backend")} | info | environment()
+        self.chosen: Arrays = {}
+        self.source: Trace | None = None
 
     @property
     def float_type(self) -> Any:
@@ -127,13 +129,37 @@ class Recorder:
         taps = source.arrays("selection")
         return self.given({n: v for n, v in taps.items() if n == "part_index"})
 
+    def parts(self, update: int) -> Array | None:
+        """The parts of an update's images: those of the trace to force, else this backend's own.
+
+        A choice within the noise would make all that follows another computation. What is chosen
+        here is noted in `chosen`, for others to be forced to.
+        """
+        if self.config.model.placement == "none":
+            return None
+        name = f"{update:02d}"
+        if not self.job.force:
+            images = self.batches[update - 1].images
+            index = self.backend.fetch(self.backend.eval_step(images))["part_index"]
+            self.chosen[name] = self.back({"part_index": index})["part_index"]
+            return index
+        if self.source is None:
+            self.source = read_trace(self.job.force)
+        taps = self.source.arrays("parts")
+        if name not in taps:
+            raise UserError(
+                f"{self.source.path}: it does not tell the parts of update {update}; record it anew"
+            )
+        return self.given({"part_index": taps[name]})["part_index"]
+
     def run_updates(self, first: int, last: int) -> Arrays:
         """Updates first..last; what each reported, as arrays over updates."""
         config, reports = self.config, []
         for update in range(first, last + 1):
             lr = lr_at(update, config.optim, config.train.steps)
             micro = split_batch(self.batches[update - 1], config.train.accumulation)
-            reports.append(self.backend.fetch(self.backend.train_step(micro, lr)))
+            handle = self.backend.train_step(micro, lr, self.parts(update))
+            reports.append(self.backend.fetch(handle))
         return {name: np.stack([report[name] for report in reports]) for name in reports[0]}
 
     def state_since(self, before: Arrays) -> Arrays:

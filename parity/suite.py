@@ -22,6 +22,7 @@ from parity.ladder import (
     candidate_jobs,
     continue_jobs,
     exact_jobs,
+    exact_variant_jobs,
     first_jobs,
     run_children,
     start_child,
@@ -57,7 +58,7 @@ def record_ladder(ladder: Ladder) -> None:
         start_child(candidate_jobs(ladder) + variant_jobs(ladder, CANDIDATE)),
     )
     run_children(
-        start_child(continue_jobs(ladder)),
+        start_child(continue_jobs(ladder) + exact_variant_jobs(ladder)),
         start_child(exact_jobs(ladder) if ladder.exact else []),
     )
 

@@ -77,8 +77,13 @@ class Backend(Protocol):
         """
         ...
 
-    def train_step(self, micro_batches: Sequence[Batch], lr: float) -> Any:
+    def train_step(
+        self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
+    ) -> Any:
         """One update from equally large micro-batches; does not wait for the device.
+
+        `parts` (B, K), of all micro-batches, counted from 1, takes the place of what part
+        selection chooses, so that two backends can be compared after the same choice.
 
         Fetches to `loss`, `cross_entropy`, `contrastive`, `accuracy` (means over the
         micro-batches) and `grad_norm` (before clipping), each a float32 scalar.

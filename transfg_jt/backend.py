@@ -85,33 +85,45 @@ class JittorBackend:
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
         return self.model(images, tap)
 
+    def choose(self, parts: Array | None) -> Tap:
+        """The tap that puts these parts (B, K) in the place of those selected, if there are any."""
+        if parts is None:
+            return no_tap
+        index = self.to_tensor(parts)
+        return lambda name, value: index if name == "part_index" else value
+
     def to_device(self, batch: Batch) -> tuple[Var, Var]:
         """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
         images = jt.array(batch.images.astype(self.float_type, copy=False))
         labels = jt.array(batch.labels)
         return images, labels
 
-    def train_step(self, micro_batches: Sequence[Batch], lr: float) -> Handle:
+    def train_step(
+        self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
+    ) -> Handle:
         self.updates += 1
         # dropout is a function of (seed, update), so that a resumed run draws the same masks
         jt.set_seed(step_seed(self.config.run.seed, self.updates))
         self.model.train()
         self.optimizer.zero_grad()
-        parts: list[Handle] = []
-        for batch in micro_batches:
+        reports: list[Handle] = []
+        given = (
+            [None] * len(micro_batches) if parts is None else np.split(parts, len(micro_batches))
+        )
+        for batch, chosen in zip(micro_batches, given, strict=True):
             images, labels = self.to_device(batch)
-            output = self.apply(images)
+            output = self.apply(images, self.choose(chosen))
             losses = compute_losses(output, labels, self.config.loss)
             self.optimizer.backward(losses.total / len(micro_batches))
             correct = output.logits.argmax(dim=-1)[0] == labels
-            parts.append(describe(losses, correct))
+            reports.append(describe(losses, correct))
         grads = [param.opt_grad(self.optimizer) for param in self.params.values()]
         norm = clip_gradients(grads, self.config.optim.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.n_step = self.updates  # jittor only: it counts backward passes, not updates
         self.optimizer.step()
-        means = {key: sum(part[key] for part in parts) / len(parts) for key in parts[0]}
+        means = {key: sum(one[key] for one in reports) / len(reports) for key in reports[0]}
         means["grad_norm"] = norm
         # jittor only: run these operators now; dropout must draw before the next seed is set
         jt.sync([*self.params.values(), *means.values()])

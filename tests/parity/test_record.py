@@ -41,7 +41,7 @@ def recorded(job, **changes):
 
 
 RUNGS = ["parameters", "forward", "selection", "backward", "gradients", "losses", "rollout",
-         "one update", "updates", "evaluation", "cross-load", "state"]  # fmt: skip
+         "one update", "updates", "evaluation", "cross-load", "state", "parts"]  # fmt: skip
 
 
 def test_what_a_trace_of_a_case_holds(job):
@@ -88,7 +88,7 @@ def test_rates_are_the_schedules(job, monkeypatch):
     monkeypatch.setattr(
         NoiseBackend,
         "train_step",
-        lambda self, micro, lr: rates.append(lr) or step(self, micro, lr),
+        lambda self, micro, lr, parts: rates.append(lr) or step(self, micro, lr, parts),
     )
     recorded(job)
     config = BY_NAME["overlap"].config()
