@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def kept(out, name):
 def test_each_stage_leaves_what_it_wrote_and_its_log(run, tmp_path):
     code, statuses, done = run(
         ("one", "echo hello; pwd; $PYTHON -c 'import transfg_core'; touch $STAGE/a", 60),
-        ("two", "$TRANSFG --help > $STAGE/help.txt && exit 3", 60),
+        ("two", "$PYTHON -m transfg_core --help > $STAGE/help.txt && exit 3", 60),
         ("three", "true", 60),
     )
     assert code == 1 and statuses == {"one": 0, "two": 3, "three": 0}
@@ -59,6 +60,39 @@ def test_a_stage_ends_at_its_limit_with_its_children(run, tmp_path):
     assert kept(tmp_path / "out", "slow") == {"log.txt", "a"}
     time.sleep(max(0.0, 8 - (time.monotonic() - started)))
     assert not mark.exists()
+
+
+def test_a_run_that_is_stopped_keeps_what_was_done(tmp_path):
+    stages, mark = tmp_path / "stages.yaml", tmp_path / "mark"
+    command = f"touch $STAGE/a; (sleep 4; touch {mark}) & touch {tmp_path}/begun; sleep 600"
+    stages.write_text(yaml.safe_dump([{"name": "slow", "command": command, "seconds": 600}]))
+    child = subprocess.Popen([sys.executable, SCRIPT, tmp_path / "out", "--stages", stages])
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.1)
+    child.terminate()
+    assert child.wait(60) == 143
+    assert kept(tmp_path / "out", "slow") == {"log.txt", "a"}
+    time.sleep(5)
+    assert not mark.exists()
+
+
+def test_a_kit_comes_before_what_is_here(run, tmp_path):
+    """A wheel made by hand; PyYAML is this interpreter's."""
+    (tmp_path / "kit").mkdir()
+    about = "kitmod-1.dist-info"
+    with zipfile.ZipFile(tmp_path / "kit/kitmod-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("kitmod.py", "")
+        wheel.writestr("rich.py", "")
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: kitmod\nVersion: 1\n")
+        tags = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{about}/WHEEL", tags)
+        wheel.writestr(f"{about}/RECORD", "")
+    code = "import kitmod, yaml, rich; print(rich.__file__)"
+    options = ["--kit", tmp_path / "kit", "--site", tmp_path / "a site"]
+    status, _, done = run(
+        ("one", f"$PYTHON -c '{code}'; \"$PYTHON\" -c '{code}'", 60), options=options
+    )
+    assert status == 0 and str(tmp_path / "a site") in done.stdout
 
 
 def test_what_does_not_fit_is_left_out(run):

@@ -6,8 +6,7 @@ Run in the environment of `make setup`, with an index. It follows the requiremen
 from what is installed here, takes the versions of constraints.txt, and leaves out the packages that
 the other machine has, with all that they alone need. On that machine, in the project's folder:
 
-    python3 -m pip install --no-index --no-deps --target SITE build/kit/*.whl
-    PYTHONPATH=SITE:. python3 tools/unattended.py OUT
+    python3 tools/unattended.py OUT --kit build/kit --site SITE
 
 One script, complete in itself.
 """
@@ -71,6 +70,8 @@ def fetch(package: str, python: str, out: Path) -> None:
     name = re.split(r"==", package)[0]
     built = [path for path in out.glob("*.whl") if same(path, name)]
     if not all(path.stem.endswith("-none-any") for path in built):
+        for path in built:
+            path.unlink()
         sys.exit(f"error: {package} has no wheel for Python {python}:\n{done.stderr.strip()}")
 
 
@@ -80,7 +81,7 @@ def same(wheel: Path, package: str) -> bool:
 
 
 def main() -> None:
-    """Fill the folder; wheels that are there already stay."""
+    """Fill the folder anew."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--python", default="3.12", help="version of the other machine's Python")
@@ -89,17 +90,15 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=64, help="MiB that are too many")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    for path in args.out.glob("*.whl"):
+        path.unlink()  # of an earlier call with other arguments
     has = {canonicalize_name(name) for name in args.has.split(",")}
     versions = pinned()
     names = needed(args.python, set(args.extras.split(",")), has)
     for name in sorted(names):
         package = f"{name}=={versions[name]}" if name in versions else name
-        if not any(same(path, name) for path in args.out.glob("*.whl")):
-            print(package, flush=True)
-            fetch(package, args.python, args.out)
-    for path in args.out.glob("*.whl"):
-        if not any(same(path, name) for name in names):
-            path.unlink()  # of an earlier call with other arguments
+        print(package, flush=True)
+        fetch(package, args.python, args.out)
     size = sum(path.stat().st_size for path in args.out.glob("*.whl")) / 2**20
     print(f"{args.out}: {len(names)} wheels, {size:.0f} MiB")
     if size > args.limit:

@@ -1,9 +1,11 @@
 """Run stages one after the other, each with a time limit, and keep what each leaves.
 
-    python3 tools/unattended.py OUT [--stages tools/gpu_stages.yaml] [--only NAME ...] [--budget S]
+    python3 tools/unattended.py OUT [--kit build/kit --site /tmp/site] [--budget SECONDS]
 
-A stage is a shell command, run in the project's folder with these in its environment: TRANSFG, the
-project's command line; STAGE, an empty folder for what it writes. When it ends, by itself or at its
+With a kit of wheels (tools/offline_kit.py) it first makes an environment of them in SITE, on top of
+this interpreter's packages. A stage is a shell command, run by bash in the project's folder with
+these in its environment: PYTHON, the interpreter, which has this project's packages on its path;
+STAGE, an empty folder for what it writes. When it ends, by itself or at its
 limit, OUT/NAME.tar.gz holds that folder and its log, and OUT/summary.json how it ended, so that a
 run that is cut off has kept everything up to there. A stage that failed does not keep the next from
 running; one that no longer fits into the budget of seconds is left out. Exit code: 0 if all ran and
@@ -13,13 +15,14 @@ ended with 0, else 1. One script, complete in itself; it needs PyYAML.
 import argparse
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,53 +61,64 @@ def read_stages(path: Path, only: list[str]) -> list[Stage]:
     return [stage for stage in stages if not only or stage.name in only]
 
 
-def run_stage(stage: Stage, out: Path, limit: float) -> Result:
+def make_environment(site: Path, kit: Path) -> str:
+    """An interpreter with the kit's wheels before the packages of this one."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", site], check=True)
+    python = str(site / "bin/python")
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    told = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
+    own = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in own)
+    (Path(told) / "beneath.pth").write_text(lines, encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index"]
+    wheels = sorted(map(str, kit.glob("*.whl")))
+    subprocess.run([*pip, "--no-deps", "--no-compile", "--force-reinstall", *wheels], check=True)
+    return python
+
+
+def run_stage(stage: Stage, out: Path, limit: float, python: str) -> Result:
     """Run it, with all that it starts ended at the limit, and pack what it left."""
     folder = out / stage.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    transfg = f"{shlex.quote(sys.executable)} -m transfg_core"
+    inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     environment = os.environ | {
-        "TRANSFG": transfg,
-        "PYTHON": sys.executable,
+        "PYTHON": python,
         "STAGE": str(folder.resolve()),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": os.pathsep.join(
-            part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part
-        ),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *map(os.path.abspath, inherited)]),
     }
     start = time.monotonic()
     log = folder / "log.txt"
-    with log.open("wb") as sink:
-        child = subprocess.Popen(
-            ["bash", "-c", stage.command],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        status: int | str
-        try:
-            status = child.wait(limit)
-        except subprocess.TimeoutExpired:
-            status = "timeout"
-        finally:
+    status: int | str = "interrupted"
+    try:
+        with log.open("wb") as sink:
+            child = subprocess.Popen(
+                ["bash", "-c", stage.command],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             try:
-                os.killpg(child.pid, signal.SIGKILL)  # also what it left running
-            except ProcessLookupError:
-                pass
-            child.wait()
-    seconds = round(time.monotonic() - start, 1)
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    print("\n".join(lines[-TAIL:]), flush=True)
-    temporary = out / f"{stage.name}.tar.gz.part"
-    with tarfile.open(temporary, "w:gz") as archive:
-        archive.add(folder, stage.name)
-    temporary.replace(out / f"{stage.name}.tar.gz")
-    shutil.rmtree(folder)
-    return Result(stage.name, status, seconds)
+                status = child.wait(limit)
+            except subprocess.TimeoutExpired:
+                status = "timeout"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)  # also what it left running
+                child.wait()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(lines[-TAIL:]), flush=True)
+    finally:
+        temporary = out / f"{stage.name}.tar.gz.part"
+        with tarfile.open(temporary, "w:gz", compresslevel=1) as archive:
+            archive.add(folder, stage.name)
+        temporary.replace(out / f"{stage.name}.tar.gz")
+        shutil.rmtree(folder)
+    return Result(stage.name, status, round(time.monotonic() - start, 1))
 
 
 def main() -> int:
@@ -113,18 +127,25 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--stages", type=Path, default=ROOT / "tools/gpu_stages.yaml")
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--kit", type=Path, help="folder of wheels to put before what is here")
+    parser.add_argument("--site", type=Path, help="with --kit: where the environment is made")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds in all")
     args = parser.parse_args()
+    if bool(args.kit) != bool(args.site):
+        parser.error("--kit and --site go together")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    stages = read_stages(args.stages, args.only)
     args.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.budget
+    python = make_environment(args.site, args.kit) if args.kit else sys.executable
     results: list[Result] = []
-    for stage in read_stages(args.stages, args.only):
+    for stage in stages:
         left = end - time.monotonic()
         print(f"== {stage.name}: {stage.command.strip()}", flush=True)
         if left < SHORTEST:
             results.append(Result(stage.name, "left out", 0.0))
         else:
-            results.append(run_stage(stage, args.out, min(stage.seconds, left)))
+            results.append(run_stage(stage, args.out, min(stage.seconds, left), python))
         print(f"== {stage.name}: {results[-1].status}, {results[-1].seconds} s", flush=True)
         summary = json.dumps([asdict(result) for result in results], indent=1)
         (args.out / "summary.json").write_text(summary, encoding="utf-8")
