@@ -208,10 +208,13 @@ def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None
     """Start jobs in a process of their own; what it prints goes to standard error."""
     if not jobs:
         return None
+    environment = child_environment(threads)
+    if {job.precision for job in jobs} == {"float64"}:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # Jittor has no float64 products on CUDA
     child = subprocess.Popen(
         [sys.executable, "-m", "parity.record", as_fields(list(jobs))],
         stdout=sys.stderr,
-        env=child_environment(threads),
+        env=environment,
     )
     return Child(jobs[0].backend, child)
 

@@ -1,5 +1,6 @@
 """The CUDA home made for Jittor, from toolkits that are scripts and empty files."""
 
+import ctypes
 import subprocess
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from transfg_core.errors import UserError
 from transfg_jt import cuda_home, runtime
 
+REAL_CDLL = ctypes.CDLL
 COMPILER = """#!/bin/sh
 case $1 in
 --version) echo "Cuda compilation tools, release {version}, V{version}.88";;
@@ -134,7 +136,7 @@ def environment(monkeypatch, tmp_path):
     found = {"PATH": "/usr/bin"}
     monkeypatch.setattr(runtime.os, "environ", found)
     monkeypatch.setattr(runtime, "jittor_home", lambda: tmp_path)
-    monkeypatch.setattr(cuda_home, "has_device", lambda: True)
+    monkeypatch.setattr(cuda_home, "find_device", lambda: cuda_home.Device((9, 0), 13))
     monkeypatch.setattr(cuda_home.ctypes, "CDLL", lambda path, mode: loaded.append(path))
     loaded = found["loaded"] = []
     (tmp_path / ".cache/jittor").mkdir(parents=True)
@@ -147,7 +149,7 @@ def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
     runtime.choose_device()
     assert environment["nvcc_path"].endswith("/bin/nvcc")
     assert [path.rpartition("/")[2] for path in environment["loaded"]] == [
-        "libcudart.so", "libcublasLt.so", "libcublas.so", "libcurand.so"
+        *LIBRARIES[13], "libcudart.so", "libcublasLt.so", "libcublas.so", "libcurand.so"
     ]  # fmt: skip
     wanted = {"use_mkl": "0", "cache_name": "transfg-cuda", "conv_opt": "1"}
     assert wanted.items() <= environment.items()
@@ -170,3 +172,53 @@ def test_what_the_user_says_wins(environment, given):
     assert environment["nvcc_path"] == given and not environment["loaded"]
     assert environment["cache_name"] == ("transfg-cuda" if given else "transfg-cpu")
     assert "cc_flags" not in environment
+
+
+def test_a_library_that_does_not_load_is_no_reason_to_stop(
+    toolkit, environment, monkeypatch, capsys
+):
+    """What stands there is empty, so that the loader refuses it."""
+    environment["CUDA_HOME"] = str(toolkit("13.0"))
+    monkeypatch.setattr(cuda_home.ctypes, "CDLL", REAL_CDLL)
+    runtime.choose_device()
+    assert environment["nvcc_path"] == ""
+    assert "runs on the CPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("capability", "driver", "version", "words"),
+    [
+        ((9, 0), 12, "13.0", "the driver knows CUDA up to 12"),
+        ((10, 0), 13, "13.0", "compiles for 9.0 at most"),
+        ((7, 0), 13, "13.0", "CUDA 13 wants 7.5"),
+        ((7, 0), 13, "12.4", ""),
+    ],
+)
+def test_a_device_that_this_cuda_cannot_drive(toolkit, capability, driver, version, words):
+    toolkit(version)
+    device, found = cuda_home.Device(capability, driver), cuda_home.find_toolkit()
+    if not words:
+        cuda_home.refuse_unfit(device, found)
+        return
+    with pytest.raises(UserError, match=words):
+        cuda_home.refuse_unfit(device, found)
+
+
+def test_folders_of_two_sources_are_merged(toolkit, tmp_path):
+    toolkit("13.0", headers=["cuda_runtime.h", "crt/own.h", "cub/cub.cuh"])
+    names = ["cublas_v2.h", "curand.h", "crt/host_config.h", "crt/own.h"]
+    fill(tmp_path / "wheels/cu13/include", names)
+    fill(tmp_path / "wheels/cu12/include", [*names, "crt/old.h"])
+    home = cuda_home.make_home(cuda_home.find_toolkit(), tmp_path)
+    crt = home / "include/crt"
+    assert {path.name for path in crt.iterdir()} == {"own.h", "host_config.h"}
+    assert "cuda-13.0" in str((crt / "own.h").resolve())
+
+
+def test_a_home_that_cannot_be_finished_leaves_nothing(toolkit, tmp_path, monkeypatch):
+    toolkit("13.0")
+    found = cuda_home.find_toolkit()
+    monkeypatch.setattr(cuda_home, "link_tree", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cuda_home.make_home(found, tmp_path)
+    assert not list(tmp_path.glob("transfg-cuda-*"))

@@ -16,6 +16,8 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+import tempfile
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from transfg_core.errors import UserError
 
 OLDEST = 11  # major versions of CUDA that are known
 NEWEST = 13
+LAST_CAPABILITY = (9, 0)  # Jittor 1.3.11 makes machine code alone, for this at most
 # Libraries in the order in which they are loaded, and the wheels that hold them.
 LIBRARIES = {
     "cudart": "nvidia-cuda-runtime",
@@ -102,14 +105,43 @@ class Toolkit:
     libraries: dict[str, Path]
 
 
-def has_device() -> bool:
-    """Whether the driver is there and shows a device (CUDA_VISIBLE_DEVICES counts)."""
+@dataclass(frozen=True)
+class Device:
+    """The first CUDA device: its compute capability, and the CUDA version of the driver."""
+
+    capability: tuple[int, int]
+    driver: int  # major
+
+
+def find_device() -> Device | None:
+    """What the driver shows first (CUDA_VISIBLE_DEVICES counts); none without driver or device."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return False
-    count = ctypes.c_int()
-    return driver.cuInit(0) == 0 == driver.cuDeviceGetCount(ctypes.byref(count)) and count.value > 0
+        return None
+    count, version, device, major, minor = (ctypes.c_int() for _ in range(5))
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    for value, attribute in ((major, 75), (minor, 76)):  # of the compute capability
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return Device((major.value, minor.value), version.value // 1000)
+
+
+def refuse_unfit(device: Device, toolkit: "Toolkit") -> None:
+    """Raise UserError where this CUDA cannot drive this device."""
+    major = toolkit.version[0]
+    name = f"compute capability {device.capability[0]}.{device.capability[1]}"
+    if device.driver < major:
+        raise UserError(
+            f"{toolkit.nvcc} is of CUDA {major}, and the driver knows CUDA up to {device.driver}; "
+            f"update the driver, or set CUDA_HOME to a CUDA {device.driver}"
+        )
+    if device.capability > LAST_CAPABILITY:
+        raise UserError(f"the device has {name}, and Jittor 1.3.11 compiles for 9.0 at most")
+    if major >= 13 and device.capability < (7, 5):
+        raise UserError(f"the device has {name}, and CUDA 13 wants 7.5; set CUDA_HOME to a CUDA 12")
 
 
 def wheel_folders(name: str) -> list[Path]:
@@ -120,6 +152,12 @@ def wheel_folders(name: str) -> list[Path]:
         return []
     places = list(spec.submodule_search_locations or []) if spec else []
     return [path for place in places for path in sorted(Path(place).glob(f"*/{name}"))]
+
+
+def of_another_cuda(folder: Path, major: int) -> bool:
+    """Whether a wheel's folder, such as cu13/include, belongs to another major version."""
+    version = re.fullmatch(r"cu(\d+)", folder.parent.name)
+    return version is not None and int(version[1]) != major
 
 
 def find_nvcc() -> tuple[Path, tuple[int, int], Path]:
@@ -189,7 +227,8 @@ def find_toolkit() -> Toolkit:
     folders = [home / "lib64", home / "lib", *sorted(home.glob("targets/*/lib"))]
     folders += [*wheel_folders("lib"), machine]
     own = [home / "include", *sorted(home.glob("targets/*/include"))]
-    include = tuple(path for path in [*own, *wheel_folders("include")] if path.is_dir())
+    more = [path for path in wheel_folders("include") if not of_another_cuda(path, version[0])]
+    include = tuple(path for path in [*own, *more] if path.is_dir())
     libraries, missing = {}, {}
     for library, wheel in LIBRARIES.items():
         name = file_name(library, version[0])
@@ -217,44 +256,82 @@ def make_home(toolkit: Toolkit, parent: Path) -> Path:
     home = parent / f"transfg-cuda-{toolkit.version[0]}.{toolkit.version[1]}-{digest}"
     if home.is_dir():
         return home
-    temporary = parent / f"{home.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    for name in ("bin", "include", "lib64", "shims/cub"):
-        (temporary / name).mkdir(parents=True)
-    for folder in toolkit.include:
-        for path in sorted([*folder.glob("*"), *folder.glob("cccl/*")]):
-            link = temporary / "include" / path.name
-            if path.name != "cccl" and not link.is_symlink():
-                link.symlink_to(path)
-    if not (temporary / "include/npp.h").exists():
-        (temporary / "include/npp.h").write_text(NPP, encoding="utf-8")
-    if toolkit.version[0] >= 13:
-        (temporary / "shims/cub/cub.cuh").write_text(CUB, encoding="utf-8")
-    for name, library in toolkit.libraries.items():
-        for link_name in (f"lib{name}.so", library.name):
-            (temporary / "lib64" / link_name).symlink_to(library)
-    shims = shlex.quote(str(home / "shims"))
-    script = NVCC.format(nvcc=shlex.quote(str(toolkit.nvcc)), shims=shims)
-    (temporary / "bin/nvcc").write_text(script, encoding="utf-8")
-    (temporary / "bin/nvcc").chmod(0o755)
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{home.name}.", dir=parent))
     try:
+        fill_home(toolkit, temporary, home)
+        temporary.chmod(0o755)
         temporary.rename(home)
-    except OSError:  # another process was faster
-        shutil.rmtree(temporary)
-        if not home.is_dir():
+    except OSError:
+        if not home.is_dir():  # else another process was faster
             raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return home
 
 
-def load_libraries(nvcc: str) -> None:
+def fill_home(toolkit: Toolkit, folder: Path, home: Path) -> None:
+    """Make the home's contents in a folder that will be moved to `home`."""
+    for name in ("bin", "include", "lib64", "shims/cub"):
+        (folder / name).mkdir(parents=True)
+    for source in toolkit.include:
+        link_tree(source, folder / "include", {"cccl"})
+        if (source / "cccl").is_dir():
+            link_tree(source / "cccl", folder / "include")
+    if not (folder / "include/npp.h").exists():
+        (folder / "include/npp.h").write_text(NPP, encoding="utf-8")
+    if toolkit.version[0] >= 13:
+        (folder / "shims/cub/cub.cuh").write_text(CUB, encoding="utf-8")
+    for name, library in toolkit.libraries.items():
+        for link_name in (f"lib{name}.so", library.name):
+            (folder / "lib64" / link_name).symlink_to(library)
+    shims = shlex.quote(str(home / "shims"))
+    script = NVCC.format(nvcc=shlex.quote(str(toolkit.nvcc)), shims=shims)
+    (folder / "bin/nvcc").write_text(script, encoding="utf-8")
+    (folder / "bin/nvcc").chmod(0o755)
+
+
+def link_tree(source: Path, target: Path, without: Container[str] = ()) -> None:
+    """Links in `target` to all that `source` holds; what is there stays, folders are merged."""
+    for path in sorted(source.iterdir()):
+        link = target / path.name
+        if path.name in without:
+            continue
+        if not link.exists():
+            link.symlink_to(path)
+        elif path.is_dir() and link.is_dir() and not link.samefile(path):
+            if link.is_symlink():
+                first = link.resolve()
+                link.unlink()
+                link.mkdir()
+                link_tree(first, link)
+            link_tree(path, link)
+
+
+def load(libraries: Iterable[Path]) -> None:
+    """Load libraries for whoever links to them by name; OSError tells what is wrong with one."""
+    for path in libraries:
+        ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+
+
+def load_home(nvcc: str) -> None:
     """Load the libraries of a home beside this nvcc, if it is one of ours.
 
     Jittor's operators link to them by name, and the loader does not search the home.
+
+    Raises:
+        UserError: one does not load.
     """
-    for name in LIBRARIES:
-        path = Path(nvcc).parent.parent / "lib64" / f"lib{name}.so"
-        if path.is_file() and "transfg-cuda-" in str(path):
-            ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    home = Path(nvcc).parent.parent
+    if not home.name.startswith("transfg-cuda-"):
+        return
+    try:
+        load(home / f"lib64/lib{name}.so" for name in LIBRARIES)
+    except OSError as error:
+        raise UserError(
+            f"backend jittor: a library of CUDA does not load: {error}; nvcc_path= in the "
+            "environment keeps Jittor on the CPU"
+        ) from error
 
 
 def flags(major: int) -> str:

@@ -33,7 +33,7 @@ ENVIRONMENT = {  # native: Jittor
     "gdb_path": "",  # no debugger is started when an operator fails
 }
 
-USED_PRECISION: dict[str, str] = {}  # native: Jittor, one for a process
+USED_PRECISION: dict[str, str] = {}  # one for a process
 # Jittor looks for oneDNN here, below its home, and downloads nothing when the library is there.
 ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")  # native: Jittor
 
@@ -120,17 +120,21 @@ def choose_device() -> None:  # native: Jittor
         os.environ["nvcc_path"] = str(home / "bin/nvcc")
     if cuda:
         os.environ.setdefault("conv_opt", "1")  # without cuDNN, cuFFT and cuSPARSE
-        cuda_home.load_libraries(os.environ["nvcc_path"])
+        cuda_home.load_home(os.environ["nvcc_path"])
     os.environ.setdefault("nvcc_path", "")
 
 
 def find_cuda() -> cuda_home.Toolkit | None:  # native: Jittor
     """What the first device needs; none without a device, or with the reason on standard error."""
-    if not cuda_home.has_device():
+    device = cuda_home.find_device()
+    if device is None:
         return None
     try:
-        return cuda_home.find_toolkit()
-    except UserError as error:
+        toolkit = cuda_home.find_toolkit()
+        cuda_home.refuse_unfit(device, toolkit)
+        cuda_home.load(toolkit.libraries.values())
+        return toolkit
+    except (UserError, OSError) as error:
         print(
             f"backend jittor: there is a CUDA device, but Jittor runs on the CPU: {error}. "
             "nvcc_path= in the environment silences this.",
@@ -249,6 +253,8 @@ def import_jittor() -> None:  # native: Jittor
     try:
         with python_signal_handlers():
             import jittor
+
+            jittor.flags.use_cuda = int(bool(os.environ["nvcc_path"]))
     except SystemExit:
         if os.environ.get("TRANSFG_RESTARTED"):
             raise
@@ -262,7 +268,6 @@ def import_jittor() -> None:  # native: Jittor
             f"backend jittor: Jittor does not import: {error}; remove its cache with "
             f"rm -r {shlex.quote(jittor_utils.cache_path)} and try again{cpu}"
         ) from error
-    jittor.flags.use_cuda = int(bool(os.environ["nvcc_path"]))
 
 
 def set_precision(precision: str) -> None:  # native: what each framework has to be told
@@ -284,9 +289,15 @@ def set_precision(precision: str) -> None:  # native: what each framework has to
         )
     if precision == "tf32" and not jt.flags.use_cuda:
         raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
+    if precision == "float64" and jt.flags.use_cuda:
+        raise UserError(
+            "run.precision float64: Jittor 1.3.11 has no such products on CUDA; for the CPU set "
+            "CUDA_VISIBLE_DEVICES= in the environment"
+        )
     # Seen: after float32 work in the same process, float64 gradients came out 1e-15 of their size.
+    # TF32 is a switch of the whole process.
     used = USED_PRECISION.setdefault("float", precision)
-    if "float64" in (used, precision) and used != precision:
+    if {"float64", "tf32"} & {used, precision} and used != precision:
         raise UserError(
             f"run.precision {precision}: this process has used Jittor in {used}, and Jittor "
             "cannot do both; start another process"

@@ -521,3 +521,14 @@ def test_nothing_is_excused_but_key_biases_under_adam_and_last_digits_of_float64
         elif allow:
             assert allow["taps"] == ["step/*.attn.key.bias"], entry["id"]
             assert set(allow["cases"]) == {"adam", "adamw"}, entry["id"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_tf32_is_compared_alone(tmp_path, monkeypatch, precision):
+    """Float64 and what lies around the model are the other ladder's."""
+    plans = []
+    monkeypatch.setattr(suite, "run_suite", lambda plan, keep: plans.append(plan) or 0)
+    arguments = ["--precision", precision, "--out", str(tmp_path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    (plan,) = plans
+    assert (plan.precision, plan.exact, plan.around) == (precision, *[precision == "float32"] * 2)
