@@ -84,6 +84,12 @@ def export_vit_npz(source: Path, target: Path) -> str:
     arrays, _, saved = _read(str(source))
     if saved is None:
         raise UserError(f"{source}: it does not tell its model; expected a checkpoint of a run")
+    rows, columns = grid_size(saved.data.crop, saved.model)
+    if rows != columns or saved.model.stride != saved.model.patch:
+        raise UserError(
+            f"{source}: patches of {saved.model.patch} every {saved.model.stride} pixels, "
+            f"{rows} x {columns} of them; such a file can hold a square of patches side by side"
+        )
     save_vit_npz(target, arrays, saved.model)
     return f"{source} -> {target}: {len(arrays)} arrays under Google's names"
 

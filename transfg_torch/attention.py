@@ -9,7 +9,7 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 
 import functools
 import importlib
-import importlib.util
+import warnings
 from types import ModuleType
 
 import torch
@@ -46,10 +46,21 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
 
 @functools.cache
 def row_kernel() -> ModuleType | None:  # native: written in Triton
-    """The kernels for CUDA; none where Triton, which comes with PyTorch for CUDA, is missing."""
-    if importlib.util.find_spec("triton") is None:
+    """The kernels for CUDA; none where they do not run, which is tried once.
+
+    Triton comes with PyTorch for CUDA, and wants a C compiler and Python's headers.
+    """
+    try:
+        kernel = importlib.import_module("transfg_torch.row_kernel")
+        row, tokens = torch.ones(1, 1, 2, device="cuda"), torch.ones(1, 2, 16, device="cuda")
+        kernel.propagate_row(row, tokens, tokens)
+    except Exception as error:  # whatever it is: the plain formula gives the same
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(
+            f"part selection takes the slower way, without Triton: {reason}", stacklevel=2
+        )
         return None
-    return importlib.import_module("transfg_torch.row_kernel")
+    return kernel  # type: ignore[no-any-return]
 
 
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # native: Jittor has C++

@@ -1,6 +1,5 @@
 """Bring PyTorch up: before and after its import. Twin: `transfg_jt/runtime.py`."""
 
-import importlib
 import importlib.util
 from typing import Any
 
@@ -8,6 +7,8 @@ from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, install_command
 
 INSTALL = install_command("torch")
+
+USED_PRECISION: dict[str, str] = {}  # one for a process
 
 
 def prepare() -> None:  # native: PyTorch needs no preparation of the machine
@@ -19,12 +20,14 @@ def prepare() -> None:  # native: PyTorch needs no preparation of the machine
     if importlib.util.find_spec("torch") is None:
         raise UserError(f"backend torch: PyTorch is not installed; run: {INSTALL}")
     try:
-        importlib.import_module("torch")
+        import torch
     except (ImportError, OSError) as error:
         raise UserError(
             f"backend torch: PyTorch does not import ({error}); run: {INSTALL}"
         ) from error
-    set_precision("float32")
+    # float32 is float32 where nothing else is said
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def set_precision(precision: str) -> None:  # native: what each framework has to be told
@@ -40,6 +43,12 @@ def set_precision(precision: str) -> None:  # native: what each framework has to
 
     if precision == "tf32" and not torch.cuda.is_available():
         raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
+    used = USED_PRECISION.setdefault("float", precision)
+    if "tf32" in (used, precision) and used != precision:
+        raise UserError(
+            f"run.precision {precision}: this process has used PyTorch in {used}, and TF32 is a "
+            "switch of the whole process; start another one"
+        )
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 

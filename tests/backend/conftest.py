@@ -45,11 +45,16 @@ class Twin:
 class TorchTwin(Twin):
     name = "torch"
 
+    def __init__(self) -> None:
+        super().__init__()
+        if self.has_cuda():  # modules that a test makes go there too
+            self.framework.set_default_device("cuda")
+
     def tensor(self, array: Array) -> Any:
-        return self.framework.from_numpy(array)
+        return self.framework.from_numpy(array).to(self.framework.get_default_device())
 
     def array(self, tensor: Any) -> Array:
-        return tensor.detach().numpy()
+        return tensor.detach().cpu().numpy()
 
     def has_cuda(self) -> bool:
         return self.framework.cuda.is_available()

@@ -58,6 +58,19 @@ def test_row_times_map(twin, shape):
     assert reference.relative(out, np.einsum("bki,bkij->bkj", row, maps)) < BOUND
 
 
+@pytest.mark.gpu
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_row_times_map_by_kernels_of_a_device(twin, dtype):
+    torch, module = twin.framework, twin.module("attention")
+    assert module.row_kernel() is not None
+    q, k = (twin.tensor(x).to(getattr(torch, dtype)) for x in draw((2, 785, 768, 12), 2))
+    row = torch.rand(2, 12, 785).softmax(-1)
+    found = module.propagate(row, q, k, 12)
+    expected = module.propagate(row.double(), q.double(), k.double(), 12)
+    assert (found - expected).norm() / expected.norm() < BOUND
+
+
 @shapes
 def test_scores_of_the_class_token(twin, shape):
     q, k = draw(shape, 2)
