@@ -256,6 +256,12 @@ def test_a_run_becomes_googles_file(tmp_path):
     given = {"pretrained": str(target), "pretrained_head": True}
     values, _ = build_params(make_config(placement="none", **given))
     assert all(np.array_equal(value, arrays[name]) for name, value in values.items())
+    overlapping = build_config(
+        {"data": {"crop": list(IMAGE)}, "model": SMALL | {"placement": "none", "stride": 2}}, "test"
+    )
+    checkpoint.save(source, state, {"config": overlapping.model_dump(mode="json")})
+    with pytest.raises(UserError, match="a square of patches side by side"):
+        export_vit_npz(source, target)
     safetensors.numpy.save_file(arrays, source)
     with pytest.raises(UserError, match="does not tell its model"):
         export_vit_npz(source, target)
