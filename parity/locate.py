@@ -49,6 +49,7 @@ STAGES = (
     Stage("update", ("cross-load",)),
 )
 LISTED = 6  # taps that a finding's text names
+GIVEN = 1e-8  # noise of float64 pieces: what causes are looked for in is a pass in float32
 # Taps of a step before what is computed from them, where the order of a trace is another one
 STEP_ORDER = ("grad_norm", "clipped_norm", "loss", "lr", "momentum/", "exp_avg", "step/")
 
@@ -170,22 +171,25 @@ def find_causes(
     one, other = (trace.taps.get(found.place) for trace in (first, candidate))
     if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
         return found
-    context = context_of(found, given or first)
+    same = first.producer("name") == candidate.producer("name")
+    noise = None if same or found.precision != "float64" else GIVEN
+    context = context_of(found, given or first, noise)
     causes = tuple((cause.code, cause.text) for cause in explain(found.tap, other, one, context))
     words = f"; likely: {causes[0][1]}" if causes else ""
     return replace(found, causes=causes, text=found.text + words)
 
 
-def context_of(found: Finding, trace: Trace) -> Context:
+def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
     """What the first trace tells of the computation; nothing of weights that have moved since."""
     settings = trace.manifest["subject"].get("settings")
     moved = found.rung in ("updates", "evaluation", "cross-load")
     if not settings:
-        return Context()
+        return Context(noise=noise)
     model, loss, optim, train = (settings[x] for x in ("model", "loss", "optim", "train"))
     return Context(
         taps={} if moved else taps_of(found, trace),
         params={} if moved else params_of(trace.arrays("parameters")),
+        noise=noise,
         heads=model["heads"],
         width=model["width"],
         batch=train["batch_size"],

@@ -67,7 +67,7 @@ def explain(tap: str, found: Array, expected: Array, context: Context | None = N
     """
     context = context or Context()
     causes = relations(found, expected, context, tap)
-    pair = as_pair(np.asarray(found), np.asarray(expected), tap)
+    pair = as_pair(np.asarray(found), np.asarray(expected), context, tap)
     if pair is None or any(one.code in ("not finite", "not zero") for one in causes):
         return causes
     for pattern, recompute in RULES:

@@ -41,13 +41,14 @@ class Context:
 
     `taps` holds activations and gradients by tap name, and `images` and `labels`; `params` the
     weights before the update. `sequence` is this tap after each update, `position` the place of
-    `expected` in it.
+    `expected` in it. `noise` is the relative error of a right result, if it has been measured.
     """
 
     taps: Mapping[str, Array] = field(default_factory=dict)
     params: Mapping[str, Array] = field(default_factory=dict)
     sequence: Sequence[Array] = ()
     position: int | None = None
+    noise: float | None = None
     heads: int | None = None
     width: int | None = None
     batch: int | None = None
@@ -118,13 +119,15 @@ def noise_of(*arrays: Array) -> float:
     return max((NOISE.get(array.dtype.name, 0.0) for array in arrays), default=0.0)
 
 
-def as_pair(found: Array, expected: Array, tap: str = "") -> Pair | None:
+def as_pair(found: Array, expected: Array, context: Context, tap: str = "") -> Pair | None:
     """Both in float64, or nothing if there is nothing to explain or no number to explain it by.
 
     Elements that are not finite, in both alike, count as zero.
     """
     found, expected = np.asarray(found), np.asarray(expected)
     noise = noise_of(found, expected)
+    if context.noise is not None and noise > 0:
+        noise = context.noise
     a, b = (np.nan_to_num(x.astype(np.float64), posinf=0, neginf=0) for x in (found, expected))
     pair = Pair(a, b, noise, tap)
     if not a.size or not b.any() or (pair.same_shape and pair.distance <= 10 * noise):

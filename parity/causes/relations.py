@@ -42,7 +42,7 @@ def relations(
         odd = list(special_values(found, expected, tap))
         if odd:
             return odd
-    pair = as_pair(found, expected, tap)
+    pair = as_pair(found, expected, context, tap)
     if pair is None:
         return []
     rows = RELATIONS if pair.same_shape else OTHER_SHAPE
