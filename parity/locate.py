@@ -49,7 +49,9 @@ STAGES = (
     Stage("update", ("cross-load",)),
 )
 LISTED = 6  # taps that a finding's text names
-GIVEN = 1e-8  # noise of float64 pieces: what causes are looked for in is a pass in float32
+# Noise of float64 between two frameworks: the numbers that causes are told from come out of a
+# pass in float32
+GIVEN = 1e-8
 # Taps of a step before what is computed from them, where the order of a trace is another one
 STEP_ORDER = ("grad_norm", "clipped_norm", "loss", "lr", "momentum/", "exp_avg", "step/")
 

@@ -1,6 +1,7 @@
 """A backend that is about to record: its weights, batches and manifest, and its updates."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,6 @@ class Recorder:
         info.pop("peak_memory_bytes")
         self.manifest["producer"] = {"name": info.pop("backend")} | info | environment()
         self.chosen: Arrays = {}
-        self.source: Trace | None = None
 
     @property
     def float_type(self) -> Any:
@@ -120,13 +120,19 @@ class Recorder:
                     f"{source.path}: {name} was kept as a sketch; record it without --sketch-above"
                 )
 
-    def forced(self) -> Arrays:
-        """The part indices to use, or nothing."""
-        if not self.job.force:
-            return {}
+    @cached_property
+    def forced_by(self) -> Trace:
+        """The trace whose parts are taken; it must be of these weights and inputs."""
+        assert self.job.force
         source = read_trace(self.job.force)
         self.check_source(source, lambda name: name == "selection/part_index")
-        taps = source.arrays("selection")
+        return source
+
+    def forced(self) -> Arrays:
+        """The part indices to use in a pass, or nothing."""
+        if not self.job.force:
+            return {}
+        taps = self.forced_by.arrays("selection")
         return self.given({n: v for n, v in taps.items() if n == "part_index"})
 
     def parts(self, update: int) -> Array | None:
@@ -143,12 +149,11 @@ class Recorder:
             index = self.backend.fetch(self.backend.eval_step(images))["part_index"]
             self.chosen[name] = self.back({"part_index": index})["part_index"]
             return index
-        if self.source is None:
-            self.source = read_trace(self.job.force)
-        taps = self.source.arrays("parts")
+        taps = self.forced_by.arrays("parts")
         if name not in taps:
             raise UserError(
-                f"{self.source.path}: it does not tell the parts of update {update}; record it anew"
+                f"{self.job.force}: it does not tell the parts of update {update}; record it anew, "
+                "without --force"
             )
         return self.given({"part_index": taps[name]})["part_index"]
 

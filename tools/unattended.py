@@ -1,6 +1,6 @@
 """Run stages one after the other, each with a time limit, and keep what each leaves.
 
-    python3 tools/unattended.py OUT [--kit build/kit --site /tmp/site] [--budget SECONDS]
+    python3 tools/unattended.py OUT [--kit KIT --site SITE] [--only NAME ...] [--budget SECONDS]
 
 With a kit of wheels (tools/offline_kit.py) it first makes an environment of them in SITE, on top of
 this interpreter's packages. A stage is a shell command, run by bash in the project's folder with

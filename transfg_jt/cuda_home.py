@@ -3,7 +3,8 @@
 Jittor wants one folder with nvcc, headers and libraries without version in their names, and was
 written for CUDA up to 12. Where CUDA comes as a compiler from the system or from wheels, and as
 libraries from PyTorch's wheels, no such folder exists. docs/jittor.md ("CUDA") tells what each
-part works around. Only what the twin needs is there: no cuDNN, cuFFT, cuSPARSE or NPP.
+part works around. Only what the twin needs is there: no cuDNN, cuFFT, cuSPARSE or NPP. Longer than
+most files here, since the texts of the headers and of the compiler's script stand in it.
 """
 
 import ctypes

@@ -23,6 +23,7 @@ INSTALL = install_command("jittor")
 # reads its settings from the environment at import time. `prepare()` makes that work from the
 # package index alone, without root and without any download of Jittor's own. docs/jittor.md tells
 # what each setting works around. These hold on every machine; what the user has set already wins.
+# The file is longer than most: it holds what one import takes, in the order in which it is done.
 ENVIRONMENT = {  # native: Jittor
     "use_mpi": "0",  # an mpicc on PATH would start a build of Jittor's MPI operators
     "use_nccl": "0",  # would download NCCL's sources

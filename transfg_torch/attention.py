@@ -60,7 +60,7 @@ def row_kernel() -> ModuleType | None:  # native: written in Triton
             f"part selection takes the slower way, without Triton: {reason}", stacklevel=2
         )
         return None
-    return kernel  # type: ignore[no-any-return]
+    return kernel
 
 
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # native: Jittor has C++
