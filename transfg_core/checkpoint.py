@@ -60,7 +60,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """
     try:
         with open(path, "rb") as file:
-            start = file.read(8)
+            start = file.read(9)
         with safetensors.safe_open(path, framework="numpy") as opened:
             metadata = read_metadata(path, opened.metadata() or {})
             arrays = {name: _read_array(path, opened, name) for name in opened.keys()}
@@ -144,8 +144,9 @@ def _read_array(path: Path, opened: Any, name: str) -> Array:
 
 
 def _explain(start: bytes, error: Exception) -> str:
+    own = start[8:] == b"{"  # after the header's length, whose first byte may be any
     for magic, kind in FOREIGN.items():
-        if start.startswith(magic):
+        if start.startswith(magic) and not own:
             return f"expected a safetensors checkpoint, found {kind}; convert it first"
     if not start:
         return "expected a checkpoint, found an empty file; take an older checkpoint"

@@ -108,6 +108,7 @@ BROKEN = {
     "bfloat16": (bfloat16(), "found BF16 in param/x"),
     "empty": (b"", "empty file"),
     "text": (b"hello, this is no checkpoint at all", "damaged or cut"),
+    "cut, and like a pickle": ((0x280).to_bytes(8, "little") + b'{"__meta', "damaged or cut"),
     "pickle": (pickle.dumps({"model": [1, 2]}), "pickle"),
     "zip": (b"PK\x03\x04" + bytes(100), "zip archive"),
     "without metadata": (foreign(None), "without its 'transfg' metadata"),
