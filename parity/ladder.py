@@ -197,6 +197,12 @@ def continue_jobs(ladder: Ladder) -> list[Job]:
     ]
 
 
+def halves(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs for two processes, those of one case in one of them, in their order."""
+    cases = list(dict.fromkeys(job.case for job in jobs))
+    return [[job for job in jobs if job.case in cases[start::2]] for start in (0, 1)]
+
+
 class Child(NamedTuple):
     """A process that records with one backend."""
 

@@ -24,6 +24,7 @@ from parity.ladder import (
     exact_jobs,
     exact_variant_jobs,
     first_jobs,
+    halves,
     run_children,
     start_child,
     variant_jobs,
@@ -45,20 +46,20 @@ PUBLISHED_FORWARD = ("block00", "block01", "block02", "features", "logits")
 def record_ladder(ladder: Ladder) -> None:
     """Record everything that the verdicts need.
 
-    The backends never share a process, and no two processes of one backend run at a time.
+    The backends never share a process, and Jittor, which locks its cache, has one at a time.
     """
     if ladder.goldens:
         reader = load_published_reader()
         for golden in ladder.goldens:
             target = ladder.folder / f"golden-{golden.name}.safetensors"
             reader.convert(golden.checkpoint, target)
-    run_children(start_child(first_jobs(ladder)))
+    run_children(*(start_child(jobs) for jobs in halves(first_jobs(ladder))))
     run_children(
         start_child(variant_jobs(ladder, FIRST), threads=1),
         start_child(candidate_jobs(ladder) + variant_jobs(ladder, CANDIDATE)),
     )
     run_children(
-        start_child(continue_jobs(ladder) + exact_variant_jobs(ladder)),
+        *(start_child(jobs) for jobs in halves(continue_jobs(ladder) + exact_variant_jobs(ladder))),
         start_child(exact_jobs(ladder) if ladder.exact else []),
     )
 

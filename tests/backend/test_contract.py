@@ -260,6 +260,27 @@ def test_accumulated_cross_entropy_is_the_whole_batchs(twin):
             assert relative(momentum[0][name], momentum[1][name]) < 5e-6, name
 
 
+def test_an_update_can_be_given_its_parts(twin):
+    """Its own choice changes no bit; another one is taken, micro-batch by micro-batch."""
+    batch = PARTS.batches()[0]
+    micro = split_batch(batch, 2)
+    own = twin.backend(PARTS)
+    chosen = own.fetch(own.eval_step(batch.images))["part_index"]
+    other = np.concatenate([chosen[:3], chosen[3:][::-1]])  # of the second micro-batch
+    assert not np.array_equal(chosen, other)
+    reports, states = [], []
+    for parts in (None, chosen, other):
+        backend = twin.backend(PARTS)
+        reports.append(backend.fetch(backend.train_step(micro, 0.01, parts)))
+        states.append(backend.state())
+    assert equal(reports[0], reports[1]) and equal(states[0], states[1])
+    halves = zip(micro, np.split(other, 2), strict=True)
+    traces = [twin.backend(PARTS).trace(half, {"part_index": index}) for half, index in halves]
+    mean = np.mean([trace["cross_entropy"] for trace in traces])
+    assert reports[2]["cross_entropy"] == pytest.approx(mean, rel=1e-6)
+    assert abs(mean - reports[0]["cross_entropy"]) > 1e-4  # else this would show nothing
+
+
 def test_accumulated_contrastive_loss_is_the_mean_of_the_micro_batches(twin):
     """It compares the images of one micro-batch: of six in two, 9 pairs twice and not 36."""
     case = Case("accumulated", optim=SGD | {"clip": None})

@@ -4,11 +4,12 @@ import io
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from synthetic import NoiseBackend, use_noise
+from synthetic import NoiseBackend, change, use_noise
 
 from parity import record
 from parity.cases import BY_NAME, LARGE
@@ -192,6 +193,31 @@ def test_indices_are_forced_from_a_trace(job, monkeypatch, tmp_path):
     assert list(forced[-2]) == ["part_index"]
     with pytest.raises(UserError, match="weights are not those of case vit"):
         recorded(job, case="vit", force=job.out, out=str(tmp_path / "c.npz"))
+
+
+def test_updates_take_the_parts_of_the_trace_to_force(job, monkeypatch, tmp_path):
+    given = []
+    train_step = NoiseBackend.train_step
+    monkeypatch.setattr(
+        NoiseBackend,
+        "train_step",
+        lambda self, micro, lr, parts=None: given.append(parts) or train_step(self, micro, lr),
+    )
+    source = recorded(job)
+    own = source.arrays("parts")
+    assert list(own) == [f"{update:02d}" for update in range(1, len(given) + 1)]
+    assert all(map(np.array_equal, given, own.values()))
+    moved = {name: value % value.max() + 1 for name, value in own.items()}
+    for name, value in moved.items():
+        change(Path(job.out), f"parts/{name}", lambda _, value=value: value)
+    given.clear()
+    forced = recorded(job, force=job.out, out=str(tmp_path / "b.npz"))
+    assert len(given) == len(moved) and all(map(np.array_equal, given, moved.values()))
+    assert not any(map(np.array_equal, given, own.values()))
+    assert not forced.arrays("parts")
+    # a forced trace does not tell them again
+    with pytest.raises(UserError, match=r"b\.npz: it does not tell the parts of update 1; record"):
+        recorded(job, force=str(tmp_path / "b.npz"), out=str(tmp_path / "c.npz"))
 
 
 def test_going_on_from_the_others_state(job, tmp_path):

@@ -32,6 +32,7 @@ from parity.ladder import (
     exact_jobs,
     exact_variant_jobs,
     first_jobs,
+    halves,
     run_children,
     start_child,
     variant_jobs,
@@ -103,21 +104,33 @@ def test_equal_files_are_equivalent(rows):
         assert "state" not in found
 
 
-def test_no_backend_has_two_processes_at_a_time_and_each_waits_for_its_sources(recorded):
+def test_jittor_has_one_process_at_a_time_and_each_waits_for_its_sources(recorded):
     _, started = recorded
     assert all(len({job.backend for job in jobs}) == 1 for jobs in started)
-    backends = [jobs[0].backend for jobs in started]
-    # in the order of record_ladder: one, two together, two together
-    assert backends == [FIRST, FIRST, CANDIDATE, FIRST, CANDIDATE]
+    together = [started[:2], started[2:4], started[4:]]  # in the order of record_ladder
+    backends = [[jobs[0].backend for jobs in group] for group in together]
+    assert backends == [[FIRST] * 2, [FIRST, CANDIDATE], [FIRST, FIRST, CANDIDATE]]
     written: set[str] = set()
-    for number, jobs in enumerate(started):
+    for group in together:
         before = set(written)
-        for job in jobs:
-            needed = {job.source, job.force} - {None}
-            needed = {path for path in needed if path.endswith(".npz")}
-            assert needed <= (written if number in (0, 2) else before), job
-            written.add(job.out)
+        for jobs in group:
+            own: set[str] = set()
+            for job in jobs:
+                needed = {job.source, job.force} - {None}
+                needed = {path for path in needed if path.endswith(".npz")}
+                assert needed <= before | own, job
+                own.add(job.out)
+            written |= own
     assert len(written) == sum(map(len, started))  # no file is written twice
+
+
+def test_jobs_of_a_case_stay_together():
+    jobs = [Job(FIRST, case, f"{case}{i}") for i in range(2) for case in ("a", "b", "c")]
+    assert [[job.out for job in half] for half in halves(jobs)] == [
+        ["a0", "c0", "a1", "c1"],
+        ["b0", "b1"],
+    ]
+    assert halves(jobs[:1]) == [jobs[:1], []]
 
 
 # Faults
