@@ -12,8 +12,10 @@ from parity.jobs import FIRST, Job
 from parity.ladder import (
     CANDIDATE,
     Ladder,
+    exact_first_jobs,
     exact_jobs,
-    pieces_jobs,
+    first_jobs,
+    reference_jobs,
     run_children,
     start_child,
 )
@@ -22,13 +24,17 @@ from parity.verdict import EXIT_CODES, worst
 from transfg_core.errors import UserError
 
 
-def bisection_jobs(ladder: Ladder) -> tuple[list[Job], list[Job], list[Job]]:
-    """What the reference backend records, then the candidate in float32 and in float64."""
-    case = ladder.cases[0]
-    base = ladder.job(FIRST, case)
-    first = [ladder.job(FIRST, case, precision="float64"), base, *pieces_jobs(ladder, case)]
-    single = [ladder.job(CANDIDATE, case, "pieces", source=base.out)]
-    return first, single, [job for job in exact_jobs(ladder) if job.kind == "pieces"]
+def bisection_jobs(ladder: Ladder) -> list[list[Job]]:
+    """What each process records: the reference backend, then the candidate, in either precision."""
+    source = ladder.job(FIRST, ladder.cases[0]).out
+    exact = [job for job in exact_first_jobs(ladder) if job.kind == "pieces"]
+    return [
+        reference_jobs(ladder),
+        first_jobs(ladder),
+        exact,
+        [ladder.job(CANDIDATE, ladder.cases[0], "pieces", source=source)],
+        [job for job in exact_jobs(ladder) if job.kind == "pieces"] if ladder.exact else [],
+    ]
 
 
 def run_bisection(folder: Path, case: str, seed: int | None = None, draw: str = "noise") -> int:
@@ -44,11 +50,8 @@ def run_bisection(folder: Path, case: str, seed: int | None = None, draw: str = 
         folder, [BY_NAME[case]], (), exact=small, seed=seed, draw=draw, fine=small, around=False
     )
     clear(folder)
-    first, single, double = bisection_jobs(ladder)
-    run_children(start_child(first))
-    run_children(start_child(single))
-    if ladder.exact:
-        run_children(start_child(double))
+    for jobs in bisection_jobs(ladder):
+        run_children(start_child(jobs))
     rows = judge_exact(ladder, case, kinds=("pieces",)) if ladder.exact else []
     rows += judge_pieces(ladder, case)
     report(ladder, rows)

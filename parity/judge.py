@@ -22,7 +22,7 @@ import numpy as np
 
 from parity.differences import allowed, documented
 from parity.measure import ROUNDOFF, gap, norm, unfit
-from parity.ties import whole, with_ties
+from parity.ties import CHOICES, whole, with_ties
 from parity.trace import Trace, refuse_mixture
 from parity.verdict import Evidence, Row, Verdict
 
@@ -32,8 +32,10 @@ ZERO_FACTOR = 1e3  # a reference below this many roundoffs of its sibling is zer
 ZERO_BOUND = 32.0  # and what is computed must lie below so many
 EXACT = ("parameters", "loading")  # rungs in which nothing is computed: equal bits
 ZERO = "zero by structure"
+BEHIND_TIES = "behind a tie: after another choice nothing can be told"
 FIRST_OFF = "the first trace is further from float64 than the candidate's noise explains"
-NOT_JUDGED = ("state", "parts")  # rungs that carry what other recordings start from
+FIRST_ALONE = "the first trace is further from float64 than its own variants explain"
+NOT_JUDGED = ("state", "state parts")  # rungs that carry what other recordings start from
 NOISE_LIMIT = 1e-2  # a tap that is noisier than this cannot be judged by relative errors
 
 
@@ -54,9 +56,44 @@ def judge(
         UserError: the traces are not of one computation.
     """
     refuse_mixture(evidence.all())
+    if not evidence.exact:  # one that changed nothing would show a noise of 0
+        some = [t for t in evidence.first_variants if moved(t, evidence.first)]
+        evidence = replace(evidence, first_variants=some)
     names = dict.fromkeys([*evidence.first.taps, *evidence.candidate.taps])
     wanted = [name for name in names if name.partition("/")[0] not in without]
-    return [judge_tap(name, evidence) for name in (wanted if only is None else only)]
+    rows = [judge_tap(name, evidence) for name in (wanted if only is None else only)]
+    return settle_ties(rows)
+
+
+def moved(variant: Trace, base: Trace) -> bool:
+    """Whether any computed number differs."""
+    return any(
+        gap(tap, base.taps[name]).relative != 0
+        for name, tap in variant.taps.items()
+        if name in base.taps and name.partition("/")[0] not in (*EXACT, *NOT_JUDGED)
+    )
+
+
+def settle_ties(rows: Sequence[Row]) -> list[Row]:
+    """After another choice, either being right, nothing that follows can be told.
+
+    It is no choice between equals where the scores themselves are different.
+    """
+    wrong = {(row.rung, row.tap) for row in rows if row.verdict == "different"}
+    tied: set[str] = set()
+    judged = []
+    for row in rows:
+        if row.rung in tied and row.verdict == "different":
+            row = replace(row, verdict="undecided", reason=BEHIND_TIES)
+        if row.ties and row.verdict == "equivalent":
+            scores, _ = CHOICES[row.tap]
+            if (row.rung, scores) in wrong:  # whose error is no noise
+                reason = f"{row.reason} by {scores} that are different"
+                row = replace(row, verdict="different", error=np.inf, reason=reason)
+            else:
+                tied.add(row.rung)
+        judged.append(row)
+    return judged
 
 
 def judge_tap(name: str, evidence: Evidence) -> Row:
@@ -114,7 +151,9 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     own = [distance(name, t, reference) for t in evidence.candidate_variants if name in t.taps]
     other = distance(name, evidence.first, reference)
     roundoff = ROUNDOFF[row.precision]
-    floor = max([other, *variants, rounding_of_step(row, evidence, reference)])
+    rounding = rounding_of_step(row, evidence, reference)
+    # float64 shows how a parameter was rounded, a reference of the pair's own precision does not
+    floor = max([other, *variants, *([rounding] if reference is evidence.first else [])])
     row = replace(
         row,
         error=distance(name, evidence.candidate, reference),
@@ -138,9 +177,12 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     # A fault of the first trace alone would otherwise count as its noise. What is noise throws its
     # variants off too, and elsewhere: they are far from the reference and from the first.
     spread = [distance(name, t, evidence.first) for t in evidence.first_variants if name in t.taps]
-    noise = max([row.error, row.own, *map(min, variants, spread)])
+    shown = max([rounding, *map(min, variants, spread)])
+    noise = max(row.error, row.own, shown)
     if own and other > max(FLOOR_FACTOR * noise, ROUNDOFF_FACTOR * roundoff):
         return replace(row, reason=FIRST_OFF)
+    if variants and not own and other > max(FLOOR_FACTOR * shown, ROUNDOFF_FACTOR * roundoff):
+        return replace(row, verdict="undecided", reason=FIRST_ALONE)
     if floor > noise_limit(row):
         return replace(row, verdict="undecided", reason="its own noise is too large to tell")
     return replace(row, verdict="equivalent")
@@ -149,12 +191,12 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
 def rounding_of_step(row: Row, evidence: Evidence, reference: Trace) -> float:
     """What a step may be off because the parameter is rounded when it is stored: u · |p| / |step|.
 
-    Where the reference is of the pair's own precision its rounding is not seen, and the variants
-    may be rounded to the very same numbers.
+    No variant shows it: they may be rounded to the very same numbers.
     """
     kind, _, name = row.tap.partition("/")
-    before = evidence.first.taps.get(f"parameters/param/{name}")
-    if kind != "step" or before is None or reference is not evidence.first:
+    start = "state" if row.rung == "cross-load" else "parameters"
+    before = evidence.first.taps.get(f"{start}/param/{name}")
+    if kind != "step" or before is None:
         return 0.0
     size = norm(reference.taps[f"{row.rung}/{row.tap}"])
     return ROUNDOFF[row.precision] * norm(before) / size if size else 0.0

@@ -114,31 +114,28 @@ class Ladder:
         ]
 
 
+def reference_jobs(ladder: Ladder) -> list[Job]:
+    """The reference: float64."""
+    jobs = [ladder.job(FIRST, case, precision="float64") for case in ladder.everything]
+    return [*jobs, ladder.around_job(FIRST, "float64")] if ladder.around else jobs
+
+
 def first_jobs(ladder: Ladder) -> list[Job]:
-    """The reference backend: float64, then what is compared, and both cut into pieces."""
+    """The reference backend in the precision that is compared, whole and in pieces."""
     jobs = []
     for case in ladder.everything:
-        base = ladder.job(FIRST, case)
-        jobs += [ladder.job(FIRST, case, precision="float64"), base]
-        if isinstance(case, Golden):
-            continue
-        jobs += pieces_jobs(ladder, case)
-    if ladder.around:
-        jobs += [ladder.around_job(FIRST), ladder.around_job(FIRST, "float64")]
-    return jobs
+        jobs.append(ladder.job(FIRST, case))
+        if isinstance(case, Case):
+            jobs += pieces_jobs(ladder, case, ladder.precision, PIECES_VARIANTS)
+    return [*jobs, ladder.around_job(FIRST)] if ladder.around else jobs
 
 
-def pieces_jobs(ladder: Ladder, case: Case) -> list[Job]:
-    """The reference backend's pass in pieces: in float64, and what is compared."""
-    variants = {
-        "float64": EXACT_VARIANTS["pieces"] if ladder.exact else (),
-        ladder.precision: PIECES_VARIANTS,
-    }
+def pieces_jobs(ladder: Ladder, case: Case, precision: str, variants: Sequence[str]) -> list[Job]:
+    """The reference backend's pass in pieces, which start from what is compared."""
     source = ladder.job(FIRST, case).out
     return [
         ladder.job(FIRST, case, "pieces", precision=precision, variant=variant, source=source)
-        for precision, more in variants.items()
-        for variant in (None, *more)
+        for variant in (None, *variants)
     ]
 
 
@@ -151,13 +148,20 @@ def variant_jobs(ladder: Ladder, backend: str) -> list[Job]:
     ]
 
 
-def exact_variant_jobs(ladder: Ladder) -> list[Job]:
-    """The reference in other orders, in float64."""
-    # more than in float32: a number alone may be right by luck in several
+def exact_first_jobs(ladder: Ladder) -> list[Job]:
+    """The reference in pieces and in other orders, in float64."""
+    # more orders than in float32: a number alone may be right by luck in several
+    variants = EXACT_VARIANTS if ladder.exact else {"case": (), "pieces": ()}
     return [
-        ladder.job(FIRST, case, precision="float64", variant=variant)
-        for case in (ladder.cases if ladder.exact else ())
-        for variant in EXACT_VARIANTS["case"]
+        job
+        for case in ladder.cases
+        for job in (
+            *pieces_jobs(ladder, case, "float64", variants["pieces"]),
+            *(
+                ladder.job(FIRST, case, precision="float64", variant=variant)
+                for variant in variants["case"]
+            ),
+        )
     ]
 
 
@@ -210,13 +214,20 @@ class Child(NamedTuple):
     process: subprocess.Popen[bytes]
 
 
+def device_of(jobs: Sequence[Job]) -> dict[str, str]:
+    """Environment in which float64 is computed on the CPU: Jittor has no such products on CUDA."""
+    precisions = {job.precision for job in jobs}
+    if "float64" not in precisions:
+        return {}
+    assert len(precisions) == 1, "the others may want the device"
+    return {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": "transfg-cpu"}
+
+
 def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None:
     """Start jobs in a process of their own; what it prints goes to standard error."""
     if not jobs:
         return None
-    environment = child_environment(threads)
-    if {job.precision for job in jobs} == {"float64"}:
-        environment["CUDA_VISIBLE_DEVICES"] = ""  # Jittor has no float64 products on CUDA
+    environment = child_environment(threads) | device_of(jobs)
     child = subprocess.Popen(
         [sys.executable, "-m", "parity.record", as_fields(list(jobs))],
         stdout=sys.stderr,

@@ -40,10 +40,21 @@ def norm(tap: Tap) -> float:
     return l2(tap.astype(np.float64))
 
 
-def move_by_ulp(value: Array, rng: np.random.Generator) -> Array:
-    """Every element moved by one unit in the last place of its own type, up or down."""
+def move_by_ulp(value: Array, rng: np.random.Generator, precision: str = "") -> Array:
+    """Every element moved by one unit in the last place, up or down.
+
+    The unit is that of its own type, or of a `precision` with fewer digits, in which products round
+    what is smaller away.
+    """
     up = rng.random(value.shape) < 0.5
-    moved: Array = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(value.dtype))
+    moved: Array
+    if ROUNDOFF.get(precision, 0.0) > ROUNDOFF["float32"]:
+        _, exponent = np.frexp(value)  # of a number in [0.5, 1)
+        unit = np.ldexp(np.full_like(value, ROUNDOFF[precision]), exponent)
+        unit[value == 0] = np.finfo(value.dtype).tiny
+        moved = value + np.where(up, unit, -unit)
+        return moved
+    moved = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(value.dtype))
     return moved
 
 

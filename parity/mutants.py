@@ -75,10 +75,14 @@ def record_reference(folder: Path, cases: Sequence[Case]) -> None:
     for golden in GOLDENS:
         reader.convert(golden.checkpoint, folder / f"golden-{golden.name}.safetensors")
     ladder = MutantLadder(folder, cases, ())
-    jobs = ladders.first_jobs(ladder) + ladders.variant_jobs(ladder, FIRST)
-    jobs += ladders.exact_variant_jobs(ladder)
+    groups = [
+        ladders.reference_jobs(ladder),
+        ladders.first_jobs(ladder) + ladders.variant_jobs(ladder, FIRST),
+        ladders.exact_first_jobs(ladder),
+    ]
     # as many threads as the mutants have: the order of sums depends on their number
-    ladders.run_children(ladders.start_child(jobs, threads=THREADS))
+    for jobs in groups:
+        ladders.run_children(ladders.start_child(jobs, threads=THREADS))
 
 
 class Step(NamedTuple):

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from parity.jobs import FIRST, Job, as_fields
+from parity.ladder import device_of
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
 
@@ -154,12 +155,13 @@ def record_copy(root: Path, jobs: Sequence[Job]) -> None:
         "OMP_NUM_THREADS": str(THREADS),
     }
     for precision in dict.fromkeys(job.precision for job in jobs):
+        some = [job for job in jobs if job.precision == precision]
         try:
             child = subprocess.run(
                 [sys.executable, "-c", CHILD, str(root)],
                 cwd=root,
-                env=os.environ | more,
-                input=as_fields([job for job in jobs if job.precision == precision]),
+                env=os.environ | more | device_of(some),
+                input=as_fields(some),
                 capture_output=True,
                 text=True,
                 timeout=TIMEOUT,

@@ -61,7 +61,7 @@ def record_case(recorder: Recorder) -> Arrays:
         report = recorder.run_updates(last + 1, last + 1)
         taps |= tagged("cross-load", report | back(recorder.state_since(before)))
         taps |= tagged("state", recorder.own(before))
-    return taps | tagged("parts", recorder.chosen)
+    return taps | tagged("state parts", recorder.chosen)
 
 
 def evaluate(recorder: Recorder, images: Any) -> Arrays:
@@ -69,11 +69,11 @@ def evaluate(recorder: Recorder, images: Any) -> Arrays:
     backend = recorder.backend
     found = backend.fetch(backend.eval_step(images))
     found["prediction"] = found["logits"].argmax(axis=-1)
-    if recorder.case.updates == 1:
-        found.pop("part_index", None)  # its ties would take another whole pass
-    elif "part_index" in found:
-        found["part_scores"] = backend.trace(recorder.batches[0])["part_scores"]
-    return found
+    index = found.pop("part_index", None)
+    if index is None or recorder.case.updates == 1:  # its ties would take another whole pass
+        return found
+    scores = backend.trace(recorder.batches[0])["part_scores"]
+    return {"part_scores": scores, "part_index": index} | found
 
 
 def record_pieces(recorder: Recorder) -> Arrays:

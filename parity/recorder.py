@@ -149,7 +149,7 @@ class Recorder:
             index = self.backend.fetch(self.backend.eval_step(images))["part_index"]
             self.chosen[name] = self.back({"part_index": index})["part_index"]
             return index
-        taps = self.forced_by.arrays("parts")
+        taps = self.forced_by.arrays("state parts")
         if name not in taps:
             raise UserError(
                 f"{self.job.force}: it does not tell the parts of update {update}; record it anew, "

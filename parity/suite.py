@@ -21,10 +21,11 @@ from parity.ladder import (
     Ladder,
     candidate_jobs,
     continue_jobs,
+    exact_first_jobs,
     exact_jobs,
-    exact_variant_jobs,
     first_jobs,
     halves,
+    reference_jobs,
     run_children,
     start_child,
     variant_jobs,
@@ -53,14 +54,16 @@ def record_ladder(ladder: Ladder) -> None:
         for golden in ladder.goldens:
             target = ladder.folder / f"golden-{golden.name}.safetensors"
             reader.convert(golden.checkpoint, target)
-    run_children(*(start_child(jobs) for jobs in halves(first_jobs(ladder))))
+    for jobs in (reference_jobs(ladder), first_jobs(ladder)):
+        run_children(*map(start_child, halves(jobs)))
     run_children(
         start_child(variant_jobs(ladder, FIRST), threads=1),
         start_child(candidate_jobs(ladder) + variant_jobs(ladder, CANDIDATE)),
     )
     run_children(
-        *(start_child(jobs) for jobs in halves(continue_jobs(ladder) + exact_variant_jobs(ladder))),
+        *map(start_child, halves(exact_first_jobs(ladder))),
         start_child(exact_jobs(ladder) if ladder.exact else []),
+        start_child(continue_jobs(ladder)),
     )
 
 

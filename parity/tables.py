@@ -20,7 +20,7 @@ HEADERS = {
     "pairs": "candidate : first|dtype|taps|equal to the bit|different|undecided|ratio|of the worst",
     "rungs": "pair|dtype|rung|taps|worst case|worst tap|error|floor|bound|verdict",
     "bad": "compared|case and rung|tap|error|bound|ratio|index|candidate|first|bias|ulps|verdict",
-    "ties": "compared|case and rung|image|head|patch of first|patch of candidate|margin|noise|",
+    "ties": "compared|case and rung|image|head|choice of first|choice of candidate|margin|noise|",
     "differences": "difference|taps|largest|allowed|reason|measured|upstream|look again",
     "zeros": "pair|dtype|rung|taps|too large|cases|names",
 }
@@ -99,7 +99,8 @@ def ties_table(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
         for tie in row.ties:
-            places = [str(tie[key]) for key in ("image", "head", "first", "candidate")]
+            places = [str(tie[key]) for key in ("image", "first", "candidate")]
+            places.insert(1, NONE if tie["head"] is None else str(tie["head"]))
             numbers = [number(float(tie[key]), ".2e") for key in ("margin", "noise")]
             kind = "a tie" if tie["margin"] <= tie["noise"] else "no tie"
             names = [f"{row.pair}, {row.precision}", f"{row.case}, {row.rung}"]

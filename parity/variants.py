@@ -90,8 +90,8 @@ class Variant:
     def params(self, params: Arrays) -> Arrays:
         """The weights of this variant."""
         if self.name.startswith("ulp"):
-            rng = self.rng
-            return {name: move_by_ulp(value, rng) for name, value in params.items()}
+            rng, precision = self.rng, self.config.run.precision
+            return {name: move_by_ulp(value, rng, precision) for name, value in params.items()}
         return {name: self._permute(value, param_axes(name)) for name, value in params.items()}
 
     def batch(self, batch: Batch) -> Batch:

@@ -108,10 +108,11 @@ class Toolkit:
 
 @dataclass(frozen=True)
 class Device:
-    """The first CUDA device: its compute capability, and the CUDA version of the driver."""
+    """The first CUDA device: its compute capability, the CUDA version of the driver, its name."""
 
     capability: tuple[int, int]
     driver: int  # major
+    name: str = "CUDA device 0"
 
 
 def find_device() -> Device | None:
@@ -127,7 +128,9 @@ def find_device() -> Device | None:
     driver.cuDeviceGet(ctypes.byref(device), 0)
     for value, attribute in ((major, 75), (minor, 76)):  # of the compute capability
         driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-    return Device((major.value, minor.value), version.value // 1000)
+    name = ctypes.create_string_buffer(256)
+    driver.cuDeviceGetName(name, len(name), device)
+    return Device((major.value, minor.value), version.value // 1000, name.value.decode())
 
 
 def refuse_unfit(device: Device, toolkit: "Toolkit") -> None:

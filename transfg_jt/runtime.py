@@ -244,6 +244,23 @@ def python_signal_handlers() -> Any:  # native: Jittor
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
+@contextmanager
+def one_name_of_python() -> Any:  # native: Jittor
+    """The interpreter by one name, bin/python3.11, whichever the program was started by.
+
+    Jittor puts `sys.executable` into the command that compiles an operator, and compiles it again
+    for another command: what `transfg` had compiled, `python -m` would not find.
+    """
+    before = Path(sys.executable)
+    one = before.with_name(f"python3.{sys.version_info.minor}")
+    try:
+        if one.exists() and one.samefile(before):
+            sys.executable = str(one)
+        yield
+    finally:
+        sys.executable = str(before)
+
+
 def import_jittor() -> None:  # native: Jittor
     """`import jittor`, restarting the program once if Jittor has rebuilt itself.
 
@@ -252,7 +269,7 @@ def import_jittor() -> None:  # native: Jittor
     import jittor_utils
 
     try:
-        with python_signal_handlers():
+        with python_signal_handlers(), one_name_of_python():
             import jittor
 
             jittor.flags.use_cuda = int(bool(os.environ["nvcc_path"]))
@@ -293,7 +310,7 @@ def set_precision(precision: str) -> None:  # native: what each framework has to
     if precision == "float64" and jt.flags.use_cuda:
         raise UserError(
             "run.precision float64: Jittor 1.3.11 has no such products on CUDA; for the CPU set "
-            "CUDA_VISIBLE_DEVICES= in the environment"
+            "nvcc_path= in the environment"
         )
     # Seen: after float32 work in the same process, float64 gradients came out 1e-15 of their size.
     # TF32 is a switch of the whole process.
@@ -325,12 +342,12 @@ def device_info() -> dict[str, Any]:  # native: each framework tells these in it
     import jittor as jt
     import jittor_utils
 
-    cuda = bool(jt.flags.use_cuda)
+    cuda = cuda_home.find_device() if jt.flags.use_cuda else None
     chosen = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return {
         "backend": "jittor",
         "version": jt.__version__,
-        "device": "CUDA device 0" if cuda else cpu_name(),
+        "device": cuda.name if cuda else cpu_name(),
         "kind": "cuda" if cuda else "cpu",
         "cuda": jt.compiler.nvcc_version if cuda else None,
         "threads": int(chosen) if chosen.isdigit() else usable_cpus(),

@@ -45,15 +45,17 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
 
 
 @functools.cache
-def row_kernel() -> ModuleType | None:  # native: written in Triton
-    """The kernels for CUDA; none where they do not run, which is tried once.
+def row_kernel(dtype: torch.dtype, head: int) -> ModuleType | None:  # native: written in Triton
+    """The kernels for CUDA; none where they do not run, tried once for each type and width.
 
     Triton comes with PyTorch for CUDA, and wants a C compiler and Python's headers.
     """
     try:
         kernel = importlib.import_module("transfg_torch.row_kernel")
-        row, tokens = torch.ones(1, 1, 2, device="cuda"), torch.ones(1, 2, 16, device="cuda")
-        kernel.propagate_row(row, tokens, tokens)
+        if not kernel.fits(dtype, head):
+            return None
+        tokens = torch.ones(1, 2, head, dtype=dtype, device="cuda")
+        kernel.propagate_row(torch.ones(1, 1, 2, device="cuda"), tokens, tokens)
     except Exception as error:  # whatever it is: the plain formula gives the same
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
@@ -65,8 +67,9 @@ def row_kernel() -> ModuleType | None:  # native: written in Triton
 
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # native: Jittor has C++
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
-    kernel = row_kernel() if row.is_cuda else None
-    if kernel and kernel.fits(row, q):
+    head = q.shape[-1] // heads
+    kernel = row_kernel(q.dtype, head) if row.is_cuda else None
+    if kernel:
         return kernel.propagate_row(row, q, k)
     q, k = split_heads(q, heads), split_heads(k, heads)
     q, products = q * q.shape[-1] ** -0.5, []

@@ -78,10 +78,9 @@ def sum_over_queries(
     tl.store(out_ptr + pair * count + keys, total, mask=keys < count)
 
 
-def fits(row: Tensor, q: Tensor) -> bool:
-    """Whether the kernels take these arrays: (B, K, T) in float32 and (B, T, D) not in float64."""
-    width = q.shape[-1] // row.shape[1]
-    return row.dtype == torch.float32 and q.dtype != torch.float64 and width in HEAD_WIDTHS
+def fits(dtype: torch.dtype, head: int) -> bool:
+    """Whether the kernels take queries and keys of this type and width of a head."""
+    return dtype != torch.float64 and head in HEAD_WIDTHS
 
 
 def propagate_row(row: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ def set_precision(precision: str) -> None:  # native: what each framework has to
 
     if precision == "tf32" and not torch.cuda.is_available():
         raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
+    if precision == "float64":  # torch: of which TF32 takes nothing
+        return
     used = USED_PRECISION.setdefault("float", precision)
     if "tf32" in (used, precision) and used != precision:
         raise UserError(

@@ -63,7 +63,7 @@ def test_row_times_map(twin, shape):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_row_times_map_by_kernels_of_a_device(twin, dtype):
     torch, module = twin.framework, twin.module("attention")
-    assert module.row_kernel() is not None
+    assert module.row_kernel(getattr(torch, dtype), 64) is not None
     q, k = (twin.tensor(x).to(getattr(torch, dtype)) for x in draw((2, 785, 768, 12), 2))
     row = torch.rand(2, 12, 785).softmax(-1)
     found = module.propagate(row, q, k, 12)

@@ -1,6 +1,7 @@
 """What Jittor could do to the process that runs it: memory, kernels, signals."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,25 @@ def test_compile_is_pytorchs(twin):
     run = config.run.model_copy(update={"compile": True})
     with pytest.raises(UserError, match="run.compile: .*leave it out"):
         load_backend("jittor", config.model_copy(update={"run": run}))
+
+
+def test_operators_are_compiled_for_one_name_of_the_interpreter(twin, monkeypatch, tmp_path):
+    """Jittor's key of an operator holds that name: `python -m` shares what `transfg` compiled."""
+    runtime = twin.module("runtime")
+    versioned = f"python3.{sys.version_info.minor}"
+    (tmp_path / versioned).symlink_to(sys.executable)
+    for name in ("python", "python3", versioned):
+        if name != versioned:
+            (tmp_path / name).symlink_to(versioned)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / name))
+        with runtime.one_name_of_python():
+            assert sys.executable == str(tmp_path / versioned)
+        assert sys.executable == str(tmp_path / name)
+    # another interpreter beside it is another one
+    (tmp_path / versioned).unlink()
+    (tmp_path / versioned).touch()
+    (tmp_path / "python").unlink()
+    (tmp_path / "python").symlink_to("/bin/sh")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with runtime.one_name_of_python():
+        assert sys.executable == str(tmp_path / "python")

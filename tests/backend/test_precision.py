@@ -174,3 +174,19 @@ def test_bfloat16_trains_float32_parameters(twin):
     assert losses[-1] < losses[0]
     floats = {v.dtype for v in low.state().values() if v.dtype.kind == "f"}
     assert floats == {np.dtype(np.float32)}
+
+
+@pytest.mark.only("torch")
+def test_float64_and_tf32_share_a_process_of_pytorch(twin, monkeypatch):
+    """TF32 takes nothing of float64; beside float32 it is refused, in either order."""
+    torch, runtime = twin.framework, twin.module("runtime")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for order in (("tf32", "float32"), ("float32", "tf32")):
+        monkeypatch.setattr(runtime, "USED_PRECISION", {})
+        for precision in ("float64", order[0], "float64"):
+            runtime.set_precision(precision)
+        assert torch.backends.cuda.matmul.allow_tf32 == (order[0] == "tf32")
+        with pytest.raises(UserError, match=f"run.precision {order[1]}: this process has used"):
+            runtime.set_precision(order[1])
+    monkeypatch.setattr(runtime, "USED_PRECISION", {})
+    runtime.set_precision("float32")  # as it was

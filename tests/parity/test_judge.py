@@ -13,6 +13,8 @@ import pytest
 from parity import differences
 from parity.differences import load_differences
 from parity.judge import (
+    BEHIND_TIES,
+    FIRST_ALONE,
     FIRST_OFF,
     FLOOR_FACTOR,
     ROUNDOFF_FACTOR,
@@ -108,13 +110,42 @@ def test_rounding_of_the_parameter_counts_as_noise_of_its_step(factor, expected)
     def last(exact=None):
         taps = [dict(zip(names, (parameter, x), strict=True)) for x in (step, step + error)]
         pair = [trace(t, n, "float64") for t, n in zip(taps, ("first", "other"), strict=True)]
-        return judge(Evidence(*pair, exact, first_variants=pair[:1]))[-1]
+        elsewhere = trace(taps[0] | {"forward/x": off(1e-15)}, precision="float64")
+        for one in pair:
+            one.taps["forward/x"] = A
+        return judge(Evidence(*pair, exact, first_variants=[elsewhere]))[1]
 
     error = step * factor * allowed
     assert last().verdict == expected
     assert last().bound == pytest.approx(allowed)
     seen = trace({names[1]: step}, precision="float64")
     assert last(seen).verdict == "different"
+
+
+def test_a_variant_that_changed_nothing_is_none():
+    """Two traces alone cannot be told apart; one that repeats the first makes them no surer."""
+    same = verdict(off(1e-5), first_variants=[A, A])
+    assert same == verdict(off(1e-5)) and same.verdict == "undecided"
+    assert verdict(off(1e-5), first_variants=[A, off(1e-7)]).verdict == "different"
+    # but a tap that no weight reaches has no noise
+    taps = ({"forward/x": x, "updates/lr": rate} for x, rate in ((A, A), (A, off(1e-5))))
+    pair = [trace(t, n) for t, n in zip(taps, ("first", "other"), strict=True)]
+    variant = trace({"forward/x": off(1e-7), "updates/lr": A}, variant="ulp:1")
+    rows = judge(Evidence(*pair, first_variants=[variant]))
+    assert [row.verdict for row in rows] == ["equivalent", "different"]
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "undecided")])
+def test_a_fault_that_the_firsts_variants_share_proves_nothing(factor, expected):
+    """Without variants of the candidate: it could be a fault, which would widen the bound."""
+    first = off(1e-4)
+    shared = off(1e-4 * (1 + factor**-1 / FLOOR_FACTOR))
+    for error in (1e-7, 4e-4):
+        row = verdict(off(error), first, exact=A, first_variants=[shared])
+        assert row.verdict == expected
+        assert row.reason == (FIRST_ALONE if expected == "undecided" else "")
+    # beyond the bound nothing is in doubt
+    assert verdict(off(1e-3), first, exact=A, first_variants=[shared]).verdict == "different"
 
 
 def test_variants_of_the_candidate_widen_nothing():
@@ -461,14 +492,15 @@ def noisy_scores(size):
 
 def test_a_tie_inside_the_noise_passes():
     """Margin 1e-6; noise is twice the sum of both largest errors in that row."""
-    row = parts(noisy_scores(0.6e-6), FLIPPED)
+    first = (noisy_scores(-0.2e-6), INDEX)
+    row = parts(noisy_scores(0.4e-6), FLIPPED, first=first)
     assert (row.verdict, row.reason, row.error) == ("equivalent", "1 ties", 0)
     (tie,) = row.ties
     assert (tie["image"], tie["head"], tie["first"], tie["candidate"]) == (0, 1, 3, 2)
     assert tie["margin"] == pytest.approx(1e-6) and tie["noise"] == pytest.approx(1.2e-6)
-    # the error of the first counts as well
-    first = (noisy_scores(-0.3e-6), INDEX)
-    assert parts(noisy_scores(0.3e-6), FLIPPED, first=first).verdict == "equivalent"
+    # scores whose error is no noise tie nothing
+    row = parts(noisy_scores(1e-3), FLIPPED)
+    assert row.ties[0]["margin"] <= row.ties[0]["noise"] and row.verdict == "different"
 
 
 def test_a_flip_beyond_the_noise_fails():
@@ -519,11 +551,46 @@ def test_scores_of_another_rung_are_no_excuse():
     assert rows[1].verdict == "different"
 
 
-def test_only_part_indices_can_tie():
-    names = ("evaluation/part_scores", "evaluation/prediction")
+def test_only_choices_can_tie():
+    names = ("evaluation/part_scores", "evaluation/labels")
     values = ((SCORES, INDEX), (noisy_scores(1.0), FLIPPED), (SCORES, INDEX))
     traces = [trace(dict(zip(names, value, strict=True))) for value in values]
     assert judge(Evidence(*traces))[1].verdict == "different"
+
+
+def test_a_prediction_ties_where_the_logits_do():
+    names = ("evaluation/logits", "evaluation/prediction")
+    for size, expected in ((0.3e-6, "equivalent"), (0.2e-6, "different")):
+        first, candidate = (noisy_scores(error)[0] for error in (-size, size))
+        taps = [(first, INDEX[0] - 1), (candidate, FLIPPED[0] - 1), (SCORES[0], INDEX[0] - 1)]
+        traces = [trace(dict(zip(names, t, strict=True))) for t in taps]
+        row = judge(Evidence(*traces))[1]
+        assert row.verdict == expected
+        (tie,) = row.ties
+        assert (tie["image"], tie["head"], tie["first"], tie["candidate"]) == (1, None, 2, 1)
+
+
+def test_behind_a_tie_nothing_can_be_told():
+    names = [f"evaluation/{name}" for name in ("block00", "part_scores", "part_index", "logits")]
+    names.append("forward/logits")
+
+    def judged(index, candidate):
+        """Part scores that both are a little off, and logits that differ."""
+        first = noisy_scores(-0.3e-6)
+        taps = [(A, first, INDEX, A, A), (off(1e-2), candidate, index, off(1e-2), off(1e-2))]
+        traces = [
+            trace(dict(zip(names, t, strict=True))) for t in (*taps, (A, SCORES, INDEX, A, A))
+        ]
+        return judge(Evidence(*traces))
+
+    rows = judged(FLIPPED, noisy_scores(0.3e-6))
+    # what comes before it, and what is in another rung, is judged all the same
+    told = ["different", "equivalent", "equivalent", "undecided", "different"]
+    assert [row.verdict for row in rows] == told and rows[3].reason == BEHIND_TIES
+    # nothing is excused without a tie, nor by scores that are wrong
+    assert judged(INDEX, noisy_scores(0.3e-6))[3].verdict == "different"
+    rows = judged(FLIPPED, noisy_scores(1.0))
+    assert rows[1].verdict == "different" and rows[2].ties and rows[3].verdict == "different"
 
 
 # Documented differences

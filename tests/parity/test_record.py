@@ -42,7 +42,7 @@ def recorded(job, **changes):
 
 
 RUNGS = ["parameters", "forward", "selection", "backward", "gradients", "losses", "rollout",
-         "one update", "updates", "evaluation", "cross-load", "state", "parts"]  # fmt: skip
+         "one update", "updates", "evaluation", "cross-load", "state", "state parts"]  # fmt: skip
 
 
 def test_what_a_trace_of_a_case_holds(job):
@@ -204,17 +204,17 @@ def test_updates_take_the_parts_of_the_trace_to_force(job, monkeypatch, tmp_path
         lambda self, micro, lr, parts=None: given.append(parts) or train_step(self, micro, lr),
     )
     source = recorded(job)
-    own = source.arrays("parts")
+    own = source.arrays("state parts")
     assert list(own) == [f"{update:02d}" for update in range(1, len(given) + 1)]
     assert all(map(np.array_equal, given, own.values()))
     moved = {name: value % value.max() + 1 for name, value in own.items()}
     for name, value in moved.items():
-        change(Path(job.out), f"parts/{name}", lambda _, value=value: value)
+        change(Path(job.out), f"state parts/{name}", lambda _, value=value: value)
     given.clear()
     forced = recorded(job, force=job.out, out=str(tmp_path / "b.npz"))
     assert len(given) == len(moved) and all(map(np.array_equal, given, moved.values()))
     assert not any(map(np.array_equal, given, own.values()))
-    assert not forced.arrays("parts")
+    assert not forced.arrays("state parts")
     # a forced trace does not tell them again
     with pytest.raises(UserError, match=r"b\.npz: it does not tell the parts of update 1; record"):
         recorded(job, force=str(tmp_path / "b.npz"), out=str(tmp_path / "c.npz"))

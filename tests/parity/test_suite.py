@@ -29,8 +29,9 @@ from parity.ladder import (
     Ladder,
     candidate_jobs,
     continue_jobs,
+    device_of,
+    exact_first_jobs,
     exact_jobs,
-    exact_variant_jobs,
     first_jobs,
     halves,
     run_children,
@@ -107,9 +108,11 @@ def test_equal_files_are_equivalent(rows):
 def test_jittor_has_one_process_at_a_time_and_each_waits_for_its_sources(recorded):
     _, started = recorded
     assert all(len({job.backend for job in jobs}) == 1 for jobs in started)
-    together = [started[:2], started[2:4], started[4:]]  # in the order of record_ladder
+    # in the order of record_ladder
+    together = [started[:2], started[2:4], started[4:6], started[6:]]
     backends = [[jobs[0].backend for jobs in group] for group in together]
-    assert backends == [[FIRST] * 2, [FIRST, CANDIDATE], [FIRST, FIRST, CANDIDATE]]
+    first = [FIRST, FIRST]
+    assert backends == [first, first, [FIRST, CANDIDATE], [*first, CANDIDATE, FIRST]]
     written: set[str] = set()
     for group in together:
         before = set(written)
@@ -122,6 +125,17 @@ def test_jittor_has_one_process_at_a_time_and_each_waits_for_its_sources(recorde
                 own.add(job.out)
             written |= own
     assert len(written) == sum(map(len, started))  # no file is written twice
+
+
+def test_float64_has_processes_without_a_device(recorded):
+    """Jittor has no such products on CUDA, and noise is of the device that it is compared on."""
+    _, started = recorded
+    kinds = [{job.precision for job in jobs} for jobs in started]
+    assert all(len(kind) == 1 for kind in kinds) and {EXACT} in kinds and {"float32"} in kinds
+    hidden = [device_of(jobs) for jobs in started]
+    assert all(bool(more) == (kind == {EXACT}) for more, kind in zip(hidden, kinds, strict=True))
+    none = {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": "transfg-cpu"}
+    assert [more for more in hidden if more] == [none] * kinds.count({EXACT})
 
 
 def test_jobs_of_a_case_stay_together():
@@ -494,7 +508,7 @@ def test_the_jobs_of_a_whole_ladder_fit_on_a_command_line(tmp_path):
         first_jobs(ladder),
         variant_jobs(ladder, FIRST),
         candidate_jobs(ladder) + variant_jobs(ladder, CANDIDATE),
-        exact_variant_jobs(ladder),
+        exact_first_jobs(ladder),
         exact_jobs(ladder),
         continue_jobs(ladder),
     ):

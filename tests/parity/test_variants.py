@@ -130,6 +130,21 @@ def test_a_variant_is_a_function_of_its_name(kind):
     assert np.array_equal(params["pos_embed"], CASE.params()["pos_embed"])  # not in place
 
 
+@pytest.mark.parametrize(("precision", "bits"), [("tf32", 11), ("bfloat16", 8)])
+def test_a_unit_of_fewer_digits_is_not_rounded_away(precision, bits):
+    """Products that round to so many binary digits would not see one unit of float32."""
+    rng = np.random.default_rng(0)
+    value = np.append(rng.standard_normal(1000), [0, 1, -0.5]).astype(np.float32)
+    moved = move_by_ulp(value, rng, precision)
+    _, exponent = np.frexp(value)
+    units = (moved - value) / np.ldexp(1.0, exponent - bits)
+    assert moved.dtype == np.float32 and np.allclose(np.abs(units[value != 0]), 1, atol=1e-4)
+    assert 0.4 < (units > 0).mean() < 0.6
+    assert 0 < np.abs(moved[value == 0]).max() < 1e-30
+    same = move_by_ulp(value, np.random.default_rng(1), "float32")
+    assert np.array_equal(same, move_by_ulp(value, np.random.default_rng(1)))
+
+
 def test_move_by_ulp_goes_both_ways_from_zero():
     moved = move_by_ulp(np.zeros(100, np.float32), np.random.default_rng(0))
     assert set(np.sign(moved)) == {-1, 1}
