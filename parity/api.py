@@ -93,16 +93,20 @@ def record_taps(
     write_trace(path, taps, manifest, sketch_above, full=full)
 
 
-def ulp_variant(weights: Mapping[str, Array], seed: int) -> dict[str, Array]:
+def ulp_variant(
+    weights: Mapping[str, Array], seed: int, precision: str = "float32"
+) -> dict[str, Array]:
     """Weights with every floating-point number moved by one unit in the last place, up or down.
 
-    In float64 give it the weights in float64. Arrays of integers and booleans stay.
+    In float64 give it the weights in float64. With `precision` tf32, bfloat16 or float16 the unit
+    is of that, since products would round a unit of float32 away. Arrays of integers and booleans
+    stay.
     """
     rng = np.random.default_rng([77, seed])
     moved = {}
     for name in sorted(weights):
         value = np.asarray(weights[name])
-        moved[name] = move_by_ulp(value, rng) if value.dtype.kind == "f" else value
+        moved[name] = move_by_ulp(value, rng, precision) if value.dtype.kind == "f" else value
     return {name: moved[name] for name in weights}
 
 

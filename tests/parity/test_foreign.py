@@ -231,6 +231,20 @@ def test_what_is_only_carried_along_is_not_judged(files, write):
     assert {row.verdict for row in rows} == {"equivalent"} and len(rows) == 7
 
 
+def test_no_other_rung_is_left_out(files, write):
+    """Whatever this project's own recordings carry along under that name."""
+
+    def parts(value):
+        return lambda taps: taps | {"parts/head": np.full(3, value)}
+
+    files[:2] = (
+        write(f"parts{i}.npz", who, change=parts(float(i)))
+        for i, who in enumerate(("ours", "theirs"), 1)
+    )
+    assert [row.tap for row in compare(files[:2]) if row.verdict == "different"] == ["head"]
+    assert "undecided" in verdicts(compare(files)).values()  # the reference does not have it
+
+
 @pytest.mark.parametrize("fault", ["", *FAULT_AT])
 def test_sketches_give_the_same_verdicts(tmp_path, fault):
     """Arrays of 92,000 and 20,000 numbers, stored whole or as 4,096."""
