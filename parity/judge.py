@@ -32,6 +32,7 @@ ZERO_FACTOR = 1e3  # a reference below this many roundoffs of its sibling is zer
 ZERO_BOUND = 32.0  # and what is computed must lie below so many
 EXACT = ("parameters", "loading")  # rungs in which nothing is computed: equal bits
 ZERO = "zero by structure"
+NOT_REFERRED = "the float64 reference does not have it"
 BEHIND_TIES = "behind a tie: after another choice nothing can be told"
 FIRST_OFF = "the first trace is further from float64 than the candidate's noise explains"
 FIRST_ALONE = "the first trace is further from float64 than its own variants explain"
@@ -147,6 +148,8 @@ def judge_tap(name: str, evidence: Evidence) -> Row:
 def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     """The verdict on a floating-point tap that both traces have."""
     reference = evidence.exact or evidence.first
+    if name not in reference.taps:
+        return replace(row, verdict="undecided", reason=NOT_REFERRED)
     variants = [distance(name, t, reference) for t in evidence.first_variants if name in t.taps]
     own = [distance(name, t, reference) for t in evidence.candidate_variants if name in t.taps]
     other = distance(name, evidence.first, reference)
