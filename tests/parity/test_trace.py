@@ -381,7 +381,7 @@ def test_a_number_and_an_array_of_one_have_digests_of_their_own():
 
 # Sketches
 
-AT_LEAST = 64  # elements: with fewer, hardly two of them share a bucket
+AT_LEAST = 1000  # elements: of 68, two that share a bucket moved the estimate by 8 %
 
 
 def noisy(size, scale, seed):
@@ -391,7 +391,8 @@ def noisy(size, scale, seed):
     return value, value + scale * rng.standard_normal(size)
 
 
-@settings(deadline=None, max_examples=40)
+# derandomized: a bound of 4.5 deviations is passed once in 100,000 draws
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     size=st.integers(AT_LEAST, 200_000),
     scale=st.floats(1e-7, 1e-1),
