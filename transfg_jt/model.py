@@ -108,10 +108,11 @@ class Mlp(nn.Module):
 
     def execute(self, x: Var, tap: Tap = no_tap) -> Var:
         """(B, T, D) -> (B, T, D)."""
-        # jittor: its own has float32 constants
-        x = tap("gelu", gelu(tap("fc1", self.fc1(x))))
-        x = tap("fc2", self.fc2(tap("hidden", self.dropout(x))))
-        return tap("out", self.dropout(x))
+        first = tap("fc1", self.fc1(x))
+        # jittor: its own GELU has float32 constants
+        hidden = self.dropout(tap("gelu", gelu(first)))
+        y = tap("fc2", self.fc2(tap("hidden", hidden)))  # jittor: it keeps what it has
+        return tap("out", self.dropout(y))
 
 
 class Block(nn.Module):
@@ -126,9 +127,12 @@ class Block(nn.Module):
 
     def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
-        y, q, k = self.attn(tap("norm1", self.norm1(x)), under(tap, "attn"))
+        normed = self.norm1(x)
+        y, q, k = self.attn(tap("norm1", normed), under(tap, "attn"))
         x = tap("mid", x + y)
-        return x + self.mlp(tap("norm2", self.norm2(x)), under(tap, "mlp")), q, k
+        normed = self.norm2(x)
+        y = self.mlp(tap("norm2", normed), under(tap, "mlp"))
+        return x + y, q, k
 
 
 def fuse_rows(

@@ -15,6 +15,7 @@ from transfg_core.config import Config
 from transfg_core.machine import peak_rss
 from transfg_core.params import param_groups, split_state, step_seed, strict_merge
 from transfg_torch import runtime
+from transfg_torch.checkpointing import lean
 from transfg_torch.loss import compute_losses
 from transfg_torch.model import Output, Tap, TransFG, no_tap
 from transfg_torch.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
@@ -92,7 +93,9 @@ class TorchBackend:
     def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: Jittor has no autocast
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
         low = self.config.run.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        # of blocks that are computed anew nothing is kept, and a tap may put other values in
+        keep_less = tap is no_tap and not self.model.grad_checkpointing
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low), lean(keep_less):
             return self.model(images, tap)
 
     def choose(self, parts: Array | None) -> Tap:

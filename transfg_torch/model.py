@@ -9,6 +9,7 @@ L layers, C classes.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transfg_core.config import ModelConfig
 from transfg_core.params import grid_size
 from transfg_torch.attention import attention, cls_scores, propagate
-from transfg_torch.checkpointing import recompute
+from transfg_torch.checkpointing import feed, recompute
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
 
@@ -57,9 +58,22 @@ class Dropout(nn.Dropout):  # native: on the CPU, PyTorch's keeps its mask in fl
 
     def forward(self, x: Tensor) -> Tensor:
         """The mask is kept in one byte an element."""
+        return self.draw(x)[0]
+
+    def draw(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # native: for Mlp
+        """The result, and the mask that was drawn for it, if one was."""
         if not self.training or self.p == 0:
+            return x, None
+        return torch.native_dropout(x, self.p, True)
+
+    def again(self, x: Tensor, mask: Tensor | None) -> Tensor:  # native: likewise
+        """The same result, from the mask."""
+        if mask is None:
             return x
-        return torch.native_dropout(x, self.p, True)[0]
+        scale = 1 / (1 - self.p)
+        if x.is_cuda:
+            return torch.ops.aten.native_dropout_backward(x, mask, scale)
+        return x * (mask * torch.tensor(scale, dtype=x.dtype))  # rounded, as it is there
 
 
 class Attention(nn.Module):
@@ -92,9 +106,22 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        x = tap("gelu", F.gelu(tap("fc1", self.fc1(x))))
-        x = tap("fc2", self.fc2(tap("hidden", self.dropout(x))))
-        return tap("out", self.dropout(x))
+        first = tap("fc1", self.fc1(x))
+        # torch: the mask is wanted below
+        hidden, mask = self.dropout.draw(tap("gelu", F.gelu(first)))
+        make = partial(self.hidden, first.detach(), mask)  # torch only: Jittor keeps what it has
+        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make))  # torch: likewise
+        return tap("out", self.dropout(y))
+
+    def hidden(self, first: Tensor, mask: Tensor | None) -> Tensor:  # native: for `feed`
+        """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
+        return self.dropout.again(F.gelu(first), mask)
+
+
+def cast_once(x: Tensor) -> Tensor:  # native: Jittor has no autocast
+    """In the type of linear layers under autocast: each layer that x goes to would cast it anew."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class Block(nn.Module):
@@ -109,9 +136,16 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
-        y, q, k = self.attn(tap("norm1", self.norm1(x)), under(tap, "attn"))
+        normed = cast_once(self.norm1(x))  # torch: Jittor has no autocast
+        make = partial(self.norm1, x.detach())  # torch only: Jittor keeps what it has
+        # torch: likewise
+        y, q, k = feed(self.attn, tap("norm1", normed), make, under(tap, "attn"))
         x = tap("mid", x + y)
-        return x + self.mlp(tap("norm2", self.norm2(x)), under(tap, "mlp")), q, k
+        normed = cast_once(self.norm2(x))  # torch: likewise
+        make = partial(self.norm2, x.detach())  # torch only: likewise
+        # torch: likewise
+        y = feed(self.mlp, tap("norm2", normed), make, under(tap, "mlp"))
+        return x + y, q, k
 
 
 def fuse_rows(

@@ -10,11 +10,22 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from transfg_core.config import ModelConfig
 from transfg_torch.attention import split_heads
-from transfg_torch.model import Attention, Tap, TransFG, gather_tokens, no_tap, select_parts, under
+from transfg_torch.checkpointing import lean
+from transfg_torch.model import (
+    Attention,
+    Dropout,
+    Output,
+    Tap,
+    TransFG,
+    gather_tokens,
+    no_tap,
+    select_parts,
+    under,
+)
 
 
 def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -42,17 +53,32 @@ class StoredMapsAttention(Attention):
         return self.out(mix), attention_map, attention_map
 
 
+class FloatDropout(Dropout):  # native: Jittor's own dropout is such a one
+    """Dropout whose mask is kept in float32 on the CPU."""
+
+    def draw(self, x: Tensor) -> tuple[Tensor, None]:
+        """The result, and no mask to compute it anew with."""
+        return F.dropout(x, self.p, self.training), None
+
+
 class StoredMapsTransFG(TransFG):
     """TransFG whose scores are a row of the product of all maps; of `fusion` only `matmul`."""
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         assert config.fusion == "matmul"
-        self.dropout = nn.Dropout(config.dropout)
+        # torch: Jittor's own dropout is such a one
+        self.dropout = FloatDropout(config.dropout)
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
         for block in [*self.blocks, self.part_layer]:
-            block.mlp.dropout = nn.Dropout(config.dropout)
+            # torch: likewise
+            block.mlp.dropout = FloatDropout(config.dropout)
+
+    def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: Jittor keeps all
+        """(B, 3, H, W) -> Output; what the published program keeps is kept."""
+        with lean(False):
+            return super().forward(images, tap)
 
     def select_and_attend(
         self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap
