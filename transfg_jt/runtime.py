@@ -16,6 +16,7 @@ from typing import Any
 from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, install_command, usable_cpus
 from transfg_jt import cuda_home
+from transfg_jt.precompiled import compile_headers_once
 
 INSTALL = install_command("jittor")
 
@@ -62,6 +63,7 @@ def prepare() -> None:  # native: Jittor needs much
         ) from error
     announce_build()
     import_jittor()
+    compile_headers_once()
 
 
 def check_python() -> None:  # native: Jittor

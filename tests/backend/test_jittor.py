@@ -1,5 +1,6 @@
 """What Jittor could do to the process that runs it: memory, kernels, signals."""
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -68,6 +69,15 @@ def test_compile_is_pytorchs(twin):
     run = config.run.model_copy(update={"compile": True})
     with pytest.raises(UserError, match="run.compile: .*leave it out"):
         load_backend("jittor", config.model_copy(update={"run": run}))
+
+
+def test_operators_are_compiled_with_precompiled_headers(twin):
+    import jittor as jt
+
+    if jt.flags.use_cuda or jt.flags.cc_type != "g++":
+        pytest.skip("only for operators that g++ compiles for the CPU")
+    header = Path(re.match(r' -include"(.+?)"', jt.flags.cc_flags)[1])
+    assert header.with_suffix(".h.gch").stat().st_size > 1e7
 
 
 def test_operators_are_compiled_for_one_name_of_the_interpreter(twin, monkeypatch, tmp_path):
