@@ -12,6 +12,7 @@ from jittor import Var, nn
 
 from transfg_jt.cpu_ops import on_cpu, run_cpu
 from transfg_jt.exact import number
+from transfg_jt.mixed import in_full, round_like
 from transfg_jt.runtime import onednn_include
 
 ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
@@ -121,7 +122,7 @@ def run_kernel(  # native: CPU operator
 
 def at_least_float32(x: Var) -> Var:
     """Half precision becomes float32; float32 and float64 stay: any shape."""
-    return x if x.dtype == "float64" else x.float()  # jittor: it names types by strings
+    return in_full(x)  # jittor: the types that there are
 
 
 def split_heads(x: Var, heads: int) -> Var:
@@ -145,20 +146,24 @@ class FusedAttention(jt.Function):  # native: PyTorch has such an operator
 
     def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
         self.saved, self.heads = (q, k, v), heads
+        q, k, v = (at_least_float32(x) for x in (q, k, v))
         if on_cpu(q):
-            return run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
+            out = run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
+            return round_like(out, self.saved[0])
         q, k, v = (split_heads(x, heads) for x in (q, k, v))
-        return join_heads(attention_map(q, k) @ v)
+        return round_like(join_heads(attention_map(q, k) @ v), self.saved[0])
 
     def grad(self, grad: Var) -> tuple:
-        q, k, v = self.saved
+        like = self.saved[0]
+        q, k, v, grad = (at_least_float32(x) for x in (*self.saved, grad))
         if on_cpu(q):
-            return (*run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads), None)
+            grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads)
+            return (*(round_like(x, like) for x in grads), None)
         q, k, v, grad = (split_heads(x.detach(), self.heads) for x in (q, k, v, grad))
         p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
         ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * number(q.shape[-1] ** -0.5, q)
         products = ds @ k, ds.transpose(-2, -1) @ q, p.transpose(-2, -1) @ grad
-        grads = [join_heads(x).stop_grad() for x in products]
+        grads = [round_like(join_heads(x), like).stop_grad() for x in products]
         jt.sync(grads)  # Jittor runs operators when it must, and would form the maps of all layers
         return (*grads, None)
 
@@ -177,6 +182,7 @@ def cls_scores(q: Var, k: Var, heads: int) -> Var:
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on the CPU
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    q, k = at_least_float32(q), at_least_float32(k)
     if on_cpu(q):
         return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]
     q, k = split_heads(q, heads), split_heads(k, heads)

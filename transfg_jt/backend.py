@@ -17,6 +17,7 @@ from transfg_core.params import param_groups, split_state, step_seed, strict_mer
 from transfg_jt import runtime
 from transfg_jt.cpu_ops import on_cpu
 from transfg_jt.loss import compute_losses
+from transfg_jt.mixed import autocast, in_full
 from transfg_jt.model import Output, Tap, TransFG, no_tap
 from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
@@ -82,9 +83,10 @@ class JittorBackend:
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
         return jt.array(array)
 
-    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: Jittor has no autocast
+    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: PyTorch also keeps less
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
-        return self.model(images, tap)
+        with autocast(self.config.run.precision == "bfloat16"):
+            return self.model(images, tap)
 
     def run_forward(self, total: Var) -> None:  # native: PyTorch has run it
         """Compute the loss before its gradients, where the backward pass waits for results.
@@ -154,7 +156,7 @@ class JittorBackend:
 
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis
-        return {name: widen(value.numpy()) for name, value in handle.items()}
+        return {name: widen(in_full(value).numpy()) for name, value in handle.items()}
 
     def trace(
         self,

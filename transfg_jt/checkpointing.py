@@ -8,6 +8,8 @@ Shapes: B batch, T tokens, D width.
 import jittor as jt
 from jittor import Var, nn
 
+from transfg_jt.mixed import LOW, autocast
+
 
 class Recomputed(jt.Function):  # native: PyTorch has such a function
     """A block as one operator, which keeps its input and its dropout masks.
@@ -18,7 +20,7 @@ class Recomputed(jt.Function):  # native: PyTorch has such a function
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.block, self.masks = block, []
+        self.block, self.masks, self.low = block, [], LOW.get()
 
     def execute(self, x: Var, *params: Var) -> tuple[Var, Var, Var]:
         self.x, self.block.mlp.dropout.masks = x, self.masks
@@ -33,7 +35,8 @@ class Recomputed(jt.Function):  # native: PyTorch has such a function
         x = self.x.detach().start_grad()
         self.block.mlp.dropout.given = list(self.masks)
         try:
-            out, _, _ = self.block(x)
+            with autocast(self.low):
+                out, _, _ = self.block(x)
         finally:
             self.block.mlp.dropout.given = None
         grads = jt.grad((out * grad.detach()).sum(), [x, *self.block.parameters()])

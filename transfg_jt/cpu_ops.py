@@ -12,6 +12,8 @@ from jittor import Var
 
 HEADER = """
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <omp.h>
 """

@@ -11,6 +11,8 @@ import jittor as jt
 import numpy as np
 from jittor import Var, nn
 
+from transfg_jt.mixed import LowLinear, in_full, is_low, round_like
+
 
 def number(value: float, like: Var) -> Var | float:
     """The number, in float64 where `like` is: for arithmetic with it."""
@@ -27,12 +29,13 @@ class Gelu(jt.Function):
 
     def execute(self, x: Var) -> Var:
         self.x = x
-        return x * normal_cdf(x)
+        y = in_full(x)
+        return round_like(y * normal_cdf(y), x)
 
     def grad(self, grad: Var) -> Var:
-        x = self.x
+        x = in_full(self.x)
         density = jt.exp(x * x * -0.5) * number(1 / math.sqrt(2 * math.pi), x)
-        return grad * (normal_cdf(x) + x * density)
+        return round_like(in_full(grad) * (normal_cdf(x) + x * density), self.x)
 
 
 def gelu(x: Var) -> Var:
@@ -53,6 +56,13 @@ class AddBias(jt.Function):
         return grad, total.cast(grad.dtype)
 
 
+def linear(x: Var, weight: Var, bias: Var) -> Var:
+    """x weightᵀ + bias, in the precision of x: (..., D), (F, D) and (F,) -> (..., F)."""
+    if is_low(x):
+        return LowLinear.apply(x, weight, bias)
+    return AddBias.apply(nn.matmul_transpose(x, weight), bias)
+
+
 class PatchEmbed(nn.Conv2d):
     """A convolution without padding as a linear layer on unfolded patches.
 
@@ -66,12 +76,11 @@ class PatchEmbed(nn.Conv2d):
         where = ["i0", "i3", f"i1*{down}+i4", f"i2*{right}+i5"]
         patches = x.reindex([batch, *shape, channels, rows, columns], where)
         patches = patches.reshape(batch, shape[0] * shape[1], channels * rows * columns)
-        weight = self.weight.reshape(self.out_channels, -1)
-        return AddBias.apply(nn.matmul_transpose(patches, weight), self.bias)
+        return linear(patches, self.weight.reshape(self.out_channels, -1), self.bias)
 
 
 class Linear(nn.Linear):
     """x weightᵀ + bias: (..., D) -> (..., F)."""
 
     def execute(self, x: Var) -> Var:
-        return AddBias.apply(nn.matmul_transpose(x, self.weight), self.bias)
+        return linear(x, self.weight, self.bias)

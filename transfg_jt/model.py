@@ -20,6 +20,7 @@ from transfg_jt.attention import attention, cls_scores, propagate
 from transfg_jt.checkpointing import recompute
 from transfg_jt.cpu_ops import Norm, on_cpu
 from transfg_jt.exact import Linear, PatchEmbed, gelu, number
+from transfg_jt.mixed import as_low_as, cast_once, in_full
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
 
@@ -75,7 +76,7 @@ class Dropout(nn.Dropout):  # native: Jittor's keeps its mask in int32
         keep = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
         if self.masks is not None:
             self.masks.append(keep)
-        return x * keep / number(1 - self.p, x)
+        return as_low_as(in_full(x) * keep / number(1 - self.p, x), x)
 
 
 class Attention(nn.Module):
@@ -127,10 +128,10 @@ class Block(nn.Module):
 
     def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
-        normed = self.norm1(x)
+        normed = cast_once(self.norm1(x))
         y, q, k = self.attn(tap("norm1", normed), under(tap, "attn"))
         x = tap("mid", x + y)
-        normed = self.norm2(x)
+        normed = cast_once(self.norm2(x))
         y = self.mlp(tap("norm2", normed), under(tap, "mlp"))
         return x + y, q, k
 
@@ -216,8 +217,9 @@ class TransFG(nn.Module):
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output."""
-        x = tap("patch_embed", self.patch_embed(images))  # jittor: likewise
-        x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        x = tap("patch_embed", self.patch_embed(cast_once(images)))  # jittor: likewise
+        # jittor: its concatenation casts nothing
+        x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), in_full(x)], dim=1)
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []
         for depth, block in enumerate(self.blocks):
@@ -236,7 +238,7 @@ class TransFG(nn.Module):
             index, scores = None, None
             x = tap("norm", self.norm(x))
         features = tap("features", x[:, 0])
-        return Output(tap("logits", self.head(features)), features, index, scores)
+        return Output(tap("logits", self.head(cast_once(features))), features, index, scores)
 
     def rollout(self, images: Var) -> Var:
         """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""

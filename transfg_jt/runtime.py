@@ -301,12 +301,6 @@ def set_precision(precision: str) -> None:  # native: what each framework has to
     """
     import jittor as jt
 
-    if precision == "bfloat16":
-        # it has no automatic casts, and on the CPU it adds up products of bfloat16 in bfloat16
-        raise UserError(
-            "run.precision bfloat16: Jittor 1.3.11 has no mixed precision that is right; "
-            "use float32, or --backend torch"
-        )
     if precision == "tf32" and not jt.flags.use_cuda:
         raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
     if precision == "float64" and jt.flags.use_cuda:

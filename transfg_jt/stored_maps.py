@@ -12,15 +12,19 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 from jittor import Var, nn
 
 from transfg_core.config import ModelConfig
-from transfg_jt.attention import split_heads
+from transfg_jt.attention import at_least_float32, split_heads
+from transfg_jt.mixed import as_low_as
 from transfg_jt.model import Attention, Tap, TransFG, gather_tokens, no_tap, select_parts, under
 
 
 def attend_and_keep(q: Var, k: Var, v: Var, heads: int) -> tuple[Var, Var]:
     """softmax(q kᵀ / √d) v per head, and the map: (B, T, D) thrice -> (B, T, D), (B, K, T, T)."""
-    q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+    like = q  # jittor only: it would add up products of bfloat16 in bfloat16
+    # jittor: likewise
+    q, k, v = (split_heads(at_least_float32(x), heads) for x in (q, k, v))
     attention_map = nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
-    return (attention_map @ v).transpose(1, 2).flatten(2), attention_map
+    # jittor: likewise
+    return as_low_as((attention_map @ v).transpose(1, 2).flatten(2), like), attention_map
 
 
 def multiply_maps(maps: list[Var]) -> Var:

@@ -30,6 +30,8 @@ def draw_tokens(backend: JittorBackend, batch: int, count: int) -> list[Var]:
     rows, columns = grid_size(config.data.crop, config.model)
     shape = (batch, rows * columns + 1, config.model.width)
     arrays = [backend.to_tensor(rng.standard_normal(shape)) for _ in range(count)]
+    if config.run.precision == "bfloat16":
+        arrays = [x.bfloat16() for x in arrays]
     return arrays
 
 

@@ -118,7 +118,7 @@ class Mlp(nn.Module):
         return self.dropout.again(F.gelu(first), mask)
 
 
-def cast_once(x: Tensor) -> Tensor:  # native: Jittor has no autocast
+def cast_once(x: Tensor) -> Tensor:  # native: Jittor has mixed.py
     """In the type of linear layers under autocast: each layer that x goes to would cast it anew."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
@@ -136,12 +136,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
-        normed = cast_once(self.norm1(x))  # torch: Jittor has no autocast
+        normed = cast_once(self.norm1(x))
         make = partial(self.norm1, x.detach())  # torch only: Jittor keeps what it has
         # torch: likewise
         y, q, k = feed(self.attn, tap("norm1", normed), make, under(tap, "attn"))
         x = tap("mid", x + y)
-        normed = cast_once(self.norm2(x))  # torch: likewise
+        normed = cast_once(self.norm2(x))
         make = partial(self.norm2, x.detach())  # torch only: likewise
         # torch: likewise
         y = feed(self.mlp, tap("norm2", normed), make, under(tap, "mlp"))
@@ -228,7 +228,7 @@ class TransFG(nn.Module):
 
     def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output."""
-        x = tap("patch_embed", self.patch_embed(images).flatten(2).transpose(1, 2))
+        x = tap("patch_embed", self.patch_embed(cast_once(images)).flatten(2).transpose(1, 2))
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []
@@ -248,7 +248,7 @@ class TransFG(nn.Module):
             index, scores = None, None
             x = tap("norm", self.norm(x))
         features = tap("features", x[:, 0])
-        return Output(tap("logits", self.head(features)), features, index, scores)
+        return Output(tap("logits", self.head(cast_once(features))), features, index, scores)
 
     def rollout(self, images: Tensor) -> Tensor:
         """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""

@@ -30,7 +30,6 @@ def draw_tokens(backend: TorchBackend, batch: int, count: int) -> list[Tensor]:
     rows, columns = grid_size(config.data.crop, config.model)
     shape = (batch, rows * columns + 1, config.model.width)
     arrays = [backend.to_tensor(rng.standard_normal(shape)) for _ in range(count)]
-    # torch only: as automatic casts make them
     if config.run.precision == "bfloat16":
         arrays = [x.bfloat16() for x in arrays]
     return arrays

@@ -9,10 +9,10 @@ from transfg_core.backend import load_backend
 CASE = Case("checkpointed", model={"depth": 4, "stride": 6, "dropout": 0.3})
 
 
-@pytest.fixture
-def pair(twin):
+@pytest.fixture(params=["float32", "bfloat16"])
+def pair(twin, request):
     """A backend that stores what its blocks compute, and one that computes it anew."""
-    config = CASE.config()
+    config = CASE.config(request.param)
     other = config.run.model_copy(update={"grad_checkpointing": True})
     backends = [
         load_backend(twin.name, one) for one in (config, config.model_copy(update={"run": other}))

@@ -1,0 +1,124 @@
+"""Mixed precision: linear layers in bfloat16, parameters and everything else in float32.
+
+Jittor 1.3.11 has automatic casts to 16 bits, but they reach layer norms and sums too. So casts are
+written down here, where PyTorch's autocast has them: what a linear layer gets and its weights are
+rounded to bfloat16, and so is what it gives. cuBLAS adds the products up in float32. On the CPU
+Jittor would add them up in bfloat16, so there a product is one in float32 of rounded factors: the
+same numbers, and no faster. Attention rounds what it gets and gives, and computes in float32.
+PyTorch has all this, so this file has no twin.
+
+Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3; Kalamkar et al. 2019 (arXiv
+1905.12322) for bfloat16.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_jt.cpu_ops import run_cpu
+
+# Jittor on the CPU cuts digits off where others round.
+ROUND = """
+    #pragma omp parallel for
+    for (int64_t i = 0; i < in0->num; i++) {
+        uint32_t bits;
+        std::memcpy(&bits, in0_p + i, 4);
+        if ((bits & 0x7fffffff) <= 0x7f800000) bits += 0x7fff + ((bits >> 16) & 1);  // no NaN
+        bits &= 0xffff0000;
+        std::memcpy(out0_p + i, &bits, 4);
+    }
+"""
+
+LOW = ContextVar("LOW", default=False)
+
+
+@contextmanager
+def autocast(wanted: bool) -> Iterator[None]:
+    """Inside it, `cast_once` casts, or not."""
+    token = LOW.set(wanted)
+    try:
+        yield
+    finally:
+        LOW.reset(token)
+
+
+def cast_once(x: Var) -> Var:
+    """In the type in which linear layers are to compute: any shape."""
+    return Down.apply(x) if LOW.get() else x
+
+
+def is_low(x: Var) -> bool:
+    """Whether x is in bfloat16."""
+    return x.dtype == "bfloat16"
+
+
+def rounded(x: Var) -> Var:
+    """To bfloat16, to the nearest and of two to the even: any shape; has no gradient."""
+    if not jt.flags.use_cuda and not is_low(x):
+        x = run_cpu(ROUND, [x.shape], [x])[0]
+    return x.bfloat16()
+
+
+class Down(jt.Function):
+    """float32 to bfloat16: any shape."""
+
+    def execute(self, x: Var) -> Var:
+        return rounded(x)
+
+    def grad(self, grad: Var) -> Var:
+        return grad.float32()
+
+
+class Up(jt.Function):
+    """bfloat16 to float32: any shape."""
+
+    def execute(self, x: Var) -> Var:
+        return x.float32()
+
+    def grad(self, grad: Var) -> Var:
+        return rounded(grad)
+
+
+def in_full(x: Var) -> Var:
+    """bfloat16 becomes float32: any shape."""
+    return Up.apply(x) if is_low(x) else x
+
+
+def as_low_as(x: Var, y: Var) -> Var:
+    """x, in bfloat16 where y is: any shapes."""
+    return Down.apply(x) if is_low(y) else x
+
+
+def round_like(x: Var, y: Var) -> Var:
+    """The same without a gradient, for inside operators."""
+    return rounded(x) if is_low(y) else x
+
+
+def product(a: Var, b: Var, trans_a: bool = False, trans_b: bool = False) -> Var:
+    """Two matrices in bfloat16, transposed where it says so: (M, K) and (K, N) -> (M, N), float32.
+
+    On CUDA what cuBLAS gives is rounded to bfloat16 already.
+    """
+    if jt.flags.use_cuda:
+        return jt.compile_extern.cublas_ops.cublas_matmul(a, b, trans_a, trans_b).float32()
+    a, b = a.float32(), b.float32()
+    return nn.matmul(a.transpose(0, 1) if trans_a else a, b.transpose(0, 1) if trans_b else b)
+
+
+class LowLinear(jt.Function):
+    """x weightᵀ + bias on bfloat16: (..., D) -> (..., F), rounded; keeps x and weight rounded."""
+
+    def execute(self, x: Var, weight: Var, bias: Var) -> Var:
+        self.saved = flat, low = x.reshape(-1, x.shape[-1]), rounded(weight)
+        out = product(flat, low, trans_b=True) + rounded(bias).float32()
+        return rounded(out).reshape(*x.shape[:-1], weight.shape[0])
+
+    def grad(self, grad: Var) -> tuple[Var, Var, Var]:
+        x, weight = self.saved
+        flat = rounded(grad).reshape(-1, weight.shape[0])
+        by_x = rounded(product(flat, weight)).reshape(*grad.shape[:-1], weight.shape[1])
+        by_weight = rounded(product(flat, x, trans_a=True)).float32()
+        return by_x, by_weight, rounded(flat.float32().sum(0)).float32()
