@@ -95,7 +95,8 @@ class Attention(nn.Module):
         q, k = tap("query", self.query(x)), tap("key", self.key(x))
         v = tap("value", self.value(x))
         mix = tap("mix", attention(q, k, v, self.heads))
-        return tap("out", self.out(mix)), q, k
+        # jittor: after start_grad, float32 and bfloat16 would make bfloat16
+        return in_full(tap("out", self.out(mix))), q, k
 
 
 class Mlp(nn.Module):
@@ -113,7 +114,7 @@ class Mlp(nn.Module):
         # jittor: its own GELU has float32 constants
         hidden = self.dropout(tap("gelu", gelu(first)))
         y = tap("fc2", self.fc2(tap("hidden", hidden)))  # jittor: it keeps what it has
-        return tap("out", self.dropout(y))
+        return in_full(tap("out", self.dropout(y)))  # jittor: as in Attention
 
 
 class Block(nn.Module):
