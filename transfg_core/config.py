@@ -73,7 +73,7 @@ class RunConfig(Section):
     dir: FilePath = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     # tf32: products of ten binary digits on CUDA, everything else in float32; bfloat16: products
-    # in bfloat16, parameters and sums in float32 (PyTorch alone); float64 is for references
+    # in bfloat16, parameters and sums in float32; float64 is for references
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     # keep only each block's input for the backward pass, which computes the block anew
     grad_checkpointing: bool = False
