@@ -12,7 +12,7 @@ from jittor import Var, nn
 
 from transfg_jt.cpu_ops import on_cpu, run_cpu
 from transfg_jt.exact import number
-from transfg_jt.mixed import in_full, round_like
+from transfg_jt.mixed import as_low_as_no_grad, in_full
 from transfg_jt.runtime import onednn_include
 
 ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
@@ -149,21 +149,21 @@ class FusedAttention(jt.Function):  # native: PyTorch has such an operator
         q, k, v = (at_least_float32(x) for x in (q, k, v))
         if on_cpu(q):
             out = run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
-            return round_like(out, self.saved[0])
+            return as_low_as_no_grad(out, self.saved[0])
         q, k, v = (split_heads(x, heads) for x in (q, k, v))
-        return round_like(join_heads(attention_map(q, k) @ v), self.saved[0])
+        return as_low_as_no_grad(join_heads(attention_map(q, k) @ v), self.saved[0])
 
     def grad(self, grad: Var) -> tuple:
         like = self.saved[0]
         q, k, v, grad = (at_least_float32(x) for x in (*self.saved, grad))
         if on_cpu(q):
             grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads)
-            return (*(round_like(x, like) for x in grads), None)
+            return (*(as_low_as_no_grad(x, like) for x in grads), None)
         q, k, v, grad = (split_heads(x.detach(), self.heads) for x in (q, k, v, grad))
         p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
         ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * number(q.shape[-1] ** -0.5, q)
         products = ds @ k, ds.transpose(-2, -1) @ q, p.transpose(-2, -1) @ grad
-        grads = [round_like(join_heads(x), like).stop_grad() for x in products]
+        grads = [as_low_as_no_grad(join_heads(x), like).stop_grad() for x in products]
         jt.sync(grads)  # Jittor runs operators when it must, and would form the maps of all layers
         return (*grads, None)
 

@@ -17,7 +17,7 @@ from transfg_core.params import param_groups, split_state, step_seed, strict_mer
 from transfg_jt import runtime
 from transfg_jt.cpu_ops import on_cpu
 from transfg_jt.loss import compute_losses
-from transfg_jt.mixed import autocast, in_full
+from transfg_jt.mixed import as_low_as, autocast, in_full
 from transfg_jt.model import Output, Tap, TransFG, no_tap
 from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
@@ -178,7 +178,8 @@ class JittorBackend:
             # jittor: one Var has one gradient, and dropout may hand on the very Var that it got
             taps[name], sources[name] = value, value.clone()
             if name in replay:
-                sources[name] = self.to_tensor(replay[name])
+                # jittor: the type decides in which the next layer computes
+                sources[name] = as_low_as(self.to_tensor(replay[name]), value)
                 if f"d/{name}" in replay:
                     ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
             return sources[name]

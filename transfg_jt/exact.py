@@ -11,7 +11,7 @@ import jittor as jt
 import numpy as np
 from jittor import Var, nn
 
-from transfg_jt.mixed import LowLinear, in_full, is_low, round_like
+from transfg_jt.mixed import LowLinear, as_low_as_no_grad, in_full, is_low
 
 
 def number(value: float, like: Var) -> Var | float:
@@ -30,12 +30,12 @@ class Gelu(jt.Function):
     def execute(self, x: Var) -> Var:
         self.x = x
         y = in_full(x)
-        return round_like(y * normal_cdf(y), x)
+        return as_low_as_no_grad(y * normal_cdf(y), x)
 
     def grad(self, grad: Var) -> Var:
         x = in_full(self.x)
         density = jt.exp(x * x * -0.5) * number(1 / math.sqrt(2 * math.pi), x)
-        return round_like(in_full(grad) * (normal_cdf(x) + x * density), self.x)
+        return as_low_as_no_grad(in_full(grad) * (normal_cdf(x) + x * density), self.x)
 
 
 def gelu(x: Var) -> Var:

@@ -2,10 +2,10 @@
 
 Jittor 1.3.11 has automatic casts to 16 bits, but they reach layer norms and sums too. So casts are
 written down here, where PyTorch's autocast has them: what a linear layer gets and its weights are
-rounded to bfloat16, and so is what it gives. cuBLAS adds the products up in float32. On the CPU
-Jittor would add them up in bfloat16, so there a product is one in float32 of rounded factors: the
-same numbers, and no faster. Attention rounds what it gets and gives, and computes in float32.
-PyTorch has all this, so this file has no twin.
+rounded to bfloat16, and so is what it gives. cuBLAS adds the products up in float32, and rounds
+before the bias is added, as well as after. On the CPU Jittor would add them up in bfloat16, so
+there a product is one in float32 of rounded factors, and no faster. Attention rounds what it gets
+and gives, and computes in float32. PyTorch has all this, so this file has no twin.
 
 Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3; Kalamkar et al. 2019 (arXiv
 1905.12322) for bfloat16.
@@ -26,7 +26,8 @@ ROUND = """
     for (int64_t i = 0; i < in0->num; i++) {
         uint32_t bits;
         std::memcpy(&bits, in0_p + i, 4);
-        if ((bits & 0x7fffffff) <= 0x7f800000) bits += 0x7fff + ((bits >> 16) & 1);  // no NaN
+        const bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
+        bits = is_nan ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
         bits &= 0xffff0000;
         std::memcpy(out0_p + i, &bits, 4);
     }
@@ -92,7 +93,7 @@ def as_low_as(x: Var, y: Var) -> Var:
     return Down.apply(x) if is_low(y) else x
 
 
-def round_like(x: Var, y: Var) -> Var:
+def as_low_as_no_grad(x: Var, y: Var) -> Var:
     """The same without a gradient, for inside operators."""
     return rounded(x) if is_low(y) else x
 
@@ -119,6 +120,7 @@ class LowLinear(jt.Function):
     def grad(self, grad: Var) -> tuple[Var, Var, Var]:
         x, weight = self.saved
         flat = rounded(grad).reshape(-1, weight.shape[0])
-        by_x = rounded(product(flat, weight)).reshape(*grad.shape[:-1], weight.shape[1])
+        # in float32, so that Jittor adds in float32 what several layers give to one input
+        by_x = rounded(product(flat, weight)).float32().reshape(*grad.shape[:-1], -1)
         by_weight = rounded(product(flat, x, trans_a=True)).float32()
         return by_x, by_weight, rounded(flat.float32().sum(0)).float32()

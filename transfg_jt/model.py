@@ -239,7 +239,9 @@ class TransFG(nn.Module):
             index, scores = None, None
             x = tap("norm", self.norm(x))
         features = tap("features", x[:, 0])
-        return Output(tap("logits", self.head(cast_once(features))), features, index, scores)
+        # jittor: its argmax has no bfloat16 everywhere
+        logits = in_full(tap("logits", self.head(cast_once(features))))
+        return Output(logits, features, index, scores)
 
     def rollout(self, images: Var) -> Var:
         """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""

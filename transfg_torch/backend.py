@@ -177,7 +177,7 @@ class TorchBackend:
         def record(name: str, value: Tensor) -> Tensor:
             taps[name] = sources[name] = value
             if name in replay:
-                sources[name] = self.to_tensor(replay[name])
+                sources[name] = self.to_tensor(replay[name]).to(value.dtype)
                 if f"d/{name}" in replay:
                     ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
                 # torch only: what is given starts without a gradient

@@ -27,6 +27,49 @@ def lean(wanted: bool) -> Iterator[None]:  # native: Jittor has no hooks on what
         LEAN.reset(token)
 
 
+class Remade:  # native: likewise
+    """Hooks on what is kept for the backward pass: `make` stands for x, all else stays itself.
+
+    Of the operators that keep x, the first to want it has it made, and the last lets it go. Like
+    autograd without hooks, it refuses what was changed in place in the meantime.
+    """
+
+    def __init__(self, x: Tensor, make: Callable[[], Tensor]) -> None:
+        self.where, self.size, self.dtype = x.data_ptr(), x.numel(), x.dtype
+        self.make, self.made = make, None
+        self.wanted = self.given = 0
+
+    def is_x(self, saved: Tensor) -> bool:
+        """Whether it is x, or a view of it with its elements in the same order."""
+        same = saved.data_ptr() == self.where and saved.numel() == self.size
+        return same and saved.dtype == self.dtype and saved.is_contiguous()
+
+    def pack(self, saved: Tensor) -> Any:
+        if self.is_x(saved):
+            self.wanted += 1
+            return saved.shape
+        return saved.detach(), saved._version  # the tensor itself would keep its own graph alive
+
+    def unpack(self, kept: Any) -> Tensor:
+        if not isinstance(kept, torch.Size):
+            saved, version = kept
+            if saved._version != version:
+                raise RuntimeError(
+                    "a tensor that the backward pass needs has been modified by an in-place "
+                    f"operation: {tuple(saved.shape)} is at version {saved._version}, expected "
+                    f"version {version}"
+                )
+            return saved
+        if self.made is None:
+            with torch.no_grad():
+                self.made = self.make().to(self.dtype)
+        value = self.made.view(kept)
+        self.given += 1
+        if self.given % self.wanted == 0:
+            self.made = None
+        return value
+
+
 def feed(  # native: likewise
     layer: nn.Module, x: Tensor, make: Callable[[], Tensor], *more: Any
 ) -> Any:
@@ -37,19 +80,8 @@ def feed(  # native: likewise
     """
     if torch.compiler.is_compiling() or not (LEAN.get() and torch.is_grad_enabled()):
         return layer(x, *more)
-    where, size, dtype = x.data_ptr(), x.numel(), x.dtype
-
-    def pack(saved: Tensor) -> Any:
-        same = saved.data_ptr() == where and saved.numel() == size and saved.dtype == dtype
-        return saved.shape if same else saved
-
-    def unpack(kept: Any) -> Tensor:
-        if isinstance(kept, Tensor):
-            return kept
-        with torch.no_grad():
-            return make().to(dtype).view(kept)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+    hooks = Remade(x, make)
+    with torch.autograd.graph.saved_tensors_hooks(hooks.pack, hooks.unpack):
         return layer(x, *more)
 
 

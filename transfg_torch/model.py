@@ -248,7 +248,8 @@ class TransFG(nn.Module):
             index, scores = None, None
             x = tap("norm", self.norm(x))
         features = tap("features", x[:, 0])
-        return Output(tap("logits", self.head(cast_once(features))), features, index, scores)
+        logits = tap("logits", self.head(cast_once(features)))
+        return Output(logits, features, index, scores)
 
     def rollout(self, images: Tensor) -> Tensor:
         """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""

@@ -1,5 +1,7 @@
 """What the backward pass computes anew instead of storing: gradients keep every bit."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -55,8 +57,8 @@ def test_it_keeps_less(precision):
         def spy(self, inner, outer):
             def note(saved):
                 found = inner(saved)
-                if isinstance(found, torch.Tensor):
-                    kept[found.untyped_storage().data_ptr()] = found.untyped_storage().nbytes()
+                if not isinstance(found, torch.Size):
+                    kept[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
                 return found
 
             pack(self, note, outer)
@@ -87,20 +89,84 @@ def test_second_derivatives_are_right():
     assert torch.autograd.gradgradcheck(layer, (x, weight))
 
 
+def squared(x, made):
+    y = x * 1
+    return feed(lambda y: y * y, y, lambda: made.append(1) or x.detach() * 1).sum()
+
+
 def test_only_where_it_is_wanted():
     x, made = torch.ones(2, requires_grad=True), []
-
-    def gradient() -> None:
-        y = x * 1
-        feed(lambda y: y * y, y, lambda: made.append(1) or x.detach() * 1).sum().backward()
-
-    gradient()
+    squared(x, made).backward()
     assert not made
     with lean(True):
-        gradient()
-        assert made == [1, 1]  # both factors
+        squared(x, made).backward()
+        assert made == [1]  # once for both factors
         with torch.no_grad():
-            feed(lambda y: y * y, x, lambda: made.append(1))
+            squared(x, made)
         with lean(False):
-            gradient()
+            squared(x, made).backward()
+    assert made == [1]
+
+
+def test_a_second_backward_pass_makes_it_again():
+    x, made = torch.full((2,), 3.0, requires_grad=True), []
+    with lean(True):
+        total = squared(x, made)
+    for _ in range(2):
+        total.backward(retain_graph=True)
     assert made == [1, 1]
+    assert x.grad.tolist() == [12, 12]
+
+
+def test_a_view_in_another_order_is_not_taken_for_it():
+    x = torch.randn(3, 3, requires_grad=True)
+    weight = torch.randn(3, 3)
+
+    def gradient(wanted: bool):
+        with lean(wanted):
+            y = x * 1
+            total = feed(lambda y: (weight @ y.t() * y.t()).sum(), y, lambda: x.detach() * 1)
+        return torch.autograd.grad(total, x)[0]
+
+    assert torch.equal(gradient(True), gradient(False))
+
+
+def test_a_change_in_place_is_refused():
+    x, weight = torch.ones(2, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)
+    with lean(True):
+        y = x * 1
+        total = feed(lambda y: y @ weight, y, lambda: x.detach() * 1).sum()
+    with torch.no_grad():
+        weight.mul_(3)
+    with pytest.raises(RuntimeError, match=r"in-place operation: \(2, 2\) is at version 1"):
+        total.backward()
+
+
+def test_a_graph_without_a_backward_pass_goes():
+    """A hook that returns the tensor it got would keep the graph of it for good."""
+    backend = load_backend("torch", CASE.config())
+    block = backend.model.blocks[0].train()
+    gone = []
+
+    class Marked(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.mark = Mark()
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    class Mark:
+        def __del__(self):
+            gone.append(1)
+
+    with lean(True):
+        outputs = block(
+            Marked.apply(torch.randn(2, 50, CASE.config().model.width).requires_grad_())
+        )
+    assert not gone
+    del outputs
+    gc.collect()
+    assert gone
