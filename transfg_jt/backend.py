@@ -83,7 +83,7 @@ class JittorBackend:
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
         return jt.array(array)
 
-    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: PyTorch also keeps less
+    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: PyTorch keeps less
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
         with autocast(self.config.run.precision == "bfloat16"):
             return self.model(images, tap)

@@ -71,7 +71,7 @@ class Remade:  # native: likewise
 
 
 def feed(  # native: likewise
-    layer: nn.Module, x: Tensor, make: Callable[[], Tensor], *more: Any
+    layer: Callable[..., Any], x: Tensor, make: Callable[[], Tensor], *more: Any
 ) -> Any:
     """layer(x, *more); where its linear layers would keep x for the backward pass, `make` is kept.
 

@@ -111,7 +111,7 @@ class Mlp(nn.Module):
         hidden, mask = self.dropout.draw(tap("gelu", F.gelu(first)))
         make = partial(self.hidden, first.detach(), mask)  # torch only: Jittor keeps what it has
         y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make))  # torch: likewise
-        return tap("out", self.dropout(y))  # torch: sums of two types are right
+        return tap("out", self.dropout(y))  # torch: it casts what is added
 
     def hidden(self, first: Tensor, mask: Tensor | None) -> Tensor:  # native: for `feed`
         """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
