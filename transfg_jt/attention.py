@@ -10,6 +10,7 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 import jittor as jt
 from jittor import Var, nn
 
+from transfg_jt import cuda_ops
 from transfg_jt.cpu_ops import on_cpu, run_cpu
 from transfg_jt.exact import number
 from transfg_jt.mixed import as_low_as_no_grad, in_full
@@ -20,8 +21,9 @@ ROWS = 128  # of a T x T map that are held at a time: they stay in the processor
 # Jittor 1.3.11 has no fused attention, its batched matmul on the CPU never reaches oneDNN, and its
 # own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
 # oneDNN's sgemm: each (image, head) runs on one thread, which holds ROWS rows of its map at a time,
-# so that they stay in the cache, and the backward pass builds them anew from q and k. float64 and
-# CUDA take plain formulas, and form the map of one layer at a time. `gemm` multiplies two row-major
+# so that they stay in the cache, and the backward pass builds them anew from q and k. CUDA has its
+# own operator (cuda_ops.py); float64, and sequences too long for that one, take plain formulas, and
+# form the map of one layer at a time. `gemm` multiplies two row-major
 # matrices and adds `beta` times what was there; `ld` is the row stride of (B, T, D) arrays.
 HEADER = r"""
 #include <algorithm>
@@ -146,6 +148,8 @@ class FusedAttention(jt.Function):  # native: PyTorch has such an operator
 
     def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
         self.saved, self.heads = (q, k, v), heads
+        if cuda_ops.takes_queries(q):
+            return cuda_ops.attend(q, k, v, heads)
         q, k, v = (at_least_float32(x) for x in (q, k, v))
         if on_cpu(q):
             out = run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
@@ -155,6 +159,9 @@ class FusedAttention(jt.Function):  # native: PyTorch has such an operator
 
     def grad(self, grad: Var) -> tuple:
         like = self.saved[0]
+        if cuda_ops.takes_queries(like):
+            given = as_low_as_no_grad(grad, like)
+            return (*cuda_ops.attend_grad(*self.saved, given, self.heads), None)
         q, k, v, grad = (at_least_float32(x) for x in (*self.saved, grad))
         if on_cpu(q):
             grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads)
@@ -180,8 +187,10 @@ def cls_scores(q: Var, k: Var, heads: int) -> Var:
     return (q[:, :, :1] * k).sum(-1) * scale  # jittor: likewise
 
 
-def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on the CPU
+def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on CPU and CUDA
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    if cuda_ops.takes_queries(q):
+        return cuda_ops.propagate(row, q, k, heads)
     q, k = at_least_float32(q), at_least_float32(k)
     if on_cpu(q):
         return run_kernel(PROPAGATE, [row.shape], [q, k, row], heads)[0]

@@ -1,7 +1,8 @@
 """Layer norm as one operator on the CPU, and how to run C++ there.
 
 Jittor 1.3.11's own CPU kernels use one thread, and a chain of them goes through memory once for
-each. These take float32 on the CPU; float64 and CUDA take the plain formulas where they are used.
+each. These take float32 on the CPU; CUDA has its own (cuda_ops.py), and float64 takes the plain
+formulas where they are used.
 PyTorch has such operators, so this file has no twin.
 
 Shapes: R rows (all axes but the last), D width.
@@ -92,17 +93,13 @@ def run_cpu(
         return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=header, cpu_src=source)
 
 
-class Norm(jt.Function):
-    """Layer norm over the last axis; keeps input, mean and scale for the backward pass."""
+def norm(x: Var, weight: Var, bias: Var, eps: float) -> list[Var]:
+    """Layer norm of (..., D), and what its backward pass needs: mean and 1 / deviation, (...)."""
+    shapes = [x.shape, x.shape[:-1], x.shape[:-1]]
+    return run_cpu(NORM.replace("{eps}", repr(eps)), shapes, [x, weight, bias])
 
-    def execute(self, x: Var, weight: Var, bias: Var, eps: float) -> Var:
-        rows = x.shape[:-1]
-        source = NORM.replace("{eps}", repr(eps))
-        out, mean, scale = run_cpu(source, [x.shape, rows, rows], [x, weight, bias])
-        self.saved = (x, weight, mean, scale)
-        return out
 
-    def grad(self, grad: Var) -> tuple:
-        x, weight, mean, scale = self.saved
-        shapes = [x.shape, weight.shape, weight.shape]
-        return (*run_cpu(NORM_GRAD, shapes, [x, weight, mean, scale, grad]), None)
+def norm_grad(x: Var, weight: Var, mean: Var, scale: Var, grad: Var) -> list[Var]:
+    """The gradients of input (..., D), weight (D,) and bias (D,)."""
+    shapes = [x.shape, weight.shape, weight.shape]
+    return run_cpu(NORM_GRAD, shapes, [x, weight, mean, scale, grad])

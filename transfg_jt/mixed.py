@@ -4,8 +4,8 @@ Jittor 1.3.11 has automatic casts to 16 bits, but they reach layer norms and sum
 written down here, where PyTorch's autocast has them: what a linear layer gets and its weights are
 rounded to bfloat16, and so is what it gives. cuBLAS adds the products up in float32, and rounds
 before the bias is added, as well as after. On the CPU Jittor would add them up in bfloat16, so
-there a product is one in float32 of rounded factors, and no faster. Attention rounds what it gets
-and gives, and computes in float32. PyTorch has all this, so this file has no twin.
+there a product is one in float32 of rounded factors, and no faster. Attention gets and gives
+bfloat16, and has its scores and softmax in float32. PyTorch has all this, so this file has no twin.
 
 Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3; Kalamkar et al. 2019 (arXiv
 1905.12322) for bfloat16.

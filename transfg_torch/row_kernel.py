@@ -2,8 +2,8 @@
 
 The first takes the log-sum-exp of each query's scores, as fused attention does on its way forward
 (Dao et al. 2022, arXiv 2205.14135, section 3.1); the second adds up what each key gets. Products of
-half precision are summed in float32 and stay there. In Jittor the plain formula runs on CUDA, so
-this file has no twin.
+half precision are summed in float32 and stay there. In Jittor it is one of the operators of
+`transfg_jt/cuda_ops.py`, so this file has no twin.
 
 Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """

@@ -71,6 +71,29 @@ def test_row_times_map_by_kernels_of_a_device(twin, dtype):
     assert (found - expected).norm() / expected.norm() < BOUND
 
 
+@pytest.mark.gpu
+@pytest.mark.only("jittor")
+@pytest.mark.parametrize("dtype, bound", [("float32", BOUND), ("bfloat16", 2.0**-8)])
+def test_operators_of_a_device(twin, dtype, bound):
+    """At the size of B/16, where maps are held for some heads at a time."""
+    module, low = twin.module("attention"), twin.module("mixed").rounded
+    q, k, v, g = (twin.tensor(x) for x in draw((2, 785, 768, 12), 4))
+    if dtype == "bfloat16":
+        q, k, v, g = map(low, (q, k, v, g))
+    assert twin.module("cuda_ops").takes_queries(q)
+    wide = [x.float32().numpy().astype(np.float64) for x in (q, k, v, g)]
+    out = module.attention(q, k, v, 12)
+    grads = twin.framework.grad((out.float32() * g.float32()).sum(), [q, k, v])
+    assert reference.relative(out.float32().numpy(), reference.attention(*wide[:3], 12)) < bound
+    expected = reference.attention_gradients(*wide[:3], 12, wide[3])
+    for name, a, b in zip("qkv", grads, expected, strict=True):
+        assert reference.relative(a.float32().numpy(), b) < bound, name
+    row = np.random.default_rng(1).random((2, 12, 785)).astype(np.float32)
+    found = module.propagate(twin.tensor(row), q, k, 12).numpy()
+    maps = reference.attention_maps(*wide[:2], 12)
+    assert reference.relative(found, np.einsum("bki,bkij->bkj", row, maps)) < BOUND
+
+
 @shapes
 def test_scores_of_the_class_token(twin, shape):
     q, k = draw(shape, 2)
@@ -110,8 +133,9 @@ def test_no_map_is_kept_between_the_passes(twin):
 
 @pytest.fixture
 def plain(twin, monkeypatch):
-    """What float64 and CUDA take in Jittor, here in float32 on the CPU."""
+    """What float64 takes in Jittor, here in float32."""
     monkeypatch.setattr(twin.module("attention"), "on_cpu", lambda x: False)
+    monkeypatch.setattr(twin.module("cuda_ops"), "takes_queries", lambda q: False)
 
 
 @pytest.mark.only("jittor")

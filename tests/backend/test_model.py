@@ -96,12 +96,12 @@ def test_layer_norm(twin, mean, std, bound):
 @pytest.mark.only("jittor")
 @pytest.mark.parametrize("shape", [(3, 7, 70), (1, 1, 5)], ids=str)
 def test_layer_norm_gradients(twin, shape):
-    """Of the operator in C++, against slopes of float64 NumPy."""
+    """Of the operators in C++, against slopes of float64 NumPy."""
     rng = np.random.default_rng(10)
     inputs = [rng.standard_normal(s).astype(np.float32) for s in (shape, shape[2:], shape[2:])]
     weights = rng.standard_normal(shape)
-    norm, factor = twin.module("cpu_ops").Norm, twin.tensor(weights.astype(np.float32))
-    found = twin.gradients(lambda *x: (norm.apply(*x, 1e-6) * factor).sum(), inputs)
+    norm, factor = twin.module("layer_norm").layer_norm, twin.tensor(weights.astype(np.float32))
+    found = twin.gradients(lambda *x: (norm(*x, 1e-6) * factor).sum(), inputs)
     wide = [x.astype(np.float64) for x in inputs]
     for place, gradient in enumerate(found):
         direction = rng.standard_normal(gradient.shape)

@@ -1,0 +1,108 @@
+"""Attention and layer norm as operators on CUDA (kernels.cuh), and how to run them.
+
+Jittor 1.3.11 has no fused attention: a chain of its operators stores the map of a whole batch
+several times over. These hold as many maps at a time as stay in the device's cache, and build them
+anew for the backward pass. They take float32 and, attention, bfloat16, multiplied as it is and
+added up in float32; float64 takes the plain formulas where they are used. PyTorch has such
+operators, so this file has no twin.
+
+Shapes: B batch, T tokens, D width, K heads; R rows (all axes but the last).
+"""
+
+from pathlib import Path
+
+import jittor as jt
+from jittor import Var
+
+HEADER = Path(__file__).with_name("kernels.cuh").read_text(encoding="utf-8")
+MAPS_BYTES = 2**25  # of maps that are held at a time; the second-level cache of an H200 has 60 MB
+ALIGNED = 8  # a map's rows are padded to this many elements, or tensor cores cannot be used
+NORM_BLOCKS = 512  # in which the gradients of weight and bias are summed before they are added up
+SHARED_FLOATS = 12_000  # of a thread block, on every device: 48 KB
+
+SETUP = """
+    const auto how = use_tensorcore == 1 && sizeof(in0_type) == 4 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                                  : CUBLAS_COMPUTE_32F;
+    auto maps = {maps}_p;
+    Attention run{in0_shape0, in0_shape1, in0_shape2, {heads}, {maps}_shape1, {maps}_shape3, how,
+                  (char**){table}_p, {table}_shape0};
+"""
+FORWARD = "run.forward(in0_p, in1_p, in2_p, out0_p, maps);"
+BACKWARD = "run.backward(in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, out2_p, maps);"
+PROPAGATE = "run.propagate(in0_p, in1_p, in2_p, out0_p, maps);"
+
+NORM = """
+    LAUNCH(norm_rows, out1->num, WARPS + in1->num)
+    (in0_p, in1_p, in2_p, out0_p, out1_p, out2_p, int(in1->num), {eps}f);
+    checkCudaErrors(cudaGetLastError());
+"""
+NORM_GRAD = """
+    const int n = int(in1->num);
+    LAUNCH(norm_rows_grad, out3_shape0, WARPS + 4 * n)
+    (in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, out3_p, in2->num, n);
+    LAUNCH(sum_columns, (2 * n + THREADS - 1) / THREADS, 0)
+    (out3_p, out1_p, out2_p, out3_shape0, n);
+    checkCudaErrors(cudaGetLastError());
+"""
+
+
+def run_cuda(source: str, shapes: list, types: list, inputs: list[Var]) -> list[Var]:
+    """Run CUDA C++ on arrays `in0_p`, ... into arrays `out0_p`, ... of given shapes and types."""
+    headers = Path(jt.flags.jittor_path, "extern/cuda/cublas/inc")
+    with jt.flag_scope(compile_options={f'FLAGS: -I"{headers}" ': 1}):
+        return jt.code(shapes, types, inputs, cuda_header=HEADER, cuda_src=source)
+
+
+def run_attention(
+    source: str, types: list, shapes: list, inputs: list[Var], heads: int
+) -> list[Var]:
+    """Run one of the sources above; the scratch memory behind its outputs is not given back."""
+    batch, tokens, _ = inputs[0].shape
+    kinds, arrays = (2, 11) if source is BACKWARD else (1, 6)  # of maps; of pointers
+    stride = -(-tokens // ALIGNED) * ALIGNED
+    held = min(batch * heads, max(1, MAPS_BYTES // (kinds * tokens * stride * 4)))
+    code = (SETUP + source).replace("{heads}", str(heads))
+    code = code.replace("{maps}", f"out{len(shapes)}").replace("{table}", f"out{len(shapes) + 1}")
+    shapes = [*shapes, [kinds, held, tokens, stride], [arrays, batch * heads]]
+    return run_cuda(code, shapes, [*types, "float32", "int64"], inputs)[:-2]
+
+
+def takes_queries(q: Var) -> bool:
+    """Whether attention takes (B, T, D) of this type and length."""
+    kind = q.dtype in ("float32", "bfloat16")
+    return bool(jt.flags.use_cuda) and kind and 2 * q.shape[1] <= SHARED_FLOATS
+
+
+def attend(q: Var, k: Var, v: Var, heads: int) -> Var:
+    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D)."""
+    return run_attention(FORWARD, [q.dtype], [q.shape], [q, k, v], heads)[0]
+
+
+def attend_grad(q: Var, k: Var, v: Var, grad: Var, heads: int) -> list[Var]:
+    """The gradients of q, k and v from that of the result, each (B, T, D)."""
+    shapes, types = [q.shape] * 3, [q.dtype] * 3
+    return run_attention(BACKWARD, types, shapes, [q, k, v, grad], heads)
+
+
+def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
+    """row · softmax(q kᵀ / √d) per head, in float32: (B, K, T), twice (B, T, D) -> (B, K, T)."""
+    return run_attention(PROPAGATE, ["float32"], [row.shape], [q, k, row], heads)[0]
+
+
+def takes_rows(x: Var) -> bool:
+    """Whether layer norm takes (..., D) of this type and width."""
+    kind = x.dtype == "float32"
+    return bool(jt.flags.use_cuda) and kind and 4 * x.shape[-1] <= SHARED_FLOATS
+
+
+def norm(x: Var, weight: Var, bias: Var, eps: float) -> list[Var]:
+    """Layer norm of (..., D), and what its backward pass needs: mean and 1 / deviation, (...)."""
+    shapes = [x.shape, x.shape[:-1], x.shape[:-1]]
+    return run_cuda(NORM.replace("{eps}", repr(eps)), shapes, ["float32"] * 3, [x, weight, bias])
+
+
+def norm_grad(x: Var, weight: Var, mean: Var, scale: Var, grad: Var) -> list[Var]:
+    """The gradients of input (..., D), weight (D,) and bias (D,)."""
+    blocks = min(NORM_BLOCKS, mean.numel())
+    shapes = [x.shape, weight.shape, weight.shape, [blocks, 2 * weight.numel()]]
+    return run_cuda(NORM_GRAD, shapes, ["float32"] * 4, [x, weight, mean, scale, grad])[:3]
