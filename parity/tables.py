@@ -10,7 +10,7 @@ from parity.differences import load_differences
 from parity.judge import ZERO
 from parity.report import badness, counts, grouped, ratio, summaries
 from parity.verdict import Row
-from transfg_core.report import Table, flatten
+from transfg_core.report_tables import Table, flatten
 
 NONE = "–"
 MOST_BAD, MOST_TIES = 10, 40

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transfg_core.config import Config, load_config
+from transfg_core.config import Config, differing_keys, load_config
 from transfg_core.environment import read_starts
 from transfg_core.errors import UserError
 from transfg_core.records import PREDICTIONS, Record, read_records
 from transfg_core.rundir import is_run
 
 UNKNOWN = "unknown"
+NOT_THE_EXPERIMENT = ("run.name:", "run.dir:")  # keys in which twins' configurations may differ
 STATES = {"finish": "finished", "interrupted": "interrupted"}  # events that end a start
 
 
@@ -100,6 +101,27 @@ def load_run(path: Path) -> Run:
         starts=read_starts(path),
         predictions=_read_predictions(path / "predictions.csv"),
     )
+
+
+def real_differences(left: Run, right: Run) -> list[str]:
+    """Where the configurations differ, as `key: left -> right`, but for names and folders."""
+    lines = differing_keys(left.config, right.config)
+    return [line for line in lines if not line.startswith(NOT_THE_EXPERIMENT)]
+
+
+def over_seeds(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups of finished runs on one backend that differ in the seed, and in nothing else."""
+    groups: list[list[Run]] = []
+    for run in (run for run in runs if run.state == "finished"):
+        for group in groups:
+            found = [real_differences(run, other) for other in group]
+            only_seed = all(len(one) == 1 and one[0].startswith("run.seed:") for one in found)
+            if only_seed and run.backend == group[0].backend:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return [group for group in groups if len(group) > 1]
 
 
 class Agreement(NamedTuple):

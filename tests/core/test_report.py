@@ -248,3 +248,34 @@ def test_a_missing_library_is_named(twins, tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"needs {module}.*pip install -e '\.\[report\]'"):
         write_report(twins, tmp_path)
+
+
+def test_runs_that_differ_in_the_seed_are_summed_up(tmp_path):
+    """Means, and deviations of samples; a run alone, unfinished or configured otherwise is none."""
+    runs = [
+        make_run(tmp_path, name, name[0], shift, [f"run.seed={name[1:]}", *more], finish)
+        for name, shift, more, finish in (
+            ("a1", 0.01, (), True),
+            ("b1", 0.01, (), True),
+            ("a2", 0.03, (), True),
+            ("a3", 0.99, (), False),
+            ("a4", 0.99, ["optim.lr=0.5"], True),
+            ("b2", 0.01, (), True),
+        )
+    ]
+    page = write_report(runs, tmp_path / "out").with_name("report.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.partition("## Over seeds")[2].splitlines()[6:8]]
+    assert [row[:4] for row in rows] == [
+        ["| a1, a2", "a", "2", "83.25 ± 1.41"],
+        ["| b1, b2", "b", "2", "82.25 ± 0.00"],
+    ]
+    agreement_rows = page.partition("## Agreement of predictions")[2].partition("##")[0]
+    pairs = re.findall(r"^\| (..) \(.\) \| (..) \(.\)", agreement_rows, re.M)
+    assert pairs == [("a1", "b1"), ("a2", "b2")]
+    assert "of runs with the same seed" in agreement_rows
+
+
+def test_runs_of_different_seeds_alone_are_compared_with_each_other(tmp_path):
+    runs = [make_run(tmp_path, f"a{k}", "a", 0.0, [f"run.seed={k}"]) for k in (1, 2)]
+    page = write_report(runs, tmp_path / "out").with_name("report.md").read_text(encoding="utf-8")
+    assert "| a1 (a) | a2 (a) | 8 of 8 |" in page
