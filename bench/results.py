@@ -70,7 +70,7 @@ def summary(result: Measurement, reference: Measurement) -> dict[str, Any]:
 
 
 def memory_ratio(one: Measurement, other: Measurement) -> float | None:
-    """Of the peaks, where both devices tell theirs."""
+    """Of the peaks, where both came so far as to tell theirs."""
     return one.peak / other.peak if one.peak and other.peak else None
 
 

@@ -123,7 +123,7 @@ class Backend(Protocol):
         ...
 
     def device_info(self) -> dict[str, Any]:
-        """Versions, device, threads and `peak_memory_bytes`, None where the device tells none."""
+        """Versions, device, threads and `peak_memory_bytes`: of the process where it is the CPU."""
         ...
 
     def forget_peak(self) -> None:

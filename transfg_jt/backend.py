@@ -38,6 +38,7 @@ class JittorBackend:
         self.model.grad_checkpointing = config.run.grad_checkpointing
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
+        self.held = 0  # jittor only: the largest that was seen, see device_info
 
     def reset_optimizer(self) -> None:
         """A new optimiser with zero state, at update 0."""
@@ -156,7 +157,9 @@ class JittorBackend:
 
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis
-        return {name: widen(in_full(value).numpy()) for name, value in handle.items()}
+        arrays = {name: widen(in_full(value).numpy()) for name, value in handle.items()}
+        self.held = max(self.held, jt.get_mem_info().total_cuda_used)  # jittor: see device_info
+        return arrays  # jittor: likewise
 
     def trace(
         self,
@@ -201,12 +204,15 @@ class JittorBackend:
         taps |= {"clipped_norm": global_norm(of_params)}
         return self.fetch(taps | gradients)
 
-    def device_info(self) -> dict[str, Any]:  # native: Jittor tells no peak of the device
-        peak = None if jt.flags.use_cuda else peak_rss()
+    def device_info(self) -> dict[str, Any]:  # native: memory is asked for in other ways
+        """Of CUDA's memory, the most that the allocator was seen to hold, in use or not."""
+        # jittor: it tells what is held now; little is given back, so this is the peak or near it
+        self.held = max(self.held, jt.get_mem_info().total_cuda_used)
+        peak = self.held if jt.flags.use_cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
 
-    def forget_peak(self) -> None:  # native: it has none
-        pass
+    def forget_peak(self) -> None:  # native: likewise
+        self.held = 0
 
 
 def widen(value: Array) -> Array:  # native: torch has 64-bit indices and true scalars

@@ -202,12 +202,13 @@ class TorchBackend:
         taps |= {"clipped_norm": global_norm(of_params)}
         return self.fetch(taps | gradients)
 
-    def device_info(self) -> dict[str, Any]:  # native: Jittor tells no peak of the device
+    def device_info(self) -> dict[str, Any]:  # native: memory is asked for in other ways
+        """Of CUDA's memory, the most that the allocator was seen to hold, in use or not."""
         cuda = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated() if cuda else peak_rss()
+        peak = torch.cuda.max_memory_reserved() if cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
 
-    def forget_peak(self) -> None:  # native: Jittor has none
+    def forget_peak(self) -> None:  # native: likewise
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 

@@ -203,7 +203,7 @@ def test_a_worker_that_closes_its_pipe_and_goes_on_is_ended(monkeypatch, tmp_pat
     assert one.failed and other.seconds == [0]
 
 
-def test_a_device_that_tells_no_peak_has_no_ratio():
+def test_a_subject_that_ended_early_has_no_peak_and_no_ratio():
     device, silent = measurement(), measurement("b", peak=None)
     assert memory_ratio(silent, device) is None and memory_ratio(device, device) == 1
     assert as_record([silent], [device])["measurements"][0]["summary"]["memory"] is None
