@@ -1,8 +1,11 @@
 """What the kit for machines without an index holds; nothing is downloaded here."""
 
 import importlib.util
+import random
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -36,19 +39,42 @@ def test_markers_are_the_other_pythons():
     assert "jittor" not in offline_kit.needed("3.13", {"jittor"}, set())
 
 
-def test_a_kit_that_grows_too_large_is_refused(tmp_path, monkeypatch, capsys):
-    def fetch(package, python, out):
-        (out / f"{package.split('==')[0].replace('-', '_')}-1-py3-none-any.whl").write_bytes(
-            bytes(100_000)
-        )
+@pytest.fixture
+def make_kit(tmp_path, monkeypatch):
+    """Run the script, with small wheels in the place of downloads; the archive."""
 
-    (tmp_path / "old-1-py3-none-any.whl").touch()
-    monkeypatch.setattr(offline_kit, "fetch", fetch)
-    monkeypatch.setattr(sys, "argv", ["kit", str(tmp_path), "--extras", "report", "--limit", "1"])
-    with pytest.raises(SystemExit, match=r"more than --limit 1 MiB"):
+    def fetch(package, python, out):
+        name = package.split("==")[0].replace("-", "_")
+        with zipfile.ZipFile(out / f"{name}-1-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("run.sh", random.Random(name).randbytes(100_000))
+            wheel.getinfo("run.sh").external_attr = 0o755 << 16
+
+    def make(*options):
+        out = tmp_path / "build/kit.tar.xz"
+        monkeypatch.setattr(offline_kit, "fetch", fetch)
+        monkeypatch.setattr(sys, "argv", ["kit", str(out), "--extras", "report", *options])
         offline_kit.main()
-    assert not (tmp_path / "old-1-py3-none-any.whl").exists()
+        return out
+
+    return make
+
+
+def test_a_kit_that_grows_too_large_is_refused(make_kit, capsys):
+    with pytest.raises(SystemExit, match=r"more than --limit 1 MiB"):
+        make_kit("--limit", "1")
     assert "numpy==" in capsys.readouterr().out
+
+
+def test_wheels_come_whole_out_of_the_archive(make_kit, tmp_path):
+    with tarfile.open(make_kit()) as archive:
+        archive.extractall(tmp_path / "wheels", filter="data")
+    names = sorted(path.name for path in (tmp_path / "wheels").iterdir())
+    assert "numpy-1-py3-none-any.whl" in names and len(names) > 5
+    with zipfile.ZipFile(tmp_path / "wheels/numpy-1-py3-none-any.whl") as wheel:
+        assert wheel.read("run.sh") == random.Random("numpy").randbytes(100_000)
+        assert wheel.getinfo("run.sh").external_attr >> 16 == 0o755
+        assert wheel.getinfo("run.sh").compress_type == zipfile.ZIP_STORED
+    assert [path.name for path in (tmp_path / "build").iterdir()] == ["kit.tar.xz"]
 
 
 def test_help_needs_nothing():

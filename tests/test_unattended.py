@@ -78,17 +78,19 @@ def test_a_run_that_is_stopped_keeps_what_was_done(tmp_path):
 
 def test_a_kit_comes_before_what_is_here(run, tmp_path):
     """A wheel made by hand; PyYAML is this interpreter's."""
-    (tmp_path / "kit").mkdir()
     about = "kitmod-1.dist-info"
-    with zipfile.ZipFile(tmp_path / "kit/kitmod-1-py3-none-any.whl", "w") as wheel:
+    path = tmp_path / "kitmod-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("kitmod.py", "")
         wheel.writestr("rich.py", "")
         wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: kitmod\nVersion: 1\n")
         tags = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         wheel.writestr(f"{about}/WHEEL", tags)
         wheel.writestr(f"{about}/RECORD", "")
+    with tarfile.open(tmp_path / "kit.tar.xz", "w:xz") as archive:
+        archive.add(path, path.name)
     code = "import kitmod, yaml, rich; print(rich.__file__)"
-    options = ["--kit", tmp_path / "kit", "--site", tmp_path / "a site"]
+    options = ["--kit", tmp_path / "kit.tar.xz", "--site", tmp_path / "a site"]
     status, _, done = run(
         ("one", f"$PYTHON -c '{code}'; \"$PYTHON\" -c '{code}'", 60), options=options
     )

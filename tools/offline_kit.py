@@ -1,12 +1,14 @@
 """Pack the wheels of this project that a machine without a package index lacks.
 
-    python tools/offline_kit.py build/kit --python 3.12 --has torch,scipy,matplotlib,pytest
+    python tools/offline_kit.py build/kit.tar.xz --python 3.12 --has torch,matplotlib,pytest
 
 Run in the environment of `make setup`, with an index. It follows the requirements of the extras
 from what is installed here, takes the versions of constraints.txt, and leaves out the packages that
-the other machine has, with all that they alone need. On that machine, in the project's folder:
+the other machine has, with all that they alone need. Jittor wants numpy 1, so a package is to be
+named only if it works with that: SciPy 1.18 and later do not. The wheels are packed together, which
+makes them a third smaller. On that machine, in the project's folder:
 
-    python3 tools/unattended.py OUT --kit build/kit --site SITE
+    python3 tools/unattended.py OUT --kit build/kit.tar.xz --site SITE
 
 One script, complete in itself.
 """
@@ -15,6 +17,9 @@ import argparse
 import re
 import subprocess
 import sys
+import tarfile
+import tempfile
+import zipfile
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -80,26 +85,41 @@ def same(wheel: Path, package: str) -> bool:
     return canonicalize_name(wheel.name.split("-")[0]) == canonicalize_name(package)
 
 
+def pack(wheels: list[Path], out: Path) -> None:
+    """One archive of them; what is in a wheel is stored plainly first, to be compressed once."""
+    temporary = out.with_name(f"{out.name}.part")
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(temporary, "w:xz") as archive:
+        for wheel in wheels:
+            plain = Path(folder, wheel.name)
+            with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(plain, "w") as target:
+                for entry in source.infolist():
+                    target.writestr(entry, source.read(entry), zipfile.ZIP_STORED)
+            archive.add(plain, wheel.name)
+            plain.unlink()
+    temporary.replace(out)
+
+
 def main() -> None:
-    """Fill the folder anew."""
+    """Write the archive anew."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="an archive, such as build/kit.tar.xz")
     parser.add_argument("--python", default="3.12", help="version of the other machine's Python")
     parser.add_argument("--extras", default="jittor,report,test")
     parser.add_argument("--has", default="torch", help="packages that the other machine has")
     parser.add_argument("--limit", type=float, default=64, help="MiB that are too many")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    for path in args.out.glob("*.whl"):
-        path.unlink()  # of an earlier call with other arguments
     has = {canonicalize_name(name) for name in args.has.split(",")}
     versions = pinned()
     names = needed(args.python, set(args.extras.split(",")), has)
-    for name in sorted(names):
-        package = f"{name}=={versions[name]}" if name in versions else name
-        print(package, flush=True)
-        fetch(package, args.python, args.out)
-    size = sum(path.stat().st_size for path in args.out.glob("*.whl")) / 2**20
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in sorted(names):
+            package = f"{name}=={versions[name]}" if name in versions else name
+            print(package, flush=True)
+            fetch(package, args.python, Path(folder))
+        print("packing, a minute or two", flush=True)
+        pack(sorted(Path(folder).glob("*.whl")), args.out)
+    size = args.out.stat().st_size / 2**20
     print(f"{args.out}: {len(names)} wheels, {size:.0f} MiB")
     if size > args.limit:
         sys.exit(f"error: more than --limit {args.limit:.0f} MiB; name more packages in --has")

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -70,9 +71,20 @@ def make_environment(site: Path, kit: Path) -> str:
     own = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in own)
     (Path(told) / "beneath.pth").write_text(lines, encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index"]
-    wheels = sorted(map(str, kit.glob("*.whl")))
-    subprocess.run([*pip, "--no-deps", "--no-compile", "--force-reinstall", *wheels], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    install = [
+        *pip,
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--force-reinstall",
+    ]
+    with tarfile.open(kit) as archive, tempfile.TemporaryDirectory() as folder:
+        archive.extractall(folder, filter="data")
+        subprocess.run([*install, *sorted(map(str, Path(folder).glob("*.whl")))], check=True)
+    subprocess.run([*pip, "check"])  # what is there may want other versions: the log says so
     return python
 
 
@@ -127,7 +139,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--stages", type=Path, default=ROOT / "tools/gpu_stages.yaml")
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--kit", type=Path, help="folder of wheels to put before what is here")
+    parser.add_argument("--kit", type=Path, help="wheels to put before what is here")
     parser.add_argument("--site", type=Path, help="with --kit: where the environment is made")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds in all")
     args = parser.parse_args()
