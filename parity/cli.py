@@ -42,7 +42,10 @@ def ladder(
         bool, typer.Option("--large", help="B/16 at 448 pixels, overlapping, instead.")
     ] = False,
     precision: Annotated[
-        str, typer.Option(help="float32 or tf32: what is compared; float32 is also in float64")
+        str,
+        typer.Option(
+            help="What is compared: float32, and in float64 too; tf32; or bfloat16, in pieces."
+        ),
     ] = "float32",
     seed: Seed = None,
     draw: Draw = "noise",
@@ -63,16 +66,18 @@ def ladder(
 
     if large and case:
         raise UserError("--large and --case exclude each other; give one")
-    one_of("--precision", precision, ("float32", "tf32"))
+    one_of("--precision", precision, ("float32", "tf32", "bfloat16"))
     known = {one.name: one for one in CASES}
     chosen = [known[one_of("--case", name, known)] for name in case or known]
-    goldens = () if case or large or seed is not None else GOLDENS
+    whole = precision != "bfloat16"  # where a pass has noise of per cents
+    goldens = () if case or large or seed is not None or not whole else GOLDENS
     plan = Ladder(
         out,
         [LARGE] if large else chosen,
         goldens,
         precision,
         exact=precision == "float32" and not large,
+        whole=whole,
         seed=seed,
         draw=draw,
         around=bool(goldens) and precision == "float32",

@@ -44,6 +44,7 @@ class Ladder:
     goldens: Sequence[Golden] = GOLDENS
     precision: str = "float32"
     exact: bool = True  # whether the candidate is recorded in float64 too
+    whole: bool = True  # whether passes and updates are compared whole, not in pieces alone
     seed: int | None = None
     draw: str = "noise"
     fine: bool = False  # taps inside blocks in every case
@@ -141,6 +142,8 @@ def pieces_jobs(ladder: Ladder, case: Case, precision: str, variants: Sequence[s
 
 def variant_jobs(ladder: Ladder, backend: str) -> list[Job]:
     """The same in other orders of summation and from weights moved by one unit."""
+    if not ladder.whole:
+        return []
     return [
         ladder.job(backend, case, variant=variant)
         for case in ladder.everything
@@ -169,11 +172,12 @@ def candidate_jobs(ladder: Ladder) -> list[Job]:
     """What is judged."""
     jobs = []
     for case in ladder.everything:
-        jobs.append(ladder.job(CANDIDATE, case))
+        if ladder.whole:
+            jobs.append(ladder.job(CANDIDATE, case))
         if isinstance(case, Case):
             source = ladder.job(FIRST, case).out
             jobs.append(ladder.job(CANDIDATE, case, "pieces", source=source))
-            if case.updates > 1:
+            if ladder.whole and case.updates > 1:
                 jobs.append(ladder.job(CANDIDATE, case, "continue", source=source))
     return [*jobs, ladder.around_job(CANDIDATE)] if ladder.around else jobs
 
@@ -197,7 +201,7 @@ def continue_jobs(ladder: Ladder) -> list[Job]:
     return [
         ladder.job(FIRST, case, "continue", source=ladder.job(CANDIDATE, case).out)
         for case in ladder.cases
-        if case.updates > 1
+        if ladder.whole and case.updates > 1
     ]
 
 

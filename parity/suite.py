@@ -96,6 +96,8 @@ def pair(ladder: Ladder, case: str) -> Evidence:
 
 def judge_case(ladder: Ladder, case: str, continued: Sequence[str] = ()) -> list[Row]:
     """One case: whole, in pieces, in float64; backends in `continued` from the other's state."""
+    if not ladder.whole:
+        return judge_pieces(ladder, case)
     evidence = pair(ladder, case)
     rows = judge(evidence, (*NOT_JUDGED, "cross-load"))
     for backend in continued:

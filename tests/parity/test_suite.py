@@ -550,12 +550,31 @@ def test_nothing_is_excused_but_key_biases_under_adam_and_last_digits_of_float64
             assert set(allow["cases"]) == {"adam", "adamw"}, entry["id"]
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_tf32_is_compared_alone(tmp_path, monkeypatch, precision):
-    """Float64 and what lies around the model are the other ladder's."""
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_lower_precisions_are_compared_alone(tmp_path, monkeypatch, precision):
+    """Float64 and what lies around the model are the other ladder's; bfloat16 goes by pieces."""
     plans = []
     monkeypatch.setattr(suite, "run_suite", lambda plan, keep: plans.append(plan) or 0)
     arguments = ["--precision", precision, "--out", str(tmp_path)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     (plan,) = plans
     assert (plan.precision, plan.exact, plan.around) == (precision, *[precision == "float32"] * 2)
+    assert (plan.whole, bool(plan.goldens)) == (precision != "bfloat16",) * 2
+
+
+def test_a_ladder_of_pieces_records_and_judges_nothing_else(ladder, tmp_path):
+    plan = replace(ladder, precision="bfloat16", exact=False, whole=False, goldens=(), around=False)
+    kinds = {
+        (job.backend, job.kind, job.precision)
+        for make in (first_jobs, candidate_jobs, exact_first_jobs, continue_jobs)
+        for job in make(plan)
+    }
+    assert kinds == {
+        ("torch", "case", "bfloat16"),  # what the pieces start from
+        ("torch", "pieces", "bfloat16"),
+        ("torch", "pieces", "float64"),
+        ("jittor", "pieces", "bfloat16"),
+    }
+    assert not variant_jobs(plan, "torch") + variant_jobs(plan, "jittor")
+    rows = judge_ladder(replace(ladder, whole=False, goldens=(), around=False))
+    assert rows and all(row.rung.startswith("pieces ") for row in rows)
