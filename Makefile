@@ -17,7 +17,7 @@ RUNS := runs
 QUICK := $(RUNS)/quickstart
 TRAIN := $(TRANSFG) train configs/quickstart.yaml --resume
 SOURCES := $(wildcard transfg_core/*.py transfg_core/*/*.py transfg_torch/*.py transfg_jt/*.py \
-	transfg_jt/*.cuh 	parity/*.py parity/*/*.py parity/*.yaml parity/golden/*)
+	transfg_jt/*.cuh parity/*.py parity/*/*.py parity/*.yaml parity/golden/*)
 
 .PHONY: quickstart test mutation lint clean setup
 .DELETE_ON_ERROR:

@@ -72,15 +72,7 @@ def make_environment(site: Path, kit: Path) -> str:
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in own)
     (Path(told) / "beneath.pth").write_text(lines, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", python]
-    install = [
-        *pip,
-        "install",
-        "-q",
-        "--no-index",
-        "--no-deps",
-        "--no-compile",
-        "--force-reinstall",
-    ]
+    install = [*pip, "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
     with tarfile.open(kit) as archive, tempfile.TemporaryDirectory() as folder:
         archive.extractall(folder, filter="data")
         subprocess.run([*install, *sorted(map(str, Path(folder).glob("*.whl")))], check=True)
