@@ -116,6 +116,7 @@ def test_no_path_of_the_machine_is_told(report):
 
 def test_a_stage_that_failed_shows_its_end_and_an_older_report_goes(report, tmp_path):
     (tmp_path / "report/old").mkdir(parents=True)
+    (tmp_path / "report/README.md").write_text("# On the GPU\n\nof yesterday")
     folder = report({"one": {"log.txt": "\n".join(map(str, range(100)))}}, status="timeout")
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert "ended with timeout" in page and "\n88\n" in page and "\n87\n" not in page
@@ -126,3 +127,11 @@ def test_without_stages_it_says_what_it_expects(tmp_path):
     command = [sys.executable, SCRIPT, tmp_path, tmp_path / "report"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "expected the OUT of tools/unattended.py" in done.stderr
+
+
+def test_a_folder_of_something_else_is_left_alone(report, tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/precious.md").touch()
+    with pytest.raises(subprocess.CalledProcessError):
+        report({"one": {"log.txt": "x"}})
+    assert (tmp_path / "report/precious.md").exists()

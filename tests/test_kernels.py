@@ -20,7 +20,7 @@ ARRAYS = {"forward": 6, "backward": 11, "propagate": 5}  # whose pointers are ke
 
 # batch, tokens, width, heads, maps held at a time: one head; heads that fill no group; a row that
 # is longer than a block has threads
-SHAPES = [(1, 5, 8, 1, 1), (2, 7, 15, 3, 4), (1, 131, 16, 2, 1)]
+SHAPES = [(1, 5, 8, 1, 1), (2, 7, 24, 3, 4), (1, 131, 16, 2, 1)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 types = pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 
@@ -67,15 +67,17 @@ def pointers(arrays):
     return (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
 
 
-def run_attention(library, what, kind, shape, inputs, outputs, room=0):
+def run_attention(library, what, kind, shape, inputs, outputs, room=0, tf32=0):
     """Run it with scratch memory of just the size that it may use."""
     batch, tokens, width, heads, held = shape
-    stride = tokens + 3
+    stride = -(-tokens // 8) * 8 + 8
     maps = unwritten(((2 if what == "backward" else 1) * held * tokens * stride + 1), np.float32)
     table = np.zeros(ARRAYS[what] * batch * heads + 1, np.uint64)
-    sizes = (ctypes.c_int64 * 7)(batch, tokens, width, heads, held, stride, ARRAYS[what] + room)
+    sizes = batch, tokens, width, heads, held, stride, ARRAYS[what] + room, tf32
     scratch = (x.ctypes.data_as(ctypes.c_void_p) for x in (maps, table))
-    error = getattr(library, f"{what}_{kind}")(sizes, pointers([*inputs, *outputs]), *scratch)
+    error = getattr(library, f"{what}_{kind}")(
+        (ctypes.c_int64 * 8)(*sizes), pointers([*inputs, *outputs]), *scratch
+    )
     if error is not None:
         raise RuntimeError(error.decode())
     assert np.isnan(maps[-1]) and table[-1] == 0 and table[-2] != 0
@@ -116,6 +118,32 @@ def test_row_times_map(library, shape, kind):
     assert reference.relative(out, np.einsum("bki,bkij->bkj", row, maps)) < ROUNDING["float32"]
 
 
+def test_products_in_tf32(library):
+    """Scores have ten binary digits then; the row's sum over the map keeps all of its own."""
+    batch, tokens, _, heads, _ = shape = SHAPES[1]
+    q, k, v = draw(shape, 3, "float32")
+    out, row = unwritten(q.shape, q.dtype), np.full((batch, heads, tokens), 1 / 3, np.float32)
+    run_attention(library, "forward", "float32", shape, [q, k, v], [out], tf32=1)
+    expected = reference.attention(*map(to_float64, (q, k, v)), heads)
+    assert 1e-5 < reference.relative(out, expected) < 5e-3
+    total = unwritten(row.shape, np.float32)
+    run_attention(library, "propagate", "float32", shape, [q, k, row], [total], tf32=1)
+    assert abs(total.sum(-1) / row.sum(-1) - 1).max() < 1e-6  # rows of a map add up to 1
+
+
+def test_heads_that_tensor_cores_cannot_take_are_told(library):
+    """The operator does not hand them over; here d is 5."""
+    shape = (1, 7, 15, 3, 4)
+    q, k, v = draw(shape, 3, "bfloat16")
+    with pytest.raises(RuntimeError, match="begin at 16 bytes"):
+        run_attention(library, "forward", "bfloat16", shape, [q, k, v], [q.copy()])
+    out = unwritten(q.shape, np.float32)
+    wide = draw(shape, 3, "float32")
+    run_attention(library, "forward", "float32", shape, wide, [out])
+    expected = reference.attention(*map(to_float64, wide), 3)
+    assert reference.relative(out, expected) < ROUNDING["float32"]
+
+
 def test_large_scores_do_not_overflow(library):
     q, k, v = (100 * x for x in draw(SHAPES[0], 3, "float32"))
     out = unwritten(q.shape, q.dtype)
@@ -154,3 +182,11 @@ def test_layer_norm_and_gradients(library, rows, width, blocks):
     expected = (h - of_h - y * of_hy) / np.sqrt(wide[0].var(-1, keepdims=True) + 1e-6)
     for found, true in ((dx, expected), (dw, (g * y).sum(0)), (db, g.astype(np.float64).sum(0))):
         assert reference.relative(found, true) < 2e-5
+
+
+def test_layer_norm_of_a_row_as_flat_as_its_eps(library):
+    x = (1e-3 * np.random.default_rng(3).standard_normal((1, 64))).astype(np.float32)
+    out, one = unwritten(x.shape, np.float32), np.ones(64, np.float32)
+    arrays = [x, one, 0 * one, out, unwritten(1, np.float32), unwritten(1, np.float32)]
+    assert library.norm(1, 64, ctypes.c_float(1e-6), pointers(arrays)) is None
+    assert reference.relative(out, reference.layer_norm(x.astype(np.float64), 1.0, 0.0)) < 2e-6

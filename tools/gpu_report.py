@@ -32,6 +32,7 @@ FOLDERS = re.compile(
     r"(?:(?<=[\s\"'(>=])|^)/(?:[\w.+@-]+/)+(?=[\w.+@-])", re.M
 )  # of another machine
 NONE = "–"
+TITLE = "# On the GPU"  # of the page, by which an older one is known
 
 
 def number(value: float | None, form: str = ".3g", unit: float = 1) -> str:
@@ -153,6 +154,9 @@ def main() -> None:
     summary = args.stages / "summary.json"
     if not summary.is_file():
         sys.exit(f"error: {summary}: not there; expected the OUT of tools/unattended.py")
+    page = args.out / "README.md"
+    if args.out.exists() and not (page.is_file() and page.read_text().startswith(TITLE)):
+        sys.exit(f"error: {args.out}: holds something else than such a report; name a new folder")
     listed = yaml.safe_load(args.commands.read_text(encoding="utf-8"))
     commands = {stage["name"]: stage["command"].strip() for stage in listed}
     temporary = args.out.with_name(f"{args.out.name}.part")

@@ -137,6 +137,8 @@ def main() -> int:
     args = parser.parse_args()
     if bool(args.kit) != bool(args.site):
         parser.error("--kit and --site go together")
+    if args.kit and not args.kit.is_file():
+        parser.error(f"--kit {args.kit}: expected an archive that tools/offline_kit.py made")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     stages = read_stages(args.stages, args.only)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ def _seeds_table(runs: Sequence[Run]) -> Table:
         ("best top-1 %", lambda run: _times(100, run.best_top1)),
         ("part hits %", lambda run: _times(100, run.final.get("part_hit"))),
         ("images/s", lambda run: run.images_per_second),
-        ("hours", lambda run: _times(1 / 3600, run.seconds)),
+        ("minutes", lambda run: _times(1 / 60, run.seconds)),
     )
     rows = [
         [

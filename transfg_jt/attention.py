@@ -148,7 +148,7 @@ class FusedAttention(jt.Function):  # native: PyTorch has such an operator
 
     def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
         self.saved, self.heads = (q, k, v), heads
-        if cuda_ops.takes_queries(q):
+        if cuda_ops.takes_queries(q, heads):
             return cuda_ops.attend(q, k, v, heads)
         q, k, v = (at_least_float32(x) for x in (q, k, v))
         if on_cpu(q):
@@ -159,7 +159,7 @@ class FusedAttention(jt.Function):  # native: PyTorch has such an operator
 
     def grad(self, grad: Var) -> tuple:
         like = self.saved[0]
-        if cuda_ops.takes_queries(like):
+        if cuda_ops.takes_queries(like, self.heads):
             given = as_low_as_no_grad(grad, like)
             return (*cuda_ops.attend_grad(*self.saved, given, self.heads), None)
         q, k, v, grad = (at_least_float32(x) for x in (*self.saved, grad))
@@ -189,7 +189,7 @@ def cls_scores(q: Var, k: Var, heads: int) -> Var:
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on CPU and CUDA
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
-    if cuda_ops.takes_queries(q):
+    if cuda_ops.takes_queries(q, heads):
         return cuda_ops.propagate(row, q, k, heads)
     q, k = at_least_float32(q), at_least_float32(k)
     if on_cpu(q):

@@ -15,6 +15,7 @@ from transfg_core.config import Config
 from transfg_core.machine import peak_rss
 from transfg_core.params import param_groups, split_state, step_seed, strict_merge
 from transfg_jt import runtime
+from transfg_jt.checkpointing import lean
 from transfg_jt.cpu_ops import on_cpu
 from transfg_jt.loss import compute_losses
 from transfg_jt.mixed import as_low_as, autocast, in_full
@@ -38,7 +39,6 @@ class JittorBackend:
         self.model.grad_checkpointing = config.run.grad_checkpointing
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
-        self.held = 0  # jittor only: the largest that was seen, see device_info
 
     def reset_optimizer(self) -> None:
         """A new optimiser with zero state, at update 0."""
@@ -86,7 +86,10 @@ class JittorBackend:
 
     def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: PyTorch keeps less
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
-        with autocast(self.config.run.precision == "bfloat16"):
+        low = self.config.run.precision == "bfloat16"
+        # of blocks that are computed anew nothing is kept, and a tap may put other values in
+        keep_less = tap is no_tap and not self.model.grad_checkpointing
+        with autocast(low), lean(keep_less):
             return self.model(images, tap)
 
     def run_forward(self, total: Var) -> None:  # native: PyTorch has run it
@@ -157,9 +160,7 @@ class JittorBackend:
 
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis
-        arrays = {name: widen(in_full(value).numpy()) for name, value in handle.items()}
-        self.held = max(self.held, jt.get_mem_info().total_cuda_used)  # jittor: see device_info
-        return arrays  # jittor: likewise
+        return {name: widen(in_full(value).numpy()) for name, value in handle.items()}
 
     def trace(
         self,
@@ -205,14 +206,13 @@ class JittorBackend:
         return self.fetch(taps | gradients)
 
     def device_info(self) -> dict[str, Any]:  # native: memory is asked for in other ways
-        """Of CUDA's memory, the most that the allocator was seen to hold, in use or not."""
-        # jittor: it tells what is held now; little is given back, so this is the peak or near it
-        self.held = max(self.held, jt.get_mem_info().total_cuda_used)
-        peak = self.held if jt.flags.use_cuda else peak_rss()
+        """Of CUDA's memory, the most that the allocator has held, in use or not."""
+        # jittor: what it holds now, of which it gives nothing back while there is more
+        peak = jt.get_mem_info().total_cuda_used if jt.flags.use_cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
 
     def forget_peak(self) -> None:  # native: likewise
-        self.held = 0
+        pass
 
 
 def widen(value: Array) -> Array:  # native: torch has 64-bit indices and true scalars

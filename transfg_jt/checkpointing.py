@@ -5,10 +5,84 @@ Source: Chen et al. 2016 (arXiv 1604.06174), section 4. Twin: `transfg_torch/che
 Shapes: B batch, T tokens, D width.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
 import jittor as jt
 from jittor import Var, nn
 
-from transfg_jt.mixed import LOW, autocast
+from transfg_jt.mixed import LOW, as_low_as_no_grad, autocast
+
+LEAN = ContextVar("LEAN", default=False)
+FED = ContextVar("FED", default=None)  # native: for what follows
+
+
+@contextmanager
+def lean(wanted: bool) -> Iterator[None]:
+    """Inside it, `feed` keeps less, or not."""
+    token = LEAN.set(wanted)
+    try:
+        yield
+    finally:
+        LEAN.reset(token)
+
+
+class Remade:  # native: by hooks in PyTorch, by the linear layers here
+    """Stands for x in what is kept for the backward pass: it is made anew when it is wanted.
+
+    Of the operators that keep x, the first to want it has it made, and the last lets it go.
+    """
+
+    def __init__(self, x: Var, make: Callable[[Var], Var], source: Var) -> None:
+        self.x, self.make, self.source = x, make, source
+        self.like = jt.zeros(1, dtype=x.dtype)
+        self.made = None
+        self.wanted = self.given = 0
+
+    def again(self, grad: Var) -> Var:
+        """x, computed no earlier than `grad`; the last of those that keep it lets it go."""
+        if self.made is None:
+            with jt.no_grad():
+                made = self.make(after(self.source.detach(), grad))
+                self.made = as_low_as_no_grad(made, self.like)
+        made, self.given = self.made, self.given + 1
+        if self.given % self.wanted == 0:
+            self.made = None
+        return made
+
+
+def after(x: Var, other: Var) -> Var:  # native: Jittor runs operators when it must
+    """x itself, in the same memory, for operators that must not run before `other` is there."""
+    return jt.code(inputs=[x, other], outputs=[x], cpu_src=";", cuda_src=";")[0]
+
+
+def standing_for(x: Var) -> Remade | None:  # native: for linear layers
+    """What one is to keep instead of x, if x is what `feed` gave it."""
+    fed = FED.get()
+    if fed is None or fed.x is not x:
+        return None
+    fed.wanted += 1
+    return fed
+
+
+def feed(  # native: as above
+    layer: Callable[..., Any], x: Var, make: Callable[[Var], Var], source: Var, *more: Any
+) -> Any:
+    """layer(x, *more); where its linear layers would keep x for the backward pass, they keep less.
+
+    make(source) computes the same as x, and holds only what is kept anyway. Only inside `lean`.
+    """
+    if not LEAN.get():
+        return layer(x, *more)
+    fed = Remade(x, make, source)
+    token = FED.set(fed)
+    try:
+        return layer(x, *more)
+    finally:
+        FED.reset(token)
+        fed.x = None  # or it would be kept all the same
 
 
 class Recomputed(jt.Function):  # native: PyTorch has such a function

@@ -1,8 +1,8 @@
 """Attention and layer norm as operators on CUDA (kernels.cuh), and how to run them.
 
 Jittor 1.3.11 has no fused attention: a chain of its operators stores the map of a whole batch
-several times over. These hold as many maps at a time as stay in the device's cache, and build them
-anew for the backward pass. They take float32 and, attention, bfloat16, multiplied as it is and
+several times over. These hold the maps of some heads at a time, and build them anew for the
+backward pass. They take float32 and, attention, bfloat16, multiplied as it is and
 added up in float32; float64 takes the plain formulas where they are used. PyTorch has such
 operators, so this file has no twin.
 
@@ -15,9 +15,9 @@ import jittor as jt
 from jittor import Var
 
 HEADER = Path(__file__).with_name("kernels.cuh").read_text(encoding="utf-8")
-MAPS_BYTES = 2**25  # of maps that are held at a time; the second-level cache of an H200 has 60 MB
-ALIGNED = 8  # a map's rows are padded to this many elements, or tensor cores cannot be used
-NORM_BLOCKS = 512  # in which the gradients of weight and bias are summed before they are added up
+MAPS_BYTES = 2**26  # of maps that are held at a time, of each kind: enough pairs to fill a device
+ALIGNED = 8  # a map's rows are padded to this many elements, as tensor cores want it
+NORM_BLOCKS = 256  # in which the gradients of weight and bias are summed before they are added up
 SHARED_FLOATS = 12_000  # of a thread block, on every device: 48 KB
 
 SETUP = """
@@ -56,21 +56,28 @@ def run_cuda(source: str, shapes: list, types: list, inputs: list[Var]) -> list[
 def run_attention(
     source: str, types: list, shapes: list, inputs: list[Var], heads: int
 ) -> list[Var]:
-    """Run one of the sources above; the scratch memory behind its outputs is not given back."""
+    """Run one of the sources above, with scratch memory as further outputs, not returned."""
     batch, tokens, _ = inputs[0].shape
     kinds, arrays = (2, 11) if source is BACKWARD else (1, 6)  # of maps; of pointers
     stride = -(-tokens // ALIGNED) * ALIGNED
-    held = min(batch * heads, max(1, MAPS_BYTES // (kinds * tokens * stride * 4)))
+    held = min(batch * heads, max(1, MAPS_BYTES // (tokens * stride * 4)))
     code = (SETUP + source).replace("{heads}", str(heads))
     code = code.replace("{maps}", f"out{len(shapes)}").replace("{table}", f"out{len(shapes) + 1}")
     shapes = [*shapes, [kinds, held, tokens, stride], [arrays, batch * heads]]
     return run_cuda(code, shapes, [*types, "float32", "int64"], inputs)[:-2]
 
 
-def takes_queries(q: Var) -> bool:
-    """Whether attention takes (B, T, D) of this type and length."""
-    kind = q.dtype in ("float32", "bfloat16")
-    return bool(jt.flags.use_cuda) and kind and 2 * q.shape[1] <= SHARED_FLOATS
+def takes_queries(q: Var, heads: int) -> bool:
+    """Whether attention takes (B, T, D) of this type, length and width of a head.
+
+    Where tensor cores multiply, cuBLAS wants each matrix, so each head, to begin at 16 bytes.
+    """
+    if not jt.flags.use_cuda or q.dtype not in ("float32", "bfloat16"):
+        return False
+    low = q.dtype == "bfloat16"
+    head_bytes = q.shape[2] // heads * (2 if low else 4)
+    aligned = head_bytes % 16 == 0 or not (low or jt.flags.use_tensorcore)
+    return aligned and 2 * q.shape[1] <= SHARED_FLOATS
 
 
 def attend(q: Var, k: Var, v: Var, heads: int) -> Var:

@@ -11,7 +11,8 @@ import jittor as jt
 import numpy as np
 from jittor import Var, nn
 
-from transfg_jt.mixed import LowLinear, as_low_as_no_grad, in_full, is_low
+from transfg_jt.checkpointing import Remade, standing_for
+from transfg_jt.mixed import as_low_as_no_grad, in_full, is_low, product, rounded
 
 
 def number(value: float, like: Var) -> Var | float:
@@ -43,6 +44,52 @@ def gelu(x: Var) -> Var:
     return Gelu.apply(x)
 
 
+class LowLinear(jt.Function):
+    """x weightᵀ + bias on bfloat16: (..., D) -> (..., F), rounded.
+
+    Keeps x, or what makes it anew, and weight rounded.
+    """
+
+    def execute(self, x: Var, weight: Var, bias: Var, instead: Remade | None) -> Var:
+        self.kept, self.low = instead or x, rounded(weight)
+        out = product(rows_of(x), self.low, trans_b=True) + rounded(bias).float32()
+        return rounded(out).reshape(*x.shape[:-1], weight.shape[0])
+
+    def grad(self, grad: Var) -> tuple:
+        x = self.kept.again(grad) if isinstance(self.kept, Remade) else self.kept
+        flat = rounded(rows_of(grad))
+        # in float32, so that Jittor adds in float32 what several layers give to one input
+        by_x = rounded(product(flat, self.low)).float32().reshape(x.shape)
+        by_weight = rounded(product(flat, rows_of(x), trans_a=True)).float32()
+        return by_x, by_weight, rounded(flat.float32().sum(0)).float32(), None
+
+
+class LeanLinear(jt.Function):
+    """x weightᵀ + bias on float32: (..., D) -> (..., F); keeps what makes x anew."""
+
+    def execute(self, x: Var, weight: Var, bias: Var, instead: Remade) -> Var:
+        self.kept, self.weight = instead, weight
+        return nn.matmul_transpose(x, weight) + bias
+
+    def grad(self, grad: Var) -> tuple:
+        x, flat = self.kept.again(grad), rows_of(grad)
+        by_weight, by_bias = product(flat, rows_of(x), trans_a=True), sum_over_rows(grad)
+        return product(flat, self.weight).reshape(x.shape), by_weight, by_bias, None
+
+
+def rows_of(x: Var) -> Var:
+    """(..., D) -> (R, D)."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def sum_over_rows(x: Var) -> Var:
+    """(..., D) -> (D,): in float64, axis by axis."""
+    total = x.float64()
+    while total.ndim > 1:
+        total = total.sum(-2)
+    return total.cast(x.dtype)
+
+
 class AddBias(jt.Function):
     """x + bias, where the gradient of the bias (D,) is a sum in float64, axis by axis."""
 
@@ -50,16 +97,16 @@ class AddBias(jt.Function):
         return x + bias
 
     def grad(self, grad: Var) -> tuple[Var, Var]:
-        total = grad.float64()
-        while total.ndim > 1:
-            total = total.sum(-2)
-        return grad, total.cast(grad.dtype)
+        return grad, sum_over_rows(grad)
 
 
 def linear(x: Var, weight: Var, bias: Var) -> Var:
     """x weightᵀ + bias, in the precision of x: (..., D), (F, D) and (F,) -> (..., F)."""
     if is_low(x):
-        return LowLinear.apply(x, weight, bias)
+        return LowLinear.apply(x, weight, bias, standing_for(x))
+    instead = standing_for(x) if x.dtype == "float32" else None
+    if instead:
+        return LeanLinear.apply(x, weight, bias, instead)
     return AddBias.apply(nn.matmul_transpose(x, weight), bias)
 
 

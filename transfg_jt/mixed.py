@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import jittor as jt
-from jittor import Var, nn
+from jittor import Var
 
 from transfg_jt.cpu_ops import run_cpu
 
@@ -99,28 +99,10 @@ def as_low_as_no_grad(x: Var, y: Var) -> Var:
 
 
 def product(a: Var, b: Var, trans_a: bool = False, trans_b: bool = False) -> Var:
-    """Two matrices in bfloat16, transposed where it says so: (M, K) and (K, N) -> (M, N), float32.
+    """Two matrices, transposed where it says so: (M, K) and (K, N) -> (M, N), float32.
 
-    On CUDA what cuBLAS gives is rounded to bfloat16 already.
+    Of factors in bfloat16, what cuBLAS gives on CUDA is rounded to bfloat16 already.
     """
     if jt.flags.use_cuda:
         return jt.compile_extern.cublas_ops.cublas_matmul(a, b, trans_a, trans_b).float32()
-    a, b = a.float32(), b.float32()
-    return nn.matmul(a.transpose(0, 1) if trans_a else a, b.transpose(0, 1) if trans_b else b)
-
-
-class LowLinear(jt.Function):
-    """x weightᵀ + bias on bfloat16: (..., D) -> (..., F), rounded; keeps x and weight rounded."""
-
-    def execute(self, x: Var, weight: Var, bias: Var) -> Var:
-        self.saved = flat, low = x.reshape(-1, x.shape[-1]), rounded(weight)
-        out = product(flat, low, trans_b=True) + rounded(bias).float32()
-        return rounded(out).reshape(*x.shape[:-1], weight.shape[0])
-
-    def grad(self, grad: Var) -> tuple[Var, Var, Var]:
-        x, weight = self.saved
-        flat = rounded(grad).reshape(-1, weight.shape[0])
-        # in float32, so that Jittor adds in float32 what several layers give to one input
-        by_x = rounded(product(flat, weight)).float32().reshape(*grad.shape[:-1], -1)
-        by_weight = rounded(product(flat, x, trans_a=True)).float32()
-        return by_x, by_weight, rounded(flat.float32().sum(0)).float32()
+    return jt.compile_extern.mkl_ops.mkl_matmul(a.float32(), b.float32(), trans_a, trans_b)

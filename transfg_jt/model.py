@@ -9,6 +9,7 @@ L layers, C classes.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jittor as jt
@@ -17,7 +18,7 @@ from jittor import Var, nn
 from transfg_core.config import ModelConfig
 from transfg_core.params import grid_size
 from transfg_jt.attention import attention, cls_scores, propagate
-from transfg_jt.checkpointing import recompute
+from transfg_jt.checkpointing import feed, recompute
 from transfg_jt.exact import Linear, PatchEmbed, gelu, number
 from transfg_jt.layer_norm import layer_norm
 from transfg_jt.mixed import as_low_as, cast_once, in_full
@@ -66,12 +67,22 @@ class Dropout(nn.Dropout):  # native: Jittor's keeps its mask in int32
 
     def execute(self, x: Var) -> Var:
         """The mask is kept in one byte an element."""
+        return self.draw(x)[0]
+
+    def draw(self, x: Var) -> tuple[Var, Var | None]:  # native: for Mlp
+        """The result, and the mask that was drawn for it, if one was."""
         if not self.is_train or self.p == 0:
-            return x
-        keep = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
+            return x, None
+        mask = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
         if self.masks is not None:
-            self.masks.append(keep)
-        return as_low_as(in_full(x) * keep / number(1 - self.p, x), x)
+            self.masks.append(mask)
+        return self.again(x, mask), mask
+
+    def again(self, x: Var, mask: Var | None) -> Var:  # native: likewise
+        """The same result, from the mask."""
+        if mask is None:
+            return x
+        return as_low_as(in_full(x) * mask / number(1 - self.p, x), x)
 
 
 class Attention(nn.Module):
@@ -107,9 +118,14 @@ class Mlp(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         first = tap("fc1", self.fc1(x))
         # jittor: its own GELU has float32 constants
-        hidden = self.dropout(tap("gelu", gelu(first)))
-        y = tap("fc2", self.fc2(tap("hidden", hidden)))  # jittor: it keeps what it has
+        hidden, mask = self.dropout.draw(tap("gelu", gelu(first)))
+        make = partial(self.hidden, mask=mask)
+        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make, first))
         return in_full(tap("out", self.dropout(y)))  # jittor: as in Attention
+
+    def hidden(self, first: Var, mask: Var | None) -> Var:  # native: for `feed`
+        """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
+        return self.dropout.again(gelu(first), mask)
 
 
 class Block(nn.Module):
@@ -124,11 +140,11 @@ class Block(nn.Module):
 
     def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
-        normed = cast_once(self.norm1(x))
-        y, q, k = self.attn(tap("norm1", normed), under(tap, "attn"))
+        normed = tap("norm1", cast_once(self.norm1(x)))
+        y, q, k = feed(self.attn, normed, self.norm1, x, under(tap, "attn"))
         x = tap("mid", x + y)
-        normed = cast_once(self.norm2(x))
-        y = self.mlp(tap("norm2", normed), under(tap, "mlp"))
+        normed = tap("norm2", cast_once(self.norm2(x)))
+        y = feed(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
         return x + y, q, k
 
 

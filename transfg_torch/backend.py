@@ -203,7 +203,7 @@ class TorchBackend:
         return self.fetch(taps | gradients)
 
     def device_info(self) -> dict[str, Any]:  # native: memory is asked for in other ways
-        """Of CUDA's memory, the most that the allocator was seen to hold, in use or not."""
+        """Of CUDA's memory, the most that the allocator has held, in use or not."""
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_reserved() if cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}

@@ -8,17 +8,18 @@ Shapes: B batch, T tokens, D width.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-LEAN = ContextVar("LEAN", default=False)  # native: for what follows
+LEAN = ContextVar("LEAN", default=False)
 
 
 @contextmanager
-def lean(wanted: bool) -> Iterator[None]:  # native: Jittor has no hooks on what is kept
+def lean(wanted: bool) -> Iterator[None]:
     """Inside it, `feed` keeps less, or not."""
     token = LEAN.set(wanted)
     try:
@@ -27,11 +28,10 @@ def lean(wanted: bool) -> Iterator[None]:  # native: Jittor has no hooks on what
         LEAN.reset(token)
 
 
-class Remade:  # native: likewise
-    """Hooks on what is kept for the backward pass: `make` stands for x, all else stays itself.
+class Remade:  # native: by hooks here, by the linear layers in Jittor
+    """Stands for x in what is kept for the backward pass: it is made anew when it is wanted.
 
-    Of the operators that keep x, the first to want it has it made, and the last lets it go. Like
-    autograd without hooks, it refuses what was changed in place in the meantime.
+    Of the operators that keep x, the first to want it has it made, and the last lets it go.
     """
 
     def __init__(self, x: Tensor, make: Callable[[], Tensor]) -> None:
@@ -53,6 +53,7 @@ class Remade:  # native: likewise
     def unpack(self, kept: Any) -> Tensor:
         if not isinstance(kept, torch.Size):
             saved, version = kept
+            # as autograd does without hooks
             if saved._version != version:
                 raise RuntimeError(
                     "a tensor that the backward pass needs has been modified by an in-place "
@@ -71,16 +72,20 @@ class Remade:  # native: likewise
 
 
 def feed(  # native: likewise
-    layer: Callable[..., Any], x: Tensor, make: Callable[[], Tensor], *more: Any
+    layer: Callable[..., Any],
+    x: Tensor,
+    make: Callable[[Tensor], Tensor],
+    source: Tensor,
+    *more: Any,
 ) -> Any:
-    """layer(x, *more); where its linear layers would keep x for the backward pass, `make` is kept.
+    """layer(x, *more); where its linear layers would keep x for the backward pass, they keep less.
 
-    `make` computes the same as x, and holds only what is kept anyway. Only inside `lean`, and not
-    in compiled blocks, whose compiler decides what it computes anew.
+    make(source) computes the same as x, and holds only what is kept anyway. Only inside `lean`.
     """
+    # in compiled blocks the compiler decides what is computed anew
     if torch.compiler.is_compiling() or not (LEAN.get() and torch.is_grad_enabled()):
         return layer(x, *more)
-    hooks = Remade(x, make)
+    hooks = Remade(x, partial(make, source.detach()))
     with torch.autograd.graph.saved_tensors_hooks(hooks.pack, hooks.unpack):
         return layer(x, *more)
 

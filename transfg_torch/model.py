@@ -107,10 +107,9 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         first = tap("fc1", self.fc1(x))
-        # torch: the mask is wanted below
         hidden, mask = self.dropout.draw(tap("gelu", F.gelu(first)))
-        make = partial(self.hidden, first.detach(), mask)  # torch only: Jittor keeps what it has
-        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make))  # torch: likewise
+        make = partial(self.hidden, mask=mask)
+        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make, first))
         return tap("out", self.dropout(y))  # torch: it casts what is added
 
     def hidden(self, first: Tensor, mask: Tensor | None) -> Tensor:  # native: for `feed`
@@ -136,15 +135,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
-        normed = cast_once(self.norm1(x))
-        make = partial(self.norm1, x.detach())  # torch only: Jittor keeps what it has
-        # torch: likewise
-        y, q, k = feed(self.attn, tap("norm1", normed), make, under(tap, "attn"))
+        normed = tap("norm1", cast_once(self.norm1(x)))
+        y, q, k = feed(self.attn, normed, self.norm1, x, under(tap, "attn"))
         x = tap("mid", x + y)
-        normed = cast_once(self.norm2(x))
-        make = partial(self.norm2, x.detach())  # torch only: likewise
-        # torch: likewise
-        y = feed(self.mlp, tap("norm2", normed), make, under(tap, "mlp"))
+        normed = tap("norm2", cast_once(self.norm2(x)))
+        y = feed(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
         return x + y, q, k
 
 

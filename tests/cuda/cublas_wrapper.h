@@ -133,8 +133,14 @@ enum cudaDataType { CUDA_R_32F, CUDA_R_16BF };
 constexpr int CUBLAS_GEMM_DEFAULT = -1;
 struct cublasHandle {};
 
+// With the ten binary digits of TF32
+inline double as_tf32(double x) {
+    int exponent = 0;
+    const double part = std::frexp(x, &exponent);
+    return std::ldexp(std::nearbyint(std::ldexp(part, 11)), exponent - 11);
+}
 // The number at (row, column) of a matrix that is stored column by column
-inline float at(const void* matrix, cudaDataType kind, int64_t stride, int64_t row, int64_t column) {
+inline double at(const void* matrix, cudaDataType kind, int64_t stride, int64_t row, int64_t column) {
     const int64_t where = row + column * stride;
     return kind == CUDA_R_32F ? ((const float*)matrix)[where]
                               : float(((const bfloat16*)matrix)[where]);
@@ -143,18 +149,25 @@ inline int cublasGemmBatchedEx(cublasHandle, cublasOperation_t ta, cublasOperati
                                int n, int k, const float* alpha, const void** a, cudaDataType ka,
                                int lda, const void** b, cudaDataType kb, int ldb,
                                const float* beta, void** c, cudaDataType kc, int ldc, int count,
-                               cublasComputeType_t, int) {
+                               cublasComputeType_t how, int) {
     const bool none = ta == CUBLAS_OP_N, other = tb == CUBLAS_OP_N;
     if (lda < (none ? m : k) || ldb < (other ? k : n) || ldc < m || ka != kb || *beta != 0.f ||
         count < 1 || (kc == CUDA_R_16BF && ka == CUDA_R_32F))
         throw std::runtime_error("cuBLAS would refuse this");
+    const bool tf32 = how == CUBLAS_COMPUTE_32F_FAST_TF32;
+    for (int p = 0; p < count; p++)
+        for (const void* matrix : {a[p], b[p], (const void*)c[p]})
+            if ((tf32 || ka == CUDA_R_16BF) && uintptr_t(matrix) % 16)
+                throw std::runtime_error("tensor cores need matrices that begin at 16 bytes");
     for (int p = 0; p < count; p++)
         for (int j = 0; j < n; j++)
             for (int i = 0; i < m; i++) {
                 double sum = 0;
-                for (int l = 0; l < k; l++)
-                    sum += double(none ? at(a[p], ka, lda, i, l) : at(a[p], ka, lda, l, i)) *
-                           (other ? at(b[p], kb, ldb, l, j) : at(b[p], kb, ldb, j, l));
+                for (int l = 0; l < k; l++) {
+                    const double x = none ? at(a[p], ka, lda, i, l) : at(a[p], ka, lda, l, i);
+                    const double y = other ? at(b[p], kb, ldb, l, j) : at(b[p], kb, ldb, j, l);
+                    sum += tf32 ? as_tf32(x) * as_tf32(y) : x * y;
+                }
                 const float value = float(*alpha * sum);
                 if (kc == CUDA_R_32F)
                     ((float*)c[p])[i + j * int64_t(ldc)] = value;

@@ -6,11 +6,11 @@
 
 namespace {
 struct Sizes {
-    int64_t images, tokens, width, heads, held, stride, arrays;
+    int64_t images, tokens, width, heads, held, stride, arrays, tf32;
 };
 Attention make(const Sizes& s, void** table) {
-    return {s.images, s.tokens, s.width, s.heads, s.held, s.stride, CUBLAS_COMPUTE_32F,
-            (char**)table, s.arrays};
+    return {s.images, s.tokens, s.width, s.heads, s.held, s.stride,
+            s.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, (char**)table, s.arrays};
 }
 template <class F> const char* guarded(F work) {
     static std::string message;

@@ -1,0 +1,109 @@
+"""Jittor's operators for CUDA as a whole, sizes and scratch memory included, run on the host.
+
+tests/test_kernels.py looks at the kernels; how the host stands for a device is told in tests/cuda.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cuda"))
+from emulated import Emulator
+
+pytestmark = pytest.mark.only("jittor")
+BOUND = {"float32": 2e-6, "bfloat16": 4e-3}  # as in tests/test_kernels.py
+types = pytest.mark.parametrize("kind", BOUND)
+SHAPE, HEADS = (2, 9, 24), 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def emulator(twin, monkeypatch, folder):
+    """The twin believes that it is on CUDA, for what has an operator there."""
+    ops = twin.module("cuda_ops")
+    emulator = Emulator(twin.framework, ops.HEADER, folder)
+    monkeypatch.setattr(ops, "run_cuda", emulator)
+    monkeypatch.setattr(ops, "takes_queries", lambda q, heads: True)
+    monkeypatch.setattr(ops, "takes_rows", lambda x: True)
+    monkeypatch.setattr(twin.module("cpu_ops"), "on_cpu", lambda x: False)
+    # two maps at a time of the six of SHAPE, whose rows of 9 have room for 16
+    monkeypatch.setattr(ops, "MAPS_BYTES", 2 * SHAPE[1] * 16 * 4)
+    return emulator
+
+
+def draw(twin, kind, count):
+    """Arrays on the twin's side, and what they hold in float64."""
+    rng = np.random.default_rng(4)
+    tensors = [twin.tensor(rng.standard_normal(SHAPE).astype(np.float32)) for _ in range(count)]
+    if kind == "bfloat16":
+        tensors = [twin.module("mixed").rounded(x) for x in tensors]
+    return tensors, [x.float32().numpy().astype(np.float64) for x in tensors]
+
+
+@types
+def test_attention_and_its_gradients(twin, emulator, kind):
+    tensors, (q, k, v, g) = draw(twin, kind, 4)
+    module = twin.module("attention")
+    out = module.attention(*tensors[:3], HEADS)
+    assert str(out.dtype) == kind
+    expected = reference.attention(q, k, v, HEADS)
+    assert reference.relative(out.float32().numpy(), expected) < BOUND[kind]
+    total = (out.float32() * tensors[3].float32()).sum()
+    found = twin.framework.grad(total, tensors[:3])
+    for a, b in zip(found, reference.attention_gradients(q, k, v, HEADS, g), strict=True):
+        assert reference.relative(a.float32().numpy(), b) < BOUND[kind]
+    assert len(emulator.ran) == 2
+
+
+@types
+def test_row_times_map(twin, emulator, kind):
+    tensors, (q, k) = draw(twin, kind, 2)
+    row = np.random.default_rng(5).random((SHAPE[0], HEADS, SHAPE[1])).astype(np.float32)
+    found = twin.module("attention").propagate(twin.tensor(row), *tensors, HEADS).numpy()
+    maps = reference.attention_maps(q, k, HEADS)
+    expected = np.einsum("bki,bkij->bkj", row, maps)
+    assert reference.relative(found, expected) < BOUND["float32"]
+    assert len(emulator.ran) == 1
+
+
+def test_layer_norm_and_its_gradients(twin, emulator, monkeypatch):
+    monkeypatch.setattr(twin.module("cuda_ops"), "NORM_BLOCKS", 4)  # of 18 rows
+    (x, g), (wide, factor) = draw(twin, "float32", 2)
+    rng = np.random.default_rng(6)
+    weight, bias = (rng.standard_normal(SHAPE[2]).astype(np.float32) for _ in range(2))
+    norm = twin.module("layer_norm").layer_norm
+    y = norm(x, twin.tensor(weight), twin.tensor(bias), 1e-6).numpy()
+    assert reference.relative(y, reference.layer_norm(wide, weight, bias)) < 2e-6
+    found = twin.gradients(lambda *a: (norm(*a, 1e-6) * g).sum(), [x.numpy(), weight, bias])
+    deviation = np.sqrt(wide.var(-1, keepdims=True) + 1e-6)
+    unit, h = (wide - wide.mean(-1, keepdims=True)) / deviation, factor * weight
+    by_x = (h - h.mean(-1, keepdims=True) - unit * (h * unit).mean(-1, keepdims=True)) / deviation
+    expected = by_x, (factor * unit).sum((0, 1)), factor.sum((0, 1))
+    for a, b in zip(found, expected, strict=True):
+        assert reference.relative(a, b) < 5e-6
+
+
+def test_what_the_operators_take(twin, monkeypatch):
+    """Types, lengths, and heads that begin where tensor cores can read them."""
+    jt, ops = twin.framework, twin.module("cuda_ops")
+
+    def takes(shape, heads, kind="float32", tensor_cores=0):
+        flags = type("flags", (), {"use_cuda": 1, "use_tensorcore": tensor_cores})
+        with monkeypatch.context() as patch:
+            patch.setattr(ops.jt, "flags", flags)
+            return ops.takes_queries(array(shape, kind), heads)
+
+    def array(shape, kind):
+        return type("Var", (), {"shape": shape, "dtype": kind})
+
+    assert takes((1, 9, 15), 3) and not takes((1, 9, 15), 3, tensor_cores=1)
+    assert takes((1, 9, 24), 3, "bfloat16") and not takes((1, 9, 12), 3, "bfloat16")
+    assert not takes((1, 9, 24), 3, "float64") and not takes((1, 7000, 24), 3)
+    assert not ops.takes_queries(jt.zeros((1, 9, 24)), 3) or jt.flags.use_cuda
