@@ -13,8 +13,19 @@ from jittor import Var, nn
 
 from transfg_core.config import ModelConfig
 from transfg_jt.attention import at_least_float32, split_heads
+from transfg_jt.checkpointing import lean
 from transfg_jt.mixed import as_low_as
-from transfg_jt.model import Attention, Tap, TransFG, gather_tokens, no_tap, select_parts, under
+from transfg_jt.model import (
+    Attention,
+    Dropout,
+    Output,
+    Tap,
+    TransFG,
+    gather_tokens,
+    no_tap,
+    select_parts,
+    under,
+)
 
 
 def attend_and_keep(q: Var, k: Var, v: Var, heads: int) -> tuple[Var, Var]:
@@ -45,17 +56,30 @@ class StoredMapsAttention(Attention):
         return self.out(mix), attention_map, attention_map
 
 
+class FloatDropout(Dropout):  # native: each keeps its mask as its framework's own does
+    """Dropout whose mask is kept in four bytes an element."""
+
+    def draw(self, x: Var) -> tuple[Var, None]:
+        """The result, and no mask to compute it anew with."""
+        return nn.Dropout.execute(self, x), None
+
+
 class StoredMapsTransFG(TransFG):
     """TransFG whose scores are a row of the product of all maps; of `fusion` only `matmul`."""
 
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         assert config.fusion == "matmul"
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = FloatDropout(config.dropout)
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
         for block in [*self.blocks, self.part_layer]:
-            block.mlp.dropout = nn.Dropout(config.dropout)
+            block.mlp.dropout = FloatDropout(config.dropout)
+
+    def execute(self, images: Var, tap: Tap = no_tap) -> Output:
+        """(B, 3, H, W) -> Output; what the published program keeps is kept."""
+        with lean(False):
+            return super().execute(images, tap)
 
     def select_and_attend(
         self, x: Var, queries: list[Var], keys: list[Var], tap: Tap

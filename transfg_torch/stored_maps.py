@@ -53,8 +53,8 @@ class StoredMapsAttention(Attention):
         return self.out(mix), attention_map, attention_map
 
 
-class FloatDropout(Dropout):  # native: Jittor's own dropout is such a one
-    """Dropout whose mask is kept in float32 on the CPU."""
+class FloatDropout(Dropout):  # native: each keeps its mask as its framework's own does
+    """Dropout whose mask is kept in four bytes an element."""
 
     def draw(self, x: Tensor) -> tuple[Tensor, None]:
         """The result, and no mask to compute it anew with."""
@@ -67,15 +67,13 @@ class StoredMapsTransFG(TransFG):
     def __init__(self, config: ModelConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
         assert config.fusion == "matmul"
-        # torch: Jittor's own dropout is such a one
         self.dropout = FloatDropout(config.dropout)
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
         for block in [*self.blocks, self.part_layer]:
-            # torch: likewise
             block.mlp.dropout = FloatDropout(config.dropout)
 
-    def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: Jittor keeps all
+    def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output; what the published program keeps is kept."""
         with lean(False):
             return super().forward(images, tap)
