@@ -107,7 +107,7 @@ def test_numbers_of_every_kind(report):
 
 
 def test_no_path_of_the_machine_is_told(report):
-    log = "python: /opt/venv/bin/python\n/work/main/out/x.json -> data/weights/x.npz, see https://a.b/c/d"
+    log = "python: /opt/venv/bin/python\n/some/where/out/x.json -> data/weights/x.npz, see https://a.b/c/d"
     folder = report({"doctor": {"log.txt": log, "facts.json": {"path": "/home/me/runs/torch-1"}}})
     page = (folder / "README.md").read_text(encoding="utf-8")
     assert "python: python\nx.json -> data/weights/x.npz, see https://a.b/c/d" in page

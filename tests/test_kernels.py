@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
+from emulated import unwritten
 
 HERE = Path(__file__).parent
 ROUNDING = {"float32": 2e-6, "bfloat16": 4e-3}  # half a unit of bfloat16 is 2 ** -9
@@ -28,7 +29,7 @@ types = pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     if shutil.which("g++") is None:
-        pytest.skip("no g++")
+        pytest.skip("no g++ on PATH, which compiles the kernels for this test")
     out = tmp_path_factory.mktemp("kernels") / "kernels.so"
     include = [f"-I{HERE / 'cuda'}", f"-I{HERE.parent / 'transfg_jt'}"]
     flags = ["-O1", "-std=c++20", "-Wall", "-Werror", "-shared", "-fPIC"]
@@ -56,11 +57,6 @@ def draw(shape, count, kind):
     rng = np.random.default_rng(shape)
     drawn = [2 * rng.standard_normal(shape[:3]).astype(np.float32) for _ in range(count)]
     return [to_bfloat16(x) if kind == "bfloat16" else x for x in drawn]
-
-
-def unwritten(shape, dtype):
-    """Not-a-number everywhere, in bfloat16 too."""
-    return np.full(shape, 0x7FC0 if dtype == np.uint16 else np.nan, dtype)
 
 
 def pointers(arrays):

@@ -22,9 +22,9 @@ ROWS = 128  # of a T x T map that are held at a time: they stay in the processor
 # own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
 # oneDNN's sgemm: each (image, head) runs on one thread, which holds ROWS rows of its map at a time,
 # so that they stay in the cache, and the backward pass builds them anew from q and k. CUDA has its
-# own operator (cuda_ops.py); float64, and sequences too long for that one, take plain formulas, and
-# form the map of one layer at a time. `gemm` multiplies two row-major
-# matrices and adds `beta` times what was there; `ld` is the row stride of (B, T, D) arrays.
+# own operator (cuda_ops.py); float64, and sizes that that one does not take, go to plain formulas,
+# which form the map of one layer at a time. `gemm` multiplies two row-major matrices and adds
+# `beta` times what was there; `ld` is the row stride of (B, T, D) arrays.
 HEADER = r"""
 #include <algorithm>
 #include <cmath>

@@ -84,7 +84,7 @@ class JittorBackend:
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
         return jt.array(array)
 
-    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: PyTorch keeps less
+    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: PyTorch has an autocast
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
         low = self.config.run.precision == "bfloat16"
         # of blocks that are computed anew nothing is kept, and a tap may put other values in

@@ -13,7 +13,7 @@ from typing import Any
 import jittor as jt
 from jittor import Var, nn
 
-from transfg_jt.mixed import LOW, as_low_as_no_grad, autocast
+from transfg_jt.mixed import LOW, autocast, is_low, rounded
 
 LEAN = ContextVar("LEAN", default=False)
 FED = ContextVar("FED", default=None)  # native: for what follows
@@ -37,7 +37,7 @@ class Remade:  # native: by hooks in PyTorch, by the linear layers here
 
     def __init__(self, x: Var, make: Callable[[Var], Var], source: Var) -> None:
         self.x, self.make, self.source = x, make, source
-        self.like = jt.zeros(1, dtype=x.dtype)
+        self.low = is_low(x)
         self.made = None
         self.wanted = self.given = 0
 
@@ -46,7 +46,7 @@ class Remade:  # native: by hooks in PyTorch, by the linear layers here
         if self.made is None:
             with jt.no_grad():
                 made = self.make(after(self.source.detach(), grad))
-                self.made = as_low_as_no_grad(made, self.like)
+                self.made = rounded(made) if self.low else made
         made, self.given = self.made, self.given + 1
         if self.given % self.wanted == 0:
             self.made = None

@@ -2,8 +2,7 @@
 
 Jittor 1.3.11's own CPU kernels use one thread, and a chain of them goes through memory once for
 each. These take float32 on the CPU; CUDA has its own (cuda_ops.py), and float64 takes the plain
-formulas where they are used.
-PyTorch has such operators, so this file has no twin.
+formulas where they are used. PyTorch has such operators, so this file has no twin.
 
 Shapes: R rows (all axes but the last), D width.
 """

@@ -2,9 +2,9 @@
 
 Jittor 1.3.11 has no fused attention: a chain of its operators stores the map of a whole batch
 several times over. These hold the maps of some heads at a time, and build them anew for the
-backward pass. They take float32 and, attention, bfloat16, multiplied as it is and
-added up in float32; float64 takes the plain formulas where they are used. PyTorch has such
-operators, so this file has no twin.
+backward pass. They take float32 and, attention, bfloat16, multiplied as it is and added up in
+float32; float64 takes the plain formulas where they are used. PyTorch has such operators, so this
+file has no twin.
 
 Shapes: B batch, T tokens, D width, K heads; R rows (all axes but the last).
 """

@@ -1,8 +1,11 @@
-"""Constants and sums as exact as the arrays they meet, and GELU and linear layers with them.
+"""Constants and sums as exact as the arrays they meet; GELU and linear layers with them.
 
 Jittor 1.3.11 turns a Python number that meets an array into float32, and some of its operators hold
 float32 constants, so that a computation in float64 would be one in float32 here and there; and it
 adds up one by one. PyTorch has none of this, so this file has no twin.
+
+A linear layer is one of three operators: on bfloat16 all is rounded where PyTorch's autocast has it
+(mixed.py); on float32 it keeps how to make x where `checkpointing.feed` says how; else it keeps x.
 """
 
 import math

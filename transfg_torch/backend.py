@@ -90,7 +90,7 @@ class TorchBackend:
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
         return torch.from_numpy(array).to(self.device)
 
-    def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: Jittor keeps all
+    def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: Jittor has mixed.py
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
         low = self.config.run.precision == "bfloat16"
         # of blocks that are computed anew nothing is kept, and a tap may put other values in

@@ -3,14 +3,9 @@
 tests/test_kernels.py looks at the kernels; how the host stands for a device is told in tests/cuda.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import reference
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cuda"))
 from emulated import Emulator
 
 pytestmark = pytest.mark.only("jittor")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "cuda"
 C_TYPES = {"float32": "float", "bfloat16": "bfloat16", "int64": "int64_t"}
 ARRAYS = {"float32": np.float32, "bfloat16": np.uint16, "int64": np.int64}
 FRAME = """
