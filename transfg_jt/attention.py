@@ -7,12 +7,13 @@ Queries, keys and values stay in the layout of the linear layers, (B, T, D), hea
 Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """
 
-import jittor as jt
 from jittor import Var, nn
 
 from transfg_jt import cuda_ops
+from transfg_jt.checkpointing import after
 from transfg_jt.cpu_ops import on_cpu, run_cpu
 from transfg_jt.exact import number
+from transfg_jt.function import Function
 from transfg_jt.mixed import as_low_as_no_grad, in_full
 from transfg_jt.runtime import onednn_include
 
@@ -143,36 +144,38 @@ def attention_map(q: Var, k: Var) -> Var:  # native: likewise
     return nn.softmax(q @ k.transpose(-2, -1) * number(q.shape[-1] ** -0.5, q), dim=-1)
 
 
-class FusedAttention(jt.Function):  # native: PyTorch has such an operator
+class FusedAttention(Function):  # native: PyTorch has such an operator
     """softmax(q kᵀ / √d) v as one operator that keeps q, k and v for the backward pass."""
 
     def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
-        self.saved, self.heads = (q, k, v), heads
+        self.keep(q, k, v, heads)
+        like = q
         if cuda_ops.takes_queries(q, heads):
             return cuda_ops.attend(q, k, v, heads)
         q, k, v = (at_least_float32(x) for x in (q, k, v))
         if on_cpu(q):
             out = run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
-            return as_low_as_no_grad(out, self.saved[0])
+            return as_low_as_no_grad(out, like)
         q, k, v = (split_heads(x, heads) for x in (q, k, v))
-        return as_low_as_no_grad(join_heads(attention_map(q, k) @ v), self.saved[0])
+        return as_low_as_no_grad(join_heads(attention_map(q, k) @ v), like)
 
     def grad(self, grad: Var) -> tuple:
-        like = self.saved[0]
-        if cuda_ops.takes_queries(like, self.heads):
-            given = as_low_as_no_grad(grad, like)
-            return (*cuda_ops.attend_grad(*self.saved, given, self.heads), None)
-        q, k, v, grad = (at_least_float32(x) for x in (*self.saved, grad))
+        q, k, v, heads = self.take()
+        like = q
+        if cuda_ops.takes_queries(q, heads):
+            given = as_low_as_no_grad(grad, q)
+            return (*cuda_ops.attend_grad(q, k, v, given, heads), None)
+        q, k, v, grad = (at_least_float32(x) for x in (q, k, v, grad))
         if on_cpu(q):
-            grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], self.heads)
+            grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], heads)
             return (*(as_low_as_no_grad(x, like) for x in grads), None)
-        q, k, v, grad = (split_heads(x.detach(), self.heads) for x in (q, k, v, grad))
+        # Jittor runs operators when it must, and could form the maps of all layers at once
+        q = after(q, grad)
+        q, k, v, grad = (split_heads(x, heads) for x in (q, k, v, grad))
         p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
         ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * number(q.shape[-1] ** -0.5, q)
         products = ds @ k, ds.transpose(-2, -1) @ q, p.transpose(-2, -1) @ grad
-        grads = [as_low_as_no_grad(join_heads(x), like).stop_grad() for x in products]
-        jt.sync(grads)  # Jittor runs operators when it must, and would form the maps of all layers
-        return (*grads, None)
+        return (*(as_low_as_no_grad(join_heads(x), like) for x in products), None)
 
 
 def attention(q: Var, k: Var, v: Var, heads: int) -> Var:

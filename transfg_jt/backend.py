@@ -16,7 +16,7 @@ from transfg_core.machine import peak_rss
 from transfg_core.params import param_groups, split_state, step_seed, strict_merge
 from transfg_jt import runtime
 from transfg_jt.checkpointing import lean
-from transfg_jt.cpu_ops import on_cpu
+from transfg_jt.function import ONCE, scope
 from transfg_jt.loss import compute_losses
 from transfg_jt.mixed import as_low_as, autocast, in_full
 from transfg_jt.model import Output, Tap, TransFG, no_tap
@@ -89,17 +89,8 @@ class JittorBackend:
         low = self.config.run.precision == "bfloat16"
         # of blocks that are computed anew nothing is kept, and a tap may put other values in
         keep_less = tap is no_tap and not self.model.grad_checkpointing
-        with autocast(low), lean(keep_less):
+        with autocast(low), lean(keep_less), scope(ONCE, True):
             return self.model(images, tap)
-
-    def run_forward(self, total: Var) -> None:  # native: PyTorch has run it
-        """Compute the loss before its gradients, where the backward pass waits for results.
-
-        What Jittor has run it may free, and the backward pass keeps pointers to what it found when
-        it began: where gradients were cut (a frozen part), it crashed.
-        """
-        if self.config.run.grad_checkpointing or not on_cpu(total):
-            jt.sync([total])
 
     def choose(self, parts: Array | None) -> Tap:
         """The tap that puts these parts (B, K) in the place of those selected, if there are any."""
@@ -130,7 +121,6 @@ class JittorBackend:
             images, labels = self.to_device(batch)
             output = self.apply(images, self.choose(chosen))
             losses = compute_losses(output, labels, self.config.loss)
-            self.run_forward(losses.total)  # jittor only: see there
             self.optimizer.backward(losses.total / len(micro_batches))
             correct = output.logits.argmax(dim=-1)[0] == labels
             reports.append(describe(losses, correct))
@@ -194,7 +184,6 @@ class JittorBackend:
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.params, *filter(has_gradient, taps)]
         wanted = [(self.params | sources)[name] for name in names]
-        self.run_forward(sum(ends, losses.total))  # jittor only: see there
         grads = jt.grad(sum(ends, losses.total), wanted)
         kinds = ["grad" if name in self.params else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}

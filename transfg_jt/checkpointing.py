@@ -13,6 +13,7 @@ from typing import Any
 import jittor as jt
 from jittor import Var, nn
 
+from transfg_jt.function import ONCE, Function, scope
 from transfg_jt.mixed import LOW, autocast, is_low, rounded
 
 LEAN = ContextVar("LEAN", default=False)
@@ -20,13 +21,10 @@ FED = ContextVar("FED", default=None)  # native: for what follows
 
 
 @contextmanager
-def lean(wanted: bool) -> Iterator[None]:
+def lean(wanted: bool) -> Iterator[None]:  # native: one of several such switches
     """Inside it, `feed` keeps less, or not."""
-    token = LEAN.set(wanted)
-    try:
+    with scope(LEAN, wanted):
         yield
-    finally:
-        LEAN.reset(token)
 
 
 class Remade:  # native: by hooks in PyTorch, by the linear layers here
@@ -36,7 +34,7 @@ class Remade:  # native: by hooks in PyTorch, by the linear layers here
     """
 
     def __init__(self, x: Var, make: Callable[[Var], Var], source: Var) -> None:
-        self.x, self.make, self.source = x, make, source
+        self.x, self.make, self.source = x, make, source.detach()
         self.low = is_low(x)
         self.made = None
         self.wanted = self.given = 0
@@ -45,7 +43,7 @@ class Remade:  # native: by hooks in PyTorch, by the linear layers here
         """x, computed no earlier than `grad`; the last of those that keep it lets it go."""
         if self.made is None:
             with jt.no_grad():
-                made = self.make(after(self.source.detach(), grad))
+                made = self.make(after(self.source, grad))
                 self.made = rounded(made) if self.low else made
         made, self.given = self.made, self.given + 1
         if self.given % self.wanted == 0:
@@ -77,15 +75,14 @@ def feed(  # native: as above
     if not LEAN.get():
         return layer(x, *more)
     fed = Remade(x, make, source)
-    token = FED.set(fed)
     try:
-        return layer(x, *more)
+        with scope(FED, fed):
+            return layer(x, *more)
     finally:
-        FED.reset(token)
         fed.x = None  # or it would be kept all the same
 
 
-class Recomputed(jt.Function):  # native: PyTorch has such a function
+class Recomputed(Function):  # native: PyTorch has such a function
     """A block as one operator, which keeps its input and its dropout masks.
 
     The block's parameters are inputs too, so that they get gradients. Queries and keys have none:
@@ -94,10 +91,12 @@ class Recomputed(jt.Function):  # native: PyTorch has such a function
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.block, self.masks, self.low = block, [], LOW.get()
+        self.block, self.low = block, LOW.get()
 
     def execute(self, x: Var, *params: Var) -> tuple[Var, Var, Var]:
-        self.x, self.block.mlp.dropout.masks = x, self.masks
+        masks: list[Var] = []
+        self.keep(x, masks)
+        self.block.mlp.dropout.masks = masks
         try:
             with jt.no_grad():
                 outputs = self.block(x)
@@ -106,19 +105,16 @@ class Recomputed(jt.Function):  # native: PyTorch has such a function
         return tuple(output.start_grad() for output in outputs)
 
     def grad(self, grad: Var, *_: None) -> tuple:
-        x = self.x.detach().start_grad()
-        self.block.mlp.dropout.given = list(self.masks)
+        x, masks = self.take()
+        x = after(x.detach(), grad).start_grad()
+        self.block.mlp.dropout.given = list(masks)
         try:
-            with autocast(self.low):
+            with autocast(self.low), scope(ONCE, True):
                 out, _, _ = self.block(x)
         finally:
             self.block.mlp.dropout.given = None
-        grads = jt.grad((out * grad.detach()).sum(), [x, *self.block.parameters()])
-        # Operators run when they must, and all blocks could be computed anew at once: what this one
-        # holds must be used up, and freed, before the next.
-        grads = [grad.stop_grad() for grad in grads]
-        jt.sync(grads)
-        return tuple(grads)
+        wanted = [x, *self.block.parameters()]
+        return tuple(jt.grad((out * grad.detach()).sum(), wanted, retain_graph=False))
 
 
 def recompute(block: nn.Module, x: Var) -> tuple[Var, Var, Var]:

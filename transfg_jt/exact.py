@@ -15,6 +15,7 @@ import numpy as np
 from jittor import Var, nn
 
 from transfg_jt.checkpointing import Remade, standing_for
+from transfg_jt.function import Function
 from transfg_jt.mixed import as_low_as_no_grad, in_full, is_low, product, rounded
 
 
@@ -28,18 +29,19 @@ def normal_cdf(x: Var) -> Var:
     return (jt.erf(x * number(math.sqrt(0.5), x)) + 1) * 0.5
 
 
-class Gelu(jt.Function):
+class Gelu(Function):
     """x Φ(x), whose slope is Φ(x) + x φ(x); keeps x. Jittor's slope of erf has 2/√π in float32."""
 
     def execute(self, x: Var) -> Var:
-        self.x = x
+        self.keep(x)
         y = in_full(x)
         return as_low_as_no_grad(y * normal_cdf(y), x)
 
     def grad(self, grad: Var) -> Var:
-        x = in_full(self.x)
+        (kept,) = self.take()
+        x = in_full(kept)
         density = jt.exp(x * x * -0.5) * number(1 / math.sqrt(2 * math.pi), x)
-        return as_low_as_no_grad(in_full(grad) * (normal_cdf(x) + x * density), self.x)
+        return as_low_as_no_grad(in_full(grad) * (normal_cdf(x) + x * density), kept)
 
 
 def gelu(x: Var) -> Var:
@@ -47,37 +49,40 @@ def gelu(x: Var) -> Var:
     return Gelu.apply(x)
 
 
-class LowLinear(jt.Function):
+class LowLinear(Function):
     """x weightᵀ + bias on bfloat16: (..., D) -> (..., F), rounded.
 
     Keeps x, or what makes it anew, and weight rounded.
     """
 
     def execute(self, x: Var, weight: Var, bias: Var, instead: Remade | None) -> Var:
-        self.kept, self.low = instead or x, rounded(weight)
-        out = product(rows_of(x), self.low, trans_b=True) + rounded(bias).float32()
+        low = rounded(weight)
+        self.keep(instead or x, low)
+        out = product(rows_of(x), low, trans_b=True) + rounded(bias).float32()
         return rounded(out).reshape(*x.shape[:-1], weight.shape[0])
 
     def grad(self, grad: Var) -> tuple:
-        x = self.kept.again(grad) if isinstance(self.kept, Remade) else self.kept
+        kept, low = self.take()
+        x = kept.again(grad) if isinstance(kept, Remade) else kept
         flat = rounded(rows_of(grad))
         # in float32, so that Jittor adds in float32 what several layers give to one input
-        by_x = rounded(product(flat, self.low)).float32().reshape(x.shape)
+        by_x = rounded(product(flat, low)).float32().reshape(x.shape)
         by_weight = rounded(product(flat, rows_of(x), trans_a=True)).float32()
         return by_x, by_weight, rounded(flat.float32().sum(0)).float32(), None
 
 
-class LeanLinear(jt.Function):
+class LeanLinear(Function):
     """x weightᵀ + bias on float32: (..., D) -> (..., F); keeps what makes x anew."""
 
     def execute(self, x: Var, weight: Var, bias: Var, instead: Remade) -> Var:
-        self.kept, self.weight = instead, weight
+        self.keep(instead, weight)
         return nn.matmul_transpose(x, weight) + bias
 
     def grad(self, grad: Var) -> tuple:
-        x, flat = self.kept.again(grad), rows_of(grad)
+        instead, weight = self.take()
+        x, flat = instead.again(grad), rows_of(grad)
         by_weight, by_bias = product(flat, rows_of(x), trans_a=True), sum_over_rows(grad)
-        return product(flat, self.weight).reshape(x.shape), by_weight, by_bias, None
+        return product(flat, weight).reshape(x.shape), by_weight, by_bias, None
 
 
 def rows_of(x: Var) -> Var:

@@ -11,19 +11,20 @@ from jittor import Var
 
 from transfg_jt import cpu_ops, cuda_ops
 from transfg_jt.exact import number
+from transfg_jt.function import Function
 
 
-class FusedNorm(jt.Function):
+class FusedNorm(Function):
     """Layer norm over the last axis; keeps input, mean and scale for the backward pass."""
 
     def execute(self, x: Var, weight: Var, bias: Var, eps: float) -> Var:
         self.run = cpu_ops if cpu_ops.on_cpu(x) else cuda_ops
         out, mean, scale = self.run.norm(x, weight, bias, eps)
-        self.saved = (x, weight, mean, scale)
+        self.keep(x, weight, mean, scale)
         return out
 
     def grad(self, grad: Var) -> tuple:
-        return (*self.run.norm_grad(*self.saved, grad), None)
+        return (*self.run.norm_grad(*self.take(), grad), None)
 
 
 def layer_norm(x: Var, weight: Var, bias: Var, eps: float) -> Var:

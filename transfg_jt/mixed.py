@@ -11,14 +11,14 @@ Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3; Kalamkar et al. 
 1905.12322) for bfloat16.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import jittor as jt
 from jittor import Var
 
 from transfg_jt.cpu_ops import run_cpu
+from transfg_jt.function import scope
 
 # Jittor on the CPU cuts digits off where others round.
 ROUND = """
@@ -36,14 +36,9 @@ ROUND = """
 LOW = ContextVar("LOW", default=False)
 
 
-@contextmanager
-def autocast(wanted: bool) -> Iterator[None]:
+def autocast(wanted: bool) -> AbstractContextManager[None]:
     """Inside it, `cast_once` casts, or not."""
-    token = LOW.set(wanted)
-    try:
-        yield
-    finally:
-        LOW.reset(token)
+    return scope(LOW, wanted)
 
 
 def cast_once(x: Var) -> Var:

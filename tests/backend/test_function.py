@@ -1,0 +1,84 @@
+"""Jittor's operators let go of what they keep once their gradient was asked for."""
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.cases import Case
+from transfg_core.backend import load_backend
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.only("jittor")
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_update_leaves_nothing_with_them(twin, precision, checkpointing, monkeypatch):
+    """The backward pass is asked for, and has not run."""
+    case = Case("kept", model={"depth": 4, "stride": 6, "dropout": 0.3})
+    config = case.config(precision)
+    run = config.run.model_copy(update={"grad_checkpointing": checkpointing})
+    backend = load_backend(twin.name, config.model_copy(update={"run": run}))
+    backend.load_params(case.params())
+    jt, module, held = twin.framework, twin.module("backend"), []
+    clip = module.clip_gradients
+
+    def look(*args):
+        alive = [each for each in gc.get_objects() if isinstance(each, jt.Function)]
+        held.append(len(alive))
+        for each in alive:
+            assert not [n for n, v in vars(each).items() if isinstance(v, jt.Var)], each
+            assert getattr(each, "kept", None) is None, each
+        return clip(*args)
+
+    monkeypatch.setattr(module, "clip_gradients", look)
+    backend.fetch(backend.train_step(case.batches()[:1], 0.01))
+    assert held[0] > 4  # they live until all has run
+
+
+def test_a_gradient_asked_for_again(twin):
+    jt, exact, function = twin.framework, twin.module("exact"), twin.module("function")
+    x = jt.array(np.linspace(-2, 2, 9, dtype=np.float32))
+    y = exact.gelu(x)
+    first, second = (jt.grad(y.sum(), x).numpy() for _ in range(2))
+    assert np.array_equal(first, second)
+    with function.scope(function.ONCE, True):
+        y = exact.gelu(x)
+    assert np.array_equal(jt.grad(y.sum(), x).numpy(), first)
+    with pytest.raises(RuntimeError, match="Gelu: its gradient was asked for before"):
+        jt.grad(y.sum(), x)
+
+
+HELD = """
+import sys
+from transfg_jt import runtime
+runtime.prepare()
+import jittor as jt
+from transfg_jt.function import ONCE, scope
+from transfg_jt.layer_norm import layer_norm
+x, weight, bias = jt.random([1024, 1024]), jt.ones(1024), jt.zeros(1024)
+jt.sync([x, weight, bias])
+y = x
+with scope(ONCE, bool(int(sys.argv[1]))):
+    for _ in range(12):
+        y = layer_norm(y, weight, bias, 1e-6)
+grad = jt.grad(y.sum(), x, retain_graph=False)
+del y
+jt.sync([grad + number for number in range(12)])
+info = jt.get_mem_info()
+print("held", info.total_cuda_used if jt.flags.use_cuda else info.total_cpu_used)
+"""
+
+
+def test_its_memory_is_free_for_what_comes_after(twin):
+    """Twelve arrays of 4 MB for the gradient, and twelve after it."""
+    held = []
+    for once in "10":
+        command = [sys.executable, "-c", HELD, once]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        held.append(int(done.stdout.split()[-1]))
+    assert held[1] - held[0] > 8 * 1024 * 1024 * 4, held
