@@ -10,7 +10,6 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 from jittor import Var, nn
 
 from transfg_jt import cuda_ops
-from transfg_jt.checkpointing import after
 from transfg_jt.cpu_ops import on_cpu, run_cpu
 from transfg_jt.exact import number
 from transfg_jt.function import Function
@@ -149,9 +148,9 @@ class FusedAttention(Function):  # native: PyTorch has such an operator
 
     def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
         self.keep(q, k, v, heads)
-        like = q
         if cuda_ops.takes_queries(q, heads):
             return cuda_ops.attend(q, k, v, heads)
+        like = q
         q, k, v = (at_least_float32(x) for x in (q, k, v))
         if on_cpu(q):
             out = run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
@@ -161,17 +160,15 @@ class FusedAttention(Function):  # native: PyTorch has such an operator
 
     def grad(self, grad: Var) -> tuple:
         q, k, v, heads = self.take()
-        like = q
         if cuda_ops.takes_queries(q, heads):
             given = as_low_as_no_grad(grad, q)
             return (*cuda_ops.attend_grad(q, k, v, given, heads), None)
+        like = q
         q, k, v, grad = (at_least_float32(x) for x in (q, k, v, grad))
         if on_cpu(q):
             grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], heads)
             return (*(as_low_as_no_grad(x, like) for x in grads), None)
-        # Jittor runs operators when it must, and could form the maps of all layers at once
-        q = after(q, grad)
-        q, k, v, grad = (split_heads(x, heads) for x in (q, k, v, grad))
+        q, k, v, grad = (split_heads(x.detach(), heads) for x in (q, k, v, grad))
         p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
         ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * number(q.shape[-1] ** -0.5, q)
         products = ds @ k, ds.transpose(-2, -1) @ q, p.transpose(-2, -1) @ grad

@@ -118,6 +118,10 @@ class JittorBackend:
             [None] * len(micro_batches) if parts is None else np.split(parts, len(micro_batches))
         )
         for batch, chosen in zip(micro_batches, given, strict=True):
+            # jittor only: where 100,000 operators wait, it would run some amid a backward pass
+            if reports:
+                # jittor only: so none wait from one batch to the next
+                jt.sync([param.opt_grad(self.optimizer) for param in self.params.values()])
             images, labels = self.to_device(batch)
             output = self.apply(images, self.choose(chosen))
             losses = compute_losses(output, labels, self.config.loss)
@@ -184,7 +188,7 @@ class JittorBackend:
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.params, *filter(has_gradient, taps)]
         wanted = [(self.params | sources)[name] for name in names]
-        grads = jt.grad(sum(ends, losses.total), wanted)
+        grads = jt.grad(sum(ends, losses.total), wanted, retain_graph=False)
         kinds = ["grad" if name in self.params else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
         of_params = [gradients[f"grad/{name}"].clone() for name in self.params]

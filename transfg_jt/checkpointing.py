@@ -39,21 +39,16 @@ class Remade:  # native: by hooks in PyTorch, by the linear layers here
         self.made = None
         self.wanted = self.given = 0
 
-    def again(self, grad: Var) -> Var:
-        """x, computed no earlier than `grad`; the last of those that keep it lets it go."""
+    def again(self) -> Var:
+        """x, computed anew; the last of those that keep it lets it go."""
         if self.made is None:
             with jt.no_grad():
-                made = self.make(after(self.source, grad))
+                made = self.make(self.source)
                 self.made = rounded(made) if self.low else made
         made, self.given = self.made, self.given + 1
         if self.given % self.wanted == 0:
             self.made = None
         return made
-
-
-def after(x: Var, other: Var) -> Var:  # native: Jittor runs operators when it must
-    """x itself, in the same memory, for operators that must not run before `other` is there."""
-    return jt.code(inputs=[x, other], outputs=[x], cpu_src=";", cuda_src=";")[0]
 
 
 def standing_for(x: Var) -> Remade | None:  # native: for linear layers
@@ -106,7 +101,7 @@ class Recomputed(Function):  # native: PyTorch has such a function
 
     def grad(self, grad: Var, *_: None) -> tuple:
         x, masks = self.take()
-        x = after(x.detach(), grad).start_grad()
+        x = x.detach().start_grad()
         self.block.mlp.dropout.given = list(masks)
         try:
             with autocast(self.low), scope(ONCE, True):

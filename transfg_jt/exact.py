@@ -63,7 +63,7 @@ class LowLinear(Function):
 
     def grad(self, grad: Var) -> tuple:
         kept, low = self.take()
-        x = kept.again(grad) if isinstance(kept, Remade) else kept
+        x = kept.again() if isinstance(kept, Remade) else kept
         flat = rounded(rows_of(grad))
         # in float32, so that Jittor adds in float32 what several layers give to one input
         by_x = rounded(product(flat, low)).float32().reshape(x.shape)
@@ -80,7 +80,7 @@ class LeanLinear(Function):
 
     def grad(self, grad: Var) -> tuple:
         instead, weight = self.take()
-        x, flat = instead.again(grad), rows_of(grad)
+        x, flat = instead.again(), rows_of(grad)
         by_weight, by_bias = product(flat, rows_of(x), trans_a=True), sum_over_rows(grad)
         return product(flat, weight).reshape(x.shape), by_weight, by_bias, None
 

@@ -2,7 +2,7 @@
 
 Jittor 1.3.11 destroys such an operator, and with it what it keeps, only when all that it was asked
 to run has run: activations would stay until the optimiser is through. PyTorch lets them go, so this
-file has no twin.
+file has no twin. `scope` sets one of the variables that change how operators compute.
 """
 
 from collections.abc import Iterator
@@ -43,13 +43,13 @@ class Function(jt.Function):
         """What was kept.
 
         Raises:
-            RuntimeError: If it was taken before, and is gone.
+            RuntimeError: If it is gone.
         """
         kept = self.kept
         if kept is None:
             raise RuntimeError(
-                f"{type(self).__name__}: its gradient was asked for before, and what it kept for "
-                "that is gone; compute what is differentiated anew"
+                f"{type(self).__name__}: what it kept for its gradient is gone, which was asked "
+                "for before, or in vain; compute what is differentiated anew"
             )
         if self.once:
             self.kept = None

@@ -151,12 +151,14 @@ def test_plain_formulas_form_the_maps_of_one_layer_at_a_time(twin, plain):
     """Of twelve layers: the map, its gradient, and what lies between."""
     jt, shape = twin.framework, (1, 1000, 16, 4)
     q, k, v = (twin.tensor(x) for x in draw(shape, 3))
+    width = q.shape[-1]
+    weight = twin.tensor(np.eye(width, dtype=np.float32))
 
     def run():
         x = q
         for _ in range(12):
-            x = twin.module("attention").attention(x, k, v, shape[3])
-        jt.sync(jt.grad(x.sum(), [q, k, v]), True)
+            x = twin.module("attention").attention(x @ weight, k, v, shape[3])
+        jt.sync(jt.grad(x.sum(), [q, k, v, weight]), True)
 
     run()  # what is allocated once
     jt.gc()

@@ -1,5 +1,6 @@
 """Gradient checkpointing: blocks are computed twice, and the updates are the same."""
 
+import numpy as np
 import pytest
 from reference import relative
 
@@ -53,6 +54,25 @@ def test_blocks_are_computed_twice(twin, pair, monkeypatch):
         backend.fetch(backend.eval_step(batch[0].images))
         assert len(calls) == 4
     assert times == {"stored": [1, 1, 1], "anew": [2, 2, 2]}
+
+
+@pytest.mark.only("jittor")
+def test_a_frozen_backbone(twin, pair, monkeypatch):
+    """Blocks whose gradients nobody asks for once made it crash."""
+    for backend in pair:
+        select = backend.model.select_and_attend
+        monkeypatch.setattr(
+            backend.model, "select_and_attend", lambda x, *rest, to=select: to(x.detach(), *rest)
+        )
+    before = pair[0].state()
+    for backend in pair:
+        for _ in range(2):
+            backend.fetch(backend.train_step(CASE.batches()[:2], 0.01))
+    stored, anew = (backend.state() for backend in pair)
+    assert not np.array_equal(stored["param/head.weight"], before["param/head.weight"])
+    assert not stored["momentum/blocks.0.mlp.fc1.weight"].any()
+    for name, value in stored.items():
+        assert np.allclose(anew[name], value, rtol=1e-4, atol=1e-7), name
 
 
 def test_an_evaluation_is_the_same(twin, pair):
