@@ -3,18 +3,14 @@
 For PyTorch, where hooks do it, tests/torch/test_lean.py holds the same and more.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from held import held_bytes
 from reference import relative
 
 from parity.cases import Case
 from transfg_core.backend import load_backend
 
-ROOT = Path(__file__).resolve().parents[2]
 CASE = Case("lean", model={"depth": 4, "stride": 6, "dropout": 0.3})
 pytestmark = pytest.mark.only("jittor")
 
@@ -69,12 +65,8 @@ def test_frozen_parts_and_plain_gradients(twin, precision):
         assert np.array_equal(found, expected)
 
 
-HELD = """
-import sys
+BLOCKS = """
 import numpy as np
-from transfg_jt import runtime
-runtime.prepare()
-import jittor as jt
 from parity.cases import Case
 from transfg_jt.checkpointing import lean
 from transfg_jt.model import Block
@@ -82,22 +74,15 @@ sizes = {"width": 24, "heads": 3, "mlp": 384, "dropout": 0.0}
 config = Case("held").config().model.model_copy(update=sizes)
 y = jt.array(np.random.default_rng(2).standard_normal((1, 3136, 24)).astype(np.float32))
 blocks = [Block(config) for _ in range(8)]
-with lean(bool(int(sys.argv[1]))):
+with lean(switch):
     for block in blocks:
         y, _, _ = block(y)
 total = (y * y).sum()
 total.sync()
-info = jt.get_mem_info()
-print("held", info.total_cuda_used if jt.flags.use_cuda else info.total_cpu_used)
 """
 
 
 def test_it_keeps_less(twin):
-    """What the allocator holds after the forward pass of eight blocks: 5.4 MB less for each."""
-    held = []
-    for wanted in "10":
-        command = [sys.executable, "-c", HELD, wanted]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        held.append(int(done.stdout.split()[-1]))
+    """After the forward pass of eight blocks: 5.4 MB less for each."""
     kept = 8 * 3136 * (384 + 2 * 24) * 4
-    assert held[1] - held[0] > kept / 2, (held, kept)
+    assert held_bytes(BLOCKS, False) - held_bytes(BLOCKS, True) > kept / 2
