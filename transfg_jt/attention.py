@@ -168,6 +168,7 @@ class FusedAttention(Function):  # native: PyTorch has such an operator
         if on_cpu(q):
             grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], heads)
             return (*(as_low_as_no_grad(x, like) for x in grads), None)
+        # without detach a gradient of this gradient could be asked for, and all maps would stay
         q, k, v, grad = (split_heads(x.detach(), heads) for x in (q, k, v, grad))
         p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
         ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * number(q.shape[-1] ** -0.5, q)

@@ -1,7 +1,8 @@
 // Attention and layer norm on CUDA; cuda_ops.py hands this text to Jittor with each operator.
 //
 // Attention multiplies by cuBLAS, for as many (image, head) pairs at a time as there are maps in
-// the scratch memory; a map's rows are changed where they lie. Nothing depends on the order in which blocks run, so results repeat to the bit.
+// the scratch memory; a map's rows are changed where they lie. Nothing depends on the order in
+// which blocks run, so results repeat to the bit.
 //
 // B images, K heads, T tokens, D width, d = D / K; Q, K, V and O are (B, T, D), heads side by side.
 
