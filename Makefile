@@ -15,9 +15,8 @@ READY := $(VENV)/.transfg-ready
 
 RUNS := runs
 QUICK := $(RUNS)/quickstart
-TRAIN := $(TRANSFG) train configs/quickstart.yaml --resume
-SOURCES := $(wildcard transfg_core/*.py transfg_core/*/*.py transfg_torch/*.py transfg_jt/*.py \
-	transfg_jt/*.cuh parity/*.py parity/*/*.py parity/*.yaml parity/golden/*)
+TRAIN := $(TRANSFG) train configs/toy/quickstart.yaml --resume
+SOURCES := $(shell find transfg_core transfg_torch transfg_jt parity -type f -not -name '*.pyc')
 
 .PHONY: quickstart test mutation lint clean setup
 .DELETE_ON_ERROR:
@@ -37,12 +36,12 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip check
 	@touch $@
 
-$(RUNS)/quickstart-torch/predictions.csv: configs/quickstart.yaml | $(READY)
+$(RUNS)/quickstart-torch/predictions.csv: configs/toy/quickstart.yaml | $(READY)
 	@echo "== TransFG on toy birds in PyTorch"
 	$(TRAIN) --backend torch run.name=quickstart-torch
 	@touch $@
 
-$(RUNS)/quickstart-jittor/predictions.csv: configs/quickstart.yaml | $(READY)
+$(RUNS)/quickstart-jittor/predictions.csv: configs/toy/quickstart.yaml | $(READY)
 	@echo "== The same in Jittor; the first time, Jittor compiles itself and its operators"
 	$(TRAIN) --backend jittor run.name=quickstart-jittor
 	@touch $@
@@ -81,8 +80,8 @@ test: $(READY)
 	$(BIN)/pytest -q -n 2 --ignore tests/backend --backends torch,jittor
 
 mutation: $(READY)
-	$(BIN)/python -m parity.mutation --out build/mutation
-	$(BIN)/python -m parity.mutation --out build/mutation --clean 10
+	$(BIN)/python -m tools.mutation --out build/mutation
+	$(BIN)/python -m tools.mutation --out build/mutation --clean 10
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.api import compare, compare_files, record_taps, ulp_variant
-    from parity.roles import find_evidence, read_names, rename_taps
-    from parity.trace import Trace, digest, read_trace, write_trace
-    from parity.verdict import Evidence, Row
+    from parity.compare.evidence import find_evidence, read_names, rename_taps
+    from parity.compare.trace import Trace, digest, read_trace, write_trace
+    from parity.compare.verdict import Evidence, Row
 
 HOMES = {
     "compare": "api",
     "compare_files": "api",
     "record_taps": "api",
     "ulp_variant": "api",
-    "Evidence": "verdict",
-    "Row": "verdict",
-    "find_evidence": "roles",
-    "read_names": "roles",
-    "rename_taps": "roles",
-    "Trace": "trace",
-    "digest": "trace",
-    "read_trace": "trace",
-    "write_trace": "trace",
+    "Evidence": "compare.verdict",
+    "Row": "compare.verdict",
+    "find_evidence": "compare.evidence",
+    "read_names": "compare.evidence",
+    "rename_taps": "compare.evidence",
+    "Trace": "compare.trace",
+    "digest": "compare.trace",
+    "read_trace": "compare.trace",
+    "write_trace": "compare.trace",
 }
 __all__ = [
     "Evidence",

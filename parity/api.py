@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from parity.judge import NOT_JUDGED, judge
-from parity.measure import ROUNDOFF, move_by_ulp
-from parity.roles import find_evidence, read_names
-from parity.sketch import Array
-from parity.trace import Trace, digest, environment, read_trace, write_trace
-from parity.verdict import EXIT_CODES, Row, worst
+from parity.compare.evidence import find_evidence, read_names
+from parity.compare.judge import NOT_JUDGED, judge
+from parity.compare.measure import ROUNDOFF, move_by_ulp
+from parity.compare.sketch import Array
+from parity.compare.trace import Trace, digest, environment, read_trace, write_trace
+from parity.compare.verdict import EXIT_CODES, Row, worst
 from transfg_core.errors import UserError
 
 NAME = re.compile(r"[^/>\s][^/>]*/[^>]+")  # `>` is the arrow of `siblings`
@@ -166,7 +166,8 @@ def compare_files(paths: Sequence[Path], names: Path | None = None, out: Path | 
     Raises:
         UserError: as of `compare`; its exit code is 2.
     """
-    from parity.report import print_table, write_reports  # draws tables: no need to record
+    from parity.report.console import print_table
+    from parity.report.files import write_reports  # draws tables: no need to record
 
     traces = [read_trace(path) for path in paths]
     rows = compare(traces, read_names(names) if names else None)

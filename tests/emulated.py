@@ -1,4 +1,4 @@
-"""`transfg_jt.cuda_ops` on the host: what Jittor would compile for CUDA, compiled by g++."""
+"""`transfg_jt.ops.cuda` on the host: what Jittor would compile for CUDA, compiled by g++."""
 
 import ctypes
 import hashlib

@@ -26,7 +26,7 @@ def environment(**extra):
 
 def transfg(folder, *args, **options):
     """Run a command to its end in `folder`; what it prints is text."""
-    command = [sys.executable, "-m", "transfg_core.cli", *map(str, args)]
+    command = [sys.executable, "-m", "transfg", *map(str, args)]
     return python(folder, command[1:], **options)
 
 

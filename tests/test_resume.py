@@ -9,7 +9,7 @@ import sys
 import pytest
 from running import CONFIG, environment, python, records, transfg, wait_for
 
-from transfg_core import checkpoint
+from transfg_core.checkpoints import file as checkpoint
 
 ENDLESS = ("train.steps=1000000", "train.eval_every=1000000", "train.save_every=null")
 TRAIN = ("train", "config.yaml")
@@ -51,7 +51,7 @@ def assert_same_numbers(place, name, other="straight"):
 
 KILLED = """
 import os, signal, sys
-from transfg_core import cli
+from transfg import main
 sync, seen = os.fsync, []
 def fsync(descriptor):
     seen.append(os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -61,7 +61,7 @@ def fsync(descriptor):
     sync(descriptor)
 os.fsync = fsync
 sys.argv = ["transfg", *sys.argv[1:]]
-cli.main()
+main.main()
 """
 
 
@@ -83,7 +83,7 @@ def test_kill_during_a_checkpoint_write(place):
 
 def test_resume_of_a_finished_run_is_cheap(place):
     before = {path: path.stat().st_mtime_ns for path in (place / "runs/straight").rglob("*")}
-    code = "import sys; from transfg_core import cli; sys.modules['torch'] = None; cli.main()"
+    code = "import sys; from transfg import main; sys.modules['torch'] = None; main.main()"
     done = python(
         place, ["-c", code, *TRAIN, "run.name=straight", "train.steps=6", "--resume"], timeout=30
     )
@@ -94,7 +94,7 @@ def test_resume_of_a_finished_run_is_cheap(place):
 
 
 def start(place, name, *args, **options):
-    command = [sys.executable, "-m", "transfg_core.cli", *TRAIN, *ENDLESS, f"run.name={name}"]
+    command = [sys.executable, "-m", "transfg", *TRAIN, *ENDLESS, f"run.name={name}"]
     return subprocess.Popen([*command, *args], cwd=place, env=environment(), **options)
 
 
@@ -151,7 +151,7 @@ def read_all(master):
 
 SLOW = """
 import sys, time
-from transfg_core import cli
+from transfg import main
 from transfg_torch.backend import TorchBackend
 step = TorchBackend.train_step
 def train_step(self, batches, lr):
@@ -162,7 +162,7 @@ def train_step(self, batches, lr):
     return handle
 TorchBackend.train_step = train_step
 sys.argv = ["transfg", *sys.argv[1:]]
-cli.main()
+main.main()
 """
 
 

@@ -2,20 +2,23 @@
 
     python tools/twin_diff.py        # exit code 0: every difference is explained; 1: some is not
 
-Both twins must have the same files (but for `only` in parity/translation.yaml), and in them the
-same definitions in the same order, with the same signatures and docstrings. Other lines must be
-equal after the translation, or carry their reason in either twin, in one of these ways:
+Both twins must have the same files, but for the folders in `WITHOUT_TWIN`. In them they must have
+the same definitions in the same order, with the same signatures and docstrings. Other lines must
+be equal after the translation, or carry their reason in either twin, in one of these ways:
 
     line              # jittor: reason          stands where the twin has one other line
     line              # jittor only: reason     stands where the twin has nothing
     def f(...):       # native: reason          what this holds is the framework's own; its name,
                                                 signature and docstring still count
 
-In the Jittor twin; in the PyTorch twin, `# torch:` and `# torch only:`. On a line of its own such
-a comment speaks for the statement below. Constants can be native too, and a native definition may
-stand in one twin alone; the comments directly above belong to it. Module-level imports are free
-(the layering test looks at them), and so are blank lines. A reason where nothing differs is an
-error as well. One script, complete in itself, and so longer than most files here.
+In the PyTorch twin it is `# torch:` and `# torch only:`. On a line of its own such a comment is
+for the statement below. `# jittor block:` is for all lines up to an empty one, or up to one that is
+indented less, in place of as many lines in the twin; `# jittor block for 1 line:` in place of one.
+
+Constants can be native too, and a native definition may stand in one twin alone; the comments
+directly above belong to it. Module-level imports are not compared (the layering test looks at
+them), nor are blank lines. A reason where nothing differs is an error as well. It is one script
+without other files, and so longer than most files here.
 """
 
 import ast
@@ -25,15 +28,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-TRANSLATION = ROOT / "parity" / "translation.yaml"
+TRANSLATION = ROOT / "tools" / "translation.yaml"
 TWINS = ("transfg_torch", "transfg_jt")
+WITHOUT_TWIN = ("ops", "setup", "foreign")
 
-REASON = re.compile(r"(?:^|\s+)# (?:jittor|torch)( only)?: \S.*$")
+REASON = re.compile(r"(?:^|\s+)# (?:jittor|torch)( only)?( block(?: for (\d+) lines?)?)?: \S.*$")
 NATIVE = re.compile(r"\s+# native: \S.*$")
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -45,7 +49,6 @@ class Translation:
     """The rules, and which of them have translated something."""
 
     rules: list[tuple[re.Pattern[str], str]]
-    only: dict[str, str]
     used: set[int] = field(default_factory=set)
 
     def __call__(self, text: str) -> str:
@@ -59,20 +62,32 @@ def load_translation(path: Path = TRANSLATION) -> Translation:
     """The rules in their order."""
     stored: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     rules = [(re.compile(rule["from"], re.MULTILINE), rule["to"]) for rule in stored["rules"]]
-    return Translation(rules, stored["only"])
+    return Translation(rules)
+
+
+class Reason(NamedTuple):
+    """Why a line differs: the line of the comment, 0 if there is none.
+
+    `only`: nothing stands for it in the twin. `block`: it is for several lines, in place of
+    `twin_lines` in the twin, or of as many.
+    """
+
+    line: int
+    only: bool = False
+    block: bool = False
+    twin_lines: int | None = None
+
+
+NONE = Reason(0)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line that counts, without its reason; `reason` is the line of that, 0 if there is none.
-
-    `only`: the reason says that nothing stands for it in the twin.
-    """
+    """One line that counts, without its reason."""
 
     number: int
     text: str
-    reason: int
-    only: bool
+    reason: "Reason"
 
 
 @dataclass(frozen=True)
@@ -157,15 +172,26 @@ class Source:
                 left_out |= set(range(part.first, part.last + 1))
         reasons = self.reasons()
         return [
-            Line(number, NATIVE.sub("", REASON.sub("", row)), *reasons.get(number, (0, False)))
+            Line(number, NATIVE.sub("", REASON.sub("", row)), reasons.get(number, NONE))
             for number, row in enumerate(self.rows, 1)
             if row.strip()
             and number not in left_out
             and not (is_comment(row) and REASON.search(row))
         ]
 
-    def reasons(self) -> dict[int, tuple[int, bool]]:
-        """Line -> the line of its reason, and whether nothing stands for it in the twin."""
+    def block_end(self, first: int) -> int:
+        """The last line of a block: before an empty line, or one that is indented less."""
+        indent = indent_of(self.rows[first - 1])
+        last = first
+        while last < len(self.rows):
+            row = self.rows[last]
+            if not row.strip() or indent_of(row) < indent:
+                break
+            last += 1
+        return last
+
+    def reasons(self) -> dict[int, Reason]:
+        """Line -> its reason."""
         found, statements = {}, {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.stmt):
@@ -174,18 +200,25 @@ class Source:
             reason = REASON.search(row)
             if not reason:
                 continue
+            count = int(reason[3]) if reason[3] else None
+            given = Reason(number, bool(reason[1]), bool(reason[2]), count)
             first = last = number
             if is_comment(row):
                 first = next((line for line in range(number, len(self.rows) + 1)
                               if not is_comment(self.rows[line - 1])), number)  # fmt: skip
-                last = statements.get(first, first)
-            found |= dict.fromkeys(range(first, last + 1), (number, bool(reason[1])))
+                last = self.block_end(first) if given.block else statements.get(first, first)
+            found |= dict.fromkeys(range(first, last + 1), given)
         return found
 
 
 def header(node: Definition) -> int:
     """The last line of a definition's signature."""
     return max(node.lineno, node.body[0].lineno - 1)
+
+
+def indent_of(row: str) -> int:
+    """How many spaces a line starts with."""
+    return len(row) - len(row.lstrip())
 
 
 def is_comment(row: str) -> bool:
@@ -249,11 +282,11 @@ def compare_lines(left: Source, right: Source) -> list[str]:
     for tag, a1, a2, b1, b2 in matcher.get_opcodes():
         if tag == "equal":
             continue
-        needed |= {("a", line.reason) for line in a[a1:a2]}
-        needed |= {("b", line.reason) for line in b[b1:b2]}
+        needed |= {("a", line.reason.line) for line in a[a1:a2]}
+        needed |= {("b", line.reason.line) for line in b[b1:b2]}
         found += unexplained(a[a1:a2], b[b1:b2])
     for lines, side, twin in ((a, "a", TWINS[0]), (b, "b", TWINS[1])):
-        given = {line.reason for line in lines if line.reason}
+        given = {line.reason.line for line in lines if line.reason.line}
         for number in sorted(given - {reason for which, reason in needed if which == side}):
             found.append(f"line {number} of {twin} gives a reason, but nothing differs there")
     return found + idle_marks(left, right)
@@ -264,8 +297,8 @@ def unexplained(a: list[Line], b: list[Line]) -> list[str]:
 
     Where both twins give reasons, no line may be without one.
     """
-    speaking = [sum(1 for line in lines if line.reason and not line.only) for lines in (a, b)]
-    bare = [[line for line in lines if not line.reason] for lines in (a, b)]
+    speaking = [explained(lines) for lines in (a, b)]
+    bare = [[line for line in lines if not line.reason.line] for lines in (a, b)]
     wanted = [0, 0] if all(speaking) else speaking[::-1]
     if [len(lines) for lines in bare] == wanted:
         return []
@@ -275,6 +308,20 @@ def unexplained(a: list[Line], b: list[Line]) -> list[str]:
         for line in lines
     ]
     return ["; ".join(rows) or f"{TWINS[1]} line {b[0].number if b else 0}: reasons without a line"]
+
+
+def explained(lines: list[Line]) -> int:
+    """How many lines of the twin the reasons of these lines stand for."""
+    counts = {}
+    for line in lines:
+        reason = line.reason
+        if not reason.line or reason.only:
+            continue
+        counts[reason] = counts.get(reason, 0) + 1
+    return sum(
+        count if reason.twin_lines is None else reason.twin_lines
+        for reason, count in counts.items()
+    )
 
 
 def idle_marks(left: Source, right: Source) -> list[str]:
@@ -289,18 +336,19 @@ def idle_marks(left: Source, right: Source) -> list[str]:
     ]
 
 
+def twin_files(package: Path) -> set[str]:
+    """The files of a package that must have a twin, relative to it."""
+    paths = (path.relative_to(package) for path in package.rglob("*.py"))
+    return {path.as_posix() for path in paths if path.parts[0] not in WITHOUT_TWIN}
+
+
 def compare_trees(root: Path = ROOT) -> list[str]:
     """Unexplained differences between the twins, and rules that are not needed."""
     translate = load_translation(root / TRANSLATION.relative_to(ROOT))
-    names = [{path.name for path in (root / twin).glob("*.py")} for twin in TWINS]
-    only = {tuple(path.split("/")) for path in translate.only}
+    names = [twin_files(root / twin) for twin in TWINS]
     found = []
     for twin, here, there in zip(TWINS, names, names[::-1], strict=True):
-        alone = {(twin, name) for name in here - there}
-        for _, name in sorted(alone - only):
-            found.append(f"{name}: only in {twin}")
-        for _, name in sorted({each for each in only if each[0] == twin} - alone):
-            found.append(f"{name}: named in translation.yaml as only in {twin}, which it is not")
+        found += [f"{name}: only in {twin}" for name in sorted(here - there)]
     for name in sorted(names[0] & names[1]):
         texts = [(root / twin / name).read_text(encoding="utf-8") for twin in TWINS]
         found += compare(name, *texts, translate)

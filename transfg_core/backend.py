@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from transfg_core.config import Config
+from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
 
 BACKENDS: dict[str, str] = {"torch": "transfg_torch", "jittor": "transfg_jt"}
@@ -29,11 +29,6 @@ FLOAT_TYPES = {
 }
 
 
-def has_gradient(tap: str) -> bool:
-    """Whether the loss has a gradient with respect to a tap: not to the choice of the parts."""
-    return not tap.startswith(("part_row", "part_scores", "part_index"))
-
-
 class Batch(NamedTuple):
     """Images (B, 3, H, W) float32, normalised; labels (B,) int64 in [0, C)."""
 
@@ -44,7 +39,7 @@ class Batch(NamedTuple):
 class Backend(Protocol):
     """One model with its optimiser on one device. Only NumPy arrays and plain Python cross.
 
-    Parameters carry canonical names (`transfg_core.params`). A *handle* is the backend's own: it
+    Parameters carry canonical names (`transfg_core.models`). A *handle* is the backend's own: it
     may stand for work that has not run yet, and `fetch` is the only call that waits for it.
     """
 
@@ -99,7 +94,11 @@ class Backend(Protocol):
         ...
 
     def rollout(self, images: Array) -> Any:
-        """Fetches to `rollout` (B, N): how much of each patch reaches the class token."""
+        """Fetches to `rollout` (B, N): how much of each patch reaches the class token.
+
+        Raises:
+            UserError: the model has no attention.
+        """
         ...
 
     def trace(
@@ -165,14 +164,14 @@ def load_workloads(name: str) -> Any:
         UserError: the framework is missing or cannot start.
     """
     start_framework(name)
-    return importlib.import_module(f"{BACKENDS[name]}.workloads")
+    return importlib.import_module(f"{BACKENDS[name]}.baseline.workloads")
 
 
-def load_published_reader() -> Any:
+def load_authors_reader() -> Any:
     """The reader of the authors' checkpoints, which are torch pickles and so need PyTorch.
 
     Raises:
         UserError: PyTorch is missing.
     """
     importlib.import_module(f"{BACKENDS['torch']}.runtime").prepare()
-    return importlib.import_module(f"{BACKENDS['torch']}.published")
+    return importlib.import_module(f"{BACKENDS['torch']}.foreign.authors")

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.backend import Backend
-from transfg_core.config import Config, DataConfig
+from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Samples
 from transfg_core.data.loader import eval_batches
 from transfg_core.data.transforms import boxes_through_eval, image_size
 from transfg_core.errors import RunFailed
 from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
-from transfg_core.params import grid_size
+from transfg_core.models.vit import grid_size, require_vit
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,9 @@ def mean_part_hits(
     if parts is None or samples.part_boxes is None:
         return None, None
     boxes = boxes_in_crop(samples, index, config.data)
-    assert config.model.stride is not None
-    grid = grid_size(config.data.crop, config.model)
-    patch, stride = config.model.patch, config.model.stride
-    hits, chance = part_hits(parts, boxes, grid, patch, stride, config.data.crop)
+    model = require_vit(config.model, "part selection")
+    grid = grid_size(config.data.crop, model)
+    hits, chance = part_hits(parts, boxes, grid, model.patch, model.stride, config.data.crop)
     if np.isnan(hits).all():
         return None, None
     return float(np.nanmean(hits)), float(np.nanmean(chance))

@@ -9,14 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from transfg_core.backend import Arrays, Backend, load_backend
-from transfg_core.config import Config, apply_overrides, build_config
+from transfg_core.checkpoints.own import PREFIX
+from transfg_core.checkpoints.pretrained import build_params
+from transfg_core.config.loading import apply_overrides, build_config
+from transfg_core.config.sections import Config
 from transfg_core.data.datasets import Dataset, read_dataset
-from transfg_core.data.records import EvalReader, TrainReader
+from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
 from transfg_core.evaluate import Evaluation, evaluate
-from transfg_core.params import build_params, summary
-from transfg_core.pretrained import PREFIX
-from transfg_core.progress import Progress
+from transfg_core.params.merge import summary
 from transfg_core.resume import (
     check_classes,
     is_finished,
@@ -25,7 +26,8 @@ from transfg_core.resume import (
     read_checkpoint,
     refuse_to_delete,
 )
-from transfg_core.rundir import RunDir, refuse_if_used
+from transfg_core.run.folder import RunDir, refuse_if_used
+from transfg_core.run.progress import Progress
 from transfg_core.train import Position, stop_on_signals, train
 
 

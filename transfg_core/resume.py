@@ -4,13 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transfg_core import checkpoint
 from transfg_core.backend import Arrays
-from transfg_core.config import Config, build_config, differing_keys
+from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.own import refuse_other_model
+from transfg_core.config.loading import build_config, differing_keys
+from transfg_core.config.sections import Config
 from transfg_core.data.datasets import Dataset
 from transfg_core.errors import UserError
-from transfg_core.pretrained import refuse_other_heads
-from transfg_core.records import read_records
+from transfg_core.run.metrics_log import read_records
 from transfg_core.train import Position
 
 # What may differ between a run and the command that resumes it: where files lie, how they are
@@ -89,7 +90,7 @@ def load_checkpoint(
         refuse_other_run(path, metadata, saved, config, dataset)
     else:
         position = Position(position.update)  # the best of a new run is its own
-        refuse_other_heads(str(path), saved.model.heads, config.model.heads)
+        refuse_other_model(str(path), saved.model, config.model)
     check_classes(path, metadata, dataset)
     if position.update >= config.train.steps and not same_run:
         raise UserError(

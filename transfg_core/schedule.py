@@ -8,7 +8,7 @@ the last one, k = T, has rate exactly 0 under `cosine` and `linear`.
 import math
 from collections.abc import Callable
 
-from transfg_core.config import OptimConfig
+from transfg_core.config.sections import OptimConfig
 
 CYCLES = 0.5  # half a cosine wave: from 1 down to 0
 

@@ -11,13 +11,13 @@ from types import FrameType
 from typing import Any
 
 from transfg_core.backend import Arrays, Backend, Batch
-from transfg_core.config import Config, TrainConfig
+from transfg_core.config.sections import Config, TrainConfig
 from transfg_core.data.datasets import Dataset
 from transfg_core.data.loader import TrainStream
 from transfg_core.errors import RunFailed
 from transfg_core.evaluate import Evaluation, evaluate
-from transfg_core.progress import Progress
-from transfg_core.rundir import RunDir
+from transfg_core.run.folder import RunDir
+from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
 
 STANDARD_ERROR = 2

@@ -9,12 +9,12 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 
 from jittor import Var, nn
 
-from transfg_jt import cuda_ops
-from transfg_jt.cpu_ops import on_cpu, run_cpu
-from transfg_jt.exact import number
-from transfg_jt.function import Function
-from transfg_jt.mixed import as_low_as_no_grad, in_full
-from transfg_jt.runtime import onednn_include
+from transfg_jt.ops import cuda as cuda_ops
+from transfg_jt.ops.bfloat16 import as_low_as_no_grad, in_full
+from transfg_jt.ops.cpu import on_cpu, run_cpu
+from transfg_jt.ops.custom_grad import Function
+from transfg_jt.ops.exact import number
+from transfg_jt.setup.onednn import onednn_include
 
 ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
 
@@ -133,12 +133,12 @@ def split_heads(x: Var, heads: int) -> Var:
     return x.reshape(batch, tokens, heads, width // heads).transpose(1, 2)
 
 
-def join_heads(x: Var) -> Var:  # native: for the operator below
+def join_heads(x: Var) -> Var:  # native: for FusedAttention
     """(B, K, T, d) -> (B, T, D)."""
     return x.transpose(1, 2).flatten(2)
 
 
-def attention_map(q: Var, k: Var) -> Var:  # native: likewise
+def attention_map(q: Var, k: Var) -> Var:  # native: for FusedAttention
     """softmax(q kᵀ / √d): twice (B, K, T, d) -> (B, K, T, T)."""
     return nn.softmax(q @ k.transpose(-2, -1) * number(q.shape[-1] ** -0.5, q), dim=-1)
 
@@ -184,8 +184,9 @@ def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
 def cls_scores(q: Var, k: Var, heads: int) -> Var:
     """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T); at least float32."""
     q, k = (split_heads(at_least_float32(x), heads) for x in (q, k))
-    scale = number(q.shape[-1] ** -0.5, q)  # jittor only: exact in float64
-    return (q[:, :, :1] * k).sum(-1) * scale  # jittor: likewise
+    # jittor block for 1 line: exact in float64
+    scale = number(q.shape[-1] ** -0.5, q)
+    return (q[:, :, :1] * k).sum(-1) * scale
 
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on CPU and CUDA

@@ -8,34 +8,43 @@ from typing import Any
 
 import jittor as jt
 import numpy as np
-from jittor import Var
+from jittor import Var, nn
 
-from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch, has_gradient
-from transfg_core.config import Config
+from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch
+from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
-from transfg_core.params import param_groups, split_state, step_seed, strict_merge
+from transfg_core.models.layout import choice_taps
+from transfg_core.models.vit import require_vit
+from transfg_core.params.groups import param_groups
+from transfg_core.params.merge import split_state, strict_merge
+from transfg_core.seeds import step_seed
 from transfg_jt import runtime
 from transfg_jt.checkpointing import lean
-from transfg_jt.function import ONCE, scope
 from transfg_jt.loss import compute_losses
-from transfg_jt.mixed import as_low_as, autocast, in_full
-from transfg_jt.model import Output, Tap, TransFG, no_tap
+from transfg_jt.models import MODELS
+from transfg_jt.models.layers import Tap, no_tap
+from transfg_jt.models.output import Output
+from transfg_jt.ops.bfloat16 import as_low_as, autocast, in_full
+from transfg_jt.ops.custom_grad import ONCE, scope
 from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
 Handle = dict[str, Var]
 
 
 class JittorBackend:
-    """TransFG on the first CUDA device, or on the CPU."""
+    """One model on the first CUDA device, or on the CPU."""
 
     name = "jittor"
 
-    def __init__(self, config: Config, kind: type[TransFG] = TransFG) -> None:
+    def __init__(self, config: Config, model_class: type[nn.Module] | None = None) -> None:
         self.config = config
+        self.choices = choice_taps(config.model)
         self.float_type = FLOAT_TYPES[config.run.precision]
         runtime.set_precision(config.run.precision)
+        model_class = model_class or MODELS[config.model.name]
         runtime.refuse_compile(config.run.compile)  # jittor only: it always compiles
-        self.model = kind(config.model, config.data.crop)
+        self.model = model_class(config.model, config.data.crop)
+
         self.model.grad_checkpointing = config.run.grad_checkpointing
         self.params = dict(self.model.named_parameters())
         self.reset_optimizer()
@@ -148,6 +157,7 @@ class JittorBackend:
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def rollout(self, images: Array) -> Handle:
+        require_vit(self.config.model, "attention rollout")
         self.model.eval()
         with jt.no_grad():
             return {"rollout": self.model.rollout(self.to_tensor(images))}
@@ -186,7 +196,7 @@ class JittorBackend:
         output = self.apply(images, record)
         losses = compute_losses(output, labels, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
-        names = [*self.params, *filter(has_gradient, taps)]
+        names = [*self.params, *(name for name in taps if name not in self.choices)]
         wanted = [(self.params | sources)[name] for name in names]
         grads = jt.grad(sum(ends, losses.total), wanted, retain_graph=False)
         kinds = ["grad" if name in self.params else "d" for name in names]
@@ -204,7 +214,7 @@ class JittorBackend:
         peak = jt.get_mem_info().total_cuda_used if jt.flags.use_cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
 
-    def forget_peak(self) -> None:  # native: likewise
+    def forget_peak(self) -> None:  # native: memory is reset in other ways
         pass
 
 

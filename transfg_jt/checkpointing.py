@@ -13,11 +13,11 @@ from typing import Any
 import jittor as jt
 from jittor import Var, nn
 
-from transfg_jt.function import ONCE, Function, scope
-from transfg_jt.mixed import LOW, autocast, is_low, rounded
+from transfg_jt.ops.bfloat16 import LOW, autocast
+from transfg_jt.ops.custom_grad import ONCE, Function, scope
+from transfg_jt.ops.recomputed_input import FED, Remade
 
 LEAN = ContextVar("LEAN", default=False)
-FED = ContextVar("FED", default=None)  # native: for what follows
 
 
 @contextmanager
@@ -27,40 +27,7 @@ def lean(wanted: bool) -> Iterator[None]:  # native: one of several such switche
         yield
 
 
-class Remade:  # native: by hooks in PyTorch, by the linear layers here
-    """Stands for x in what is kept for the backward pass: it is made anew when it is wanted.
-
-    Of the operators that keep x, the first to want it has it made, and the last lets it go.
-    """
-
-    def __init__(self, x: Var, make: Callable[[Var], Var], source: Var) -> None:
-        self.x, self.make, self.source = x, make, source.detach()
-        self.low = is_low(x)
-        self.made = None
-        self.wanted = self.given = 0
-
-    def again(self) -> Var:
-        """x, computed anew; the last of those that keep it lets it go."""
-        if self.made is None:
-            with jt.no_grad():
-                made = self.make(self.source)
-                self.made = rounded(made) if self.low else made
-        made, self.given = self.made, self.given + 1
-        if self.given % self.wanted == 0:
-            self.made = None
-        return made
-
-
-def standing_for(x: Var) -> Remade | None:  # native: for linear layers
-    """What one is to keep instead of x, if x is what `feed` gave it."""
-    fed = FED.get()
-    if fed is None or fed.x is not x:
-        return None
-    fed.wanted += 1
-    return fed
-
-
-def feed(  # native: as above
+def feed(  # native: PyTorch has hooks on saved tensors
     layer: Callable[..., Any], x: Var, make: Callable[[Var], Var], source: Var, *more: Any
 ) -> Any:
     """layer(x, *more); where its linear layers would keep x for the backward pass, they keep less.

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jittor as jt
 from jittor import Var, nn
 
-from transfg_core.config import LossConfig
+from transfg_core.config.sections import LossConfig
 from transfg_jt.attention import at_least_float32
-from transfg_jt.exact import number
-from transfg_jt.model import Output
+from transfg_jt.models.output import Output
+from transfg_jt.ops.exact import number
 
 
 class Losses(NamedTuple):

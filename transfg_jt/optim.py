@@ -11,8 +11,8 @@ from typing import Any
 import jittor as jt
 from jittor import Var
 
-from transfg_core.config import OptimConfig
-from transfg_jt.exact import number
+from transfg_core.config.sections import OptimConfig
+from transfg_jt.ops.exact import number
 
 # State arrays of each optimiser under canonical names -> the framework's own key.
 SLOTS: dict[str, dict[str, str]] = {  # native: the values are each framework's own words

@@ -32,9 +32,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
-    # torch only: Jittor has no such operator
+    # torch block for 1 line: Jittor has no such operator
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-    # torch: likewise
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -51,7 +50,7 @@ def row_kernel(dtype: torch.dtype, head: int) -> ModuleType | None:  # native: w
     Triton comes with PyTorch for CUDA, and wants a C compiler and Python's headers.
     """
     try:
-        kernel = importlib.import_module("transfg_torch.row_kernel")
+        kernel = importlib.import_module("transfg_torch.ops.row_kernel")
         if not kernel.fits(dtype, head):
             return None
         tokens = torch.ones(1, 2, head, dtype=dtype, device="cuda")

@@ -8,36 +8,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch, has_gradient
-from transfg_core.config import Config
+from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch
+from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
-from transfg_core.params import param_groups, split_state, step_seed, strict_merge
+from transfg_core.models.layout import choice_taps
+from transfg_core.models.vit import require_vit
+from transfg_core.params.groups import param_groups
+from transfg_core.params.merge import split_state, strict_merge
+from transfg_core.seeds import step_seed
 from transfg_torch import runtime
 from transfg_torch.checkpointing import lean
 from transfg_torch.loss import compute_losses
-from transfg_torch.model import Output, Tap, TransFG, no_tap
+from transfg_torch.models import MODELS
+from transfg_torch.models.layers import Tap, no_tap
+from transfg_torch.models.output import Output
 from transfg_torch.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
 Handle = dict[str, Tensor]
 
 
 class TorchBackend:
-    """TransFG on the first CUDA device, or on the CPU."""
+    """One model on the first CUDA device, or on the CPU."""
 
     name = "torch"
 
-    def __init__(self, config: Config, kind: type[TransFG] = TransFG) -> None:
+    def __init__(self, config: Config, model_class: type[nn.Module] | None = None) -> None:
         self.config = config
+        self.choices = choice_taps(config.model)
         self.float_type = FLOAT_TYPES[config.run.precision]
         runtime.set_precision(config.run.precision)
-        # torch only: Jittor has one device for all, set by runtime.prepare
+        model_class = model_class or MODELS[config.model.name]
+        # torch block for 1 line: Jittor has one device, and values give parameters their type
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # torch only: Jittor's parameters take their type from the values assigned
         dtype = torch.float64 if config.run.precision == "float64" else torch.float32
-        # torch: likewise
-        self.model = kind(config.model, config.data.crop).to(self.device, dtype)
+        self.model = model_class(config.model, config.data.crop).to(self.device, dtype)
+
         self.model.grad_checkpointing = config.run.grad_checkpointing
         # torch only: Jittor compiles whatever it runs, and refuses the setting
         if config.run.compile:
@@ -151,6 +158,7 @@ class TorchBackend:
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def rollout(self, images: Array) -> Handle:
+        require_vit(self.config.model, "attention rollout")
         self.model.eval()
         with torch.no_grad():
             return {"rollout": self.model.rollout(self.to_tensor(images))}
@@ -181,7 +189,7 @@ class TorchBackend:
                 if f"d/{name}" in replay:
                     ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
                 # torch only: what is given starts without a gradient
-                if has_gradient(name):
+                if name not in self.choices:
                     sources[name].requires_grad_()
             return sources[name]
 
@@ -189,7 +197,7 @@ class TorchBackend:
         output = self.apply(images, record)
         losses = compute_losses(output, labels, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
-        names = [*self.params, *filter(has_gradient, taps)]
+        names = [*self.params, *(name for name in taps if name not in self.choices)]
         wanted = [(self.params | sources)[name] for name in names]
         # torch: where the loss does not depend on a tensor, its gradient is zero, not an error
         grads = torch.autograd.grad(sum(ends, losses.total), wanted, materialize_grads=True)
@@ -208,7 +216,7 @@ class TorchBackend:
         peak = torch.cuda.max_memory_reserved() if cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
 
-    def forget_peak(self) -> None:  # native: likewise
+    def forget_peak(self) -> None:  # native: memory is reset in other ways
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 

@@ -71,7 +71,7 @@ class Remade:  # native: by hooks here, by the linear layers in Jittor
         return value
 
 
-def feed(  # native: likewise
+def feed(  # native: PyTorch has hooks on saved tensors
     layer: Callable[..., Any],
     x: Tensor,
     make: Callable[[Tensor], Tensor],

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transfg_core.config import LossConfig
+from transfg_core.config.sections import LossConfig
 from transfg_torch.attention import at_least_float32
-from transfg_torch.model import Output
+from transfg_torch.models.output import Output
 
 
 class Losses(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transfg_core.config import OptimConfig
+from transfg_core.config.sections import OptimConfig
 
 # State arrays of each optimiser under canonical names -> the framework's own key.
 SLOTS: dict[str, dict[str, str]] = {  # native: the values are each framework's own words

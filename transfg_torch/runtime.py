@@ -6,8 +6,6 @@ from typing import Any
 from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, install_command
 
-INSTALL = install_command("torch")
-
 USED_PRECISION: dict[str, str] = {}  # one for a process
 
 
@@ -17,13 +15,14 @@ def prepare() -> None:  # native: PyTorch needs no preparation of the machine
     Raises:
         UserError: something is missing or unfit, with the command that provides it.
     """
+    install = install_command("torch")
     if importlib.util.find_spec("torch") is None:
-        raise UserError(f"backend torch: PyTorch is not installed; run: {INSTALL}")
+        raise UserError(f"backend torch: PyTorch is not installed; run: {install}")
     try:
         import torch
     except (ImportError, OSError) as error:
         raise UserError(
-            f"backend torch: PyTorch does not import ({error}); run: {INSTALL}"
+            f"backend torch: PyTorch does not import ({error}); run: {install}"
         ) from error
     # float32 is float32 where nothing else is said
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_core.backend import BACKENDS, Array, Backend, load_backend
 from transfg_core.errors import UserError
 

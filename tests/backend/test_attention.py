@@ -76,11 +76,11 @@ def test_row_times_map_by_kernels_of_a_device(twin, dtype):
 @pytest.mark.parametrize("dtype, bound", [("float32", BOUND), ("bfloat16", 2.0**-8)])
 def test_operators_of_a_device(twin, dtype, bound):
     """At the size of B/16, where maps are held for some heads at a time."""
-    module, low = twin.module("attention"), twin.module("mixed").rounded
+    module, low = twin.module("attention"), twin.module("ops.bfloat16").rounded
     q, k, v, g = (twin.tensor(x) for x in draw((2, 785, 768, 12), 4))
     if dtype == "bfloat16":
         q, k, v, g = map(low, (q, k, v, g))
-    assert twin.module("cuda_ops").takes_queries(q, 12)
+    assert twin.module("ops.cuda").takes_queries(q, 12)
     wide = [x.float32().numpy().astype(np.float64) for x in (q, k, v, g)]
     out = module.attention(q, k, v, 12)
     grads = twin.framework.grad((out.float32() * g.float32()).sum(), [q, k, v])
@@ -135,7 +135,7 @@ def test_no_map_is_kept_between_the_passes(twin):
 def plain(twin, monkeypatch):
     """What float64 takes in Jittor, here in float32."""
     monkeypatch.setattr(twin.module("attention"), "on_cpu", lambda x: False)
-    monkeypatch.setattr(twin.module("cuda_ops"), "takes_queries", lambda *x: False)
+    monkeypatch.setattr(twin.module("ops.cuda"), "takes_queries", lambda *x: False)
 
 
 @pytest.mark.only("jittor")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from reference import relative
 
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_core.backend import load_backend
 
 CASE = Case("checkpointed", model={"depth": 4, "stride": 6, "dropout": 0.3})

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from reference import relative
 
-from parity.cases import SGD, Case
+from parity.cases.case import SGD, Case
 from transfg_core.backend import Arrays, Backend, Batch, load_backend
 from transfg_core.errors import UserError
-from transfg_core.params import param_shapes, step_seed
+from transfg_core.models.layout import param_shapes
+from transfg_core.seeds import step_seed
 from transfg_core.train import split_batch
 
 PLAIN = Case("plain", model={"placement": "none"}, loss={"contrastive": False})

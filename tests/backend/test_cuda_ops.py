@@ -22,12 +22,12 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def emulator(twin, monkeypatch, folder):
     """The twin believes that it is on CUDA, for what has an operator there."""
-    ops = twin.module("cuda_ops")
+    ops = twin.module("ops.cuda")
     emulator = Emulator(twin.framework, ops.HEADER, folder)
     monkeypatch.setattr(ops, "run_cuda", emulator)
     monkeypatch.setattr(ops, "takes_queries", lambda q, heads: True)
     monkeypatch.setattr(ops, "takes_rows", lambda x: True)
-    monkeypatch.setattr(twin.module("cpu_ops"), "on_cpu", lambda x: False)
+    monkeypatch.setattr(twin.module("ops.cpu"), "on_cpu", lambda x: False)
     # two maps at a time of the six of SHAPE, whose rows of 9 have room for 16
     monkeypatch.setattr(ops, "MAPS_BYTES", 2 * SHAPE[1] * 16 * 4)
     return emulator
@@ -38,7 +38,7 @@ def draw(twin, kind, count):
     rng = np.random.default_rng(4)
     tensors = [twin.tensor(rng.standard_normal(SHAPE).astype(np.float32)) for _ in range(count)]
     if kind == "bfloat16":
-        tensors = [twin.module("mixed").rounded(x) for x in tensors]
+        tensors = [twin.module("ops.bfloat16").rounded(x) for x in tensors]
     return tensors, [x.float32().numpy().astype(np.float64) for x in tensors]
 
 
@@ -69,11 +69,11 @@ def test_row_times_map(twin, emulator, kind):
 
 
 def test_layer_norm_and_its_gradients(twin, emulator, monkeypatch):
-    monkeypatch.setattr(twin.module("cuda_ops"), "NORM_BLOCKS", 4)  # of 18 rows
+    monkeypatch.setattr(twin.module("ops.cuda"), "NORM_BLOCKS", 4)  # of 18 rows
     (x, g), (wide, factor) = draw(twin, "float32", 2)
     rng = np.random.default_rng(6)
     weight, bias = (rng.standard_normal(SHAPE[2]).astype(np.float32) for _ in range(2))
-    norm = twin.module("layer_norm").layer_norm
+    norm = twin.module("ops.layer_norm").layer_norm
     y = norm(x, twin.tensor(weight), twin.tensor(bias), 1e-6).numpy()
     assert reference.relative(y, reference.layer_norm(wide, weight, bias)) < 2e-6
     found = twin.gradients(lambda *a: (norm(*a, 1e-6) * g).sum(), [x.numpy(), weight, bias])
@@ -87,7 +87,7 @@ def test_layer_norm_and_its_gradients(twin, emulator, monkeypatch):
 
 def test_what_the_operators_take(twin, monkeypatch):
     """Types, lengths, and heads that begin where tensor cores can read them."""
-    jt, ops = twin.framework, twin.module("cuda_ops")
+    jt, ops = twin.framework, twin.module("ops.cuda")
 
     def takes(shape, heads, kind="float32", tensor_cores=0):
         flags = type("flags", (), {"use_cuda": 1, "use_tensorcore": tensor_cores})

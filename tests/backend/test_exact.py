@@ -15,7 +15,7 @@ def test_gelu_and_its_slope(twin):
     x = np.linspace(-9, 9, 20001, dtype=np.float32)
     wide = x.astype(np.float64)
     slope = (1 + erf(wide / np.sqrt(2))) / 2 + wide * np.exp(-wide * wide / 2) / np.sqrt(2 * np.pi)
-    function = twin.module("exact").gelu
+    function = twin.module("ops.exact").gelu
     (value,) = twin.run(function, x)
     (found,) = twin.gradients(lambda x: function(x).sum(), [x])
     assert np.abs(value - gelu(wide)).max() < 1e-6
@@ -27,7 +27,7 @@ def test_linear_layer_and_its_gradients(twin):
     rng = np.random.default_rng(11)
     x = rng.standard_normal((4, 5000, 6)).astype(np.float32)
     factor = (rng.random((4, 5000, 7)) + 1).astype(np.float32)
-    layer = twin.module("exact").Linear(6, 7)
+    layer = twin.module("ops.exact").Linear(6, 7)
     weight, bias = (twin.array(p).astype(np.float64) for p in (layer.weight, layer.bias))
     (value,) = twin.run(layer, x)
     assert relative(value, x @ weight.T + bias) < 1e-6

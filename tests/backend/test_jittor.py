@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_core.backend import load_backend
 from transfg_core.errors import UserError
 
@@ -80,7 +80,7 @@ def test_operators_are_compiled_with_precompiled_headers(twin):
         pytest.skip("only for operators that g++ compiles for the CPU")
     import jittor_utils
 
-    precompiled = twin.module("precompiled")
+    precompiled = twin.module("setup.precompiled")
     (jt.array([1.0, 2.0]) * 3).sync()
     source = max(Path(jittor_utils.cache_path, "jit").glob("*_op.cc"), key=os.path.getmtime)
     header = re.match(r' -include"(.+?)"', jt.flags.cc_flags)[1]

@@ -5,10 +5,10 @@ For PyTorch, where hooks do it, tests/torch/test_lean.py holds the same and more
 
 import numpy as np
 import pytest
-from held import held_bytes
+from jittor_allocator import held_bytes
 from reference import relative
 
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_core.backend import load_backend
 
 CASE = Case("lean", model={"depth": 4, "stride": 6, "dropout": 0.3})
@@ -56,7 +56,7 @@ def test_frozen_parts_and_plain_gradients(twin, precision):
     x = jt.array(np.random.default_rng(1).standard_normal((2, 9, config.model.width), np.float32))
 
     def gradients(wanted):
-        with twin.module("mixed").autocast(low), twin.module("checkpointing").lean(wanted):
+        with twin.module("ops.bfloat16").autocast(low), twin.module("checkpointing").lean(wanted):
             out, _, _ = block(x)
         return [jt.grad((out * out).sum(), p).numpy() for p in (block.attn.key.weight, x)]
 
@@ -67,9 +67,9 @@ def test_frozen_parts_and_plain_gradients(twin, precision):
 
 BLOCKS = """
 import numpy as np
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_jt.checkpointing import lean
-from transfg_jt.model import Block
+from transfg_jt.models.layers import Block
 sizes = {"width": 24, "heads": 3, "mlp": 384, "dropout": 0.0}
 config = Case("held").config().model.model_copy(update=sizes)
 y = jt.array(np.random.default_rng(2).standard_normal((1, 3136, 24)).astype(np.float32))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import reference
 
-from parity.cases import SGD, Case
-from transfg_core.config import ModelConfig
+from parity.cases.case import SGD, Case
+from transfg_core.config.vit import VitConfig
 
 BOUND = 5e-6
 
@@ -100,7 +100,7 @@ def test_layer_norm_gradients(twin, shape):
     rng = np.random.default_rng(10)
     inputs = [rng.standard_normal(s).astype(np.float32) for s in (shape, shape[2:], shape[2:])]
     weights = rng.standard_normal(shape)
-    norm, factor = twin.module("layer_norm").layer_norm, twin.tensor(weights.astype(np.float32))
+    norm, factor = twin.module("ops.layer_norm").layer_norm, twin.tensor(weights.astype(np.float32))
     found = twin.gradients(lambda *x: (norm(*x, 1e-6) * factor).sum(), inputs)
     wide = [x.astype(np.float64) for x in inputs]
     for place, gradient in enumerate(found):
@@ -143,7 +143,7 @@ def test_selection_has_no_gradient(twin):
 
 
 def test_sizes_follow_the_image(twin):
-    model = twin.module("model").TransFG(ModelConfig(**Case("x").model, classes=3), (24, 40))
+    model = twin.module("model").TransFG(VitConfig(**Case("x").model, classes=3), (24, 40))
     (logits,) = twin.run(lambda x: model(x).logits, np.zeros((1, 3, 24, 40), np.float32))
     assert logits.shape == (1, 3)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import reference
 
-from parity.cases import Case
-from transfg_core.params import param_groups
+from parity.cases.case import Case
+from transfg_core.params.groups import param_groups
 from transfg_core.train import split_batch
 
 GROUPS = [

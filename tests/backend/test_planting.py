@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from parity.planting import control, plant, record_copy
-from parity.record import Job
-from parity.record import record as record_here
-from parity.trace import read_trace
+from parity.compare.trace import read_trace
+from parity.suite.record import Job
+from parity.suite.record import record as record_here
+from tools.mutation.planting import control, plant, record_copy
 
 
 def test_a_copy_without_a_fault_records_the_same(twin, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from reference import relative
 from running import ROOT, python
 
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_core.backend import Batch, load_backend
 from transfg_core.errors import UserError
 
@@ -22,10 +22,10 @@ DOUBLE = """
 import json, sys
 import numpy as np
 import reference
-from parity.cases import SGD, Case
+from parity.cases.case import SGD, Case
 from transfg_core.backend import load_backend
 from transfg_core.errors import UserError
-from transfg_core.params import param_groups
+from transfg_core.params.groups import param_groups
 
 name = sys.argv[1]
 SMOOTH = {"label_smoothing": 0.1}

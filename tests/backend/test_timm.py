@@ -18,8 +18,8 @@ import pytest
 from reference import relative
 
 from transfg_core.backend import Arrays, Batch, load_backend
-from transfg_core.config import build_config
-from transfg_core.params import initial_params
+from transfg_core.config.loading import build_config
+from transfg_core.params.initial import initial_params
 
 # Two programs in float32, twelve blocks: 1e-6 is what rounding adds up to.
 BOUND = 1e-5

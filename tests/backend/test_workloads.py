@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from reference import relative
 
-from parity.cases import Case
+from parity.cases.case import Case
 
 CASE = Case("bench", model={"depth": 4, "stride": 6})
 
 
 def test_the_published_method_is_the_same_function(twin):
     ours = twin.backend(CASE)
-    published = twin.module("workloads").stored_maps_backend(CASE.config())
+    published = twin.module("baseline.workloads").stored_maps_backend(CASE.config())
     published.load_params(CASE.params())
     batch = CASE.batches()[0]
     one, other = ours.trace(batch), published.trace(batch)
@@ -22,8 +22,8 @@ def test_the_published_method_is_the_same_function(twin):
 
 def test_the_published_method_keeps_its_maps(twin):
     """The baseline must be what it says, or ratios to it mean nothing."""
-    model = twin.module("workloads").stored_maps_backend(CASE.config()).model
-    attention = twin.module("stored_maps").StoredMapsAttention
+    model = twin.module("baseline.workloads").stored_maps_backend(CASE.config()).model
+    attention = twin.module("baseline.stored_maps").StoredMapsAttention
     kinds = [type(block.attn) for block in model.blocks]
     assert kinds == [attention] * (CASE.config().model.depth - 1)
 
@@ -31,7 +31,7 @@ def test_the_published_method_keeps_its_maps(twin):
 @pytest.mark.parametrize("stored", [False, True])
 def test_workloads_run_again_and_again(twin, stored):
     backend = twin.backend(CASE)
-    workloads = twin.module("workloads")
+    workloads = twin.module("baseline.workloads")
     for make in (workloads.attention_step, workloads.selection_step):
         step = make(backend, 2, stored)
         step()
@@ -42,7 +42,7 @@ def test_a_row_of_the_product_of_maps(twin):
     """Both ways to the scores, from the same queries and keys."""
     heads, rng = 3, np.random.default_rng(4)
     arrays = [2 * rng.standard_normal((2, 11, 24)).astype(np.float32) for _ in range(6)]
-    stored, model = twin.module("stored_maps"), twin.module("model")
+    stored, model = twin.module("baseline.stored_maps"), twin.module("model")
 
     def both(*tensors):
         queries, keys = list(tensors[:3]), list(tensors[3:])

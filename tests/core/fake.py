@@ -6,7 +6,8 @@ by SGD with momentum. Its "dropout" is noise drawn from (seed, update), as the t
 
 import numpy as np
 
-from transfg_core.params import param_shapes, strict_merge
+from transfg_core.models.layout import param_shapes
+from transfg_core.params.merge import strict_merge
 
 TRAINED = ("head.bias", "head.weight")
 

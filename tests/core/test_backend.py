@@ -6,8 +6,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from transfg_core import backend
-from transfg_core.backend import load_backend, load_published_reader
-from transfg_core.config import load_config
+from transfg_core.backend import load_authors_reader, load_backend
+from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 
 CONFIG = load_config(None, ["model.classes=2"])
@@ -62,4 +62,4 @@ def test_a_missing_framework_names_its_command(name, monkeypatch):
 def test_the_reader_of_published_checkpoints_needs_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match=r"PyTorch is not installed; run: .*pip install"):
-        load_published_reader()
+        load_authors_reader()

@@ -5,11 +5,11 @@ import pytest
 from fake import FakeBackend
 from PIL import Image
 
-from transfg_core.config import load_config
+from transfg_core.config.loading import load_config
 from transfg_core.data.datasets import Samples
 from transfg_core.errors import RunFailed
 from transfg_core.evaluate import evaluate, mean_part_hits
-from transfg_core.params import initial_params
+from transfg_core.params.initial import initial_params
 
 CONFIG = load_config(
     None, ["data.crop=16", "model.classes=3", "train.eval_batch_size=4", "model.depth=2"]

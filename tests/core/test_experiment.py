@@ -11,13 +11,14 @@ import pytest
 from fake import FakeBackend
 from PIL import Image
 
-from transfg_core import checkpoint, experiment
-from transfg_core.config import load_config
+from transfg_core import experiment
+from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.google import save_vit_npz
+from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.experiment import evaluate_checkpoint, start_training
-from transfg_core.params import initial_params
-from transfg_core.records import read_records
-from transfg_core.vit_npz import save_vit_npz
+from transfg_core.params.initial import initial_params
+from transfg_core.run.metrics_log import read_records
 
 SETTINGS = [
     "data.name=folder", "data.resize=20", "data.crop=16", "optim.warmup=1", "train.steps=4",

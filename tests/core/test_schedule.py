@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfg_core.config import OptimConfig
+from transfg_core.config.sections import OptimConfig
 from transfg_core.schedule import lr_at
 
-GOLDEN = sorted((Path(__file__).parents[2] / "parity" / "golden").glob("*_trace.npz"))
+GOLDEN = sorted((Path(__file__).parents[2] / "parity" / "cases" / "golden").glob("*_trace.npz"))
 PUBLISHED = OptimConfig(lr=0.03, warmup=500, schedule="cosine")
 
 

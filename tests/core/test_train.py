@@ -8,15 +8,15 @@ import pytest
 from fake import FakeBackend
 from PIL import Image
 
-from transfg_core import checkpoint
 from transfg_core.backend import Batch
-from transfg_core.config import load_config
+from transfg_core.checkpoints import file as checkpoint
+from transfg_core.config.loading import load_config
 from transfg_core.data.datasets import Dataset, Samples
 from transfg_core.errors import RunFailed
-from transfg_core.params import initial_params
-from transfg_core.progress import Progress
-from transfg_core.records import read_records
-from transfg_core.rundir import RunDir
+from transfg_core.params.initial import initial_params
+from transfg_core.run.folder import RunDir
+from transfg_core.run.metrics_log import read_records
+from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
 from transfg_core.train import Position, StopRequest, split_batch, stop_on_signals, train
 

@@ -1,4 +1,4 @@
-// CUDA and cuBLAS as far as transfg_jt/kernels.cuh uses them, on the host: each thread of a block is
+// CUDA and cuBLAS as far as transfg_jt/ops/kernels.cuh uses them, on the host: each thread of a block is
 // a fiber. Blocks run one after the other, and of a block one warp after the other, each as far as
 // the next barrier, so that what lacks one comes out wrong. Reads of shared memory that nobody
 // wrote, barriers that not all reach and arguments that cuBLAS would refuse are told, by NaN or by

@@ -1,4 +1,4 @@
-// The kernels of transfg_jt/kernels.cuh behind functions in C, on the host.
+// The kernels of transfg_jt/ops/kernels.cuh behind functions in C, on the host.
 #include "cublas_wrapper.h"
 #include "kernels.cuh"
 

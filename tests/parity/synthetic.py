@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from parity import record, recorder, suite
-from parity.cases import CASES
-from parity.golden import GOLDENS, Golden
-from parity.jobs import Job, as_fields
-from parity.ladder import Ladder
-from parity.trace import MANIFEST
-from parity.variants import Variant
-from transfg_core.backend import FLOAT_TYPES, Array, Arrays, has_gradient
-from transfg_core.config import Config
-from transfg_core.params import param_shapes
+from parity.cases.case import CASES
+from parity.cases.golden import GOLDENS, Golden
+from parity.cases.variants import Variant
+from parity.compare.trace import MANIFEST
+from parity.suite import record, recorder
+from parity.suite import run as suite
+from parity.suite.jobs import Job, as_fields
+from parity.suite.plan import Ladder
+from transfg_core.backend import FLOAT_TYPES, Array, Arrays
+from transfg_core.config.sections import Config
+from transfg_core.models.layout import choice_taps, param_shapes
 
 
 @cache
@@ -45,6 +46,7 @@ class NoiseBackend:
         self.config, self.name = config, name
         self.kind = FLOAT_TYPES[config.run.precision]
         self.shapes = param_shapes(config.model, config.data.crop)
+        self.choices = choice_taps(config.model)
         self.slots = ("momentum",) if config.optim.name == "sgd" else ("exp_avg", "exp_avg_sq")
         golden = golden_of(config)
         self.known: Arrays = golden.trace() if golden else {}
@@ -126,7 +128,9 @@ class NoiseBackend:
         self, batch: Any, replay: Any = None, fine: bool = False, training: bool = False
     ) -> Arrays:
         taps = {n: v for n, v in self.activations().items() if fine or "." not in n}
-        grads = {f"d/{n}": noise(f"d/{n}", *v.shape) for n, v in taps.items() if has_gradient(n)}
+        grads = {
+            f"d/{n}": noise(f"d/{n}", *v.shape) for n, v in taps.items() if n not in self.choices
+        }
         zero = 0.1 * np.finfo(self.kind).eps
         for name, shape in self.shapes.items():
             size = zero if "key.bias" in name else 1.0
@@ -162,7 +166,7 @@ def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
             record.record(job)
 
     monkeypatch.setattr(recorder, "load_backend", lambda name, config: NoiseBackend(config, name))
-    monkeypatch.setattr(suite, "load_published_reader", lambda: NoiseReader)
+    monkeypatch.setattr(suite, "load_authors_reader", lambda: NoiseReader)
     monkeypatch.setattr(suite, "start_child", start_child)
     # noise has no symmetry
     monkeypatch.setattr(Variant, "_permute", lambda self, value, axes, inverse=False: value)

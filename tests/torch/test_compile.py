@@ -5,7 +5,7 @@ import pytest
 import torch
 from reference import relative
 
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_core.backend import load_backend
 
 CASE = Case("compiled", model={"depth": 4, "stride": 6})

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from parity.cases import Case
+from parity.cases.case import Case
 from transfg_core.backend import load_backend
 from transfg_torch import backend as torch_backend
 from transfg_torch.checkpointing import feed, lean

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfg_core.config import build_config
+from transfg_core.checkpoints.authors import to_canonical
+from transfg_core.checkpoints.pretrained import build_params
+from transfg_core.config.loading import build_config
 from transfg_core.errors import UserError
-from transfg_core.params import build_params
-from transfg_core.published import to_canonical
-from transfg_torch.published import convert, read_published
+from transfg_torch.foreign.authors import convert, read_published
 
-GOLDEN = Path(__file__).parents[2] / "parity" / "golden"
+GOLDEN = Path(__file__).parents[2] / "parity" / "cases" / "golden"
 CHECKPOINT = GOLDEN / "overlap_checkpoint.bin"
 MODEL = {"width": 24, "heads": 2, "depth": 4, "mlp": 40, "patch": 8, "stride": 6, "classes": 7}
 

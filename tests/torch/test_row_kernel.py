@@ -17,7 +17,7 @@ pytest.importorskip("triton", reason="triton not installed; this file's docstrin
 CODE = """
 import torch
 from transfg_torch.attention import propagate
-from transfg_torch.row_kernel import fits, propagate_row
+from transfg_torch.ops.row_kernel import fits, propagate_row
 
 torch.manual_seed(0)
 for images, tokens, heads, width, dtype in (

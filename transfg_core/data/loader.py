@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.backend import Batch
-from transfg_core.config import DataConfig
+from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Samples
-from transfg_core.data.records import EvalReader, Record, TrainReader, none_readable
+from transfg_core.data.sample_reader import EvalReader, Record, TrainReader, none_readable
 from transfg_core.data.transforms import normalise
 from transfg_core.errors import RunFailed
 

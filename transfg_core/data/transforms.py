@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from transfg_core.config import NORMALISATION, DataConfig
+from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
 from transfg_core.errors import RunFailed, UserError
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from transfg_core.config import DataConfig
+from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.cub import read_cub
 from transfg_core.data.datasets.folder import read_folder
 from transfg_core.data.datasets.samples import Dataset, Samples
@@ -32,7 +32,7 @@ def read_dataset(config: DataConfig, seed: int) -> Dataset:
         UserError: the data set is incomplete or inconsistent; the text names file and line.
     """
     if config.name == "toy":
-        from transfg_core.data.toy import ensure_toy
+        from transfg_core.data.toy.writing import ensure_toy
 
         ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
     return READERS[config.name](config, seed)

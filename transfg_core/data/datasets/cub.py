@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transfg_core.config import DataConfig
+from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.errors import UserError
 

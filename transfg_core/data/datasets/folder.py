@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transfg_core.config import DataConfig
+from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.errors import UserError
 

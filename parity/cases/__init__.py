@@ -1,0 +1,1 @@
+"""What the suite computes: small experiments, the published traces, and variants of each."""

@@ -1,0 +1,187 @@
+"""The cases of the ladder: small experiments whose every number both backends must agree on.
+
+Sizes are unequal on purpose, and weights and images asymmetric on every axis, so that a swapped
+axis cannot hide. Dropout is off: the frameworks draw different random numbers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from transfg_core.backend import Array, Arrays, Batch
+from transfg_core.config.loading import build_config
+from transfg_core.config.sections import Config
+from transfg_core.config.vit import SIZES
+from transfg_core.models.layout import architecture
+from transfg_core.params.initial import initial_params
+
+BATCH = 6
+CLASSES = 7
+UPDATES = 20
+NOISE = 0.05  # added to every initial value, so that zeros and ones do not hide a parameter
+
+# What the cases of an architecture have in common; all sizes differ from one another.
+MODELS: dict[str, dict[str, Any]] = {
+    "vit": {"width": 48, "heads": 3, "depth": 4, "mlp": 80, "patch": 8},
+    "convnet": {"width": 10, "width2": 14, "kernel": 5, "stride": 3},
+}
+SGD = {"name": "sgd", "lr": 0.03, "warmup": 5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One experiment: sections of its configuration that differ from the common ones."""
+
+    name: str
+    model: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    optim: dict[str, Any] = field(default_factory=lambda: dict(SGD))
+    crop: tuple[int, int] = (44, 32)
+    accumulation: int = 1
+    seed: int = 0
+    weights: str = "noise"  # a key of WEIGHTS
+    batch: int = BATCH
+    updates: int = UPDATES
+    fine: bool = False  # taps inside blocks too
+    sketch_above: int | None = None  # elements; larger arrays are kept as sketches
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The section `model`."""
+        common = {"classes": CLASSES, "dropout": 0.0}
+        return common | MODELS[self.model.get("name", "vit")] | self.model
+
+    def config(self, precision: str = "float32") -> Config:
+        """The full configuration; image size (height, width) is not square."""
+        tree = {
+            "run": {"seed": self.seed, "precision": precision},
+            "data": {"crop": self.crop},
+            "model": self.settings,
+            "loss": self.loss,
+            "optim": self.optim,
+            "train": {
+                "steps": self.updates + 1,
+                "batch_size": self.batch,
+                "accumulation": self.accumulation,
+            },
+        }
+        return build_config(tree, f"parity case {self.name}")
+
+    def params(self) -> Arrays:
+        """The weights that every recording of this case starts from, float32."""
+        config = self.config()
+        initial = initial_params(config.model, config.data.crop, self.seed)
+        rng = np.random.default_rng([self.seed, 1])
+        return WEIGHTS[self.weights](initial, rng, architecture(config.model).CHANNELS)
+
+    def batches(self) -> list[Batch]:
+        """The batches of updates + 1 updates: images (6, 3, H, W), labels (6,), some equal."""
+        rng = np.random.default_rng([self.seed, 2])
+        shape = (self.batch, 3, *self.crop)
+        classes = self.config().model.class_count
+        return [
+            Batch(
+                rng.standard_normal(shape).astype(np.float32),
+                rng.integers(0, max(classes - 2, 1), self.batch),
+            )
+            for _ in range(self.updates + 1)
+        ]
+
+    def reseeded(self, seed: int, weights: str) -> "Case":
+        """The same experiment from other weights and images."""
+        return replace(self, name=f"{self.name}-{seed}-{weights}", seed=seed, weights=weights)
+
+
+def with_noise(initial: Arrays, rng: np.random.Generator, channels: str = "") -> Arrays:
+    """Initial values plus noise on every parameter."""
+    return {
+        name: (value + NOISE * rng.standard_normal(value.shape)).astype(np.float32)
+        for name, value in initial.items()
+    }
+
+
+def truncated_normal(initial: Arrays, rng: np.random.Generator, channels: str = "") -> Arrays:
+    """Deviation 0.02 and no value beyond two of it, as many ViTs start; norms near 1."""
+    return {
+        name: (
+            (value if ".norm" in name or "norm." in name else 0.0)
+            + 0.02 * np.clip(rng.standard_normal(value.shape), -2, 2)
+        ).astype(np.float32)
+        for name, value in initial.items()
+    }
+
+
+def with_outliers(initial: Arrays, rng: np.random.Generator, channels: str) -> Arrays:
+    """Two channels far from zero (80 and -50), as pretrained ViTs have in the residual stream.
+
+    `channels` names the parameter whose last axis is added to them.
+    """
+    params = with_noise(initial, rng)
+    count = params[channels].shape[-1]
+    params[channels][..., 5] += 80
+    params[channels][..., 17 % count] -= 50
+    return params
+
+
+def params_of(state: Mapping[str, Array]) -> Arrays:
+    """The parameters of a backend's state, or of a trace's, by canonical name."""
+    return {n.removeprefix("param/"): v for n, v in state.items() if n.startswith("param/")}
+
+
+WEIGHTS = {"noise": with_noise, "truncated": truncated_normal, "outliers": with_outliers}
+
+CASES = (
+    Case("nonoverlap"),
+    Case("overlap", model={"stride": 6}, loss={"label_smoothing": 0.1}, fine=True),
+    Case("mul", model={"stride": 6, "fusion": "mul"}, loss={"margin": 0.0}, seed=1),
+    Case("add", model={"fusion": "add"}, optim=SGD | {"weight_decay": 0.01}, seed=2),
+    Case("lastlayer", model={"fusion": "lastlayer"}, optim=SGD | {"clip": None}, seed=3),
+    Case(
+        "vit", model={"placement": "none"}, loss={"contrastive": False}, accumulation=2, fine=True
+    ),
+    Case(
+        "adamw",
+        model={"stride": 5},
+        optim={
+            "name": "adamw",
+            "lr": 1e-3,
+            "warmup": 0,
+            "schedule": "linear",
+            "weight_decay": 0.05,
+            "groups": [{"match": "head.*", "lr_scale": 5.0, "weight_decay": 0.0}],
+        },
+        accumulation=2,
+        seed=4,
+    ),
+    Case("adam", optim={"name": "adam", "lr": 1e-3, "warmup": 0, "weight_decay": 0.01}, seed=5),
+    # more tokens than attention takes rows at a time (ROWS): 15 x 10 patches and the class token
+    Case(
+        "blocks",
+        model={"depth": 3, "stride": 4},
+        optim=SGD | {"warmup": 0, "lr": 1.0},
+        crop=(64, 44),
+        updates=1,
+        seed=6,
+    ),
+    Case("convnet", model={"name": "convnet"}, loss={"label_smoothing": 0.1}, seed=7),
+)
+
+# TransFG at its published size: one pass and one update of two images.
+LARGE = Case(
+    "b16-448-overlap",
+    model={
+        **dict(zip(("width", "heads", "depth", "mlp"), SIZES["B"], strict=True)),
+        "size": "B",
+        "patch": 16,
+        "stride": 12,
+        "classes": 200,
+    },
+    optim=SGD | {"warmup": 0, "lr": 1.0},  # so long a step that float32 holds its digits
+    crop=(448, 448),
+    batch=2,
+    updates=1,
+    sketch_above=65536,
+)
+BY_NAME = {case.name: case for case in (*CASES, LARGE)}

@@ -1,0 +1,17 @@
+"""The model of a case, from the name that its traces and rows carry."""
+
+import re
+from functools import cache
+
+from parity.cases.case import BY_NAME, WEIGHTS
+from parity.cases.golden import BY_GOLDEN
+from transfg_core.config.model import ModelConfig
+
+RESEEDED = re.compile(rf"-\d+-({'|'.join(WEIGHTS)})$")  # what `Case.reseeded` appends
+
+
+@cache
+def model_of_case(name: str) -> ModelConfig | None:
+    """The model's section; None for a name that is not of this suite."""
+    case = (BY_NAME | BY_GOLDEN).get(RESEEDED.sub("", name))
+    return case.config().model if case else None

@@ -1,0 +1,1 @@
+"""Traces and the verdict on them. Needs NumPy and PyYAML, no framework."""

@@ -1,0 +1,137 @@
+"""How far apart two taps are: relative L2, the worst element, bias and units in the last place.
+
+Relative L2 over a whole tap, not elementwise bounds: rounding errors scale with the size of the
+row, so elements near zero differ by any ratio without a fault.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.compare.sketch import Array, Sketch, Tap, fold, l2, sketch
+
+# Unit roundoff by the precision that a manifest states (half a unit in the last place of 1).
+ROUNDOFF = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "tf32": 2.0**-11,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The difference of two taps; `relative` is infinite where `reason` says why."""
+
+    relative: float
+    absolute: float = 0.0  # largest of an element; from sketches, an upper estimate
+    index: tuple[int, ...] | None = None  # of that element; None from sketches
+    values: tuple[float, float] | None = None
+    bias: float = 0.0  # |mean error| · √n / its root mean square: above 5 it is no rounding
+    ulps: float = 0.0  # largest, among elements above a thousandth of the largest
+    reason: str = ""
+
+
+def norm(tap: Tap) -> float:
+    """L2 norm of a tap."""
+    if isinstance(tap, Sketch):
+        return tap.norm
+    return l2(tap.astype(np.float64))
+
+
+def move_by_ulp(value: Array, rng: np.random.Generator, precision: str = "") -> Array:
+    """Every element moved by one unit in the last place, up or down.
+
+    The unit is that of its own type, or of a `precision` with fewer digits, in which products round
+    what is smaller away.
+    """
+    up = rng.random(value.shape) < 0.5
+    moved: Array
+    if ROUNDOFF.get(precision, 0.0) > ROUNDOFF["float32"]:
+        _, exponent = np.frexp(value)  # of a number in [0.5, 1)
+        unit = np.ldexp(np.full_like(value, ROUNDOFF[precision]), exponent)
+        unit[value == 0] = np.finfo(value.dtype).tiny
+        moved = value + np.where(up, unit, -unit)
+        return moved
+    moved = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(value.dtype))
+    return moved
+
+
+def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:
+    """Why two taps cannot be compared, or nothing. Shapes are never adjusted."""
+    if value.shape != reference.shape:
+        return f"shape {value.shape}, expected {reference.shape}"
+    types = np.dtype(value.dtype), np.dtype(reference.dtype)
+    if types[0].kind != types[1].kind or (same_type and types[0] != types[1]):
+        return f"type {types[0]}, expected {types[1]}"
+    for tap in (value, reference):
+        bad = tap.not_finite if isinstance(tap, Sketch) else int((~np.isfinite(tap)).sum())
+        if bad:
+            return f"{bad} elements are not finite"
+    return ""
+
+
+def gap(value: Tap, reference: Tap, same_type: bool = True) -> Gap:
+    """The difference of `value` from `reference`, relative to `reference`.
+
+    No tap may hold NaN or infinity: two runs that have both diverged do not agree. Arrays of
+    integers and booleans have relative 0 or infinity.
+    """
+    reason = unfit(value, reference, same_type)
+    if reason:
+        return Gap(np.inf, np.inf, reason=reason)
+    if isinstance(value, np.ndarray) and isinstance(reference, np.ndarray):
+        return _of_arrays(value, reference)
+    return _of_sketches(value, reference)
+
+
+def _of_arrays(value: Array, reference: Array) -> Gap:
+    if np.array_equal(value, reference):
+        return Gap(0.0)
+    a, b = value.astype(np.float64), reference.astype(np.float64)
+    with np.errstate(over="ignore"):
+        error = a - b
+    worst = np.unravel_index(int(np.abs(error).argmax()), error.shape)
+    index = tuple(int(i) for i in worst)
+    values = (float(a[index]), float(b[index]))
+    largest = abs(values[0] - values[1])
+    if reference.dtype.kind != "f":
+        count = np.count_nonzero(value != reference)
+        return Gap(np.inf, largest, index, values, reason=f"{count} differ")
+    size = l2(error)
+    if not np.isfinite(size):
+        return Gap(np.inf, largest, index, values)
+    rms = size / error.size**0.5
+    return Gap(
+        relative=_ratio(size, norm(reference)),
+        absolute=largest,
+        index=index,
+        values=values,
+        bias=abs(float(error.mean())) / rms * error.size**0.5,
+        ulps=_ulps(error, reference),
+    )
+
+
+def _ratio(size: float, reference: float) -> float:
+    """Their quotient; infinite, and never NaN, where it leaves the range of float64."""
+    if size == 0:
+        return 0.0
+    return size / reference if 0 < reference < np.inf and size < np.inf else np.inf
+
+
+def _ulps(error: Array, reference: Array) -> float:
+    size = np.abs(reference)
+    large = size > 1e-3 * size.max()
+    return float((np.abs(error[large]) / np.spacing(size[large])).max(initial=0.0))
+
+
+def _of_sketches(value: Tap, reference: Tap) -> Gap:
+    one, two = (x if isinstance(x, Sketch) else sketch(x) for x in (value, reference))
+    if np.dtype(one.dtype) == np.dtype(two.dtype) and one.crc == two.crc:
+        return Gap(0.0)
+    size = min(len(one.buckets), len(two.buckets))
+    distance = l2(fold(one.buckets, size) - fold(two.buckets, size))
+    if one.dtype == two.dtype and two.norm:  # checksums differ, whatever the buckets say
+        distance = max(distance, float(np.finfo(np.float64).tiny))
+    return Gap(_ratio(distance, two.norm), distance)

@@ -1,0 +1,277 @@
+"""Trace files: what one implementation computed, and everything a comparison must know about it.
+
+    write_trace("a.npz", {"forward/logits": logits}, {"subject": {"weights": digest(weights)}})
+    trace = read_trace("a.npz")
+
+A trace is an .npz file: one JSON manifest and one array per tap, in data order, named `rung/tap`.
+Large arrays can be stored as *sketches* of a few thousand numbers, from which the relative
+difference of two arrays can still be told to about one per cent. Needs NumPy alone; any framework
+can write one (docs/parity.md).
+"""
+
+import hashlib
+import json
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.compare.sketch import BUCKETS, Array, Sketch, Tap, sketch
+from transfg_core.errors import RunFailed, UserError
+
+FORMAT = "parity-trace/1"
+MANIFEST = "manifest.json"
+ABSENT = "absent"
+KINDS = "fiub"  # floating point, integers, booleans
+PRODUCER = ("name", "version", "device")  # what makes two recordings work of one producer
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Taps by name in data order, and the manifest that was stored with them."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    taps: Mapping[str, Tap] = field(default_factory=dict)
+
+    def rungs(self) -> list[str]:
+        """Names of the rungs, in order: what stands before the first slash of a tap."""
+        return list(dict.fromkeys(name.partition("/")[0] for name in self.taps))
+
+    def arrays(self, rung: str) -> dict[str, Array]:
+        """The full arrays of a rung, without its name."""
+        prefix = f"{rung}/"
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self.taps.items()
+            if name.startswith(prefix) and isinstance(value, np.ndarray)
+        }
+
+    @property
+    def label(self) -> str:
+        """Producer, precision and variant, for tables."""
+        words = [self.producer("name"), self.manifest["precision"]]
+        return " ".join(str(word) for word in [*words, self.manifest.get("variant")] if word)
+
+    def producer(self, key: str) -> Any:
+        """One fact about who computed it, such as `name`, `version` or `device`."""
+        return self.manifest["producer"].get(key, "unknown")
+
+
+def digest(arrays: Mapping[str, Array]) -> str:
+    """SHA-256 over names, types, shapes and bytes; the order of the names does not matter."""
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        shape = np.shape(arrays[name])  # a scalar has become (1,)
+        state.update(f"{name} {value.dtype.str} {shape}\n".encode())
+        state.update(value.data if value.size else b"")
+    return state.hexdigest()
+
+
+def write_trace(
+    path: Path | str,
+    taps: Mapping[str, Array],
+    manifest: Mapping[str, Any],
+    sketch_above: int | None = None,
+    buckets: int = BUCKETS,
+    full: Collection[str] = (),
+) -> None:
+    """Write a trace; the file appears whole or not at all.
+
+    Args:
+        taps: arrays by `rung/tap`, in data order.
+        manifest: `producer` (name, version, device, threads), `precision`, `subject` (what was
+            computed: digests of weights and inputs, configuration), and optionally `variant`.
+        sketch_above: store floating-point arrays of more elements than this as sketches.
+        full: rungs whose arrays are stored whole all the same.
+
+    Raises:
+        UserError: an array is not numeric, JSON cannot hold a value of the manifest, or the folder
+            does not exist.
+        RunFailed: the operating system refused.
+    """
+    path = Path(path)
+    stored: dict[str, Array] = {}
+    index: dict[str, Any] = {}
+    for name, value in taps.items():
+        value = np.asarray(value)
+        if value.dtype.kind not in KINDS:
+            raise UserError(f"{path}: tap {name} has type {value.dtype}; expected numbers")
+        index[name] = {"shape": value.shape, "dtype": value.dtype.str}
+        large = sketch_above is not None and value.size > sketch_above
+        if large and value.dtype.kind == "f" and name.partition("/")[0] not in full:
+            kept = sketch(value, buckets)
+            numbers = ("norm", "largest", "not_finite", "crc")
+            index[name]["sketch"] = {key: getattr(kept, key) for key in numbers}
+            value = kept.buckets
+        stored[f"taps/{len(stored)}"] = value
+    whole = {"format": FORMAT, **manifest, "taps": index}
+    text = json.dumps(_plain(whole, path, "manifest")).encode()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **{MANIFEST: np.frombuffer(text, np.uint8)}, **stored)
+        temporary.replace(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: cannot write: no such folder; make it first") from error
+    except OSError as error:
+        raise RunFailed(f"{path}: cannot write: {error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _plain(value: Any, path: Path, place: str) -> Any:
+    """A value as JSON gives it back, so that equal settings are equal and others are not."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one, path, f"{place}.{key}") for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one, path, f"{place}.{i}") for i, one in enumerate(value)]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise UserError(
+        f"{path}: {place} is of type {type(value).__name__}; expected numbers, text, lists or "
+        "tables of these"
+    )
+
+
+def read_trace(path: Path | str) -> Trace:
+    """Read a trace and check it whole.
+
+    Raises:
+        UserError: the file is missing, truncated, damaged, of another version or no trace.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such trace") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: expected a trace file, found a folder") from error
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        EOFError,
+        OSError,
+        zlib.error,
+        KeyError,
+        TypeError,  # NumPy's one array without an archive
+        RuntimeError,  # zipfile's, where a flipped bit asks for a password or another packing
+    ) as error:
+        raise UserError(
+            f"{path}: damaged, cut off or no trace ({error}); record it anew"
+        ) from error
+    return _assemble(path, arrays)
+
+
+def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
+    if MANIFEST not in arrays:
+        raise UserError(f"{path}: an .npz file, but no trace: it has no {MANIFEST}")
+    try:
+        manifest = json.loads(arrays[MANIFEST].tobytes())
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: the manifest cannot be read: {error!r}") from error
+    if version != FORMAT:
+        raise UserError(
+            f"{path}: format {version!r}, but this program reads {FORMAT!r}; record it anew"
+        )
+    try:
+        index = manifest.pop("taps")
+        manifest["producer"]["name"], manifest["precision"], manifest["subject"]
+        taps = {
+            name: _tap(arrays.pop(f"taps/{number}"), facts)
+            for number, (name, facts) in enumerate(index.items())
+        }
+        said = {name: (facts["dtype"], list(facts["shape"])) for name, facts in index.items()}
+        held = {name: (np.dtype(tap.dtype).str, list(tap.shape)) for name, tap in taps.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: the manifest lacks {error}; record it anew") from error
+    for name, facts in said.items():
+        if facts != held[name] or np.dtype(facts[0]).kind not in KINDS:
+            raise UserError(
+                f"{path}: tap {name}: the manifest says {facts}, the file holds {held[name]}; "
+                "expected the same, and numbers; record it anew"
+            )
+    _check_facts(path, manifest)
+    if arrays.keys() != {MANIFEST}:
+        raise UserError(f"{path}: holds arrays that its manifest does not list; record it anew")
+    return Trace(path, manifest, taps)
+
+
+def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse what a comparison could not work with, wherever the trace is from."""
+    facts = {key: manifest.get(key) for key in ("precision", "variant")}
+    facts |= {f"producer {key}": manifest["producer"].get(key) for key in PRODUCER}
+    for place, value in facts.items():
+        if isinstance(value, list | dict):
+            raise UserError(f"{path}: {place}: expected text, found {value!r}; record it anew")
+    zeros = manifest.get("zeros") or {}
+    names = [*zeros, *zeros.values()] if isinstance(zeros, dict) else [None]
+    if not all(isinstance(name, str) and ">" not in name for name in names):
+        raise UserError(
+            f"{path}: zeros: expected names of taps, without `>`, each with its sibling's, found "
+            f"{zeros!r}; record it anew"
+        )
+
+
+def _tap(stored: Array, facts: Mapping[str, Any]) -> Tap:
+    if "sketch" not in facts:
+        return stored
+    if stored.ndim != 1 or stored.dtype != np.float64 or BUCKETS % (stored.size or np.inf):
+        raise TypeError(f"a sketch: found {stored.dtype} {stored.shape}")
+    return Sketch(tuple(facts["shape"]), facts["dtype"], stored, **facts["sketch"])
+
+
+def refuse_mixture(traces: list[Trace]) -> None:
+    """Traces can be compared only if they are of one computation.
+
+    Raises:
+        UserError: inputs, weights or settings differ: which, and between which files.
+    """
+    first = traces[0]
+    for other in traces[1:]:
+        ours, theirs = _flat(first.manifest["subject"]), _flat(other.manifest["subject"])
+        for key in dict.fromkeys([*ours, *theirs]):
+            if ours.get(key, ABSENT) != theirs.get(key, ABSENT):
+                raise UserError(
+                    f"{first.path} and {other.path} are not of one computation: {key} is "
+                    f"{_short(ours.get(key, ABSENT))} in the first and "
+                    f"{_short(theirs.get(key, ABSENT))} in the "
+                    "second; record both from the same weights, inputs and settings"
+                )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or (prefix and not tree):
+        return {prefix: tree}
+    return {
+        key: value
+        for name, branch in tree.items()
+        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"
+
+
+def environment() -> dict[str, Any]:
+    """The interpreter and machine facts that every manifest carries."""
+    return {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "threads_asked": os.environ.get("OMP_NUM_THREADS"),
+    }

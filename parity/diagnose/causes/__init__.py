@@ -1,0 +1,106 @@
+"""From "this tap of B differs from A's" to a likely cause.
+
+    explain("block00.mlp.gelu", found, expected, Context(taps=taps_of_A))
+    -> [Cause("tanh", "GELU in its tanh form", 3.1e-07)]
+
+Two layers of hypotheses: relations between the two arrays (`relations.py`), and known mistakes in
+the operation that made the tap, recomputed from A's inputs (`operations.py`, `attending.py`,
+`objective.py`). The architecture's table of taps says which operation makes a tap, from what.
+
+It is for the first tap that differs: after that B's inputs are no longer A's. It says nothing
+rather than something doubtful; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
+
+Taps: activations by name, `d/<tap>` their gradients, `grad/<parameter>` before clipping,
+`momentum/<parameter>` and `step/<parameter>` (new weight minus old) after the first update.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from parity.diagnose.causes.attending import (
+    attention_mix,
+    features,
+    part_index,
+    part_tokens,
+    residual,
+    tokens,
+)
+from parity.diagnose.causes.objective import contrastive, cross_entropy, grad_norm, loss, update
+from parity.diagnose.causes.operations import (
+    Absent,
+    Hypothesis,
+    activation,
+    activation_gradient,
+    convolution,
+    layer_norm,
+    linear,
+    mean_over_positions,
+)
+from parity.diagnose.causes.pair import Array, Cause, Context, Pair, as_pair, ranked
+from parity.diagnose.causes.relations import relations
+
+Recompute = Callable[[str, Context, Pair], Iterator[Hypothesis]]
+# operation of a tap (transfg_core/models) -> what known mistakes in it would have computed
+OPERATIONS: dict[str, Recompute] = {
+    "layer_norm": layer_norm,
+    "gelu": activation,
+    "relu": activation,
+    "linear": linear,
+    "convolution": convolution,
+    "mean over positions": mean_over_positions,
+    "attention": attention_mix,
+    "tokens": tokens,
+    "residual": residual,
+    "choice": part_index,
+    "gather": part_tokens,
+    "class token": features,
+}
+# the same for what no architecture's table lists
+OTHERS: dict[str, Recompute] = {
+    "cross_entropy": cross_entropy,
+    "contrastive": contrastive,
+    "loss": loss,
+    "grad_norm": grad_norm,
+}
+PREFIXES: dict[str, Recompute] = {
+    "d": activation_gradient,
+    "step": update,
+    "momentum": update,
+}
+
+
+def explain(tap: str, found: Array, expected: Array, context: Context | None = None) -> list[Cause]:
+    """Likely causes of B (`found`) differing from A (`expected`) in a tap, best first; often none.
+
+    Context is A's; without its inputs only relations are tried.
+    """
+    context = context or Context()
+    causes = relations(found, expected, context, tap)
+    pair = as_pair(np.asarray(found), np.asarray(expected), context, tap)
+    if pair is None or any(one.code in ("not finite", "not zero") for one in causes):
+        return causes
+    recompute = rule_for(tap, context)
+    if recompute:
+        causes += recomputed(recompute, pair, context)
+    return ranked(causes, pair.noise)
+
+
+def rule_for(tap: str, context: Context) -> Recompute | None:
+    """The known mistakes of the operation that makes a tap, if there are any."""
+    prefix, slash, _ = tap.partition("/")
+    if slash:
+        return PREFIXES.get(prefix)
+    if tap in context.made_by:
+        return OPERATIONS.get(context.made_by[tap].operation)
+    return OTHERS.get(tap)
+
+
+def recomputed(recompute: Recompute, pair: Pair, context: Context) -> Iterator[Cause]:
+    """The hypotheses of one operation that hold, as far as the context allows to compute them."""
+    try:
+        for one in recompute(pair.tap, context, pair):
+            value = np.asarray(one.value, np.float64)
+            yield from pair.cause(one.code, one.text, value, one.fitted)
+    except Absent:
+        return

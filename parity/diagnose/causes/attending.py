@@ -1,0 +1,187 @@
+"""What known mistakes in attention, and in handling tokens and parts, would have computed.
+
+Part of `causes.py`; the form and the letters are those of `operations.py`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+
+from parity.diagnose.causes.operations import (
+    Absent,
+    Hypothesis,
+    input_of,
+    params_of,
+    row_of,
+    tap_of,
+)
+from parity.diagnose.causes.pair import Array, Context, Pair
+
+
+class Mix(NamedTuple):
+    """One way to attend: how heads are split and merged, the scale, what weighs the values."""
+
+    code: str
+    text: str
+    split: str = "(K, d)"
+    merge: str = "(K, d)"
+    scale: str = "1/√d"
+    weigh: str = "softmax"
+    swap: bool = False
+
+
+MIXES = (
+    Mix("as defined", "attention as defined gives B"),
+    Mix("scale", "the scores are scaled by 1/d instead of 1/√d", scale="1/d"),
+    Mix("scale", "the scores are not scaled by 1/√d", scale="1"),
+    Mix("scale", "the scores are scaled by 1/√D of all heads together", scale="1/√D"),
+    Mix("scale", "the scores are scaled by 1/√d after the softmax", weigh="late scale"),
+    Mix("softmax axis", "the softmax runs over the queries, not the keys", weigh="columns"),
+    Mix("no softmax", "the scores weigh the values without a softmax", weigh="none"),
+    Mix("causal", "a causal mask is on", weigh="causal"),
+    Mix("swapped", "queries and keys are exchanged", swap=True),
+    Mix("heads", "heads are split and merged as (d, K)", split="(d, K)", merge="(d, K)"),
+    Mix("heads", "heads are split as (d, K)", split="(d, K)"),
+    Mix("heads", "heads are merged as (d, K)", merge="(d, K)"),
+    Mix("heads", "heads are split by a reshape that leaves tokens outside", split="view"),
+    Mix("heads", "heads are merged without swapping them with the tokens", merge="view"),
+    Mix("heads", "heads are split and merged without a swap", split="view", merge="view"),
+)
+
+
+def attention_mix(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """softmax(q kᵀ / √d) v, heads side by side."""
+    q, k, v = (tap_of(context, name) for name in row_of(tap, context).reads)
+    if context.heads is None:
+        raise Absent("heads")
+    for mix in MIXES:  # one image at a time, since each needs K maps of T x T
+        rows = [attend(*one, context.heads, mix) for one in zip(q, k, v, strict=True)]
+        yield Hypothesis(mix.code, mix.text, np.stack(rows))
+
+
+def attend(q: Array, k: Array, v: Array, heads: int, mix: Mix) -> Array:
+    """One image in one way: three times (T, D) -> (T, D)."""
+    tokens, width = q.shape
+    d = width // heads
+    q, k, v = (split(x, heads, mix.split) for x in ((k, q, v) if mix.swap else (q, k, v)))
+    factor = {"1/√d": d**-0.5, "1/d": 1 / d, "1": 1.0, "1/√D": width**-0.5}[mix.scale]
+    scores = q @ k.swapaxes(1, 2)
+    if mix.weigh == "softmax":
+        weights = softmax(scores * factor, axis=-1)
+    elif mix.weigh == "columns":
+        weights = softmax(scores * factor, axis=-2)
+    elif mix.weigh == "causal":
+        above = np.triu(np.ones((tokens, tokens), bool), 1)
+        weights = softmax(np.where(above, -np.inf, scores * factor), axis=-1)
+    elif mix.weigh == "late scale":
+        weights = softmax(scores, axis=-1) * factor
+    else:
+        weights = scores * factor
+    mixed = weights @ v
+    if mix.merge == "view":
+        return np.asarray(mixed.reshape(tokens, width))
+    order = (1, 0, 2) if mix.merge == "(K, d)" else (1, 2, 0)
+    return np.asarray(mixed.transpose(order).reshape(tokens, width))
+
+
+def split(x: Array, heads: int, how: str) -> Array:
+    """(T, D) -> (K, T, d)."""
+    tokens, width = x.shape
+    if how == "view":
+        return x.reshape(heads, tokens, width // heads)
+    if how == "(K, d)":
+        return x.reshape(tokens, heads, -1).transpose(1, 0, 2)
+    return x.reshape(tokens, -1, heads).transpose(2, 0, 1)
+
+
+def tokens(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The class token before the patches, plus the position embedding."""
+    x = input_of(tap, context)
+    cls, pos = params_of(tap, context)
+    cls = np.broadcast_to(cls, (len(x), 1, x.shape[-1]))
+    first, last = np.concatenate([cls, x], axis=1), np.concatenate([x, cls], axis=1)
+    if first.shape[1] != pos.shape[1]:
+        return
+    yield Hypothesis("as defined", "class token and position embedding as defined", first + pos)
+    yield Hypothesis("no position", "the position embedding is not added", first)
+    yield Hypothesis("class token", "the class token is last, its position too", last + pos)
+    text = "the class token is last, its position is first"
+    yield Hypothesis("class token", text, last + np.roll(pos, -1, axis=1))
+    without = np.concatenate([cls, x + pos[:, 1:]], axis=1)
+    yield Hypothesis("no position", "the class token gets no position", without)
+    without = np.concatenate([0 * cls, x], axis=1) + pos
+    yield Hypothesis("class token", "the class token is zero: not loaded", without)
+
+
+def residual(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """A residual sum of a block: its input plus attention, or that sum plus the MLP."""
+    base, branch, normed, *block_input = (
+        tap_of(context, name) for name in row_of(tap, context).reads
+    )
+    yield Hypothesis("as defined", "the residual sum as defined gives B", base + branch)
+    yield Hypothesis("no residual", "the residual is not added", branch)
+    yield Hypothesis("no branch", "the branch is not added: the residual alone", base)
+    text = "the residual is taken after the layer norm, not before"
+    yield Hypothesis("residual", text, normed + branch)
+    for value in block_input:
+        text = "the residual is the block's input, without its attention"
+        yield Hypothesis("residual", text, value + branch)
+
+
+def part_index(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The first maximum of the scores per head, counted with the class token at 0."""
+    scores = input_of(tap, context)
+    heads = scores.shape[1]
+    best, mean = scores.argmax(-1), scores.mean(1)
+    backwards = scores.shape[-1] - 1 - scores[..., ::-1].argmax(-1)
+    together = np.argsort(-mean, axis=-1, kind="stable")[:, :heads]
+    for code, text, index in (
+        ("as defined", "the first maximum of A's scores gives B", best + 1),
+        ("index", "the class token is not counted: indices are one too small", best),
+        ("index", "one is added twice", best + 2),
+        ("minimum", "the smallest score is taken", scores.argmin(-1) + 1),
+        ("last maximum", "of equal scores the last is taken", backwards + 1),
+        (
+            "heads",
+            "the best of the mean over heads",
+            np.repeat(mean.argmax(-1)[:, None], heads, 1) + 1,
+        ),
+        ("heads", "the K best of the mean over heads", together + 1),
+        ("order", "the indices are sorted, heads are not in order", np.sort(best, axis=1) + 1),
+    ):
+        yield Hypothesis(code, text, index)
+
+
+def part_tokens(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The class token, then the tokens at the indices."""
+    x, index = input_of(tap, context), input_of(tap, context, 1).astype(int)
+
+    def gather(at: Array) -> Array:
+        return np.take_along_axis(x, at.clip(0, x.shape[1] - 1)[..., None], axis=1)
+
+    cls = x[:, :1]
+    first = np.concatenate([cls, gather(index)], axis=1)
+    yield Hypothesis("as defined", "the tokens at A's indices give B", first)
+    text = "the class token is last"
+    yield Hypothesis("class token", text, np.concatenate([gather(index), cls], axis=1))
+    for shift in (-1, 1):
+        text = f"the tokens at index {shift:+d} are taken"
+        moved = np.concatenate([cls, gather(index + shift)], axis=1)
+        yield Hypothesis("index", text, moved)
+    wrong = np.concatenate([cls, np.repeat(gather(index[:1])[:1], len(x), 0)], axis=1)
+    yield Hypothesis("index", "every image gets the first image's parts", wrong)
+    own = np.concatenate([cls, np.take(x, index[0], axis=1)], axis=1)
+    yield Hypothesis("index", "every image is read at the first image's indices", own)
+
+
+def features(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The class token after the last norm."""
+    x = input_of(tap, context)
+    yield Hypothesis("as defined", "the class token after the last norm gives B", x[:, 0])
+    yield Hypothesis("pooling", "the mean over all tokens is taken", x.mean(1))
+    yield Hypothesis("pooling", "the mean over all tokens but the class token", x[:, 1:].mean(1))
+    yield Hypothesis("pooling", "the last token is taken", x[:, -1])
+    before = input_of(tap, context, 1)
+    yield Hypothesis("left out", "the last norm is left out", before[:, 0])

@@ -1,0 +1,135 @@
+"""What known mistakes in losses, clipping and the optimiser's update would have computed.
+
+Part of `causes.py`; the form is that of `operations.py`.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from parity.diagnose.causes.operations import Absent, Hypothesis, param_of, tap_of
+from parity.diagnose.causes.pair import Array, Context, Pair
+
+OTHER_MARGINS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
+OTHER_SMOOTHING = (0.0, 0.05, 0.1, 0.2)
+
+
+def cross_entropy(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """(1 - s) · nll + s · mean over classes of -log p, batch mean."""
+    x, labels = tap_of(context, "logits"), tap_of(context, "labels").astype(int)
+    if context.smoothing is None:
+        raise Absent("smoothing")
+    s, batch, classes = context.smoothing, *x.shape
+
+    def loss(log_p: Array, s: float) -> Array:
+        nll = -log_p[np.arange(batch), labels]
+        return np.asarray(((1 - s) * nll - s * log_p.mean(1)).mean())
+
+    log_p = log_softmax(x, axis=1)
+    yield Hypothesis("as defined", "cross-entropy as defined gives B", loss(log_p, s))
+    others = loss(log_p, s * classes / (classes - 1))
+    yield Hypothesis("smoothing", "smoothing is over the C - 1 other classes", others)
+    for other in OTHER_SMOOTHING:
+        if other != s:
+            text = f"label smoothing {other:g} instead of {s:g}" if other else "no label smoothing"
+            yield Hypothesis("smoothing", text, loss(log_p, other))
+    yield Hypothesis("sum", "the sum over the batch, not its mean", loss(log_p, s) * batch)
+    twice = loss(log_softmax(softmax(x, axis=1), axis=1), s)
+    yield Hypothesis("softmax twice", "a softmax comes before the cross-entropy's own", twice)
+
+
+def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """1 - cos of equal labels, max(cos - margin, 0) of others, all ordered pairs, over B²."""
+    x, labels = tap_of(context, "features"), tap_of(context, "labels")
+    if context.margin is None:
+        raise Absent("margin")
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    same, batch = labels[:, None] == labels[None], len(x)
+
+    def pairs(product: Array, margin: float) -> Array:
+        return np.where(same, 1 - product, np.maximum(product - margin, 0))
+
+    plain = pairs(z @ z.T, context.margin)
+    yield Hypothesis("as defined", "contrastive loss as defined gives B", plain.sum() / batch**2)
+    for margin in OTHER_MARGINS:
+        if margin != context.margin:
+            text = f"margin {margin:g} instead of {context.margin:g}"
+            yield Hypothesis("margin", text, pairs(z @ z.T, margin).sum() / batch**2)
+    for code, text, count in (
+        ("divisor", "divided by B, not B²", batch),
+        ("divisor", "not divided", 1),
+        ("divisor", "divided by B (B - 1): the diagonal is left out", batch * (batch - 1)),
+        ("divisor", "divided by B (B - 1) / 2 unordered pairs", batch * (batch - 1) / 2),
+    ):
+        yield Hypothesis(code, text, plain.sum() / max(count, 1))
+    parts = [plain[kind].mean() for kind in (same, ~same) if kind.any()]
+    yield Hypothesis("divisor", "means of equal and unequal pairs, added", np.sum(parts))
+    text = "the features are not normalised"
+    product = pairs(x @ x.T, context.margin)
+    yield Hypothesis("not normalised", text, product.sum() / batch**2)
+    off = product.sum() - np.trace(product)
+    yield Hypothesis("not normalised", f"{text}, the diagonal is left out", off / batch**2)
+    flipped = np.where(same, np.maximum(z @ z.T - context.margin, 0), 1 - z @ z.T)
+    yield Hypothesis("labels", "equal and unequal labels are exchanged", flipped.sum() / batch**2)
+    no_floor = np.where(same, 1 - z @ z.T, z @ z.T - context.margin).sum()
+    yield Hypothesis("margin", "cos - margin is not cut off at 0", no_floor / batch**2)
+
+
+def loss(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The sum of both losses."""
+    ce, con = tap_of(context, "cross_entropy"), tap_of(context, "contrastive")
+    yield Hypothesis("as defined", "the sum of A's two losses gives B", ce + con)
+    if con:
+        yield Hypothesis("left out", "the contrastive loss is left out", ce)
+        yield Hypothesis("left out", "the cross-entropy is left out", con)
+    for code in (cross_entropy, contrastive):
+        other = con if code is cross_entropy else ce
+        for one in code(code.__name__, context, pair):
+            yield one._replace(value=one.value + other)
+
+
+def grad_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The L2 norm over all gradients before clipping."""
+    norm = tap_of(context, "grad_norm")
+    yield Hypothesis("squared", "the square of the norm", norm**2)
+    if context.clip is not None:
+        clipped = np.minimum(norm, context.clip)
+        yield Hypothesis("clipped", "the norm is taken after clipping", clipped)
+    grads = [tap_of(context, name) for name in context.taps if name.startswith("grad/")]
+    if grads:
+        norms = np.array([np.linalg.norm(grad) for grad in grads])
+        yield Hypothesis("norm", "the norms of the parameters are added up", norms.sum())
+        yield Hypothesis("norm", "the largest norm of a parameter", norms.max())
+        yield Hypothesis("norm", "the L1 norm", np.asarray(sum(abs(g).sum() for g in grads)))
+
+
+def update(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The first update of SGD: m = clipped g + wd · w, step = -lr · m."""
+    kind, _, name = tap.partition("/")
+    grad, weight = tap_of(context, f"grad/{name}"), param_of(context, name)
+    if kind == "step" and context.lr is None:
+        raise Absent("lr")
+    unit = -context.lr if kind == "step" and context.lr is not None else 1.0
+    factor, decay = context.clip_factor(), context.weight_decay or 0.0
+    kept = 1.0 if factor is None else factor
+    plain = unit * (kept * grad + decay * weight)
+    yield Hypothesis("as defined", "the update as defined, from A's gradient, gives B", plain)
+    if decay:
+        text = "weight decay is missing" + (", or decoupled" if kind == "momentum" else "")
+        yield Hypothesis("no decay", text, unit * kept * grad)
+        yield Hypothesis("decay", "weight decay comes twice", plain + unit * decay * weight)
+        text = "weight decay is subtracted"
+        yield Hypothesis("decay", text, plain - 2 * unit * decay * weight)
+        text = "weight decay is decoupled and not multiplied by lr"
+        if kind == "step":
+            yield Hypothesis("decay", text, unit * kept * grad - decay * weight)
+        if kept < 1:
+            text = "weight decay is added before clipping"
+            yield Hypothesis("clip", text, unit * kept * (grad + decay * weight))
+    if kept < 1:
+        text = "the gradient is not clipped, or clipped after the step"
+        yield Hypothesis("clip", text, unit * (grad + decay * weight))
+    if context.momentum:
+        text = "dampening 1 - momentum at the first update"
+        yield Hypothesis("dampening", text, (1 - context.momentum) * plain)

@@ -1,0 +1,311 @@
+"""What known mistakes in the model's operations would have computed, from A's own inputs.
+
+One function per operation. It gets the tap's name and what is known of A, and yields hypotheses:
+code, sentence, value in float64. The first is the operation as docs/architecture.md defines it: if
+that gives B and not A, it is A that is wrong. `causes.py` says which taps each one is for, and
+compares. Needs NumPy and SciPy alone.
+
+Letters: B batch, T tokens, D width, K heads, d = D / K, C classes, P patch, S stride.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.special import erf, expit, log_softmax, softmax
+
+from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.diagnose.causes.relations import FORMATS, rounded_to
+from transfg_core.models.rows import Tap
+
+EPS = 1e-6
+OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-5, 1e-4, 1e-3)
+ONE_PASS = 64 * 2.0**-24  # times 1 + (mean / std)²: how far float32 moves a one-pass variance
+
+
+class Hypothesis(NamedTuple):
+    """What B is if the sentence is true; `fitted` numbers of it were taken from B."""
+
+    code: str
+    text: str
+    value: Array
+    fitted: int = 0
+
+
+class Absent(Exception):
+    """The context lacks an input: no further hypothesis can be computed."""
+
+
+def tap_of(context: Context, name: str) -> Array:
+    """An activation of A in float64."""
+    if name not in context.taps:
+        raise Absent(name)
+    return context.taps[name].astype(np.float64)
+
+
+def param_of(context: Context, name: str) -> Array:
+    """A parameter in float64."""
+    if name not in context.params:
+        raise Absent(name)
+    return context.params[name].astype(np.float64)
+
+
+def row_of(tap: str, context: Context) -> Tap:
+    """What makes a tap."""
+    if tap not in context.made_by:
+        raise Absent(tap)
+    return context.made_by[tap]
+
+
+def input_of(tap: str, context: Context, number: int = 0) -> Array:
+    """What goes into a tap, in float64: the tap, or the images, that it reads."""
+    return tap_of(context, row_of(tap, context).reads[number])
+
+
+def params_of(tap: str, context: Context) -> Iterator[Array]:
+    """The parameters of a tap's operation, in float64."""
+    return (param_of(context, name) for name in row_of(tap, context).params)
+
+
+def module_of(tap: str, context: Context) -> str:
+    """The module of a tap's operation: block03.attn.query -> blocks.3.attn.query."""
+    return row_of(tap, context).params[0].rpartition(".")[0]
+
+
+def layer_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """(x - mean) / √(variance + eps) · weight + bias over the last axis."""
+    x = input_of(tap, context)
+    weight, bias = params_of(tap, context)
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+
+    def normal(eps: float, spread: Array) -> Array:
+        return np.asarray((x - mean) / np.sqrt(np.maximum(spread + eps, 1e-300)))
+
+    plain = normal(EPS, variance)
+    yield Hypothesis("as defined", "layer norm as defined gives B", plain * weight + bias)
+    for eps in OTHER_EPS:
+        text = f"layer norm with eps {eps:g} instead of {EPS:g}"
+        yield Hypothesis("eps", text, normal(eps, variance) * weight + bias)
+    width = x.shape[-1]
+    unbiased = variance * width / (width - 1)
+    text = "layer norm with the unbiased variance"
+    yield Hypothesis("unbiased", text, normal(EPS, unbiased) * weight + bias)
+    text = "eps is added to the standard deviation"
+    outside = (x - mean) / (np.sqrt(variance) + EPS)
+    yield Hypothesis("eps outside", text, outside * weight + bias)
+    text = "weight and bias of the layer norm are 1 and 0: not loaded or not applied"
+    yield Hypothesis("not loaded", text, plain)
+    yield Hypothesis("no weight", "the layer norm's weight is not applied", plain + bias)
+    yield Hypothesis("no bias", "the layer norm's bias is not applied", plain * weight)
+    yield Hypothesis("no mean", "the mean is not subtracted", (x * weight) * scale(variance) + bias)
+    text = "the layer norm is left out"
+    yield Hypothesis("left out", text, x)
+    yield from one_pass(mean, variance, plain * weight, bias, pair)
+
+
+def scale(variance: Array) -> Array:
+    """1 / √(variance + eps)."""
+    return np.asarray(1 / np.sqrt(variance + EPS))
+
+
+def one_pass(
+    mean: Array, variance: Array, core: Array, bias: Array, pair: Pair
+) -> Iterator[Hypothesis]:
+    """E[x²] - E[x]² in float32: each row is off by its own factor, of the size that cancellation
+    makes. Which factor depends on the order of the sum, so it is fitted."""
+    if pair.noise < 1e-8 or pair.found.shape != core.shape:
+        return
+    factor = ((pair.found - bias) * core).sum(-1, keepdims=True)
+    factor /= (core * core).sum(-1, keepdims=True)
+    ratio = mean * mean / (variance + EPS)
+    if np.median(ratio) > 9 and (np.abs(factor - 1) <= ONE_PASS * (1 + ratio)).all():
+        text = "variance as E[x²] - E[x]² in float32, which cancels: mean / std is "
+        text += f"{np.sqrt(np.median(ratio)):.0f}"
+        yield Hypothesis("one-pass", text, core * factor + bias, factor.size)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """The approximation by tanh."""
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def gelu(x: Array) -> Array:
+    """x Φ(x)."""
+    return np.asarray(0.5 * x * (1 + erf(x / np.sqrt(2))))
+
+
+Activation = Callable[[Array], Array]
+# code -> (what it is called, function); the first that an operation names is the right one
+ACTIVATIONS: dict[str, tuple[str, Activation]] = {
+    "gelu": ("GELU by erf", gelu),
+    "tanh": ("GELU in its tanh form", gelu_tanh),
+    "sigmoid": ("GELU as x · sigmoid(1.702 x)", lambda x: x * expit(1.702 * x)),
+    "relu": ("ReLU", lambda x: np.maximum(x, 0)),
+    "silu": ("SiLU", lambda x: x * expit(x)),
+    "leaky relu": ("leaky ReLU with slope 0.01", lambda x: np.where(x > 0, x, 0.01 * x)),
+    "left out": ("no activation", lambda x: x),
+}
+
+
+def activations(right: str) -> Iterator[tuple[str, str, Activation]]:
+    """Code, sentence and function: the activation as defined, then others in its place."""
+    name, function = ACTIVATIONS[right]
+    yield "as defined", f"{name}, as defined, gives B", function
+    for code, (other, instead) in ACTIVATIONS.items():
+        if code != right:
+            yield code, f"{other} instead of {name}", instead
+
+
+def activation(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """GELU or ReLU."""
+    x = input_of(tap, context)
+    for code, text, function in activations(row_of(tap, context).operation):
+        yield Hypothesis(code, text, function(x))
+
+
+def activation_gradient(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The gradient before an activation: that after it times its slope, by central differences."""
+    inner = tap.removeprefix("d/")
+    after_it = next(
+        (
+            name
+            for name, row in context.made_by.items()
+            if row.operation in ACTIVATIONS and row.reads == (inner,)
+        ),
+        None,
+    )
+    if after_it is None:
+        return
+    x, after = tap_of(context, inner), tap_of(context, f"d/{after_it}")
+    for code, text, function in activations(context.made_by[after_it].operation):
+        slope = (function(x + 1e-5) - function(x - 1e-5)) / 2e-5
+        yield Hypothesis(code, f"in the gradient: {text}", after * slope)
+
+
+def cut_to_tf32(x: Array) -> Array:
+    """Float32 without its last 13 bits, as a tensor core reads it."""
+    cut = np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFFE000)
+    return cut.view(np.float32).astype(np.float64)
+
+
+def linear(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """x wᵀ + bias."""
+    x, module = input_of(tap, context), module_of(tap, context)
+    weight, bias = params_of(tap, context)
+    plain = x @ weight.T
+    yield Hypothesis("as defined", "the linear layer as defined gives B", plain + bias)
+    yield Hypothesis("no bias", f"{module}.bias is not added", plain)
+    if weight.shape[0] == weight.shape[1]:
+        text = f"{module}.weight is transposed"
+        yield Hypothesis("transposed", text, x @ weight + bias)
+    yield from short_products(lambda short: short(x) @ short(weight).T + bias)
+    if tap == "logits":
+        text = "{} of the logits in their place"
+        yield Hypothesis("softmax", text.format("softmax"), softmax(plain + bias, -1))
+        yield Hypothesis("softmax", text.format("log softmax"), log_softmax(plain + bias, -1))
+        return
+    for name in siblings(module, weight.shape, context):
+        other = param_of(context, f"{name}.weight")
+        text = f"{name} is used in place of {module}"
+        yield Hypothesis("other weight", f"{text}: weight alone", x @ other.T + bias)
+        other_bias = param_of(context, f"{name}.bias")
+        yield Hypothesis("other weight", f"{text}: weight and bias", x @ other.T + other_bias)
+
+
+def siblings(module: str, shape: tuple[int, ...], context: Context) -> list[str]:
+    """Modules whose weight could be taken for this one's: in the same place of another block, or
+    in another place of the same block."""
+    outer, inner = block_and_place(module)
+    names = [name.removesuffix(".weight") for name in context.params if name.endswith(".weight")]
+    return [
+        name
+        for name in names
+        if (block_and_place(name)[0] == outer) != (block_and_place(name)[1] == inner)
+        and context.params[f"{name}.weight"].shape == shape
+    ]
+
+
+def block_and_place(module: str) -> tuple[str, str]:
+    """blocks.3.attn.query -> blocks.3 and attn.query."""
+    found = re.fullmatch(r"(blocks\.\d+|part_layer)\.(.*)", module)
+    return (found[1], found[2]) if found else ("", module)
+
+
+def short_products(product: Callable[[Callable[[Array], Array]], Array]) -> Iterator[Hypothesis]:
+    """A product whose inputs are in a shorter format, summed exactly."""
+    for name, bits in FORMATS.items():
+        text = f"the inputs of the product are rounded to {name}"
+        yield Hypothesis("short product", text, product(partial(rounded_to, bits=bits)))
+    text = "the inputs of the product are cut to TF32"
+    yield Hypothesis("short product", text, product(cut_to_tf32))
+
+
+def patches(images: Array, size: int, stride: int) -> Array:
+    """(B, R, H, W) -> (B, N, R, P, P), row by row."""
+    window = (1, images.shape[1], size, size)
+    windows = sliding_window_view(images, window)[:, 0, ::stride, ::stride, 0]
+    return np.asarray(windows.reshape(len(images), -1, *window[1:]))
+
+
+def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """A convolution without padding, of images or of a feature map (B, R, H, W).
+
+    Its result lies as (B, N, F), patches row by row, or as (B, F, h, w): as A's does.
+    """
+    images, module = input_of(tap, context), module_of(tap, context)
+    weight, bias = params_of(tap, context)
+    size, stride = weight.shape[-1], row_of(tap, context).stride
+
+    def convolve(x: Array, kernel: Array) -> Array:
+        rows = x.reshape(*x.shape[:2], -1) @ kernel.reshape(len(kernel), -1).T
+        return np.asarray(rows)
+
+    def laid_out(rows: Array) -> Array:
+        if pair.expected.ndim == 3:
+            return rows
+        places = pair.expected.shape[2] * pair.expected.shape[3]
+        if rows.shape[1] != places:
+            return rows  # another size: it explains nothing
+        return rows.swapaxes(1, 2).reshape(pair.expected.shape)
+
+    x = patches(images, size, stride)
+    plain = convolve(x, weight)
+    text = f"the convolution {module} as defined gives B"
+    yield Hypothesis("as defined", text, laid_out(plain + bias))
+    yield Hypothesis("no bias", f"{module}.bias is not added", laid_out(plain))
+    for code, text, kernel in (
+        ("transposed", "the kernel is transposed: rows and columns", weight.swapaxes(2, 3)),
+        ("channels", "the channels are reversed: BGR for RGB", weight[:, ::-1]),
+        ("flipped", "the kernel is flipped: a true convolution", weight[:, :, ::-1, ::-1]),
+        ("layout", "the kernel is read as (rows, columns, channels)", channels_last(weight)),
+    ):
+        yield Hypothesis(code, text, laid_out(convolve(x, kernel) + bias))
+    turned = patches(images.swapaxes(2, 3), size, stride)
+    text = "height and width of the images are exchanged"
+    yield Hypothesis("images turned", text, laid_out(convolve(turned, weight) + bias))
+    for other in {1, size} - {stride}:
+        moved = convolve(patches(images, size, other), weight) + bias
+        # fewer places are the first ones where a stride is too large, all where it is 1
+        text = f"stride {other} instead of {stride}"
+        yield Hypothesis("stride", text, laid_out(moved))
+    yield from short_products(lambda short: laid_out(convolve(short(x), short(weight)) + bias))
+
+
+def mean_over_positions(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
+    """The mean over the last two axes of a feature map (B, F, h, w)."""
+    x = input_of(tap, context)
+    axes = (2, 3)
+    yield Hypothesis("as defined", "the mean over positions gives B", x.mean(axes))
+    yield Hypothesis("pooling", "the sum over positions, not the mean", x.sum(axes))
+    yield Hypothesis("pooling", "the largest over positions, not the mean", x.max(axes))
+    yield Hypothesis("pooling", "the first position alone", x[:, :, 0, 0])
+    yield Hypothesis("pooling", "the mean over rows of the first column", x.mean(2)[:, :, 0])
+
+
+def channels_last(weight: Array) -> Array:
+    """The numbers of (F, R, P, P) as they lie, taken for (F, P, P, R)."""
+    width, channels, size, _ = weight.shape
+    return weight.reshape(width, size, size, channels).transpose(0, 3, 1, 2)

@@ -1,0 +1,25 @@
+"""What a diagnosis says: the place of a difference, and its likely causes."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Direction = Literal["data", "forward", "backward", "update"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The first tap that differs in one case, and what may be the cause (code, sentence)."""
+
+    case: str
+    pair: str
+    precision: str
+    rung: str
+    tap: str
+    direction: Direction
+    causes: tuple[tuple[str, str], ...] = field(default=())
+    text: str = ""
+
+    @property
+    def place(self) -> str:
+        """Rung and tap."""
+        return f"{self.rung}/{self.tap}"

@@ -1,0 +1,197 @@
+"""Where two implementations part: one finding per case and pair, the sharpest evidence first.
+
+    findings = locate(rows)                                   # rows of parity/compare/judge.py
+    find_causes(findings[0], first, candidate, first_case)    # the traces of its rung and precision
+
+Many taps differ after one fault. `STAGES` ranks the evidence: what goes in; the pass cut into
+pieces, which places a fault in the piece that has it; then the chained rungs, of which the first
+tap in the order of the computation counts. A backward pass runs in the other direction, and so
+does its order. Float64 goes before float32, in which rounding can hide a fault.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from parity.cases.case import BY_NAME, params_of
+from parity.cases.known import model_of_case
+from parity.compare.trace import Trace
+from parity.compare.verdict import Row
+from parity.diagnose.causes import explain
+from parity.diagnose.causes.pair import Array, Context
+from parity.diagnose.finding import Direction, Finding
+from transfg_core.config.sections import Config
+from transfg_core.config.vit import VitConfig
+from transfg_core.models.layout import architecture, maker_of, taps_of
+from transfg_core.models.rows import Tap
+from transfg_core.schedule import lr_at
+
+
+class Stage(NamedTuple):
+    """Rungs whose taps are one sequence, the direction that it runs in, and whether the cases with
+    taps inside blocks place a fault more exactly."""
+
+    direction: Direction
+    rungs: tuple[str, ...]
+    by_tap: bool = False
+
+
+STAGES = (
+    Stage("data", ("loading", "parameters", "data", "learning rates")),
+    Stage("forward", ("pieces forward", "pieces selection", "pieces losses"), by_tap=True),
+    Stage("backward", ("pieces backward", "pieces gradients"), by_tap=True),
+    Stage("forward", ("forward", "selection", "losses"), by_tap=True),
+    Stage("backward", ("backward", "gradients"), by_tap=True),
+    Stage("forward", ("rollout",)),
+    Stage("update", ("one update",)),
+    Stage("update", ("updates",)),
+    Stage("forward", ("evaluation", "predictions", "dropout", "contract")),
+    Stage("update", ("cross-load",)),
+)
+LISTED = 6  # taps that a finding's text names
+# Noise of float64 between two frameworks: the numbers that causes are told from come out of a
+# pass in float32
+GIVEN = 1e-8
+# Taps of a step before what is computed from them, where the order of a trace is another one
+STEP_ORDER = ("grad_norm", "clipped_norm", "loss", "lr", "momentum/", "exp_avg", "step/")
+
+
+def locate(rows: Sequence[Row]) -> list[Finding]:
+    """One finding per case and pair of which a row is `different`, the sharpest first."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.case, row.pair), []).append(row)
+    found = []
+    for number, group in enumerate(groups.values()):
+        differing = [row for row in group if row.verdict == "different"]
+        if not differing:
+            continue
+        stage, precision = min((stage_of(row.rung), -digits(row)) for row in differing)
+        order = {row.tap: place for place, row in enumerate(group) if forward(row)}
+        same = [r for r in differing if (stage_of(r.rung), -digits(r)) == (stage, precision)]
+        same.sort(key=lambda row: rank(row, order, len(group)))
+        inside = any("." in row.tap for row in group if forward(row))
+        coarse = not inside and STAGES[min(stage, len(STAGES) - 1)].by_tap
+        found.append((stage, precision, coarse, number, finding(same)))
+    return [one[-1] for one in sorted(found, key=lambda one: one[:-1])]
+
+
+def stage_of(rung: str) -> int:
+    """The place of a rung in STAGES; one that is unknown comes last."""
+    return next((n for n, stage in enumerate(STAGES) if rung in stage.rungs), len(STAGES))
+
+
+def digits(row: Row) -> int:
+    """How sharp a precision is."""
+    return {"float64": 2, "float32": 1}.get(row.precision, 0)
+
+
+def forward(row: Row) -> bool:
+    """Whether the row is of an activation, so that its place tells the order of computation."""
+    return row.rung in (*STAGES[1].rungs, *STAGES[3].rungs)
+
+
+def rank(row: Row, order: Mapping[str, int], end: int) -> tuple[int, int]:
+    """What rows of one stage are sorted by; equal ranks keep the order of the trace."""
+    if stage_of(row.rung) >= len(STAGES):
+        return (0, 0)
+    direction = STAGES[stage_of(row.rung)].direction
+    if direction == "update":
+        return (next((n for n, x in enumerate(STEP_ORDER) if row.tap.startswith(x)), 0), 0)
+    if direction != "backward":
+        return (int(row.tap == "loss"), 0)  # the sum after its parts
+    if row.tap.endswith("_norm") and "/" not in row.tap:
+        return (1, 0)  # after all gradients
+    model = model_of_case(row.case)
+    return (0, -position(row.tap, order, end, taps_of(model) if model else {}))
+
+
+def position(tap: str, order: Mapping[str, int], end: int, taps: Mapping[str, Tap]) -> int:
+    """The place of an activation's or a parameter's gradient in the order of the forward pass."""
+    kind, _, name = tap.partition("/")
+    if kind == "grad":
+        name = maker_of(name, taps)
+    while name and name not in order:
+        name = name.rpartition(".")[0]
+    return order.get(name, end)
+
+
+def finding(rows: Sequence[Row]) -> Finding:
+    """The finding of rows of one stage in the order in which they are computed."""
+    first = rows[0]
+    known = stage_of(first.rung) < len(STAGES)
+    direction: Direction = STAGES[stage_of(first.rung)].direction if known else "forward"
+    why = first.reason or f"error {first.error:.2g}, bound {first.bound:.2g}"
+    text = f"{first.rung}/{first.tap} ({first.case}, {first.precision}): {why}"
+    if len(rows) > 1:
+        listed = ", ".join(row.tap for row in rows[1:LISTED])
+        more = ", ..." if len(rows) > LISTED else ""
+        text += f"; {len(rows) - 1} more there: {listed}{more}"
+    return Finding(
+        first.case, first.pair, first.precision, first.rung, first.tap, direction, (), text
+    )
+
+
+def find_causes(
+    found: Finding, first: Trace, candidate: Trace, given: Trace | None = None
+) -> Finding:
+    """The finding with its likely causes, best first.
+
+    Args:
+        first: the trace that the candidate's was judged against.
+        candidate: of the same kind and precision.
+        given: the first one's whole pass, from which pieces start; it holds the parameters.
+    """
+    one, other = (trace.taps.get(found.place) for trace in (first, candidate))
+    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+        return found
+    same = first.producer("name") == candidate.producer("name")
+    noise = None if same or found.precision != "float64" else GIVEN
+    context = context_of(found, given or first, noise)
+    causes = tuple((cause.code, cause.text) for cause in explain(found.tap, other, one, context))
+    words = f"; likely: {causes[0][1]}" if causes else ""
+    return replace(found, causes=causes, text=found.text + words)
+
+
+def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
+    """What the first trace tells of the computation; nothing of weights that have moved since."""
+    settings = trace.manifest["subject"].get("settings")
+    moved = found.rung in ("updates", "evaluation", "cross-load")
+    if not settings:
+        return Context(noise=noise)
+    config = Config.model_validate(settings, strict=False)
+    model, loss, optim, train = config.model, config.loss, config.optim, config.train
+    vit = model if isinstance(model, VitConfig) else None
+    return Context(
+        taps={} if moved else computed(found, trace),
+        params={} if moved else params_of(trace.arrays("parameters")),
+        made_by=taps_of(model),
+        axes=architecture(model).AXES,
+        noise=noise,
+        heads=vit.heads if vit else None,
+        width=vit.width if vit else None,
+        batch=train.batch_size,
+        classes=model.classes,
+        margin=loss.margin,
+        smoothing=loss.label_smoothing,
+        dropout=model.dropout,
+        momentum=optim.momentum if optim.name == "sgd" else None,
+        lr=lr_at(1, optim, train.steps),
+        weight_decay=optim.weight_decay,
+        clip=optim.clip,
+        accumulation=train.accumulation,
+    )
+
+
+def computed(found: Finding, trace: Trace) -> dict[str, Array]:
+    """Everything the pass computed, by tap, and its images and labels where the case is known."""
+    taps: dict[str, Array] = {}
+    rungs = ("forward", "selection", "losses", "backward", "gradients")
+    for rung in (*rungs, *([found.rung] if found.rung == "one update" else [])):
+        taps |= trace.arrays(rung)
+    case = BY_NAME.get(found.case)
+    if case is None or trace.manifest.get("seed") is not None or case.sketch_above:
+        return taps
+    return taps | case.batches()[0]._asdict()

@@ -1,0 +1,1 @@
+"""Reports of a parity run: console table, JSON, JUnit and one HTML page."""

@@ -1,0 +1,154 @@
+"""TODO."""
+
+import json
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parity.compare.verdict import Row, worst
+from parity.diagnose.finding import Finding
+from parity.report.summary import NUMBERS, counts, grouped, sentence, shown, summaries, why
+from transfg_core.checkpoints.file import replace_file
+from transfg_core.errors import RunFailed, UserError
+from transfg_core.report.plots import load_optional
+from transfg_core.run.metrics_log import clean
+
+FORMAT = "parity-report/1"
+
+PAGE = "report.html"
+
+IN_SHORT = ("case", "rung", "tap", "precision", "pair", "verdict")
+
+FINDING = ("case", "pair", "precision", "rung", "tap", "direction", "causes", "text")
+
+
+def write_reports(
+    folder: Path,
+    rows: Sequence[Row],
+    environment: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
+    scores: Sequence[tuple[Path, Path]] = (),
+) -> None:
+    """Write parity.json, junit.xml and report.html; older ones stay if one cannot be written.
+
+    Without Jinja2 or matplotlib there is no page, and a note on standard error says so.
+
+    Args:
+        folder: made if missing.
+        environment: facts about each producer by its name.
+        findings: where differences begin, and why.
+        scores: trace files of the first and the candidate whose part scores the page plots.
+
+    Raises:
+        RunFailed: the operating system refused.
+        UserError: one of `scores` is no trace.
+    """
+    files = {
+        "junit.xml": junit(rows),
+        "parity.json": json_text(rows, environment, findings).encode(),
+    }
+    page = _page(rows, environment, findings, scores)
+    if page is not None:
+        files[PAGE] = page.encode()
+    _replace_all(folder, files)
+
+
+def _page(rows: Sequence[Row], *rest: Any) -> str | None:
+    try:
+        for module in ("jinja2", "matplotlib"):
+            load_optional(module)
+    except UserError as error:
+        print(f"note: {PAGE} is not written: {error}", file=sys.stderr)
+        return None
+    from parity.report.page import page_text
+
+    return page_text(rows, *rest)
+
+
+def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write beside the old files first, so that a full disk leaves all of them as they were."""
+    ready = {folder / f".{name}.ready": folder / name for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, data in zip(ready, files.values(), strict=True):
+            replace_file(path, data)
+        for path, target in ready.items():
+            path.replace(target)
+        if PAGE not in files:  # an older page would tell of another run
+            (folder / PAGE).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFailed(f"{folder}: cannot write the report: {error.strerror}") from error
+    finally:
+        if folder.is_dir():
+            for path in ready:
+                path.unlink(missing_ok=True)
+
+
+def row_record(row: Row) -> dict[str, Any]:
+    """A row as parity.json holds it; an equivalent one in short, with six digits."""
+    if row.verdict != "equivalent" or row.ties:
+        return row.record()
+    short: dict[str, Any] = {name: getattr(row, name) for name in IN_SHORT}
+    short |= {name: float(f"{getattr(row, name):.6g}") for name in NUMBERS}
+    return short | ({"reason": row.reason} if row.reason else {})
+
+
+def json_text(
+    rows: Sequence[Row], environment: Mapping[str, Any], findings: Sequence[Finding] = ()
+) -> str:
+    """parity.json: one line per summary, finding and row."""
+    lists: dict[str, list[dict[str, Any]]] = {
+        "rungs": summaries(rows),
+        "findings": [{name: getattr(one, name) for name in FINDING} for one in findings],
+        "rows": [row_record(row) for row in rows],
+    }
+    head = {
+        "format": FORMAT,
+        "verdict": worst([row.verdict for row in rows]),
+        "sentence": sentence(rows),
+        "counts": counts(rows),
+        "environment": environment,
+    }
+    parts = [f"{json.dumps(key)}: {_strict(value)}" for key, value in head.items()]
+    for key, records in lists.items():
+        lines = ",\n".join(map(_strict, records))
+        parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def _strict(value: Any) -> str:
+    return json.dumps(clean(value), allow_nan=False)
+
+
+def junit(rows: Sequence[Row]) -> bytes:
+    """JUnit: one case per tap.
+
+    An undecided tap is an `error`, not `skipped`: CI systems count skipped tests as harmless, and
+    what could not be shown must not look like what was.
+    """
+    root = ElementTree.Element("testsuites", _totals(rows) | {"name": "parity"})
+    for key, members in grouped(rows, "pair", "precision", "case", "rung").items():
+        name = shown(".".join(key))
+        suite = ElementTree.SubElement(root, "testsuite", _totals(members) | {"name": name})
+        for row in members:
+            case = {"classname": name, "name": shown(row.tap), "time": "0"}
+            element = ElementTree.SubElement(suite, "testcase", case)
+            properties = ElementTree.SubElement(element, "properties")
+            for number in NUMBERS:
+                value = f"{getattr(row, number):.6g}"
+                ElementTree.SubElement(properties, "property", {"name": number, "value": value})
+            if row.verdict != "equivalent":
+                kind = "failure" if row.verdict == "different" else "error"
+                facts = {"type": row.verdict, "message": why(row)}
+                ElementTree.SubElement(element, kind, facts).text = shown(_strict(row.record()))
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text
+
+
+def _totals(rows: Sequence[Row]) -> dict[str, str]:
+    found = counts(rows)
+    numbers = (len(rows), found["different"], found["undecided"], 0)
+    names = ("tests", "failures", "errors", "skipped")
+    return dict(zip(names, map(str, numbers), strict=True))

@@ -1,0 +1,195 @@
+"""report.html: one page that shows what a parity run compared, how far apart it was, and why.
+
+It needs no other file and no network, and the same rows give the same page. Pictures are SVG inside
+`<img>`, so that a browser saves each as a file of its own for a paper.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity.compare.judge import FLOOR_FACTOR, ROUNDOFF_FACTOR
+from parity.compare.ties import whole
+from parity.compare.trace import read_trace
+from parity.compare.verdict import Row, worst
+from parity.diagnose.finding import Finding
+from parity.report.plots import Heat, Profile, Scores, depth_figure, heat_figure, score_figure
+from parity.report.summary import badness, grouped, ratio, sentence, shown
+from parity.report.tables import (
+    bad_table,
+    differences_table,
+    number,
+    pairs_table,
+    producers_table,
+    ratio_text,
+    rungs_table,
+    ties_table,
+    zeros_table,
+)
+from transfg_core.report.plots import load_optional
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Pass -> rungs in the order of the data; of several sets the first that was compared
+PASSES = {
+    "forward": (
+        ("forward", "selection", "losses"),
+        ("pieces forward", "pieces selection", "pieces losses"),
+    ),
+    "backward": (("backward",), ("pieces backward",), ("gradients",)),
+}
+MOST_CASES = 2
+SCORES = "selection/part_scores"
+
+
+class Figure(NamedTuple):
+    """A picture in base64, what it shows, and the same for those who do not see it."""
+
+    title: str
+    caption: str
+    alt: str
+    svg: str
+
+
+def page_text(
+    rows: Sequence[Row],
+    environment: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
+    scores: Sequence[tuple[Path, Path]] = (),
+) -> str:
+    """The page. `scores`: trace files of the first and the candidate, whose scores are plotted."""
+    jinja2 = load_optional("jinja2")
+    engine = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,
+    )
+    main = max(grouped(rows, "pair").items(), key=lambda item: len(item[1]), default=None)
+    text: str = engine.get_template("report.html.j2").render(
+        verdict=worst([row.verdict for row in rows]),
+        sentence=sentence(rows),
+        rule={"floor": FLOOR_FACTOR, "roundoff": ROUNDOFF_FACTOR},
+        compared=[pairs_table(rows), producers_table(environment)],
+        depth=depth_figures(main[1]) if main else [],
+        heat=heat_map(rows),
+        rungs=rungs_table(rows),
+        scores=score_plot(scores),
+        ties=ties_table(rows),
+        bad=bad_table(rows),
+        findings=findings,
+        differences=differences_table(rows),
+        zeros=zeros_table(rows),
+    )
+    return text
+
+
+def depth_figures(rows: Sequence[Row]) -> list[Figure]:
+    """Error by depth, for each precision and pass, of the cases with the most taps in it."""
+    figures = []
+    for (precision,), members in grouped(rows, "precision").items():
+        there = {row.rung for row in members}
+        for name, choices in PASSES.items():
+            rungs: Sequence[str] = next((one for one in choices if there.intersection(one)), ())
+            by_case = grouped((row for row in members if row.rung in rungs), "case")
+            deepest = sorted(by_case, key=lambda case: -len(by_case[case]))[:MOST_CASES]
+            profiles = [profile(case, by_case[(case,)]) for (case,) in deepest]
+            if profiles:
+                pieces = ", piece by piece" if rungs[0].startswith("pieces") else ""
+                figures.append(depth_of(profiles, name + " pass" + pieces, precision))
+    return figures
+
+
+def profile(case: str, rows: Sequence[Row]) -> Profile:
+    """One panel: each tap once, where it first is; of several of one name, the worst."""
+    candidate, _, first = rows[0].pair.partition(" : ")
+    taps = [max(members, key=badness) for members in grouped(rows, "rung", "tap").values()]
+    return Profile(f"case {case}" if case else "all taps", taps, candidate, first)
+
+
+def depth_of(profiles: Sequence[Profile], name: str, precision: str) -> Figure:
+    """A figure with its caption."""
+    first, candidate = profiles[0].first, profiles[0].candidate
+    exact = any(row.other for one in profiles for row in one.rows)
+    against = f"the float64 reference ({first})" if exact else first
+    caption = (
+        f"Relative L2 error of every tap of the {name}, in {precision}, to {against}, in the "
+        "order of the forward pass. Grey: the noise floor, the largest error among recordings of "
+        "the same function in another order or from weights moved by one unit in the last place. "
+        "Dashed: the bound."
+    )
+    told = []
+    for one in profiles:
+        bad = max(one.rows, key=badness)
+        failed = sum(row.verdict != "equivalent" for row in one.rows)
+        told.append(
+            f"{one.title}: {len(one.rows)} taps, {failed} not equivalent; the worst is {bad.tap}, "
+            f"where {candidate} has {number(bad.error)}, the bound is {number(bad.bound)} and the "
+            f"ratio {ratio_text(bad)}."
+        )
+    title = f"Error by depth: {name}, {precision}"
+    alt = f"Line plots over taps, log scale. {' '.join(told)}"
+    return Figure(title, caption, alt, encoded(depth_figure(profiles)))
+
+
+def heat_map(rows: Sequence[Row]) -> Figure | None:
+    """The largest ratio by case and rung."""
+    if not rows:
+        return None
+    rungs = list(dict.fromkeys(row.rung for row in rows))
+    heats = [
+        heat(f"{pair}, {precision}", members, rungs)
+        for (pair, precision), members in grouped(rows, "pair", "precision").items()
+    ]
+    caption = (
+        "Largest error in units of its bound, by case and rung; above 1 a tap fails. 0: equal. "
+        "A dash: all taps are zero by structure or have a bound of their own kind. Orange with X: "
+        "different; yellow with ?: undecided; empty: not compared."
+    )
+    bad = max(rows, key=badness)
+    alt = (
+        f"Heat map of {len(heats)} pairs and precisions over {len(rungs)} rungs. The worst cell is "
+        f"{bad.case}, {bad.rung} of {bad.pair} in {bad.precision}: ratio {ratio_text(bad)}, "
+        f"{bad.verdict}. The table below holds the worst tap of each rung."
+    )
+    return Figure("Ratio by case and rung", caption, alt, encoded(heat_figure(heats)))
+
+
+def heat(title: str, rows: Sequence[Row], rungs: Sequence[str]) -> Heat:
+    """One panel of the heat map."""
+    cells = grouped(rows, "case", "rung")
+    cases = list(dict.fromkeys(row.case for row in rows))
+    ratios = np.full((len(cases), len(rungs)), np.nan)
+    verdicts = [["equivalent"] * len(rungs) for _ in cases]
+    for (case, rung), members in cells.items():
+        place = cases.index(case), rungs.index(rung)
+        ratios[place] = max(ratio(row) for row in members)
+        verdicts[place[0]][place[1]] = worst([row.verdict for row in members])
+    return Heat(title, cases, rungs, ratios, verdicts)
+
+
+def score_plot(paths: Sequence[tuple[Path, Path]]) -> Figure | None:
+    """Part scores, where both traces hold them whole."""
+    cases = []
+    for pair in paths:
+        traces = [read_trace(path) for path in pair]
+        first, found = (whole(trace, SCORES) for trace in traces)
+        if first is None or found is None or first.shape != found.shape or not first.size:
+            continue
+        case = f"case {traces[0].manifest.get('case', '')}"
+        cases.append(Scores(case, traces[1].label, traces[0].label, found, first))
+    if not cases:
+        return None
+    largest = max(float(np.abs(one.found - one.expected).max()) for one in cases)
+    caption = "Part scores, every image, head and patch: one against the other, and the difference."
+    alt = f"Scatter plots of {len(cases)} cases; the largest difference is {number(largest)}."
+    return Figure("Part scores", caption, alt, encoded(score_figure(cases)))
+
+
+def encoded(svg: bytes) -> str:
+    """For a data address."""
+    return base64.b64encode(svg).decode()

@@ -1,0 +1,232 @@
+"""The figures of a parity report, each an SVG picture that needs nothing else.
+
+The same rows give the same bytes. matplotlib is imported only when a picture is drawn. What a
+colour tells, a mark or a number tells too.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity.compare.sketch import Array
+from parity.compare.verdict import Row
+from transfg_core.report.plots import COLOURS, STYLE, load_optional
+
+DIFFERENT, UNDECIDED = "#d55e00", "#e69f00"  # Okabe and Ito 2008
+MARKS = {"different": ("X", DIFFERENT), "undecided": ("D", UNDECIDED)}
+FLOOR, BOUND = "#e2e2e2", "#222222"
+# Names of taps and cases are not formulas, whatever they hold.
+PLAIN = STYLE | {"font.size": 9, "axes.titlesize": 10, "text.parse_math": False}
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LONGEST = 40  # letters of a label
+DENSE = 5000  # points; more are drawn as pixels
+
+
+class Profile(NamedTuple):
+    """Rows of one case in data order, and the names of the pair."""
+
+    title: str
+    rows: Sequence[Row]
+    candidate: str
+    first: str
+
+
+class Heat(NamedTuple):
+    """Of one pair: the largest ratio by case and rung; NaN where nothing was compared."""
+
+    title: str
+    cases: Sequence[str]
+    rungs: Sequence[str]
+    ratios: Array  # (cases, rungs); infinite where errors are, below zero if it has no meaning
+    verdicts: Sequence[Sequence[str]]
+
+
+class Scores(NamedTuple):
+    """Part scores of one case, in one order."""
+
+    title: str
+    candidate: str
+    first: str
+    found: Array  # of the candidate
+    expected: Array
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib's font can show, at a length that leaves room for the picture."""
+    signs = "".join(c if c.isprintable() else " " for c in text)
+    signs = signs.encode("ascii", "backslashreplace").decode()
+    return signs if len(signs) <= LONGEST else signs[: LONGEST - 3] + "..."
+
+
+def draw(height: float, fill: Callable[[Any], None]) -> bytes:
+    """An SVG picture; `fill` puts panels into a figure."""
+    matplotlib = load_optional("matplotlib")
+    figures = load_optional("matplotlib.figure")
+    with matplotlib.rc_context(PLAIN):
+        figure = figures.Figure(figsize=(10, height), layout="constrained", dpi=150)
+        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06, hspace=0.04)
+        fill(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def depth_figure(profiles: Sequence[Profile]) -> bytes:
+    """Error by tap, one panel per case: both backends, the noise floor and the bound."""
+
+    def fill(figure: Any) -> None:
+        panels = figure.subplots(len(profiles), 1, squeeze=False)[:, 0]
+        for panel, profile in zip(panels, profiles, strict=True):
+            _plot_depth(panel, profile)
+        handles, labels = _all_handles(panels)
+        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), fontsize=8)
+
+    return draw(0.4 + 3.5 * len(profiles), fill)
+
+
+def _plot_depth(panel: Any, profile: Profile) -> None:
+    rows = profile.rows
+    place = np.arange(len(rows))
+    error, other, floor, bound = (
+        np.array([getattr(row, name) for row in rows], np.float64)
+        for name in ("error", "other", "floor", "bound")
+    )
+    low, high = _limits(error, other, floor, bound)
+    panel.set_yscale("log")
+    panel.set_ylim(low, high)
+    panel.yaxis.set_major_formatter(_power_of_ten)
+    panel.yaxis.set_minor_formatter("")
+    grey = {"step": "mid", "color": FLOOR, "lw": 0, "label": "noise floor"}
+    panel.fill_between(place, low, _within(floor, low, high), where=floor > 0, **grey)
+    dashed = {"where": "mid", "color": BOUND, "lw": 1, "ls": "--", "label": "bound"}
+    panel.step(place, np.where(bound > 0, _within(bound, low, high), np.nan), **dashed)
+    lines = [(other, profile.first, COLOURS[0], "o")] if other.any() else []
+    for values, name, colour, mark in [*lines, (error, profile.candidate, COLOURS[2], "^")]:
+        seen = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        panel.plot(place, seen, color=colour, marker=mark, ms=3.5, lw=0.9, label=plain(name))
+    exact = place[error == 0]
+    if exact.size:
+        style = {"marker": "v", "ls": "", "mfc": "none", "mec": COLOURS[2], "ms": 4}
+        panel.plot(exact, np.full(exact.size, 1.5 * low), label="equal", **style)
+    for verdict, (mark, colour) in MARKS.items():
+        bad = np.array([i for i, row in enumerate(rows) if row.verdict == verdict], int)
+        if bad.size:
+            style = {"marker": mark, "ls": "", "color": colour, "ms": 8, "mec": "white"}
+            panel.plot(bad, _within(error[bad], low, high), label=verdict, zorder=5, **style)
+    panel.set_xlim(-0.7, len(rows) - 0.3)
+    panel.set_xticks(place, [plain(row.tap) for row in rows], rotation=90, fontsize=6)
+    panel.grid(visible=False, axis="x")
+    panel.set_ylabel("relative L2 error")
+    panel.set_title(plain(profile.title))
+
+
+def _power_of_ten(value: float, _: int) -> str:
+    """In signs of the font, since formulas are switched off."""
+    return "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPT)
+
+
+def _limits(*arrays: Array) -> tuple[float, float]:
+    """Room for every number that a log axis can show."""
+    numbers = np.concatenate(arrays)
+    numbers = numbers[np.isfinite(numbers) & (numbers > 0)]
+    if not numbers.size:
+        return 1e-9, 1e-5
+    low, high = max(float(numbers.min()) / 4, 1e-300), min(float(numbers.max()) * 4, 1e300)
+    return low, high
+
+
+def _within(values: Array, low: float, high: float) -> Array:
+    """Values moved to the edges of the picture, NaN with infinity."""
+    return np.clip(np.nan_to_num(values, nan=high, posinf=high), low * 1.5, high / 1.5)
+
+
+def _all_handles(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
+    """What the panels' legends hold together."""
+    found: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def heat_figure(heats: Sequence[Heat]) -> bytes:
+    """Ratio of case and rung, one panel per pair and precision, all with the same rungs."""
+    sizes = [len(heat.cases) for heat in heats]
+    labels = [plain(rung) for rung in heats[-1].rungs]
+
+    def fill(figure: Any) -> None:
+        ratios = [size + 1 for size in sizes]
+        panels = figure.subplots(len(heats), 1, squeeze=False, height_ratios=ratios)[:, 0]
+        for panel, heat in zip(panels, heats, strict=True):
+            _plot_heat(panel, heat)
+            panel.set_xticklabels([])
+        panels[-1].set_xticklabels(
+            labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8
+        )
+
+    room = 0.4 + 0.055 * max(map(len, labels))  # of slanted labels
+    return draw(room + 0.27 * sum(sizes) + 0.45 * len(heats), fill)
+
+
+def _plot_heat(panel: Any, heat: Heat) -> None:
+    colours = load_optional("matplotlib.colors")
+    scale = colours.LinearSegmentedColormap.from_list("ratio", ["#ffffff", "#9ecae8"])
+    shade = np.where(np.isfinite(heat.ratios), np.clip(heat.ratios, 0, 1), np.nan)
+    panel.pcolormesh(shade, cmap=scale, vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
+    panel.invert_yaxis()
+    rectangle = load_optional("matplotlib.patches").Rectangle
+    style = {"ha": "center", "va": "center", "fontsize": 7, "color": "black"}
+    for (row, column), value in np.ndenumerate(heat.ratios):
+        if np.isnan(value):
+            continue
+        verdict, text = heat.verdicts[row][column], _ratio_text(float(value))
+        if verdict != "equivalent":
+            colour = MARKS[verdict][1]
+            panel.add_patch(rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
+            text += " X" if verdict == "different" else " ?"
+        weight = "normal" if verdict == "equivalent" else "bold"
+        panel.text(column + 0.5, row + 0.5, text, weight=weight, **style)
+    panel.set_yticks(
+        np.arange(len(heat.cases)) + 0.5, [plain(case) for case in heat.cases], fontsize=8
+    )
+    panel.set_xticks(np.arange(len(heat.rungs)) + 0.5)
+    panel.tick_params(length=0)
+    panel.grid(visible=False)
+    panel.spines[:].set_visible(False)
+    panel.set_title(plain(heat.title))
+
+
+def _ratio_text(value: float) -> str:
+    if value < 0:
+        return "-"
+    if value == 0:
+        return "0"
+    if np.isinf(value):
+        return "inf"
+    if value >= 10:
+        return f"{value:.0e}".replace("e+0", "e")
+    return f"{value:.2f}" if value >= 0.005 else "<.01"
+
+
+def score_figure(cases: Sequence[Scores]) -> bytes:
+    """Part scores of the candidate over those of the first, and their difference."""
+
+    def fill(figure: Any) -> None:
+        panels = figure.subplots(len(cases), 2, squeeze=False)
+        for (left, right), one in zip(panels, cases, strict=True):
+            expected, found = (np.ravel(x).astype(np.float64) for x in (one.expected, one.found))
+            style = {"s": 5, "color": COLOURS[0], "lw": 0, "rasterized": expected.size > DENSE}
+            left.axline((float(expected.mean()),) * 2, slope=1, color="#888888", lw=0.8)
+            left.scatter(expected, found, **style)
+            left.set_ylabel(plain(f"score of {one.candidate}"))
+            left.set_title(plain(one.title))
+            right.axhline(0, color="#888888", lw=0.8)
+            right.scatter(expected, found - expected, **style)
+            right.set_ylabel("difference")
+            right.ticklabel_format(axis="y", scilimits=(0, 0))
+            for panel in (left, right):
+                panel.set_xlabel(plain(f"score of {one.first}"))
+
+    return draw(0.3 + 3.0 * len(cases), fill)

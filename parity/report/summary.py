@@ -1,0 +1,92 @@
+"""TODO."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from parity.compare.differences import load_differences
+from parity.compare.judge import ZERO
+from parity.compare.verdict import SEVERITY, Row, Verdict, worst
+
+NUMBERS = ("error", "floor", "bound", "ratio")
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def shown(text: object) -> str:
+    """Text that every format can hold: control characters and half characters replaced."""
+    found = str(text)
+    if found.isprintable():
+        return found
+    return "".join(c if c.isprintable() or c in "\n\t" else REPLACEMENT for c in found)
+
+
+def has_ratio(row: Row) -> bool:
+    """Whether error over bound means anything: not for zeros, nor for a bound of elements."""
+    return row.reason != ZERO and row.reason not in _bounds_of_elements()
+
+
+@cache
+def _bounds_of_elements() -> set[str]:
+    return {one["id"] for one in load_differences() if "absolute" in one.get("allow", {})}
+
+
+def ratio(row: Row) -> float:
+    """Error over bound; infinite for NaN, below zero where it means nothing."""
+    if not has_ratio(row):
+        return -1.0
+    return np.inf if np.isnan(row.ratio) else row.ratio
+
+
+def badness(row: Row) -> tuple[int, float]:
+    """By verdict, then by ratio."""
+    return SEVERITY[row.verdict], ratio(row)
+
+
+def counts(rows: Iterable[Row]) -> dict[Verdict, int]:
+    """How many taps have each verdict."""
+    found = Counter(row.verdict for row in rows)
+    return {verdict: found[verdict] for verdict in SEVERITY}
+
+
+def sentence(rows: Sequence[Row]) -> str:
+    """The outcome in one sentence."""
+    found = counts(rows)
+    if not rows:
+        return "undecided: no tap was compared."
+    if found["equivalent"] == len(rows):
+        return f"equivalent: all {len(rows)} taps are equivalent."
+    return (
+        f"{worst([row.verdict for row in rows])}: of {len(rows)} taps {found['equivalent']} are "
+        f"equivalent, {found['different']} different and {found['undecided']} undecided."
+    )
+
+
+def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[str, ...], list[Row]]:
+    """Rows by the values of some fields, in the order in which these first appear."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(getattr(row, key) for key in keys), []).append(row)
+    return groups
+
+
+def summaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One record per pair, precision and rung: its counts, verdict and worst tap."""
+    result = []
+    for key, members in grouped(rows, "pair", "precision", "rung").items():
+        bad = max(members, key=badness)
+        result.append(
+            dict(zip(("pair", "precision", "rung"), key, strict=True))
+            | {"taps": len(members), "verdict": bad.verdict, "counts": counts(members)}
+            | {name: getattr(bad, name) for name in ("case", "tap", *NUMBERS, "reason")}
+        )
+    return result
+
+
+def why(row: Row) -> str:
+    """Why a tap is not equivalent, or what made it so."""
+    measured = f"error {row.error:.3g}, bound {row.bound:.3g}, noise floor {row.floor:.3g}"
+    return shown(f"{row.reason}; {measured}" if row.reason else measured)

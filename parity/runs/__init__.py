@@ -1,0 +1,1 @@
+"""Comparing whole runs: final accuracies and loss curves."""

@@ -1,0 +1,293 @@
+"""Do two sets of runs reach the same accuracy? Reads run folders.
+
+    result = compare_accuracy(torch_folders, jittor_folders, margin=0.005)  # half a point
+    print_accuracy(result)
+    raise SystemExit(exit_code(result.verdict))
+
+Runs are paired by `run.seed`: the same seed gives the twins the same initial values and batches.
+All must be one experiment, which name, folder and seed are no part of, on the same test images.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from parity.compare.verdict import EXIT_CODES, Verdict
+from parity.runs.tost import (
+    LEAST_RUNS,
+    MOST_SEEDS,
+    POWER,
+    ImageComparison,
+    Interval,
+    SeedComparison,
+    compare_images,
+    compare_seeds,
+    overall,
+)
+from transfg_core.config.loading import differing_keys
+from transfg_core.errors import UserError
+from transfg_core.run.metrics_log import clean
+from transfg_core.run.reading import Run, load_run
+
+NOT_THE_EXPERIMENT = ("run.name:", "run.dir:", "run.seed:")
+NONE = "–"
+MEANING: dict[Verdict, str] = {
+    "equivalent": "the two sides reach the same accuracy within the margin",
+    "different": "the two sides do not reach the same accuracy",
+    "undecided": "the evidence is too little to call the two sides equivalent or different",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """Runs of one side, in the order of their seeds; accuracies are fractions."""
+
+    backends: tuple[str, ...]
+    paths: tuple[str, ...]
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation from seed to seed; one run has none."""
+        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True)
+class AccuracyResult:
+    """What two sets of runs say of these checkpoints, of this training, and in all."""
+
+    margin: float
+    reference: Side
+    candidate: Side
+    images: ImageComparison
+    seeds: SeedComparison
+    verdict: Verdict
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON can hold it; fractions, not points."""
+        record: dict[str, Any] = clean(asdict(self))
+        # NamedTuples lose their names on the way
+        record["images"]["pairs"] = [one._asdict() for one in self.images.pairs]
+        return record
+
+
+def compare_accuracy(
+    reference: Sequence[Path], candidate: Sequence[Path], margin: float
+) -> AccuracyResult:
+    """Compare the final predictions of finished runs.
+
+    Either every seed is on both sides, and they are paired, or none is, and they are not.
+
+    Raises:
+        UserError: the margin is no fraction; a folder is not a finished run's; the runs are not
+            one experiment on one test split; some seeds have a partner and some do not.
+    """
+    if not 0 < margin < 1:
+        raise UserError(
+            f"margin: expected more than 0 and less than 100 points, found {100 * margin:g}"
+        )
+    left, right = load_side(reference, "reference"), load_side(candidate, "candidate")
+    check_apart(left, right)
+    for run in chain(left, right):
+        _check_finished(run)
+        check_same_experiment(left[0], run)
+        _check_same_images(left[0], run)
+    paired = _is_paired(left, right)
+    names = sorted(left[0].predictions)
+    classes = np.array([left[0].predictions[name][0] for name in names])
+    hits_left, hits_right = _hits(left, names), _hits(right, names)
+    one_each = len(left) == len(right) == 1  # a pair of checkpoints, whatever their seeds
+    images = compare_images(hits_left, hits_right, classes, margin, paired or one_each)
+    ours, theirs = _side(left, hits_left), _side(right, hits_right)
+    floor = images.standard_error
+    seeds = compare_seeds(ours.accuracies, theirs.accuracies, margin, floor, paired)
+    verdict = overall(images.verdict, seeds.verdict)
+    return AccuracyResult(margin, ours, theirs, images, seeds, verdict)
+
+
+def exit_code(verdict: Verdict) -> int:
+    """0 equivalent, 1 different, 2 undecided."""
+    return EXIT_CODES[verdict]
+
+
+def print_accuracy(result: AccuracyResult) -> None:
+    """Three tables: each side, each pair of runs, the two comparisons; then the verdict."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(_sides_table(result))
+    if result.images.pairs:
+        console.print(_pairs_table(result))
+    console.print(_verdicts_table(result))
+    print(
+        f"{result.verdict}: {MEANING[result.verdict]} "
+        f"(margin {100 * result.margin:g} points; intervals are of 90 %)"
+    )
+
+
+def _sides_table(result: AccuracyResult) -> Table:
+    table = Table("side", "backend", "runs", "seeds", "top-1 %", "SD", "smallest", "largest")
+    for name, side in (("reference", result.reference), ("candidate", result.candidate)):
+        numbers = (side.mean, side.spread, min(side.accuracies), max(side.accuracies))
+        seeds = " ".join(map(str, side.seeds))
+        backends = ", ".join(dict.fromkeys(side.backends))
+        table.add_row(name, backends, str(len(side.seeds)), seeds, *map(_percent, numbers))
+    return table
+
+
+def _pairs_table(result: AccuracyResult) -> Table:
+    titles = ("seed", "reference %", "candidate %", "points")
+    table = Table(*titles, "only reference right", "only candidate right", "McNemar p")
+    sides = result.reference, result.candidate
+    for row, pair in enumerate(result.images.pairs):
+        left, right = (side.accuracies[row] for side in sides)
+        seeds = " : ".join(dict.fromkeys(str(side.seeds[row]) for side in sides))
+        counts = str(pair.only_reference), str(pair.only_candidate), f"{pair.p:.3g}"
+        table.add_row(seeds, _percent(left), _percent(right), _points(right - left), *counts)
+    return table
+
+
+def _verdicts_table(result: AccuracyResult) -> Table:
+    images, seeds = result.images, result.seeds
+    table = Table("question", "evidence", "points", "interval", "verdict", "needs, if equal")
+    table.add_row(
+        "these checkpoints",
+        f"images: {images.images}",
+        _points(images.difference),
+        _interval(images.interval),
+        images.verdict,
+        f"{images.images_needed} images",
+    )
+    number = f"{seeds.seeds[0]}, paired" if seeds.paired else "{} and {}".format(*seeds.seeds)
+    enough = f"{seeds.seeds_needed} seeds a side"
+    if min(seeds.seeds) < 2:
+        enough = f"{LEAST_RUNS} seeds a side, or more"
+    elif seeds.seeds_needed is None:
+        enough = f"more images, or over {MOST_SEEDS} seeds"
+    table.add_row(
+        "this training",
+        f"seeds: {number}",
+        _points(seeds.difference),
+        _interval(seeds.interval),
+        seeds.verdict,
+        enough,
+    )
+    table.caption = f"needs: for a chance of {POWER:.0%} to find what is equal equivalent"
+    return table
+
+
+def load_side(paths: Sequence[Path], side: str, once_each: bool = True) -> list[Run]:
+    """The runs of one side by seed.
+
+    Raises:
+        UserError: there is none, or more than one of a seed.
+    """
+    if not paths:
+        raise UserError(f"{side}: expected at least one run folder")
+    runs = sorted((load_run(path) for path in paths), key=lambda run: run.config.run.seed)
+    counts = Counter(run.config.run.seed for run in runs)
+    twice = [str(seed) for seed, count in counts.items() if count > 1]
+    if once_each and twice:
+        raise UserError(f"{side}: more than one run of seed {', '.join(twice)}; give one of each")
+    return runs
+
+
+def check_apart(left: Sequence[Run], right: Sequence[Run]) -> None:
+    """Refuse a run that is on both sides."""
+    both = {run.path.resolve() for run in left} & {run.path.resolve() for run in right}
+    if both:
+        raise UserError(f"{min(both)}: a run cannot be compared with itself; name each run once")
+
+
+def _check_finished(run: Run) -> None:
+    if run.state != "finished":
+        raise UserError(
+            f"{run.path}: expected a finished run, found it {run.state} at update {run.update} of "
+            f"{run.config.train.steps}; `transfg train --resume` finishes it"
+        )
+    if not run.predictions:
+        raise UserError(
+            f"{run.path}: expected the predictions of its final evaluation, found no "
+            "predictions.csv, or an empty one; `transfg evaluate` with --predictions writes it"
+        )
+
+
+def check_same_experiment(first: Run, run: Run) -> None:
+    """Refuse a run with other settings, but for name, folder and seed."""
+    lines = differing_keys(first.config, run.config)
+    lines = [line for line in lines if not line.startswith(NOT_THE_EXPERIMENT)]
+    if lines:
+        raise UserError(
+            "\n  ".join([f"{first.path} -> {run.path}: settings differ, train both alike", *lines])
+        )
+
+
+def _check_same_images(first: Run, run: Run) -> None:
+    ours, theirs = first.predictions, run.predictions
+    alone = sorted(ours.keys() ^ theirs.keys())
+    if alone:
+        raise UserError(
+            f"{first.path} and {run.path}: {len(alone)} test images are in one alone, such as "
+            f"{alone[0]}; evaluate both on the same split"
+        )
+    for name, (label, _) in ours.items():
+        if label != theirs[name][0]:
+            raise UserError(
+                f"{first.path} and {run.path}: image {name} has label {label} in one and "
+                f"{theirs[name][0]} in the other; were they trained on the same data?"
+            )
+
+
+def _is_paired(left: Sequence[Run], right: Sequence[Run]) -> bool:
+    ours, theirs = ({run.config.run.seed for run in runs} for runs in (left, right))
+    alone = [
+        f"{side} {', '.join(map(str, sorted(seeds)))}"
+        for side, seeds in (("reference", ours - theirs), ("candidate", theirs - ours))
+        if seeds
+    ]
+    if alone and ours & theirs:
+        raise UserError(
+            f"seeds without a partner: {'; '.join(alone)}; give every seed on both sides (or no "
+            "seed on both, for a comparison without pairs)"
+        )
+    return not alone
+
+
+def _hits(runs: Sequence[Run], names: Sequence[str]) -> NDArray[np.bool_]:
+    """(S, B): which images each run has right."""
+    pairs = [[run.predictions[name] for name in names] for run in runs]
+    return np.array([[label == guess for label, guess in row] for row in pairs], dtype=bool)
+
+
+def _side(runs: Sequence[Run], hits: NDArray[np.bool_]) -> Side:
+    return Side(
+        backends=tuple(run.backend for run in runs),
+        paths=tuple(str(run.path) for run in runs),
+        seeds=tuple(run.config.run.seed for run in runs),
+        accuracies=tuple(float(one) for one in hits.mean(axis=1)),
+    )
+
+
+def _percent(fraction: float | None) -> str:
+    return NONE if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.2f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    return NONE if interval is None else f"{_points(interval.low)} .. {_points(interval.high)}"

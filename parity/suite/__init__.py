@@ -1,0 +1,1 @@
+"""The suite: record both backends in their own processes, judge, report."""

@@ -1,0 +1,110 @@
+"""Learning rates: the schedule against its formula, and each parameter's rate and weight decay.
+
+Letters: P parameters, U updates.
+"""
+
+import zlib
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from parity.cases.case import params_of
+from parity.compare.sketch import Array
+from parity.suite.checks.case import PIPELINE, changed, with_gradient
+from transfg_core.backend import Batch, load_backend
+from transfg_core.config.sections import Config, OptimConfig
+from transfg_core.schedule import lr_at
+
+SCHEDULES = tuple((name, warmup) for name in ("cosine", "linear", "constant") for warmup in (0, 4))
+STEPS = 16
+BASE_RATE = 0.03
+
+GROUPED: dict[str, Any] = {
+    "lr": 0.5,
+    "weight_decay": 0.2,
+    "groups": [
+        {"match": "head.*", "lr_scale": 5.0, "weight_decay": 0.0},
+        {"match": "*.bias", "lr_scale": 0.5},  # head.bias is of the group before
+        {"match": "pos_embed", "lr_scale": 0.0},
+        {"match": "cls_token", "weight_decay": 0.4},
+    ],
+}
+# the same by hand: the first pattern that fits, its rate in units of lr, its weight decay
+RATES = (
+    ("head.*", 5.0, 0.0),
+    ("*.bias", 0.5, 0.2),
+    ("pos_embed", 0.0, 0.2),
+    ("cls_token", 1.0, 0.4),
+    ("*", 1.0, 0.2),
+)
+
+
+def schedules() -> dict[str, Any]:
+    """The rate of every update, (U,) float64 each, and the formula they must follow."""
+    taps: dict[str, Any] = {}
+    for schedule, warmup in SCHEDULES:
+        optim = OptimConfig.model_validate(
+            {"lr": BASE_RATE, "schedule": schedule, "warmup": warmup}
+        )
+        rates = np.array([lr_at(update, optim, STEPS) for update in range(1, STEPS + 1)])
+        name = f"{schedule}, warm-up {warmup}"
+        taps[name] = rates
+        taps[f"{name}/crc"] = zlib.crc32(rates.tobytes())
+        taps[f"{name}/as defined"] = np.allclose(rates, defined_rates(schedule, warmup), 1e-14)
+    return taps
+
+
+def defined_rates(schedule: str, warmup: int) -> Array:
+    """Rates of updates 1..STEPS (U,): a line up to update `warmup`, from there down to STEPS."""
+    update = np.arange(1, STEPS + 1)
+    progress = np.clip((update - warmup) / (STEPS - warmup), 0, 1)
+    falls = {
+        "cosine": np.cos(np.pi / 2 * progress) ** 2,  # (1 + cos πx) / 2
+        "linear": 1 - progress,
+        "constant": np.ones(STEPS),
+    }
+    return np.asarray(BASE_RATE * falls[schedule] * np.minimum(1, update / max(warmup, 1)))
+
+
+def group_rates(name: str, config: Config, batch: Batch) -> dict[str, Any]:
+    """What each parameter's rate and weight decay come to in an update, in hundredths (P,).
+
+    Found from the step itself, which is -lr · rate · (direction + decay · parameter).
+    """
+    taps: dict[str, Any] = {}
+    for kind in ("sgd", "adamw"):
+        new = changed(config, optim=GROUPED | {"name": kind})
+        backend = load_backend(name, new)
+        backend.load_params(PIPELINE.params())
+        before = params_of(backend.state())
+        passed = backend.trace(batch)
+        clipped = passed["clipped_norm"] / passed["grad_norm"]
+        backend.fetch(backend.train_step([batch], new.optim.lr))
+        names = with_gradient(before, config.model)
+        found = []
+        for one, after in params_of(backend.state()).items():
+            if one in names:
+                gradient = passed[f"grad/{one}"].astype(np.float64) * clipped
+                eps = new.optim.eps  # Adam's first direction: the signs
+                direction = gradient / (np.abs(gradient) + eps) if kind == "adamw" else gradient
+                step = (after.astype(np.float64) - before[one]) / -new.optim.lr
+                found.append(measured_rate(step, direction, before[one]))
+        rates = np.rint(100 * np.array(found)).astype(np.int64)
+        expected = np.rint(100 * np.array([expected_rate(one) for one in names]))
+        taps |= {f"{kind} groups/rate": rates[:, 0], f"{kind} groups/decay": rates[:, 1]}
+        taps[f"{kind} groups/as configured"] = np.array_equal(rates, expected)
+    return taps
+
+
+def measured_rate(step: Array, direction: Array, param: Array) -> tuple[float, float]:
+    """Least squares of step = a · direction + b · parameter: (a, b)."""
+    columns = np.stack([direction.ravel(), param.astype(np.float64).ravel()], axis=1)
+    a, b = np.linalg.lstsq(columns, step.ravel(), rcond=None)[0]
+    return float(a), float(b)
+
+
+def expected_rate(name: str) -> tuple[float, float]:
+    """Rate of a parameter, and rate times weight decay, by RATES."""
+    _, rate, decay = next(row for row in RATES if fnmatchcase(name, row[0]))
+    return rate, rate * decay

@@ -1,0 +1,162 @@
+"""Data and predictions: batches of the toy set, their order and pixels, and what is made of them.
+
+Letters: B batch, H height, W width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+
+from parity.cases.case import BATCH
+from parity.compare.sketch import Array
+from parity.suite.checks.bits import crc
+from parity.suite.checks.case import PIPELINE, changed
+from transfg_core.backend import Backend, Batch
+from transfg_core.config.sections import Config, ToyConfig
+from transfg_core.data.datasets import Dataset, read_dataset
+from transfg_core.data.loader import TrainStream, eval_batches
+from transfg_core.evaluate import evaluate
+
+# one image of each class in either split, so that an epoch's labels are a permutation
+RESIZED = (52, 40)
+TOY = {"name": "toy", "resize": list(RESIZED), "threads": 2}
+TOY_SIZE = ToyConfig(train_per_class=1, test_per_class=1, size=56)
+
+DATA: dict[str, dict[str, Any]] = {
+    "crop": {"normalise": "imagenet"},
+    "random_resized_crop": {"random_resized_crop": [0.3, 1.0], "normalise": "half"},
+    "autoaugment": {"auto_augment": True, "rotation": 15.0, "normalise": "cifar"},
+}
+# of "imagenet", by channel
+MEAN = np.array([0.485, 0.456, 0.406])
+DEVIATION = np.array([0.229, 0.224, 0.225])
+
+
+def data_config(config: Config, root: str, setting: str) -> Config:
+    """The toy set at `root` through one of the DATA settings, in batches of BATCH."""
+    section = TOY | DATA[setting] | {"root": root, "toy": TOY_SIZE.model_dump()}
+    sizes = {"batch_size": BATCH, "eval_batch_size": BATCH}
+    return changed(config, data=section, train=sizes)
+
+
+def data(config: Config, root: str) -> dict[str, Any]:
+    """Two epochs of training and the test split for each setting, batch by batch."""
+    taps: dict[str, Any] = {}
+    for setting in DATA:
+        new = data_config(config, root, setting)
+        dataset = read_dataset(new.data, new.run.seed)
+        count = -(-2 * len(dataset.train.labels) // BATCH)
+        stream = TrainStream(dataset.train, new.data, BATCH, new.run.seed)
+        train = [next(stream) for _ in range(count)]
+        stream.close()
+        test = [Batch(b.images, b.labels) for b in eval_batches(dataset.test, new.data, BATCH)]
+        taps |= described(f"{setting}/train", train) | described(f"{setting}/test", test)
+        taps |= {f"{setting}/{n}": v for n, v in order_claims(train, test, dataset).items()}
+        if setting == "crop":
+            claims = pixel_claims(train, test, dataset)
+            taps |= {f"{setting}/{name}": value for name, value in claims.items()}
+    return taps
+
+
+def described(prefix: str, batches: Sequence[Batch]) -> dict[str, Any]:
+    """Batches by CRC-32, sum and size; the labels of all."""
+    return {
+        f"{prefix}/crc": np.array([crc({"images": batch.images}) for batch in batches]),
+        f"{prefix}/sum": np.array([batch.images.sum(dtype=np.float64) for batch in batches]),
+        f"{prefix}/size": np.array([len(batch.labels) for batch in batches]),
+        f"{prefix}/labels": np.concatenate([batch.labels for batch in batches]),
+    }
+
+
+def order_claims(train: Sequence[Batch], test: Sequence[Batch], dataset: Dataset) -> dict[str, Any]:
+    """What holds of the order of any data set with one image per class and split."""
+    labels = np.concatenate([batch.labels for batch in train])
+    count = len(dataset.classes)
+    first, second = labels[:count], labels[count : 2 * count]
+    return {
+        "train/every image once an epoch": all(
+            np.array_equal(np.sort(epoch), np.arange(count)) for epoch in (first, second)
+        ),
+        "train/epochs differ": not np.array_equal(first, second),
+        "train/shuffled": not np.array_equal(first, np.arange(count)),
+        "train/whole batches": all(len(batch.labels) == BATCH for batch in train),
+        "test/in order, whole": np.array_equal(
+            np.concatenate([batch.labels for batch in test]), dataset.test.labels
+        ),
+    }
+
+
+def pixel_claims(train: Sequence[Batch], test: Sequence[Batch], dataset: Dataset) -> dict[str, Any]:
+    """Pixels of the setting `crop`: resized, then cut, then normalised."""
+    size = train[0].images.shape[2:]
+    resized = {"train": dataset.train, "test": dataset.test}
+    files = {
+        split: dict(zip(samples.labels.tolist(), map(read_resized, samples.paths), strict=True))
+        for split, samples in resized.items()
+    }
+    places = [
+        place_of(image, files["train"][label], size)
+        for batch in train
+        for image, label in zip(pixels_of(batch.images), batch.labels.tolist(), strict=True)
+    ]
+    found = [place for place in places if place]
+    images = np.concatenate([batch.images for batch in test])
+    top, left = ((n - c) // 2 for n, c in zip(RESIZED, size, strict=True))
+    expected = [files["test"][y] for y in dataset.test.labels.tolist()]
+    middle = np.stack(expected)[:, top : top + size[0], left : left + size[1]]
+    normal = ((middle / 255 - MEAN) / DEVIATION).transpose(0, 3, 1, 2)
+    return {
+        "train/cut from the resized image": len(found) == len(places),
+        "train/cut and mirrored in many ways": len({p[:2] for p in found}) > len(places) / 4
+        and {p[2] for p in found} == {False, True},
+        "test/as defined": images.shape == normal.shape and np.allclose(images, normal, atol=1e-5),
+    }
+
+
+def read_resized(path: str) -> Array:
+    """(H, W, 3) uint8 after `data.resize`."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").resize(RESIZED[::-1], Image.Resampling.BILINEAR))
+
+
+def pixels_of(images: Array) -> Array:
+    """Normalised (B, 3, H, W) -> (B, H, W, 3) in 0..255, not rounded to whole numbers."""
+    return np.asarray((images.transpose(0, 2, 3, 1) * DEVIATION + MEAN) * 255)
+
+
+def place_of(image: Array, source: Array, size: Sequence[int]) -> tuple[int, int, bool] | None:
+    """Where an image (H, W, 3) was cut from its source: (top, left, mirrored), or nowhere."""
+    height, width = size
+    windows = sliding_window_view(source, (height, width, 3))[:, :, 0]
+    for mirrored in (False, True):
+        view = image[:, ::-1] if mirrored else image
+        fits = (np.abs(windows - view) < 0.01).all(axis=(2, 3, 4))
+        if fits.any():
+            top, left = (int(i) for i in np.argwhere(fits)[0])
+            return top, left, mirrored
+    return None
+
+
+def predictions(backend: Backend, config: Config, root: str) -> dict[str, Any]:
+    """The test split, whose last batch is short, image by image, from the start weights."""
+    backend.load_params(PIPELINE.params())
+    new = data_config(config, root, "crop")
+    dataset = read_dataset(new.data, new.run.seed)
+    found = evaluate(backend, dataset.test, new)
+    prediction = found.logits.argmax(axis=-1)
+    labels, count = dataset.test.labels, len(dataset.test.paths)
+    right = int((prediction == labels[: len(prediction)]).sum()) if len(prediction) else 0
+    return {
+        "images": found.images,
+        "index": found.index,
+        "labels": found.labels,
+        "prediction": prediction,
+        "logits": found.logits,
+        "last batch is short": count % BATCH != 0,
+        "every image once": found.images == count and np.array_equal(found.index, np.arange(count)),
+        "labels are the split's": np.array_equal(found.labels, labels),
+        "top1 counts every image": np.isclose(found.top1 * count, right),
+    }

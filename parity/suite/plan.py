@@ -1,0 +1,263 @@
+"""What a ladder records: cases, variants, pieces, in which processes and into which files."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from parity.cases.case import CASES, Case
+from parity.cases.golden import GOLDENS, Golden
+from parity.compare.trace import Trace, read_trace
+from parity.suite.checks import PIPELINE
+from parity.suite.jobs import FIRST, Job, as_fields
+from transfg_core.errors import UserError
+from transfg_core.machine import child_environment
+
+CANDIDATE = "jittor"  # what is judged, against FIRST
+VARIANTS = {
+    FIRST: ("ulp:1", "symmetry:1", "ulp:2", "symmetry:2"),
+    CANDIDATE: ("ulp:1", "symmetry:1"),
+}
+PIECES_VARIANTS = ("symmetry:1",)  # of the first, in either precision
+# of the first in float64, by kind of trace
+EXACT_VARIANTS = {
+    "case": ("symmetry:1", "symmetry:2", "symmetry:3", "ulp:1", "ulp:2", "ulp:3"),
+    "pieces": PIECES_VARIANTS,
+}
+RUN = "run.safetensors"  # the checkpoint that both backends load
+PAIR = f"{CANDIDATE} : {FIRST}"
+
+
+@dataclass
+class Ladder:
+    """The traces of one run, in a folder.
+
+    Raises:
+        UserError: as of `Job.subject`.
+    """
+
+    folder: Path
+    cases: Sequence[Case] = CASES
+    goldens: Sequence[Golden] = GOLDENS
+    precision: str = "float32"
+    exact: bool = True  # whether the candidate is recorded in float64 too
+    whole: bool = True  # whether passes and updates are compared whole, not in pieces alone
+    seed: int | None = None
+    draw: str = "noise"
+    fine: bool = False  # taps inside blocks in every case
+    around: bool = True  # whether what lies around the model is recorded too
+
+    def __post_init__(self) -> None:
+        for case in self.cases:
+            self.job(FIRST, case).subject()  # an error now, not in a child process
+
+    @property
+    def everything(self) -> list[Case | Golden]:
+        """The project's own cases, then those of the published program."""
+        return [*self.cases, *self.goldens]
+
+    def path(self, backend: str, case: str, *words: str | None) -> Path:
+        """Where a trace lies."""
+        name = "-".join(word for word in (case, backend, *words) if word)
+        return self.folder / "traces" / f"{name.replace(':', '')}.npz"
+
+    def job(
+        self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
+    ) -> Job:
+        """One recording of this ladder; indices are those of the float64 reference."""
+        precision = fields.get("precision") or self.precision
+        variant = fields.get("variant")
+        golden = isinstance(case, Golden)
+        name = f"golden-{case.name}" if golden else case.name
+        reference = self.path(FIRST, name, "case", "float64")
+        out = self.path(backend, name, kind, precision, variant)
+        return Job(
+            backend=backend,
+            case=name,
+            out=str(out),
+            kind=kind,
+            precision=precision,
+            variant=variant,
+            source=fields.get("source"),
+            force=None if out == reference else str(reference),
+            weights=str(self.folder / f"{name}.safetensors") if golden else None,
+            seed=None if golden else self.seed,
+            draw="noise" if golden else self.draw,
+            fine=self.fine,
+        )
+
+    def around_job(self, backend: str, precision: str = "float32") -> Job:
+        """Loading, data, rates, predictions and dropout of one backend."""
+        name = PIPELINE.name
+        return Job(
+            backend=backend,
+            case=name,
+            out=str(self.path(backend, name, "pipeline", precision)),
+            kind="pipeline",
+            precision=precision,
+            source=str(self.folder / "golden-nonoverlap.safetensors") if self.goldens else None,
+            run=str(self.folder / RUN),
+        )
+
+    def trace(self, backend: str, case: str, kind: str = "case", *words: str) -> Trace:
+        """A recorded trace."""
+        return read_trace(self.path(backend, case, kind, *(words or (self.precision,))))
+
+    def variants(self, backend: str, case: str) -> list[Trace]:
+        """A backend's variants that were recorded of a case."""
+        return [
+            self.trace(backend, case, "case", self.precision, variant)
+            for variant in VARIANTS[backend]
+            if self.path(backend, case, "case", self.precision, variant).exists()
+        ]
+
+
+def reference_jobs(ladder: Ladder) -> list[Job]:
+    """The reference: float64."""
+    jobs = [ladder.job(FIRST, case, precision="float64") for case in ladder.everything]
+    return [*jobs, ladder.around_job(FIRST, "float64")] if ladder.around else jobs
+
+
+def first_jobs(ladder: Ladder) -> list[Job]:
+    """The reference backend in the precision that is compared, whole and in pieces."""
+    jobs = []
+    for case in ladder.everything:
+        jobs.append(ladder.job(FIRST, case))
+        if isinstance(case, Case):
+            jobs += pieces_jobs(ladder, case, ladder.precision, PIECES_VARIANTS)
+    return [*jobs, ladder.around_job(FIRST)] if ladder.around else jobs
+
+
+def pieces_jobs(ladder: Ladder, case: Case, precision: str, variants: Sequence[str]) -> list[Job]:
+    """The reference backend's pass in pieces, which start from what is compared."""
+    source = ladder.job(FIRST, case).out
+    return [
+        ladder.job(FIRST, case, "pieces", precision=precision, variant=variant, source=source)
+        for variant in (None, *variants)
+    ]
+
+
+def variant_jobs(ladder: Ladder, backend: str) -> list[Job]:
+    """The same in other orders of summation and from weights moved by one unit."""
+    if not ladder.whole:
+        return []
+    return [
+        ladder.job(backend, case, variant=variant)
+        for case in ladder.everything
+        for variant in VARIANTS[backend][: None if case.updates > 1 else 2]
+    ]
+
+
+def exact_first_jobs(ladder: Ladder) -> list[Job]:
+    """The reference in pieces and in other orders, in float64."""
+    # more orders than in float32: a number alone may be right by luck in several
+    variants = EXACT_VARIANTS if ladder.exact else {"case": (), "pieces": ()}
+    return [
+        job
+        for case in ladder.cases
+        for job in (
+            *pieces_jobs(ladder, case, "float64", variants["pieces"]),
+            *(
+                ladder.job(FIRST, case, precision="float64", variant=variant)
+                for variant in variants["case"]
+            ),
+        )
+    ]
+
+
+def candidate_jobs(ladder: Ladder) -> list[Job]:
+    """What is judged."""
+    jobs = []
+    for case in ladder.everything:
+        if ladder.whole:
+            jobs.append(ladder.job(CANDIDATE, case))
+        if isinstance(case, Case):
+            source = ladder.job(FIRST, case).out
+            jobs.append(ladder.job(CANDIDATE, case, "pieces", source=source))
+            if ladder.whole and case.updates > 1:
+                jobs.append(ladder.job(CANDIDATE, case, "continue", source=source))
+    return [*jobs, ladder.around_job(CANDIDATE)] if ladder.around else jobs
+
+
+def exact_jobs(ladder: Ladder) -> list[Job]:
+    """What is judged, in float64: where it differs, it is another function."""
+    return [
+        job
+        for case in ladder.cases
+        for job in (
+            ladder.job(CANDIDATE, case, precision="float64"),
+            ladder.job(
+                CANDIDATE, case, "pieces", precision="float64", source=ladder.job(FIRST, case).out
+            ),
+        )
+    ]
+
+
+def continue_jobs(ladder: Ladder) -> list[Job]:
+    """The reference backend goes on from the candidate's state."""
+    return [
+        ladder.job(FIRST, case, "continue", source=ladder.job(CANDIDATE, case).out)
+        for case in ladder.cases
+        if ladder.whole and case.updates > 1
+    ]
+
+
+def halves(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Jobs for two processes, those of one case in one of them, in their order."""
+    cases = list(dict.fromkeys(job.case for job in jobs))
+    return [[job for job in jobs if job.case in cases[start::2]] for start in (0, 1)]
+
+
+class Child(NamedTuple):
+    """A process that records with one backend."""
+
+    backend: str
+    process: subprocess.Popen[bytes]
+
+
+def device_of(jobs: Sequence[Job]) -> dict[str, str]:
+    """Environment in which float64 is computed on the CPU: Jittor has no such products on CUDA."""
+    precisions = {job.precision for job in jobs}
+    if "float64" not in precisions:
+        return {}
+    assert len(precisions) == 1, "the others may want the device"
+    return {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": "transfg-cpu"}
+
+
+def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None:
+    """Start jobs in a process of their own; what it prints goes to standard error."""
+    if not jobs:
+        return None
+    environment = child_environment(threads) | device_of(jobs)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "parity.suite.record", as_fields(list(jobs))],
+        stdout=sys.stderr,
+        env=environment,
+    )
+    return Child(jobs[0].backend, child)
+
+
+def run_children(*children: Child | None) -> None:
+    """Wait for processes that were started together; they end with this one, also by SIGTERM.
+
+    Raises:
+        UserError: one failed; its own message went to standard error.
+    """
+    running = [child for child in children if child]
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        for child in running:
+            if child.process.wait():
+                raise UserError(
+                    f"parity: recording backend {child.backend} ended with status "
+                    f"{child.process.returncode} (see above); `transfg doctor` tells what works"
+                )
+    finally:
+        for child in running:
+            child.process.terminate()
+        for child in running:
+            child.process.wait()
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,166 @@
+"""Recording: one backend computes one case and writes a trace.
+
+    python -m parity.suite.record JOBS             # what the suite's child processes run; or < JOBS
+
+Each backend has a process of its own, since the frameworks disturb each other and one that crashes
+must not take the other along. The jobs of a process are a JSON list of `Job` fields.
+"""
+
+import json
+import sys
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from parity.compare.sketch import BUCKETS
+from parity.compare.trace import digest, read_trace, write_trace
+from parity.suite.checks import record_pipeline, tagged
+from parity.suite.jobs import FIRST, Job
+from parity.suite.recorder import Recorder
+from transfg_core.backend import Arrays
+from transfg_core.config.model import ModelConfig
+from transfg_core.errors import UserError
+from transfg_core.models.layout import stage_of
+
+REPLAYED = ("forward", "selection", "backward")
+LOSSES = ("loss", "cross_entropy", "contrastive")
+NORMS = ("grad_norm", "clipped_norm")
+SKETCH_ABOVE = 4096  # elements; variants are kept as sketches of VARIANT_BUCKETS
+VARIANT_BUCKETS = 1024
+
+
+def rung_of(tap: str, model: ModelConfig) -> str:
+    """The rung that a tap of `Backend.trace` belongs to."""
+    if tap.startswith("d/"):
+        return "backward"
+    if tap.startswith("grad/") or tap in NORMS:
+        return "gradients"
+    return "losses" if tap in LOSSES else stage_of(tap, model)
+
+
+def sorted_taps(taps: Arrays, model: ModelConfig) -> Arrays:
+    """One pass's taps under `rung/tap`."""
+    return {f"{rung_of(name, model)}/{name}": value for name, value in taps.items()}
+
+
+def record_case(recorder: Recorder) -> Arrays:
+    """A pass, updates and an evaluation."""
+    backend, back, last = recorder.backend, recorder.back, recorder.case.updates
+    images = recorder.batches[0].images
+    start = backend.state()
+    taps = tagged("parameters", recorder.own(start, "param/"))
+    passed = backend.trace(recorder.batches[0], recorder.forced(), fine=recorder.fine)
+    taps |= sorted_taps(back(passed), recorder.config.model)
+    if recorder.config.model.has_blocks:
+        taps |= tagged("rollout", back(backend.fetch(backend.rollout(images))))
+    taps |= tagged("one update", recorder.run_updates(1, 1) | back(recorder.state_since(start)))
+    if last > 1:
+        reports = recorder.run_updates(2, last)
+        taps |= tagged("updates", reports | back(recorder.state_since(start)))
+    taps |= tagged("evaluation", back(evaluate(recorder, images)))
+    if 1 < last < recorder.config.train.steps:
+        before = backend.state()
+        report = recorder.run_updates(last + 1, last + 1)
+        taps |= tagged("cross-load", report | back(recorder.state_since(before)))
+        taps |= tagged("state", recorder.own(before))
+    return taps | tagged("state parts", recorder.chosen)
+
+
+def evaluate(recorder: Recorder, images: Any) -> Arrays:
+    """Logits, predictions and, where parts are selected, their scores and indices."""
+    backend = recorder.backend
+    found = backend.fetch(backend.eval_step(images))
+    found["prediction"] = found["logits"].argmax(axis=-1)
+    index = found.pop("part_index", None)
+    if index is None or recorder.case.updates == 1:  # its ties would take another whole pass
+        return found
+    scores = backend.trace(recorder.batches[0])["part_scores"]
+    return {"part_scores": scores, "part_index": index} | found
+
+
+def record_pieces(recorder: Recorder) -> Arrays:
+    """One pass in which every piece between two taps starts from another trace's numbers."""
+    assert recorder.job.source
+    source = read_trace(recorder.job.source)
+    recorder.check_source(source, lambda name: name.partition("/")[0] in REPLAYED)
+    replay: Arrays = {}
+    for rung in REPLAYED:
+        replay |= source.arrays(rung)
+    recorder.manifest["subject"]["pieces of"] = digest(replay)
+    model = recorder.config.model
+    passed = recorder.backend.trace(recorder.batches[0], recorder.given(replay), fine=recorder.fine)
+    kept = {n: v for n, v in recorder.back(passed).items() if n != "clipped_norm"}
+    return {f"pieces {name}": value for name, value in sorted_taps(kept, model).items()}
+
+
+def record_continuation(recorder: Recorder) -> Arrays:
+    """Go on for one update from the other backend's state."""
+    assert recorder.job.source
+    state = read_trace(recorder.job.source).arrays("state")
+    recorder.backend.load_state(state)
+    last = recorder.case.updates
+    before = {name: value for name, value in state.items() if name.startswith("param/")}
+    report = recorder.run_updates(last + 1, last + 1)
+    return tagged("cross-load", report | recorder.state_since(before))
+
+
+def record_around(recorder: Recorder) -> Arrays:
+    """Loading, learning rates, data, predictions, dropout and the border's contract."""
+    job, manifest = recorder.job, recorder.manifest
+    files = {"run": job.run or f"{job.out}.run.safetensors"}
+    files |= {"published": job.source} if job.source else {}
+    taps = record_pipeline(
+        recorder.backend, recorder.config, recorder.batches, job.source, files["run"]
+    )
+    manifest["subject"]["files"] = {name: digest(load_file(file)) for name, file in files.items()}
+    return taps
+
+
+KINDS = {
+    "case": record_case,
+    "pieces": record_pieces,
+    "continue": record_continuation,
+    "pipeline": record_around,
+}
+
+
+def record(job: Job) -> None:
+    """Record one job into its file.
+
+    Raises:
+        UserError: the case is unknown, the backend does not start, or a source is no trace.
+    """
+    if job.kind not in KINDS:
+        raise UserError(f"kind {job.kind}: expected one of {', '.join(KINDS)}")
+    recorder = Recorder(job)
+    taps = KINDS[job.kind](recorder)
+    above = job.sketch_above or getattr(recorder.case, "sketch_above", None)
+    buckets = BUCKETS
+    full: tuple[str, ...] = ()
+    if job.variant:
+        above, buckets = above or SKETCH_ABOVE, VARIANT_BUCKETS
+    elif job.kind == "case" and job.backend == FIRST and job.precision != "float64":
+        full = REPLAYED  # the pieces start from here
+    write_trace(job.out, taps, recorder.manifest, above, buckets, full)
+
+
+def main() -> int:
+    """Record the jobs that the argument, or standard input, lists."""
+    # from an argument they outlive the restart that Jittor asks for after rebuilding itself
+    for fields in json.loads(sys.argv[1]) if len(sys.argv) == 2 else json.load(sys.stdin):
+        job = Job(**fields)
+        words = [job.backend, job.case, job.kind, job.precision, job.variant]
+        print(" ".join(word for word in words if word), file=sys.stderr)
+        try:
+            record(job)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:
+            print(f"error: the operating system refused: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""A backend that is about to record: its weights, batches and manifest, and its updates."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from parity.cases.case import Case
+from parity.cases.variants import Variant
+from parity.compare.trace import Trace, digest, environment, read_trace
+from parity.suite.jobs import Job
+from transfg_core.backend import Array, Arrays, Backend, Batch, load_backend
+from transfg_core.errors import UserError
+from transfg_core.schedule import lr_at
+from transfg_core.train import split_batch
+
+
+class Recorder:
+    """A backend at the start of a job, its inputs, and the way back from its variant."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.case = job, job.subject()
+        self.config = self.case.config(job.precision)
+        self.base = self.params()
+        self.variant = Variant(job.variant, self.config) if job.variant else None
+        batches = self.case.batches()
+        self.manifest = self.describe(batches)
+        params = self.base
+        if self.variant:
+            params = {k: v.astype(self.float_type) for k, v in params.items()}
+            params = self.variant.params(params)
+            batches = [self.variant.batch(batch) for batch in batches]
+        self.batches = batches
+        self.backend: Backend = load_backend(job.backend, self.config)
+        self.backend.load_params(params)
+        info = self.backend.device_info()
+        info.pop("peak_memory_bytes")
+        self.manifest["producer"] = {"name": info.pop("backend")} | info | environment()
+        self.chosen: Arrays = {}
+
+    @property
+    def float_type(self) -> Any:
+        """NumPy's type of the parameters."""
+        return np.float64 if self.job.precision == "float64" else np.float32
+
+    @property
+    def fine(self) -> bool:
+        """Whether taps inside blocks are recorded."""
+        return self.job.fine or self.case.fine
+
+    def params(self) -> Arrays:
+        """The weights that the case starts from, before any variant."""
+        if self.job.weights:
+            try:
+                return dict(load_file(self.job.weights))
+            except (OSError, SafetensorError) as error:
+                raise UserError(f"--weights {self.job.weights}: cannot read: {error}") from error
+        if not isinstance(self.case, Case):
+            raise UserError(
+                f"--case {self.job.case}: needs --weights, the published program's checkpoint as "
+                "`transfg convert` writes it"
+            )
+        return self.case.params()
+
+    def describe(self, batches: list[Batch]) -> dict[str, Any]:
+        """The manifest, but for the producer."""
+        settings = self.config.model_dump(mode="json")
+        settings["run"].pop("precision")
+        inputs = {
+            f"{name}{i}": value
+            for i, batch in enumerate(batches)
+            for name, value in batch._asdict().items()
+        }
+        return {
+            "case": self.job.case,
+            "seed": self.job.seed,
+            "draw": self.job.draw if self.job.seed is not None else None,
+            "kind": self.job.kind,
+            "precision": self.job.precision,
+            "variant": self.job.variant,
+            "subject": {
+                "weights": digest(self.base),
+                "inputs": digest(inputs),
+                "settings": settings,
+            },
+        }
+
+    def given(self, taps: Arrays) -> Arrays:
+        """Recorded taps as this variant names their axes."""
+        return self.variant.given(taps) if self.variant else taps
+
+    def back(self, taps: Arrays) -> Arrays:
+        """What was computed, in the case's own axes."""
+        return self.variant.back(taps) if self.variant else taps
+
+    def own(self, state: Arrays, prefix: str = "") -> Arrays:
+        """State to be compared bit by bit, which a variant's is not meant for."""
+        return {} if self.variant else {k: v for k, v in state.items() if k.startswith(prefix)}
+
+    def check_source(self, source: Trace, needed: Callable[[str], bool]) -> None:
+        """Refuse numbers of another computation, or sketches, which cannot be computed with.
+
+        `needed` tells which taps (`rung/tap`) will be.
+
+        Raises:
+            UserError: weights or inputs differ, or what is needed was not kept whole.
+        """
+        for key in ("weights", "inputs"):
+            if source.manifest["subject"].get(key) != self.manifest["subject"][key]:
+                raise UserError(
+                    f"{source.path}: its {key} are not those of case {self.job.case} here; record "
+                    "it from the same case, seed and weights"
+                )
+        for name, tap in source.taps.items():
+            if needed(name) and not isinstance(tap, np.ndarray):
+                raise UserError(
+                    f"{source.path}: {name} was kept as a sketch; record it without --sketch-above"
+                )
+
+    @cached_property
+    def forced_by(self) -> Trace:
+        """The trace whose parts are taken; it must be of these weights and inputs."""
+        assert self.job.force
+        source = read_trace(self.job.force)
+        self.check_source(source, lambda name: name == "selection/part_index")
+        return source
+
+    def forced(self) -> Arrays:
+        """The part indices to use in a pass, or nothing."""
+        if not self.job.force:
+            return {}
+        taps = self.forced_by.arrays("selection")
+        return self.given({n: v for n, v in taps.items() if n == "part_index"})
+
+    def parts(self, update: int) -> Array | None:
+        """The parts of an update's images: those of the trace to force, else this backend's own.
+
+        A choice within the noise would make all that follows another computation. What is chosen
+        here is noted in `chosen`, for others to be forced to.
+        """
+        if not self.config.model.selects_parts:
+            return None
+        name = f"{update:02d}"
+        if not self.job.force:
+            images = self.batches[update - 1].images
+            index = self.backend.fetch(self.backend.eval_step(images))["part_index"]
+            self.chosen[name] = self.back({"part_index": index})["part_index"]
+            return index
+        taps = self.forced_by.arrays("state parts")
+        if name not in taps:
+            raise UserError(
+                f"{self.job.force}: it does not tell the parts of update {update}; record it anew, "
+                "without --force"
+            )
+        return self.given({"part_index": taps[name]})["part_index"]
+
+    def run_updates(self, first: int, last: int) -> Arrays:
+        """Updates first..last; what each reported, as arrays over updates."""
+        config, reports = self.config, []
+        for update in range(first, last + 1):
+            lr = lr_at(update, config.optim, config.train.steps)
+            micro = split_batch(self.batches[update - 1], config.train.accumulation)
+            handle = self.backend.train_step(micro, lr, self.parts(update))
+            reports.append(self.backend.fetch(handle))
+        return {name: np.stack([report[name] for report in reports]) for name in reports[0]}
+
+    def state_since(self, before: Arrays) -> Arrays:
+        """Optimiser state, and the steps of the parameters since `before`, in float64.
+
+        The step itself and not the parameter: beside a weight of 1 an update of a thousandth
+        would be compared to three digits fewer.
+        """
+        state = self.backend.state()
+        steps = {
+            name.replace("param/", "step/"): value.astype(np.float64) - before[name]
+            for name, value in state.items()
+            if name.startswith("param/")
+        }
+        slots = {name: value for name, value in state.items() if not name.startswith("param/")}
+        return steps | slots

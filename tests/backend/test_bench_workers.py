@@ -1,0 +1,44 @@
+"""`transfg bench` with workers that really work, at a tiny size."""
+
+import json
+
+import pytest
+from running import ROOT
+from typer.testing import CliRunner
+
+from transfg.app import app
+from transfg.bench.flops import step_flops
+from transfg_core.config.sections import Config
+
+TINY = ["data.toy.train_per_class=4", "data.toy.test_per_class=2", "data.crop=32", "data.resize=32"]
+TINY += ["model.depth=3", "train.batch_size=4", "train.steps=4", "optim.warmup=0"]
+
+EVERYWHERE = [(":real-input", "train"), (":published", "infer")]
+IN_TORCH = [("", "attention"), ("", "selection"), ("", "train"), (":vit", "train"), ("", "input")]
+
+
+@pytest.mark.parametrize(("method", "work"), EVERYWHERE + IN_TORCH)
+def test_work_is_measured(twin, tmp_path, method, work):
+    if twin.name == "jittor" and (method, work) not in EVERYWHERE:
+        pytest.skip("the same worker: once in Jittor, where a process takes long to start")
+    out, turn = tmp_path / "bench.json", "4" if "real" in method or work == "input" else "2"
+    done = CliRunner().invoke(
+        app,
+        ["bench", str(ROOT / "configs/toy/quickstart.yaml"), *TINY, f"data.root={tmp_path / 'toy'}"]
+        + ["--subject", twin.name + method, "--work", work, "--batch", "2", "--rounds", "2"]
+        + ["--warmup", "0", "--turn", turn, "--threads", "1", "--out", str(out)],
+    )
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(out.read_text(encoding="utf-8"))["measurements"]
+    assert len(found["seconds"]) == 2 and min(found["seconds"]) > 0
+    assert found["started"] > 0 and found["first"] > 0
+    assert found["peak"] >= found["base"] > 2**20
+    told, config = found["summary"], Config.model_validate(found["config"], strict=False)
+    assert told["ratio"]["median"] == 1 and told["images_per_second"] > 0
+    assert told["flops"] == step_flops(config, work)
+    assert (told["memory"] is not None) == (work == "train")
+    assert bool(told["selection_flops"]) == (
+        method == ":real-input" or (method, work) == ("", "train")
+    )
+    if work != "input":
+        assert found["device"]["threads"] == 1 and found["device"]["backend"] == twin.name

@@ -1,0 +1,223 @@
+"""Readers of data set layouts: what they read, and what they say about a broken one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets import read_dataset
+from transfg_core.errors import UserError
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
+FULL_LISTS = SHARED / "annotations" / "CUB_200_2011"
+CUB50 = SHARED / "cub50"
+
+# Two classes, sparse ids out of order, three images of the first class in training.
+FILES = {
+    "classes.txt": "1 001.Auk\n2 002.Wren",
+    "images.txt": "7 001.Auk/a.png\n3 001.Auk/b c.png\n9 001.Auk/d.png\n4 002.Wren/e.png\n"
+    "5 002.Wren/f.png\n6 001.Auk/g.png",
+    "image_class_labels.txt": "3 1\n7 1\n9 1\n4 2\n5 2\n6 1",
+    "train_test_split.txt": "7 1\n3 1\n9 0\n4 0\n5 1\n6 1",
+}
+
+
+@pytest.fixture
+def cub(tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    for row in FILES["images.txt"].splitlines():
+        path = tmp_path / "images" / row.split(maxsplit=1)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3)).save(path)
+    return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (
+        "train/b/2.PNG",
+        "train/b/deep/1.png",
+        "train/a/x.jpg",
+        "val/a/y.jpg",
+        "val/b/z.jpg",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3)).save(path)
+    (tmp_path / "train/a/notes.txt").write_text("not an image")
+    (tmp_path / "train/a/._x.jpg").write_text("not one either")
+    return tmp_path
+
+
+def read(root, name="cub", seed=0, **keys):
+    return read_dataset(DataConfig(name=name, root=str(root), **keys), seed)
+
+
+def complaint(root, name="cub", **keys):
+    with pytest.raises(UserError) as caught:
+        read(root, name, **keys)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_cub_layout(cub):
+    data = read(cub)
+    assert data.classes == ("001.Auk", "002.Wren")
+    assert data.train.ids == ("001.Auk/a.png", "001.Auk/b c.png", "002.Wren/f.png", "001.Auk/g.png")
+    assert data.train.labels.tolist() == [0, 0, 1, 0] and data.train.labels.dtype == np.int64
+    assert data.test.ids == ("001.Auk/d.png", "002.Wren/e.png")
+    assert data.test.labels.tolist() == [0, 1]
+    assert all(Path(path).is_file() for path in data.train.paths + data.test.paths)
+    assert data.train.part_boxes is None
+
+
+def test_cub_root_may_be_one_level_up(cub, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("outer")
+    (outer / "CUB_200_2011").symlink_to(cub)
+    assert read(outer).train.ids == read(cub).train.ids
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+def test_final_newline_costs_no_digit(cub, ending):
+    labels = "".join(f"{i} {1 + (i in (4, 5))}\n" for i in (3, 7, 9, 4, 5))
+    (cub / "image_class_labels.txt").write_text(labels + "6 1" + ending, newline="")
+    assert read(cub).train.labels.tolist() == [0, 0, 1, 0]
+
+
+def test_part_boxes_become_corners(cub):
+    (cub / "part_boxes.txt").write_text("5 left wing 1 2 3 4.5\n7 beak 0 0 1 1\n5 tail 9 8 7 6\n")
+    data = read(cub)
+    beak, none, wing_tail, _ = data.train.part_boxes
+    assert beak.tolist() == [[0, 0, 1, 1]] and beak.dtype == np.float32
+    assert none.shape == (0, 4)
+    assert wing_tail.tolist() == [[1, 2, 4, 6.5], [9, 8, 16, 14]]
+
+
+BROKEN = [  # file, its new text (None: absent), what the message must say
+    ("images.txt", None, ["images.txt", "is data.root right?"]),
+    ("classes.txt", None, ["classes.txt", "cannot read"]),
+    ("train_test_split.txt", "", ["train_test_split.txt", "empty"]),
+    ("images.txt", "7 001.Auk/a.png\n3", ["images.txt:2", "`id value`", "'3'"]),
+    ("images.txt", "7 001.Auk/a.png\n7 001.Auk/d.png", ["images.txt:2", "id 7", "line 1"]),
+    ("images.txt", "7 001.Auk/a.png\n8 001.Auk/a.png", ["images.txt:2", "line 1", "each image"]),
+    ("images.txt", "7 001.Auk/a.png\n8 no.png", ["images.txt:2", "no.png", "1 of 2", "=skip"]),
+    ("classes.txt", "1 a\n3 b", ["classes.txt:2", "class id 2", "'3'"]),
+    ("classes.txt", "1 a\n2 b\n3 c", ["classes.txt", "class 3 c", "no images"]),
+    ("image_class_labels.txt", "3 1\n7 1\n9 1\n4 3\n5 2\n6 1", ["labels.txt:4", "1 to 2", "'3'"]),
+    ("image_class_labels.txt", "3 1\n7 0\n9 1\n4 2\n5 2\n6 1", ["labels.txt:2", "'0'"]),
+    ("image_class_labels.txt", "3 1\n7 x\n9 1\n4 2\n5 2\n6 1", ["labels.txt:2", "'x'"]),
+    ("image_class_labels.txt", "3 1\n7 1\n9 1\n4 2\n5 2", ["images.txt:6", "id 6"]),
+    ("train_test_split.txt", FILES["train_test_split.txt"] + "\n8 1", ["split.txt:7", "id 8"]),
+    ("train_test_split.txt", "7 1\n3 1\n9 2\n4 0\n5 1\n6 1", ["split.txt:3", "0 to 1", "'2'"]),
+    ("train_test_split.txt", "7 1\n3 1\n9 1\n4 1\n5 1\n6 1", ["split.txt", "test images"]),
+    ("train_test_split.txt", "7 0\n3 0\n9 0\n4 0\n5 0\n6 0", ["split.txt", "training images"]),
+    ("train_test_split.txt", "7 1\n3 1\n9 0\n4 1\n5 1\n6 1", ["split.txt", "test", "002.Wren"]),
+    ("train_test_split.txt", "7 1\n3 1\n9 1\n4 0\n5 0\n6 0", ["split.txt", "train", "002.Wren"]),
+    ("part_boxes.txt", "7 beak 1 2 3", ["part_boxes.txt:1", "x y width height"]),
+    ("part_boxes.txt", "7 beak 1 2 3 4\n7 beak 1 2 0 4", ["part_boxes.txt:2"]),
+    ("part_boxes.txt", "8 beak 1 2 3 4", ["part_boxes.txt:1", "id 8"]),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "said"), BROKEN)
+def test_broken_cub_is_named(cub, name, text, said):
+    if text is None:
+        (cub / name).unlink()
+    else:
+        (cub / name).write_text(text)
+    message = complaint(cub)
+    assert [part for part in said if part not in message] == [], message
+
+
+def test_absent_root(tmp_path):
+    assert "no such folder" in complaint(tmp_path / "none")
+    assert "not a folder" in complaint(tmp_path / "none", "folder")
+
+
+def test_absent_image_stays_listed_when_skipping(cub):
+    (cub / "images/001.Auk/a.png").unlink()
+    assert "images.txt:1" in complaint(cub)
+    assert read(cub, on_bad_image="skip").train.ids[0] == "001.Auk/a.png"
+
+
+def test_folder_layout(folder):
+    data = read(folder, "folder")
+    assert data.classes == ("a", "b")
+    assert data.train.ids == ("train/a/x.jpg", "train/b/2.PNG", "train/b/deep/1.png")
+    assert data.train.labels.tolist() == [0, 1, 1]
+    assert data.test.ids == ("val/a/y.jpg", "val/b/z.jpg")
+    (folder / "val").rename(folder / "test")
+    assert read(folder, "folder").test.ids == ("test/a/y.jpg", "test/b/z.jpg")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda root: (root / "val/b/z.jpg").unlink(), ["val/b", "expected images"]),
+        (lambda root: (root / "train/c").mkdir(), ["train/c", "no match", "val"]),
+        (lambda root: (root / "val/c").mkdir(), ["val/c", "no match", "train"]),
+        (lambda root: (root / "val").rename(root / "other"), ["val/<class>", "test/<class>"]),
+        (lambda root: (root / "train").rename(root / "other"), ["train/<class>"]),
+        (lambda root: [p.rename(root / p.name) for p in (root / "val").iterdir()], ["val", "none"]),
+    ],
+)
+def test_broken_folder_is_named(folder, change, said):
+    change(folder)
+    message = complaint(folder, "folder")
+    assert [part for part in said if part not in message] == [], message
+
+
+def test_folder_has_no_random_split(folder):
+    assert "data.split" in complaint(folder, "folder", split="random")
+
+
+@pytest.mark.skipif(not FULL_LISTS.is_dir(), reason=f"{FULL_LISTS} is absent")
+def test_official_lists():
+    data = read(FULL_LISTS, on_bad_image="skip")  # lists without images
+    assert (len(data.classes), len(data.train.ids), len(data.test.ids)) == (200, 5994, 5794)
+    assert data.classes[199] == "200.Common_Yellowthroat"
+    assert data.test.ids[0].endswith("Black_Footed_Albatross_0046_18.jpg")
+    assert np.bincount(data.train.labels).min() == 29
+    assert "11788 of 11788" in complaint(FULL_LISTS)
+
+
+@pytest.mark.skipif(not FULL_LISTS.is_dir(), reason=f"{FULL_LISTS} is absent")
+def test_random_split_is_stratified_and_seeded():
+    keys = dict(split="random", on_bad_image="skip")
+    data, again, other = (read(FULL_LISTS, seed=seed, **keys) for seed in (1, 1, 2))
+    assert data.train.ids == again.train.ids and data.test.ids == again.test.ids
+    assert data.test.ids != other.test.ids
+    assert not set(data.train.ids) & set(data.test.ids)
+    official = read(FULL_LISTS, on_bad_image="skip")
+    sizes = np.bincount(np.concatenate([official.train.labels, official.test.labels]))
+    tenth = (sizes + 5) // 10
+    assert np.bincount(data.test.labels).tolist() == tenth.tolist()
+    assert np.bincount(data.train.labels).tolist() == (sizes - 2 * tenth).tolist()
+
+
+def test_random_split_of_few(cub):
+    data = read(cub, split="random")
+    assert np.bincount(data.test.labels).tolist() == [1, 1]
+    assert np.bincount(data.train.labels).tolist() == [3, 1]
+    (cub / "train_test_split.txt").unlink()
+    assert read(cub, split="random").test.ids == data.test.ids
+
+
+@pytest.mark.skipif(not CUB50.is_dir(), reason=f"{CUB50} is absent")
+def test_real_subset():
+    data = read(CUB50)
+    assert (len(data.classes), len(data.train.ids), len(data.test.ids)) == (50, 1500, 1389)
+
+
+def test_toy_is_rendered_and_read_as_cub(cub, monkeypatch):
+    rendered = []
+    monkeypatch.setattr(
+        "transfg_core.data.toy.writing.ensure_toy",
+        lambda root, toy, report: rendered.append((root, toy)),
+    )
+    data = read(cub, "toy")
+    assert rendered == [(cub, DataConfig().toy)]
+    assert (data.name, len(data.train.ids)) == ("toy", 4)

@@ -1,0 +1,281 @@
+"""Reports of synthetic runs: the numbers are there, the page stands alone, the bytes repeat."""
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="the report extra is not installed")
+pytest.importorskip("jinja2", reason="the report extra is not installed")
+
+from PIL import Image
+
+from transfg_core.config.loading import load_config
+from transfg_core.errors import UserError
+from transfg_core.report.page import load_run, write_report
+from transfg_core.run.folder import RunDir
+from transfg_core.run.reading import agreement
+
+PARITY = {
+    "format": "parity-report/1",
+    "verdict": "undecided",
+    "sentence": "undecided: of 1063 taps 1062 are equivalent, 0 different and 1 undecided.",
+    "rungs": [
+        {
+            "pair": "jittor : torch",
+            "precision": "float32",
+            "rung": rung,
+            "taps": taps,
+            "case": "overlap|odd",
+            "tap": tap,
+            "error": error,
+            "floor": 1e-6,
+            "bound": 5e-6,
+            "ratio": ratio,
+            "verdict": verdict,
+        }
+        for rung, taps, tap, error, ratio, verdict in (
+            ("forward", 1000, "block00", None, None, "equivalent"),
+            ("gradients", 42, "grad/part_norm.bias", 3.21e-7, 0.0642, "undecided"),
+            ("updates", 21, "step/head.bias", 4e-6, 0.8, "equivalent"),
+        )
+    ],
+    "environment": {"jittor": {"version": "1.3", "device": "Some <processor>"}, "date": "today"},
+}
+
+
+def make_run(folder, name, backend, shift=0.0, overrides=(), finish=True):
+    """A run of 40 updates whose numbers are known."""
+    config = load_config(
+        None,
+        [f"run.dir={folder}", f"run.name={name}", "train.steps=40", "optim.warmup=4", *overrides],
+    )
+    with RunDir.create(config) as run:
+        run.record_environment({"device": "a <processor>"}, ["transfg", "train", "run.name=a b"])
+        run.log({"kind": "event", "event": "start", "backend": backend, "update": 0, "seconds": 0})
+        for k in range(2, 41, 2):
+            loss = float("nan") if k == 6 else 4 / k + shift * (k > 10)
+            speed = 1.0 if k == 2 else 123.4
+            run.log({"kind": "train", "update": k, "loss": loss, "images_per_second": speed})
+            if k % 20 == 0:
+                run.log(
+                    {
+                        "kind": "eval",
+                        "update": k,
+                        "loss": 0.4321,
+                        "top1": 0.95 if k == 20 else 0.8125 + shift,
+                        "top5": 0.9876,
+                        "part_hit": 0.6789,
+                        "part_hit_chance": 0.1234,
+                    }
+                )
+        if finish:
+            end = {"backend": backend, "update": 40, "peak_memory_bytes": 300 << 20}
+            run.log({"kind": "event", "event": "finish", "seconds": 3725.4, **end})
+            logits = np.eye(4)[[0, 1, 2, 3, 0, 1, 2 + (shift > 0), 3]]
+            run.write_predictions(list("abcdefgh"), np.array([0, 1, 2, 3, 3, 2, 2, 0]), logits)
+    return run.path
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return [make_run(folder, "one", "torch"), make_run(folder, "two", "jittor", shift=1e-4)]
+
+
+@pytest.fixture(scope="module")
+def page(twins, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    parity, picture = folder / "parity.json", folder / "picture.png"
+    parity.write_text(json.dumps(PARITY))
+    Image.new("RGB", (4, 4)).save(picture)
+    write_report(twins, folder / "out", parity, picture)
+    return folder / "out"
+
+
+class Opened(HTMLParser):
+    """Checks that tags close in order; collects cells and references."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.cells, self.references, self.tags = [], [], [], set()
+        self.feed(text)
+        self.close()
+        assert not self.stack, self.stack
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.references += [
+            value for key, value in attributes if key in ("src", "href", "xlink:href")
+        ]
+        if tag not in ("meta", "img", "br", "link"):
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in ("meta", "img", "br", "link"):
+            self.stack.pop()
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] in ("td", "th"):
+            self.cells.append(data)
+
+
+EXPECTED = (
+    "one torch 81.25 98.76 95.00 0.4321 67.89 12.34 123.4 300 1:02:05 81.26 1063 "
+    "grad/part_norm.bias 3.21e-07 0.0642 +12.50 87.50"
+).split()
+
+
+def test_html_stands_alone_and_holds_the_numbers(page):
+    opened = Opened((page / "report.html").read_text())
+    assert {*EXPECTED, "40 of 40", "7 of 8", "a <processor>", "undecided"} <= set(opened.cells)
+    assert "jittor 1.3 on Some &lt;processor&gt;." in (page / "report.html").read_text()
+    assert "block00" not in opened.cells  # one line for each pair and precision, the worst
+    assert "script" not in opened.tags and "link" not in opened.tags
+    assert all(one.startswith(("#", "data:")) for one in opened.references)
+    assert opened.tags >= {"svg", "img"}
+
+
+def test_markdown_holds_the_numbers_in_whole_tables(page):
+    text = (page / "report.md").read_text()
+    for number in EXPECTED:
+        assert f"| {number} |" in text
+    assert PARITY["sentence"] in text and "overlap\\|odd" in text
+    assert "transfg train 'run.name=a b'" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1 and "---" in table.splitlines()[1]
+    for name in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (page / name).exists()
+
+
+def test_same_runs_same_bytes(page, twins, tmp_path):
+    parity, picture = page.parent / "parity.json", page.parent / "picture.png"
+    write_report(twins, tmp_path, parity, picture)
+    names = sorted(path.name for path in page.iterdir())
+    assert names == ["curves.svg", "parts.png", "report.html", "report.md"]
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (page / name).read_bytes(), name
+
+
+def test_panels(twins, tmp_path):
+    """The difference has a panel where two backends ran one configuration."""
+    other = make_run(tmp_path, "three", "jittor", overrides=["optim.lr=0.5"], finish=False)
+    for runs, panels in ((twins, 3), (twins[:1], 2), ([twins[0], other], 2), ([*twins, other], 3)):
+        write_report(runs, tmp_path / "out")
+        svg = (tmp_path / "out" / "curves.svg").read_text()
+        assert len(re.findall(r'id="axes_\d+"', svg)) == panels
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "three (jittor) is unfinished at update 40 of 40" in text
+    assert "| three (jittor) | optim.lr | 0.03 | 0.5 |" in text
+
+
+def test_a_run_with_nothing_logged_yet(tmp_path):
+    config = load_config(None, [f"run.dir={tmp_path}"])
+    RunDir.create(config).close()
+    run = load_run(tmp_path / "toy")
+    assert (run.update, run.state, run.final, run.best_top1) == (0, "unfinished", {}, None)
+    write_report([run.path], tmp_path / "out")
+    assert "| toy | unknown | 0 of 1000 | – |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_what_a_run_says(twins):
+    run = load_run(twins[0])
+    assert (run.backend, run.state, run.update) == ("torch", "finished", 40)
+    assert run.images_per_second == 123.4 and run.seconds == 3725.4
+    assert run.peak_memory_bytes == 300 << 20 and run.best_top1 == 0.95
+
+
+def test_agreement_counts(twins):
+    found = agreement(load_run(twins[0]), load_run(twins[1]))
+    assert found == (8, 7, 1, 0) and found.difference == 1 / 8
+
+
+def test_agreement_refuses_other_labels(twins, tmp_path):
+    with RunDir.create(load_config(None, [f"run.dir={tmp_path}"])) as run:
+        run.write_predictions(["a"], np.array([1]), np.eye(2)[:1])
+    with pytest.raises(UserError, match="image a has label 0 in one and 1"):
+        agreement(load_run(twins[0]), load_run(run.path))
+
+
+def test_parity_numbers_that_are_not_finite(twins, tmp_path):
+    path = tmp_path / "parity.json"
+    path.write_text(json.dumps(PARITY | {"rungs": PARITY["rungs"][::2]}))
+    write_report(twins, tmp_path, parity=path)
+    assert "| block00 | not finite | 1e-06 |" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        json.dumps(PARITY | {"rungs": [3]}),
+        json.dumps(PARITY | {"format": "parity-report/0"}),
+        json.dumps(PARITY | {"rungs": [PARITY["rungs"][0] | {"verdict": "agree"}]}),
+    ],
+)
+def test_a_broken_parity_file(twins, tmp_path, text):
+    path = tmp_path / "parity.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="expected the parity.json"):
+        write_report(twins, tmp_path / "out", parity=path)
+
+
+def test_other_bad_inputs(twins, tmp_path):
+    (tmp_path / "picture.png").write_text("text")
+    for arguments, message in (
+        (([], tmp_path), "at least one run"),
+        (([tmp_path], tmp_path), "expected the folder of a run"),
+        ((twins, tmp_path, None, tmp_path / "picture.png"), "expected a PNG"),
+        ((twins, tmp_path, tmp_path / "absent.json"), "expected the parity.json"),
+        ((twins, tmp_path / "picture.png"), "cannot write the report"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_report(*arguments)
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
+def test_a_missing_library_is_named(twins, tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"needs {module}.*pip install -e '\.\[report\]'"):
+        write_report(twins, tmp_path)
+
+
+def test_runs_that_differ_in_the_seed_are_summed_up(tmp_path):
+    """Means, and deviations of samples; a run alone, unfinished or configured otherwise is none."""
+    runs = [
+        make_run(tmp_path, name, name[0], shift, [f"run.seed={name[1:]}", *more], finish)
+        for name, shift, more, finish in (
+            ("a1", 0.01, (), True),
+            ("b1", 0.01, (), True),
+            ("a2", 0.03, (), True),
+            ("a3", 0.99, (), False),
+            ("a4", 0.99, ["optim.lr=0.5"], True),
+            ("b2", 0.01, (), True),
+        )
+    ]
+    page = write_report(runs, tmp_path / "out").with_name("report.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.partition("## Over seeds")[2].splitlines()[6:8]]
+    assert [row[:4] for row in rows] == [
+        ["| a1, a2", "a", "2", "83.25 ± 1.41"],
+        ["| b1, b2", "b", "2", "82.25 ± 0.00"],
+    ]
+    agreement_rows = page.partition("## Agreement of predictions")[2].partition("##")[0]
+    pairs = re.findall(r"^\| (..) \(.\) \| (..) \(.\)", agreement_rows, re.M)
+    assert pairs == [("a1", "b1"), ("a2", "b2")]
+    assert "of runs with the same seed" in agreement_rows
+
+
+def test_runs_of_different_seeds_alone_are_compared_with_each_other(tmp_path):
+    runs = [make_run(tmp_path, f"a{k}", "a", 0.0, [f"run.seed={k}"]) for k in (1, 2)]
+    page = write_report(runs, tmp_path / "out").with_name("report.md").read_text(encoding="utf-8")
+    assert "| a1 (a) | a2 (a) | 8 of 8 |" in page

@@ -1,0 +1,94 @@
+"""The experiments of the ladder: that they build, and that together they cover the choices."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity.cases.case import BATCH, BY_NAME, CASES, LARGE, WEIGHTS
+from parity.cases.golden import GOLDENS
+from transfg_core.models.layout import ARCHITECTURES, param_shapes
+from transfg_core.schedule import lr_at
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_cases_build(case):
+    config, params, batches = case.config(), case.params(), case.batches()
+    shapes = param_shapes(config.model, config.data.crop)
+    assert {name: value.shape for name, value in params.items()} == shapes
+    assert all(value.dtype == np.float32 and np.std(value) > 0.01 for value in params.values())
+    assert len(batches) == case.updates + 1 == config.train.steps
+    for batch in batches:
+        assert batch.images.shape == (BATCH, 3, *config.data.crop)
+        assert batch.images.dtype == np.float32 and batch.labels.dtype == np.int64
+        assert 0 <= batch.labels.min() and batch.labels.max() < config.model.classes
+        assert len(set(batch.labels.tolist())) < BATCH  # pairs of one class
+    assert config.model.dropout == 0 and config.data.crop[0] != config.data.crop[1]
+    again = case.params()
+    assert all(np.array_equal(value, again[name]) for name, value in params.items())
+    assert case.config("float64").run.precision == "float64"
+    assert config.run.precision == "float32"
+
+
+def test_cases_cover_the_choices():
+    configs = [case.config() for case in CASES]
+    vits = [config.model for config in configs if config.model.name == "vit"]
+    assert {config.model.name for config in configs} == set(ARCHITECTURES)
+    assert {model.placement for model in vits} == {"transfg", "none"}
+    assert {model.fusion for model in vits} == {"matmul", "mul", "add", "lastlayer"}
+    assert {config.optim.name for config in configs} == {"sgd", "adam", "adamw"}
+    assert {config.optim.schedule for config in configs} >= {"cosine", "linear"}
+    assert {model.stride < model.patch for model in vits} == {True, False}
+    assert {config.train.accumulation > 1 for config in configs} == {True, False}
+    assert {config.optim.clip is None for config in configs} == {True, False}
+    assert {config.loss.label_smoothing > 0 for config in configs} == {True, False}
+    assert {config.loss.contrastive for config in configs} == {True, False}
+    assert any(config.optim.groups for config in configs)
+    # taps inside blocks with and without part selection
+    assert {case.config().model.placement for case in CASES if case.fine} == {"transfg", "none"}
+    assert len(BY_NAME) == len(CASES) + 1
+
+
+@pytest.mark.parametrize("case", [*CASES, LARGE], ids=lambda case: case.name)
+def test_every_update_moves(case):
+    config = case.config()
+    assert all(lr_at(k, config.optim, config.train.steps) > 0 for k in range(1, case.updates + 1))
+
+
+def test_another_seed_is_another_experiment():
+    case = CASES[0]
+    other = case.reseeded(7, "noise")
+    assert other.name == "nonoverlap-7-noise" and other.model == case.model
+    for name, value in case.params().items():
+        assert not np.array_equal(value, other.params()[name]), name
+    assert not np.array_equal(case.batches()[0].images, other.batches()[0].images)
+
+
+@pytest.mark.parametrize("draw", WEIGHTS)
+def test_weights_of_every_kind(draw):
+    case = replace(CASES[0], weights=draw)
+    params = case.params()
+    assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in params.values())
+    means = params["pos_embed"].mean(axis=(0, 1))
+    far = set(np.flatnonzero(np.abs(means) > 10))
+    assert far == ({5, 17} if draw == "outliers" else set())
+    if draw == "truncated":
+        assert np.abs(params["head.weight"]).max() <= np.float32(0.04)
+        assert params["part_norm.weight"].mean() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("golden", GOLDENS, ids=lambda golden: golden.name)
+def test_goldens_build(golden):
+    config, batches, trace = golden.config(), golden.batches(), golden.trace()
+    shapes = param_shapes(config.model, config.data.crop)
+    for section in ("grad", "after"):
+        found = {
+            n.removeprefix(f"{section}/"): v.shape
+            for n, v in trace.items()
+            if n.startswith(section)
+        }
+        assert found == shapes
+    assert len(batches) == golden.updates + 1
+    assert batches[0].images.shape == (6, 3, *config.data.crop)
+    assert golden.checkpoint.is_file()
+    assert golden.config("float64").run.precision == "float64"

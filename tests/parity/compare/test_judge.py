@@ -1,0 +1,683 @@
+"""Verdicts on traces made by hand: each rule with what it lets pass and what it does not.
+
+Arrays are float64 also where the trace says float32, so that distances come out to many digits.
+"""
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.compare import differences
+from parity.compare.differences import load_differences
+from parity.compare.judge import (
+    BEHIND_TIES,
+    FIRST_ALONE,
+    FIRST_OFF,
+    FLOOR_FACTOR,
+    ROUNDOFF_FACTOR,
+    ZERO,
+    ZERO_BOUND,
+    ZERO_FACTOR,
+    judge,
+)
+from parity.compare.measure import ROUNDOFF
+from parity.compare.sketch import sketch
+from parity.compare.trace import Trace
+from parity.compare.verdict import EXIT_CODES, Evidence, worst
+from transfg_core.errors import UserError
+
+U = ROUNDOFF["float32"]
+A = np.random.default_rng(0).standard_normal((8, 9))
+KEY, QUERY = "gradients/grad/blocks.0.attn.key.bias", "gradients/grad/blocks.0.attn.query.bias"
+SIBLINGS = {"*.attn.key.bias": ".attn.key.>.attn.query."}
+
+
+@pytest.fixture(autouse=True)
+def no_differences(monkeypatch):
+    """No documented difference but those that a test adds."""
+    entries = []
+    monkeypatch.setattr(differences, "load_differences", lambda: entries)
+    return entries
+
+
+def trace(taps, name="first", precision="float32", **manifest):
+    facts = {"producer": {"name": name}, "precision": precision, "case": "small", "subject": {}}
+    facts["kind"] = "pipeline"  # so that claims and documented differences count
+    return Trace(Path(f"{name}.npz"), facts | manifest, taps)
+
+
+def verdict(candidate, first=A, tap="forward/x", **evidence):
+    """The row of one tap; values of `exact` and of the variants stand for their traces."""
+    precision = evidence.pop("precision", "float32")
+    if "exact" in evidence:
+        evidence["exact"] = trace({tap: evidence["exact"]}, precision="float64")
+    for key in ("first_variants", "candidate_variants"):
+        evidence[key] = [trace({tap: v}, variant="ulp:1") for v in evidence.get(key, ())]
+    pair = [trace({tap: x}, n, precision) for n, x in (("first", first), ("other", candidate))]
+    (row,) = judge(Evidence(*pair, **evidence))
+    return row
+
+
+def off(relative):
+    """A at this relative distance from itself."""
+    return A * (1 + relative)
+
+
+# The ratio test
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+def test_bound_by_roundoff(precision):
+    bound = ROUNDOFF_FACTOR * ROUNDOFF[precision]
+    below = verdict(off(bound * 0.7), exact=A, precision=precision)
+    above = verdict(off(bound * 1.4), exact=A, precision=precision)
+    assert (below.verdict, above.verdict) == ("equivalent", "different")
+    assert below.bound == above.bound == bound
+    assert below.ratio == pytest.approx(0.7, rel=0.2) and above.ratio > 1
+    assert below.floor == below.other == 0
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "different")])
+def test_bound_by_the_firsts_own_distance(factor, expected):
+    row = verdict(off(-FLOOR_FACTOR * 1e-5 * factor), first=off(1e-5), exact=A)
+    assert row.verdict == expected
+    assert row.other == row.floor == pytest.approx(1e-5)
+    assert row.bound == pytest.approx(FLOOR_FACTOR * 1e-5)
+    assert row.error == pytest.approx(5e-5 * factor)
+    assert row.between == pytest.approx(5e-5 * factor + 1e-5, rel=1e-4)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "different")])
+def test_bound_by_the_worst_variant(factor, expected):
+    variants = [off(1e-7), off(-1e-5), off(2e-6)]
+    row = verdict(off(5e-5 * factor), exact=A, first_variants=variants)
+    assert row.verdict == expected and row.floor == pytest.approx(1e-5)
+    # without a float64 reference the first trace stands for it
+    row = verdict(off(5e-5 * factor), first_variants=variants)
+    assert row.verdict == expected and row.other == 0
+
+
+@pytest.mark.parametrize("factor, expected", [(0.9, "equivalent"), (1.1, "different")])
+def test_rounding_of_the_parameter_counts_as_noise_of_its_step(factor, expected):
+    """Where the reference's own rounding is not seen, and only there."""
+    names = "parameters/param/head.bias", "one update/step/head.bias"
+    parameter, step = A[0], A[1] * 1e-3
+    allowed = FLOOR_FACTOR * ROUNDOFF["float64"] * np.linalg.norm(parameter) / np.linalg.norm(step)
+
+    def last(exact=None):
+        taps = [dict(zip(names, (parameter, x), strict=True)) for x in (step, step + error)]
+        pair = [trace(t, n, "float64") for t, n in zip(taps, ("first", "other"), strict=True)]
+        elsewhere = trace(taps[0] | {"forward/x": off(1e-15)}, precision="float64")
+        for one in pair:
+            one.taps["forward/x"] = A
+        return judge(Evidence(*pair, exact, first_variants=[elsewhere]))[1]
+
+    error = step * factor * allowed
+    assert last().verdict == expected
+    assert last().bound == pytest.approx(allowed)
+    seen = trace({names[1]: step}, precision="float64")
+    assert last(seen).verdict == "different"
+
+
+def test_a_variant_that_changed_nothing_is_none():
+    """Two traces alone cannot be told apart; one that repeats the first makes them no surer."""
+    same = verdict(off(1e-5), first_variants=[A, A])
+    assert same == verdict(off(1e-5)) and same.verdict == "undecided"
+    assert verdict(off(1e-5), first_variants=[A, off(1e-7)]).verdict == "different"
+    # but a tap that no weight reaches has no noise
+    taps = ({"forward/x": x, "updates/lr": rate} for x, rate in ((A, A), (A, off(1e-5))))
+    pair = [trace(t, n) for t, n in zip(taps, ("first", "other"), strict=True)]
+    variant = trace({"forward/x": off(1e-7), "updates/lr": A}, variant="ulp:1")
+    rows = judge(Evidence(*pair, first_variants=[variant]))
+    assert [row.verdict for row in rows] == ["equivalent", "different"]
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "undecided")])
+def test_a_fault_that_the_firsts_variants_share_proves_nothing(factor, expected):
+    """Without variants of the candidate: it could be a fault, which would widen the bound."""
+    first = off(1e-4)
+    shared = off(1e-4 * (1 + factor**-1 / FLOOR_FACTOR))
+    for error in (1e-7, 4e-4):
+        row = verdict(off(error), first, exact=A, first_variants=[shared])
+        assert row.verdict == expected
+        assert row.reason == (FIRST_ALONE if expected == "undecided" else "")
+    # beyond the bound nothing is in doubt
+    assert verdict(off(1e-3), first, exact=A, first_variants=[shared]).verdict == "different"
+
+
+def test_variants_of_the_candidate_widen_nothing():
+    row = verdict(off(1e-5), exact=A, candidate_variants=[off(1e-4), off(1e-3)])
+    assert row.verdict == "different" and row.own == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "different")])
+def test_a_fault_of_the_first_alone_is_not_its_noise(factor, expected):
+    """Its variants share it, so the floor would hide it; the candidate's noise does not."""
+    first = off(-FLOOR_FACTOR * 1e-5 * factor)
+    for own, error in ((1e-5, 1e-7), (1e-7, 1e-5)):
+        row = verdict(
+            off(error), first, exact=A, first_variants=[first], candidate_variants=[off(own)]
+        )
+        assert row.verdict == expected and (row.reason == FIRST_OFF) == (expected == "different")
+    near = off(0.9 * ROUNDOFF_FACTOR * U)
+    assert verdict(A, near, exact=A, candidate_variants=[A]).verdict == "equivalent"
+    far = off(1.1 * ROUNDOFF_FACTOR * U)
+    assert verdict(A, far, exact=A, candidate_variants=[A]).verdict == "different"
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.9, "different"), (1.1, "equivalent")])
+def test_noise_of_the_first_alone_is_no_fault(spread, expected):
+    """Its variants then lie as far from it as from the truth; one that is right says nothing."""
+    first = off(1e-4)
+    row = verdict(
+        off(1e-6), first, exact=A, candidate_variants=[off(1e-6)],
+        first_variants=[off(1e-4 * (1 + spread / FLOOR_FACTOR)), first, A],
+    )  # fmt: skip
+    assert row.verdict == expected and (row.reason == FIRST_OFF) == (expected == "different")
+
+
+def test_a_variant_without_the_tap_says_nothing():
+    pair = [trace({"x/y": v}, n) for n, v in (("first", A), ("other", off(1e-4)))]
+    (row,) = judge(Evidence(*pair, first_variants=[trace({"x/z": A})]))
+    assert row.verdict == "undecided" and "no variants" in row.reason
+
+
+LIMIT = 2.0**-12  # half of float32's digits
+
+
+@pytest.mark.parametrize(
+    ("noise", "error", "expected"),
+    [
+        (0.9 * LIMIT, 2 * LIMIT, "equivalent"),
+        (1.1 * LIMIT, 2 * LIMIT, "undecided"),
+        (1.1 * LIMIT, 6 * LIMIT, "different"),
+        (1.1 * LIMIT, 0, "undecided"),
+    ],
+)
+def test_noise_that_nothing_can_be_told_from(noise, error, expected):
+    row = verdict(off(error), exact=A, first_variants=[off(noise)])
+    assert row.verdict == expected
+    assert ("noise is too large" in row.reason) == (expected == "undecided")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [A * np.nan, A[:2], A.astype(int), np.full_like(A, np.inf)],
+    ids="nan cut int inf".split(),
+)
+def test_a_broken_witness_lets_nothing_pass(broken):
+    """A variant or a reference that cannot be compared is no leave to be wrong."""
+    for evidence in (
+        {"exact": broken},
+        {"exact": A, "first_variants": [broken]},
+        {"first_variants": [off(1e-7), broken]},
+    ):
+        assert verdict(off(1e-4), **evidence).verdict == "undecided"
+        assert verdict(A, **evidence).verdict == "undecided"
+
+
+def test_a_reference_without_the_tap_decides_nothing():
+    pair = [trace({"x/y": A}, name) for name in ("first", "other")]
+    (row,) = judge(Evidence(*pair, trace({}, precision="float64")))
+    assert row.verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (0.9 * ROUNDOFF_FACTOR * U, "equivalent"),
+        (1.1 * ROUNDOFF_FACTOR * U, "undecided"),
+        (0.9 * U**0.5, "undecided"),
+        (1.1 * U**0.5, "different"),
+    ],
+)
+def test_two_traces_alone(error, expected):
+    row = verdict(off(error))
+    assert row.verdict == expected
+    assert ("no float64 reference" in row.reason) == (expected == "undecided")
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_no_size_of_the_numbers_hides_a_fault(scale):
+    for candidate in (1.01 * A * scale, A * scale * -1):
+        assert verdict(candidate, A * scale, exact=A * scale).verdict == "different"
+
+
+def test_sketches_are_judged_alike():
+    large = np.random.default_rng(1).standard_normal(9000)
+    kept = [sketch(large * (1 + 3e-7)), sketch(large * (1 + 1e-4))]
+    rows = [verdict(x, sketch(large), exact=large, first_variants=[sketch(large)]) for x in kept]
+    assert [row.verdict for row in rows] == ["equivalent", "different"]
+
+
+def with_one(value, place=(3, 4)):
+    copy = A.copy()
+    copy[place] = value
+    return copy
+
+
+def test_the_row_tells_where():
+    row = verdict(with_one(A[3, 4] + 0.5), exact=A)
+    assert (row.case, row.rung, row.tap) == ("small", "forward", "x")
+    assert (row.precision, row.pair) == ("float32", "other : first")
+    assert row.index == (3, 4) and row.values == pytest.approx((A[3, 4] + 0.5, A[3, 4]))
+    record = row.record()
+    assert record["ratio"] == row.ratio > 1 and record["verdict"] == "different"
+    assert replace(row, error=0.0, bound=0.0).ratio == 0
+    assert replace(row, bound=0.0).ratio == np.inf
+
+
+# What is not judged by distance
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        (A.T, "shape (9, 8), expected (8, 9)"),
+        (A.ravel(), "shape (72,), expected (8, 9)"),
+        (A.astype("f4"), "type float32, expected float64"),
+        (A.astype(int), "type int64, expected float64"),
+        (with_one(np.nan), "1 elements are not finite"),
+        (with_one(-np.inf), "1 elements are not finite"),
+    ],
+)
+def test_what_cannot_be_compared_is_different(candidate, reason):
+    for one, other in ((candidate, A), (A, candidate)):
+        row = verdict(one, other, exact=A, first_variants=[A])
+        assert row.verdict == "different" and row.error == np.inf and row.reason
+    assert verdict(candidate, exact=A).reason == reason
+
+
+def test_two_that_diverged_alike_are_different():
+    broken = with_one(np.nan)
+    assert verdict(broken, broken, exact=broken).verdict == "different"
+
+
+def test_a_tap_of_one_trace_alone_is_different():
+    pair = trace({"x/a": A, "x/b": A}), trace({"x/b": A, "x/c": A}, "other")
+    rows = judge(Evidence(*pair, trace({}, precision="float64"), [trace({"x/b": A})]))
+    assert [row.tap for row in rows] == ["a", "b", "c"]  # in data order
+    assert rows[0].reason == "absent from other float32 (other.npz)"
+    assert rows[2].reason == "absent from first float32 (first.npz)"
+    assert [row.verdict for row in rows if row.tap != "b"] == ["different"] * 2
+
+
+@pytest.mark.parametrize("rung", ["parameters", "loading"])
+def test_where_nothing_is_computed_nothing_is_rounded(rung):
+    moved = with_one(np.nextafter(A[3, 4], 9))
+    for evidence in ({}, {"exact": A, "first_variants": [off(1e-3)]}):
+        assert verdict(A.copy(), tap=f"{rung}/x", **evidence).verdict == "equivalent"
+        assert verdict(moved, tap=f"{rung}/x", **evidence).verdict == "different"
+    assert verdict(moved, tap="forward/x", exact=A).verdict == "equivalent"
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_integers_are_equal(kind):
+    count = np.array([3, 1, 4], kind)
+    assert verdict(count.copy(), count, first_variants=[count + 1]).verdict == "equivalent"
+    for wrong in (count + kind(1), count[::-1], count.astype("i2"), count.astype("f4"), count[:2]):
+        row = verdict(wrong, count, exact=count)
+        assert row.verdict == "different" and row.reason
+
+
+def test_claims_hold_in_both():
+    true, false = np.array([True, True]), np.array([True, False])
+    assert verdict(true, true).verdict == "equivalent"
+    row = verdict(false, false)
+    assert (row.verdict, row.reason) == ("different", "a claim that does not hold")
+    assert verdict(true, false).verdict == verdict(false, true).verdict == "different"
+    assert verdict(np.array(False), np.array(False)).verdict == "different"
+    assert verdict(np.array(1), np.array(True)).verdict == "different"
+
+
+def test_rungs_and_taps_to_judge():
+    names = ("x/a", "y/b", "x/c")
+    evidence = Evidence(*(trace(dict.fromkeys(names, A), n) for n in ("first", "other")))
+    assert [row.tap for row in judge(evidence)] == ["a", "b", "c"]
+    assert [row.tap for row in judge(evidence, without=("x",))] == ["b"]
+    assert [row.tap for row in judge(evidence, only=["x/c", "x/d"])] == ["c", "d"]
+    assert judge(evidence, only=["x/d"])[0].verdict == "different"  # what was asked for is missing
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_traces_of_two_computations_are_refused(place):
+    traces = [trace({"x/y": A}, name) for name in "abcd"]
+    traces[place] = trace({"x/y": A}, "wrong", subject={"weights": "others"})
+    first, candidate, exact, variant = traces
+    with pytest.raises(UserError, match="weights is .*wrong|wrong.*weights is"):
+        judge(Evidence(first, candidate, exact, [variant]))
+    with pytest.raises(UserError, match="weights"):
+        judge(Evidence(first, candidate, exact, (), [variant]))
+
+
+def test_the_worst_of_many():
+    assert worst(["equivalent", "undecided", "equivalent"]) == "undecided"
+    assert worst(["undecided", "different", "equivalent"]) == "different"
+    assert worst(["equivalent"] * 3) == "equivalent"
+    assert worst([]) == "undecided"  # nothing compared is nothing decided
+    assert EXIT_CODES == {"equivalent": 0, "different": 1, "undecided": 2}
+
+
+# Zero by structure
+
+
+def zeros(candidate, first=1e-9, exact=1e-17, variants=(), sibling=A, **facts):
+    """The row of a key bias's gradient of these sizes beside a query bias's of size 1."""
+    unit = A / np.linalg.norm(A)
+    query = sibling / np.linalg.norm(sibling) if sibling.any() else sibling
+    taps = [{KEY: size * unit, QUERY: query} for size in (first, candidate, exact, *variants)]
+    kinds = [trace(taps[0]), trace(taps[1], "other")]
+    kinds.append(trace(taps[2], precision="float64", **facts))
+    more = [trace(each, variant="ulp:1") for each in taps[3:]]
+    rows = judge(Evidence(*kinds, more, siblings=SIBLINGS))
+    return next(row for row in rows if f"{row.rung}/{row.tap}" == KEY)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.9, "equivalent"), (1.1, "different")])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_zero_by_structure_is_small_beside_its_sibling(sign, factor, expected):
+    row = zeros(sign * factor * ZERO_BOUND * U)
+    assert (row.verdict, row.reason) == (expected, ZERO)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.9, "equivalent"), (1.1, "different")])
+def test_zero_by_structure_is_no_larger_than_the_noise_there(factor, expected):
+    noise = 20 * U
+    assert zeros(factor * FLOOR_FACTOR * noise, first=noise).verdict == expected
+    assert zeros(factor * FLOOR_FACTOR * noise, variants=[noise, U]).verdict == expected
+
+
+def test_noise_where_zero_should_be_has_an_end():
+    """The first trace and its variants must be small there too, whatever the candidate is."""
+    too_large = 1.1 * ZERO_FACTOR * U
+    for row in (zeros(1e-9, first=too_large), zeros(1e-9, variants=[too_large])):
+        assert (row.verdict, row.reason) == ("undecided", ZERO)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.9, "undecided"), (1.1, "different")])
+def test_noise_too_large_to_be_called_zero_tells_little(factor, expected):
+    """With outlier weights a float64 reference is no zero either, but as noisy as its variants."""
+    size = 2 * ZERO_FACTOR * ROUNDOFF["float64"]
+    row = zeros(factor * ZERO_BOUND * size, first=size, exact=size, variants=[0.9 * size])
+    assert (row.verdict, row.reason) == (expected, ZERO)
+    steady = zeros(size, first=size, exact=size, variants=[0.9999 * size])
+    assert (steady.verdict, steady.reason) == ("equivalent", "")
+
+
+def test_a_noisy_zero_is_equivalent_where_that_is_documented(no_differences):
+    """Under Adam the step of a key bias is noise of the size of the rate."""
+    facts = {"first": 1.0, "exact": 0.5, "variants": [-1.0]}
+    assert zeros(-0.7, **facts).verdict == "undecided"
+    no_differences.append(entry(taps=["*.attn.key.bias"], absolute=1.0))
+    assert zeros(-0.7, **facts).verdict == "equivalent"
+    assert zeros(-5.0, **facts).verdict == "undecided"
+
+
+def test_what_is_not_zero_is_judged_by_ratio():
+    """Zero is asked of the reference in its own precision, however coarse the pair's."""
+    size = ZERO_FACTOR * ROUNDOFF["float64"]
+    assert zeros(1e-9, exact=0.9 * size).reason == ZERO
+    assert zeros(1e-9, exact=1.1 * size).reason != ZERO
+    # a gradient of a twenty-thousandth of its sibling is one, and so is its sign
+    for wrong in (1.01, -1):
+        assert zeros(wrong * 5e-5, first=5e-5, exact=5e-5).verdict == "different"
+    assert zeros(5e-5, first=5e-5, exact=5e-5).reason == ""
+    # and so is what lies beside a sibling that is zero itself
+    assert zeros(1e-9, sibling=np.zeros_like(A)).verdict != "equivalent"
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.9, ZERO), (1.1, "")])
+def test_a_piece_is_as_exact_as_what_it_starts_from(factor, expected):
+    """The pair's numbers, in the pair's precision, also where it is computed in float64."""
+    size = factor * ZERO_FACTOR * U
+    row = zeros(size, first=size, exact=size, kind="pieces")
+    assert (row.verdict, row.reason) == ("equivalent", expected)
+
+
+@pytest.mark.parametrize("exact", [A * np.nan, A[:2], A.astype(int)], ids="nan cut int".split())
+@pytest.mark.parametrize("broken", [KEY, QUERY])
+def test_a_broken_reference_makes_no_zero(exact, broken):
+    taps = {KEY: 1e-9 * A, QUERY: A}
+    pair = [trace(taps, name) for name in ("first", "other")]
+    reference = trace(taps | {KEY: 1e-17 * A} | {broken: exact}, precision="float64")
+    for only in (reference, trace({QUERY: A}, precision="float64")):
+        rows = judge(Evidence(*pair, only, siblings=SIBLINGS))
+        assert next(row for row in rows if "key" in row.tap).verdict == "undecided"
+
+
+def test_zero_by_structure_takes_no_nan():
+    assert zeros(np.nan).verdict == "different"
+
+
+def test_only_named_taps_are_zero_by_structure():
+    taps = [{"gradients/grad/a": x * A, "gradients/grad/b": A} for x in (1e-9, -1e-9, 1e-17)]
+    evidence = Evidence(trace(taps[0]), trace(taps[1], "other"), trace(taps[2]), siblings=SIBLINGS)
+    assert judge(evidence)[0].reason != ZERO
+    # nor without the sibling
+    (row,) = judge(
+        Evidence(*(trace({KEY: t["gradients/grad/a"]}) for t in taps), siblings=SIBLINGS)
+    )
+    assert row.reason != ZERO
+
+
+# Ties of part indices
+
+SCORES = np.array([[[0.5, 0.2, 0.3, 0.1], [0.1, 0.4, 0.4 + 1e-6, 0.2]]])  # (B, K, N)
+INDEX = np.array([[1, 3]])
+
+
+def parts(candidate_scores, candidate_index, first=(SCORES, INDEX), exact=(SCORES, INDEX)):
+    """The row of part indices."""
+    pairs = [first, (candidate_scores, candidate_index), exact]
+    names, kinds = ("first", "other", "first"), ("float32", "float32", "float64")
+    traces = [
+        trace({k: v for k, v in zip(KEYS, pair, strict=True) if v is not None}, name, kind)
+        for pair, name, kind in zip(pairs, names, kinds, strict=True)
+    ]
+    rows = judge(Evidence(*traces))
+    return next(row for row in rows if row.tap == "part_index")
+
+
+KEYS = ("selection/part_scores", "selection/part_index")
+FLIPPED = np.array([[1, 2]])
+
+
+def noisy_scores(size):
+    """Scores with an error of this size in the second row."""
+    return SCORES + size * np.array([[[0] * 4, [0, 0, 0, 1]]])
+
+
+def test_a_tie_inside_the_noise_passes():
+    """Margin 1e-6; noise is twice the sum of both largest errors in that row."""
+    first = (noisy_scores(-0.2e-6), INDEX)
+    row = parts(noisy_scores(0.4e-6), FLIPPED, first=first)
+    assert (row.verdict, row.reason, row.error) == ("equivalent", "1 ties", 0)
+    (tie,) = row.ties
+    assert (tie["image"], tie["head"], tie["first"], tie["candidate"]) == (0, 1, 3, 2)
+    assert tie["margin"] == pytest.approx(1e-6) and tie["noise"] == pytest.approx(1.2e-6)
+    # scores whose error is no noise tie nothing
+    row = parts(noisy_scores(1e-3), FLIPPED)
+    assert row.ties[0]["margin"] <= row.ties[0]["noise"] and row.verdict == "different"
+
+
+def test_a_flip_beyond_the_noise_fails():
+    row = parts(noisy_scores(0.4e-6), FLIPPED)
+    assert row.verdict == "different" and row.ties[0]["margin"] > row.ties[0]["noise"]
+    assert parts(SCORES, FLIPPED).verdict == "different"
+    # noise in another row is none in this one
+    elsewhere = SCORES + np.array([[[0, 0, 0, 1.0], [0] * 4]])
+    assert parts(elsewhere, FLIPPED).verdict == "different"
+    # one flip inside and one beyond
+    row = parts(noisy_scores(0.6e-6), np.array([[2, 2]]))
+    assert row.verdict == "different" and len(row.ties) == 2
+    # and scores that are no numbers make no noise
+    assert parts(noisy_scores(np.nan), FLIPPED).verdict == "different"
+
+
+@pytest.mark.parametrize("index", [0, 5, -1, 99])
+def test_an_index_outside_the_image_is_no_tie(index):
+    for flipped in (np.array([[1, index]]), np.array([[index, 3]])):
+        assert parts(noisy_scores(1.0), flipped).verdict == "different"
+
+
+@pytest.mark.parametrize(
+    "index",
+    [INDEX.astype("i4"), INDEX.astype("f4"), INDEX[0], INDEX.T, INDEX[:, :1], INDEX > 1],
+    ids=["int32", "float", "flat", "transposed", "cut", "bool"],
+)
+def test_indices_of_another_shape_or_type_are_no_tie(index):
+    row = parts(noisy_scores(1.0), index)
+    assert row.verdict == "different" and "expected" in row.reason
+    assert parts(noisy_scores(1.0), INDEX, first=(SCORES, index)).verdict == "different"
+
+
+@pytest.mark.parametrize(
+    "scores", [None, SCORES[:, :, :3], SCORES[0], SCORES[:, :1], sketch(SCORES)], ids=str
+)
+def test_without_scores_a_flip_is_a_difference(scores):
+    assert parts(scores, FLIPPED).verdict == "different"
+    good = noisy_scores(1.0)
+    assert parts(good, FLIPPED, first=(scores, INDEX)).verdict == "different"
+    assert parts(good, FLIPPED, exact=(scores, INDEX)).verdict == "different"
+
+
+def test_scores_of_another_rung_are_no_excuse():
+    taps = {"forward/part_scores": noisy_scores(1.0), "selection/part_index": FLIPPED}
+    first = {"forward/part_scores": SCORES, "selection/part_index": INDEX}
+    rows = judge(Evidence(trace(first), trace(taps, "other"), trace(first)))
+    assert rows[1].verdict == "different"
+
+
+def test_only_choices_can_tie():
+    names = ("evaluation/part_scores", "evaluation/labels")
+    values = ((SCORES, INDEX), (noisy_scores(1.0), FLIPPED), (SCORES, INDEX))
+    traces = [trace(dict(zip(names, value, strict=True))) for value in values]
+    assert judge(Evidence(*traces))[1].verdict == "different"
+
+
+def test_a_prediction_ties_where_the_logits_do():
+    names = ("evaluation/logits", "evaluation/prediction")
+    for size, expected in ((0.3e-6, "equivalent"), (0.2e-6, "different")):
+        first, candidate = (noisy_scores(error)[0] for error in (-size, size))
+        taps = [(first, INDEX[0] - 1), (candidate, FLIPPED[0] - 1), (SCORES[0], INDEX[0] - 1)]
+        traces = [trace(dict(zip(names, t, strict=True))) for t in taps]
+        row = judge(Evidence(*traces))[1]
+        assert row.verdict == expected
+        (tie,) = row.ties
+        assert (tie["image"], tie["head"], tie["first"], tie["candidate"]) == (1, None, 2, 1)
+
+
+def test_behind_a_tie_nothing_can_be_told():
+    names = [f"evaluation/{name}" for name in ("block00", "part_scores", "part_index", "logits")]
+    names.append("forward/logits")
+
+    def judged(index, candidate):
+        """Part scores that both are a little off, and logits that differ."""
+        first = noisy_scores(-0.3e-6)
+        taps = [(A, first, INDEX, A, A), (off(1e-2), candidate, index, off(1e-2), off(1e-2))]
+        traces = [
+            trace(dict(zip(names, t, strict=True))) for t in (*taps, (A, SCORES, INDEX, A, A))
+        ]
+        return judge(Evidence(*traces))
+
+    rows = judged(FLIPPED, noisy_scores(0.3e-6))
+    # what comes before it, and what is in another rung, is judged all the same
+    told = ["different", "equivalent", "equivalent", "undecided", "different"]
+    assert [row.verdict for row in rows] == told and rows[3].reason == BEHIND_TIES
+    # nothing is excused without a tie, nor by scores that are wrong
+    assert judged(INDEX, noisy_scores(0.3e-6))[3].verdict == "different"
+    rows = judged(FLIPPED, noisy_scores(1.0))
+    assert rows[1].verdict == "different" and rows[2].ties and rows[3].verdict == "different"
+
+
+# Documented differences
+
+
+def entry(**allow):
+    return {"id": "known", "allow": {"taps": ["*"]} | allow}
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.99, "equivalent"), (1.01, "different")])
+def test_documented_relative(no_differences, factor, expected):
+    no_differences.append(entry(relative=1e-3))
+    row = verdict(off(1e-3 * factor), exact=A)
+    assert row.verdict == expected
+    assert row.reason == ("known" if expected == "equivalent" else "")
+    assert row.bound == (1e-3 if expected == "equivalent" else ROUNDOFF_FACTOR * U)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.99, "equivalent"), (1.01, "different")])
+def test_documented_absolute(no_differences, factor, expected):
+    no_differences.append(entry(absolute=0.25))
+    row = verdict(A + 0.25 * factor, exact=A)
+    assert row.verdict == expected
+    assert verdict(with_one(np.nan), exact=A).verdict == "different"
+    assert verdict(A.T, exact=A).verdict == "different"
+
+
+def test_documented_difference_is_named_only_where_it_is_needed_or_holds(no_differences):
+    """A tap inside its ordinary bound passes also where an entry's is narrower."""
+    no_differences.append(entry(relative=1e-9))
+    assert verdict(off(1e-7), exact=A).verdict == "equivalent"
+    assert verdict(off(1e-5), exact=A).verdict == "different"
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"cases": ["large"]},
+        {"rungs": ["backward"]},
+        {"precision": "float64"},
+        {"backend": "third"},
+        {"backend": "first : other"},
+        {"taps": ["y", "X", "x?", "forward/x"]},
+    ],
+    ids=str,
+)
+def test_documented_difference_counts_only_where_it_is_documented(no_differences, elsewhere):
+    no_differences.append(entry(relative=1e-1, **elsewhere))
+    assert verdict(off(1e-2), exact=A).verdict == "different"
+    there = {"cases": ["small"], "rungs": ["forward"], "precision": "float32", "taps": ["x"]}
+    for backend in ("first", "other", "other : first"):
+        no_differences[:] = [entry(relative=1e-1, backend=backend, **there)]
+        assert verdict(off(1e-2), exact=A).verdict == "equivalent"
+
+
+def test_first_entry_that_covers_a_tap_counts(no_differences):
+    no_differences += [{"id": "told"}, entry(relative=1e-4), entry(relative=1e-1)]
+    assert verdict(off(1e-2), exact=A).verdict == "different"
+
+
+def test_documented_difference_excuses_no_integer_and_no_claim(no_differences):
+    no_differences.append(entry(absolute=9.0))
+    assert verdict(INDEX + 1, INDEX).verdict == "different"
+    assert verdict(np.array(False), np.array(False)).verdict == "different"
+    assert verdict(off(1e-7), tap="parameters/x").verdict == "different"
+
+
+def test_documented_difference_bounds_what_counts_as_zero(no_differences):
+    """By what it says and no more, beside the sibling; the end of the noise stays where it is."""
+    assert zeros(1e-4).verdict == "different"
+    no_differences.append(entry(taps=["*.attn.key.bias"], relative=1e-4))
+    assert zeros(0.9e-4).verdict == "equivalent"
+    assert zeros(1.1e-4).verdict == "different"
+    assert zeros(1e-9, first=1.1 * ZERO_FACTOR * U).verdict == "undecided"
+
+
+def test_the_list_of_differences_is_complete_and_in_date():
+    entries = load_differences()
+    assert entries and len({each["id"] for each in entries}) == len(entries)
+    for each in entries:
+        assert {"id", "what", "measured", "upstream", "expires"} <= set(each)
+        assert set(each) <= {"id", "what", "measured", "upstream", "expires", "allow"}
+        expires = each["expires"]
+        assert expires == "never" or date.today() < expires, f"{each['id']}: look again upstream"
+        allow = each.get("allow", {"taps": ["*"], "absolute": 1.0})
+        assert set(allow) <= {"cases", "rungs", "taps", "precision", "backend"} | {
+            "relative",
+            "absolute",
+        }
+        assert ("relative" in allow) != ("absolute" in allow) and allow["taps"]

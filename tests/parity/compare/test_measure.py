@@ -1,0 +1,173 @@
+"""Distances of taps, against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from parity.compare.measure import ROUNDOFF, Gap, gap, norm, unfit
+from parity.compare.sketch import sketch
+
+A = np.linspace(1, 2, 12, dtype=np.float32).reshape(3, 4)
+
+
+def with_(value, *places):
+    """A copy of A with a number put in some places."""
+    copy = A.copy()
+    for place in places:
+        copy[place] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (A.T, "shape (4, 3), expected (3, 4)"),
+        (A[:2], "shape (2, 4), expected (3, 4)"),
+        (A[None], "shape (1, 3, 4), expected (3, 4)"),
+        (A.ravel(), "shape (12,), expected (3, 4)"),
+        (A.astype(int), "type int64, expected float32"),
+        (A.astype("f8"), "type float64, expected float32"),
+        (A.astype("f2"), "type float16, expected float32"),
+        (A > 0, "type bool, expected float32"),
+        (with_(np.nan, (0, 0)), "1 elements are not finite"),
+        (with_(np.inf, (0, 0), (2, 3)), "2 elements are not finite"),
+        (A * -np.inf, "12 elements are not finite"),
+    ],
+)
+def test_what_cannot_be_compared_is_infinitely_far(value, reason):
+    for one in (value, sketch(value) if value.dtype.kind == "f" else value):
+        for other in (A, sketch(A)):
+            found = gap(one, other)
+            assert (found.relative, found.absolute, found.reason) == (np.inf, np.inf, reason)
+            assert gap(other, one).relative == np.inf and gap(other, one).reason
+    assert unfit(A, A) == ""
+
+
+def test_a_square_array_is_not_transposed():
+    square = np.arange(9, dtype=np.float32).reshape(3, 3)
+    assert gap(square.T, square).relative > 0.4
+    assert gap(sketch(square.T), sketch(square)).relative > 0.4
+
+
+def test_two_diverged_taps_do_not_agree():
+    for value in (with_(np.nan, (0, 1)), A * np.inf):
+        assert gap(value, value.copy()).relative == np.inf
+        assert gap(sketch(value), sketch(value)).relative == np.inf
+
+
+def test_type_may_differ_where_it_is_said():
+    assert gap(A.astype("f8"), A, same_type=False) == Gap(0.0)
+    assert "type int64" in gap(A.astype(int), A, same_type=False).reason
+    assert "type bool" in gap(A > 0, np.ones((3, 4), int), same_type=False).reason
+
+
+def test_relative_l2():
+    assert gap(A.copy(), A) == Gap(0.0)
+    assert gap(A * (1 + 2**-10), A).relative == pytest.approx(2**-10)
+    shifted = A.copy()
+    shifted[0, 2] += 0.5
+    assert gap(shifted, A).relative == pytest.approx(0.5 / np.linalg.norm(A))
+    assert gap(A, shifted).relative == pytest.approx(0.5 / np.linalg.norm(shifted))
+    assert norm(A) == pytest.approx(np.linalg.norm(A)) == norm(sketch(A))
+
+
+def test_worst_element_is_named():
+    value = A.copy()
+    value[0, 0] += 0.25
+    value[2, 1] -= 0.5
+    found = gap(value, A)
+    assert found.index == (2, 1) and found.absolute == 0.5
+    assert found.values == (value[2, 1], A[2, 1])
+    found = gap(np.array(3, np.float32), np.array(2, np.float32))
+    assert (found.relative, found.index, found.values) == (0.5, (), (3.0, 2.0))
+
+
+def test_bias_tells_a_shift_from_noise():
+    """√n for a shift alone, about 1 for noise, as of a normal distribution's mean."""
+    rng = np.random.default_rng(0)
+    value = rng.standard_normal(10_000)
+    assert gap(value + 1e-3, value).bias == pytest.approx(100)
+    noise = 1e-3 * rng.standard_normal(value.size)
+    assert gap(value + noise - noise.mean(), value).bias < 1e-6
+    assert gap(value + noise, value).bias < 4
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_units_in_the_last_place(kind):
+    value = A.astype(kind)
+    moved = value.copy()
+    for _ in range(3):
+        moved[1, 1] = np.nextafter(moved[1, 1], moved.dtype.type(9))
+    assert gap(moved, value).ulps == 3
+    # an element near zero is left out: any error is many of its units
+    beside = np.concatenate([value.ravel(), np.array([1e-6], kind)])
+    other = beside.copy()
+    other[-1] = 2e-6
+    assert gap(other, beside).ulps == 0
+
+
+def test_integers_and_booleans_are_equal_or_not():
+    index = np.array([[1, 5, 2], [3, 3, 3]])
+    assert gap(index.copy(), index) == Gap(0.0)
+    found = gap(index + [[0, 0, 1], [0, 2, 0]], index)
+    assert (found.relative, found.reason) == (np.inf, "2 differ")
+    assert (found.absolute, found.index, found.values) == (2.0, (1, 1), (5.0, 3.0))
+    assert gap(index.astype("i4"), index).reason == "type int32, expected int64"
+    assert gap(index > 1, index > 1) == Gap(0.0)
+    assert gap(index > 1, index > 2).reason == "1 differ"
+    # also where float64 cannot tell them apart
+    large = np.array([2**53, 7])
+    assert gap(large + [1, 0], large).reason == "1 differ"
+
+
+def test_a_reference_of_zeros():
+    zeros = np.zeros_like(A)
+    for one, other in ((A, zeros), (sketch(A), sketch(zeros))):
+        assert gap(one, other).relative == np.inf and not gap(one, other).reason
+        assert gap(other, one).relative == pytest.approx(1)
+        assert gap(other, other) == Gap(0.0)
+    assert gap(-zeros, zeros).relative == 0
+    assert gap(sketch(-zeros), sketch(zeros)).relative == 0
+    assert gap(sketch(zeros), zeros.astype("f8"), same_type=False).relative == 0
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_empty_taps_are_equal(shape):
+    assert gap(np.zeros(shape), np.zeros(shape)) == Gap(0.0)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-30, 1e30, 1e200, 1e300])
+def test_no_size_hides_a_difference(scale):
+    """Squares of these leave the range of float64: NaN would pass every bound."""
+    value = A.astype("f8") * scale
+    for one, other in ((value * 1.01, value), (sketch(value * 1.01), sketch(value))):
+        assert gap(one, other).relative == pytest.approx(0.01)
+
+
+def test_a_difference_beyond_float64_is_infinite_and_never_nan():
+    value = np.full(3, 1.7e308)
+    assert gap(-value, value).relative == np.inf
+    assert gap(value[:, None], -value[:, None]).relative == np.inf
+
+
+def test_distance_is_taken_in_float64():
+    assert gap(np.array([3e30], "f4"), np.array([2e30], "f4")).relative == pytest.approx(0.5)
+    half = np.full(5000, 60000, np.float16)
+    assert gap(half * np.float16(0.5), half).relative == pytest.approx(0.5)
+
+
+def test_a_sketch_beside_an_array():
+    rng = np.random.default_rng(3)
+    value = rng.standard_normal((70, 80))
+    other = value + 1e-4 * rng.standard_normal(value.shape)
+    exact = gap(other, value)
+    for pair in ((sketch(other), value), (other, sketch(value)), (sketch(other), sketch(value))):
+        found = gap(*pair)
+        assert found.relative == pytest.approx(exact.relative, rel=0.05)
+        assert found.absolute >= exact.absolute and found.index is None
+
+
+def test_roundoffs_are_those_of_the_formats():
+    for name in ("float16", "float32", "float64"):
+        assert ROUNDOFF[name] == np.finfo(name).eps / 2
+    assert ROUNDOFF["bfloat16"] == 2.0**-8  # 8 bits with the hidden one
+    assert ROUNDOFF["tf32"] == 2.0**-11

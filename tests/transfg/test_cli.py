@@ -1,0 +1,274 @@
+"""The command line: messages, exit codes, and what goes to which stream."""
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from running import CONFIG, environment, records, transfg
+
+from transfg import app as cli
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a configuration, its data, and a finished run."""
+    folder = tmp_path_factory.mktemp("a place")
+    (folder / "config.yaml").write_text(CONFIG)
+    done = transfg(folder, "train", "config.yaml")
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    return folder
+
+
+@pytest.fixture
+def call(place, monkeypatch, capsys):
+    """Run a command in this process; nothing it refuses may leave a trace."""
+    monkeypatch.chdir(place)
+
+    def run(*args):
+        before = sorted(place.rglob("*"))
+        monkeypatch.setattr(sys, "argv", ["transfg", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        code = ended.value.code or 0
+        if code:
+            assert sorted(place.rglob("*")) == before
+        return code, out, err
+
+    return run
+
+
+LAST = "runs/trial/checkpoints/last.safetensors"
+TRAIN = ("train", "config.yaml", "run.name=new")
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (("train", "absent.yaml"), ("absent.yaml", "No such file", "check the path")),
+        (("train", "."), ("Is a directory",)),
+        ((*TRAIN, "train.batchsize=3"), ("did you mean train.batch_size?",)),
+        ((*TRAIN, "train.batch_size=0"), ("train.batch_size", "found 0")),
+        ((*TRAIN, "train.accumulation=3"), ("8 is not a multiple of train.accumulation 3",)),
+        ((*TRAIN, "optim.lr"), ("'optim.lr': expected key=value",)),
+        ((*TRAIN, "--backend", "tf"), ("--backend tf: expected one of torch, jittor",)),
+        ((*TRAIN, "--resume", "--overwrite"), ("--resume and --overwrite exclude each other",)),
+        ((*TRAIN, "--resume-from"), ("requires an argument",)),
+        ((*TRAIN, "--resum"), ("No such option", "--resume")),
+        ((*TRAIN, "--resume-from", "absent"), ("absent: expected a checkpoint", "check the path")),
+        ((*TRAIN, "--resume-from", LAST), ("from before update 4", "raise train.steps")),
+        ((*TRAIN, "data.root=absent", "data.name=cub"), ("absent", "images.txt")),
+        ((*TRAIN, "data.toy.size=50"), ("toy set of other settings", "delete the folder")),
+        ((*TRAIN, "data.crop=99", "data.resize=null"), ("found [96, 96]", "smaller data.crop")),
+        ((*TRAIN, "model.classes=7"), ("expected 7", "20 classes", "leave model.classes out")),
+        ((*TRAIN, "model.pretrained=x.bin"), ("transfg convert x.bin x.safetensors",)),
+        ((*TRAIN, "model.pretrained=x.npz"), ("x.npz: no such file",)),
+        ((*TRAIN, f"model.pretrained={LAST}", "model.width=48"), ("is model.width right?",)),
+        (("train", "config.yaml"), ("runs/trial", "--resume", "--overwrite", "run.name=")),
+        (("train", "config.yaml", "--resume", "optim.lr=1"), ("optim.lr: 0.03 -> 1",)),
+        (("train", "config.yaml", "--overwrite", "--resume-from", LAST), ("would delete",)),
+        (("train", "config.yaml", "run.dir=data", "run.name=toy", "--overwrite"), ("nothing but",)),
+        (("train",), ("Missing argument",)),
+        (("trian",), ("No such command", "train")),
+        (("evaluate", "absent"), ("absent: expected a checkpoint",)),
+        (("evaluate", "config.yaml"), ("cut file",)),
+        (("evaluate", LAST, "data.name=folder"), ("data/toy: expected train/<class>",)),
+        (("evaluate", LAST, "train.batchsize=3"), ("did you mean train.batch_size?",)),
+        (("evaluate", LAST, "--predictions", "no/p.csv"), ("no/p.csv: no such folder",)),
+        (("toy", "runs"), ("runs: expected a toy set or an empty folder",)),
+        (("toy", "new", "--size", "3"), ("data.toy.size", "found 3")),
+        (("report", "absent", "--out", "out"), ("absent: expected the folder of a run",)),
+        (("report", "runs/trial", "--out", "out", "--parity", "x"), ("x: expected the parity",)),
+        (("convert", "absent.bin", "out.safetensors"), ("absent.bin: no such file",)),
+        (("convert", "config.yaml", "out.bin"), ("expected a name ending in .safetensors",)),
+        (("convert", "absent", "out.npz"), ("absent: no such file",)),
+        (("convert", "config.yaml", "out.npz"), ("expected a .safetensors file",)),
+        (("convert", LAST, "out.npz"), ("expected model.placement none, found transfg",)),
+    ],
+)  # fmt: skip
+def test_input_errors(call, args, parts):
+    if args[0] == "convert":
+        pytest.importorskip("torch")
+    code, out, err = call(*args)
+    assert code == 2 and out == ""
+    for part in parts:
+        assert part in " ".join(err.split()), err
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "parts"),
+    [
+        ("image_class_labels.txt", ("80 20", "80 21"), (":80: ", "from 1 to 20, found '21'")),
+        ("image_class_labels.txt", ("80 20", "80 0"), (":80: ", "found '0'")),
+        ("image_class_labels.txt", ("80 20\n", ""), ("id 80 is not in image_class_labels.txt",)),
+        ("train_test_split.txt", (" 0\n", " 1\n"), ("expected test images, found none",)),
+        ("images.txt", ("_0001.jpg", "_0009.jpg"), ("is listed but absent",)),
+    ],
+)
+def test_a_spoiled_data_set(call, place, name, change, parts):
+    spoiled = place.parent / "spoiled"
+    shutil.copytree(place / "data/toy", spoiled, dirs_exist_ok=True)
+    text = (spoiled / name).read_text().replace(*change)
+    (spoiled / name).write_text(text)
+    code, _, err = call(*TRAIN, f"data.root={spoiled}", "data.name=cub")
+    assert code == 2
+    for part in (str(spoiled), *parts):
+        assert part in err
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.path}'",)
+
+
+def test_a_pickle_with_code_is_not_run(call, place):
+    pytest.importorskip("torch")
+    marker = place.parent / "marker"
+    (place / "evil.bin").write_bytes(pickle.dumps({"model": Evil(marker)}))
+    code, _, err = call("convert", "evil.bin", "out.safetensors")
+    assert code == 2 and "refused, and nothing of it was run" in " ".join(err.split())
+    code, _, err = call("evaluate", "evil.bin")
+    assert code == 2 and "never opened" in err
+    assert not marker.exists()
+
+
+def test_a_missing_framework_is_named_with_its_command(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for args in (TRAIN, ("evaluate", LAST), ("convert", "x.bin", "x.safetensors")):
+        code, _, err = call(*args)
+        assert code == 2 and "PyTorch is not installed; run: " in err
+
+
+def test_what_the_system_refuses_and_memory(call, monkeypatch):
+    for error, text in (
+        (OSError(5, "Input/output error", "disk"), "refused: [Errno 5] Input/output error: 'disk'"),
+        (MemoryError("Unable to allocate 8 TiB"), "out of memory (Unable to allocate 8 TiB); try"),
+    ):
+        monkeypatch.setattr(cli, "load_config", lambda *args, error=error: raise_(error))
+        code, _, err = call("train", "config.yaml")
+        assert code == 1 and text in err
+
+
+def raise_(error):
+    raise error
+
+
+def test_our_own_bugs_keep_their_traceback(call, monkeypatch):
+    monkeypatch.setattr(cli, "load_config", lambda *args: raise_(KeyError("ours")))
+    with pytest.raises(KeyError):
+        cli.app(["train", "config.yaml"], standalone_mode=False)
+
+
+def test_messages_are_printed_as_they_are(capsys):
+    cli.complain("/a/[b]/:smile:/c: [red]no[/red] " + "x" * 200)
+    assert capsys.readouterr().err == ("error: /a/[b]/:smile:/c: [red]no[/red] " + "x" * 200 + "\n")
+
+
+def test_help_and_version(call):
+    assert call("--version")[:2] == (0, "transfg 0.1.0\n")
+    code, out, _ = call("--help")
+    assert code == 0
+    for command in ("train", "evaluate", "toy", "convert", "report", "doctor"):
+        assert f"\n  {command} " in out
+
+
+def test_toy_twice_is_once(call, place):
+    size = ("--train-per-class", 1, "--test-per-class", 1, "--size", 48)
+    assert call("toy", "small toy", *size)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in (place / "small toy").rglob("*")}
+    assert call("toy", "small toy", *size)[0] == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (place / "small toy").rglob("*")}
+    assert call("toy", "small toy")[0] == 2
+
+
+def test_report(call, place):
+    pytest.importorskip("matplotlib", reason="the report extra is not installed")
+    code, out, _ = call("report", "runs/trial", "--out", "the report")
+    assert code == 0 and out == "the report/report.html\n"
+    assert (place / out.strip()).is_file()
+    assert call("report", "runs/trial", "--out", "config.yaml")[0] == 1
+
+
+def test_evaluate_prints_one_json_object(place):
+    done = transfg(place, "evaluate", LAST, "--predictions", "predictions.csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    found, logged = json.loads(done.stdout), records(place / "runs/trial", "eval")[-1]
+    assert found["checkpoint"] == LAST and found["backend"] == "torch"
+    for name in ("top1", "top5", "loss", "part_hit", "part_hit_chance", "images"):
+        assert found[name] == logged[name]
+    written = (place / "predictions.csv").read_text()
+    assert written == (place / "runs/trial/predictions.csv").read_text()
+
+
+def test_evaluate_makes_its_toy_set_in_silence(place, tmp_path):
+    """Standard output is for the result alone; and it may be closed."""
+    command = f"'{sys.executable}' -m transfg evaluate '{LAST}' data.root='{tmp_path}/toy'"
+    script = f"{command} | head -c 0; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=place, env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout == "1\n" and "Traceback" not in done.stderr
+    assert "rendering 80 toy images" in done.stderr
+
+
+def test_a_reader_that_leaves_does_not_stop_the_run(place):
+    command = f"'{sys.executable}' -m transfg train config.yaml run.name=piped"
+    script = f"{command} 2>&1 | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=place, env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""
+    assert len(records(place / "runs/piped")) == 4
+
+
+def test_a_bad_image_that_is_skipped(place):
+    data = place.parent / "folders"
+    for split in ("train", "val"):
+        for name in ("red/1", "red/2", "blue/1", "blue/zwei ü"):
+            path = data / split / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), path.parent.name).save(path)
+    bad = data / "train/blue/zwei ü.jpg"
+    bad.write_bytes(bad.read_bytes()[:300])
+    own = ("data.name=folder", f"data.root={data}", "data.on_bad_image=skip", "run.name=skips")
+    done = transfg(place, "train", "config.yaml", *own)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"{bad}: skipped: ") == 1
+
+
+def test_a_file_that_may_not_grow(place):
+    """As on a full disk, with the system's own error: the run fails, and goes on once there is
+    room."""
+    settings = ("train", "config.yaml", "run.name=full")
+    limit = 60_000  # more than any log here, less than a checkpoint
+    done = transfg(
+        place, *settings,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "step_000001.safetensors: could not write" in done.stderr
+    assert "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert not list((place / "runs/full/checkpoints").iterdir())
+
+
+def test_not_a_number(place):
+    done = transfg(
+        place, "train", "config.yaml", "run.name=nan", "optim.lr=1e30", "optim.clip=null"
+    )
+    assert done.returncode == 1 and "is nan, expected a finite number" in done.stderr
+    assert "Traceback" not in done.stderr
+    names = {path.stem for path in (place / "runs/nan/checkpoints").iterdir()}
+    assert "last" not in names or names >= {"step_000001"}

@@ -1,0 +1,1 @@
+"""Scripts for a machine with a GPU and without a package index."""

@@ -1,0 +1,162 @@
+"""Run stages one after the other, each with a time limit, and keep what each leaves.
+
+    python3 tools/gpu/unattended.py OUT [--kit KIT --site SITE] [--only NAME ...] [--budget SECONDS]
+
+With a kit of wheels (tools/gpu/offline_kit.py) it first makes an environment of them in SITE, on
+top of this interpreter's packages. A stage is a shell command, run by bash in the project's folder
+with these in its environment: PYTHON, the interpreter with this project's packages on its path;
+STAGE, an empty folder for what it writes. When a stage ends, by itself or at its limit,
+OUT/NAME.tar.gz holds that folder and its log, and OUT/summary.json its outcome. So a run that is
+cut off has kept everything up to there. After a failed stage the next one runs. A stage that does
+not fit into the remaining seconds of the budget is left out. Exit code: 0 if all stages ran and
+ended with 0, else 1. It is one script without other files; it needs PyYAML.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TAIL = 15  # lines of a log that are shown
+SHORTEST = 5.0  # seconds below which no stage is begun
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command and the seconds that it may take."""
+
+    name: str
+    command: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a stage ended: its exit status, `timeout`, or `left out`."""
+
+    name: str
+    status: int | str
+    seconds: float
+
+
+def read_stages(path: Path, only: list[str]) -> list[Stage]:
+    """The stages of a file, or those named, in the file's order."""
+    stages = [Stage(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    unknown = set(only) - {stage.name for stage in stages}
+    if unknown:
+        names = ", ".join(stage.name for stage in stages)
+        sys.exit(f"error: --only {' '.join(sorted(unknown))}: expected some of {names}")
+    return [stage for stage in stages if not only or stage.name in only]
+
+
+def make_environment(site: Path, kit: Path) -> str:
+    """An interpreter with the kit's wheels before the packages of this one."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", site], check=True)
+    python = str(site / "bin/python")
+    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    told = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
+    own = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in own)
+    (Path(told) / "beneath.pth").write_text(lines, encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    install = [*pip, "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
+    with tarfile.open(kit) as archive, tempfile.TemporaryDirectory() as folder:
+        archive.extractall(folder, filter="data")
+        subprocess.run([*install, *sorted(map(str, Path(folder).glob("*.whl")))], check=True)
+    subprocess.run([*pip, "check"])  # what is there may want other versions: the log says so
+    return python
+
+
+def run_stage(stage: Stage, out: Path, limit: float, python: str) -> Result:
+    """Run it, with all that it starts ended at the limit, and pack what it left."""
+    folder = out / stage.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    inherited = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    environment = os.environ | {
+        "PYTHON": python,
+        "STAGE": str(folder.resolve()),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *map(os.path.abspath, inherited)]),
+    }
+    start = time.monotonic()
+    log = folder / "log.txt"
+    status: int | str = "interrupted"
+    try:
+        with log.open("wb") as sink:
+            child = subprocess.Popen(
+                ["bash", "-c", stage.command],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status = child.wait(limit)
+            except subprocess.TimeoutExpired:
+                status = "timeout"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)  # also what it left running
+                child.wait()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(lines[-TAIL:]), flush=True)
+    finally:
+        temporary = out / f"{stage.name}.tar.gz.part"
+        with tarfile.open(temporary, "w:gz", compresslevel=1) as archive:
+            archive.add(folder, stage.name)
+        temporary.replace(out / f"{stage.name}.tar.gz")
+        shutil.rmtree(folder)
+    return Result(stage.name, status, round(time.monotonic() - start, 1))
+
+
+def main() -> int:
+    """All stages; see the top."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--stages", type=Path, default=ROOT / "tools/gpu/stages.yaml")
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--kit", type=Path, help="wheels to put before what is here")
+    parser.add_argument("--site", type=Path, help="with --kit: where the environment is made")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds in all")
+    args = parser.parse_args()
+    if bool(args.kit) != bool(args.site):
+        parser.error("--kit and --site go together")
+    if args.kit and not args.kit.is_file():
+        parser.error(f"--kit {args.kit}: expected an archive that tools/gpu/offline_kit.py made")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    stages = read_stages(args.stages, args.only)
+    args.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.budget
+    python = make_environment(args.site, args.kit) if args.kit else sys.executable
+    results: list[Result] = []
+    for stage in stages:
+        left = end - time.monotonic()
+        print(f"== {stage.name}: {stage.command.strip()}", flush=True)
+        if left < SHORTEST:
+            results.append(Result(stage.name, "left out", 0.0))
+        else:
+            results.append(run_stage(stage, args.out, min(stage.seconds, left), python))
+        print(f"== {stage.name}: {results[-1].status}, {results[-1].seconds} s", flush=True)
+        summary = json.dumps([asdict(result) for result in results], indent=1)
+        (args.out / "summary.json").write_text(summary, encoding="utf-8")
+    return 0 if all(result.status == 0 for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Planted faults: does the parity suite catch them? Run as `python -m tools.mutation`."""

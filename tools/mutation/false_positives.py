@@ -1,0 +1,89 @@
+"""The detector's other half: where no fault is planted, nothing may differ.
+
+The pair of backends is recorded and judged from other weights and images: of several seeds and
+kinds, and trained. Every row that is `different` is a false alarm.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from parity.cases.case import WEIGHTS, Case, params_of
+from parity.cases.golden import Golden
+from parity.compare.verdict import Row
+from parity.suite import run as suite
+from parity.suite.jobs import FIRST, Job
+from parity.suite.plan import Ladder
+
+FIRST_SEED = 101  # the cases themselves have 0 to 5
+
+
+@dataclass
+class TrainedLadder(Ladder):
+    """The cases from the weights that lie in the folder as CASE.trained.safetensors."""
+
+    def job(
+        self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
+    ) -> Job:
+        """From trained weights."""
+        weights = str(self.folder / f"{case.name}.trained.safetensors")
+        return replace(super().job(backend, case, kind, **fields), weights=weights)
+
+
+def save_trained(reference: Path, target: Path, cases: Sequence[Case]) -> None:
+    """The weights after the last update of an earlier recording of the reference backend."""
+    earlier = Ladder(reference)
+    for case in cases:
+        state = earlier.trace(FIRST, case.name).arrays("state")
+        save_file(params_of(state), target / f"{case.name}.trained.safetensors")
+
+
+def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[tuple[str, Ladder]]:
+    """A ladder of trained weights, and those of other seeds and kinds of weights."""
+    # others end before there is anything to go on from
+    trained = [case for case in cases if case.updates > 1]
+    yield "trained", TrainedLadder(folder, trained, (), around=False)
+    draws = list(WEIGHTS)
+    for number in range(seeds):
+        seed, draw = FIRST_SEED + number, draws[number % len(draws)]
+        yield f"seed {seed}, {draw}", Ladder(folder, cases, (), seed=seed, draw=draw, around=False)
+
+
+def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """Record and judge the unchanged backends; the rows that differ, also in clean.json."""
+    alarms: list[dict[str, Any]] = []
+    for label, ladder in clean_ladders(out / "unmutated", seeds, cases):
+        start = time.monotonic()
+        shutil.rmtree(ladder.folder, ignore_errors=True)
+        (ladder.folder / "traces").mkdir(parents=True)
+        if isinstance(ladder, TrainedLadder):
+            save_trained(out / "clean", ladder.folder, ladder.cases)
+        suite.record_ladder(ladder)
+        rows = suite.judge_ladder(ladder)
+        wrong = [row for row in rows if row.verdict == "different"]
+        undecided = sum(row.verdict == "undecided" for row in rows)
+        print(
+            f"{label}: {len(rows)} taps, {len(wrong)} different, {undecided} undecided, "
+            f"{time.monotonic() - start:.0f} s",
+            *map(told, wrong),
+            sep="\n  ",
+            flush=True,
+        )
+        alarms += [{"run": label} | row.record() for row in wrong]
+        (out / "clean.json").write_text(json.dumps(alarms, indent=1, default=str), "utf-8")
+    shutil.rmtree(out / "unmutated", ignore_errors=True)
+    return alarms
+
+
+def told(row: Row) -> str:
+    """A row that differs, with what it was judged by."""
+    return (
+        f"{row.case} {row.rung}/{row.tap} {row.precision} {row.pair}: error {row.error:.2e}, "
+        f"floor {row.floor:.2e}, bound {row.bound:.2e}, own {row.own:.2e} {row.reason}"
+    )

@@ -1,0 +1,183 @@
+"""The ladder of a mutant: what is recorded of it, step by step, and how it is judged.
+
+The clean reference backend is recorded once; a mutated backend stands in the candidate's place.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from parity.cases.case import Case
+from parity.cases.golden import GOLDENS, Golden
+from parity.compare.evidence import SIBLINGS
+from parity.compare.judge import judge
+from parity.compare.trace import Trace, read_trace
+from parity.compare.verdict import Evidence, Row
+from parity.suite import plan as ladders
+from parity.suite import run as suite
+from parity.suite.checks import PIPELINE
+from parity.suite.jobs import FIRST, Job
+from parity.suite.plan import CANDIDATE, Ladder
+from tools.mutation.planting import THREADS, record_copy
+from transfg_core.backend import load_authors_reader
+
+AROUND = "pipeline"
+
+
+@cache
+def read_once(path: Path) -> Trace:
+    """A trace that does not change."""
+    return read_trace(path)
+
+
+@dataclass
+class MutantLadder(Ladder):
+    """A clean reference, and in another folder a mutated backend in the candidate's place."""
+
+    mutant: Path = Path()
+    backend: str = FIRST
+
+    def path(self, backend: str, case: str, *words: str | None) -> Path:
+        """The candidate's traces lie apart."""
+        path = super().path(backend, case, *words)
+        return self.mutant / path.name if backend == CANDIDATE else path
+
+    def job(
+        self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
+    ) -> Job:
+        """The candidate is the mutated backend."""
+        job = super().job(backend, case, kind, **fields)
+        return replace(job, backend=self.backend) if backend == CANDIDATE else job
+
+    def around_job(self, backend: str, precision: str = "float32") -> Job:
+        """What happens around the model, from the run that the reference saved."""
+        job = super().around_job(backend, precision)
+        source = str(self.folder / f"golden-{GOLDENS[0].name}.safetensors")
+        backend = self.backend if backend == CANDIDATE else backend
+        return replace(job, source=source, backend=backend)
+
+    def trace(self, backend: str, case: str, kind: str = "case", *words: str) -> Trace:
+        """A recorded trace; the reference's are read once."""
+        path = self.path(backend, case, kind, *(words or (self.precision,)))
+        return read_trace(path) if backend == CANDIDATE else read_once(path)
+
+
+def record_reference(folder: Path, cases: Sequence[Case]) -> None:
+    """The clean reference backend, with its variants, and the published weights."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "traces").mkdir(parents=True)
+    reader = load_authors_reader()
+    for golden in GOLDENS:
+        reader.convert(golden.checkpoint, folder / f"golden-{golden.name}.safetensors")
+    ladder = MutantLadder(folder, cases, ())
+    groups = [
+        ladders.reference_jobs(ladder),
+        ladders.first_jobs(ladder) + ladders.variant_jobs(ladder, FIRST),
+        ladders.exact_first_jobs(ladder),
+    ]
+    # as many threads as the mutants have: the order of sums depends on their number
+    for jobs in groups:
+        ladders.run_children(ladders.start_child(jobs, threads=THREADS))
+
+
+class Step(NamedTuple):
+    """What is recorded, and of which cases: those with taps inside blocks, without, or all."""
+
+    kinds: tuple[str, ...]
+    fine: bool | None = None
+
+
+# Sharpest evidence first. The next step is taken only if nothing differs so far.
+PIECES = (Step(("pieces",), True), Step(("pieces",), False))
+WHOLE = Step(("case", "continue"))
+AROUND_IT = Step((AROUND,))
+
+
+def steps_for(twin: str) -> tuple[Step, ...]:
+    """For a fault in the core, what goes into the model comes first."""
+    return (AROUND_IT, *PIECES, WHOLE) if twin == "core" else (*PIECES, WHOLE, AROUND_IT)
+
+
+def run_steps(ladder: MutantLadder, root: Path, twin: str, whole: bool) -> list[Row]:
+    """Record and judge step by step, until something differs; with `whole`, to the end.
+
+    Raises:
+        MutantFailed: the mutant does not run.
+    """
+    rows: list[Row] = []
+    for step in steps_for(twin):
+        cases = [one for one in ladder.cases if step.fine in (None, one.fine)]
+        record_copy(root, mutant_jobs(ladder, step, cases))
+        if step is AROUND_IT:
+            rows += suite.judge_around(ladder)
+        elif step is WHOLE:
+            rows = [row for row in rows if not row.rung.startswith("pieces")]
+            rows += [row for case in cases for row in judge_whole(ladder, case)]
+        else:
+            for case in cases:
+                rows += suite.judge_pieces(ladder, case.name)
+                rows += suite.judge_exact(ladder, case.name, ("pieces",))
+        if not whole and any(row.verdict == "different" for row in rows):
+            break
+    return rows
+
+
+def mutant_jobs(ladder: MutantLadder, step: Step, cases: Sequence[Case]) -> list[Job]:
+    """One step, in float64 and float32; `continue` is one update from the reference's state."""
+    if step is AROUND_IT:
+        return [ladder.around_job(CANDIDATE)]
+    jobs = []
+    for case in cases:
+        source = ladder.job(FIRST, case).out
+        for kind in step.kinds:
+            if kind == "continue" and case.updates == 1:
+                continue  # it has no later state to go on from
+            more = {} if kind == "case" else {"source": source}
+            if kind != "continue":
+                jobs.append(ladder.job(CANDIDATE, case, kind, precision="float64", **more))
+            jobs.append(ladder.job(CANDIDATE, case, kind, precision="float32", **more))
+    return jobs
+
+
+def published_jobs(ladder: Ladder) -> list[Job]:
+    """The published program's cases; the part indices are the mutant's own."""
+    jobs = [
+        ladder.job(CANDIDATE, golden, precision=precision)
+        for golden in GOLDENS
+        for precision in ("float64", "float32")
+    ]
+    return [replace(job, force=None) for job in jobs]
+
+
+def judge_whole(ladder: Ladder, case: Case) -> list[Row]:
+    """As the ladder judges a candidate, and one update from the reference's state."""
+    return suite.judge_case(ladder, case.name, (CANDIDATE,) if case.updates > 1 else ())
+
+
+def judge_published(ladder: Ladder) -> list[Row]:
+    """The published program against the mutant."""
+    rows = []
+    for golden in GOLDENS:
+        name = f"golden-{golden.name}"
+        first = ladder.trace(CANDIDATE, name)
+        published = suite.published_trace(golden, first)
+        exact = ladder.trace(CANDIDATE, name, "case", "float64")
+        evidence = Evidence(first, published, exact, siblings=SIBLINGS)
+        rows += judge(evidence, only=list(published.taps))
+    return rows
+
+
+def seen_alone(ladder: MutantLadder, root: Path) -> bool:
+    """Whether a fault shows with no clean backend to compare with: the published program's numbers
+    are others, or a claim about what happens around the model does not hold."""
+    record_copy(root, [*published_jobs(ladder), ladder.around_job(CANDIDATE)])
+    around = ladder.trace(CANDIDATE, PIPELINE.name, AROUND)
+    arrays = [tap for tap in around.taps.values() if isinstance(tap, np.ndarray)]
+    claimed = all(tap.all() for tap in arrays if tap.dtype.kind == "b")
+    rows = judge_published(ladder)
+    return any(row.verdict == "different" for row in rows) or not claimed

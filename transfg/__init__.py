@@ -1,0 +1,46 @@
+"""TransFG in PyTorch and in Jittor: the command line, and what library users need.
+
+    from transfg import Batch, build_params, load_backend, load_config
+
+Nothing is imported before it is used, so that `transfg doctor` runs where a package is broken.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from transfg_core import __version__
+
+if TYPE_CHECKING:
+    from transfg_core.backend import Backend, Batch, load_backend
+    from transfg_core.checkpoints.pretrained import build_params
+    from transfg_core.config.loading import load_config
+    from transfg_core.config.sections import Config
+    from transfg_core.errors import RunFailed, UserError
+
+HOMES = {
+    "Backend": "transfg_core.backend",
+    "Batch": "transfg_core.backend",
+    "Config": "transfg_core.config.sections",
+    "RunFailed": "transfg_core.errors",
+    "UserError": "transfg_core.errors",
+    "build_params": "transfg_core.checkpoints.pretrained",
+    "load_backend": "transfg_core.backend",
+    "load_config": "transfg_core.config.loading",
+}
+__all__ = [
+    "Backend",
+    "Batch",
+    "Config",
+    "RunFailed",
+    "UserError",
+    "__version__",
+    "build_params",
+    "load_backend",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)

@@ -1,0 +1,65 @@
+"""The command line: every command under one name, and what happens when one fails.
+
+Exit codes: 0 success; 1 the run or the check failed; 2 usage, configuration or input; 128 + n
+stopped by signal n (130 after Ctrl-C), with the newest state saved.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from transfg import __version__
+from transfg.bench.command import bench
+from transfg.convert import convert
+from transfg.doctor import doctor
+from transfg.evaluate import evaluate
+from transfg.parity import app as parity_app
+from transfg.parts import parts
+from transfg.report import report
+from transfg.toy import toy
+from transfg.train import train
+from transfg_core.errors import UserError
+from transfg_core.run.progress import StandardError
+
+HELP = "TransFG fine-grained recognition, natively in PyTorch and in Jittor."
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
+)
+app.add_typer(parity_app, name="parity")
+for command in (train, evaluate, parts, toy, convert, report, doctor, bench):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True, help=HELP)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Print the version where it is asked for."""
+    if show:
+        print(f"transfg {__version__}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run a command. A user's error becomes a message and an exit code, our bugs a traceback."""
+    # in `transfg parity` exit code 1 means that implementations differ, so nothing else may use it
+    comparing = sys.argv[1:2] == ["parity"]
+    failed = 2 if comparing else 1
+    try:
+        app()
+    except UserError as error:
+        complain(str(error))
+        sys.exit(2 if comparing else error.exit_code)
+    except OSError as error:  # the system's message says what it refused
+        complain(f"the operating system refused: {error}")
+        sys.exit(failed)
+    except MemoryError as error:
+        complain(f"out of memory ({error}); try a smaller model, train.batch_size or data.crop")
+        sys.exit(failed)
+
+
+def complain(message: str) -> None:
+    """A message on standard error, in red where there is colour."""
+    StandardError().print(f"error: {message}", style="red", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""What is measured: a backend, how it computes, and what it computes.
+
+parse_subject("torch")                                  # TransFG in PyTorch
+parse_subject("torch:published")                        # as the published program computes it
+parse_subject("jittor:vit train.accumulation=2")        # and settings of its own
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfg_core.backend import BACKENDS
+from transfg_core.config.loading import load_config
+from transfg_core.config.sections import Config
+from transfg_core.data.datasets import read_dataset
+from transfg_core.errors import UserError
+from transfg_core.models.vit import require_vit
+
+METHODS = ("transfg", "vit", "published", "real-input")
+WORK = ("train", "infer", "attention", "selection", "input")
+CLASSES = 200  # where the configuration leaves them to the data set
+OURS = ("train.batch_size", "train.eval_batch_size", "model.pretrained")  # what the bench sets
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backend, a method of METHODS, and settings of its own."""
+
+    label: str
+    backend: str
+    method: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> bool:
+        """Whether it takes its images from the data set."""
+        return self.method == "real-input"
+
+    def config(self, path: Path, overrides: Sequence[str], batch: int) -> Config:
+        """The experiment with random weights: speed does not depend on their values.
+
+        Raises:
+            UserError: a file, key or value is wrong.
+        """
+        given = load_config(path, [*overrides, *self.overrides])
+        classes = given.model.classes or CLASSES
+        if self.reads:  # their labels must fit the head
+            classes = len(read_dataset(given.data, given.run.seed).classes)
+        ours = [f"train.batch_size={batch}", f"train.eval_batch_size={batch}"]
+        ours += [f"model.classes={classes}", "model.pretrained=null"]
+        if self.method == "vit":
+            ours.append("model.placement=none")
+        config = load_config(path, [*overrides, *self.overrides, *ours])
+        if self.method == "published":
+            model = require_vit(config.model, self.label)
+            if model.fusion != "matmul":
+                raise UserError(
+                    f"{self.label}: expected model.fusion matmul, the published program's default, "
+                    f"found {model.fusion}"
+                )
+        return config
+
+
+def parse_subject(text: str) -> Subject:
+    """A subject from `BACKEND[:METHOD] [KEY=VALUE]...`.
+
+    Raises:
+        UserError: no such backend or method.
+    """
+    name, *overrides = text.split() or [""]
+    backend, _, method = name.partition(":")
+    for override in overrides:
+        if override.partition("=")[0] in OURS:
+            raise UserError(
+                f"--subject {text}: {override}: weights are random and --batch says how many "
+                "images; leave it out"
+            )
+    if backend not in BACKENDS or (method or "transfg") not in METHODS:
+        raise UserError(
+            f"--subject {text}: expected BACKEND[:METHOD] [KEY=VALUE]..., backends "
+            f"{', '.join(BACKENDS)}, methods {', '.join(METHODS)}"
+        )
+    return Subject(text, backend, method or "transfg", tuple(overrides))

@@ -1,0 +1,235 @@
+"""What works on this machine, and the exact command for whatever is missing.
+
+Each backend is tried in a process of its own: a broken installation may raise, crash or hang, and
+the others are still to be heard.
+"""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from transfg.core_packages import CORE
+from transfg_core.backend import BACKENDS
+from transfg_core.machine import child_environment, cpu_name, install_command, usable_cpus
+
+TIMEOUT = 1800.0  # seconds for one backend: Jittor's first import compiles for minutes
+MARK = "transfg-doctor "  # begins the line that holds the probe's answer
+BUILDING = "Jittor compiles itself"  # begins what Jittor's runtime says beforehand
+TAIL = 6  # lines of an error that are shown
+
+OPTIONAL = {"matplotlib": "matplotlib", "jinja2": "Jinja2", "tensorboardX": "tensorboardX"}
+
+# One matrix product with its gradient, then one update of a model of two blocks.
+PROBE = """
+import json, sys
+import numpy as np
+from transfg_core.backend import Batch, load_backend
+from transfg_core.config.loading import load_config
+from transfg_core.errors import UserError
+from transfg_core.params.initial import initial_params
+config = load_config(None, [
+    "model.depth=2", "model.width=8", "model.heads=2", "model.mlp=16", "model.classes=2",
+    "data.crop=16", "optim.warmup=0", "train.steps=1",
+])
+try:
+    backend = load_backend(sys.argv[1], config)
+except UserError as error:
+    sys.exit(str(error))
+backend.load_params(initial_params(config.model, config.data.crop, 0))
+images = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
+handle = backend.train_step([Batch(images, np.array([0, 1]))], 0.1)
+values = {name: float(value) for name, value in backend.fetch(handle).items()}
+if not np.isfinite(list(values.values())).all():
+    sys.exit(f"expected finite numbers of one update, found {values}")
+print("\\n" + sys.argv[2] + json.dumps(backend.device_info()), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one backend: its `device_info()`, or the reason why there is none."""
+
+    name: str
+    info: dict[str, Any] | None
+    reason: str = ""
+
+
+def doctor() -> None:
+    """Which backends work here, and the exact command for whatever is missing."""
+    raise typer.Exit(examine())
+
+
+def examine(timeout: float = TIMEOUT) -> int:
+    """Print what is here and what is missing; 0 if every backend works, else 1."""
+    section("core", core_lines())
+    section("machine", machine_lines())
+    findings = []
+    for name in BACKENDS:
+        finding = probe(name, timeout)
+        section(f"backend {name}", backend_lines(finding))
+        findings.append(finding)
+    broken = [finding.name for finding in findings if finding.info is None]
+    print(f"not working: {', '.join(broken)}" if broken else "every backend works")
+    return 1 if broken else 0
+
+
+def section(title: str, lines: list[str]) -> None:
+    """A title and its lines, at once: the next section may take minutes."""
+    print("\n  ".join([title, *lines]), flush=True)
+
+
+def probe(name: str, timeout: float) -> Finding:
+    """Run one update on a backend in a child process; its progress goes to standard error."""
+    command = [sys.executable, "-c", PROBE, name, MARK]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+            env=child_environment(),
+        )  # fmt: skip
+        try:
+            status = wait(child, timeout, err.fileno())
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)  # with the compilers that it has started
+                child.wait()
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+    return judge(name, status, texts[0], texts[1], timeout)
+
+
+def wait(child: "subprocess.Popen[bytes]", timeout: float, messages: int) -> int | None:
+    """Exit status of a child, None if it takes longer; repeats its note on a long build.
+
+    `messages` is the file descriptor of the child's standard error.
+    """
+    told = False
+    until = time.monotonic() + timeout
+    while (left := until - time.monotonic()) > 0:
+        try:
+            return child.wait(min(1.0, left))
+        except subprocess.TimeoutExpired:
+            said = os.pread(messages, 2**16, 0).decode(errors="replace").splitlines()
+        note = [line for line in said if line.startswith(BUILDING)]
+        if note and not told:
+            print(note[0], file=sys.stderr, flush=True)
+            told = True
+    return None
+
+
+def judge(name: str, status: int | None, out: str, err: str, timeout: float) -> Finding:
+    """What the probe's exit status and output mean."""
+    answers = [line for line in out.splitlines() if line.startswith(MARK)]
+    if status == 0 and answers:
+        return Finding(name, json.loads(answers[-1].removeprefix(MARK)))
+    if status is None:
+        end = f"did not answer within {timeout:.0f} s"
+    elif status < 0:
+        end = f"was killed by signal {-status} ({signal_name(-status)})"
+    elif status == 0:
+        end = "ended with status 0 before it had computed anything"
+    else:
+        end = ""
+    said = [line for line in err.splitlines() if line.strip()][-TAIL:]
+    return Finding(name, None, "\n  ".join([f"the probe {end}"] * bool(end) + said))
+
+
+def signal_name(number: int) -> str:
+    """`segmentation fault` and the like."""
+    return (signal.strsignal(number) or "unknown").lower()
+
+
+def backend_lines(finding: Finding) -> list[str]:
+    """Works or not, and why."""
+    if finding.info is None:
+        extra = finding.name
+        remedy = [] if "run: " in finding.reason else [f"run: {install_command(extra)}"]
+        return ["works: no", f"reason: {finding.reason}", *remedy]
+    info = finding.info
+    cuda = f"found, {info['cuda']}" if info.get("cuda") else "not found, or switched off"
+    lines = ["works: yes", f"version: {info.get('version')}", f"device: {info.get('device')}"]
+    lines += [f"CUDA: {cuda}", f"threads: {info.get('threads')}"]
+    if info.get("cache"):
+        lines.append(f"cache: {info['cache']} ({mebibytes(folder_size(Path(info['cache'])))})")
+    return lines
+
+
+def core_lines() -> list[str]:
+    """Versions of what every command needs, and of what some are better with."""
+    lines = [f"python: {platform.python_version()} ({sys.executable})"]
+    for package in CORE.values():
+        lines.append(f"{package}: {package_version(package) or missing('core')}")
+    numpy = package_version("numpy") or ""
+    if numpy.partition(".")[0].isdigit() and int(numpy.partition(".")[0]) >= 2:
+        lines.append(
+            "warning: Jittor cannot run under numpy 2 or later; run: pip install 'numpy<2'"
+        )
+    for module, package in OPTIONAL.items():
+        found = package_version(package) if find_spec(module) else None
+        lines.append(f"{package} (optional): {found or missing('report')}")
+    return lines
+
+
+def missing(extra: str) -> str:
+    """The command that provides a package."""
+    return f"missing; run: {install_command(extra).replace('[core]', '')}"
+
+
+def package_version(package: str) -> str | None:
+    """Version of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def machine_lines() -> list[str]:
+    """Processor, memory, disk, and what Jittor compiles with."""
+    compiler = os.environ.get("cc_path", "g++")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    python = ".".join(map(str, sys.version_info[:2]))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return [
+        f"processor: {cpu_name()}, {usable_cpus()} cores",
+        f"memory: {mebibytes(memory)}",
+        f"free disk at {Path.cwd()}: {mebibytes(shutil.disk_usage(Path.cwd()).free)}",
+        f"C++ compiler: {shutil.which(compiler) or 'missing; run: apt-get install g++'}",
+        "Python headers: "
+        + (
+            str(headers)
+            if headers.is_file()
+            else f"missing; run: apt-get install python{python}-dev"
+        ),
+    ]
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder; what vanishes meanwhile does not count."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return size
+
+
+def mebibytes(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 2**20:,.0f} MiB"

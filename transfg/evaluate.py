@@ -1,0 +1,34 @@
+"""`transfg evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from transfg.options import BackendName, Checkpoint, Overrides
+from transfg_core.errors import UserError
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    overrides: Overrides = None,
+    backend: BackendName = "torch",
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write each image's prediction to this CSV file.")
+    ] = None,
+) -> None:
+    """Evaluate a checkpoint of either backend on the test split; prints JSON."""
+    from transfg_core.checkpoints.file import replace_file
+    from transfg_core.experiment import evaluate_checkpoint
+    from transfg_core.run.metrics_log import clean, csv_text, prediction_rows
+
+    if predictions and not predictions.parent.is_dir():
+        raise UserError(f"--predictions {predictions}: no such folder; make it first")
+    result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])
+    if predictions:
+        names = [dataset.test.ids[row] for row in result.index]
+        rows = prediction_rows(names, result.labels, result.logits)
+        replace_file(predictions, csv_text(rows).encode())
+    record = {"checkpoint": str(checkpoint), "backend": backend} | result.record()
+    print(json.dumps(clean(record)), flush=True)

@@ -1,0 +1,212 @@
+"""`transfg parity` and its commands.
+
+Exit codes: 0 equivalent; 1 different; 2 undecided, or input that is refused (the message says).
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from transfg_core.backend import BACKENDS
+from transfg_core.errors import UserError
+
+app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="Prove or disprove that two implementations agree; without a command, the whole ladder.",
+)
+
+PRECISIONS = ("float32", "float64", "tf32", "bfloat16")
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Other weights and images than the case's own.")
+]
+Draw = Annotated[str, typer.Option(help="Weights for --seed: noise, truncated or outliers.")]
+
+
+def one_of(option: str, value: str, known: Any) -> str:
+    """A value that must be among the known ones."""
+    if value not in known:
+        raise UserError(f"{option} {value}: expected one of {', '.join(known)}")
+    return value
+
+
+@app.callback()
+def ladder(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="folder for traces and reports")] = Path("runs/parity"),
+    case: Annotated[
+        list[str] | None, typer.Option(help="Only these cases of the ladder; may be repeated.")
+    ] = None,
+    large: Annotated[
+        bool, typer.Option("--large", help="B/16 at 448 pixels, overlapping, instead.")
+    ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="What is compared: float32, and in float64 too; tf32; or bfloat16, in pieces."
+        ),
+    ] = "float32",
+    seed: Seed = None,
+    draw: Draw = "noise",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the traces (0.6 GB) of a green run, too.")
+    ] = False,
+) -> None:
+    """Prove or disprove that two implementations agree; without a command, the whole ladder.
+
+    Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused.
+    """
+    if context.invoked_subcommand:
+        return
+    from parity.cases.case import CASES, LARGE
+    from parity.cases.golden import GOLDENS
+    from parity.suite.plan import Ladder
+    from parity.suite.run import run_suite
+
+    if large and case:
+        raise UserError("--large and --case exclude each other; give one")
+    one_of("--precision", precision, ("float32", "tf32", "bfloat16"))
+    known = {one.name: one for one in CASES}
+    chosen = [known[one_of("--case", name, known)] for name in case or known]
+    whole = precision != "bfloat16"  # where a pass has noise of per cents
+    goldens = () if case or large or seed is not None or not whole else GOLDENS
+    plan = Ladder(
+        out,
+        [LARGE] if large else chosen,
+        goldens,
+        precision,
+        exact=precision == "float32" and not large,
+        whole=whole,
+        seed=seed,
+        draw=draw,
+        around=bool(goldens) and precision == "float32",
+    )
+    raise typer.Exit(run_suite(plan, keep))
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Argument(help="the trace file (.npz) to write")],
+    case: Annotated[str, typer.Option(help="a case of the ladder, such as overlap")],
+    backend: Annotated[str, typer.Option("--backend", "-b", help="torch or jittor")] = "torch",
+    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "float32",
+    variant: Annotated[
+        str | None,
+        typer.Option(help="ulp:SEED or symmetry:SEED: the same function, computed otherwise"),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="cut the pass at every tap and feed it this trace's numbers")
+    ] = None,
+    force: Annotated[
+        Path | None, typer.Option(help="select the parts that this trace selected")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="start from these weights (.safetensors)")
+    ] = None,
+    seed: Seed = None,
+    draw: Draw = "noise",
+    sketch_above: Annotated[
+        int | None, typer.Option(min=1, help="keep larger arrays as sketches")
+    ] = None,
+) -> None:
+    """Record one backend on one case into a trace file, to be compared anywhere."""
+    from parity.suite.jobs import Job
+    from parity.suite.record import record as record_job
+
+    job = Job(
+        backend=one_of("--backend", backend, BACKENDS),
+        case=case,
+        out=str(out),
+        kind="pieces" if source else "case",
+        precision=one_of("--precision", precision, PRECISIONS),
+        variant=variant,
+        source=str(source) if source else None,
+        force=str(force) if force else None,
+        weights=str(weights) if weights else None,
+        seed=seed,
+        draw=draw,
+        sketch_above=sketch_above,
+    )
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: no such folder; make it first")
+    record_job(job)
+    print(out)
+
+
+@app.command()
+def compare(
+    traces: Annotated[
+        list[Path], typer.Argument(help="two traces, then evidence: float64, variants")
+    ],
+    names: Annotated[
+        Path | None, typer.Option(help="YAML: tap names of the second trace -> of the first")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the reports")] = None,
+) -> None:
+    """Say whether and where traces differ; needs neither framework."""
+    from parity.api import compare_files
+
+    raise typer.Exit(compare_files(traces, names, out))
+
+
+@app.command()
+def bisect(
+    case: Annotated[str, typer.Option(help="a case of the ladder, such as overlap")] = "overlap",
+    out: Annotated[Path, typer.Option(help="folder for traces and reports")] = Path("runs/bisect"),
+    seed: Seed = None,
+    draw: Draw = "noise",
+) -> None:
+    """Feed every operation of one backend with the other's inputs, and name those that differ."""
+    from parity.suite.bisection import run_bisection
+
+    raise typer.Exit(run_bisection(out, case, seed, draw))
+
+
+@app.command()
+def accuracy(
+    reference: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
+    candidate: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
+    margin: Annotated[
+        float, typer.Option(min=0.01, max=100, help="largest difference that is none, in points")
+    ] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
+) -> None:
+    """Whether two ways of training reach the same accuracy: equivalent, different or undecided."""
+    from parity.runs.accuracy import compare_accuracy, exit_code, print_accuracy
+
+    result = compare_accuracy(reference, candidate, margin / 100)
+    print_accuracy(result)
+    write_json(out, result.to_record())
+    raise typer.Exit(exit_code(result.verdict))
+
+
+@app.command()
+def curves(
+    reference: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
+    candidate: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
+    repetition: Annotated[
+        list[Path] | None,
+        typer.Option(help="a reference run again, in a way that should not matter; 4 or more"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
+) -> None:
+    """Whether training losses go the same way: exactly while they can, then as distributions."""
+    from parity.runs.accuracy import exit_code
+    from parity.runs.loss_curves import compare_loss_curves, print_curves
+
+    result = compare_loss_curves(reference, candidate, repetition or ())
+    print_curves(result)
+    write_json(out, result.to_record())
+    raise typer.Exit(exit_code(result.comparison.verdict))
+
+
+def write_json(path: Path | None, record: Any) -> None:
+    """Write a result to a file, if one is asked for."""
+    import json
+
+    from transfg_core.checkpoints.file import replace_file
+    from transfg_core.run.metrics_log import clean
+
+    if path:
+        replace_file(path, (json.dumps(clean(record), indent=2) + "\n").encode())

@@ -1,0 +1,26 @@
+"""`transfg parts`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from transfg.options import BackendName, Checkpoint, Overrides
+
+
+def parts(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option(help="the PNG to write")],
+    overrides: Overrides = None,
+    backend: BackendName = "torch",
+    images: Annotated[int, typer.Option(min=1, help="how many test images")] = 8,
+    heat: Annotated[
+        Literal["scores", "rollout"],
+        typer.Option(help="what dims the second view: part scores or attention rollout"),
+    ] = "scores",
+) -> None:
+    """Draw test images with the patches that a checkpoint's model selects."""
+    from transfg_core.explain.parts import draw_parts
+
+    draw_parts(checkpoint, backend, overrides or [], images, out, heat)
+    print(out)

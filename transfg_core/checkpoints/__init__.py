@@ -1,0 +1,1 @@
+"""The checkpoint format of this project, and pretrained weights from other sources."""

@@ -1,0 +1,37 @@
+"""What became of a checkpoint's arrays."""
+
+from dataclasses import dataclass
+
+from transfg_core.params.merge import and_more
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a checkpoint's arrays and of the model's parameters.
+
+    loaded, missing (the checkpoint lacks them) and initialised (they keep their initial values)
+    are canonical names; resized (a part of loaded) and ignored are `name: reason`, the latter by
+    the names in the checkpoint.
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]
+    ignored: tuple[str, ...]
+    missing: tuple[str, ...]
+    initialised: tuple[str, ...]
+
+    def summary(self) -> str:
+        """A few lines for people, however deep the model is."""
+        reasons: dict[str, list[str]] = {}
+        for item in self.ignored:
+            name, _, reason = item.rpartition(": ")
+            reasons.setdefault(reason, []).append(name)
+        lines = [f"{self.source}: {len(self.loaded)} arrays loaded"]
+        lines += [f"resized: {item}" for item in self.resized]
+        lines += [f"ignored: {names[0]}{and_more(names)}: {why}" for why, names in reasons.items()]
+        for label, names in (("missing", self.missing), ("initial values", self.initialised)):
+            modules = dict.fromkeys(name.partition(".")[0] for name in names)
+            if modules:
+                lines.append(f"{label}: {', '.join(modules)} ({len(names)} arrays)")
+        return "\n  ".join(lines)

@@ -1,0 +1,168 @@
+"""Pretrained parameters from this project's own .safetensors."""
+
+from collections.abc import Mapping
+
+import safetensors
+
+from transfg_core.backend import Arrays
+from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.config.loading import build_config
+from transfg_core.config.model import ModelConfig
+from transfg_core.config.sections import Config
+from transfg_core.config.vit import VitConfig
+from transfg_core.errors import UserError
+from transfg_core.models.layout import param_shapes
+from transfg_core.models.rows import Shape
+from transfg_core.models.vit import grid_size
+from transfg_core.params.merge import as_float32, refuse, strict_merge
+from transfg_core.params.positions import resize_pos_embed, square_side
+
+PREFIX = "param/"  # what a run's checkpoint puts before the parameters, beside optimiser state
+
+FLOATS = ("F16", "F32", "F64")
+
+
+def load_own(
+    path: str, model: ModelConfig, image_size: tuple[int, int]
+) -> tuple[Arrays, LoadReport]:
+    """Parameters of this project, as `param/<name>` or bare names, in a model like theirs.
+
+    All must fit, but for three things. The head starts anew where the classes differ in number.
+    Positions are resized to another grid; weights that do not tell theirs are taken to come from
+    a square one, and to fit where their number does. A plain Vision Transformer may become one
+    with part selection: its encoder norm becomes `part_norm`, and `model.part_layer_init` says
+    what becomes of its last block.
+
+    Raises:
+        UserError: the file cannot be read, or names or shapes do not fit.
+    """
+    arrays, ignored, saved = read_own(path)
+    if saved is not None:
+        refuse_other_model(path, saved.model, model)
+    target = param_shapes(model, image_size)
+    changes = _changes(path, arrays, model) if isinstance(model, VitConfig) else []
+    for old, new, reason in [*changes, *_new_head(arrays, model)]:
+        moved = [name for name in arrays if name.startswith(old)]
+        if reason:
+            ignored += [f"{name}: {reason}" for name in moved]
+            target = {name: shape for name, shape in target.items() if not name.startswith(new)}
+        else:
+            arrays |= {new + name.removeprefix(old): arrays[name] for name in moved}
+        arrays = {name: array for name, array in arrays.items() if name not in moved}
+    resized: tuple[str, ...] = ()
+    if isinstance(model, VitConfig):
+        source = None
+        if saved is not None and isinstance(saved.model, VitConfig):
+            source = grid_size(saved.data.crop, saved.model)
+        resized = _fit_positions(arrays, target, source, grid_size(image_size, model), path)
+    merged = strict_merge(target, arrays, path)
+    left = tuple(name for name in param_shapes(model, image_size) if name not in merged)
+    return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), (), left)
+
+
+def _changes(path: str, arrays: Arrays, model: VitConfig) -> list[tuple[str, str, str]]:
+    """Prefix in the file, prefix in the model, and why the latter keeps its initial values.
+
+    Without a reason the arrays are renamed.
+    """
+    if model.placement == "none" and "part_norm.weight" in arrays:
+        raise UserError(
+            f"{path}: expected a plain Vision Transformer, as model.placement none says, found "
+            "one with part selection; set model.placement=transfg"
+        )
+    if model.placement == "transfg" and "norm.weight" in arrays:
+        last = f"blocks.{model.depth - 1}."
+        if not any(name.startswith(last) for name in arrays):
+            raise UserError(f"{path}: {last[:-1]}: missing; is model.depth {model.depth} right?")
+        reason = "model.part_layer_init is random" if model.part_layer_init == "random" else ""
+        return [(last, "part_layer.", reason), ("norm.", "part_norm.", "")]
+    return []
+
+
+def _new_head(arrays: Arrays, model: ModelConfig) -> list[tuple[str, str, str]]:
+    """The head keeps its initial values where the number of classes differs."""
+    head = arrays.get("head.weight")
+    if head is None or not head.ndim or head.shape[0] == model.classes:
+        return []
+    return [("head.", "head.", f"{head.shape[0]} classes, model.classes {model.classes}")]
+
+
+def _fit_positions(
+    arrays: Arrays,
+    target: Mapping[str, Shape],
+    source: tuple[int, int] | None,
+    grid: tuple[int, int],
+    path: str,
+) -> tuple[str, ...]:
+    """Resize `pos_embed` (1, T, D) in place from its grid, None if unknown, to the model's."""
+    embedding = arrays.get("pos_embed")
+    shape = target["pos_embed"]
+    if embedding is None or embedding.ndim != 3:
+        return ()
+    if source and embedding.shape[1] == source[0] * source[1] + 1:
+        if source == grid:
+            return ()
+        arrays["pos_embed"] = resize_pos_embed(as_float32(embedding), grid, source)
+        return (f"pos_embed: {source[0]} x {source[1]} to {grid[0]} x {grid[1]}",)
+    if embedding.shape[1] == shape[1]:
+        return ()
+    side = square_side(embedding.shape[1])
+    if side is None:
+        raise UserError(
+            f"{path}: pos_embed: checkpoint {embedding.shape}, model {shape}: only a square grid "
+            f"can be resized, and {embedding.shape[1]} tokens are not 1 + a square; "
+            "train at the checkpoint's data.crop"
+        )
+    arrays["pos_embed"] = resize_pos_embed(as_float32(embedding), grid)
+    return (f"pos_embed: {side} x {side} (taken to be square) to {grid[0]} x {grid[1]}",)
+
+
+def refuse_other_model(path: str, saved: ModelConfig, model: ModelConfig) -> None:
+    """Refuse another architecture, and another number of heads, which no shape shows.
+
+    Raises:
+        UserError: the architectures or the numbers differ.
+    """
+    if saved.name != model.name:
+        raise UserError(
+            f"{path}: expected model.name {model.name}, found {saved.name}; "
+            f"set model.name={saved.name}"
+        )
+    heads, found = (one.heads if isinstance(one, VitConfig) else 0 for one in (model, saved))
+    if found != heads:
+        raise UserError(
+            f"{path}: expected a model of {heads} heads, found one of {found}; "
+            f"set model.heads={found}"
+        )
+
+
+def read_own(path: str) -> tuple[Arrays, list[str], Config | None]:
+    """Parameters by canonical name, what else the file holds (`name: reason`), and the
+    configuration it was trained with, if it tells."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            keys = list(file.keys())
+            run = any(key.startswith(PREFIX) for key in keys)
+            wanted = [key for key in keys if key.startswith(PREFIX) or not run]
+            kinds = {key: file.get_slice(key).get_dtype() for key in wanted}
+            wrong = [
+                f"{key}: expected floating-point numbers of numpy, found {kind}"
+                for key, kind in kinds.items()
+                if kind not in FLOATS
+            ]
+            refuse(path, wrong)
+            arrays = {key.removeprefix(PREFIX): file.get_tensor(key) for key in wanted}
+            strings = file.metadata() or {}
+            told = checkpoint.KEY in strings
+            metadata = checkpoint.read_metadata(path, strings) if told else {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}); check model.pretrained") from error
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path}: expected a .safetensors file, found a cut or damaged one or one of another "
+            f"kind ({error}); copy it again"
+        ) from error
+    ignored = [f"{key}: state of the run" for key in keys if key not in kinds]
+    saved = build_config(metadata["config"], path) if "config" in metadata else None
+    return arrays, ignored, saved

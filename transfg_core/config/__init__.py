@@ -1,0 +1,1 @@
+"""The configuration of an experiment: typed sections, YAML files and `key=value` overrides."""

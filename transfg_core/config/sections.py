@@ -1,0 +1,187 @@
+"""The sections of a configuration, and what must hold between them.
+
+The section of a model is in a file of its own: `vit.py`, `convnet.py`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from transfg_core.config.convnet import ConvNetConfig
+from transfg_core.config.fields import FilePath, Fraction, NonNegative, Positive, Section, Size
+from transfg_core.config.vit import VitConfig
+
+# Channel means and standard deviations by name, on inputs in [0, 1].
+NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "cifar": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+
+
+def _word(value: Any) -> Any:
+    """A name such as 2024 is a word, though YAML reads a number."""
+    return str(value) if type(value) is int else value
+
+
+class RunConfig(Section):
+    """Where a run goes and what it is seeded with."""
+
+    name: Annotated[str, BeforeValidator(_word), Field(pattern=r"^[\w+-][\w.+-]*$")] = "toy"
+    dir: FilePath = "runs"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    # tf32: matmuls with a 10-bit mantissa, CUDA only; bfloat16: mixed precision with float32
+    # parameters; float64: for references
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    # keep only each block's input for the backward pass, and recompute the block there
+    grad_checkpointing: bool = False
+    compile: bool = False  # torch.compile of the encoder's blocks (PyTorch only)
+
+
+class ToyConfig(Section):
+    """Size of the procedural bird set that `data.name: toy` renders when it is absent."""
+
+    train_per_class: Positive = 100
+    test_per_class: Positive = 25
+    size: Annotated[int, Field(ge=48)] = 96
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DataConfig(Section):
+    """Data set, transforms and loading. Image sizes are (height, width) in pixels."""
+
+    name: Literal["toy", "cub", "folder"] = "toy"
+    root: FilePath = "data/toy"
+    split: Literal["official", "random"] = "official"
+    resize: Size | Positive | None = None  # (h, w) exactly, or the shorter side
+    crop: Size = (64, 64)
+    random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    flip: bool = True
+    auto_augment: bool = False
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, drawn from [-r, r]
+    normalise: Literal["imagenet", "half", "cifar"] = "imagenet"
+    on_bad_image: Literal["error", "skip"] = "error"
+    threads: Positive = 2
+    workers: Annotated[int, Field(ge=0)] = 0
+    toy: ToyConfig = ToyConfig()
+
+    @field_validator("crop", mode="before")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("random_resized_crop")
+    @classmethod
+    def _scale(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1] <= 1:
+            raise ValueError(f"expected 0 < smallest <= largest <= 1, found {list(value)}")
+        return value
+
+
+class LossConfig(Section):
+    """Cross-entropy with label smoothing, plus the contrastive loss on the class token."""
+
+    label_smoothing: Fraction = 0.0
+    contrastive: bool = True
+    margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
+
+
+class GroupConfig(Section):
+    """Parameters whose canonical name matches a glob; the first matching group wins."""
+
+    match: str
+    lr_scale: NonNegative = 1.0
+    weight_decay: NonNegative | None = None
+
+
+class OptimConfig(Section):
+    """Optimiser, learning-rate schedule and gradient clipping."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: NonNegative = 0.03
+    momentum: Fraction = 0.9
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
+    weight_decay: NonNegative = 0.0
+    clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Annotated[int, Field(ge=0)] = 500
+    groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)] = ()
+
+
+class TrainConfig(Section):
+    """Length of a run in updates, batches, and how often it evaluates and saves."""
+
+    steps: Positive = 1000
+    batch_size: Positive = 32  # images per update
+    accumulation: Positive = 1  # micro-batches per update
+    eval_batch_size: Positive = 32
+    eval_every: Positive = 200
+    save_every: Positive | None = None  # step-numbered checkpoints besides last and best
+    keep: Positive = 3  # how many step-numbered checkpoints stay
+
+
+def _architecture(value: Any) -> Any:
+    """The name that chooses the model's section; a configuration without one is of a ViT."""
+    return value.get("name", "vit") if isinstance(value, dict) else getattr(value, "name", "vit")
+
+
+Model = Annotated[
+    Annotated[VitConfig, Tag("vit")] | Annotated[ConvNetConfig, Tag("convnet")],
+    Discriminator(_architecture),
+]
+
+
+class Config(Section):
+    """One experiment."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    model: Model = VitConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        problems = []
+        if self.train.batch_size % self.train.accumulation:
+            problems.append(
+                f"train.batch_size {self.train.batch_size} is not a multiple of "
+                f"train.accumulation {self.train.accumulation}"
+            )
+        if self.optim.warmup > self.train.steps:
+            problems.append(
+                f"optim.warmup {self.optim.warmup} exceeds train.steps {self.train.steps}"
+            )
+        side, why = self.model.smallest_image
+        if min(self.data.crop) < side:
+            problems.append(f"data.crop {list(self.data.crop)} is smaller than {why}")
+        for setting in ("grad_checkpointing", "compile"):
+            if getattr(self.run, setting) and not self.model.has_blocks:
+                problems.append(
+                    f"run.{setting}: expected a model with attention blocks, found model.name "
+                    f"{self.model.name}; leave run.{setting} out"
+                )
+        if isinstance(self.data.resize, tuple) and (
+            self.data.resize[0] < self.data.crop[0] or self.data.resize[1] < self.data.crop[1]
+        ):
+            problems.append(
+                f"data.resize {list(self.data.resize)} is smaller than "
+                f"data.crop {list(self.data.crop)}"
+            )
+        if isinstance(self.data.resize, int) and self.data.resize < max(self.data.crop):
+            problems.append(
+                f"data.resize {self.data.resize} (shorter side) is smaller than "
+                f"data.crop {list(self.data.crop)}"
+            )
+        if problems:
+            raise ValueError("\n  ".join(problems))
+        return self

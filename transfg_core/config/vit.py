@@ -1,0 +1,83 @@
+"""The `model` section of the Vision Transformer and of TransFG (`model.name: vit`)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from transfg_core.config.fields import Positive
+from transfg_core.config.model import ModelConfig
+
+# Width, heads, depth, MLP width of the Vision Transformer sizes (Dosovitskiy et al. 2021, table 1;
+# Ti and S from Steiner et al. 2022). `tiny` is this project's own, for tests and the toy set.
+SIZES: dict[str, tuple[int, int, int, int]] = {
+    "tiny": (96, 4, 4, 192),
+    "Ti": (192, 3, 12, 768),
+    "S": (384, 6, 12, 1536),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 16, 24, 4096),
+    "H": (1280, 16, 32, 5120),
+}
+
+
+class VitConfig(ModelConfig):
+    """Vision Transformer with or without part selection (docs/spec.md names every symbol).
+
+    `placement: transfg` selects one token per head before the last block (He et al. 2022);
+    `none` is the plain Vision Transformer. `stride` below `patch` makes overlapping patches.
+    `size` fills in width, heads, depth and mlp; each can be set on its own.
+    """
+
+    name: Literal["vit"] = "vit"
+    placement: Literal["transfg", "none"] = "transfg"
+    size: Literal["tiny", "Ti", "S", "B", "L", "H"] = "tiny"
+    width: Positive = 96
+    heads: Positive = 4
+    depth: Annotated[int, Field(ge=2)] = 4
+    mlp: Positive = 192
+    patch: Positive = 8
+    stride: Positive = 8
+    fusion: Literal["matmul", "mul", "add", "lastlayer"] = "matmul"
+    part_layer_init: Literal["random", "last_block"] = "random"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_sizes(cls, values: Any) -> Any:
+        """Sizes that are absent or null come from `size`, the stride from the patch."""
+        if not isinstance(values, dict):
+            return values
+        size = values.get("size", "tiny")
+        known = SIZES.get(size, SIZES["tiny"]) if isinstance(size, str) else SIZES["tiny"]
+        filled = dict(zip(("width", "heads", "depth", "mlp"), known, strict=True))
+        filled["stride"] = values.get("patch", cls.model_fields["patch"].default)
+        given = {
+            name: value for name, value in values.items() if value is not None or name not in filled
+        }
+        return filled | given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "VitConfig":
+        if self.width % self.heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of heads {self.heads}; "
+                "change model.width or model.heads"
+            )
+        if self.stride > self.patch:
+            raise ValueError(
+                f"stride {self.stride} exceeds patch {self.patch}: gaps between patches"
+            )
+        return self
+
+    @property
+    def selects_parts(self) -> bool:
+        """Whether the last block sees selected patches alone."""
+        return self.placement == "transfg"
+
+    @property
+    def has_blocks(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def smallest_image(self) -> tuple[int, str]:
+        """One patch."""
+        return self.patch, f"model.patch {self.patch}"

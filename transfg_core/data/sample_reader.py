@@ -1,0 +1,99 @@
+"""One sample to read, at one position of a stream: shuffled and augmented, or in order.
+
+A reader is a callable that is pickled to worker processes. What is wrong with an image is a value
+in the record, because an exception would reach the caller wrapped, or not at all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.transforms import BadImage, eval_transform, read_image, train_transform
+from transfg_core.errors import UserError
+
+STREAMS = {"order": 1, "augment": 2}  # keep the draws apart; 3 is the random split (cub.py)
+
+
+class Record(NamedTuple):
+    """One read sample; without pixels if it was skipped, with `error` if the run must stop."""
+
+    pixels: NDArray[np.uint8]  # (H, W, 3), or (0, 0, 3)
+    label: int
+    sample: int
+    skipped: dict[str, str]  # path -> reason
+    error: str
+
+
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """Indices 0..count-1 in the order of one epoch, (count,)."""
+    order = np.random.default_rng([seed, STREAMS["order"], epoch]).permutation(count)
+    order.flags.writeable = False
+    return order
+
+
+@dataclass(frozen=True, eq=False)
+class TrainReader:
+    """Position in the training stream -> record. Pickled to worker processes."""
+
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    data: DataConfig
+    seed: int
+
+    def __call__(self, position: int) -> Record:
+        """Read, augment; an unreadable image gives way to the next readable one in index order.
+
+        The augmentation is drawn for the sample whose turn it was.
+        """
+        count = len(self.paths)
+        epoch, place = divmod(position, count)
+        index = int(epoch_order(self.seed, epoch, count)[place])
+        rng = np.random.default_rng([self.seed, STREAMS["augment"], epoch, index])
+        transform = partial(train_transform, data=self.data, rng=rng)
+        skipped: dict[str, str] = {}
+        for step in range(count):
+            chosen = (index + step) % count
+            record = _read(self.paths[chosen], int(self.labels[chosen]), chosen, transform)
+            if not record.skipped or self.data.on_bad_image == "error":
+                return record._replace(skipped=skipped)
+            skipped.update(record.skipped)
+        return record._replace(error=none_readable(skipped, count))
+
+
+@dataclass(frozen=True, eq=False)
+class EvalReader:
+    """Index of a sample -> record. Pickled to worker processes."""
+
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    data: DataConfig
+
+    def __call__(self, index: int) -> Record:
+        """Read and crop; an unreadable image is a record without pixels."""
+        transform = partial(eval_transform, data=self.data)
+        record = _read(self.paths[index], int(self.labels[index]), index, transform)
+        skip = record.skipped and self.data.on_bad_image == "skip"
+        return record._replace(error="") if skip else record
+
+
+def _read(path: str, label: int, index: int, transform: Callable[..., NDArray[np.uint8]]) -> Record:
+    """A record of the file, with `error` set if anything is wrong with it."""
+    nothing = np.zeros((0, 0, 3), dtype=np.uint8)
+    try:
+        return Record(transform(read_image(path)), label, index, {}, "")
+    except BadImage as bad:
+        return Record(nothing, label, index, {path: bad.reason}, str(bad))
+    except UserError as error:  # the transform does not fit the image: not a matter of skipping
+        return Record(nothing, label, index, {}, f"{path}: {error}")
+
+
+def none_readable(bad: dict[str, str], count: int) -> str:
+    """The error for a split without a readable image; `bad` maps path -> reason."""
+    path, reason = next(iter(bad.items()), ("", "no images"))
+    return f"{path}: expected readable images, found none among {count}; this one: {reason}"

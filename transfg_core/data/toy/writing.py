@@ -1,0 +1,165 @@
+"""The embedded data set: procedural birds in the layout of CUB-200-2011 (Wah et al. 2011).
+
+Beside CUB's own files, `part_boxes.txt` holds `image_id part x y width height`, one line for each
+discriminative part of each image (all five, also where the part is unmarked: its absence counts),
+and `toy.json` the settings. An image depends on (seed, split, class, number within the split)
+alone, not on how many others are made. What the birds look like: `birds.py`.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from transfg_core.config.sections import ToyConfig
+from transfg_core.data.toy.birds import CLASSES, Box, draw_bird
+from transfg_core.errors import RunFailed, UserError
+
+__all__ = ["CLASSES", "ensure_toy", "render", "write_toy"]
+
+FORMAT = 1  # raise it when any picture or file changes
+
+
+def render(
+    class_index: int, size: int, rng: np.random.Generator
+) -> tuple[Image.Image, dict[str, Box]]:
+    """One bird: an RGB image of size x size, and part name -> (x, y, width, height) in pixels."""
+    image, _, boxes = draw_bird(class_index, size, rng)
+    return image, boxes
+
+
+def ensure_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print) -> None:
+    """Write the set at `root` unless it is there already; of two processes one waits.
+
+    Raises:
+        UserError: `root` holds a toy set of other settings, or something else.
+        RunFailed: the disk is full or not writable.
+    """
+    with _one_writer(root.resolve().parent):
+        _ensure(root, toy, report)
+
+
+@contextmanager
+def _one_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, made where it is absent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RunFailed(f"{folder}: cannot write the toy set here: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _ensure(root: Path, toy: ToyConfig, report: Callable[[str], None]) -> None:
+    found = _settings_at(root)
+    expected = _settings(toy)
+    if found is None:
+        write_toy(root, toy, report)
+    elif found != expected:
+        differing = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
+        problems = ", ".join(
+            f"{key} expected {expected.get(key)!r}, found {found.get(key)!r}" for key in differing
+        )
+        raise UserError(
+            f"{root}: toy set of other settings: {problems}; "
+            "delete the folder or set data.root to another one"
+        )
+
+
+def write_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print) -> None:
+    """Render the set into a new folder `root`: all of it, or nothing when it fails half-way.
+
+    Raises:
+        UserError: `root` is not empty.
+        RunFailed: the disk is full or not writable.
+    """
+    root = root.resolve()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UserError(
+            f"{root}: expected no such folder or an empty one, found something in it; "
+            "delete it or set data.root to another folder"
+        )
+    count = len(CLASSES) * (toy.train_per_class + toy.test_per_class)
+    report(f"{root}: rendering {count} toy images of {toy.size} x {toy.size}")
+    partial = root.with_name(root.name + ".partial")  # a killed write leaves it behind
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        _write_files(partial, toy)
+        if root.exists():
+            root.rmdir()
+        partial.rename(root)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RunFailed(f"{root}: cannot write the toy set: {error}") from error
+
+
+def _settings(toy: ToyConfig) -> dict[str, object]:
+    return {"format": FORMAT, **toy.model_dump()}
+
+
+def _settings_at(root: Path) -> dict[str, object] | None:
+    """What `toy.json` says; None where there is nothing yet."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return None
+    try:
+        found = json.loads((root / "toy.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{root}: expected a toy set or an empty folder, found something else ({error}); "
+            "set data.root to another folder, or data.name to what this one holds"
+        ) from error
+    return found if isinstance(found, dict) else {}
+
+
+def _samples(toy: ToyConfig) -> Iterator[tuple[int, int, int, np.random.Generator]]:
+    """Class index, file number from 1, 1 for training, and the generator of that image."""
+    for label in range(len(CLASSES)):
+        for number in range(toy.train_per_class + toy.test_per_class):
+            train = number < toy.train_per_class
+            within = number if train else number - toy.train_per_class
+            yield (
+                label,
+                number + 1,
+                int(train),
+                np.random.default_rng([toy.seed, int(train), label, within]),
+            )
+
+
+def _write_files(folder: Path, toy: ToyConfig) -> None:
+    """Every file of the set, image ids counting from 1 in the order of classes."""
+    folders = [f"{label:03d}.{name}" for label, name in enumerate(CLASSES, 1)]
+    for name in folders:
+        (folder / "images" / name).mkdir(parents=True)
+    names = ("images", "image_class_labels", "train_test_split", "bounding_boxes", "part_boxes")
+    lines: dict[str, list[str]] = {name: [] for name in names}
+    for image_id, (label, number, train, rng) in enumerate(_samples(toy), 1):
+        path = f"{folders[label]}/{CLASSES[label]}_{number:04d}.jpg"
+        image, bird, boxes = draw_bird(label, toy.size, rng)
+        image.save(folder / "images" / path, quality=92, subsampling=0)
+        lines["images"].append(f"{image_id} {path}")
+        lines["image_class_labels"].append(f"{image_id} {label + 1}")
+        lines["train_test_split"].append(f"{image_id} {train}")
+        lines["bounding_boxes"].append(_box_line(image_id, bird))
+        for part, box in boxes.items():
+            lines["part_boxes"].append(_box_line(f"{image_id} {part}", box))
+    lines["classes"] = [f"{label} {name}" for label, name in enumerate(folders, 1)]
+    for name, rows in lines.items():
+        (folder / f"{name}.txt").write_text("\n".join(rows) + "\n", "utf-8", newline="\n")
+    settings = json.dumps(_settings(toy), indent=1) + "\n"
+    (folder / "toy.json").write_text(settings, "utf-8", newline="\n")
+
+
+def _box_line(key: int | str, box: Box) -> str:
+    return f"{key} " + " ".join(f"{value:.1f}" for value in box)

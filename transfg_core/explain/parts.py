@@ -1,0 +1,79 @@
+"""Pictures of what a trained model selects: chosen patches, part scores and true parts."""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from transfg_core.backend import Array, Backend, Batch
+from transfg_core.checkpoints.file import replace_file
+from transfg_core.data.transforms import eval_transform, normalise, read_image
+from transfg_core.errors import UserError
+from transfg_core.evaluate import boxes_in_crop
+from transfg_core.experiment import open_checkpoint
+from transfg_core.explain.drawing import part_picture
+from transfg_core.models.vit import grid_size, require_vit
+
+Heat = Literal["scores", "rollout"]
+
+
+def draw_parts(
+    path: Path,
+    backend_name: str,
+    overrides: Iterable[str],
+    count: int,
+    out: Path,
+    heat: Heat = "scores",
+) -> None:
+    """Draw `count` test images, evenly spread over the split, with the parts a checkpoint selects.
+
+    Beside each, the image dimmed by the scores that the parts are selected by, or by the attention
+    rollout, which a plain Vision Transformer has too.
+
+    Raises:
+        UserError: the checkpoint is broken, or its model selects no parts and scores are asked for.
+    """
+    config, dataset, backend = open_checkpoint(path, backend_name, overrides)
+    model = require_vit(config.model, f"{path}: pictures of parts and attention")
+    selects = model.selects_parts
+    if not selects and heat == "scores":
+        raise UserError(
+            f"{path}: model.placement is none, and this picture shows selected parts; choose a "
+            "checkpoint of a model with part selection, or --heat rollout"
+        )
+    test = dataset.test
+    rows = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
+    pixels = np.stack([eval_transform(read_image(test.paths[row]), config.data) for row in rows])
+    images = normalise(pixels, config.data)
+    traces = [
+        backend.trace(Batch(images[k : k + 1], test.labels[rows[k : k + 1]]))
+        for k in range(len(rows))
+    ]
+    logits = np.concatenate([trace["logits"] for trace in traces])
+    index = np.concatenate([trace["part_index"] for trace in traces]) if selects else None
+    if heat == "rollout":
+        scores = np.stack([_rollout(backend, image) for image in images])
+    else:
+        scores = np.concatenate([trace["part_scores"] for trace in traces])
+    if heat == "scores" and model.fusion == "mul":  # its scores are logarithms
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    boxes = None if test.part_boxes is None else boxes_in_crop(test, rows, config.data)
+    titles = [
+        dataset.classes[label]
+        + (f" (taken for {dataset.classes[guess]})" if label != guess else "")
+        for label, guess in zip(test.labels[rows], logits.argmax(axis=1), strict=True)
+    ]
+    grid = grid_size(config.data.crop, model)
+    picture = part_picture(pixels, index, scores, grid, model.patch, model.stride, boxes, titles)
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, data.getvalue())
+
+
+def _rollout(backend: Backend, image: Array) -> Array:
+    """Attention rollout of one image (3, H, W) as scores of a single head: (1, N)."""
+    found: Array = backend.fetch(backend.rollout(image[None]))["rollout"]
+    return found

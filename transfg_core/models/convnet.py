@@ -1,0 +1,113 @@
+"""The small convolutional classifier: parameters, initial values, and the axes of every tap.
+
+Two convolutions without padding, each with ReLU; the mean over positions; a linear classifier.
+Initial values are PyTorch's own of `nn.Conv2d` and `nn.Linear`: uniform in ±1/√(inputs).
+
+Letters: B batch, R colours, X kernel, F and G channels of the convolutions, H and W the first
+convolution's rows and columns, h and w the second's, C classes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfg_core.config.convnet import ConvNetConfig
+from transfg_core.errors import UserError
+from transfg_core.models.rows import Spec, Tap, affine
+
+SPECS = (
+    Spec("conv1.weight", "F R X X", "uniform", "R X X"),
+    Spec("conv1.bias", "F", "uniform", "R X X"),
+    Spec("conv2.weight", "G F X X", "uniform", "F X X"),
+    Spec("conv2.bias", "G", "uniform", "F X X"),
+    Spec("head.weight", "C G", "uniform", "G"),
+    Spec("head.bias", "C", "uniform", "G"),
+)
+AXES = {
+    "B": "batch item",
+    "F": "channel",
+    "G": "channel",
+    "H": "row",
+    "W": "column",
+    "h": "row",
+    "w": "column",
+    "C": "class",
+}
+SETTINGS = {
+    "F": "model.width",
+    "G": "model.width2",
+    "X": "model.kernel",
+    "C": "model.classes",
+}
+ZERO_GRADIENTS: dict[str, str] = {}
+CHANNELS = "conv1.bias"
+
+
+def map_sizes(image_size: tuple[int, int], model: ConvNetConfig) -> tuple[tuple[int, int], ...]:
+    """Rows and columns after each convolution, from the image's (height, width).
+
+    Raises:
+        UserError: the image is too small for the second kernel.
+    """
+    maps = []
+    size = image_size
+    for _ in range(2):
+        if min(size) < model.kernel:
+            raise UserError(
+                f"image {image_size[0]} x {image_size[1]}: expected at least "
+                f"{model.smallest_image[0]} each way; enlarge data.crop or choose a smaller "
+                "model.kernel"
+            )
+        rows, columns = ((side - model.kernel) // model.stride + 1 for side in size)
+        size = (rows, columns)
+        maps.append(size)
+    return tuple(maps)
+
+
+def param_specs(model: ConvNetConfig) -> dict[str, Spec]:
+    """Canonical name -> its row, in the model's order."""
+    return {spec.name: spec for spec in SPECS}
+
+
+def dims_of(name: str) -> str:
+    """Shape in letters of a parameter; nothing for another name."""
+    return next((spec.dims for spec in SPECS if spec.name == name), "")
+
+
+def sizes(model: ConvNetConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:
+    """Letter -> number; H, W, h, w only with an image, C only where `model.classes` is set."""
+    numbers = {"R": 3, "X": model.kernel, "F": model.width, "G": model.width2}
+    if model.classes is not None:
+        numbers["C"] = model.classes
+    if image_size is not None:
+        first, second = map_sizes(image_size, model)
+        numbers |= dict(zip("HWhw", (*first, *second), strict=True))
+    return numbers
+
+
+def taps(model: ConvNetConfig) -> dict[str, Tap]:
+    """Tap -> its row, in the order of the forward pass."""
+    first, second = "B F H W", "B G h w"
+    return {
+        "conv1": Tap(first, "convolution", ("images",), affine("conv1"), model.stride),
+        "relu1": Tap(first, "relu", ("conv1",)),
+        "conv2": Tap(second, "convolution", ("relu1",), affine("conv2"), model.stride),
+        "relu2": Tap(second, "relu", ("conv2",)),
+        "pool": Tap("B G", "mean over positions", ("relu2",)),
+        "features": Tap("B G", "dropout", ("pool",)),
+        "logits": Tap("B C", "linear", ("features",), affine("head")),
+    }
+
+
+def orders(model: ConvNetConfig, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
+    """A random order of each axis that no result depends on."""
+    counts = {"R": 3, "F": model.width, "G": model.width2}
+    return {letter: rng.permutation(count) for letter, count in counts.items()}
+
+
+def forward_flops(model: ConvNetConfig, image_size: tuple[int, int]) -> float:
+    """Floating-point operations of one image forward; ReLU and the mean do not count."""
+    first, second = map_sizes(image_size, model)
+    kernel = 2.0 * model.kernel**2
+    conv1 = first[0] * first[1] * kernel * 3 * model.width
+    conv2 = second[0] * second[1] * kernel * model.width * model.width2
+    return conv1 + conv2 + 2.0 * model.width2 * model.class_count

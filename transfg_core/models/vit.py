@@ -1,0 +1,245 @@
+"""The Vision Transformer and TransFG: parameters, initial values, and the axes of every tap.
+
+The names are the attribute names of both twins' models. Source of the initial values: TransFG's
+published program (docs/spec.md).
+
+Letters: B batch, R colours, P patch, N patches, T = N + 1 tokens, D width, K heads, d = D / K,
+E = K d heads side by side, M width of the MLP, Q = 1 + K class token and parts, C classes.
+"""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfg_core.config.model import ModelConfig
+from transfg_core.config.vit import VitConfig
+from transfg_core.errors import UserError
+from transfg_core.models.rows import Spec, Tap, affine
+
+STEM = (
+    Spec("cls_token", "1 1 D", "zeros"),
+    Spec("pos_embed", "1 T D", "zeros"),
+    Spec("patch_embed.weight", "D R P P", "uniform", "R P P"),
+    Spec("patch_embed.bias", "D", "uniform", "R P P"),
+)
+BLOCK = (
+    Spec("norm1.weight", "D", "ones"),
+    Spec("norm1.bias", "D", "zeros"),
+    Spec("attn.query.weight", "E D", "uniform", "D"),
+    Spec("attn.query.bias", "E", "uniform", "D"),
+    Spec("attn.key.weight", "E D", "uniform", "D"),
+    Spec("attn.key.bias", "E", "uniform", "D"),
+    Spec("attn.value.weight", "E D", "uniform", "D"),
+    Spec("attn.value.bias", "E", "uniform", "D"),
+    Spec("attn.out.weight", "D E", "uniform", "E"),
+    Spec("attn.out.bias", "D", "uniform", "E"),
+    Spec("norm2.weight", "D", "ones"),
+    Spec("norm2.bias", "D", "zeros"),
+    Spec("mlp.fc1.weight", "M D", "xavier"),
+    Spec("mlp.fc1.bias", "M", "near_zero"),
+    Spec("mlp.fc2.weight", "D M", "xavier"),
+    Spec("mlp.fc2.bias", "D", "near_zero"),
+)
+NORM = (Spec("weight", "D", "ones"), Spec("bias", "D", "zeros"))
+HEAD = (Spec("weight", "C D", "uniform", "D"), Spec("bias", "C", "uniform", "D"))
+
+AXES = {
+    "B": "batch item",
+    "N": "patch",
+    "T": "token",
+    "Q": "token",
+    "D": "channel",
+    "E": "channel",
+    "M": "channel",
+    "K": "head",
+    "C": "class",
+}
+SETTINGS = {
+    "D": "model.width",
+    "E": "model.width",
+    "M": "model.mlp",
+    "K": "model.heads",
+    "d": "model.heads",
+    "P": "model.patch",
+    "T": "data.crop (with model.patch and model.stride)",
+    "C": "model.classes",
+}
+# A constant added to every score leaves the softmax as it is, so key biases have no gradient.
+ZERO_GRADIENTS = {"*.attn.key.bias": ".attn.key.>.attn.query."}
+CHANNELS = "pos_embed"
+
+
+def require_vit(model: ModelConfig, task: str) -> VitConfig:
+    """The model's section, where it is a Vision Transformer's.
+
+    Raises:
+        UserError: it is another architecture's; `task` says what needs one.
+    """
+    if not isinstance(model, VitConfig):
+        raise UserError(f"{task}: expected model.name vit, found {model.name}")
+    return model
+
+
+def grid_size(image_size: tuple[int, int], model: VitConfig) -> tuple[int, int]:
+    """Rows and columns of patches: (H, W) -> ((H-P)//S+1, (W-P)//S+1), S the stride.
+
+    Raises:
+        UserError: the image is smaller than one patch.
+    """
+    height, width = image_size
+    if min(height, width) < model.patch:
+        raise UserError(
+            f"image {height} x {width}: expected at least model.patch {model.patch} each way; "
+            "enlarge data.crop or choose a smaller patch"
+        )
+    return (height - model.patch) // model.stride + 1, (width - model.patch) // model.stride + 1
+
+
+def param_specs(model: VitConfig) -> dict[str, Spec]:
+    """Canonical name -> its row, in the model's order."""
+    tables: list[tuple[str, tuple[Spec, ...]]] = [("", STEM)]
+    if model.selects_parts:
+        tables += [(f"blocks.{i}.", BLOCK) for i in range(model.depth - 1)]
+        tables += [("part_layer.", BLOCK), ("part_norm.", NORM)]
+    else:
+        tables += [(f"blocks.{i}.", BLOCK) for i in range(model.depth)]
+        tables += [("norm.", NORM)]
+    tables.append(("head.", HEAD))
+    return {prefix + spec.name: spec for prefix, table in tables for spec in table}
+
+
+def dims_of(name: str) -> str:
+    """Shape in letters of a parameter of any such model; nothing for another name."""
+    inner = re.sub(r"^(blocks\.\d+|part_layer)\.", "", name)
+    known = {spec.name: spec.dims for spec in (*STEM, *BLOCK)}
+    known |= {f"{norm}.{spec.name}": spec.dims for norm in ("norm", "part_norm") for spec in NORM}
+    known |= {f"head.{spec.name}": spec.dims for spec in HEAD}
+    return known.get(inner, "")
+
+
+def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:
+    """Letter -> number; N and T only with an image, C only where `model.classes` is set."""
+    numbers = {
+        "R": 3,
+        "D": model.width,
+        "K": model.heads,
+        "d": model.width // model.heads,
+        "E": model.width,
+        "M": model.mlp,
+        "P": model.patch,
+        "Q": 1 + model.heads,
+    }
+    if model.classes is not None:
+        numbers["C"] = model.classes
+    if image_size is not None:
+        rows, columns = grid_size(image_size, model)
+        numbers |= {"N": rows * columns, "T": rows * columns + 1}
+    return numbers
+
+
+def taps(model: VitConfig) -> dict[str, Tap]:
+    """Tap -> its row, in the order of the forward pass."""
+    rows = {
+        "patch_embed": Tap(
+            "B N D", "convolution", ("images",), affine("patch_embed"), model.stride
+        ),
+        "tokens": Tap("B T D", "tokens", ("patch_embed",), ("cls_token", "pos_embed")),
+        "embed": Tap("B T D", "dropout", ("tokens",)),
+    }
+    last, encoder = "embed", model.depth - int(model.selects_parts)
+    for depth in range(encoder):
+        block = f"block{depth:02d}"
+        rows |= block_taps(block, last, f"blocks.{depth}", "T")
+        last = block
+    if model.selects_parts:
+        rows |= selection_taps(model, encoder)
+        rows["part_tokens"] = Tap("B Q D", "gather", (last, "part_index"))
+        rows |= block_taps("part_layer", "part_tokens", "part_layer", "Q")
+        rows["part_norm"] = Tap("B Q D", "layer_norm", ("part_layer",), affine("part_norm"))
+        last, norm = "part_layer", "part_norm"
+    else:
+        norm = "norm"
+        rows["norm"] = Tap("B T D", "layer_norm", (last,), affine("norm"))
+    rows["features"] = Tap("B D", "class token", (norm, last))
+    rows["logits"] = Tap("B C", "linear", ("features",), affine("head"))
+    return rows
+
+
+def block_taps(block: str, source: str, module: str, tokens: str) -> dict[str, Tap]:
+    """The taps of one encoder block over T or Q tokens, its output last."""
+    wide, heads, hidden = f"B {tokens} D", f"B {tokens} E", f"B {tokens} M"
+
+    def rows() -> Iterator[tuple[str, Tap]]:
+        yield "norm1", Tap(wide, "layer_norm", (source,), affine(f"{module}.norm1"))
+        for name in ("query", "key", "value"):
+            params = affine(f"{module}.attn.{name}")
+            yield f"attn.{name}", Tap(heads, "linear", (f"{block}.norm1",), params)
+        inputs = tuple(f"{block}.attn.{name}" for name in ("query", "key", "value"))
+        yield "attn.mix", Tap(heads, "attention", inputs)
+        yield "attn.out", Tap(wide, "linear", (f"{block}.attn.mix",), affine(f"{module}.attn.out"))
+        yield "mid", Tap(wide, "residual", (source, f"{block}.attn.out", f"{block}.norm1"))
+        yield "norm2", Tap(wide, "layer_norm", (f"{block}.mid",), affine(f"{module}.norm2"))
+        yield "mlp.fc1", Tap(hidden, "linear", (f"{block}.norm2",), affine(f"{module}.mlp.fc1"))
+        yield "mlp.gelu", Tap(hidden, "gelu", (f"{block}.mlp.fc1",))
+        yield "mlp.hidden", Tap(hidden, "dropout", (f"{block}.mlp.gelu",))
+        yield "mlp.fc2", Tap(wide, "linear", (f"{block}.mlp.hidden",), affine(f"{module}.mlp.fc2"))
+        yield "mlp.out", Tap(wide, "dropout", (f"{block}.mlp.fc2",))
+
+    found = {f"{block}.{name}": tap for name, tap in rows()}
+    inputs = (f"{block}.mid", f"{block}.mlp.out", f"{block}.norm2", source)
+    return found | {block: Tap(wide, "residual", inputs)}
+
+
+def selection_taps(model: VitConfig, encoder: int) -> dict[str, Tap]:
+    """The taps of the part selection module after `encoder` blocks; none has a gradient."""
+    rows = {}
+    if model.fusion == "matmul":
+        for depth in reversed(range(1, encoder)):
+            rows[f"part_row{depth:02d}"] = Tap("B K T", "fused row", stage="selection")
+    rows["part_scores"] = Tap("B K N", "scores", stage="selection")
+    rows["part_index"] = Tap("B K", "choice", ("part_scores",), stage="selection")
+    return rows
+
+
+def orders(model: VitConfig, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
+    """A random order of each axis that no result depends on."""
+    heads = rng.permutation(model.heads)
+    inner = rng.permutation(model.width // model.heads)
+    return {
+        "R": rng.permutation(3),
+        "D": rng.permutation(model.width),
+        "K": heads,
+        "E": (heads[:, None] * len(inner) + inner).reshape(-1),
+        "M": rng.permutation(model.mlp),
+        "Q": np.concatenate([[0], heads + 1]),
+    }
+
+
+def block_flops(queries: int, model: VitConfig) -> float:
+    """Floating-point operations of one encoder block over `queries` tokens."""
+    linear = 4 * model.width * model.width + 2 * model.width * model.mlp
+    return 2.0 * queries * linear + 4.0 * queries * queries * model.width
+
+
+def forward_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
+    """Floating-point operations of one image forward, part selection left out.
+
+    A matmul of (m, k) and (k, n) counts 2 m k n; norms, softmax, GELU and additions do not count
+    (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+    """
+    rows, columns = grid_size(image_size, model)
+    patches = rows * columns
+    embed = 2.0 * patches * 3 * model.patch**2 * model.width
+    head = 2.0 * model.width * model.class_count
+    last = 1 + model.heads if model.selects_parts else patches + 1
+    blocks = (model.depth - 1) * block_flops(patches + 1, model) + block_flops(last, model)
+    return embed + blocks + head
+
+
+def selection_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
+    """Floating-point operations of part selection of one image by `matmul`."""
+    rows, columns = grid_size(image_size, model)
+    tokens = rows * columns + 1
+    return (model.depth - 2) * 2.0 * tokens * tokens * (model.width + model.heads)

@@ -1,0 +1,49 @@
+"""Initial values of a model's parameters, seeded by name."""
+
+import zlib
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from transfg_core.backend import Array, Arrays
+from transfg_core.config.model import ModelConfig
+from transfg_core.models.layout import architecture, param_shapes, param_specs
+from transfg_core.models.rows import Shape, Spec, resolve
+
+
+def initial_params(
+    model: ModelConfig,
+    image_size: tuple[int, int],
+    seed: int,
+    only: Collection[str] | None = None,
+) -> Arrays:
+    """Canonical name -> float32 initial value, or those named in `only`.
+
+    Each array has a random stream of its own, keyed by the seed and its name. So adding or
+    removing a parameter does not change the others.
+    """
+    sizes = architecture(model).sizes(model)
+    specs = param_specs(model)
+    return {
+        name: _draw(specs[name], shape, sizes, np.random.default_rng([seed, _crc32(name)]))
+        for name, shape in param_shapes(model, image_size).items()
+        if only is None or name in only
+    }
+
+
+def _draw(spec: Spec, shape: Shape, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
+    if spec.init == "zeros":
+        return np.zeros(shape, np.float32)
+    if spec.init == "ones":
+        return np.ones(shape, np.float32)
+    if spec.init == "near_zero":
+        return rng.normal(0.0, 1e-6, shape).astype(np.float32)
+    if spec.init == "xavier":  # Glorot and Bengio 2010, equation 16
+        bound = (6 / sum(shape)) ** 0.5
+    else:
+        bound = float(np.prod(resolve(spec.fan_in, sizes))) ** -0.5
+    return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+
+def _crc32(name: str) -> int:
+    return zlib.crc32(name.encode())

@@ -1,0 +1,229 @@
+"""The tables of a report: of runs, how they agree and differ, of a parity run, of machines."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transfg_core.errors import UserError
+from transfg_core.run.reading import Run, agreement, over_seeds, real_differences
+
+NONE = "–"
+PARITY_FORMAT = "parity-report/1"
+PARITY_NOTE = (
+    "The parity suite found {} Each line holds the worst tap of one comparison, candidate : first; "
+    "errors are relative L2, and a ratio (error over bound) above 1 fails. All taps are in "
+    "parity.json. Compared were {}."
+)
+
+
+class Table(NamedTuple):
+    """Text in rows; the columns whose number is in `right` hold numbers."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Collection[int]
+
+
+def headline(runs: Sequence[Run]) -> Table:
+    """The numbers of each run."""
+    # (column, cell of a run)
+    columns = (
+        ("run", lambda run: run.config.run.name),
+        ("backend", lambda run: run.backend),
+        ("updates", lambda run: f"{run.update} of {run.config.train.steps}"),
+        ("top-1 %", lambda run: _percent(run.final.get("top1"))),
+        ("top-5 %", lambda run: _percent(run.final.get("top5"))),
+        ("best top-1 %", lambda run: _percent(run.best_top1)),
+        ("test loss", lambda run: _number(run.final.get("loss"), ".4f")),
+        ("part hits %", lambda run: _percent(run.final.get("part_hit"))),
+        ("by chance %", lambda run: _percent(run.final.get("part_hit_chance"))),
+        ("images/s", lambda run: _number(run.images_per_second, ".1f")),
+        ("memory MiB", lambda run: _number(_mebibytes(run.peak_memory_bytes), ".0f")),
+        ("wall time", lambda run: _duration(run.seconds)),
+    )
+    rows = [[cell(run) for _, cell in columns] for run in runs]
+    note = (
+        "Accuracy, loss and part hits are those of the last evaluation; part hits are the share of "
+        "chosen patches on a true discriminative part, beside what choosing at random would give. "
+        "Images per second is the median over logged updates, memory the peak; wall time leaves "
+        "out starts that were killed."
+    )
+    return Table("Results", note, [name for name, _ in columns], rows, range(2, len(columns)))
+
+
+def details(runs: Sequence[Run], parity: Path | None) -> list[Table]:
+    """The other tables, without those that have no rows; `parity` is a parity.json."""
+    tables = [_seeds_table(runs), _agreement_table(runs), _difference_table(runs)]
+    if parity is not None:
+        tables.append(_parity_table(parity))
+    tables.append(_environment_table(runs))
+    return [table for table in tables if table.rows]
+
+
+def _seeds_table(runs: Sequence[Run]) -> Table:
+    """Means and standard deviations of runs that differ in the seed alone."""
+    columns: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
+        ("top-1 %", lambda run: _times(100, run.final.get("top1"))),
+        ("top-5 %", lambda run: _times(100, run.final.get("top5"))),
+        ("best top-1 %", lambda run: _times(100, run.best_top1)),
+        ("part hits %", lambda run: _times(100, run.final.get("part_hit"))),
+        ("images/s", lambda run: run.images_per_second),
+        ("minutes", lambda run: _times(1 / 60, run.seconds)),
+    )
+    rows = [
+        [
+            ", ".join(run.config.run.name for run in group),
+            group[0].backend,
+            str(len(group)),
+            *(_spread([number(run) for run in group]) for _, number in columns),
+        ]
+        for group in over_seeds(runs)
+    ]
+    header = ["runs", "backend", "seeds", *(name for name, _ in columns)]
+    note = "Mean and standard deviation of runs of one configuration that differ in the seed alone."
+    return Table("Over seeds", note, header, rows, range(2, len(header)))
+
+
+def _spread(numbers: Sequence[float | None]) -> str:
+    """Mean and standard deviation; nothing where a run has no such number."""
+    there = [number for number in numbers if number is not None]
+    if len(there) < len(numbers):
+        return NONE
+    return f"{statistics.mean(there):.2f} ± {statistics.stdev(there):.2f}"
+
+
+def _agreement_table(runs: Sequence[Run]) -> Table:
+    """Of runs with several seeds, those with the same one are compared."""
+    pairs = list(combinations(runs, 2))
+    alike = [(one, two) for one, two in pairs if one.config.run.seed == two.config.run.seed]
+    rows = []
+    for left, right in alike or pairs:
+        found = agreement(left, right)
+        if found is not None:
+            share = _percent(found.same / found.images)
+            counts = [f"{found.same} of {found.images}", share, found.only_left, found.only_right]
+            gap = f"{100 * found.difference:+.2f}"
+            rows.append([left.label, right.label, *map(str, counts), gap])
+    header = ["A", "B", "same class", "%", "only A right", "only B right", "A - B, points"]
+    note = "Final predictions, image by image"
+    note += ", of runs with the same seed." if alike and alike != pairs else "."
+    return Table("Agreement of predictions", note, header, rows, range(2, 7))
+
+
+def _difference_table(runs: Sequence[Run]) -> Table:
+    rows = []
+    for run in runs[1:]:
+        for line in real_differences(runs[0], run):
+            key, _, values = line.partition(": ")
+            rows.append([run.label, key, *values.split(" -> ", 1)])
+    header = ["run", "key", f"in {runs[0].label}", "in this run"]
+    note = "Keys of the configuration whose values differ from those of the first run."
+    return Table("Differences of configuration", note, header, rows, range(0))
+
+
+def _parity_table(path: Path) -> Table:
+    """What parity.json says, with one line per pair and precision."""
+    names = ("rung", "case", "tap", "error", "floor", "bound", "ratio", "verdict")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != PARITY_FORMAT:
+            raise ValueError(f"format {found['format']!r} is not {PARITY_FORMAT!r}")
+        rows = []
+        for (pair, precision), rungs in _by_comparison(found["rungs"]).items():
+            worst = max(rungs, key=_badness)
+            taps = str(sum(rung["taps"] for rung in rungs))
+            rows.append([pair, precision, taps, *(_measured(worst, name) for name in names)])
+        note = PARITY_NOTE.format(found["sentence"], _versions(found["environment"]))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path}: expected the parity.json of a parity run by this version: {error!r}"
+        ) from error
+    header = ["pair", "dtype", "taps", "worst rung", "case", *names[2:]]
+    return Table("Parity", note, header, rows, (2, 6, 7, 8, 9))
+
+
+def _by_comparison(
+    rungs: Sequence[dict[str, Any]],
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for rung in rungs:
+        groups.setdefault((rung["pair"], rung["precision"]), []).append(rung)
+    return groups
+
+
+def _badness(rung: Mapping[str, Any]) -> tuple[int, float]:
+    """By verdict, then by ratio; null is a number that is not finite."""
+    order = ("equivalent", "undecided", "different").index(rung["verdict"])
+    return order, math.inf if rung["ratio"] is None else float(rung["ratio"])
+
+
+def _measured(rung: Mapping[str, Any], name: str) -> str:
+    value = rung[name]
+    return "not finite" if value is None else _cell(value)
+
+
+def _versions(environment: Mapping[str, Any]) -> str:
+    """Names and versions of what was compared; other facts are not mappings."""
+    producers = {name: facts for name, facts in environment.items() if isinstance(facts, Mapping)}
+    return (
+        ", ".join(
+            f"{name} {facts.get('version', '')} on {facts.get('device', 'an unknown device')}"
+            for name, facts in producers.items()
+        )
+        or "unknown programs"
+    )
+
+
+def _environment_table(runs: Sequence[Run]) -> Table:
+    newest = [flatten(run.starts[-1]) if run.starts else {} for run in runs]
+    keys = [key for key in dict.fromkeys(key for one in newest for key in one) if key != "command"]
+    rows = [["folder", *(str(run.path) for run in runs)]]
+    rows += [["seed", *(str(run.config.run.seed) for run in runs)]]
+    rows += [["starts", *(str(len(run.starts)) for run in runs)]]
+    rows += [[key, *(_cell(one.get(key)) for one in newest)] for key in keys]
+    note = "As of the last start of each run."
+    return Table("Environment", note, ["", *(run.label for run in runs)], rows, range(0))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
+def _number(value: float | None, form: str) -> str:
+    return NONE if value is None else format(value, form)
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
+
+
+def _percent(fraction: float | None) -> str:
+    return _number(_times(100, fraction), ".2f")
+
+
+def _mebibytes(count: float | None) -> float | None:
+    return _times(2**-20, count)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return NONE
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

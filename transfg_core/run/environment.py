@@ -1,0 +1,75 @@
+"""What a run ran on: enough to say later why two machines gave different numbers."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import transfg_core
+from transfg_core.errors import UserError
+
+LIBRARIES = ("numpy", "pillow", "pydantic", "PyYAML", "grain", "safetensors", "scipy")
+
+
+def describe_environment(device: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    """One record for env.json.
+
+    Args:
+        device: `Backend.device_info()`.
+        command: the arguments of the process, the program first.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "transfg": transfg_core.__version__,
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "device": dict(device),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of this source tree, with `-dirty` if files differ; None outside its repository."""
+    source = Path(__file__).resolve().parents[2]
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or a repository that it refuses: a run needs neither
+    return found.stdout.strip() or None
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """The records of env.json, one per start; none if the file is missing.
+
+    Raises:
+        UserError: it is not a JSON list.
+    """
+    try:
+        starts = json.loads((path / "env.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / 'env.json'}: cannot read it: {error}; delete it") from error
+    if not isinstance(starts, list):
+        raise UserError(f"{path / 'env.json'}: expected a list of starts; delete the file")
+    return starts
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

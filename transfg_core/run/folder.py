@@ -1,0 +1,267 @@
+"""The folder of one run: what is in it, who may write it, and what a resumed run keeps.
+
+    runs/<name>/
+      config.yaml          fully resolved; trains the same run again
+      env.json             one record per start: versions, machine, device, commit, command
+      metrics.jsonl        one record per line (transfg_core.run.metrics_log)
+      summary.csv          one row per evaluation
+      predictions.csv      the final evaluation, image by image
+      checkpoints/         last, best and step_000100 .safetensors
+      tensorboard/         event files, if tensorboardX is installed
+
+metrics.jsonl is the record and the rest are views of it: a resumed run cuts it back to the update
+of its checkpoint, as a killed run may have logged further than it saved.
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+from numpy.typing import NDArray
+
+from transfg_core.backend import Array
+from transfg_core.checkpoints import file as checkpoint
+from transfg_core.config.loading import dump_config, load_config
+from transfg_core.config.sections import Config
+from transfg_core.errors import RunFailed, UserError
+from transfg_core.run.environment import describe_environment, read_starts
+from transfg_core.run.metrics_log import (
+    SUMMARY,
+    Summary,
+    clean,
+    csv_text,
+    json_line,
+    prediction_rows,
+    read_records,
+)
+from transfg_core.run.tensorboard import ScalarWriter
+
+HEADER = "# A run of TransFG, fully resolved: train with this file to repeat it.\n"
+LOCK = ".lock"
+
+# What a run writes besides config.yaml, and so all that `overwrite` deletes.
+OURS = (
+    "env.json",
+    "metrics.jsonl",
+    "summary.csv",
+    "predictions.csv",
+    "checkpoints/*.safetensors",
+    "tensorboard/events.out.tfevents.*",
+)
+
+Which = Literal["last", "best"] | int  # a checkpoint; a number is the update it was saved after
+
+
+class RunDir:
+    """One run's folder, locked against a second writer until `close`."""
+
+    def __init__(self, path: Path, config: Config, lock: IO[bytes]) -> None:
+        """Use `create` or `open`."""
+        self.path = path
+        self.config = config
+        self._lock = lock
+        self._summary = Summary()
+        self._scalars = ScalarWriter(path / "tensorboard")
+
+    @classmethod
+    def create(cls, config: Config, overwrite: bool = False) -> "RunDir":
+        """Start the folder `run.dir`/`run.name`; with `overwrite`, delete the run that is there.
+
+        Only files that a run writes are deleted, and only beside a config.yaml of this program.
+
+        Raises:
+            UserError: the folder is not empty, is not a run, or is being written.
+            RunFailed: the disk is full.
+        """
+        path = Path(config.run.dir) / config.run.name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
+        refuse_if_used(path, overwrite)
+        lock = _lock(path)
+        try:
+            refuse_if_used(path, overwrite)  # again: another process may have been faster
+            for old in [old for pattern in OURS for old in path.glob(pattern)]:
+                old.unlink()
+            text = HEADER + dump_config(config)
+            checkpoint.replace_file(path / "config.yaml", text.encode())
+            (path / "checkpoints").mkdir(exist_ok=True)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(path, config, lock)
+
+    @classmethod
+    def open(cls, path: Path, config: Config | None = None) -> "RunDir":
+        """Open an existing run to go on with it; call `rewind` before the first `log`.
+
+        `config` is what it goes on with, where that may differ from its config.yaml.
+
+        Raises:
+            UserError: there is no run, its config.yaml is damaged, or another process writes it.
+        """
+        if not is_run(path):
+            raise UserError(
+                f"{path}: expected the folder of a run, found no config.yaml of one; "
+                "check the path, or train without --resume"
+            )
+        saved = load_config(path / "config.yaml")
+        return cls(path, config or saved, _lock(path))
+
+    def record_environment(self, device: Mapping[str, Any], command: Sequence[str]) -> None:
+        """Append this start to env.json: machine, `Backend.device_info()` and the command."""
+        starts = clean([*read_starts(self.path), describe_environment(device, command)])
+        text = json.dumps(starts, indent=2) + "\n"
+        checkpoint.replace_file(self.path / "env.json", text.encode())
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one record with `kind`, `update` and more; what is not finite becomes null.
+
+        Raises:
+            RunFailed: the disk is full.
+        """
+        sound = clean(record)
+        assert sound["kind"] in ("train", "eval", "event") and sound["update"] >= 0
+        try:
+            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json_line(sound))
+            row = self._summary.row(sound)
+            if row is not None:
+                with open(self.path / "summary.csv", "a", encoding="utf-8") as file:
+                    file.write(csv_text([row] if file.tell() else [SUMMARY, row]))
+            self._scalars.log(sound)
+        except OSError as error:
+            raise RunFailed(f"{self.path}: cannot write the metrics: {error.strerror}") from error
+
+    def rewind(self, update: int) -> None:
+        """Forget what was logged and numbered after `update`, and a half-written last line.
+
+        `best` stays: it is a checkpoint in its own right, whatever the run does next.
+
+        Raises:
+            UserError: metrics.jsonl is damaged.
+        """
+        kept = [one for one in read_records(self.path / "metrics.jsonl") if one["update"] <= update]
+        self._scalars.close()
+        self._summary = Summary()
+        rows = [row for row in map(self._summary.row, kept) if row is not None]
+        lines = "".join(map(json_line, kept))
+        checkpoint.replace_file(self.path / "metrics.jsonl", lines.encode())
+        checkpoint.replace_file(self.path / "summary.csv", csv_text([SUMMARY, *rows]).encode())
+        for number, path in self._numbered():
+            if number > update:
+                path.unlink()
+        self._scalars = ScalarWriter(self.path / "tensorboard", purge_step=update + 1)
+
+    def checkpoint_path(self, which: Which) -> Path:
+        """Where a checkpoint is or will be."""
+        name = f"step_{which:06d}" if isinstance(which, int) else which
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def save(self, which: Which, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
+        """Write one checkpoint; of the numbered ones only the newest `train.keep` stay.
+
+        Log the records of an update before saving, and save `last` after the others: a kill in
+        between then costs nothing that resuming does not make again.
+
+        Raises:
+            RunFailed: the disk is full; the older checkpoint is intact.
+        """
+        checkpoint.save(self.checkpoint_path(which), arrays, metadata)
+        for _, path in self._numbered()[: -self.config.train.keep]:
+            path.unlink()
+
+    def write_predictions(
+        self, images: Sequence[str], labels: NDArray[Any], logits: NDArray[Any]
+    ) -> None:
+        """predictions.csv of the final evaluation; see `metrics_log.prediction_rows`."""
+        text = csv_text(prediction_rows(images, labels, logits))
+        checkpoint.replace_file(self.path / "predictions.csv", text.encode())
+
+    def close(self) -> None:
+        """Flush everything and let another process write here."""
+        try:
+            with suppress(OSError):  # a full disk costs curves, which metrics.jsonl has anyway
+                self._scalars.close()
+        finally:
+            self._lock.close()
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _numbered(self) -> list[tuple[int, Path]]:
+        """The step-numbered checkpoints, oldest first."""
+        found = (self.path / "checkpoints").glob("step_*.safetensors")
+        numbers = ((path.stem.removeprefix("step_"), path) for path in found)
+        return sorted((int(digits), path) for digits, path in numbers if digits.isdecimal())
+
+
+def is_run(path: Path) -> bool:
+    """Does the folder hold a config.yaml that a run wrote?"""
+    try:
+        return (path / "config.yaml").read_bytes().startswith(HEADER.encode())
+    except OSError:
+        return False
+
+
+def refuse_if_used(path: Path, overwrite: bool) -> None:
+    """A run may start at `path` if nothing is there, or a run that it may overwrite.
+
+    Raises:
+        UserError: something else is there.
+    """
+    try:
+        used = any(entry.name != LOCK for entry in path.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
+    if used and not is_run(path):
+        raise UserError(
+            f"{path}: expected an empty folder or a run of this program, found others' files and "
+            "no config.yaml of a run; --overwrite deletes nothing but a run: choose another "
+            "run.name, or empty the folder yourself"
+        )
+    if used and not overwrite:
+        raise UserError(
+            f"{path}: the run folder is not empty; --resume goes on with the run, --overwrite "
+            "deletes it, run.name=... starts another"
+        )
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Lock the folder until the returned file is closed or the process ends."""
+    try:
+        file = open(path / LOCK, "a+b", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path}: cannot write the run folder: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().decode(errors="replace").strip() or "another process"
+        file.close()
+        busy = isinstance(error, BlockingIOError)
+        raise UserError(
+            f"{path}: {holder} is writing this run; stop it, or choose another run.name"
+            if busy
+            else f"{path / LOCK}: cannot lock the run folder: {error.strerror}"
+        ) from error
+    return file

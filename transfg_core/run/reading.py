@@ -1,0 +1,177 @@
+"""What a run folder says about its run, finished or not, and how two runs agree."""
+
+import csv
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transfg_core.config.loading import differing_keys, load_config
+from transfg_core.config.sections import Config
+from transfg_core.errors import UserError
+from transfg_core.run.environment import read_starts
+from transfg_core.run.folder import is_run
+from transfg_core.run.metrics_log import PREDICTIONS, Record, read_records
+
+UNKNOWN = "unknown"
+NOT_THE_EXPERIMENT = ("run.name:", "run.dir:")  # keys in which twins' configurations may differ
+STATES = {"finish": "finished", "interrupted": "interrupted"}  # events that end a start
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says, finished or not. Accuracies and part hits are fractions."""
+
+    path: Path
+    config: Config
+    train: list[Record]
+    evals: list[Record]
+    events: list[Record]
+    starts: list[dict[str, Any]]  # env.json
+    predictions: dict[str, tuple[str, str]]  # image -> (label, predicted)
+
+    @property
+    def backend(self) -> str:
+        """Name of the twin that made the last update, or `unknown` if none started."""
+        return next((str(e["backend"]) for e in reversed(self.events) if "backend" in e), UNKNOWN)
+
+    @property
+    def label(self) -> str:
+        """Name for legends and tables."""
+        return f"{self.config.run.name} ({self.backend})"
+
+    @property
+    def update(self) -> int:
+        """Updates logged so far."""
+        return max((one["update"] for one in self.train + self.evals + self.events), default=0)
+
+    @property
+    def state(self) -> str:
+        """`finished`, `interrupted`, or `unfinished` for a run that is going on or was killed."""
+        last = self.events[-1].get("event") if self.events else None
+        return STATES.get(str(last), "unfinished")
+
+    @property
+    def final(self) -> Record:
+        """The last evaluation; empty if there was none."""
+        return self.evals[-1] if self.evals else {}
+
+    @property
+    def best_top1(self) -> float | None:
+        """Largest top-1 accuracy of any evaluation."""
+        return max(_present(self.evals, "top1"), default=None)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Median over the logged training updates, which forgives the first ones' compilation."""
+        speeds = _present(self.train, "images_per_second")
+        return statistics.median(speeds) if speeds else None
+
+    @property
+    def peak_memory_bytes(self) -> float | None:
+        """Largest of all starts."""
+        return max(_present(self.events, "peak_memory_bytes"), default=None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of all starts that came to an orderly end."""
+        ends = [one for one in self.events if one.get("event") in STATES]
+        spent = _present(ends, "seconds")
+        return sum(spent) if spent else None
+
+
+def load_run(path: Path) -> Run:
+    """Read a run folder, whether its run is finished or not.
+
+    Raises:
+        UserError: it is not a run folder, or a file in it is damaged.
+    """
+    if not is_run(path):
+        raise UserError(f"{path}: expected the folder of a run, found no config.yaml of one")
+    records = read_records(path / "metrics.jsonl")
+    train, evals, events = (
+        [one for one in records if one["kind"] == kind] for kind in ("train", "eval", "event")
+    )
+    return Run(
+        path=path,
+        config=load_config(path / "config.yaml"),
+        train=train,
+        evals=evals,
+        events=events,
+        starts=read_starts(path),
+        predictions=_read_predictions(path / "predictions.csv"),
+    )
+
+
+def real_differences(left: Run, right: Run) -> list[str]:
+    """Where the configurations differ, as `key: left -> right`, but for names and folders."""
+    lines = differing_keys(left.config, right.config)
+    return [line for line in lines if not line.startswith(NOT_THE_EXPERIMENT)]
+
+
+def over_seeds(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups of finished runs on one backend that differ in the seed, and in nothing else."""
+    groups: list[list[Run]] = []
+    for run in (run for run in runs if run.state == "finished"):
+        for group in groups:
+            found = [real_differences(run, other) for other in group]
+            only_seed = all(len(one) == 1 and one[0].startswith("run.seed:") for one in found)
+            if only_seed and run.backend == group[0].backend:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return [group for group in groups if len(group) > 1]
+
+
+class Agreement(NamedTuple):
+    """Final predictions of two runs on the images that both predicted."""
+
+    images: int
+    same: int  # same class, right or wrong
+    only_left: int  # right in the left run alone
+    only_right: int
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the left run minus that of the right one, as a fraction."""
+        return (self.only_left - self.only_right) / self.images
+
+
+def agreement(left: Run, right: Run) -> Agreement | None:
+    """Compare final predictions image by image; None if the runs have no image in common.
+
+    Raises:
+        UserError: the runs give one image different labels.
+    """
+    counts = dict.fromkeys(Agreement._fields, 0)
+    for image in left.predictions.keys() & right.predictions.keys():
+        (label, one), (other_label, two) = left.predictions[image], right.predictions[image]
+        if label != other_label:
+            raise UserError(
+                f"{left.path} and {right.path}: image {image} has label {label} in one and "
+                f"{other_label} in the other; were they trained on the same data?"
+            )
+        counts["images"] += 1
+        counts["same"] += one == two
+        counts["only_left"] += one == label != two
+        counts["only_right"] += two == label != one
+    return Agreement(**counts) if counts["images"] else None
+
+
+def _present(records: Sequence[Record], key: str) -> list[float]:
+    return [one[key] for one in records if one.get(key) is not None]
+
+
+def _read_predictions(path: Path) -> dict[str, tuple[str, str]]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot read the predictions: {error}") from error
+    if rows and set(rows[0]) != set(PREDICTIONS):
+        raise UserError(f"{path}: expected columns {', '.join(PREDICTIONS)}, found {list(rows[0])}")
+    return {row["image"]: (row["label"], row["predicted"]) for row in rows}

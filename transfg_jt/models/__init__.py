@@ -1,0 +1,6 @@
+"""The architectures in Jittor, one file each. Twin: `transfg_torch/models`."""
+
+from transfg_jt.models.convnet import ConvNet
+from transfg_jt.models.vit import TransFG
+
+MODELS = {"vit": TransFG, "convnet": ConvNet}  # by `model.name`

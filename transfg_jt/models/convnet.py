@@ -1,0 +1,42 @@
+"""A small convolutional classifier, in Jittor.
+
+Source: this project's own; transfg_core/models/convnet.py names its parameters and taps.
+Twin: `transfg_torch/models/convnet.py`.
+
+Shapes: B batch, H and W image, F and G channels, h and w positions, C classes.
+"""
+
+from jittor import Var, nn
+
+from transfg_core.config.convnet import ConvNetConfig
+from transfg_core.models.convnet import map_sizes
+from transfg_jt.models.layers import Dropout, Tap, no_tap
+from transfg_jt.models.output import Output
+from transfg_jt.ops.bfloat16 import cast_once, in_full
+from transfg_jt.ops.exact import Conv2d, Linear, mean_over_positions
+
+
+class ConvNet(nn.Module):
+    """Two convolutions with ReLU, the mean over positions, and a linear classifier."""
+
+    def __init__(self, config: ConvNetConfig, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        map_sizes(image_size, config)  # refuses an image that is too small
+        self.config = config
+        self.grad_checkpointing = False  # there are no blocks: the configuration refuses it
+        # jittor block: nn.Conv2d needs cuDNN 8 on CUDA
+        self.conv1 = Conv2d(3, config.width, config.kernel, stride=config.stride)
+        self.conv2 = Conv2d(config.width, config.width2, config.kernel, stride=config.stride)
+
+        self.dropout = Dropout(config.dropout)
+        self.head = Linear(config.width2, config.classes)
+
+    def execute(self, images: Var, tap: Tap = no_tap) -> Output:
+        """(B, 3, H, W) -> Output; the features (B, G) are those after dropout."""
+        x = tap("relu1", nn.relu(tap("conv1", self.conv1(cast_once(images)))))
+        x = tap("relu2", nn.relu(tap("conv2", self.conv2(x))))
+        x = tap("pool", mean_over_positions(x))  # jittor: its mean has float32 constants
+        features = tap("features", self.dropout(x))
+        # jittor: its argmax has no bfloat16 everywhere
+        logits = in_full(tap("logits", self.head(cast_once(features))))
+        return Output(logits, features)

@@ -1,0 +1,134 @@
+"""The layers of the Vision Transformer, in Jittor.
+
+Source: Dosovitskiy et al. 2021, ViT (arXiv 2010.11929); docs/spec.md, "Model".
+Twin: `transfg_torch/models/layers.py`.
+
+Shapes: B batch, T tokens, D width, K heads, M width of the MLP.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_core.config.vit import VitConfig
+from transfg_jt.attention import attention
+from transfg_jt.checkpointing import feed
+from transfg_jt.ops.bfloat16 import as_low_as, cast_once, in_full
+from transfg_jt.ops.exact import Linear, gelu, number
+from transfg_jt.ops.layer_norm import layer_norm
+
+LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
+
+Tap = Callable[[str, Var], Var]
+
+
+def no_tap(name: str, value: Var) -> Var:
+    """The default tap: records nothing."""
+    return value
+
+
+def under(tap: Tap, prefix: str) -> Tap:
+    """The tap for what lies inside a module: `query` becomes `prefix.query`."""
+    return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalise the last axis: (..., D) -> (..., D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=LAYER_NORM_EPS)
+
+    def execute(self, x: Var) -> Var:  # native: Jittor's E[x²] - E[x]² is 1e3 off at mean 1e3
+        """(..., D) -> (..., D), the variance in a second pass."""
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Dropout(nn.Dropout):  # native: Jittor's keeps its mask in int32
+    """Zero elements at random and divide the others by 1 - p, in training: any shape."""
+
+    masks: list[Var] | None = None  # jittor only: where the masks that are drawn are collected
+    given: list[Var] | None = None  # jittor only: masks to take in turn instead of drawing
+
+    def execute(self, x: Var) -> Var:
+        """The mask is kept in one byte an element."""
+        return self.draw(x)[0]
+
+    def draw(self, x: Var) -> tuple[Var, Var | None]:  # native: for Mlp
+        """The result, and the mask that was drawn for it, if one was."""
+        if not self.is_train or self.p == 0:
+            return x, None
+        mask = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
+        if self.masks is not None:
+            self.masks.append(mask)
+        return self.again(x, mask), mask
+
+    def again(self, x: Var, mask: Var | None) -> Var:  # native: for Mlp, as `draw`
+        """The same result, from the mask."""
+        if mask is None:
+            return x
+        return as_low_as(in_full(x) * mask / number(1 - self.p, x), x)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (ViT, equations 5 to 8)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.out = Linear(width, width)
+
+    def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
+        """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D) for part selection."""
+        q, k = tap("query", self.query(x)), tap("key", self.key(x))
+        v = tap("value", self.value(x))
+        mix = tap("mix", attention(q, k, v, self.heads))
+        # jittor: after start_grad, float32 and bfloat16 would make bfloat16
+        return in_full(tap("out", self.out(mix))), q, k
+
+
+class Mlp(nn.Module):
+    """Two linear layers with exact (erf) GELU between them; dropout after each."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
+        self.dropout = Dropout(dropout)
+
+    def execute(self, x: Var, tap: Tap = no_tap) -> Var:
+        """(B, T, D) -> (B, T, D)."""
+        first = tap("fc1", self.fc1(x))
+        # jittor: its own GELU has float32 constants
+        hidden, mask = self.dropout.draw(tap("gelu", gelu(first)))
+        make = partial(self.hidden, mask=mask)
+        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make, first))
+        return in_full(tap("out", self.dropout(y)))  # jittor: as in Attention
+
+    def hidden(self, first: Var, mask: Var | None) -> Var:  # native: for `feed`
+        """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
+        return self.dropout.again(gelu(first), mask)
+
+
+class Block(nn.Module):
+    """Pre-norm encoder block (ViT, equations 2 and 3)."""
+
+    def __init__(self, config: VitConfig) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(config.width)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = LayerNorm(config.width)
+        self.mlp = Mlp(config.width, config.mlp, config.dropout)
+
+    def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
+        """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
+        normed = tap("norm1", cast_once(self.norm1(x)))
+        y, q, k = feed(self.attn, normed, self.norm1, x, under(tap, "attn"))
+        x = tap("mid", x + y)
+        normed = tap("norm2", cast_once(self.norm2(x)))
+        y = feed(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
+        return x + y, q, k

@@ -1,0 +1,71 @@
+"""The part selection module, and attention rollout, in Jittor.
+
+Source: He et al. 2022, TransFG (arXiv 2103.07976), section 3.2. Where the paper and its published
+program differ, the program counts (docs/spec.md, "Part selection").
+Twin: `transfg_torch/models/parts.py`.
+
+Shapes: B batch, T tokens, D width, K heads, N = T - 1 patches.
+"""
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_jt.attention import cls_scores, propagate
+from transfg_jt.models.layers import Tap, no_tap
+
+
+def fuse_rows(
+    queries: list[Var], keys: list[Var], heads: int, fusion: str, tap: Tap = no_tap
+) -> Var:
+    """Row 0 of the fused attention maps, without its own column: (B, K, N).
+
+    A_l = softmax(q_l k_lᵀ / √d). `matmul` is row 0 of A_n ··· A_1 A_0, computed as the row times
+    one map after the other, so no product of two maps is ever formed. `mul` is the elementwise
+    product as a sum of logarithms, since it underflows in linear space; `add` is the sum;
+    `lastlayer` is A_n alone.
+    """
+    if fusion == "matmul":
+        row = nn.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
+        for depth in reversed(range(len(queries) - 1)):
+            row = tap(f"part_row{depth + 1:02d}", row)
+            row = propagate(row, queries[depth], keys[depth], heads)
+    elif fusion == "mul":
+        row = sum(
+            nn.log_softmax(cls_scores(q, k, heads), dim=-1)
+            for q, k in zip(queries, keys, strict=True)
+        )
+    elif fusion == "add":
+        row = sum(
+            nn.softmax(cls_scores(q, k, heads), dim=-1) for q, k in zip(queries, keys, strict=True)
+        )
+    else:
+        row = nn.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
+    return row[:, :, 1:]
+
+
+def rollout(queries: list[Var], keys: list[Var], heads: int) -> Var:
+    """Attention rollout of the class token for pictures: (B, N).
+
+    Row 0 of the product over layers of (mean over heads of A_l + I) / 2, the last layer on the
+    left, without its own column (Abnar and Zuidema 2020, arXiv 2005.00928, equation 1).
+    """
+    row = jt.zeros_like(keys[0][:, :, 0])
+    row[:, 0] = 1
+    for q, k in zip(reversed(queries), reversed(keys), strict=True):
+        by_head = propagate(row.unsqueeze(1).expand(-1, heads, -1), q, k, heads)
+        row = (by_head.mean(1) + row) / 2
+    return row[:, 1:]
+
+
+def select_parts(scores: Var) -> Var:
+    """First maximum per head, counted with the class token at 0: (B, K, N) -> (B, K).
+
+    Duplicates between heads stay, heads in order (TransFG, equation 8).
+    """
+    return scores.argmax(dim=-1)[0] + 1
+
+
+def gather_tokens(x: Var, index: Var) -> Var:
+    """The class token, then the tokens at index: (B, T, D) and (B, K) -> (B, 1 + K, D)."""
+    parts = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    return jt.concat([x[:, :1], parts], dim=1)

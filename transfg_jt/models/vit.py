@@ -1,0 +1,100 @@
+"""TransFG and the plain Vision Transformer, in Jittor.
+
+Source: He et al. 2022, TransFG (arXiv 2103.07976); Dosovitskiy et al. 2021, ViT (arXiv
+2010.11929); docs/spec.md. Twin: `transfg_torch/models/vit.py`.
+
+Shapes: B batch, H and W image, N patches, T = N + 1 tokens, D width, K heads, L layers, C classes.
+"""
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_core.config.vit import VitConfig
+from transfg_core.models.vit import grid_size
+from transfg_jt.checkpointing import recompute
+from transfg_jt.models.layers import Block, Dropout, LayerNorm, Tap, no_tap, under
+from transfg_jt.models.output import Output
+from transfg_jt.models.parts import fuse_rows, gather_tokens, rollout, select_parts
+from transfg_jt.ops.bfloat16 import cast_once, in_full
+from transfg_jt.ops.exact import Linear, PatchEmbed
+
+
+class TransFG(nn.Module):
+    """Vision Transformer; with placement `transfg` the last block sees only selected parts."""
+
+    def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
+        super().__init__()
+        rows, columns = grid_size(image_size, config)
+        self.config = config
+        self.grad_checkpointing = False
+        # jittor: its convolution needs cuDNN 8
+        self.patch_embed = PatchEmbed(3, config.width, config.patch, stride=config.stride)
+        self.cls_token = jt.zeros(1, 1, config.width)
+        self.pos_embed = jt.zeros(1, rows * columns + 1, config.width)
+        self.dropout = Dropout(config.dropout)
+        if config.selects_parts:
+            self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth - 1)])
+            self.part_layer = Block(config)
+            self.part_norm = LayerNorm(config.width)
+        else:
+            self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
+            self.norm = LayerNorm(config.width)
+        self.head = Linear(config.width, config.classes)
+
+    def execute(self, images: Var, tap: Tap = no_tap) -> Output:
+        """(B, 3, H, W) -> Output."""
+        # jittor: PatchEmbed gives (B, N, D) itself
+        x = tap("patch_embed", self.patch_embed(cast_once(images)))
+        # jittor: its concatenation casts nothing
+        x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), in_full(x)], dim=1)
+        x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
+        queries, keys = [], []
+        for depth, block in enumerate(self.blocks):
+            if self.grad_checkpointing and tap is no_tap:
+                x, q, k = recompute(block, x)
+            else:
+                x, q, k = block(x, under(tap, f"block{depth:02d}"))
+            x = tap(f"block{depth:02d}", x)
+            if self.config.selects_parts:
+                queries.append(q)
+                keys.append(k)
+        if self.config.selects_parts:
+            x, index, scores = self.select_and_attend(x, queries, keys, tap)
+            x = tap("part_norm", self.part_norm(x))
+        else:
+            index, scores = None, None
+            x = tap("norm", self.norm(x))
+        features = tap("features", x[:, 0])
+        # jittor: its argmax has no bfloat16 everywhere
+        logits = in_full(tap("logits", self.head(cast_once(features))))
+        return Output(logits, features, index, scores)
+
+    def rollout(self, images: Var) -> Var:
+        """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""
+        taps: dict[str, Var] = {}
+
+        def keep(name: str, value: Var) -> Var:
+            if name.endswith((".attn.query", ".attn.key")):
+                taps[name] = value
+            return value
+
+        self(images, keep)
+        blocks = [f"block{depth:02d}.attn" for depth in range(len(self.blocks))]
+        queries, keys = ([taps[f"{name}.{x}"] for name in blocks] for x in ("query", "key"))
+        return rollout(queries, keys, self.config.heads)
+
+    def select_and_attend(
+        self, x: Var, queries: list[Var], keys: list[Var], tap: Tap
+    ) -> tuple[Var, Var, Var]:
+        """Part selection module and part layer (TransFG, section 3.2).
+
+        Tokens (B, T, D) -> part layer's output (B, 1 + K, D), index (B, K), scores (B, K, N).
+        The choice of an index has no gradient, so the scores are computed without a graph.
+        """
+        heads, fusion = self.config.heads, self.config.fusion
+        with jt.no_grad():
+            scores = tap("part_scores", fuse_rows(queries, keys, heads, fusion, tap))
+            index = tap("part_index", select_parts(scores))
+        x = tap("part_tokens", gather_tokens(x, index))
+        x, _, _ = self.part_layer(x, under(tap, "part_layer"))
+        return tap("part_layer", x), index, scores

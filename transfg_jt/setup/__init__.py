@@ -1,0 +1,1 @@
+"""Preparing the machine so that Jittor starts. No twin."""

@@ -1,0 +1,84 @@
+"""TransFG as the published program computes it: every attention map stored, maps multiplied whole.
+
+The same function as `model.TransFG` at a multiple of its cost in time and memory: what `transfg
+bench` compares with, and nothing else uses.
+
+Source: He et al. 2022 (arXiv 2103.07976) and its program, classes Attention and Part_Attention.
+Twin: `transfg_jt/baseline/stored_maps.py`.
+
+Shapes: B batch, T tokens, D width, K heads, d = D / K.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from transfg_core.config.vit import VitConfig
+from transfg_torch.attention import split_heads
+from transfg_torch.checkpointing import lean
+from transfg_torch.models.layers import Attention, Dropout, Tap, no_tap, under
+from transfg_torch.models.output import Output
+from transfg_torch.models.parts import gather_tokens, select_parts
+from transfg_torch.models.vit import TransFG
+
+
+def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """softmax(q kᵀ / √d) v per head, and the map: (B, T, D) thrice -> (B, T, D), (B, K, T, T)."""
+    q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
+
+    attention_map = F.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+    return (attention_map @ v).transpose(1, 2).flatten(2), attention_map
+
+
+def multiply_maps(maps: list[Tensor]) -> Tensor:
+    """A_n ··· A_1 A_0: L - 1 times (B, K, T, T) -> (B, K, T, T)."""
+    product = maps[0]
+    for attention_map in maps[1:]:
+        product = attention_map @ product
+    return product
+
+
+class StoredMapsAttention(Attention):
+    """Multi-head self-attention that keeps its map for the backward pass, and returns it."""
+
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> (B, T, D), and the map (B, K, T, T) twice, for queries and for keys."""
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        mix, attention_map = attend_and_keep(q, k, v, self.heads)
+        return self.out(mix), attention_map, attention_map
+
+
+class FloatDropout(Dropout):  # native: each keeps its mask as its framework's own does
+    """Dropout whose mask is kept in four bytes an element."""
+
+    def draw(self, x: Tensor) -> tuple[Tensor, None]:
+        """The result, and no mask to compute it anew with."""
+        return F.dropout(x, self.p, self.training), None
+
+
+class StoredMapsTransFG(TransFG):
+    """TransFG whose scores are a row of the product of all maps; of `fusion` only `matmul`."""
+
+    def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
+        super().__init__(config, image_size)
+        assert config.fusion == "matmul"
+        self.dropout = FloatDropout(config.dropout)
+        for block in self.blocks:
+            block.attn = StoredMapsAttention(config.width, config.heads)
+        for block in [*self.blocks, self.part_layer]:
+            block.mlp.dropout = FloatDropout(config.dropout)
+
+    def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
+        """(B, 3, H, W) -> Output; what the published program keeps is kept."""
+        with lean(False):
+            return super().forward(images, tap)
+
+    def select_and_attend(
+        self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As in TransFG, from maps (B, K, T, T): their product, the last layer on the left."""
+        # a copy of the row: the products are gone before the backward pass, as they are there
+        scores = tap("part_scores", multiply_maps(queries)[:, :, 0, 1:].detach().clone())
+        index = tap("part_index", select_parts(scores))
+        x = tap("part_tokens", gather_tokens(x, index))
+        x, _, _ = self.part_layer(x, under(tap, "part_layer"))
+        return tap("part_layer", x), index, scores

@@ -1,0 +1,1 @@
+"""Files that only PyTorch can read. No twin."""

@@ -1,0 +1,129 @@
+"""The layers of the Vision Transformer, in PyTorch.
+
+Source: Dosovitskiy et al. 2021, ViT (arXiv 2010.11929); docs/spec.md, "Model".
+Twin: `transfg_jt/models/layers.py`.
+
+Shapes: B batch, T tokens, D width, K heads, M width of the MLP.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transfg_core.config.vit import VitConfig
+from transfg_torch.attention import attention
+from transfg_torch.checkpointing import feed
+
+LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
+
+Tap = Callable[[str, Tensor], Tensor]
+
+
+def no_tap(name: str, value: Tensor) -> Tensor:
+    """The default tap: records nothing."""
+    return value
+
+
+def under(tap: Tap, prefix: str) -> Tap:
+    """The tap for what lies inside a module: `query` becomes `prefix.query`."""
+    return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalise the last axis: (..., D) -> (..., D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=LAYER_NORM_EPS)
+
+
+class Dropout(nn.Dropout):  # native: on the CPU, PyTorch's keeps its mask in float32
+    """Zero elements at random and divide the others by 1 - p, in training: any shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mask is kept in one byte an element."""
+        return self.draw(x)[0]
+
+    def draw(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # native: for Mlp
+        """The result, and the mask that was drawn for it, if one was."""
+        if not self.training or self.p == 0:
+            return x, None
+        return torch.native_dropout(x, self.p, True)
+
+    def again(self, x: Tensor, mask: Tensor | None) -> Tensor:  # native: for Mlp, as `draw`
+        """The same result, from the mask."""
+        if mask is None:
+            return x
+        scale = 1 / (1 - self.p)
+        if x.is_cuda:
+            return torch.ops.aten.native_dropout_backward(x, mask, scale)
+        return x * (mask * torch.tensor(scale, dtype=x.dtype))  # rounded, as it is there
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (ViT, equations 5 to 8)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D) for part selection."""
+        q, k = tap("query", self.query(x)), tap("key", self.key(x))
+        v = tap("value", self.value(x))
+        mix = tap("mix", attention(q, k, v, self.heads))
+        return tap("out", self.out(mix)), q, k
+
+
+class Mlp(nn.Module):
+    """Two linear layers with exact (erf) GELU between them; dropout after each."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        first = tap("fc1", self.fc1(x))
+        hidden, mask = self.dropout.draw(tap("gelu", F.gelu(first)))
+        make = partial(self.hidden, mask=mask)
+        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make, first))
+        return tap("out", self.dropout(y))  # torch: it casts what is added
+
+    def hidden(self, first: Tensor, mask: Tensor | None) -> Tensor:  # native: for `feed`
+        """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
+        return self.dropout.again(F.gelu(first), mask)
+
+
+def cast_once(x: Tensor) -> Tensor:  # native: Jittor has mixed.py
+    """In the type of linear layers under autocast: each layer that x goes to would cast it anew."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+class Block(nn.Module):
+    """Pre-norm encoder block (ViT, equations 2 and 3)."""
+
+    def __init__(self, config: VitConfig) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(config.width)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = LayerNorm(config.width)
+        self.mlp = Mlp(config.width, config.mlp, config.dropout)
+
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
+        normed = tap("norm1", cast_once(self.norm1(x)))
+        y, q, k = feed(self.attn, normed, self.norm1, x, under(tap, "attn"))
+        x = tap("mid", x + y)
+        normed = tap("norm2", cast_once(self.norm2(x)))
+        y = feed(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
+        return x + y, q, k
