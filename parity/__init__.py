@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.api import compare, compare_files, record_taps, ulp_variant
-    from parity.compare.evidence import find_evidence, read_names, rename_taps
-    from parity.compare.trace import Trace, digest, read_trace, write_trace
-    from parity.compare.verdict import Evidence, Row
+    from parity.comparison.evidence import find_evidence, read_names, rename_taps
+    from parity.comparison.trace import Trace, digest, read_trace, write_trace
+    from parity.comparison.verdict import Evidence, Row
 
 HOMES = {
     "compare": "api",
     "compare_files": "api",
     "record_taps": "api",
     "ulp_variant": "api",
-    "Evidence": "compare.verdict",
-    "Row": "compare.verdict",
-    "find_evidence": "compare.evidence",
-    "read_names": "compare.evidence",
-    "rename_taps": "compare.evidence",
-    "Trace": "compare.trace",
-    "digest": "compare.trace",
-    "read_trace": "compare.trace",
-    "write_trace": "compare.trace",
+    "Evidence": "comparison.verdict",
+    "Row": "comparison.verdict",
+    "find_evidence": "comparison.evidence",
+    "read_names": "comparison.evidence",
+    "rename_taps": "comparison.evidence",
+    "Trace": "comparison.trace",
+    "digest": "comparison.trace",
+    "read_trace": "comparison.trace",
+    "write_trace": "comparison.trace",
 }
 __all__ = [
     "Evidence",

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare.evidence import find_evidence, read_names
-from parity.compare.judge import NOT_JUDGED, judge
-from parity.compare.measure import ROUNDOFF, move_by_ulp
-from parity.compare.sketch import Array
-from parity.compare.trace import Trace, digest, environment, read_trace, write_trace
-from parity.compare.verdict import EXIT_CODES, Row, worst
+from parity.comparison.evidence import find_evidence, read_names
+from parity.comparison.judge import NOT_JUDGED, judge
+from parity.comparison.measure import ROUNDOFF, move_by_ulp
+from parity.comparison.sketch import Array
+from parity.comparison.trace import Trace, digest, environment, read_trace, write_trace
+from parity.comparison.verdict import EXIT_CODES, Row, worst
 from transfg_core.errors import UserError
 
 NAME = re.compile(r"[^/>\s][^/>]*/[^>]+")  # `>` is the arrow of `siblings`
@@ -42,13 +42,14 @@ def record_taps(
     variant: str | None = None,
     case: str = "",
     zeros: Mapping[str, str] | None = None,
+    terms: Mapping[str, int] | None = None,
     sketch_above: int | None = None,
     full: Collection[str] = (),
 ) -> None:
     """Write a trace with its manifest.
 
     Args:
-        taps: arrays by `rung/tap` in data order, such as `forward/conv1`, `gradients/conv1.weight`.
+        taps: arrays by `stage/tap` in data order: `forward/conv1`, `gradients/conv1.weight`.
         weights, inputs: what every recording of this computation starts from, by any names; also
             for a variant and in float64 the very same arrays. Only their digests are stored.
         settings: whatever else decides the function: sizes, epsilon, reduction of the loss.
@@ -58,6 +59,9 @@ def record_taps(
         case: a name for tables.
         zeros: taps whose true value is zero -> a tap to see their size beside, such as the gradient
             of a bias before a batch norm -> that of the norm's own bias.
+        terms: taps that are long sums -> how many numbers each of theirs adds up, such as the
+            gradient of a bias -> batch size times positions. The bound then allows for a sum that
+            is computed one by one.
         sketch_above, full: as of `write_trace`.
 
     Raises:
@@ -67,9 +71,12 @@ def record_taps(
         raise UserError(f"{path}: precision {precision!r}: expected one of {', '.join(ROUNDOFF)}")
     for name in [*taps, *(zeros or {}).values()]:
         if not NAME.fullmatch(name):
-            raise UserError(f"{path}: tap {name!r}: expected rung/tap, such as forward/conv1")
+            raise UserError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
     for name in [n for pair in (zeros or {}).items() for n in pair if n not in taps]:
         raise UserError(f"{path}: zeros: there is no tap {name}")
+    for name, count in (terms or {}).items():
+        if name not in taps or type(count) is not int or count < 1:
+            raise UserError(f"{path}: terms: {name}: {count!r}: expected a tap and a whole number")
     for name, value in taps.items():
         kind = np.asarray(value).dtype
         if precision == "float64" and kind.kind == "f" and kind != np.float64:
@@ -84,6 +91,7 @@ def record_taps(
         "variant": variant,
         "case": case,
         "zeros": dict(zeros or {}),
+        "terms": dict(terms or {}),
         "subject": {
             "weights": digest(weights),
             "inputs": digest(inputs),
@@ -135,10 +143,10 @@ def compare(
             raise UserError(f"{trace.path} and {loaded[0].path}: recordings of different kinds")
     rows = []
     for evidence in find_evidence(loaded, mapping, siblings):
-        ours, theirs = evidence.first.taps, evidence.candidate.taps
+        ours, theirs = evidence.baseline.taps, evidence.candidate.taps
         if not set(ours) & set(theirs):
             raise UserError(
-                f"{evidence.first.path} and {evidence.candidate.path} have no tap in common, as "
+                f"{evidence.baseline.path} and {evidence.candidate.path} have no tap in common, as "
                 f"{', '.join([*ours][:2])} and {', '.join([*theirs][:2])}; give a mapping of names"
             )
         rows += judge(evidence, NOT_JUDGED)
@@ -154,7 +162,7 @@ def first_difference(rows: Sequence[Row]) -> str:
                 facts.append(f"at {row.index} it is {row.values[0]:.7g}, not {row.values[1]:.7g}")
             if row.reason:
                 facts.insert(0, row.reason)
-            return f"begins at {row.rung}/{row.tap} in {row.precision}: {'; '.join(facts)}"
+            return f"begins at {row.stage}/{row.tap} in {row.precision}: {'; '.join(facts)}"
     return ""
 
 

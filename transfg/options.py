@@ -1,5 +1,6 @@
 """Arguments that several commands share."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,7 @@ from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
 
 
-def one_of(
-    option: str, value: str, known: "list[str] | tuple[str, ...] | dict[str, object]"
-) -> str:
+def one_of(option: str, value: str, known: Collection[str]) -> str:
     """A value that must be among the known ones.
 
     Raises:

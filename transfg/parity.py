@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from transfg.options import one_of
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
 
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="Prove or disprove that two implementations agree; without a command, the whole ladder.",
+    help="Prove or disprove that two implementations agree; without a command, the whole suite.",
 )
 
 PRECISIONS = ("float32", "float64", "tf32", "bfloat16")
@@ -24,19 +25,12 @@ Seed = Annotated[
 Draw = Annotated[str, typer.Option(help="Weights for --seed: noise, truncated or outliers.")]
 
 
-def one_of(option: str, value: str, known: Any) -> str:
-    """A value that must be among the known ones."""
-    if value not in known:
-        raise UserError(f"{option} {value}: expected one of {', '.join(known)}")
-    return value
-
-
 @app.callback()
-def ladder(
+def suite(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="folder for traces and reports")] = Path("runs/parity"),
     case: Annotated[
-        list[str] | None, typer.Option(help="Only these cases of the ladder; may be repeated.")
+        list[str] | None, typer.Option(help="Only these cases of the suite; may be repeated.")
     ] = None,
     large: Annotated[
         bool, typer.Option("--large", help="B/16 at 448 pixels, overlapping, instead.")
@@ -53,7 +47,7 @@ def ladder(
         bool, typer.Option("--keep", help="Keep the traces (0.6 GB) of a green run, too.")
     ] = False,
 ) -> None:
-    """Prove or disprove that two implementations agree; without a command, the whole ladder.
+    """Prove or disprove that two implementations agree; without a command, the whole suite.
 
     Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused.
     """
@@ -61,7 +55,7 @@ def ladder(
         return
     from parity.cases.case import CASES, LARGE
     from parity.cases.golden import GOLDENS
-    from parity.suite.plan import Ladder
+    from parity.suite.plan import Suite
     from parity.suite.run import run_suite
 
     if large and case:
@@ -71,16 +65,16 @@ def ladder(
     chosen = [known[one_of("--case", name, known)] for name in case or known]
     whole = precision != "bfloat16"  # where a pass has noise of per cents
     goldens = () if case or large or seed is not None or not whole else GOLDENS
-    plan = Ladder(
+    plan = Suite(
         out,
         [LARGE] if large else chosen,
         goldens,
         precision,
-        exact=precision == "float32" and not large,
+        float64=precision == "float32" and not large,
         whole=whole,
         seed=seed,
         draw=draw,
-        around=bool(goldens) and precision == "float32",
+        checks=bool(goldens) and precision == "float32",
     )
     raise typer.Exit(run_suite(plan, keep))
 
@@ -88,7 +82,7 @@ def ladder(
 @app.command()
 def record(
     out: Annotated[Path, typer.Argument(help="the trace file (.npz) to write")],
-    case: Annotated[str, typer.Option(help="a case of the ladder, such as overlap")],
+    case: Annotated[str, typer.Option(help="a case of the suite, such as overlap")],
     backend: Annotated[str, typer.Option("--backend", "-b", help="torch or jittor")] = "torch",
     precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "float32",
     variant: Annotated[
@@ -118,7 +112,7 @@ def record(
         backend=one_of("--backend", backend, BACKENDS),
         case=case,
         out=str(out),
-        kind="pieces" if source else "case",
+        kind="isolated" if source else "case",
         precision=one_of("--precision", precision, PRECISIONS),
         variant=variant,
         source=str(source) if source else None,
@@ -152,7 +146,7 @@ def compare(
 
 @app.command()
 def bisect(
-    case: Annotated[str, typer.Option(help="a case of the ladder, such as overlap")] = "overlap",
+    case: Annotated[str, typer.Option(help="a case of the suite, such as overlap")] = "overlap",
     out: Annotated[Path, typer.Option(help="folder for traces and reports")] = Path("runs/bisect"),
     seed: Seed = None,
     draw: Draw = "noise",
@@ -165,7 +159,7 @@ def bisect(
 
 @app.command()
 def accuracy(
-    reference: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
+    baseline: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     candidate: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     margin: Annotated[
         float, typer.Option(min=0.01, max=100, help="largest difference that is none, in points")
@@ -175,7 +169,7 @@ def accuracy(
     """Whether two ways of training reach the same accuracy: equivalent, different or undecided."""
     from parity.runs.accuracy import compare_accuracy, exit_code, print_accuracy
 
-    result = compare_accuracy(reference, candidate, margin / 100)
+    result = compare_accuracy(baseline, candidate, margin / 100)
     print_accuracy(result)
     write_json(out, result.to_record())
     raise typer.Exit(exit_code(result.verdict))
@@ -183,11 +177,11 @@ def accuracy(
 
 @app.command()
 def curves(
-    reference: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
+    baseline: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     candidate: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     repetition: Annotated[
         list[Path] | None,
-        typer.Option(help="a reference run again, in a way that should not matter; 4 or more"),
+        typer.Option(help="a baseline run again, in a way that should not matter; 4 or more"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
 ) -> None:
@@ -195,7 +189,7 @@ def curves(
     from parity.runs.accuracy import exit_code
     from parity.runs.loss_curves import compare_loss_curves, print_curves
 
-    result = compare_loss_curves(reference, candidate, repetition or ())
+    result = compare_loss_curves(baseline, candidate, repetition or ())
     print_curves(result)
     write_json(out, result.to_record())
     raise typer.Exit(exit_code(result.comparison.verdict))

@@ -26,7 +26,7 @@ from transfg_core.resume import (
     read_checkpoint,
     refuse_to_delete,
 )
-from transfg_core.run.folder import RunDir, refuse_if_used
+from transfg_core.run.folder import RunFolder, refuse_if_used
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position, stop_on_signals, train
 
@@ -70,7 +70,7 @@ def start_training(
     if source:
         progress.say(f"{source}: going on after update {position.update}")
     progress.say(describe_run(config, dataset, folder))
-    with RunDir.open(folder, config) if own else RunDir.create(config, replace) as run:
+    with RunFolder.open(folder, config) if own else RunFolder.create(config, replace) as run:
         if own:
             run.rewind(position.update)
         run.record_environment(backend.device_info(), sys.argv)
@@ -109,7 +109,7 @@ def run_loop(
     config: Config,
     backend: Backend,
     dataset: Dataset,
-    run: RunDir,
+    run: RunFolder,
     position: Position,
     progress: Progress,
 ) -> int:

@@ -16,7 +16,7 @@ from transfg_core.data.datasets import Dataset
 from transfg_core.data.loader import TrainStream
 from transfg_core.errors import RunFailed
 from transfg_core.evaluate import Evaluation, evaluate
-from transfg_core.run.folder import RunDir
+from transfg_core.run.folder import RunFolder
 from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
 
@@ -47,7 +47,7 @@ class UpdateLog:
     Not-a-number is found here, on the host: kernels compiled for speed may not see it.
     """
 
-    def __init__(self, backend: Backend, run: RunDir, progress: Progress) -> None:
+    def __init__(self, backend: Backend, run: RunFolder, progress: Progress) -> None:
         self._backend, self._run, self._progress = backend, run, progress
         self._pending: tuple[Any, dict[str, Any]] | None = None
 
@@ -83,7 +83,7 @@ def train(
     config: Config,
     backend: Backend,
     dataset: Dataset,
-    run: RunDir,
+    run: RunFolder,
     position: Position,
     progress: Progress,
     stop: StopRequest,
@@ -147,7 +147,7 @@ def evaluate_and_log(
     config: Config,
     backend: Backend,
     dataset: Dataset,
-    run: RunDir,
+    run: RunFolder,
     position: Position,
     progress: Progress,
 ) -> Evaluation:
@@ -172,7 +172,7 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
 
 
 def save(
-    run: RunDir,
+    run: RunFolder,
     config: Config,
     backend: Backend,
     dataset: Dataset,

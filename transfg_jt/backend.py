@@ -19,7 +19,7 @@ from transfg_core.params.groups import param_groups
 from transfg_core.params.merge import split_state, strict_merge
 from transfg_core.seeds import step_seed
 from transfg_jt import runtime
-from transfg_jt.checkpointing import lean
+from transfg_jt.checkpointing import save_less
 from transfg_jt.loss import compute_losses
 from transfg_jt.models import MODELS
 from transfg_jt.models.layers import Tap, no_tap
@@ -98,7 +98,7 @@ class JittorBackend:
         low = self.config.run.precision == "bfloat16"
         # of blocks that are computed anew nothing is kept, and a tap may put other values in
         keep_less = tap is no_tap and not self.model.grad_checkpointing
-        with autocast(low), lean(keep_less), scope(ONCE, True):
+        with autocast(low), save_less(keep_less), scope(ONCE, True):
             return self.model(images, tap)
 
     def choose(self, parts: Array | None) -> Tap:

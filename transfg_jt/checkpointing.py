@@ -15,30 +15,30 @@ from jittor import Var, nn
 
 from transfg_jt.ops.bfloat16 import LOW, autocast
 from transfg_jt.ops.custom_grad import ONCE, Function, scope
-from transfg_jt.ops.recomputed_input import FED, Remade
+from transfg_jt.ops.recomputed_input import RECOMPUTED, RecomputedInput
 
-LEAN = ContextVar("LEAN", default=False)
+SAVE_LESS = ContextVar("SAVE_LESS", default=False)
 
 
 @contextmanager
-def lean(wanted: bool) -> Iterator[None]:  # native: one of several such switches
-    """Inside it, `feed` keeps less, or not."""
-    with scope(LEAN, wanted):
+def save_less(wanted: bool) -> Iterator[None]:  # native: one of several such switches
+    """Inside it, `recompute_input` keeps less, or not."""
+    with scope(SAVE_LESS, wanted):
         yield
 
 
-def feed(  # native: PyTorch has hooks on saved tensors
+def recompute_input(  # native: PyTorch has hooks on saved tensors
     layer: Callable[..., Any], x: Var, make: Callable[[Var], Var], source: Var, *more: Any
 ) -> Any:
     """layer(x, *more); where its linear layers would keep x for the backward pass, they keep less.
 
-    make(source) computes the same as x, and holds only what is kept anyway. Only inside `lean`.
+    make(source) computes the same as x, and holds only what is kept anyway; only in `save_less`.
     """
-    if not LEAN.get():
+    if not SAVE_LESS.get():
         return layer(x, *more)
-    fed = Remade(x, make, source)
+    fed = RecomputedInput(x, make, source)
     try:
-        with scope(FED, fed):
+        with scope(RECOMPUTED, fed):
             return layer(x, *more)
     finally:
         fed.x = None  # or it would be kept all the same

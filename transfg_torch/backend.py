@@ -19,7 +19,7 @@ from transfg_core.params.groups import param_groups
 from transfg_core.params.merge import split_state, strict_merge
 from transfg_core.seeds import step_seed
 from transfg_torch import runtime
-from transfg_torch.checkpointing import lean
+from transfg_torch.checkpointing import save_less
 from transfg_torch.loss import compute_losses
 from transfg_torch.models import MODELS
 from transfg_torch.models.layers import Tap, no_tap
@@ -102,7 +102,7 @@ class TorchBackend:
         low = self.config.run.precision == "bfloat16"
         # of blocks that are computed anew nothing is kept, and a tap may put other values in
         keep_less = tap is no_tap and not self.model.grad_checkpointing
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low), lean(keep_less):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low), save_less(keep_less):
             return self.model(images, tap)
 
     def choose(self, parts: Array | None) -> Tap:

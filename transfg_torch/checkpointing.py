@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-LEAN = ContextVar("LEAN", default=False)
+SAVE_LESS = ContextVar("SAVE_LESS", default=False)
 
 
 @contextmanager
-def lean(wanted: bool) -> Iterator[None]:
-    """Inside it, `feed` keeps less, or not."""
-    token = LEAN.set(wanted)
+def save_less(wanted: bool) -> Iterator[None]:
+    """Inside it, `recompute_input` keeps less, or not."""
+    token = SAVE_LESS.set(wanted)
     try:
         yield
     finally:
-        LEAN.reset(token)
+        SAVE_LESS.reset(token)
 
 
-class Remade:  # native: by hooks here, by the linear layers in Jittor
+class RecomputedInput:  # native: by hooks here, by the linear layers in Jittor
     """Stands for x in what is kept for the backward pass: it is made anew when it is wanted.
 
     Of the operators that keep x, the first to want it has it made, and the last lets it go.
@@ -71,7 +71,7 @@ class Remade:  # native: by hooks here, by the linear layers in Jittor
         return value
 
 
-def feed(  # native: PyTorch has hooks on saved tensors
+def recompute_input(  # native: PyTorch has hooks on saved tensors
     layer: Callable[..., Any],
     x: Tensor,
     make: Callable[[Tensor], Tensor],
@@ -80,12 +80,12 @@ def feed(  # native: PyTorch has hooks on saved tensors
 ) -> Any:
     """layer(x, *more); where its linear layers would keep x for the backward pass, they keep less.
 
-    make(source) computes the same as x, and holds only what is kept anyway. Only inside `lean`.
+    make(source) computes the same as x, and holds only what is kept anyway; only in `save_less`.
     """
     # in compiled blocks the compiler decides what is computed anew
-    if torch.compiler.is_compiling() or not (LEAN.get() and torch.is_grad_enabled()):
+    if torch.compiler.is_compiling() or not (SAVE_LESS.get() and torch.is_grad_enabled()):
         return layer(x, *more)
-    hooks = Remade(x, partial(make, source.detach()))
+    hooks = RecomputedInput(x, partial(make, source.detach()))
     with torch.autograd.graph.saved_tensors_hooks(hooks.pack, hooks.unpack):
         return layer(x, *more)
 

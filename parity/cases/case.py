@@ -1,4 +1,4 @@
-"""The cases of the ladder: small experiments whose every number both backends must agree on.
+"""The cases of the suite: small experiments whose every number both backends must agree on.
 
 Sizes are unequal on purpose, and weights and images asymmetric on every axis, so that a swapped
 axis cannot hide. Dropout is off: the frameworks draw different random numbers.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.compare.measure import move_by_ulp
+from parity.comparison.measure import move_by_ulp
 from transfg_core.backend import Array, Arrays, Batch
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import Config

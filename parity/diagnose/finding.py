@@ -13,7 +13,7 @@ class Finding:
     case: str
     pair: str
     precision: str
-    rung: str
+    stage: str
     tap: str
     direction: Direction
     causes: tuple[tuple[str, str], ...] = field(default=())
@@ -21,5 +21,5 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """Rung and tap."""
-        return f"{self.rung}/{self.tap}"
+        """Stage and tap."""
+        return f"{self.stage}/{self.tap}"

@@ -1,10 +1,10 @@
 """Where two implementations part: one finding per case and pair, the sharpest evidence first.
 
-    findings = locate(rows)                                   # rows of parity/compare/judge.py
-    find_causes(findings[0], first, candidate, first_case)    # the traces of its rung and precision
+    findings = locate(rows)                     # rows of parity/comparison/judge.py
+    find_causes(findings[0], baseline, candidate)    # the traces of its stage and precision
 
-Many taps differ after one fault. `STAGES` ranks the evidence: what goes in; the pass cut into
-pieces, which places a fault in the piece that has it; then the chained rungs, of which the first
+Many taps differ after one fault. `PHASES` ranks the evidence: what goes in; the pass cut into
+pieces, which places a fault in the piece that has it; then the chained stages, of which the first
 tap in the order of the computation counts. A backward pass runs in the other direction, and so
 does its order. Float64 goes before float32, in which rounding can hide a fault.
 """
@@ -17,8 +17,8 @@ import numpy as np
 
 from parity.cases.case import BY_NAME, params_of
 from parity.cases.known import model_of_case
-from parity.compare.trace import Trace
-from parity.compare.verdict import Row
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import Row
 from parity.diagnose.causes import explain
 from parity.diagnose.causes.pair import Array, Context
 from parity.diagnose.finding import Direction, Finding
@@ -29,26 +29,26 @@ from transfg_core.models.rows import Tap
 from transfg_core.schedule import lr_at
 
 
-class Stage(NamedTuple):
-    """Rungs whose taps are one sequence, the direction that it runs in, and whether the cases with
+class Phase(NamedTuple):
+    """Stages whose taps are one sequence, the direction that it runs in, and whether the cases with
     taps inside blocks place a fault more exactly."""
 
     direction: Direction
-    rungs: tuple[str, ...]
+    stages: tuple[str, ...]
     by_tap: bool = False
 
 
-STAGES = (
-    Stage("data", ("loading", "parameters", "data", "learning rates")),
-    Stage("forward", ("pieces forward", "pieces selection", "pieces losses"), by_tap=True),
-    Stage("backward", ("pieces backward", "pieces gradients"), by_tap=True),
-    Stage("forward", ("forward", "selection", "losses"), by_tap=True),
-    Stage("backward", ("backward", "gradients"), by_tap=True),
-    Stage("forward", ("rollout",)),
-    Stage("update", ("one update",)),
-    Stage("update", ("updates",)),
-    Stage("forward", ("evaluation", "predictions", "dropout", "contract")),
-    Stage("update", ("cross-load",)),
+PHASES = (
+    Phase("data", ("loading", "parameters", "data", "learning rates")),
+    Phase("forward", ("isolated forward", "isolated selection", "isolated losses"), by_tap=True),
+    Phase("backward", ("isolated backward", "isolated gradients"), by_tap=True),
+    Phase("forward", ("forward", "selection", "losses"), by_tap=True),
+    Phase("backward", ("backward", "gradients"), by_tap=True),
+    Phase("forward", ("rollout",)),
+    Phase("update", ("one update",)),
+    Phase("update", ("updates",)),
+    Phase("forward", ("evaluation", "predictions", "dropout", "contract")),
+    Phase("update", ("cross-load",)),
 )
 LISTED = 6  # taps that a finding's text names
 # Noise of float64 between two frameworks: the numbers that causes are told from come out of a
@@ -68,19 +68,19 @@ def locate(rows: Sequence[Row]) -> list[Finding]:
         differing = [row for row in group if row.verdict == "different"]
         if not differing:
             continue
-        stage, precision = min((stage_of(row.rung), -digits(row)) for row in differing)
+        phase, precision = min((phase_of(row.stage), -digits(row)) for row in differing)
         order = {row.tap: place for place, row in enumerate(group) if forward(row)}
-        same = [r for r in differing if (stage_of(r.rung), -digits(r)) == (stage, precision)]
+        same = [r for r in differing if (phase_of(r.stage), -digits(r)) == (phase, precision)]
         same.sort(key=lambda row: rank(row, order, len(group)))
         inside = any("." in row.tap for row in group if forward(row))
-        coarse = not inside and STAGES[min(stage, len(STAGES) - 1)].by_tap
-        found.append((stage, precision, coarse, number, finding(same)))
+        coarse = not inside and PHASES[min(phase, len(PHASES) - 1)].by_tap
+        found.append((phase, precision, coarse, number, finding(same)))
     return [one[-1] for one in sorted(found, key=lambda one: one[:-1])]
 
 
-def stage_of(rung: str) -> int:
-    """The place of a rung in STAGES; one that is unknown comes last."""
-    return next((n for n, stage in enumerate(STAGES) if rung in stage.rungs), len(STAGES))
+def phase_of(stage: str) -> int:
+    """The place of a stage in PHASES; one that is unknown comes last."""
+    return next((n for n, phase in enumerate(PHASES) if stage in phase.stages), len(PHASES))
 
 
 def digits(row: Row) -> int:
@@ -90,14 +90,14 @@ def digits(row: Row) -> int:
 
 def forward(row: Row) -> bool:
     """Whether the row is of an activation, so that its place tells the order of computation."""
-    return row.rung in (*STAGES[1].rungs, *STAGES[3].rungs)
+    return row.stage in (*PHASES[1].stages, *PHASES[3].stages)
 
 
 def rank(row: Row, order: Mapping[str, int], end: int) -> tuple[int, int]:
-    """What rows of one stage are sorted by; equal ranks keep the order of the trace."""
-    if stage_of(row.rung) >= len(STAGES):
+    """What rows of one phase are sorted by; equal ranks keep the order of the trace."""
+    if phase_of(row.stage) >= len(PHASES):
         return (0, 0)
-    direction = STAGES[stage_of(row.rung)].direction
+    direction = PHASES[phase_of(row.stage)].direction
     if direction == "update":
         return (next((n for n, x in enumerate(STEP_ORDER) if row.tap.startswith(x)), 0), 0)
     if direction != "backward":
@@ -119,18 +119,18 @@ def position(tap: str, order: Mapping[str, int], end: int, taps: Mapping[str, Ta
 
 
 def finding(rows: Sequence[Row]) -> Finding:
-    """The finding of rows of one stage in the order in which they are computed."""
+    """The finding of rows of one phase in the order in which they are computed."""
     first = rows[0]
-    known = stage_of(first.rung) < len(STAGES)
-    direction: Direction = STAGES[stage_of(first.rung)].direction if known else "forward"
+    known = phase_of(first.stage) < len(PHASES)
+    direction: Direction = PHASES[phase_of(first.stage)].direction if known else "forward"
     why = first.reason or f"error {first.error:.2g}, bound {first.bound:.2g}"
-    text = f"{first.rung}/{first.tap} ({first.case}, {first.precision}): {why}"
+    text = f"{first.stage}/{first.tap} ({first.case}, {first.precision}): {why}"
     if len(rows) > 1:
         listed = ", ".join(row.tap for row in rows[1:LISTED])
         more = ", ..." if len(rows) > LISTED else ""
         text += f"; {len(rows) - 1} more there: {listed}{more}"
     return Finding(
-        first.case, first.pair, first.precision, first.rung, first.tap, direction, (), text
+        first.case, first.pair, first.precision, first.stage, first.tap, direction, (), text
     )
 
 
@@ -158,7 +158,7 @@ def find_causes(
 def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
     """What the first trace tells of the computation; nothing of weights that have moved since."""
     settings = trace.manifest["subject"].get("settings")
-    moved = found.rung in ("updates", "evaluation", "cross-load")
+    moved = found.stage in ("updates", "evaluation", "cross-load")
     if not settings:
         return Context(noise=noise)
     config = Config.model_validate(settings, strict=False)
@@ -188,9 +188,9 @@ def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
 def computed(found: Finding, trace: Trace) -> dict[str, Array]:
     """Everything the pass computed, by tap, and its images and labels where the case is known."""
     taps: dict[str, Array] = {}
-    rungs = ("forward", "selection", "losses", "backward", "gradients")
-    for rung in (*rungs, *([found.rung] if found.rung == "one update" else [])):
-        taps |= trace.arrays(rung)
+    stages = ("forward", "selection", "losses", "backward", "gradients")
+    for stage in (*stages, *([found.stage] if found.stage == "one update" else [])):
+        taps |= trace.arrays(stage)
     case = BY_NAME.get(found.case)
     if case is None or trace.manifest.get("seed") is not None or case.sketch_above:
         return taps

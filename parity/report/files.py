@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parity.compare.verdict import Row, worst
+from parity.comparison.verdict import Row, worst
 from parity.diagnose.finding import Finding
 from parity.report.summary import NUMBERS, counts, grouped, sentence, shown, summaries, why
 from transfg_core.checkpoints.file import replace_file
@@ -15,13 +15,13 @@ from transfg_core.errors import RunFailed, UserError
 from transfg_core.report.plots import load_optional
 from transfg_core.run.metrics_log import clean
 
-FORMAT = "parity-report/1"
+FORMAT = "parity-report/2"
 
 PAGE = "report.html"
 
-IN_SHORT = ("case", "rung", "tap", "precision", "pair", "verdict")
+IN_SHORT = ("case", "stage", "tap", "precision", "pair", "verdict")
 
-FINDING = ("case", "pair", "precision", "rung", "tap", "direction", "causes", "text")
+FINDING = ("case", "pair", "precision", "stage", "tap", "direction", "causes", "text")
 
 
 def write_reports(
@@ -100,7 +100,7 @@ def json_text(
 ) -> str:
     """parity.json: one line per summary, finding and row."""
     lists: dict[str, list[dict[str, Any]]] = {
-        "rungs": summaries(rows),
+        "stages": summaries(rows),
         "findings": [{name: getattr(one, name) for name in FINDING} for one in findings],
         "rows": [row_record(row) for row in rows],
     }
@@ -129,7 +129,7 @@ def junit(rows: Sequence[Row]) -> bytes:
     what could not be shown must not look like what was.
     """
     root = ElementTree.Element("testsuites", _totals(rows) | {"name": "parity"})
-    for key, members in grouped(rows, "pair", "precision", "case", "rung").items():
+    for key, members in grouped(rows, "pair", "precision", "case", "stage").items():
         name = shown(".".join(key))
         suite = ElementTree.SubElement(root, "testsuite", _totals(members) | {"name": name})
         for row in members:

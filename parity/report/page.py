@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.compare.judge import FLOOR_FACTOR, ROUNDOFF_FACTOR
-from parity.compare.ties import whole
-from parity.compare.trace import read_trace
-from parity.compare.verdict import Row, worst
+from parity.comparison.judge import FLOOR_FACTOR, ROUNDOFF_FACTOR
+from parity.comparison.ties import whole
+from parity.comparison.trace import read_trace
+from parity.comparison.verdict import Row, worst
 from parity.diagnose.finding import Finding
 from parity.report.plots import Heat, Profile, Scores, depth_figure, heat_figure, score_figure
 from parity.report.summary import badness, grouped, ratio, sentence, shown
@@ -25,20 +25,20 @@ from parity.report.tables import (
     pairs_table,
     producers_table,
     ratio_text,
-    rungs_table,
+    stages_table,
     ties_table,
     zeros_table,
 )
 from transfg_core.report.plots import load_optional
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Pass -> rungs in the order of the data; of several sets the first that was compared
+# Pass -> stages in the order of the data; of several sets the first that was compared
 PASSES = {
     "forward": (
         ("forward", "selection", "losses"),
-        ("pieces forward", "pieces selection", "pieces losses"),
+        ("isolated forward", "isolated selection", "isolated losses"),
     ),
-    "backward": (("backward",), ("pieces backward",), ("gradients",)),
+    "backward": (("backward",), ("isolated backward",), ("gradients",)),
 }
 MOST_CASES = 2
 SCORES = "selection/part_scores"
@@ -77,7 +77,7 @@ def page_text(
         compared=[pairs_table(rows), producers_table(environment)],
         depth=depth_figures(main[1]) if main else [],
         heat=heat_map(rows),
-        rungs=rungs_table(rows),
+        stages=stages_table(rows),
         scores=score_plot(scores),
         ties=ties_table(rows),
         bad=bad_table(rows),
@@ -92,30 +92,30 @@ def depth_figures(rows: Sequence[Row]) -> list[Figure]:
     """Error by depth, for each precision and pass, of the cases with the most taps in it."""
     figures = []
     for (precision,), members in grouped(rows, "precision").items():
-        there = {row.rung for row in members}
+        there = {row.stage for row in members}
         for name, choices in PASSES.items():
-            rungs: Sequence[str] = next((one for one in choices if there.intersection(one)), ())
-            by_case = grouped((row for row in members if row.rung in rungs), "case")
+            stages: Sequence[str] = next((one for one in choices if there.intersection(one)), ())
+            by_case = grouped((row for row in members if row.stage in stages), "case")
             deepest = sorted(by_case, key=lambda case: -len(by_case[case]))[:MOST_CASES]
             profiles = [profile(case, by_case[(case,)]) for (case,) in deepest]
             if profiles:
-                pieces = ", piece by piece" if rungs[0].startswith("pieces") else ""
-                figures.append(depth_of(profiles, name + " pass" + pieces, precision))
+                isolated = ", piece by piece" if stages[0].startswith("isolated") else ""
+                figures.append(depth_of(profiles, name + " pass" + isolated, precision))
     return figures
 
 
 def profile(case: str, rows: Sequence[Row]) -> Profile:
     """One panel: each tap once, where it first is; of several of one name, the worst."""
     candidate, _, first = rows[0].pair.partition(" : ")
-    taps = [max(members, key=badness) for members in grouped(rows, "rung", "tap").values()]
+    taps = [max(members, key=badness) for members in grouped(rows, "stage", "tap").values()]
     return Profile(f"case {case}" if case else "all taps", taps, candidate, first)
 
 
 def depth_of(profiles: Sequence[Profile], name: str, precision: str) -> Figure:
     """A figure with its caption."""
-    first, candidate = profiles[0].first, profiles[0].candidate
-    exact = any(row.other for one in profiles for row in one.rows)
-    against = f"the float64 reference ({first})" if exact else first
+    baseline, candidate = profiles[0].baseline, profiles[0].candidate
+    exact = any(row.baseline_error for one in profiles for row in one.rows)
+    against = f"the float64 reference ({baseline})" if exact else baseline
     caption = (
         f"Relative L2 error of every tap of the {name}, in {precision}, to {against}, in the "
         "order of the forward pass. Grey: the noise floor, the largest error among recordings of "
@@ -137,39 +137,39 @@ def depth_of(profiles: Sequence[Profile], name: str, precision: str) -> Figure:
 
 
 def heat_map(rows: Sequence[Row]) -> Figure | None:
-    """The largest ratio by case and rung."""
+    """The largest ratio by case and stage."""
     if not rows:
         return None
-    rungs = list(dict.fromkeys(row.rung for row in rows))
+    stages = list(dict.fromkeys(row.stage for row in rows))
     heats = [
-        heat(f"{pair}, {precision}", members, rungs)
+        heat(f"{pair}, {precision}", members, stages)
         for (pair, precision), members in grouped(rows, "pair", "precision").items()
     ]
     caption = (
-        "Largest error in units of its bound, by case and rung; above 1 a tap fails. 0: equal. "
+        "Largest error in units of its bound, by case and stage; above 1 a tap fails. 0: equal. "
         "A dash: all taps are zero by structure or have a bound of their own kind. Orange with X: "
         "different; yellow with ?: undecided; empty: not compared."
     )
     bad = max(rows, key=badness)
     alt = (
-        f"Heat map of {len(heats)} pairs and precisions over {len(rungs)} rungs. The worst cell is "
-        f"{bad.case}, {bad.rung} of {bad.pair} in {bad.precision}: ratio {ratio_text(bad)}, "
-        f"{bad.verdict}. The table below holds the worst tap of each rung."
+        f"Heat map of {len(heats)} pairs and precisions over {len(stages)} stages. The worst cell "
+        f"is {bad.case}, {bad.stage} of {bad.pair} in {bad.precision}: ratio {ratio_text(bad)}, "
+        f"{bad.verdict}. The table below holds the worst tap of each stage."
     )
-    return Figure("Ratio by case and rung", caption, alt, encoded(heat_figure(heats)))
+    return Figure("Ratio by case and stage", caption, alt, encoded(heat_figure(heats)))
 
 
-def heat(title: str, rows: Sequence[Row], rungs: Sequence[str]) -> Heat:
+def heat(title: str, rows: Sequence[Row], stages: Sequence[str]) -> Heat:
     """One panel of the heat map."""
-    cells = grouped(rows, "case", "rung")
+    cells = grouped(rows, "case", "stage")
     cases = list(dict.fromkeys(row.case for row in rows))
-    ratios = np.full((len(cases), len(rungs)), np.nan)
-    verdicts = [["equivalent"] * len(rungs) for _ in cases]
-    for (case, rung), members in cells.items():
-        place = cases.index(case), rungs.index(rung)
+    ratios = np.full((len(cases), len(stages)), np.nan)
+    verdicts = [["equivalent"] * len(stages) for _ in cases]
+    for (case, stage), members in cells.items():
+        place = cases.index(case), stages.index(stage)
         ratios[place] = max(ratio(row) for row in members)
         verdicts[place[0]][place[1]] = worst([row.verdict for row in members])
-    return Heat(title, cases, rungs, ratios, verdicts)
+    return Heat(title, cases, stages, ratios, verdicts)
 
 
 def score_plot(paths: Sequence[tuple[Path, Path]]) -> Figure | None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.compare.sketch import Array
-from parity.compare.verdict import Row
+from parity.comparison.sketch import Array
+from parity.comparison.verdict import Row
 from transfg_core.report.plots import COLOURS, STYLE, load_optional
 
 DIFFERENT, UNDECIDED = "#d55e00", "#e69f00"  # Okabe and Ito 2008
@@ -30,16 +30,16 @@ class Profile(NamedTuple):
     title: str
     rows: Sequence[Row]
     candidate: str
-    first: str
+    baseline: str
 
 
 class Heat(NamedTuple):
-    """Of one pair: the largest ratio by case and rung; NaN where nothing was compared."""
+    """Of one pair: the largest ratio by case and stage; NaN where nothing was compared."""
 
     title: str
     cases: Sequence[str]
-    rungs: Sequence[str]
-    ratios: Array  # (cases, rungs); infinite where errors are, below zero if it has no meaning
+    stages: Sequence[str]
+    ratios: Array  # (cases, stages); infinite where errors are, below zero if it has no meaning
     verdicts: Sequence[Sequence[str]]
 
 
@@ -48,7 +48,7 @@ class Scores(NamedTuple):
 
     title: str
     candidate: str
-    first: str
+    baseline: str
     found: Array  # of the candidate
     expected: Array
 
@@ -91,7 +91,7 @@ def _plot_depth(panel: Any, profile: Profile) -> None:
     place = np.arange(len(rows))
     error, other, floor, bound = (
         np.array([getattr(row, name) for row in rows], np.float64)
-        for name in ("error", "other", "floor", "bound")
+        for name in ("error", "baseline_error", "noise_floor", "bound")
     )
     low, high = _limits(error, other, floor, bound)
     panel.set_yscale("log")
@@ -102,7 +102,7 @@ def _plot_depth(panel: Any, profile: Profile) -> None:
     panel.fill_between(place, low, _within(floor, low, high), where=floor > 0, **grey)
     dashed = {"where": "mid", "color": BOUND, "lw": 1, "ls": "--", "label": "bound"}
     panel.step(place, np.where(bound > 0, _within(bound, low, high), np.nan), **dashed)
-    lines = [(other, profile.first, COLOURS[0], "o")] if other.any() else []
+    lines = [(other, profile.baseline, COLOURS[0], "o")] if other.any() else []
     for values, name, colour, mark in [*lines, (error, profile.candidate, COLOURS[2], "^")]:
         seen = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         panel.plot(place, seen, color=colour, marker=mark, ms=3.5, lw=0.9, label=plain(name))
@@ -152,9 +152,9 @@ def _all_handles(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
 
 
 def heat_figure(heats: Sequence[Heat]) -> bytes:
-    """Ratio of case and rung, one panel per pair and precision, all with the same rungs."""
+    """Ratio of case and stage, one panel per pair and precision, all with the same stages."""
     sizes = [len(heat.cases) for heat in heats]
-    labels = [plain(rung) for rung in heats[-1].rungs]
+    labels = [plain(stage) for stage in heats[-1].stages]
 
     def fill(figure: Any) -> None:
         ratios = [size + 1 for size in sizes]
@@ -191,7 +191,7 @@ def _plot_heat(panel: Any, heat: Heat) -> None:
     panel.set_yticks(
         np.arange(len(heat.cases)) + 0.5, [plain(case) for case in heat.cases], fontsize=8
     )
-    panel.set_xticks(np.arange(len(heat.rungs)) + 0.5)
+    panel.set_xticks(np.arange(len(heat.stages)) + 0.5)
     panel.tick_params(length=0)
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
@@ -227,6 +227,6 @@ def score_figure(cases: Sequence[Scores]) -> bytes:
             right.set_ylabel("difference")
             right.ticklabel_format(axis="y", scilimits=(0, 0))
             for panel in (left, right):
-                panel.set_xlabel(plain(f"score of {one.first}"))
+                panel.set_xlabel(plain(f"score of {one.baseline}"))
 
     return draw(0.3 + 3.0 * len(cases), fill)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare.differences import load_differences
-from parity.compare.judge import ZERO
-from parity.compare.verdict import SEVERITY, Row, Verdict, worst
+from parity.comparison.differences import load_differences
+from parity.comparison.judge import ZERO
+from parity.comparison.verdict import SEVERITY, Row, Verdict, worst
 
-NUMBERS = ("error", "floor", "bound", "ratio")
+NUMBERS = ("error", "noise_floor", "bound", "ratio")
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -74,12 +74,12 @@ def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[str, ...], list[Row]]
 
 
 def summaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One record per pair, precision and rung: its counts, verdict and worst tap."""
+    """One record per pair, precision and stage: its counts, verdict and worst tap."""
     result = []
-    for key, members in grouped(rows, "pair", "precision", "rung").items():
+    for key, members in grouped(rows, "pair", "precision", "stage").items():
         bad = max(members, key=badness)
         result.append(
-            dict(zip(("pair", "precision", "rung"), key, strict=True))
+            dict(zip(("pair", "precision", "stage"), key, strict=True))
             | {"taps": len(members), "verdict": bad.verdict, "counts": counts(members)}
             | {name: getattr(bad, name) for name in ("case", "tap", *NUMBERS, "reason")}
         )
@@ -88,5 +88,5 @@ def summaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def why(row: Row) -> str:
     """Why a tap is not equivalent, or what made it so."""
-    measured = f"error {row.error:.3g}, bound {row.bound:.3g}, noise floor {row.floor:.3g}"
+    measured = f"error {row.error:.3g}, bound {row.bound:.3g}, noise floor {row.noise_floor:.3g}"
     return shown(f"{row.reason}; {measured}" if row.reason else measured)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare.differences import load_differences
-from parity.compare.judge import ZERO
-from parity.compare.verdict import Row
+from parity.comparison.differences import load_differences
+from parity.comparison.judge import ZERO
+from parity.comparison.verdict import Row
 from parity.report.summary import badness, counts, grouped, ratio, summaries
 from transfg_core.report.tables import Table, flatten
 
@@ -18,11 +18,11 @@ HIDDEN = ("name", "cache")  # facts of a producer that a reader elsewhere has no
 DIGITS = {"float32": 9, "float64": 17}  # that tell two numbers apart
 HEADERS = {
     "pairs": "candidate : first|dtype|taps|equal to the bit|different|undecided|ratio|of the worst",
-    "rungs": "pair|dtype|rung|taps|worst case|worst tap|error|floor|bound|verdict",
-    "bad": "compared|case and rung|tap|error|bound|ratio|index|candidate|first|bias|ulps|verdict",
-    "ties": "compared|case and rung|image|head|choice of first|choice of candidate|margin|noise|",
+    "stages": "pair|dtype|stage|taps|worst case|worst tap|error|floor|bound|verdict",
+    "bad": "compared|case and stage|tap|error|bound|ratio|index|candidate|first|bias|ulps|verdict",
+    "ties": "compared|case and stage|image|head|choice of first|choice of candidate|margin|noise|",
     "differences": "difference|taps|largest|allowed|reason|measured|upstream|look again",
-    "zeros": "pair|dtype|rung|taps|too large|cases|names",
+    "zeros": "pair|dtype|stage|taps|too large|cases|names",
 }
 
 
@@ -43,9 +43,9 @@ def pairs_table(rows: Sequence[Row]) -> Table:
     lines = []
     for (pair, precision), members in grouped(rows, "pair", "precision").items():
         found, bad = counts(members), max(members, key=badness)
-        equal = sum(row.between == 0 for row in members)
+        equal = sum(row.pair_error == 0 for row in members)
         numbers = (len(members), equal, *(found[v] for v in ("different", "undecided")))
-        place = f"{bad.case}, {bad.rung}, {bad.tap}"
+        place = f"{bad.case}, {bad.stage}, {bad.tap}"
         lines.append([pair, precision, *map(str, numbers), ratio_text(bad), place])
     return Table("Compared", "", HEADERS["pairs"].split("|"), lines, range(2, 7))
 
@@ -68,15 +68,15 @@ def producers_table(environment: Mapping[str, Any]) -> Table:
     return Table("Computed by", "", ["", *columns], lines, range(0))
 
 
-def rungs_table(rows: Sequence[Row]) -> Table:
-    """The worst tap of each rung."""
+def stages_table(rows: Sequence[Row]) -> Table:
+    """The worst tap of each stage."""
     lines = []
     for one in summaries(rows):
-        names = [one[key] for key in ("pair", "precision", "rung")]
+        names = [one[key] for key in ("pair", "precision", "stage")]
         place = [one["case"], one["tap"]]
-        numbers = [number(one[key]) for key in ("error", "floor", "bound")]
+        numbers = [number(one[key]) for key in ("error", "noise_floor", "bound")]
         lines.append([*names, str(one["taps"]), *place, *numbers, one["verdict"]])
-    return Table("Rungs", "", HEADERS["rungs"].split("|"), lines, (3, 6, 7, 8))
+    return Table("Stages", "", HEADERS["stages"].split("|"), lines, (3, 6, 7, 8))
 
 
 def bad_table(rows: Sequence[Row]) -> Table:
@@ -88,7 +88,7 @@ def bad_table(rows: Sequence[Row]) -> Table:
         index = NONE if row.index is None else ", ".join(map(str, row.index)) or "scalar"
         numbers = [number(x) for x in (row.error, row.bound)]
         more = [ratio_text(row), index, *values, number(row.bias, ".1f"), number(row.ulps, ".4g")]
-        place = [f"{row.pair}, {row.precision}", f"{row.case}, {row.rung}", row.tap]
+        place = [f"{row.pair}, {row.precision}", f"{row.case}, {row.stage}", row.tap]
         verdict = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
         lines.append([*place, *numbers, *more, verdict])
     return Table("Worst taps", "", HEADERS["bad"].split("|"), lines, (3, 4, 5, 7, 8, 9, 10))
@@ -99,11 +99,11 @@ def ties_table(rows: Sequence[Row]) -> Table:
     lines = []
     for row in rows:
         for tie in row.ties:
-            places = [str(tie[key]) for key in ("image", "first", "candidate")]
+            places = [str(tie[key]) for key in ("image", "baseline", "candidate")]
             places.insert(1, NONE if tie["head"] is None else str(tie["head"]))
             numbers = [number(float(tie[key]), ".2e") for key in ("margin", "noise")]
             kind = "a tie" if tie["margin"] <= tie["noise"] else "no tie"
-            names = [f"{row.pair}, {row.precision}", f"{row.case}, {row.rung}"]
+            names = [f"{row.pair}, {row.precision}", f"{row.case}, {row.stage}"]
             lines.append([*names, *places, *numbers, kind])
     left = len(lines) - MOST_TIES
     note = f"{left} more are in parity.json." if left > 0 else ""
@@ -134,10 +134,10 @@ def _apart(row: Row) -> float:
 
 
 def zeros_table(rows: Sequence[Row]) -> Table:
-    """Taps that are zero by structure, by pair, precision and rung."""
+    """Taps that are zero by structure, by pair, precision and stage."""
     lines = []
     zeros = (row for row in rows if row.reason == ZERO)
-    for key, members in grouped(zeros, "pair", "precision", "rung").items():
+    for key, members in grouped(zeros, "pair", "precision", "stage").items():
         names = dict.fromkeys(
             re.sub(r"/.*?(\.\w+\.\w+\.\w+)$", r"/*\1", row.tap) for row in members
         )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from parity.compare.verdict import EXIT_CODES, Verdict
+from parity.comparison.verdict import EXIT_CODES, Verdict
 from parity.runs.tost import (
     LEAST_RUNS,
     MOST_SEEDS,
@@ -72,7 +72,7 @@ class AccuracyResult:
     """What two sets of runs say of these checkpoints, of this training, and in all."""
 
     margin: float
-    reference: Side
+    baseline: Side
     candidate: Side
     images: ImageComparison
     seeds: SeedComparison
@@ -87,7 +87,7 @@ class AccuracyResult:
 
 
 def compare_accuracy(
-    reference: Sequence[Path], candidate: Sequence[Path], margin: float
+    baseline: Sequence[Path], candidate: Sequence[Path], margin: float
 ) -> AccuracyResult:
     """Compare the final predictions of finished runs.
 
@@ -101,7 +101,7 @@ def compare_accuracy(
         raise UserError(
             f"margin: expected more than 0 and less than 100 points, found {100 * margin:g}"
         )
-    left, right = load_side(reference, "reference"), load_side(candidate, "candidate")
+    left, right = load_side(baseline, "baseline"), load_side(candidate, "candidate")
     check_apart(left, right)
     for run in chain(left, right):
         _check_finished(run)
@@ -140,7 +140,7 @@ def print_accuracy(result: AccuracyResult) -> None:
 
 def _sides_table(result: AccuracyResult) -> Table:
     table = Table("side", "backend", "runs", "seeds", "top-1 %", "SD", "smallest", "largest")
-    for name, side in (("reference", result.reference), ("candidate", result.candidate)):
+    for name, side in (("baseline", result.baseline), ("candidate", result.candidate)):
         numbers = (side.mean, side.spread, min(side.accuracies), max(side.accuracies))
         seeds = " ".join(map(str, side.seeds))
         backends = ", ".join(dict.fromkeys(side.backends))
@@ -149,13 +149,13 @@ def _sides_table(result: AccuracyResult) -> Table:
 
 
 def _pairs_table(result: AccuracyResult) -> Table:
-    titles = ("seed", "reference %", "candidate %", "points")
-    table = Table(*titles, "only reference right", "only candidate right", "McNemar p")
-    sides = result.reference, result.candidate
+    titles = ("seed", "baseline %", "candidate %", "points")
+    table = Table(*titles, "only baseline right", "only candidate right", "McNemar p")
+    sides = result.baseline, result.candidate
     for row, pair in enumerate(result.images.pairs):
         left, right = (side.accuracies[row] for side in sides)
         seeds = " : ".join(dict.fromkeys(str(side.seeds[row]) for side in sides))
-        counts = str(pair.only_reference), str(pair.only_candidate), f"{pair.p:.3g}"
+        counts = str(pair.only_baseline), str(pair.only_candidate), f"{pair.p:.3g}"
         table.add_row(seeds, _percent(left), _percent(right), _points(right - left), *counts)
     return table
 
@@ -255,7 +255,7 @@ def _is_paired(left: Sequence[Run], right: Sequence[Run]) -> bool:
     ours, theirs = ({run.config.run.seed for run in runs} for runs in (left, right))
     alone = [
         f"{side} {', '.join(map(str, sorted(seeds)))}"
-        for side, seeds in (("reference", ours - theirs), ("candidate", theirs - ours))
+        for side, seeds in (("baseline", ours - theirs), ("candidate", theirs - ours))
         if seeds
     ]
     if alone and ours & theirs:

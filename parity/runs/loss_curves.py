@@ -21,20 +21,20 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from parity.compare.verdict import Verdict, worst
+from parity.comparison.verdict import Verdict, worst
 from parity.runs.accuracy import NONE, check_apart, check_same_experiment, load_side
 from parity.runs.tost import Floats, Interval, SeedComparison, compare_seeds
 from transfg_core.errors import UserError
 from transfg_core.run.metrics_log import clean
 from transfg_core.run.reading import Run
 
-# Trajectories: a candidate may stray 5 times as far as repetitions of the reference do (+ SLACK),
+# Trajectories: a candidate may stray 5 times as far as repetitions of the baseline do (+ SLACK),
 # until the horizon, where these are themselves 1e-3 apart and only distributions can be compared.
 APART = 1e-3
 STRAY = 5.0
 SLACK = 1e-6
 LEAST_REPETITIONS = 4  # to call a candidate different: fewer may all have missed a near tie
-LEAST_SEEDS = 5  # of the reference, for a band
+LEAST_SEEDS = 5  # of the baseline, for a band
 WITHIN = 0.95  # share of the points in the band
 LATE_MARGIN = 0.05  # of the mean loss after the horizon: a larger difference matters
 WINDOW = 50  # updates, of the moving mean
@@ -45,7 +45,7 @@ class CurveComparison:
     """Training curves. `early` and `late` are the parts before and after the horizon.
 
     A part without points has no verdict. Outside the band is different; inside means no more than
-    not told apart from one more seed of the reference, so that equivalent also takes TOST of the
+    not told apart from one more seed of the baseline, so that equivalent also takes TOST of the
     mean loss after the horizon.
     """
 
@@ -53,7 +53,7 @@ class CurveComparison:
     gap: Floats  # (T,) relative difference of the pair that shares a seed; empty without it
     bound: Floats  # (T,) what it may be, decisive before the horizon
     at: NDArray[np.int64]  # (N,) last index of each window of the moving mean
-    centre: Floats  # (N,) mean over the reference's seeds
+    centre: Floats  # (N,) mean over the baseline's seeds
     half_width: Floats  # (N,) of the band around it; empty with one seed
     candidate: Floats  # (N,) mean over the candidate's seeds
     inside: float | None  # share of the candidate's points in the band
@@ -77,18 +77,18 @@ class LossCurves:
 
 
 def compare_loss_curves(
-    reference: Sequence[Path], candidate: Sequence[Path], repetitions: Sequence[Path] = ()
+    baseline: Sequence[Path], candidate: Sequence[Path], repetitions: Sequence[Path] = ()
 ) -> LossCurves:
     """Compare the training losses of runs, which may have different seeds.
 
-    `repetitions` are runs of one reference run's seed and backend that were perturbed where
+    `repetitions` are runs of one baseline run's seed and backend that were perturbed where
     rounding is (threads, kernels, the last bit of an initial value): at least two, or none.
 
     Raises:
         UserError: a folder is not a run's; the runs are not one experiment; they did not log the
-            same updates; the repetitions repeat no reference run.
+            same updates; the repetitions repeat no baseline run.
     """
-    left, right = load_side(reference, "reference"), load_side(candidate, "candidate")
+    left, right = load_side(baseline, "baseline"), load_side(candidate, "candidate")
     again = load_side(repetitions, "repetitions", once_each=False) if repetitions else []
     check_apart(left, right)
     check_apart(left, again)
@@ -116,7 +116,7 @@ def compare_loss_curves(
 
 
 def compare_curves(
-    reference: ArrayLike,
+    baseline: ArrayLike,
     candidate: ArrayLike,
     repetitions: ArrayLike | None = None,
     pair: tuple[int, int] | None = None,
@@ -126,12 +126,12 @@ def compare_curves(
     """Compare curves over seeds, (S, T) and (S', T).
 
     Args:
-        repetitions: (R, T) perturbed runs of one reference curve, R >= 2, else they tell nothing.
-        pair: row of that curve in `reference`, row of the candidate with the same seed.
+        repetitions: (R, T) perturbed runs of one baseline curve, R >= 2, else they tell nothing.
+        pair: row of that curve in `baseline`, row of the candidate with the same seed.
         window: points of the moving mean after the horizon.
         paired: row i of both sides shares a seed.
     """
-    left, right = np.asarray(reference, dtype=float), np.asarray(candidate, dtype=float)
+    left, right = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
     points = left.shape[1]
     assert points and right.shape[1] == points and np.isfinite(left).all()
     horizon, gap, bound = None, np.zeros(0), np.zeros(0)
@@ -175,8 +175,8 @@ def compare_curves(
     )
 
 
-def _relative(value: Floats, reference: Floats) -> Floats:
-    found: Floats = np.abs(value - reference) / np.maximum(np.abs(reference), 1e-30)
+def _relative(value: Floats, baseline: Floats) -> Floats:
+    found: Floats = np.abs(value - baseline) / np.maximum(np.abs(baseline), 1e-30)
     return np.where(np.isfinite(found), found, np.inf)
 
 
@@ -190,21 +190,21 @@ def _judge_early(gap: Floats, bound: Floats, enough: bool) -> Verdict | None:
     return "different" if enough else "undecided"
 
 
-def _band(reference: Floats, mean: Floats) -> tuple[Floats, float | None]:
-    """Band of one more seed around the reference's smoothed curves, and the share within it."""
-    seeds = len(reference)
+def _band(baseline: Floats, mean: Floats) -> tuple[Floats, float | None]:
+    """Band of one more seed around the baseline's smoothed curves, and the share within it."""
+    seeds = len(baseline)
     if seeds < 2:
         return np.zeros(0), None
     reach = float(stats.t.ppf(0.995, seeds - 1)) * sqrt(1 + 1 / seeds)
-    centre = reference.mean(axis=0)
-    half_width: Floats = reach * reference.std(axis=0, ddof=1) + SLACK * np.abs(centre)
+    centre = baseline.mean(axis=0)
+    half_width: Floats = reach * baseline.std(axis=0, ddof=1) + SLACK * np.abs(centre)
     return half_width, float((np.abs(mean - centre) <= half_width).mean())
 
 
-def _compare_ends(reference: Floats, candidate: Floats, paired: bool) -> SeedComparison:
-    """TOST of each seed's mean loss after the horizon, in units of the reference's mean."""
-    unit = max(abs(float(reference.mean())), 1e-30)
-    return compare_seeds(reference / unit, candidate / unit, LATE_MARGIN, SLACK, paired)
+def _compare_ends(baseline: Floats, candidate: Floats, paired: bool) -> SeedComparison:
+    """TOST of each seed's mean loss after the horizon, in units of the baseline's mean."""
+    unit = max(abs(float(baseline.mean())), 1e-30)
+    return compare_seeds(baseline / unit, candidate / unit, LATE_MARGIN, SLACK, paired)
 
 
 def _judge_late(seeds: int, inside: float | None, ends: Verdict) -> Verdict:
@@ -234,7 +234,7 @@ def _losses(run: Run) -> dict[int, float]:
 
 
 def _repeated(left: Sequence[Run], right: Sequence[Run], again: Sequence[Run]) -> tuple[int, int]:
-    """Rows of the reference run that `again` repeats, and of the candidate with its seed."""
+    """Rows of the baseline run that `again` repeats, and of the candidate with its seed."""
     origins = {(run.config.run.seed, run.backend) for run in again}
     seeds = [run.config.run.seed for run in right]
     rows = [row for row, run in enumerate(left) if {(run.config.run.seed, run.backend)} == origins]
@@ -242,7 +242,7 @@ def _repeated(left: Sequence[Run], right: Sequence[Run], again: Sequence[Run]) -
     if seed not in seeds or len(again) < 2:
         found = ", ".join(f"seed {seed} {backend}" for seed, backend in sorted(origins))
         raise UserError(
-            "repetitions: expected at least two, all of the seed and backend of one reference run "
+            "repetitions: expected at least two, all of the seed and backend of one baseline run "
             f"whose seed the candidate has, found {len(again)} of {found}"
         )
     return rows[0], seeds.index(seed)

@@ -10,7 +10,7 @@ accuracy, judged from seed to seed? Each answers with one of three words about t
     undecided    the rest: too little evidence for either
 
 A large p-value of a test for difference is no evidence of equality, so none decides anything here.
-Accuracies, differences and margins are fractions; a difference is candidate minus reference.
+Accuracies, differences and margins are fractions; a difference is candidate minus baseline.
 
 Shapes: S seeds (runs), B images, C classes.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from parity.compare.verdict import Verdict
+from parity.comparison.verdict import Verdict
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Interval(NamedTuple):
 class Discordance(NamedTuple):
     """One pair of runs on the same images: how many are right in one run alone."""
 
-    only_reference: int
+    only_baseline: int
     only_candidate: int
     p: float  # exact McNemar test; for the reader, decides nothing
 
@@ -106,7 +106,7 @@ def overall(images: Verdict, seeds: Verdict) -> Verdict:
 
 
 def compare_images(
-    reference: ArrayLike,
+    baseline: ArrayLike,
     candidate: ArrayLike,
     classes: ArrayLike,
     margin: float,
@@ -118,7 +118,7 @@ def compare_images(
     With `paired`, row i of both sides is a pair; it only adds the counts of each pair. `seed` is
     the bootstrap's.
     """
-    left, right = np.atleast_2d(np.asarray(reference)), np.atleast_2d(np.asarray(candidate))
+    left, right = np.atleast_2d(np.asarray(baseline)), np.atleast_2d(np.asarray(candidate))
     assert left.dtype == right.dtype == bool and left.shape[1] == right.shape[1] > 0
     assert not paired or left.shape == right.shape
     gaps = right.mean(axis=0) - left.mean(axis=0)
@@ -146,9 +146,9 @@ def compare_images(
     )
 
 
-def mcnemar(reference: NDArray[Any], candidate: NDArray[Any]) -> Discordance:
+def mcnemar(baseline: NDArray[Any], candidate: NDArray[Any]) -> Discordance:
     """Discordant images of one pair (B,), (B,) and the exact two-sided test (McNemar 1947)."""
-    lost, gained = int((reference & ~candidate).sum()), int((candidate & ~reference).sum())
+    lost, gained = int((baseline & ~candidate).sum()), int((candidate & ~baseline).sum())
     p = float(stats.binomtest(gained, lost + gained).pvalue) if lost + gained else 1.0
     return Discordance(lost, gained, p)
 
@@ -165,7 +165,7 @@ def _resample_classes(gaps: Floats, classes: NDArray[Any], seed: int) -> Floats:
 
 
 def compare_seeds(
-    reference: ArrayLike, candidate: ArrayLike, margin: float, floor: float, paired: bool
+    baseline: ArrayLike, candidate: ArrayLike, margin: float, floor: float, paired: bool
 ) -> SeedComparison:
     """Compare final accuracies (S,) and (S',) by TOST in Student's t.
 
@@ -175,7 +175,7 @@ def compare_seeds(
             than their test images tell, so the standard error is at least this.
         paired: entry i of both sides shares seed, initial values and batches; else Welch's test.
     """
-    left, right = np.asarray(reference, dtype=float), np.asarray(candidate, dtype=float)
+    left, right = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
     assert floor > 0 and (not paired or left.shape == right.shape)
     difference, seeds = float(right.mean() - left.mean()), (len(left), len(right))
     if min(seeds) < 2:

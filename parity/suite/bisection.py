@@ -2,38 +2,38 @@
 
 What two backends compute one after the other drifts apart from the first fault on. Here every piece
 between two taps starts from the same numbers, forward and backward, so that a piece which differs
-has the fault in itself (`record_pieces`). In float64 first, where nothing else can differ.
+has the fault in itself (`record_isolated`). In float64 first, where nothing else can differ.
 """
 
 from pathlib import Path
 
 from parity.cases.case import BY_NAME
-from parity.compare.verdict import EXIT_CODES, worst
-from parity.suite.jobs import FIRST, Job
+from parity.comparison.verdict import EXIT_CODES, worst
+from parity.suite.jobs import BASELINE, Job
 from parity.suite.plan import (
     CANDIDATE,
-    Ladder,
-    exact_first_jobs,
-    exact_jobs,
-    first_jobs,
+    Suite,
+    baseline_jobs,
+    float64_baseline_jobs,
+    float64_jobs,
     reference_jobs,
     run_children,
     start_child,
 )
-from parity.suite.run import clear, judge_exact, judge_pieces, report
+from parity.suite.run import clear, judge_float64, judge_isolated, report
 from transfg_core.errors import UserError
 
 
-def bisection_jobs(ladder: Ladder) -> list[list[Job]]:
+def bisection_jobs(suite: Suite) -> list[list[Job]]:
     """What each process records: the reference backend, then the candidate, in either precision."""
-    source = ladder.job(FIRST, ladder.cases[0]).out
-    exact = [job for job in exact_first_jobs(ladder) if job.kind == "pieces"]
+    source = suite.job(BASELINE, suite.cases[0]).out
+    exact = [job for job in float64_baseline_jobs(suite) if job.kind == "isolated"]
     return [
-        reference_jobs(ladder),
-        first_jobs(ladder),
+        reference_jobs(suite),
+        baseline_jobs(suite),
         exact,
-        [ladder.job(CANDIDATE, ladder.cases[0], "pieces", source=source)],
-        [job for job in exact_jobs(ladder) if job.kind == "pieces"] if ladder.exact else [],
+        [suite.job(CANDIDATE, suite.cases[0], "isolated", source=source)],
+        [job for job in float64_jobs(suite) if job.kind == "isolated"] if suite.float64 else [],
     ]
 
 
@@ -46,15 +46,15 @@ def run_bisection(folder: Path, case: str, seed: int | None = None, draw: str = 
     if case not in BY_NAME:
         raise UserError(f"--case {case}: expected one of {', '.join(BY_NAME)}")
     small = BY_NAME[case].sketch_above is None
-    ladder = Ladder(
-        folder, [BY_NAME[case]], (), exact=small, seed=seed, draw=draw, fine=small, around=False
+    suite = Suite(
+        folder, [BY_NAME[case]], (), float64=small, seed=seed, draw=draw, fine=small, checks=False
     )
     clear(folder)
-    for jobs in bisection_jobs(ladder):
+    for jobs in bisection_jobs(suite):
         run_children(start_child(jobs))
-    rows = judge_exact(ladder, case, kinds=("pieces",)) if ladder.exact else []
-    rows += judge_pieces(ladder, case)
-    report(ladder, rows)
+    rows = judge_float64(suite, case, kinds=("isolated",)) if suite.float64 else []
+    rows += judge_isolated(suite, case)
+    report(suite, rows)
     verdict = worst([row.verdict for row in rows])
     if verdict == "equivalent":
         print("no operation differs: where runs part, look at data, updates and schedule")

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 
 from parity.cases.case import BY_NAME, WEIGHTS, Case
 from parity.cases.golden import BY_GOLDEN, Golden
-from parity.suite.checks.case import PIPELINE
+from parity.suite.checks.case import CHECKS
 from transfg_core.errors import UserError
 
-FIRST = "torch"  # the backend that others are judged against
+BASELINE = "torch"  # the backend that others are judged against
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Job:
         Raises:
             UserError: there is no such case, or it has no such weights.
         """
-        known = BY_NAME | BY_GOLDEN | {PIPELINE.name: PIPELINE}
+        known = BY_NAME | BY_GOLDEN | {CHECKS.name: CHECKS}
         if self.case not in known:
             raise UserError(f"--case {self.case}: expected one of {', '.join(known)}")
         case = known[self.case]

@@ -1,4 +1,4 @@
-"""What a ladder records: cases, variants, pieces, in which processes and into which files."""
+"""What a suite records: cases, variants, pieces, in which processes and into which files."""
 
 import signal
 import subprocess
@@ -10,29 +10,29 @@ from typing import NamedTuple
 
 from parity.cases.case import CASES, Case
 from parity.cases.golden import GOLDENS, Golden
-from parity.compare.trace import Trace, read_trace
-from parity.suite.checks import PIPELINE
-from parity.suite.jobs import FIRST, Job, as_fields
+from parity.comparison.trace import Trace, read_trace
+from parity.suite.checks import CHECKS
+from parity.suite.jobs import BASELINE, Job, as_fields
 from transfg_core.errors import UserError
 from transfg_core.machine import child_environment
 
-CANDIDATE = "jittor"  # what is judged, against FIRST
+CANDIDATE = "jittor"  # what is judged, against BASELINE
 VARIANTS = {
-    FIRST: ("ulp:1", "symmetry:1", "ulp:2", "symmetry:2"),
+    BASELINE: ("ulp:1", "symmetry:1", "ulp:2", "symmetry:2"),
     CANDIDATE: ("ulp:1", "symmetry:1"),
 }
-PIECES_VARIANTS = ("symmetry:1",)  # of the first, in either precision
+ISOLATED_VARIANTS = ("symmetry:1",)  # of the first, in either precision
 # of the first in float64, by kind of trace
-EXACT_VARIANTS = {
+FLOAT64_VARIANTS = {
     "case": ("symmetry:1", "symmetry:2", "symmetry:3", "ulp:1", "ulp:2", "ulp:3"),
-    "pieces": PIECES_VARIANTS,
+    "isolated": ISOLATED_VARIANTS,
 }
 RUN = "run.safetensors"  # the checkpoint that both backends load
-PAIR = f"{CANDIDATE} : {FIRST}"
+PAIR = f"{CANDIDATE} : {BASELINE}"
 
 
 @dataclass
-class Ladder:
+class Suite:
     """The traces of one run, in a folder.
 
     Raises:
@@ -43,16 +43,16 @@ class Ladder:
     cases: Sequence[Case] = CASES
     goldens: Sequence[Golden] = GOLDENS
     precision: str = "float32"
-    exact: bool = True  # whether the candidate is recorded in float64 too
+    float64: bool = True  # whether the candidate is recorded in float64 too
     whole: bool = True  # whether passes and updates are compared whole, not in pieces alone
     seed: int | None = None
     draw: str = "noise"
     fine: bool = False  # taps inside blocks in every case
-    around: bool = True  # whether what lies around the model is recorded too
+    checks: bool = True  # whether what lies around the model is recorded too
 
     def __post_init__(self) -> None:
         for case in self.cases:
-            self.job(FIRST, case).subject()  # an error now, not in a child process
+            self.job(BASELINE, case).subject()  # an error now, not in a child process
 
     @property
     def everything(self) -> list[Case | Golden]:
@@ -67,12 +67,12 @@ class Ladder:
     def job(
         self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
     ) -> Job:
-        """One recording of this ladder; indices are those of the float64 reference."""
+        """One recording of this suite; indices are those of the float64 reference."""
         precision = fields.get("precision") or self.precision
         variant = fields.get("variant")
         golden = isinstance(case, Golden)
         name = f"golden-{case.name}" if golden else case.name
-        reference = self.path(FIRST, name, "case", "float64")
+        reference = self.path(BASELINE, name, "case", "float64")
         out = self.path(backend, name, kind, precision, variant)
         return Job(
             backend=backend,
@@ -89,14 +89,14 @@ class Ladder:
             fine=self.fine,
         )
 
-    def around_job(self, backend: str, precision: str = "float32") -> Job:
+    def checks_job(self, backend: str, precision: str = "float32") -> Job:
         """Loading, data, rates, predictions and dropout of one backend."""
-        name = PIPELINE.name
+        name = CHECKS.name
         return Job(
             backend=backend,
             case=name,
-            out=str(self.path(backend, name, "pipeline", precision)),
-            kind="pipeline",
+            out=str(self.path(backend, name, "checks", precision)),
+            kind="checks",
             precision=precision,
             source=str(self.folder / "golden-nonoverlap.safetensors") if self.goldens else None,
             run=str(self.folder / RUN),
@@ -115,93 +115,97 @@ class Ladder:
         ]
 
 
-def reference_jobs(ladder: Ladder) -> list[Job]:
+def reference_jobs(suite: Suite) -> list[Job]:
     """The reference: float64."""
-    jobs = [ladder.job(FIRST, case, precision="float64") for case in ladder.everything]
-    return [*jobs, ladder.around_job(FIRST, "float64")] if ladder.around else jobs
+    jobs = [suite.job(BASELINE, case, precision="float64") for case in suite.everything]
+    return [*jobs, suite.checks_job(BASELINE, "float64")] if suite.checks else jobs
 
 
-def first_jobs(ladder: Ladder) -> list[Job]:
+def baseline_jobs(suite: Suite) -> list[Job]:
     """The reference backend in the precision that is compared, whole and in pieces."""
     jobs = []
-    for case in ladder.everything:
-        jobs.append(ladder.job(FIRST, case))
+    for case in suite.everything:
+        jobs.append(suite.job(BASELINE, case))
         if isinstance(case, Case):
-            jobs += pieces_jobs(ladder, case, ladder.precision, PIECES_VARIANTS)
-    return [*jobs, ladder.around_job(FIRST)] if ladder.around else jobs
+            jobs += isolated_jobs(suite, case, suite.precision, ISOLATED_VARIANTS)
+    return [*jobs, suite.checks_job(BASELINE)] if suite.checks else jobs
 
 
-def pieces_jobs(ladder: Ladder, case: Case, precision: str, variants: Sequence[str]) -> list[Job]:
+def isolated_jobs(suite: Suite, case: Case, precision: str, variants: Sequence[str]) -> list[Job]:
     """The reference backend's pass in pieces, which start from what is compared."""
-    source = ladder.job(FIRST, case).out
+    source = suite.job(BASELINE, case).out
     return [
-        ladder.job(FIRST, case, "pieces", precision=precision, variant=variant, source=source)
+        suite.job(BASELINE, case, "isolated", precision=precision, variant=variant, source=source)
         for variant in (None, *variants)
     ]
 
 
-def variant_jobs(ladder: Ladder, backend: str) -> list[Job]:
+def variant_jobs(suite: Suite, backend: str) -> list[Job]:
     """The same in other orders of summation and from weights moved by one unit."""
-    if not ladder.whole:
+    if not suite.whole:
         return []
     return [
-        ladder.job(backend, case, variant=variant)
-        for case in ladder.everything
+        suite.job(backend, case, variant=variant)
+        for case in suite.everything
         for variant in VARIANTS[backend][: None if case.updates > 1 else 2]
     ]
 
 
-def exact_first_jobs(ladder: Ladder) -> list[Job]:
-    """The reference in pieces and in other orders, in float64."""
+def float64_baseline_jobs(suite: Suite) -> list[Job]:
+    """The reference in isolated and in other orders, in float64."""
     # more orders than in float32: a number alone may be right by luck in several
-    variants = EXACT_VARIANTS if ladder.exact else {"case": (), "pieces": ()}
+    variants = FLOAT64_VARIANTS if suite.float64 else {"case": (), "isolated": ()}
     return [
         job
-        for case in ladder.cases
+        for case in suite.cases
         for job in (
-            *pieces_jobs(ladder, case, "float64", variants["pieces"]),
+            *isolated_jobs(suite, case, "float64", variants["isolated"]),
             *(
-                ladder.job(FIRST, case, precision="float64", variant=variant)
+                suite.job(BASELINE, case, precision="float64", variant=variant)
                 for variant in variants["case"]
             ),
         )
     ]
 
 
-def candidate_jobs(ladder: Ladder) -> list[Job]:
+def candidate_jobs(suite: Suite) -> list[Job]:
     """What is judged."""
     jobs = []
-    for case in ladder.everything:
-        if ladder.whole:
-            jobs.append(ladder.job(CANDIDATE, case))
+    for case in suite.everything:
+        if suite.whole:
+            jobs.append(suite.job(CANDIDATE, case))
         if isinstance(case, Case):
-            source = ladder.job(FIRST, case).out
-            jobs.append(ladder.job(CANDIDATE, case, "pieces", source=source))
-            if ladder.whole and case.updates > 1:
-                jobs.append(ladder.job(CANDIDATE, case, "continue", source=source))
-    return [*jobs, ladder.around_job(CANDIDATE)] if ladder.around else jobs
+            source = suite.job(BASELINE, case).out
+            jobs.append(suite.job(CANDIDATE, case, "isolated", source=source))
+            if suite.whole and case.updates > 1:
+                jobs.append(suite.job(CANDIDATE, case, "continue", source=source))
+    return [*jobs, suite.checks_job(CANDIDATE)] if suite.checks else jobs
 
 
-def exact_jobs(ladder: Ladder) -> list[Job]:
+def float64_jobs(suite: Suite) -> list[Job]:
     """What is judged, in float64: where it differs, it is another function."""
     return [
         job
-        for case in ladder.cases
+        for case in suite.cases
         for job in (
-            ladder.job(CANDIDATE, case, precision="float64"),
-            ladder.job(
-                CANDIDATE, case, "pieces", precision="float64", source=ladder.job(FIRST, case).out
+            suite.job(CANDIDATE, case, precision="float64"),
+            suite.job(
+                CANDIDATE,
+                case,
+                "isolated",
+                precision="float64",
+                source=suite.job(BASELINE, case).out,
             ),
         )
     ]
 
 
-def continue_jobs(ladder: Ladder) -> list[Job]:
+def continue_jobs(suite: Suite) -> list[Job]:
     """The reference backend goes on from the candidate's state."""
     return [
-        ladder.job(FIRST, case, "continue", source=ladder.job(CANDIDATE, case).out)
-        for case in ladder.cases
-        if ladder.whole and case.updates > 1
+        suite.job(BASELINE, case, "continue", source=suite.job(CANDIDATE, case).out)
+        for case in suite.cases
+        if suite.whole and case.updates > 1
     ]
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from parity.compare.sketch import BUCKETS
-from parity.compare.trace import digest, read_trace, write_trace
-from parity.suite.checks import record_pipeline, tagged
-from parity.suite.jobs import FIRST, Job
+from parity.comparison.sketch import BUCKETS
+from parity.comparison.trace import digest, read_trace, write_trace
+from parity.suite.checks import record_checks, tagged
+from parity.suite.jobs import BASELINE, Job
 from parity.suite.recorder import Recorder
 from transfg_core.backend import Arrays
 from transfg_core.config.model import ModelConfig
 from transfg_core.errors import UserError
-from transfg_core.models.layout import stage_of
+from transfg_core.models.layout import pass_stage
 
 REPLAYED = ("forward", "selection", "backward")
 LOSSES = ("loss", "cross_entropy", "contrastive")
@@ -29,18 +29,18 @@ SKETCH_ABOVE = 4096  # elements; variants are kept as sketches of VARIANT_BUCKET
 VARIANT_BUCKETS = 1024
 
 
-def rung_of(tap: str, model: ModelConfig) -> str:
-    """The rung that a tap of `Backend.trace` belongs to."""
+def stage_of(tap: str, model: ModelConfig) -> str:
+    """The stage that a tap of `Backend.trace` belongs to."""
     if tap.startswith("d/"):
         return "backward"
     if tap.startswith("grad/") or tap in NORMS:
         return "gradients"
-    return "losses" if tap in LOSSES else stage_of(tap, model)
+    return "losses" if tap in LOSSES else pass_stage(tap, model)
 
 
 def sorted_taps(taps: Arrays, model: ModelConfig) -> Arrays:
-    """One pass's taps under `rung/tap`."""
-    return {f"{rung_of(name, model)}/{name}": value for name, value in taps.items()}
+    """One pass's taps under `stage/tap`."""
+    return {f"{stage_of(name, model)}/{name}": value for name, value in taps.items()}
 
 
 def record_case(recorder: Recorder) -> Arrays:
@@ -78,19 +78,19 @@ def evaluate(recorder: Recorder, images: Any) -> Arrays:
     return {"part_scores": scores, "part_index": index} | found
 
 
-def record_pieces(recorder: Recorder) -> Arrays:
+def record_isolated(recorder: Recorder) -> Arrays:
     """One pass in which every piece between two taps starts from another trace's numbers."""
     assert recorder.job.source
     source = read_trace(recorder.job.source)
     recorder.check_source(source, lambda name: name.partition("/")[0] in REPLAYED)
     replay: Arrays = {}
-    for rung in REPLAYED:
-        replay |= source.arrays(rung)
-    recorder.manifest["subject"]["pieces of"] = digest(replay)
+    for stage in REPLAYED:
+        replay |= source.arrays(stage)
+    recorder.manifest["subject"]["isolated from"] = digest(replay)
     model = recorder.config.model
     passed = recorder.backend.trace(recorder.batches[0], recorder.given(replay), fine=recorder.fine)
     kept = {n: v for n, v in recorder.back(passed).items() if n != "clipped_norm"}
-    return {f"pieces {name}": value for name, value in sorted_taps(kept, model).items()}
+    return {f"isolated {name}": value for name, value in sorted_taps(kept, model).items()}
 
 
 def record_continuation(recorder: Recorder) -> Arrays:
@@ -104,12 +104,12 @@ def record_continuation(recorder: Recorder) -> Arrays:
     return tagged("cross-load", report | recorder.state_since(before))
 
 
-def record_around(recorder: Recorder) -> Arrays:
+def record_checks_job(recorder: Recorder) -> Arrays:
     """Loading, learning rates, data, predictions, dropout and the border's contract."""
     job, manifest = recorder.job, recorder.manifest
     files = {"run": job.run or f"{job.out}.run.safetensors"}
     files |= {"published": job.source} if job.source else {}
-    taps = record_pipeline(
+    taps = record_checks(
         recorder.backend, recorder.config, recorder.batches, job.source, files["run"]
     )
     manifest["subject"]["files"] = {name: digest(load_file(file)) for name, file in files.items()}
@@ -118,9 +118,9 @@ def record_around(recorder: Recorder) -> Arrays:
 
 KINDS = {
     "case": record_case,
-    "pieces": record_pieces,
+    "isolated": record_isolated,
     "continue": record_continuation,
-    "pipeline": record_around,
+    "checks": record_checks_job,
 }
 
 
@@ -139,7 +139,7 @@ def record(job: Job) -> None:
     full: tuple[str, ...] = ()
     if job.variant:
         above, buckets = above or SKETCH_ABOVE, VARIANT_BUCKETS
-    elif job.kind == "case" and job.backend == FIRST and job.precision != "float64":
+    elif job.kind == "case" and job.backend == BASELINE and job.precision != "float64":
         full = REPLAYED  # the pieces start from here
     write_trace(job.out, taps, recorder.manifest, above, buckets, full)
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from parity.cases.case import Case
 from parity.cases.variants import Variant
-from parity.compare.trace import Trace, digest, environment, read_trace
+from parity.comparison.trace import Trace, digest, environment, read_trace
 from parity.suite.jobs import Job
 from transfg_core.backend import Array, Arrays, Backend, Batch, load_backend
 from transfg_core.errors import UserError
@@ -103,7 +103,7 @@ class Recorder:
     def check_source(self, source: Trace, needed: Callable[[str], bool]) -> None:
         """Refuse numbers of another computation, or sketches, which cannot be computed with.
 
-        `needed` tells which taps (`rung/tap`) will be.
+        `needed` tells which taps (`stage/tap`) will be.
 
         Raises:
             UserError: weights or inputs differ, or what is needed was not kept whole.

@@ -1,4 +1,4 @@
-"""The ladder, end to end: record each backend in its own processes, judge, tell, decide.
+"""The suite, end to end: record each backend in its own processes, judge, tell, decide.
 
 Exit codes: 0 all taps are equivalent, 1 some tap is different, 2 some could not be decided, or a
 backend could not be recorded.
@@ -10,155 +10,168 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from parity.cases.golden import Golden
-from parity.compare.evidence import SIBLINGS
-from parity.compare.judge import NOT_JUDGED, judge
-from parity.compare.trace import Trace, read_trace
-from parity.compare.verdict import EXIT_CODES, Evidence, Row, worst
+from parity.comparison.judge import NOT_JUDGED, judge
+from parity.comparison.trace import Trace, read_trace
+from parity.comparison.verdict import EXIT_CODES, Evidence, Row, worst
 from parity.diagnose.finding import Finding
 from parity.diagnose.locate import find_causes, locate
 from parity.report.console import print_table
 from parity.report.files import write_reports
-from parity.suite.checks import PIPELINE, tagged
-from parity.suite.jobs import FIRST
+from parity.suite.checks import CHECKS, tagged
+from parity.suite.jobs import BASELINE
 from parity.suite.plan import (
     CANDIDATE,
-    EXACT_VARIANTS,
+    FLOAT64_VARIANTS,
+    ISOLATED_VARIANTS,
     PAIR,
-    PIECES_VARIANTS,
     RUN,
-    Ladder,
+    Suite,
+    baseline_jobs,
     candidate_jobs,
     continue_jobs,
-    exact_first_jobs,
-    exact_jobs,
-    first_jobs,
+    float64_baseline_jobs,
+    float64_jobs,
     halves,
     reference_jobs,
     run_children,
     start_child,
     variant_jobs,
 )
-from parity.suite.record import KINDS, rung_of
+from parity.suite.record import KINDS, stage_of
 from transfg_core.backend import BACKENDS, Arrays, load_authors_reader
 from transfg_core.errors import UserError
+from transfg_core.models.layout import ARCHITECTURES
 
+SIBLINGS = {
+    pattern: sibling
+    for known in ARCHITECTURES.values()
+    for pattern, sibling in known.ZERO_GRADIENTS.items()
+}
 REPORTS = ("parity.json", "junit.xml", "report.html")
 PUBLISHED_FORWARD = ("block00", "block01", "block02", "features", "logits")
 
 
-def record_ladder(ladder: Ladder) -> None:
+def record_suite(suite: Suite) -> None:
     """Record everything that the verdicts need.
 
     The backends never share a process, and Jittor, which locks its cache, has one at a time.
     """
-    if ladder.goldens:
+    if suite.goldens:
         reader = load_authors_reader()
-        for golden in ladder.goldens:
-            target = ladder.folder / f"golden-{golden.name}.safetensors"
+        for golden in suite.goldens:
+            target = suite.folder / f"golden-{golden.name}.safetensors"
             reader.convert(golden.checkpoint, target)
-    for jobs in (reference_jobs(ladder), first_jobs(ladder)):
+    for jobs in (reference_jobs(suite), baseline_jobs(suite)):
         run_children(*map(start_child, halves(jobs)))
     run_children(
-        start_child(variant_jobs(ladder, FIRST), threads=1),
-        start_child(candidate_jobs(ladder) + variant_jobs(ladder, CANDIDATE)),
+        start_child(variant_jobs(suite, BASELINE), threads=1),
+        start_child(candidate_jobs(suite) + variant_jobs(suite, CANDIDATE)),
     )
     run_children(
-        *map(start_child, halves(exact_first_jobs(ladder))),
-        start_child(exact_jobs(ladder) if ladder.exact else []),
-        start_child(continue_jobs(ladder)),
+        *map(start_child, halves(float64_baseline_jobs(suite))),
+        start_child(float64_jobs(suite) if suite.float64 else []),
+        start_child(continue_jobs(suite)),
     )
 
 
-def judge_ladder(ladder: Ladder) -> list[Row]:
+def judge_suite(suite: Suite) -> list[Row]:
     """The rows of all cases."""
     rows = []
-    for case in ladder.cases:
-        rows += judge_case(ladder, case.name, (CANDIDATE, FIRST) if case.updates > 1 else ())
-    for golden in ladder.goldens:
-        rows += judge_golden(ladder, golden)
-    return rows + (judge_around(ladder) if ladder.around else [])
+    for case in suite.cases:
+        rows += judge_case(suite, case.name, (CANDIDATE, BASELINE) if case.updates > 1 else ())
+    for golden in suite.goldens:
+        rows += judge_golden(suite, golden)
+    return rows + (judge_checks(suite) if suite.checks else [])
 
 
-def both(ladder: Ladder, case: str, kind: str, *words: str) -> tuple[Trace, Trace]:
+def both(suite: Suite, case: str, kind: str, *words: str) -> tuple[Trace, Trace]:
     """The traces of the two backends."""
-    return ladder.trace(FIRST, case, kind, *words), ladder.trace(CANDIDATE, case, kind, *words)
+    return suite.trace(BASELINE, case, kind, *words), suite.trace(CANDIDATE, case, kind, *words)
 
 
-def pair(ladder: Ladder, case: str) -> Evidence:
+def pair(suite: Suite, case: str) -> Evidence:
     """The two backends on one case, and what they are judged by."""
     return Evidence(
-        first=ladder.trace(FIRST, case),
-        candidate=ladder.trace(CANDIDATE, case),
-        exact=ladder.trace(FIRST, case, "case", "float64"),
-        first_variants=ladder.variants(FIRST, case),
-        candidate_variants=ladder.variants(CANDIDATE, case),
+        baseline=suite.trace(BASELINE, case),
+        candidate=suite.trace(CANDIDATE, case),
+        reference=suite.trace(BASELINE, case, "case", "float64"),
+        baseline_variants=suite.variants(BASELINE, case),
+        candidate_variants=suite.variants(CANDIDATE, case),
         siblings=SIBLINGS,
     )
 
 
-def judge_case(ladder: Ladder, case: str, continued: Sequence[str] = ()) -> list[Row]:
+def judge_case(suite: Suite, case: str, continued: Sequence[str] = ()) -> list[Row]:
     """One case: whole, in pieces, in float64; backends in `continued` from the other's state."""
-    if not ladder.whole:
-        return judge_pieces(ladder, case)
-    evidence = pair(ladder, case)
+    if not suite.whole:
+        return judge_isolated(suite, case)
+    evidence = pair(suite, case)
     rows = judge(evidence, (*NOT_JUDGED, "cross-load"))
     for backend in continued:
-        rows += judge_crossed(ladder, case, evidence, backend)
-    rows += judge_pieces(ladder, case)
-    if ladder.exact:
-        rows += judge_exact(ladder, case)
+        rows += judge_crossed(suite, case, evidence, backend)
+    rows += judge_isolated(suite, case)
+    if suite.float64:
+        rows += judge_float64(suite, case)
     return rows
 
 
-def judge_crossed(ladder: Ladder, case: str, evidence: Evidence, backend: str) -> list[Row]:
+def judge_crossed(suite: Suite, case: str, evidence: Evidence, backend: str) -> list[Row]:
     """One backend's update from the state that the other saved, against the other's own."""
-    went_on = ladder.trace(backend, case, "continue")
+    went_on = suite.trace(backend, case, "continue")
     crossed = Evidence(
-        evidence.first if backend == CANDIDATE else evidence.candidate,
+        evidence.baseline if backend == CANDIDATE else evidence.candidate,
         went_on,
-        evidence.exact,
-        [*evidence.first_variants, evidence.first],
+        evidence.reference,
+        [*evidence.baseline_variants, evidence.baseline],
         siblings=SIBLINGS,
     )
-    own = [name for name in crossed.first.taps if name.startswith("cross-load/")]
+    own = [name for name in crossed.baseline.taps if name.startswith("cross-load/")]
     return judge(crossed, only=list(dict.fromkeys([*own, *went_on.taps])))
 
 
-def judge_pieces(ladder: Ladder, case: str) -> list[Row]:
+def judge_isolated(suite: Suite, case: str) -> list[Row]:
     """Every piece of a pass from the same numbers."""
-    first, candidate = both(ladder, case, "pieces")
-    exact = ladder.trace(FIRST, case, "pieces", "float64")
+    first, candidate = both(suite, case, "isolated")
+    exact = suite.trace(BASELINE, case, "isolated", "float64")
     variants = [
-        ladder.trace(FIRST, case, "pieces", ladder.precision, one) for one in PIECES_VARIANTS
+        suite.trace(BASELINE, case, "isolated", suite.precision, one) for one in ISOLATED_VARIANTS
     ]
     return judge(Evidence(first, candidate, exact, variants, siblings=SIBLINGS))
 
 
-def judge_exact(ladder: Ladder, case: str, kinds: Sequence[str] = ("case", "pieces")) -> list[Row]:
+def judge_float64(
+    suite: Suite, case: str, kinds: Sequence[str] = ("case", "isolated")
+) -> list[Row]:
     """Float64 against float64, whole and in pieces."""
     rows = []
     for kind in kinds:
-        first, candidate = both(ladder, case, kind, "float64")
-        variants = [ladder.trace(FIRST, case, kind, "float64", one) for one in EXACT_VARIANTS[kind]]
+        first, candidate = both(suite, case, kind, "float64")
+        variants = [
+            suite.trace(BASELINE, case, kind, "float64", one) for one in FLOAT64_VARIANTS[kind]
+        ]
         evidence = Evidence(first, candidate, None, variants, siblings=SIBLINGS)
         rows += judge(evidence, (*NOT_JUDGED, "cross-load"))
     return rows
 
 
-def judge_golden(ladder: Ladder, golden: Golden) -> list[Row]:
+def judge_golden(suite: Suite, golden: Golden) -> list[Row]:
     """The backends on the published program's weights, and that program itself."""
-    evidence = pair(ladder, f"golden-{golden.name}")
-    published = published_trace(golden, evidence.first)
+    evidence = pair(suite, f"golden-{golden.name}")
+    published = published_trace(golden, evidence.baseline)
     by_program = Evidence(
-        evidence.first, published, evidence.exact, evidence.first_variants, siblings=SIBLINGS
+        evidence.baseline,
+        published,
+        evidence.reference,
+        evidence.baseline_variants,
+        siblings=SIBLINGS,
     )
     return judge(evidence, NOT_JUDGED) + judge(by_program, only=list(published.taps))
 
 
-def judge_around(ladder: Ladder) -> list[Row]:
+def judge_checks(suite: Suite) -> list[Row]:
     """What happens around the model."""
-    first, candidate = both(ladder, PIPELINE.name, "pipeline")
-    exact = ladder.trace(FIRST, PIPELINE.name, "pipeline", "float64")
+    first, candidate = both(suite, CHECKS.name, "checks")
+    exact = suite.trace(BASELINE, CHECKS.name, "checks", "float64")
     return judge(Evidence(first, candidate, exact))
 
 
@@ -174,7 +187,7 @@ def published_trace(golden: Golden, like: Trace) -> Trace:
         if name.startswith("after/")
     }
     model = golden.config().model
-    taps: Arrays = {f"{rung_of(name, model)}/{name}": value for name, value in forward.items()}
+    taps: Arrays = {f"{stage_of(name, model)}/{name}": value for name, value in forward.items()}
     taps["selection/part_index"] = stored["part_index"]
     taps["losses/loss"] = stored["loss"].astype("f4")  # it was stored in double
     taps |= tagged("gradients", gradients)
@@ -183,40 +196,40 @@ def published_trace(golden: Golden, like: Trace) -> Trace:
     return Trace(golden.checkpoint, {**like.manifest, "producer": producer}, taps)
 
 
-def explain(ladder: Ladder, rows: Sequence[Row]) -> list[Finding]:
-    """Where the backends part, with likely causes, from the traces of the ladder."""
-    return [with_causes(found, ladder) if found.pair == PAIR else found for found in locate(rows)]
+def explain(suite: Suite, rows: Sequence[Row]) -> list[Finding]:
+    """Where the backends part, with likely causes, from the traces of the suite."""
+    return [with_causes(found, suite) if found.pair == PAIR else found for found in locate(rows)]
 
 
-def with_causes(found: Finding, ladder: Ladder) -> Finding:
+def with_causes(found: Finding, suite: Suite) -> Finding:
     """The finding with its likely causes, from the traces that it was found in."""
-    pieces = found.rung.startswith("pieces")
-    kind = "pipeline" if found.case == PIPELINE.name else "pieces" if pieces else "case"
-    first = ladder.trace(FIRST, found.case, kind, found.precision)
-    other = "continue" if found.rung == "cross-load" else kind
-    candidate = ladder.trace(CANDIDATE, found.case, other, found.precision)
-    given = ladder.trace(FIRST, found.case) if pieces else None
+    isolated = found.stage.startswith("isolated")
+    kind = "checks" if found.case == CHECKS.name else "isolated" if isolated else "case"
+    first = suite.trace(BASELINE, found.case, kind, found.precision)
+    other = "continue" if found.stage == "cross-load" else kind
+    candidate = suite.trace(CANDIDATE, found.case, other, found.precision)
+    given = suite.trace(BASELINE, found.case) if isolated else None
     return find_causes(found, first, candidate, given)
 
 
-def report(ladder: Ladder, rows: Sequence[Row]) -> None:
-    """Print the table and what was found, and write the reports into the ladder's folder."""
-    found = explain(ladder, rows)
-    case = ladder.cases[0]
+def report(suite: Suite, rows: Sequence[Row]) -> None:
+    """Print the table and what was found, and write the reports into the suite's folder."""
+    found = explain(suite, rows)
+    case = suite.cases[0]
     environment = {}
     for backend in BACKENDS:
-        kinds = (ladder.path(backend, case.name, kind, ladder.precision) for kind in KINDS)
+        kinds = (suite.path(backend, case.name, kind, suite.precision) for kind in KINDS)
         path = next((one for one in kinds if one.exists()), None)
         if path:
             environment[backend] = dict(read_trace(path).manifest["producer"])
             environment[backend].pop("cache", None)
-    words = ("case", ladder.precision)
+    words = ("case", suite.precision)
     scores = [
-        (ladder.path(FIRST, one.name, *words), ladder.path(CANDIDATE, one.name, *words))
-        for one in ladder.cases
+        (suite.path(BASELINE, one.name, *words), suite.path(CANDIDATE, one.name, *words))
+        for one in suite.cases
     ]
     write_reports(
-        ladder.folder, rows, environment, found, [p for p in scores if all(x.exists() for x in p)]
+        suite.folder, rows, environment, found, [p for p in scores if all(x.exists() for x in p)]
     )
     print_table(rows)
     for finding in found:
@@ -245,21 +258,21 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def run_suite(ladder: Ladder, keep: bool = False) -> int:
-    """Record, judge and report into the ladder's folder.
+def run_suite(suite: Suite, keep: bool = False) -> int:
+    """Record, judge and report into the suite's folder.
 
     Raises:
         UserError: a backend could not be recorded.
     """
-    files = [RUN, *(f"golden-{golden.name}.safetensors" for golden in ladder.goldens)]
-    clear(ladder.folder)
-    (ladder.folder / RUN).unlink(missing_ok=True)
-    record_ladder(ladder)
-    rows = judge_ladder(ladder)
-    report(ladder, rows)
+    files = [RUN, *(f"golden-{golden.name}.safetensors" for golden in suite.goldens)]
+    clear(suite.folder)
+    (suite.folder / RUN).unlink(missing_ok=True)
+    record_suite(suite)
+    rows = judge_suite(suite)
+    report(suite, rows)
     verdict = worst([row.verdict for row in rows])
     if verdict == "equivalent" and not keep:
-        shutil.rmtree(ladder.folder / "traces")  # hundreds of MB, and quickly recorded again
+        shutil.rmtree(suite.folder / "traces")  # hundreds of MB, and quickly recorded again
         for name in files:
-            (ladder.folder / name).unlink(missing_ok=True)
+            (suite.folder / name).unlink(missing_ok=True)
     return EXIT_CODES[verdict]

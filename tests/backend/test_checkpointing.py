@@ -38,7 +38,7 @@ def test_updates_are_the_same(twin, pair):
 
 
 def test_blocks_are_computed_twice(twin, pair, monkeypatch):
-    kind, calls = twin.module("model").Mlp, []
+    kind, calls = twin.module("models.layers").Mlp, []
     method = "forward" if twin.name == "torch" else "execute"
     run = getattr(kind, method)
     monkeypatch.setattr(

@@ -31,7 +31,7 @@ def recorded(twin, tmp_path_factory):
 
 def test_example_records_every_tap(twin, recorded):
     trace = read_trace(recorded / f"{twin.name}.npz")
-    assert trace.rungs() == ["forward", "losses", "gradients", "statistics"]
+    assert trace.stages() == ["forward", "losses", "gradients", "statistics"]
     assert list(trace.arrays("forward"))[0] == "conv1" and len(trace.taps) == 23
     assert trace.producer("name") == twin.name
     for value in trace.taps.values():
@@ -46,7 +46,7 @@ def test_example_has_what_it_is_judged_by(twin, recorded):
     third.manifest["producer"]["version"] = "another"  # else whose the variants are is unknown
     rows = compare([first, third, *evidence])
     assert {row.verdict for row in rows} == {"equivalent"} and len(rows) == 23
-    assert all(row.floor > 0 for row in rows)
+    assert all(row.noise_floor > 0 for row in rows)
     zeros = {row.tap for row in rows if row.reason == "zero by structure"}
     assert zeros == {"conv1.bias", "conv2.bias"}
 

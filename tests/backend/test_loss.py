@@ -60,7 +60,7 @@ def test_contrastive_of_a_zero_vector_is_finite(twin):
 def test_contrastive_loss_can_be_off(twin):
     from transfg_core.config.sections import LossConfig
 
-    model, loss = twin.module("model"), twin.module("loss")
+    model, loss = twin.module("models.output"), twin.module("loss")
     output = model.Output(twin.tensor(LOGITS), twin.tensor(FEATURES), None, None)
     losses = loss.compute_losses(output, twin.tensor(LABELS), LossConfig(contrastive=False))
     total, ce, con = map(twin.array, losses)

@@ -87,7 +87,7 @@ def test_layer_norm(twin, mean, std, bound):
     """
     rng = np.random.default_rng(9)
     x = (mean + std * rng.standard_normal((2, 5, 768))).astype(np.float32)
-    norm = twin.module("model").LayerNorm(768)
+    norm = twin.module("models.layers").LayerNorm(768)
     (y,) = twin.run(norm, x)
     expected = reference.layer_norm(x.astype(np.float64), 1.0, 0.0)
     assert np.abs(y - expected).max() < bound
@@ -117,14 +117,14 @@ def test_layer_norm_gradients(twin, shape):
 
 def test_first_of_equal_maxima_is_selected(twin):
     scores = np.array([[[1, 3, 3, 2], [4, 0, 0, 4], [0, 0, 0, 0], [0, 0, 0, 9]]], np.float32)
-    (index,) = twin.run(twin.module("model").select_parts, scores)
+    (index,) = twin.run(twin.module("models.parts").select_parts, scores)
     assert index.tolist() == [[2, 1, 1, 4]]
 
 
 def test_chosen_tokens_follow_the_class_token(twin):
     x = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
     index = np.array([[4, 1, 4], [2, 2, 3]])
-    (tokens,) = twin.run(twin.module("model").gather_tokens, x, index)
+    (tokens,) = twin.run(twin.module("models.parts").gather_tokens, x, index)
     assert np.array_equal(tokens, np.stack([x[0, [0, 4, 1, 4]], x[1, [0, 2, 2, 3]]]))
 
 
@@ -143,7 +143,7 @@ def test_selection_has_no_gradient(twin):
 
 
 def test_sizes_follow_the_image(twin):
-    model = twin.module("model").TransFG(VitConfig(**Case("x").model, classes=3), (24, 40))
+    model = twin.module("models.vit").TransFG(VitConfig(**Case("x").model, classes=3), (24, 40))
     (logits,) = twin.run(lambda x: model(x).logits, np.zeros((1, 3, 24, 40), np.float32))
     assert logits.shape == (1, 3)
 
@@ -151,7 +151,7 @@ def test_sizes_follow_the_image(twin):
 @pytest.mark.only("torch")
 def test_dropout_keeps_one_byte_an_element(twin):
     torch, saved = twin.framework, []
-    dropout = twin.module("model").Dropout(0.1)
+    dropout = twin.module("models.layers").Dropout(0.1)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         dropout(torch.ones(4096, requires_grad=True))
     assert [x.dtype for x in saved] == [torch.bool]
@@ -159,7 +159,7 @@ def test_dropout_keeps_one_byte_an_element(twin):
 
 @pytest.mark.only("jittor")
 def test_dropout_draws_a_mask_of_one_byte_an_element(twin):
-    dropout = twin.module("model").Dropout(0.25)
+    dropout = twin.module("models.layers").Dropout(0.25)
     dropout.train()
     dropout.masks = []
     (found,) = twin.run(dropout, np.ones(4096, np.float32))

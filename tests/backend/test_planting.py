@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from parity.compare.trace import read_trace
+from parity.comparison.trace import read_trace
 from parity.suite.record import Job
 from parity.suite.record import record as record_here
 from tools.mutation.planting import control, plant, record_copy

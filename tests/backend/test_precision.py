@@ -143,7 +143,7 @@ def test_bfloat16_is_near_float32(twin):
 @pytest.mark.parametrize("fusion", ["matmul", "mul", "add", "lastlayer"])
 def test_parts_are_selected_as_in_float32(twin, fusion):
     """From queries and keys in bfloat16: the same token wherever two are not almost equal."""
-    torch, fuse = twin.framework, twin.module("model").fuse_rows
+    torch, fuse = twin.framework, twin.module("models.parts").fuse_rows
     drawn = np.random.default_rng(5).standard_normal((2, 5, 8, 200, 48)).astype(np.float32)
     queries, keys = (list(torch.from_numpy(x).bfloat16()) for x in drawn)
     with torch.autocast("cpu", torch.bfloat16):

@@ -115,13 +115,13 @@ def test_pieces_of_its_own_numbers_are_the_whole(twin, case):
     whole = backend.trace(batch, fine=True)
     names = activations(whole)
     replay = {n: v for n, v in whole.items() if n in names or n.startswith("d/")}
-    pieces = backend.trace(batch, replay, fine=True)
-    assert list(pieces) == list(whole)
+    isolated = backend.trace(batch, replay, fine=True)
+    assert list(isolated) == list(whole)
     for name, value in whole.items():
         if value.dtype.kind == "i":
-            assert np.array_equal(pieces[name], value), name
+            assert np.array_equal(isolated[name], value), name
         elif not is_noise(name) and np.any(value):
-            assert relative(pieces[name], value) < BOUND, name
+            assert relative(isolated[name], value) < BOUND, name
 
 
 def test_a_given_tap_is_used_and_the_computed_one_recorded(twin):
@@ -260,7 +260,7 @@ def test_a_symmetry_leaves_every_tap_of_the_backend(twin, case):
     moved = backend.trace(moved_batch, fine=True)
     orders = variant.orders() | {"B": order}
     for name, value in base.items():
-        letters = tap_axes(name, params).split()
+        letters = tap_axes(name, case.config().model).split()
         assert len(letters) == value.ndim, name
         found = moved[name]
         for axis, letter in enumerate(letters):

@@ -42,7 +42,7 @@ def test_a_row_of_the_product_of_maps(twin):
     """Both ways to the scores, from the same queries and keys."""
     heads, rng = 3, np.random.default_rng(4)
     arrays = [2 * rng.standard_normal((2, 11, 24)).astype(np.float32) for _ in range(6)]
-    stored, model = twin.module("baseline.stored_maps"), twin.module("model")
+    stored, model = twin.module("baseline.stored_maps"), twin.module("models.parts")
 
     def both(*tensors):
         queries, keys = list(tensors[:3]), list(tensors[3:])

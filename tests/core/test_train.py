@@ -14,7 +14,7 @@ from transfg_core.config.loading import load_config
 from transfg_core.data.datasets import Dataset, Samples
 from transfg_core.errors import RunFailed
 from transfg_core.params.initial import initial_params
-from transfg_core.run.folder import RunDir
+from transfg_core.run.folder import RunFolder
 from transfg_core.run.metrics_log import read_records
 from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
@@ -59,10 +59,10 @@ class Trial:
             arrays, metadata = checkpoint.load(resumed.run_dir.checkpoint_path("last"))
             self.backend.load_state(arrays)
             self.position = Position(**metadata["position"])
-            self.run_dir = RunDir.open(resumed.run_dir.path)
+            self.run_dir = RunFolder.open(resumed.run_dir.path)
             self.run_dir.rewind(self.position.update)
         else:
-            self.run_dir = RunDir.create(self.config)
+            self.run_dir = RunFolder.create(self.config)
         self._watch("log", lambda record: (record["kind"], record["update"]))
         self._watch("save", lambda which, arrays, metadata: ("save", which))
         progress = Progress("trial", COUNT, self.config.train.steps)
@@ -227,7 +227,7 @@ def test_a_stop_at_an_evaluation(dataset, tmp_path, at):
 def test_a_stop_at_any_moment_loses_nothing(dataset, tmp_path, moment, monkeypatch):
     """Whenever the signal comes, what is logged is what is saved."""
     trial = Trial(dataset, tmp_path, "train.save_every=2", "train.eval_every=100")
-    original = getattr(RunDir, moment, None)
+    original = getattr(RunFolder, moment, None)
 
     def interrupting(*args):
         trial.stop.signal = 2
@@ -239,7 +239,7 @@ def test_a_stop_at_any_moment_loses_nothing(dataset, tmp_path, moment, monkeypat
         original = UpdateLog.put
         monkeypatch.setattr(UpdateLog, "put", interrupting)
     else:
-        monkeypatch.setattr(RunDir, moment, interrupting)
+        monkeypatch.setattr(RunFolder, moment, interrupting)
     assert trial.run() is None
     updates = [record["update"] for record in trial.records("train")]
     done = trial.last()[1]["position"]["update"]

@@ -13,11 +13,11 @@ from safetensors.numpy import save_file
 from parity.cases.case import CASES
 from parity.cases.golden import GOLDENS, Golden
 from parity.cases.variants import Variant
-from parity.compare.trace import MANIFEST
+from parity.comparison.trace import MANIFEST
 from parity.suite import record, recorder
-from parity.suite import run as suite
+from parity.suite import run as suite_run
 from parity.suite.jobs import Job, as_fields
-from parity.suite.plan import Ladder
+from parity.suite.plan import Suite
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays
 from transfg_core.config.sections import Config
 from transfg_core.models.layout import choice_taps, param_shapes
@@ -156,7 +156,7 @@ class NoiseReader:
 
 
 def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
-    """Have ladders recorded here, from noise; what each child process would have been given."""
+    """Have suites recorded here, from noise; what each child process would have been given."""
     started: list[list[Job]] = []
 
     def start_child(jobs: list[Job], threads: int | None = None) -> None:
@@ -166,18 +166,18 @@ def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
             record.record(job)
 
     monkeypatch.setattr(recorder, "load_backend", lambda name, config: NoiseBackend(config, name))
-    monkeypatch.setattr(suite, "load_authors_reader", lambda: NoiseReader)
-    monkeypatch.setattr(suite, "start_child", start_child)
+    monkeypatch.setattr(suite_run, "load_authors_reader", lambda: NoiseReader)
+    monkeypatch.setattr(suite_run, "start_child", start_child)
     # noise has no symmetry
     monkeypatch.setattr(Variant, "_permute", lambda self, value, axes, inverse=False: value)
     claims = {"contract/holds": np.array(True), "data/crc": np.array(7), "loading/x": np.ones(3)}
-    monkeypatch.setitem(record.KINDS, "pipeline", lambda recorder: claims)
+    monkeypatch.setitem(record.KINDS, "checks", lambda recorder: claims)
     return started
 
 
-def ladder_of(folder: Path, cases: tuple[str, ...] = (), goldens: tuple[str, ...] = ()) -> Ladder:
-    """A ladder of some cases and golden cases by name."""
-    return Ladder(
+def suite_of(folder: Path, cases: tuple[str, ...] = (), goldens: tuple[str, ...] = ()) -> Suite:
+    """A suite of some cases and golden cases by name."""
+    return Suite(
         folder,
         [case for case in CASES if case.name in cases],
         [golden for golden in GOLDENS if golden.name in goldens],

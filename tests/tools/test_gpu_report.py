@@ -11,15 +11,15 @@ import pytest
 pytest.importorskip("jinja2", reason="the report extra is not installed")
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "gpu" / "report.py"
 
-RUNG = {
-    "pair": "jittor : torch", "precision": "float32", "rung": "forward", "taps": 42, "case": "odd",
+STAGE = {
+    "pair": "jittor : torch", "precision": "float32", "stage": "forward", "taps": 42, "case": "odd",
     "tap": "block00|x", "error": 1.5e-7, "bound": 3e-6, "ratio": None, "verdict": "equivalent",
 }  # fmt: skip
 PARITY = {
-    "format": "parity-report/1",
+    "format": "parity-report/2",
     "sentence": "equivalent: all 42 taps are equivalent.",
     "environment": {"torch": {"version": "9.9", "device": "A device"}, "date": "today"},
-    "rungs": [RUNG],
+    "stages": [STAGE],
     "rows": [{"tap": "many"}] * 1000,
 }
 SPREAD = {"median": 0.25, "least": 0.2, "most": 0.5}
@@ -42,7 +42,7 @@ BENCH = {
 ACCURACY = {
     "margin": 0.01,
     "verdict": "equivalent",
-    "reference": {"backends": ["torch", "torch"], "accuracies": [0.5, 0.6]},
+    "baseline": {"backends": ["torch", "torch"], "accuracies": [0.5, 0.6]},
     "candidate": {"backends": ["jittor", "jittor"], "accuracies": [0.51, 0.59]},
     "images": {"difference": 0.001, "interval": [-0.002, 0.004], "verdict": "equivalent"},
     "seeds": None,

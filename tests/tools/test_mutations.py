@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from parity.cases.case import BY_NAME, CASES
-from parity.compare.trace import Trace
-from parity.compare.verdict import Row
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import Row
 from parity.diagnose.finding import Finding
-from parity.diagnose.locate import STAGES, find_causes, locate
-from parity.suite import run as suite
+from parity.diagnose.locate import PHASES, find_causes, locate
+from parity.suite import run as suite_run
 from tools.mutation import __main__ as mutation
 from tools.mutation import false_positives as unmutated
 from tools.mutation.__main__ import Outcome, table
@@ -22,7 +22,7 @@ from transfg_core.models.layout import maker_of, taps_of
 from transfg_core.schedule import lr_at
 
 MUTATIONS = load_mutations()
-RUNGS = [rung for stage in STAGES for rung in stage.rungs]
+STAGES = [stage for phase in PHASES for stage in phase.stages]
 
 
 def test_enough_faults_in_both_twins_and_each_name_once():
@@ -46,8 +46,8 @@ def test_fault_can_be_planted(planted):
 @pytest.mark.parametrize("planted", MUTATIONS, ids=lambda one: one.name)
 def test_expected_place_is_a_rung_that_there_is(planted):
     for pattern in planted.taps:
-        rung = pattern.partition("/")[0]
-        assert rung == "error" or any(fnmatchcase(known, rung) for known in RUNGS), pattern
+        stage = pattern.partition("/")[0]
+        assert stage == "error" or any(fnmatchcase(known, stage) for known in STAGES), pattern
 
 
 def test_text_that_is_not_there_is_an_error(tmp_path):
@@ -83,25 +83,25 @@ def test_a_name_that_fits_no_fault_is_refused_before_recording(
 
 
 def test_clean_backends_are_measured_as_the_ladder_does(tmp_path, monkeypatch):
-    """With the ladder's own evidence, or its false alarms would not be these."""
+    """With the suite's own evidence, or its false alarms would not be these."""
     recorded = []
-    monkeypatch.setattr(suite, "record_ladder", recorded.append)
-    monkeypatch.setattr(suite, "judge_ladder", lambda ladder: [])
+    monkeypatch.setattr(suite_run, "record_suite", recorded.append)
+    monkeypatch.setattr(suite_run, "judge_suite", lambda suite: [])
     monkeypatch.setattr(unmutated, "save_trained", lambda *_: None)
     assert unmutated.run_clean(tmp_path, 1, CASES) == []
-    assert [ladder.seed for ladder in recorded] == [None, 101]
+    assert [suite.seed for suite in recorded] == [None, 101]
 
 
 def row(place, verdict="equivalent", case="overlap", precision="float64", pair="b : a"):
-    rung, _, tap = place.partition("/")
-    return Row(case, rung, tap, precision, pair, verdict, 1e-3, 0.0, 0.0, 1e-13, 0.0, 1e-3)
+    stage, _, tap = place.partition("/")
+    return Row(case, stage, tap, precision, pair, verdict, 1e-3, 0.0, 0.0, 1e-13, 0.0, 1e-3)
 
 
 PASS = ("patch_embed", "block00.norm1", "block00.mlp.gelu", "block00", "block01", "logits")
 PLACES = [
-    *(f"pieces forward/{tap}" for tap in PASS),
-    *(f"pieces gradients/grad/{name}" for name in ("patch_embed.bias", "blocks.0.norm1.bias")),
-    *(f"pieces backward/d/{tap}" for tap in PASS),
+    *(f"isolated forward/{tap}" for tap in PASS),
+    *(f"isolated gradients/grad/{name}" for name in ("patch_embed.bias", "blocks.0.norm1.bias")),
+    *(f"isolated backward/d/{tap}" for tap in PASS),
     *(f"forward/{tap}" for tap in PASS),
     "gradients/grad_norm",
     "gradients/clipped_norm",
@@ -123,20 +123,20 @@ def rows_with(*different, **facts):
 @pytest.mark.parametrize(
     ("different", "first", "direction"),
     [
-        (["forward/block00", "pieces forward/block01"], "pieces forward/block01", "forward"),
+        (["forward/block00", "isolated forward/block01"], "isolated forward/block01", "forward"),
         (
-            ["pieces forward/block01", "pieces forward/block00.mlp.gelu"],
-            "pieces forward/block00.mlp.gelu",
+            ["isolated forward/block01", "isolated forward/block00.mlp.gelu"],
+            "isolated forward/block00.mlp.gelu",
             "forward",
         ),
         (
-            ["pieces backward/d/patch_embed", "pieces backward/d/block01"],
-            "pieces backward/d/block01",
+            ["isolated backward/d/patch_embed", "isolated backward/d/block01"],
+            "isolated backward/d/block01",
             "backward",
         ),
         (
-            ["pieces gradients/grad/blocks.0.norm1.bias", "pieces backward/d/patch_embed"],
-            "pieces gradients/grad/blocks.0.norm1.bias",
+            ["isolated gradients/grad/blocks.0.norm1.bias", "isolated backward/d/patch_embed"],
+            "isolated gradients/grad/blocks.0.norm1.bias",
             "backward",
         ),
         (["updates/loss", "gradients/clipped_norm"], "gradients/clipped_norm", "backward"),
@@ -159,15 +159,17 @@ def test_nothing_differs():
 
 
 def test_float64_goes_before_float32():
-    rows = rows_with("pieces forward/block00.norm1", precision="float32")
-    rows += rows_with("pieces forward/logits", "pieces forward/block01")
+    rows = rows_with("isolated forward/block00.norm1", precision="float32")
+    rows += rows_with("isolated forward/logits", "isolated forward/block01")
     (found,) = locate(rows)
     assert (found.precision, found.tap) == ("float64", "block01")
 
 
 def test_sharpest_case_comes_first_and_each_case_is_told():
-    coarse = [one for one in rows_with("pieces forward/block01", case="mul") if "." not in one.tap]
-    found = locate(coarse + rows_with("pieces forward/block00.mlp.gelu", case="vit"))
+    coarse = [
+        one for one in rows_with("isolated forward/block01", case="mul") if "." not in one.tap
+    ]
+    found = locate(coarse + rows_with("isolated forward/block00.mlp.gelu", case="vit"))
     assert [one.case for one in found] == ["vit", "mul"]
     later = locate(coarse + rows_with("updates/loss", case="vit"))
     assert [one.case for one in later] == ["mul", "vit"]
@@ -180,7 +182,7 @@ def test_rung_that_is_not_known_counts_least():
 
 
 def test_other_failing_taps_are_named():
-    places = [f"pieces forward/{tap}" for tap in PASS]
+    places = [f"isolated forward/{tap}" for tap in PASS]
     (found,) = locate(rows_with(*places))
     assert "5 more there: block00.norm1, block00.mlp.gelu" in found.text
 
@@ -207,8 +209,8 @@ def trace(taps, name="a", path="a.npz", **subject):
 
 def test_cause_is_named_from_both_traces():
     value = np.random.default_rng(0).standard_normal((4, 5, 6))
-    place = "pieces forward/block00"
-    found = Finding("overlap", "b : a", "float64", "pieces forward", "block00", "forward")
+    place = "isolated forward/block00"
+    found = Finding("overlap", "b : a", "float64", "isolated forward", "block00", "forward")
     named = find_causes(found, trace({place: value}), trace({place: 2 * value}, "b"))
     assert named.causes[0][0] == "scaled" and "2 · A" in named.text
     absent = find_causes(found, trace({place: value}), trace({}, "b"))

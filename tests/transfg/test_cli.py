@@ -13,6 +13,7 @@ from PIL import Image
 from running import CONFIG, environment, records, transfg
 
 from transfg import app as cli
+from transfg import train as train_command
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def call(place, monkeypatch, capsys):
         before = sorted(place.rglob("*"))
         monkeypatch.setattr(sys, "argv", ["transfg", *map(str, args)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            cli.run()
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         code = ended.value.code or 0
@@ -156,7 +157,7 @@ def test_what_the_system_refuses_and_memory(call, monkeypatch):
         (OSError(5, "Input/output error", "disk"), "refused: [Errno 5] Input/output error: 'disk'"),
         (MemoryError("Unable to allocate 8 TiB"), "out of memory (Unable to allocate 8 TiB); try"),
     ):
-        monkeypatch.setattr(cli, "load_config", lambda *args, error=error: raise_(error))
+        monkeypatch.setattr(train_command, "load_config", lambda *args, error=error: raise_(error))
         code, _, err = call("train", "config.yaml")
         assert code == 1 and text in err
 
@@ -166,7 +167,7 @@ def raise_(error):
 
 
 def test_our_own_bugs_keep_their_traceback(call, monkeypatch):
-    monkeypatch.setattr(cli, "load_config", lambda *args: raise_(KeyError("ours")))
+    monkeypatch.setattr(train_command, "load_config", lambda *args: raise_(KeyError("ours")))
     with pytest.raises(KeyError):
         cli.app(["train", "config.yaml"], standalone_mode=False)
 

@@ -3,7 +3,7 @@
     python tools/gpu/report.py OUT docs/gpu-report
 
 README.md there holds, for each stage, its command and how it ended, with what it found: verdict and
-worst taps of the ladder, tables of times and memory, accuracies with their verdict. Beside it lie
+worst taps of the suite, tables of times and memory, accuracies with their verdict. Beside it lie
 the files that the numbers come from; of parity.json without its thousands of rows. Every number on
 the page is read from such a file. Of absolute paths the last name is left. One script and its
 template, complete in themselves; they need Jinja2 and PyYAML.
@@ -68,17 +68,17 @@ def bench_rows(record: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def parity_rows(record: dict[str, Any]) -> Iterator[list[str]]:
-    """The worst tap of each comparison: pair, precision, rung, taps, verdict, tap and numbers."""
-    for rung in record["rungs"]:
-        numbers = [number(rung[name]) for name in ("error", "bound", "ratio")]
-        place = [f"{rung['case']} {rung['tap']}", *numbers]
-        taps = [str(rung["taps"]), rung["verdict"]]
-        yield [rung["pair"], rung["precision"], rung["rung"], *taps, *place]
+    """The worst tap of each comparison: pair, precision, stage, taps, verdict, tap and numbers."""
+    for stage in record["stages"]:
+        numbers = [number(stage[name]) for name in ("error", "bound", "ratio")]
+        place = [f"{stage['case']} {stage['tap']}", *numbers]
+        taps = [str(stage["taps"]), stage["verdict"]]
+        yield [stage["pair"], stage["precision"], stage["stage"], *taps, *place]
 
 
 def accuracy_rows(record: dict[str, Any]) -> Iterator[list[str]]:
     """Both sides' accuracies, and the verdicts: of these checkpoints, and of this training."""
-    for name in ("reference", "candidate"):
+    for name in ("baseline", "candidate"):
         side = record[name]
         accuracies = ", ".join(number(100 * x, ".2f") for x in side["accuracies"])
         yield [name, ", ".join(sorted(set(side["backends"]))), accuracies, NONE, NONE]
@@ -115,13 +115,13 @@ def findings(folder: Path) -> dict[str, list[Any]]:
         name, record = str(path.relative_to(folder)), read(path)
         if not isinstance(record, dict):
             continue
-        if record.get("format") == "parity-report/1":
+        if record.get("format") == "parity-report/2":
             found["parity"].append((name, record, list(parity_rows(record))))
         elif record.get("format") == "bench/1":
             facts = (one["device"].get("device") for one in record["measurements"])
             where = next((device for device in facts if device), "an unknown device")
             found["bench"].append((name, record, where, list(bench_rows(record))))
-        elif "margin" in record and "reference" in record:
+        elif "margin" in record and "baseline" in record:
             found["accuracy"].append((name, record, list(accuracy_rows(record))))
     for path in sorted(folder.rglob("report.md")):
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Does the ladder catch faults? Plant one at a time, record it, judge it, look where it is placed.
+"""Does the suite catch faults? Plant one at a time, record it, judge it, look where it is placed.
 
     python -m tools.mutation.__main__                       # every entry of mutations.yaml
     python -m tools.mutation.__main__ --only 'gelu-*' --backend jittor
@@ -22,11 +22,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from parity.cases.case import CASES, Case
-from parity.compare.verdict import Row
-from parity.diagnose.locate import locate, stage_of
+from parity.comparison.verdict import Row
+from parity.diagnose.locate import locate, phase_of
 from parity.suite.run import with_causes
 from tools.mutation.false_positives import run_clean
-from tools.mutation.mutants import MutantLadder, record_reference, run_steps, seen_alone
+from tools.mutation.mutants import MutantSuite, record_reference, run_steps, seen_alone
 from tools.mutation.planting import (
     MUTATIONS,
     MutantFailed,
@@ -46,7 +46,7 @@ class Outcome:
     name: str
     twin: str
     caught: str  # yes, no, or error: the mutant does not run
-    rungs: tuple[str, ...] = ()  # all that differ, sharpest first
+    stages: tuple[str, ...] = ()  # all that differ, sharpest first
     place: str = ""
     case: str = ""
     precision: str = ""
@@ -97,12 +97,12 @@ def try_mutation(
         root, traces = Path(name) / "tree", Path(name) / "traces"
         plant(mutation, root)
         traces.mkdir()
-        ladder = MutantLadder(clean, cases, (), mutant=traces, backend=mutation.backend)
+        suite = MutantSuite(clean, cases, (), mutant=traces, backend=mutation.backend)
         try:
-            rows = run_steps(ladder, root, mutation.twin, whole)
-            outcome = described(outcome, mutation, ladder, rows)
+            rows = run_steps(suite, root, mutation.twin, whole)
+            outcome = described(outcome, mutation, suite, rows)
             if mutation.twin in ("core", "both"):
-                outcome = replace(outcome, alone=seen_alone(ladder, root))
+                outcome = replace(outcome, alone=seen_alone(suite, root))
         except MutantFailed as error:
             outcome = replace(outcome, caught="error", place=f"error/{error}", text=str(error))
     placed = any(fnmatchcase(outcome.place, pattern) for pattern in mutation.taps)
@@ -125,22 +125,22 @@ def check_control(backend: str, clean: Path) -> None:
 
 
 def described(
-    outcome: Outcome, mutation: Mutation, ladder: MutantLadder, rows: Sequence[Row]
+    outcome: Outcome, mutation: Mutation, suite: MutantSuite, rows: Sequence[Row]
 ) -> Outcome:
     """The outcome of a mutant that ran."""
     findings = locate(rows)
     if not findings:
         return outcome
-    found = with_causes(findings[0], ladder)
+    found = with_causes(findings[0], suite)
     differing = [row for row in rows if row.verdict == "different"]
-    rungs = sorted(dict.fromkeys(row.rung for row in differing), key=stage_of)
-    here = (found.case, found.rung, found.tap, found.precision)
-    errors = [r.error for r in differing if (r.case, r.rung, r.tap, r.precision) == here]
+    stages = sorted(dict.fromkeys(row.stage for row in differing), key=phase_of)
+    here = (found.case, found.stage, found.tap, found.precision)
+    errors = [r.error for r in differing if (r.case, r.stage, r.tap, r.precision) == here]
     causes = [f"{code}: {text}" for code, text in found.causes]
     return replace(
         outcome,
         caught="yes",
-        rungs=tuple(rungs),
+        stages=tuple(stages),
         place=found.place,
         case=found.case,
         precision=found.precision,
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(table(outcomes))
-    # a mutant that does not run is no proof of the ladder, unless just that was expected
+    # a mutant that does not run is no proof of the suite, unless just that was expected
     return 0 if all(one.caught == "yes" or one.placed for one in outcomes) else 1
 
 

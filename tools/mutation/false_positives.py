@@ -16,16 +16,16 @@ from safetensors.numpy import save_file
 
 from parity.cases.case import WEIGHTS, Case, params_of
 from parity.cases.golden import Golden
-from parity.compare.verdict import Row
-from parity.suite import run as suite
-from parity.suite.jobs import FIRST, Job
-from parity.suite.plan import Ladder
+from parity.comparison.verdict import Row
+from parity.suite import run as suite_run
+from parity.suite.jobs import BASELINE, Job
+from parity.suite.plan import Suite
 
 FIRST_SEED = 101  # the cases themselves have 0 to 5
 
 
 @dataclass
-class TrainedLadder(Ladder):
+class TrainedLadder(Suite):
     """The cases from the weights that lie in the folder as CASE.trained.safetensors."""
 
     def job(
@@ -38,34 +38,34 @@ class TrainedLadder(Ladder):
 
 def save_trained(reference: Path, target: Path, cases: Sequence[Case]) -> None:
     """The weights after the last update of an earlier recording of the reference backend."""
-    earlier = Ladder(reference)
+    earlier = Suite(reference)
     for case in cases:
-        state = earlier.trace(FIRST, case.name).arrays("state")
+        state = earlier.trace(BASELINE, case.name).arrays("state")
         save_file(params_of(state), target / f"{case.name}.trained.safetensors")
 
 
-def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[tuple[str, Ladder]]:
-    """A ladder of trained weights, and those of other seeds and kinds of weights."""
+def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[tuple[str, Suite]]:
+    """A suite of trained weights, and those of other seeds and kinds of weights."""
     # others end before there is anything to go on from
     trained = [case for case in cases if case.updates > 1]
-    yield "trained", TrainedLadder(folder, trained, (), around=False)
+    yield "trained", TrainedLadder(folder, trained, (), checks=False)
     draws = list(WEIGHTS)
     for number in range(seeds):
         seed, draw = FIRST_SEED + number, draws[number % len(draws)]
-        yield f"seed {seed}, {draw}", Ladder(folder, cases, (), seed=seed, draw=draw, around=False)
+        yield f"seed {seed}, {draw}", Suite(folder, cases, (), seed=seed, draw=draw, checks=False)
 
 
 def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, Any]]:
     """Record and judge the unchanged backends; the rows that differ, also in clean.json."""
     alarms: list[dict[str, Any]] = []
-    for label, ladder in clean_ladders(out / "unmutated", seeds, cases):
+    for label, suite in clean_ladders(out / "unmutated", seeds, cases):
         start = time.monotonic()
-        shutil.rmtree(ladder.folder, ignore_errors=True)
-        (ladder.folder / "traces").mkdir(parents=True)
-        if isinstance(ladder, TrainedLadder):
-            save_trained(out / "clean", ladder.folder, ladder.cases)
-        suite.record_ladder(ladder)
-        rows = suite.judge_ladder(ladder)
+        shutil.rmtree(suite.folder, ignore_errors=True)
+        (suite.folder / "traces").mkdir(parents=True)
+        if isinstance(suite, TrainedLadder):
+            save_trained(out / "clean", suite.folder, suite.cases)
+        suite_run.record_suite(suite)
+        rows = suite_run.judge_suite(suite)
         wrong = [row for row in rows if row.verdict == "different"]
         undecided = sum(row.verdict == "undecided" for row in rows)
         print(
@@ -84,6 +84,7 @@ def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, An
 def told(row: Row) -> str:
     """A row that differs, with what it was judged by."""
     return (
-        f"{row.case} {row.rung}/{row.tap} {row.precision} {row.pair}: error {row.error:.2e}, "
-        f"floor {row.floor:.2e}, bound {row.bound:.2e}, own {row.own:.2e} {row.reason}"
+        f"{row.case} {row.stage}/{row.tap} {row.precision} {row.pair}: error {row.error:.2e}, "
+        f"noise floor {row.noise_floor:.2e}, bound {row.bound:.2e}, "
+        f"own noise {row.candidate_noise:.2e} {row.reason}"
     )

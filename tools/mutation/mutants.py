@@ -1,4 +1,4 @@
-"""The ladder of a mutant: what is recorded of it, step by step, and how it is judged.
+"""The suite of a mutant: what is recorded of it, step by step, and how it is judged.
 
 The clean reference backend is recorded once; a mutated backend stands in the candidate's place.
 """
@@ -14,19 +14,18 @@ import numpy as np
 
 from parity.cases.case import Case
 from parity.cases.golden import GOLDENS, Golden
-from parity.compare.evidence import SIBLINGS
-from parity.compare.judge import judge
-from parity.compare.trace import Trace, read_trace
-from parity.compare.verdict import Evidence, Row
-from parity.suite import plan as ladders
-from parity.suite import run as suite
-from parity.suite.checks import PIPELINE
-from parity.suite.jobs import FIRST, Job
-from parity.suite.plan import CANDIDATE, Ladder
+from parity.comparison.judge import judge
+from parity.comparison.trace import Trace, read_trace
+from parity.comparison.verdict import Evidence, Row
+from parity.suite import plan
+from parity.suite import run as suite_run
+from parity.suite.checks import CHECKS
+from parity.suite.jobs import BASELINE, Job
+from parity.suite.plan import CANDIDATE, Suite
 from tools.mutation.planting import THREADS, record_copy
 from transfg_core.backend import load_authors_reader
 
-AROUND = "pipeline"
+CHECKS_KIND = "checks"
 
 
 @cache
@@ -36,11 +35,11 @@ def read_once(path: Path) -> Trace:
 
 
 @dataclass
-class MutantLadder(Ladder):
+class MutantSuite(Suite):
     """A clean reference, and in another folder a mutated backend in the candidate's place."""
 
     mutant: Path = Path()
-    backend: str = FIRST
+    backend: str = BASELINE
 
     def path(self, backend: str, case: str, *words: str | None) -> Path:
         """The candidate's traces lie apart."""
@@ -54,9 +53,9 @@ class MutantLadder(Ladder):
         job = super().job(backend, case, kind, **fields)
         return replace(job, backend=self.backend) if backend == CANDIDATE else job
 
-    def around_job(self, backend: str, precision: str = "float32") -> Job:
+    def checks_job(self, backend: str, precision: str = "float32") -> Job:
         """What happens around the model, from the run that the reference saved."""
-        job = super().around_job(backend, precision)
+        job = super().checks_job(backend, precision)
         source = str(self.folder / f"golden-{GOLDENS[0].name}.safetensors")
         backend = self.backend if backend == CANDIDATE else backend
         return replace(job, source=source, backend=backend)
@@ -74,15 +73,15 @@ def record_reference(folder: Path, cases: Sequence[Case]) -> None:
     reader = load_authors_reader()
     for golden in GOLDENS:
         reader.convert(golden.checkpoint, folder / f"golden-{golden.name}.safetensors")
-    ladder = MutantLadder(folder, cases, ())
+    suite = MutantSuite(folder, cases, ())
     groups = [
-        ladders.reference_jobs(ladder),
-        ladders.first_jobs(ladder) + ladders.variant_jobs(ladder, FIRST),
-        ladders.exact_first_jobs(ladder),
+        plan.reference_jobs(suite),
+        plan.baseline_jobs(suite) + plan.variant_jobs(suite, BASELINE),
+        plan.float64_baseline_jobs(suite),
     ]
     # as many threads as the mutants have: the order of sums depends on their number
     for jobs in groups:
-        ladders.run_children(ladders.start_child(jobs, threads=THREADS))
+        plan.run_children(plan.start_child(jobs, threads=THREADS))
 
 
 class Step(NamedTuple):
@@ -93,17 +92,17 @@ class Step(NamedTuple):
 
 
 # Sharpest evidence first. The next step is taken only if nothing differs so far.
-PIECES = (Step(("pieces",), True), Step(("pieces",), False))
+ISOLATED = (Step(("isolated",), True), Step(("isolated",), False))
 WHOLE = Step(("case", "continue"))
-AROUND_IT = Step((AROUND,))
+CHECKS_STEP = Step((CHECKS_KIND,))
 
 
 def steps_for(twin: str) -> tuple[Step, ...]:
     """For a fault in the core, what goes into the model comes first."""
-    return (AROUND_IT, *PIECES, WHOLE) if twin == "core" else (*PIECES, WHOLE, AROUND_IT)
+    return (CHECKS_STEP, *ISOLATED, WHOLE) if twin == "core" else (*ISOLATED, WHOLE, CHECKS_STEP)
 
 
-def run_steps(ladder: MutantLadder, root: Path, twin: str, whole: bool) -> list[Row]:
+def run_steps(suite: MutantSuite, root: Path, twin: str, whole: bool) -> list[Row]:
     """Record and judge step by step, until something differs; with `whole`, to the end.
 
     Raises:
@@ -111,73 +110,73 @@ def run_steps(ladder: MutantLadder, root: Path, twin: str, whole: bool) -> list[
     """
     rows: list[Row] = []
     for step in steps_for(twin):
-        cases = [one for one in ladder.cases if step.fine in (None, one.fine)]
-        record_copy(root, mutant_jobs(ladder, step, cases))
-        if step is AROUND_IT:
-            rows += suite.judge_around(ladder)
+        cases = [one for one in suite.cases if step.fine in (None, one.fine)]
+        record_copy(root, mutant_jobs(suite, step, cases))
+        if step is CHECKS_STEP:
+            rows += suite_run.judge_checks(suite)
         elif step is WHOLE:
-            rows = [row for row in rows if not row.rung.startswith("pieces")]
-            rows += [row for case in cases for row in judge_whole(ladder, case)]
+            rows = [row for row in rows if not row.stage.startswith("isolated")]
+            rows += [row for case in cases for row in judge_whole(suite, case)]
         else:
             for case in cases:
-                rows += suite.judge_pieces(ladder, case.name)
-                rows += suite.judge_exact(ladder, case.name, ("pieces",))
+                rows += suite_run.judge_isolated(suite, case.name)
+                rows += suite_run.judge_float64(suite, case.name, ("isolated",))
         if not whole and any(row.verdict == "different" for row in rows):
             break
     return rows
 
 
-def mutant_jobs(ladder: MutantLadder, step: Step, cases: Sequence[Case]) -> list[Job]:
+def mutant_jobs(suite: MutantSuite, step: Step, cases: Sequence[Case]) -> list[Job]:
     """One step, in float64 and float32; `continue` is one update from the reference's state."""
-    if step is AROUND_IT:
-        return [ladder.around_job(CANDIDATE)]
+    if step is CHECKS_STEP:
+        return [suite.checks_job(CANDIDATE)]
     jobs = []
     for case in cases:
-        source = ladder.job(FIRST, case).out
+        source = suite.job(BASELINE, case).out
         for kind in step.kinds:
             if kind == "continue" and case.updates == 1:
                 continue  # it has no later state to go on from
             more = {} if kind == "case" else {"source": source}
             if kind != "continue":
-                jobs.append(ladder.job(CANDIDATE, case, kind, precision="float64", **more))
-            jobs.append(ladder.job(CANDIDATE, case, kind, precision="float32", **more))
+                jobs.append(suite.job(CANDIDATE, case, kind, precision="float64", **more))
+            jobs.append(suite.job(CANDIDATE, case, kind, precision="float32", **more))
     return jobs
 
 
-def published_jobs(ladder: Ladder) -> list[Job]:
+def published_jobs(suite: Suite) -> list[Job]:
     """The published program's cases; the part indices are the mutant's own."""
     jobs = [
-        ladder.job(CANDIDATE, golden, precision=precision)
+        suite.job(CANDIDATE, golden, precision=precision)
         for golden in GOLDENS
         for precision in ("float64", "float32")
     ]
     return [replace(job, force=None) for job in jobs]
 
 
-def judge_whole(ladder: Ladder, case: Case) -> list[Row]:
-    """As the ladder judges a candidate, and one update from the reference's state."""
-    return suite.judge_case(ladder, case.name, (CANDIDATE,) if case.updates > 1 else ())
+def judge_whole(suite: Suite, case: Case) -> list[Row]:
+    """As the suite judges a candidate, and one update from the reference's state."""
+    return suite_run.judge_case(suite, case.name, (CANDIDATE,) if case.updates > 1 else ())
 
 
-def judge_published(ladder: Ladder) -> list[Row]:
+def judge_published(suite: Suite) -> list[Row]:
     """The published program against the mutant."""
     rows = []
     for golden in GOLDENS:
         name = f"golden-{golden.name}"
-        first = ladder.trace(CANDIDATE, name)
-        published = suite.published_trace(golden, first)
-        exact = ladder.trace(CANDIDATE, name, "case", "float64")
-        evidence = Evidence(first, published, exact, siblings=SIBLINGS)
+        first = suite.trace(CANDIDATE, name)
+        published = suite_run.published_trace(golden, first)
+        exact = suite.trace(CANDIDATE, name, "case", "float64")
+        evidence = Evidence(first, published, exact, siblings=suite_run.SIBLINGS)
         rows += judge(evidence, only=list(published.taps))
     return rows
 
 
-def seen_alone(ladder: MutantLadder, root: Path) -> bool:
+def seen_alone(suite: MutantSuite, root: Path) -> bool:
     """Whether a fault shows with no clean backend to compare with: the published program's numbers
     are others, or a claim about what happens around the model does not hold."""
-    record_copy(root, [*published_jobs(ladder), ladder.around_job(CANDIDATE)])
-    around = ladder.trace(CANDIDATE, PIPELINE.name, AROUND)
+    record_copy(root, [*published_jobs(suite), suite.checks_job(CANDIDATE)])
+    around = suite.trace(CANDIDATE, CHECKS.name, CHECKS_KIND)
     arrays = [tap for tap in around.taps.values() if isinstance(tap, np.ndarray)]
     claimed = all(tap.all() for tap in arrays if tap.dtype.kind == "b")
-    rows = judge_published(ladder)
+    rows = judge_published(suite)
     return any(row.verdict == "different" for row in rows) or not claimed

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from parity.suite.jobs import FIRST, Job, as_fields
+from parity.suite.jobs import BASELINE, Job, as_fields
 from parity.suite.plan import device_of
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
@@ -70,7 +70,7 @@ class Mutation:
 
     name: str
     edits: tuple[Edit, ...]
-    taps: tuple[str, ...]  # patterns of `rung/tap`
+    taps: tuple[str, ...]  # patterns of `stage/tap`
     cause: str = ""  # the code, or words of the sentence, of a likely cause
     note: str = ""
 
@@ -83,14 +83,14 @@ class Mutation:
     @property
     def backend(self) -> str:
         """The backend that records it."""
-        return self.twin if self.twin in BACKENDS else FIRST
+        return self.twin if self.twin in BACKENDS else BASELINE
 
 
 def control(backend: str) -> Mutation:
     """No fault at all: a substitution by the same text."""
     package = next(one for one, twin in TWINS.items() if twin == backend)
     text = "LAYER_NORM_EPS = 1e-6"
-    return Mutation(f"control-{backend}", (Edit(f"{package}/model.py", text, text),), ())
+    return Mutation(f"control-{backend}", (Edit(f"{package}/models/layers.py", text, text),), ())
 
 
 def load_mutations(path: Path = MUTATIONS) -> list[Mutation]:

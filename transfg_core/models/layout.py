@@ -94,7 +94,7 @@ def choice_taps(model: ModelConfig) -> frozenset[str]:
     return frozenset(name for name, tap in taps_of(model).items() if tap.stage == "selection")
 
 
-def stage_of(tap: str, model: ModelConfig) -> Literal["forward", "selection"]:
+def pass_stage(tap: str, model: ModelConfig) -> Literal["forward", "selection"]:
     """The stage of an activation's tap."""
     row = taps_of(model).get(tap)
     return row.stage if row else "forward"

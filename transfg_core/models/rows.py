@@ -5,6 +5,10 @@ from typing import Literal, NamedTuple
 
 Shape = tuple[int, ...]
 
+# Gradients that are zero by structure, by pattern -> the part of the name that makes a sibling's.
+# A constant added to every score leaves the softmax as it is, so a key bias has no gradient.
+KEY_BIASES = {"*.attn.key.bias": ".attn.key.>.attn.query."}
+
 
 class Spec(NamedTuple):
     """One parameter: its shape in letters and how it starts; `fan_in` bounds `uniform`."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
-from transfg_core.models.rows import Spec, Tap, affine
+from transfg_core.models.rows import KEY_BIASES, Spec, Tap, affine
 
 STEM = (
     Spec("cls_token", "1 1 D", "zeros"),
@@ -66,8 +66,7 @@ SETTINGS = {
     "T": "data.crop (with model.patch and model.stride)",
     "C": "model.classes",
 }
-# A constant added to every score leaves the softmax as it is, so key biases have no gradient.
-ZERO_GRADIENTS = {"*.attn.key.bias": ".attn.key.>.attn.query."}
+ZERO_GRADIENTS = KEY_BIASES
 CHANNELS = "pos_embed"
 
 

@@ -12,7 +12,7 @@ from transfg_core.errors import UserError
 from transfg_core.run.reading import Run, agreement, over_seeds, real_differences
 
 NONE = "–"
-PARITY_FORMAT = "parity-report/1"
+PARITY_FORMAT = "parity-report/2"
 PARITY_NOTE = (
     "The parity suite found {} Each line holds the worst tap of one comparison, candidate : first; "
     "errors are relative L2, and a ratio (error over bound) above 1 fails. All taps are in "
@@ -129,42 +129,42 @@ def _difference_table(runs: Sequence[Run]) -> Table:
 
 def _parity_table(path: Path) -> Table:
     """What parity.json says, with one line per pair and precision."""
-    names = ("rung", "case", "tap", "error", "floor", "bound", "ratio", "verdict")
+    names = ("stage", "case", "tap", "error", "floor", "bound", "ratio", "verdict")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != PARITY_FORMAT:
             raise ValueError(f"format {found['format']!r} is not {PARITY_FORMAT!r}")
         rows = []
-        for (pair, precision), rungs in _by_comparison(found["rungs"]).items():
-            worst = max(rungs, key=_badness)
-            taps = str(sum(rung["taps"] for rung in rungs))
+        for (pair, precision), stages in _by_comparison(found["stages"]).items():
+            worst = max(stages, key=_badness)
+            taps = str(sum(stage["taps"] for stage in stages))
             rows.append([pair, precision, taps, *(_measured(worst, name) for name in names)])
         note = PARITY_NOTE.format(found["sentence"], _versions(found["environment"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path}: expected the parity.json of a parity run by this version: {error!r}"
         ) from error
-    header = ["pair", "dtype", "taps", "worst rung", "case", *names[2:]]
+    header = ["pair", "dtype", "taps", "worst stage", "case", *names[2:]]
     return Table("Parity", note, header, rows, (2, 6, 7, 8, 9))
 
 
 def _by_comparison(
-    rungs: Sequence[dict[str, Any]],
+    stages: Sequence[dict[str, Any]],
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for rung in rungs:
-        groups.setdefault((rung["pair"], rung["precision"]), []).append(rung)
+    for stage in stages:
+        groups.setdefault((stage["pair"], stage["precision"]), []).append(stage)
     return groups
 
 
-def _badness(rung: Mapping[str, Any]) -> tuple[int, float]:
+def _badness(stage: Mapping[str, Any]) -> tuple[int, float]:
     """By verdict, then by ratio; null is a number that is not finite."""
-    order = ("equivalent", "undecided", "different").index(rung["verdict"])
-    return order, math.inf if rung["ratio"] is None else float(rung["ratio"])
+    order = ("equivalent", "undecided", "different").index(stage["verdict"])
+    return order, math.inf if stage["ratio"] is None else float(stage["ratio"])
 
 
-def _measured(rung: Mapping[str, Any], name: str) -> str:
-    value = rung[name]
+def _measured(stage: Mapping[str, Any], name: str) -> str:
+    value = stage[name]
     return "not finite" if value is None else _cell(value)
 
 

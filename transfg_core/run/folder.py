@@ -58,7 +58,7 @@ OURS = (
 Which = Literal["last", "best"] | int  # a checkpoint; a number is the update it was saved after
 
 
-class RunDir:
+class RunFolder:
     """One run's folder, locked against a second writer until `close`."""
 
     def __init__(self, path: Path, config: Config, lock: IO[bytes]) -> None:
@@ -70,7 +70,7 @@ class RunDir:
         self._scalars = ScalarWriter(path / "tensorboard")
 
     @classmethod
-    def create(cls, config: Config, overwrite: bool = False) -> "RunDir":
+    def create(cls, config: Config, overwrite: bool = False) -> "RunFolder":
         """Start the folder `run.dir`/`run.name`; with `overwrite`, delete the run that is there.
 
         Only files that a run writes are deleted, and only beside a config.yaml of this program.
@@ -99,7 +99,7 @@ class RunDir:
         return cls(path, config, lock)
 
     @classmethod
-    def open(cls, path: Path, config: Config | None = None) -> "RunDir":
+    def open(cls, path: Path, config: Config | None = None) -> "RunFolder":
         """Open an existing run to go on with it; call `rewind` before the first `log`.
 
         `config` is what it goes on with, where that may differ from its config.yaml.
@@ -193,7 +193,7 @@ class RunDir:
         finally:
             self._lock.close()
 
-    def __enter__(self) -> "RunDir":
+    def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ from jittor import Var, nn
 
 from transfg_core.config.vit import VitConfig
 from transfg_jt.attention import at_least_float32, split_heads
-from transfg_jt.checkpointing import lean
+from transfg_jt.checkpointing import save_less
 from transfg_jt.models.layers import Attention, Dropout, Tap, no_tap, under
 from transfg_jt.models.output import Output
 from transfg_jt.models.parts import gather_tokens, select_parts
@@ -72,7 +72,7 @@ class StoredMapsTransFG(TransFG):
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output; what the published program keeps is kept."""
-        with lean(False):
+        with save_less(False):
             return super().execute(images, tap)
 
     def select_and_attend(

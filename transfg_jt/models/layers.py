@@ -14,7 +14,7 @@ from jittor import Var, nn
 
 from transfg_core.config.vit import VitConfig
 from transfg_jt.attention import attention
-from transfg_jt.checkpointing import feed
+from transfg_jt.checkpointing import recompute_input
 from transfg_jt.ops.bfloat16 import as_low_as, cast_once, in_full
 from transfg_jt.ops.exact import Linear, gelu, number
 from transfg_jt.ops.layer_norm import layer_norm
@@ -106,10 +106,10 @@ class Mlp(nn.Module):
         # jittor: its own GELU has float32 constants
         hidden, mask = self.dropout.draw(tap("gelu", gelu(first)))
         make = partial(self.hidden, mask=mask)
-        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make, first))
+        y = tap("fc2", recompute_input(self.fc2, tap("hidden", hidden), make, first))
         return in_full(tap("out", self.dropout(y)))  # jittor: as in Attention
 
-    def hidden(self, first: Var, mask: Var | None) -> Var:  # native: for `feed`
+    def hidden(self, first: Var, mask: Var | None) -> Var:  # native: for `recompute_input`
         """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
         return self.dropout.again(gelu(first), mask)
 
@@ -127,8 +127,8 @@ class Block(nn.Module):
     def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
         normed = tap("norm1", cast_once(self.norm1(x)))
-        y, q, k = feed(self.attn, normed, self.norm1, x, under(tap, "attn"))
+        y, q, k = recompute_input(self.attn, normed, self.norm1, x, under(tap, "attn"))
         x = tap("mid", x + y)
         normed = tap("norm2", cast_once(self.norm2(x)))
-        y = feed(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
+        y = recompute_input(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
         return x + y, q, k

@@ -4,8 +4,9 @@ Jittor 1.3.11 turns a Python number that meets an array into float32, and some o
 float32 constants, so that a computation in float64 would be one in float32 here and there; and it
 adds up one by one. PyTorch has none of this, so this file has no twin.
 
-A linear layer is one of three operators: on bfloat16 all is rounded where PyTorch's autocast has it
-(mixed.py); on float32 it keeps how to make x where `checkpointing.feed` says how; else it keeps x.
+A linear layer is one of three operators. On bfloat16 everything is rounded where PyTorch's autocast
+rounds (bfloat16.py). On float32, inside `checkpointing.recompute_input`, it saves how to compute x
+again instead of x. Otherwise it saves x.
 """
 
 import math
@@ -16,7 +17,7 @@ from jittor import Var, nn
 
 from transfg_jt.ops.bfloat16 import as_low_as_no_grad, in_full, is_low, product, rounded
 from transfg_jt.ops.custom_grad import Function
-from transfg_jt.ops.recomputed_input import Remade, standing_for
+from transfg_jt.ops.recomputed_input import RecomputedInput, recomputed_input
 
 
 def number(value: float, like: Var) -> Var | float:
@@ -55,7 +56,7 @@ class LowLinear(Function):
     Keeps x, or what makes it anew, and weight rounded.
     """
 
-    def execute(self, x: Var, weight: Var, bias: Var, instead: Remade | None) -> Var:
+    def execute(self, x: Var, weight: Var, bias: Var, instead: RecomputedInput | None) -> Var:
         low = rounded(weight)
         self.keep(instead or x, low)
         out = product(rows_of(x), low, trans_b=True) + rounded(bias).float32()
@@ -63,7 +64,7 @@ class LowLinear(Function):
 
     def grad(self, grad: Var) -> tuple:
         kept, low = self.take()
-        x = kept.again() if isinstance(kept, Remade) else kept
+        x = kept.again() if isinstance(kept, RecomputedInput) else kept
         flat = rounded(rows_of(grad))
         # in float32, so that Jittor adds in float32 what several layers give to one input
         by_x = rounded(product(flat, low)).float32().reshape(x.shape)
@@ -74,7 +75,7 @@ class LowLinear(Function):
 class LeanLinear(Function):
     """x weightᵀ + bias on float32: (..., D) -> (..., F); keeps what makes x anew."""
 
-    def execute(self, x: Var, weight: Var, bias: Var, instead: Remade) -> Var:
+    def execute(self, x: Var, weight: Var, bias: Var, instead: RecomputedInput) -> Var:
         self.keep(instead, weight)
         return nn.matmul_transpose(x, weight) + bias
 
@@ -111,8 +112,8 @@ class AddBias(jt.Function):
 def linear(x: Var, weight: Var, bias: Var) -> Var:
     """x weightᵀ + bias, in the precision of x: (..., D), (F, D) and (F,) -> (..., F)."""
     if is_low(x):
-        return LowLinear.apply(x, weight, bias, standing_for(x))
-    instead = standing_for(x) if x.dtype == "float32" else None
+        return LowLinear.apply(x, weight, bias, recomputed_input(x))
+    instead = recomputed_input(x) if x.dtype == "float32" else None
     if instead:
         return LeanLinear.apply(x, weight, bias, instead)
     return AddBias.apply(nn.matmul_transpose(x, weight), bias)

@@ -8,10 +8,10 @@ from jittor import Var
 
 from transfg_jt.ops.bfloat16 import is_low, rounded
 
-FED = ContextVar("FED", default=None)
+RECOMPUTED = ContextVar("RECOMPUTED", default=None)
 
 
-class Remade:
+class RecomputedInput:
     """Stands for x in what is kept for the backward pass: it is made anew when it is wanted.
 
     Of the operators that keep x, the first to want it has it made, and the last lets it go.
@@ -35,9 +35,9 @@ class Remade:
         return made
 
 
-def standing_for(x: Var) -> Remade | None:
-    """What one is to keep instead of x, if x is what `feed` gave it."""
-    fed = FED.get()
+def recomputed_input(x: Var) -> RecomputedInput | None:
+    """What one is to keep instead of x, if x is what `recompute_input` gave it."""
+    fed = RECOMPUTED.get()
     if fed is None or fed.x is not x:
         return None
     fed.wanted += 1

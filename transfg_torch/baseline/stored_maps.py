@@ -14,7 +14,7 @@ from torch import Tensor
 
 from transfg_core.config.vit import VitConfig
 from transfg_torch.attention import split_heads
-from transfg_torch.checkpointing import lean
+from transfg_torch.checkpointing import save_less
 from transfg_torch.models.layers import Attention, Dropout, Tap, no_tap, under
 from transfg_torch.models.output import Output
 from transfg_torch.models.parts import gather_tokens, select_parts
@@ -69,7 +69,7 @@ class StoredMapsTransFG(TransFG):
 
     def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output; what the published program keeps is kept."""
-        with lean(False):
+        with save_less(False):
             return super().forward(images, tap)
 
     def select_and_attend(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from transfg_core.config.vit import VitConfig
 from transfg_torch.attention import attention
-from transfg_torch.checkpointing import feed
+from transfg_torch.checkpointing import recompute_input
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
 
@@ -95,10 +95,10 @@ class Mlp(nn.Module):
         first = tap("fc1", self.fc1(x))
         hidden, mask = self.dropout.draw(tap("gelu", F.gelu(first)))
         make = partial(self.hidden, mask=mask)
-        y = tap("fc2", feed(self.fc2, tap("hidden", hidden), make, first))
+        y = tap("fc2", recompute_input(self.fc2, tap("hidden", hidden), make, first))
         return tap("out", self.dropout(y))  # torch: it casts what is added
 
-    def hidden(self, first: Tensor, mask: Tensor | None) -> Tensor:  # native: for `feed`
+    def hidden(self, first: Tensor, mask: Tensor | None) -> Tensor:  # native: for `recompute_input`
         """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
         return self.dropout.again(F.gelu(first), mask)
 
@@ -122,8 +122,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), and the queries and keys (B, T, D)."""
         normed = tap("norm1", cast_once(self.norm1(x)))
-        y, q, k = feed(self.attn, normed, self.norm1, x, under(tap, "attn"))
+        y, q, k = recompute_input(self.attn, normed, self.norm1, x, under(tap, "attn"))
         x = tap("mid", x + y)
         normed = tap("norm2", cast_once(self.norm2(x)))
-        y = feed(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
+        y = recompute_input(self.mlp, normed, self.norm2, x, under(tap, "mlp"))
         return x + y, q, k

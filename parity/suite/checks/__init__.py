@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 
 from parity.suite.checks import checkpoints, contract, dropout, rates, samples
-from parity.suite.checks.case import PIPELINE
+from parity.suite.checks.case import CHECKS
 from transfg_core.backend import Arrays, Backend, Batch
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.config.sections import Config
 from transfg_core.data.toy.writing import write_toy
 
-__all__ = ["PIPELINE", "record_pipeline", "tagged"]
+__all__ = ["CHECKS", "record_checks", "tagged"]
 
 
-def record_pipeline(
+def record_checks(
     backend: Backend, config: Config, batches: Sequence[Batch], published: str | None, run: str
 ) -> Arrays:
-    """Every tap of a backend, which stands at the start weights of PIPELINE.
+    """Every tap of a backend, which stands at the start weights of CHECKS.
 
     Args:
         published: the authors' checkpoint of the first golden case as .safetensors; None leaves
@@ -53,6 +53,6 @@ def record_pipeline(
     return taps | tagged("dropout", dropout.dropout(backend.name, config, batches))
 
 
-def tagged(rung: str, taps: Mapping[str, Any]) -> Arrays:
-    """Arrays under `rung/name`, numbers and truth values among them."""
-    return {f"{rung}/{name}": np.asarray(value) for name, value in taps.items()}
+def tagged(stage: str, taps: Mapping[str, Any]) -> Arrays:
+    """Arrays under `stage/name`, numbers and truth values among them."""
+    return {f"{stage}/{name}": np.asarray(value) for name, value in taps.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from parity.compare.sketch import Array
+from parity.comparison.sketch import Array
 
 
 def crc(arrays: Mapping[str, Array]) -> int:

@@ -11,8 +11,8 @@ from transfg_core.config.sections import Config
 from transfg_core.data.toy.writing import CLASSES
 from transfg_core.models.layout import architecture
 
-PIPELINE = Case(
-    "pipeline",
+CHECKS = Case(
+    "checks",
     model={"classes": len(CLASSES)},
     optim={"name": "sgd", "lr": 0.03, "warmup": 0},
     updates=2,
@@ -24,7 +24,7 @@ def changed(config: Config, **sections: Mapping[str, Any]) -> Config:
     tree = config.model_dump(mode="json")
     for section, values in sections.items():
         tree[section] |= values
-    return build_config(tree, "parity pipeline")
+    return build_config(tree, "parity checks")
 
 
 def with_gradient(names: Iterable[str], model: ModelConfig) -> list[str]:

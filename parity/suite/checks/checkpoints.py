@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from parity.cases.case import params_of
 from parity.cases.golden import FOLDER
 from parity.cases.golden import MODEL as GOLDEN_MODEL
-from parity.compare.sketch import Array
+from parity.comparison.sketch import Array
 from parity.suite.checks.bits import crc, same
 from parity.suite.checks.case import changed
 from transfg_core.backend import Arrays, Backend, load_backend

@@ -7,7 +7,7 @@ import numpy as np
 
 from parity.cases.case import params_of
 from parity.suite.checks.bits import same
-from parity.suite.checks.case import PIPELINE, with_gradient
+from parity.suite.checks.case import CHECKS, with_gradient
 from transfg_core.backend import Backend, Batch
 from transfg_core.config.sections import Config
 from transfg_core.train import split_batch
@@ -43,7 +43,7 @@ def contract(backend: Backend, config: Config, batches: Sequence[Batch]) -> dict
     claims["without dropout a loss repeats"] = losses[0] == losses[1]
     claims["inputs are left alone"] = same(batch._asdict(), copy._asdict())
     trained_state = backend.state()
-    backend.load_params(PIPELINE.params())
+    backend.load_params(CHECKS.params())
     claims["loading starts the optimiser anew"] = same(backend.state(), start)
     backend.load_state(trained_state)
     claims["state is taken up"] = same(backend.state(), trained_state)

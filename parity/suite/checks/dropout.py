@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from parity.compare.measure import ROUNDOFF
-from parity.compare.sketch import Array
-from parity.suite.checks.case import PIPELINE, changed
+from parity.comparison.measure import ROUNDOFF
+from parity.comparison.sketch import Array
+from parity.suite.checks.case import CHECKS, changed
 from transfg_core.backend import Backend, Batch, load_backend
 from transfg_core.config.sections import Config
 from transfg_core.models.layout import taps_of
@@ -26,7 +26,7 @@ SAME_LOSS = 1e-4  # relative; rounding is below 1e-5, dropout of this size moves
 def dropout(name: str, config: Config, batches: Sequence[Batch]) -> dict[str, Any]:
     """Masks at every site, and when they change."""
     backend = load_backend(name, changed(config, model={"dropout": DROPOUT}))
-    backend.load_params(PIPELINE.params())
+    backend.load_params(CHECKS.params())
     evaluated = backend.trace(batches[0], fine=True)
     trained = backend.trace(batches[0], evaluated, fine=True, training=True)
     roundoff = ROUNDOFF[config.run.precision]
@@ -125,7 +125,7 @@ def update_claims(
     """
 
     def losses(updates: int, between: bool = False, copies: int = 1) -> list[float]:
-        backend.load_params(PIPELINE.params())
+        backend.load_params(CHECKS.params())
         found = []
         for _ in range(updates):
             report = backend.fetch(backend.train_step([batch] * copies, 0.0))

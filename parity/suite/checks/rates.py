@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from parity.cases.case import params_of
-from parity.compare.sketch import Array
-from parity.suite.checks.case import PIPELINE, changed, with_gradient
+from parity.comparison.sketch import Array
+from parity.suite.checks.case import CHECKS, changed, with_gradient
 from transfg_core.backend import Batch, load_backend
 from transfg_core.config.sections import Config, OptimConfig
 from transfg_core.schedule import lr_at
@@ -76,7 +76,7 @@ def group_rates(name: str, config: Config, batch: Batch) -> dict[str, Any]:
     for kind in ("sgd", "adamw"):
         new = changed(config, optim=GROUPED | {"name": kind})
         backend = load_backend(name, new)
-        backend.load_params(PIPELINE.params())
+        backend.load_params(CHECKS.params())
         before = params_of(backend.state())
         passed = backend.trace(batch)
         clipped = passed["clipped_norm"] / passed["grad_norm"]

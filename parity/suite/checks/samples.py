@@ -11,9 +11,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from parity.cases.case import BATCH
-from parity.compare.sketch import Array
+from parity.comparison.sketch import Array
 from parity.suite.checks.bits import crc
-from parity.suite.checks.case import PIPELINE, changed
+from parity.suite.checks.case import CHECKS, changed
 from transfg_core.backend import Backend, Batch
 from transfg_core.config.sections import Config, ToyConfig
 from transfg_core.data.datasets import Dataset, read_dataset
@@ -142,7 +142,7 @@ def place_of(image: Array, source: Array, size: Sequence[int]) -> tuple[int, int
 
 def predictions(backend: Backend, config: Config, root: str) -> dict[str, Any]:
     """The test split, whose last batch is short, image by image, from the start weights."""
-    backend.load_params(PIPELINE.params())
+    backend.load_params(CHECKS.params())
     new = data_config(config, root, "crop")
     dataset = read_dataset(new.data, new.run.seed)
     found = evaluate(backend, dataset.test, new)

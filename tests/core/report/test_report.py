@@ -16,18 +16,18 @@ from PIL import Image
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 from transfg_core.report.page import load_run, write_report
-from transfg_core.run.folder import RunDir
+from transfg_core.run.folder import RunFolder
 from transfg_core.run.reading import agreement
 
 PARITY = {
-    "format": "parity-report/1",
+    "format": "parity-report/2",
     "verdict": "undecided",
     "sentence": "undecided: of 1063 taps 1062 are equivalent, 0 different and 1 undecided.",
-    "rungs": [
+    "stages": [
         {
             "pair": "jittor : torch",
             "precision": "float32",
-            "rung": rung,
+            "stage": stage,
             "taps": taps,
             "case": "overlap|odd",
             "tap": tap,
@@ -37,7 +37,7 @@ PARITY = {
             "ratio": ratio,
             "verdict": verdict,
         }
-        for rung, taps, tap, error, ratio, verdict in (
+        for stage, taps, tap, error, ratio, verdict in (
             ("forward", 1000, "block00", None, None, "equivalent"),
             ("gradients", 42, "grad/part_norm.bias", 3.21e-7, 0.0642, "undecided"),
             ("updates", 21, "step/head.bias", 4e-6, 0.8, "equivalent"),
@@ -53,7 +53,7 @@ def make_run(folder, name, backend, shift=0.0, overrides=(), finish=True):
         None,
         [f"run.dir={folder}", f"run.name={name}", "train.steps=40", "optim.warmup=4", *overrides],
     )
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         run.record_environment({"device": "a <processor>"}, ["transfg", "train", "run.name=a b"])
         run.log({"kind": "event", "event": "start", "backend": backend, "update": 0, "seconds": 0})
         for k in range(2, 41, 2):
@@ -179,7 +179,7 @@ def test_panels(twins, tmp_path):
 
 def test_a_run_with_nothing_logged_yet(tmp_path):
     config = load_config(None, [f"run.dir={tmp_path}"])
-    RunDir.create(config).close()
+    RunFolder.create(config).close()
     run = load_run(tmp_path / "toy")
     assert (run.update, run.state, run.final, run.best_top1) == (0, "unfinished", {}, None)
     write_report([run.path], tmp_path / "out")
@@ -199,7 +199,7 @@ def test_agreement_counts(twins):
 
 
 def test_agreement_refuses_other_labels(twins, tmp_path):
-    with RunDir.create(load_config(None, [f"run.dir={tmp_path}"])) as run:
+    with RunFolder.create(load_config(None, [f"run.dir={tmp_path}"])) as run:
         run.write_predictions(["a"], np.array([1]), np.eye(2)[:1])
     with pytest.raises(UserError, match="image a has label 0 in one and 1"):
         agreement(load_run(twins[0]), load_run(run.path))
@@ -207,7 +207,7 @@ def test_agreement_refuses_other_labels(twins, tmp_path):
 
 def test_parity_numbers_that_are_not_finite(twins, tmp_path):
     path = tmp_path / "parity.json"
-    path.write_text(json.dumps(PARITY | {"rungs": PARITY["rungs"][::2]}))
+    path.write_text(json.dumps(PARITY | {"stages": PARITY["stages"][::2]}))
     write_report(twins, tmp_path, parity=path)
     assert "| block00 | not finite | 1e-06 |" in (tmp_path / "report.md").read_text()
 
@@ -218,9 +218,9 @@ def test_parity_numbers_that_are_not_finite(twins, tmp_path):
         "",
         "[]",
         "{}",
-        json.dumps(PARITY | {"rungs": [3]}),
+        json.dumps(PARITY | {"stages": [3]}),
         json.dumps(PARITY | {"format": "parity-report/0"}),
-        json.dumps(PARITY | {"rungs": [PARITY["rungs"][0] | {"verdict": "agree"}]}),
+        json.dumps(PARITY | {"stages": [PARITY["stages"][0] | {"verdict": "agree"}]}),
     ],
 )
 def test_a_broken_parity_file(twins, tmp_path, text):

@@ -13,7 +13,7 @@ import pytest
 from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.run.environment import read_starts
-from transfg_core.run.folder import LOCK, RunDir
+from transfg_core.run.folder import LOCK, RunFolder
 from transfg_core.run.metrics_log import read_records
 from transfg_core.run.tensorboard import TAGS
 
@@ -48,7 +48,7 @@ def updates(run):
 
 
 def test_the_files_of_a_run(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         run.record_environment({"device": "cpu", "threads": np.int64(2)}, ["transfg", "train"])
         run.log({"kind": "event", "event": "start", "backend": "torch", "update": 0})
         log_updates(run, 1, 4)
@@ -68,7 +68,7 @@ def test_the_files_of_a_run(config):
 
 
 def test_records_stay_json_whatever_the_numbers(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         bad = {"loss": float("nan"), "grad_norm": np.float32("inf"), "lr": np.float32(0.5)}
         run.log({"kind": "train", "update": np.int64(1), **bad})
         line = (run.path / "metrics.jsonl").read_text()
@@ -77,31 +77,31 @@ def test_records_stay_json_whatever_the_numbers(config):
 
 
 def test_each_record_is_on_disk_at_once(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         run.log(train_record(1))
         assert updates(run) == [1]
 
 
 def test_a_full_disk_stops_the_run_with_a_message(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         (run.path / "metrics.jsonl").symlink_to("/dev/full")
         with pytest.raises(RunFailed, match="No space left"):
             run.log(train_record(1))
-    RunDir.open(run.path).close()  # the lock is free again
+    RunFolder.open(run.path).close()  # the lock is free again
 
 
 def test_a_folder_in_use_is_refused(config):
-    RunDir.create(config).close()
+    RunFolder.create(config).close()
     with pytest.raises(UserError, match=r"--resume.*--overwrite"):
-        RunDir.create(config)
+        RunFolder.create(config)
 
 
 def test_overwrite_deletes_the_run_and_nothing_else(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         log_updates(run, 1, 2)
         run.save(1, {"x": np.zeros(2)}, {})
     (run.path / "notes.txt").write_text("mine")
-    with RunDir.create(config, overwrite=True) as run:
+    with RunFolder.create(config, overwrite=True) as run:
         left = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
     assert left == {"config.yaml", "notes.txt", LOCK}
 
@@ -112,42 +112,42 @@ def test_overwrite_never_touches_a_folder_that_is_not_a_run(config, tmp_path, na
     folder.mkdir(parents=True)
     (folder / name).write_text("train: {steps: 5}\n")
     with pytest.raises(UserError, match="deletes nothing but a run"):
-        RunDir.create(config, overwrite=True)
+        RunFolder.create(config, overwrite=True)
     assert [entry.name for entry in folder.iterdir()] == [name]
 
 
 def test_a_place_that_cannot_be_a_folder(config, tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(UserError, match="cannot make the run folder"):
-        RunDir.create(config)
+        RunFolder.create(config)
 
 
 def test_open_needs_a_run(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UserError, match="found no config.yaml"):
-            RunDir.open(path)
+            RunFolder.open(path)
 
 
 def test_two_processes_do_not_write_one_run(config):
-    with RunDir.create(config) as run:
-        for again in (lambda: RunDir.open(run.path), lambda: RunDir.create(config, True)):
+    with RunFolder.create(config) as run:
+        for again in (lambda: RunFolder.open(run.path), lambda: RunFolder.create(config, True)):
             with pytest.raises(UserError, match=rf"process {os.getpid()} on .* is writing"):
                 again()
-    RunDir.open(run.path).close()
+    RunFolder.open(run.path).close()
 
 
 HOLDER = """
 import sys
 from pathlib import Path
-from transfg_core.run.folder import RunDir
-run = RunDir.open(Path(sys.argv[1]))
+from transfg_core.run.folder import RunFolder
+run = RunFolder.open(Path(sys.argv[1]))
 print("open", flush=True)
 sys.stdin.read()
 """
 
 
 def test_a_killed_process_leaves_no_lock(config):
-    run = RunDir.create(config)
+    run = RunFolder.create(config)
     run.close()
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, run.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -155,13 +155,13 @@ def test_a_killed_process_leaves_no_lock(config):
     with holder:
         assert holder.stdout.readline() == b"open\n"
         with pytest.raises(UserError, match=f"process {holder.pid}"):
-            RunDir.open(run.path)
+            RunFolder.open(run.path)
         holder.kill()
-    RunDir.open(run.path).close()
+    RunFolder.open(run.path).close()
 
 
 def test_resume_forgets_what_came_after_the_checkpoint(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         log_updates(run, 1, 7)
         for update in (2, 4, 6):
             run.save(update, {"x": np.zeros(1)}, {"update": update})
@@ -170,7 +170,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(config):
     straight = (run.path / "summary.csv").read_text()
     lines = (run.path / "metrics.jsonl").read_text().splitlines()[:-1]
 
-    with RunDir.open(run.path) as resumed:
+    with RunFolder.open(run.path) as resumed:
         assert resumed.config == config
         resumed.rewind(5)
         assert updates(resumed) == [1, 2, 2, 3, 4, 4, 5]
@@ -182,24 +182,24 @@ def test_resume_forgets_what_came_after_the_checkpoint(config):
 
 
 def test_resume_before_anything_was_logged(config):
-    RunDir.create(config).close()
-    with RunDir.open(Path(config.run.dir) / config.run.name) as run:
+    RunFolder.create(config).close()
+    with RunFolder.open(Path(config.run.dir) / config.run.name) as run:
         run.rewind(0)
         log_updates(run, 1, 2)
     assert updates(run) == [1, 2, 2]
 
 
 def test_a_damaged_line_in_the_middle_is_named(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         log_updates(run, 1, 1)
     path = run.path / "metrics.jsonl"
     path.write_text("not json\n" + path.read_text())
-    with RunDir.open(run.path) as run, pytest.raises(UserError, match="line 1"):
+    with RunFolder.open(run.path) as run, pytest.raises(UserError, match="line 1"):
         run.rewind(1)
 
 
 def test_only_the_newest_numbered_checkpoints_stay(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         run.save("best", {"x": np.zeros(1)}, {})
         for update in (5, 10, 999_999, 1_000_000):
             run.save(update, {"x": np.zeros(1)}, {})
@@ -209,16 +209,16 @@ def test_only_the_newest_numbered_checkpoints_stay(config):
 
 
 def test_starts_are_appended(config):
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         run.record_environment({}, ["a"])
-    with RunDir.open(run.path) as run:
+    with RunFolder.open(run.path) as run:
         run.record_environment({}, ["b"])
     assert [start["command"] for start in read_starts(run.path)] == [["a"], ["b"]]
 
 
 def test_predictions(config):
     logits = np.array([[0.0, np.log(3.0)], [2.0, 2.0]], np.float32)
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         run.write_predictions(["a,b.jpg", "ü.jpg"], np.array([1, 1]), logits)
     with open(run.path / "predictions.csv", newline="") as file:
         rows = list(csv.reader(file))
@@ -243,9 +243,9 @@ def events(folder):
 
 def test_tensorboard_tags_and_purge(config):
     pytest.importorskip("tensorboardX", reason="tensorboardX is optional")
-    with RunDir.create(config) as run:
+    with RunFolder.create(config) as run:
         log_updates(run, 1, 4)
-    with RunDir.open(run.path) as run:
+    with RunFolder.open(run.path) as run:
         run.rewind(2)
         log_updates(run, 3, 3)
     found = list(events(run.path / "tensorboard"))
@@ -259,8 +259,8 @@ WATCH = """
 import sys
 from pathlib import Path
 from transfg_core.config.loading import load_config
-from transfg_core.run.folder import RunDir
-with RunDir.create(load_config(None, [f"run.dir={sys.argv[1]}"])) as run:
+from transfg_core.run.folder import RunFolder
+with RunFolder.create(load_config(None, [f"run.dir={sys.argv[1]}"])) as run:
     run.log({"kind": "train", "update": 1, "loss": 1.0, "lr": 0.1})
     assert list((run.path / "tensorboard").iterdir()) or "tensorboardX" not in sys.modules
 assert not {"torch", "jittor"} & sys.modules.keys(), "a framework was imported"

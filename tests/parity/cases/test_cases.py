@@ -1,4 +1,4 @@
-"""The experiments of the ladder: that they build, and that together they cover the choices."""
+"""The experiments of the suite: that they build, and that together they cover the choices."""
 
 from dataclasses import replace
 

@@ -6,7 +6,7 @@ import reference
 
 from parity.cases.case import CASES, Case
 from parity.cases.variants import Variant, tap_axes
-from parity.compare.measure import move_by_ulp
+from parity.comparison.measure import move_by_ulp
 from transfg_core.models.layout import param_shapes
 
 CASE = Case("parts", model={"stride": 6})

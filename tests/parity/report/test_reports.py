@@ -15,9 +15,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from parity.compare.judge import ZERO
-from parity.compare.trace import write_trace
-from parity.compare.verdict import Row
+from parity.comparison.judge import ZERO
+from parity.comparison.trace import write_trace
+from parity.comparison.verdict import Row
 from parity.diagnose.locate import Finding
 from parity.report.console import print_table
 from parity.report.files import write_reports
@@ -32,7 +32,7 @@ ENVIRONMENT = {
 FILES = ["junit.xml", "parity.json", "report.html"]
 
 
-def row(tap, rung="forward", **fields):
+def row(tap, stage="forward", **fields):
     """An equivalent row at half of its bound, but for `fields`."""
     facts = {
         "case": "small",
@@ -40,38 +40,38 @@ def row(tap, rung="forward", **fields):
         "pair": "two : one",
         "verdict": "equivalent",
         "error": 2.5e-7,
-        "other": 2e-7,
-        "floor": 1e-7,
+        "baseline_error": 2e-7,
+        "noise_floor": 1e-7,
         "bound": 5e-7,
-        "own": 2e-7,
-        "between": 1e-7,
+        "candidate_noise": 2e-7,
+        "pair_error": 1e-7,
         "index": (1, 2),
         "values": (0.1234567891, 0.1234567892),
     }
-    return Row(rung=rung, tap=tap, **(facts | fields))
+    return Row(stage=stage, tap=tap, **(facts | fields))
 
 
-def ladder():
-    """Rows of two cases, two rungs and two precisions that all agree."""
+def suite():
+    """Rows of two cases, two stages and two precisions that all agree."""
     return [
-        row(f"{prefix}block{i:02d}", rung, case=case, precision=precision)
+        row(f"{prefix}block{i:02d}", stage, case=case, precision=precision)
         for precision in ("float32", "float64")
         for case in ("small", "large")
-        for rung, prefix in (("forward", ""), ("backward", "d/"))
+        for stage, prefix in (("forward", ""), ("backward", "d/"))
         for i in range(4)
     ]
 
 
-TIE = {"image": 3, "head": 1, "first": 17, "candidate": 18, "margin": 1e-9, "noise": 2e-8}
+TIE = {"image": 3, "head": 1, "baseline": 17, "candidate": 18, "margin": 1e-9, "noise": 2e-8}
 BAD = [
     row("different", verdict="different", error=3e-3, bias=77.0, ulps=4321.0),
     row("undecided", verdict="undecided", reason="its own noise is too large to tell"),
-    row("absent", verdict="different", error=np.inf, between=np.inf, index=None, values=None),
+    row("absent", verdict="different", error=np.inf, pair_error=np.inf, index=None, values=None),
     row("nothing", verdict="different", error=np.nan, values=(np.nan, np.inf), bound=0.0),
     row("part_index", "selection", ties=(TIE, TIE | {"margin": np.inf}), verdict="different"),
     row("grad/blocks.0.attn.key.bias", "gradients", error=0.8, reason=ZERO),
     row("step/blocks.0.attn.key.bias", "updates", error=9e4, reason="key-bias-under-adam"),
-    row("equal", error=0.0, bound=0.0, between=0.0),
+    row("equal", error=0.0, bound=0.0, pair_error=0.0),
     row(HOSTILE, HOSTILE, case=HOSTILE, pair=HOSTILE, verdict="different", reason=HOSTILE),
 ]
 
@@ -127,10 +127,10 @@ def page_of(folder):
 @pytest.mark.parametrize(
     ("rows", "verdict"),
     [
-        (ladder(), "equivalent"),
-        ([*ladder(), BAD[0]], "different"),
-        ([*ladder(), BAD[1]], "undecided"),
-        ([*ladder(), *BAD], "different"),
+        (suite(), "equivalent"),
+        ([*suite(), BAD[0]], "different"),
+        ([*suite(), BAD[1]], "undecided"),
+        ([*suite(), *BAD], "different"),
         (BAD[-1:], "different"),
         ([], "undecided"),
     ],
@@ -138,9 +138,9 @@ def page_of(folder):
 def test_all_formats_agree(tmp_path, capsys, rows, verdict):
     found, junit, page = report(tmp_path, rows, [FOUND] if verdict == "different" else [])
     expected = Counter(one.verdict for one in rows)
-    assert found["format"] == "parity-report/1" and found["verdict"] == verdict
+    assert found["format"] == "parity-report/2" and found["verdict"] == verdict
     assert found["counts"] == {key: expected[key] for key in found["counts"]}
-    assert sum(one["taps"] for one in found["rungs"]) == len(found["rows"]) == len(rows)
+    assert sum(one["taps"] for one in found["stages"]) == len(found["rows"]) == len(rows)
     totals = [len(rows), expected["different"], expected["undecided"], 0]
     for element in (junit, *junit.iter("testsuite")):
         counts = [int(element.get(key)) for key in ("tests", "failures", "errors", "skipped")]
@@ -153,14 +153,14 @@ def test_all_formats_agree(tmp_path, capsys, rows, verdict):
 
 
 def test_parity_json_keeps_what_matters(tmp_path):
-    found, _, _ = report(tmp_path, [*ladder(), *BAD], [FOUND])
+    found, _, _ = report(tmp_path, [*suite(), *BAD], [FOUND])
     rows = {one["tap"]: one for one in found["rows"]}
     assert rows["absent"]["error"] is None and rows["absent"]["ratio"] is None
     assert rows["nothing"]["error"] is None and rows["nothing"]["values"] == [None, None]
     assert rows["different"]["ulps"] == 4321 and rows["different"]["index"] == [1, 2]
     assert rows["part_index"]["ties"] == [TIE, TIE | {"margin": None}]
-    assert rows["block00"].keys() == {*"case rung tap precision pair verdict".split()} | {
-        *"error floor bound ratio".split()
+    assert rows["block00"].keys() == {*"case stage tap precision pair verdict".split()} | {
+        *"error noise_floor bound ratio".split()
     }
     assert rows["grad/blocks.0.attn.key.bias"]["reason"] == ZERO
     assert HOSTILE in rows
@@ -168,14 +168,14 @@ def test_parity_json_keeps_what_matters(tmp_path):
     assert found["environment"]["two"]["threads"] == 2
 
 
-def test_the_worst_tap_of_a_rung(tmp_path):
+def test_the_worst_tap_of_a_stage(tmp_path):
     """A verdict comes before a ratio, NaN before every number, and zeros have no ratio."""
     rows = [row("a", error=4e-7), row("b", verdict="undecided", error=1e-9), row("c")]
-    assert report(tmp_path, rows)[0]["rungs"][0]["tap"] == "b"
+    assert report(tmp_path, rows)[0]["stages"][0]["tap"] == "b"
     rows += [replace(BAD[0], tap="d"), BAD[3]]
-    assert report(tmp_path, rows)[0]["rungs"][0]["tap"] == "nothing"
+    assert report(tmp_path, rows)[0]["stages"][0]["tap"] == "nothing"
     rows = [BAD[5], row("grad/head.bias", "gradients"), BAD[6], row("step/head.bias", "updates")]
-    taps = [one["tap"] for one in report(tmp_path, rows)[0]["rungs"]]
+    taps = [one["tap"] for one in report(tmp_path, rows)[0]["stages"]]
     assert taps == ["grad/head.bias", "step/head.bias"]
 
 
@@ -185,14 +185,14 @@ def test_junit_names_and_reasons(tmp_path):
     one = cases["different"]
     assert one.get("classname") == "two : one.float32.small.forward"
     values = {prop.get("name"): float(prop.get("value")) for prop in one.iter("property")}
-    assert values == {"error": 3e-3, "floor": 1e-7, "bound": 5e-7, "ratio": 6e3}
+    assert values == {"error": 3e-3, "noise_floor": 1e-7, "bound": 5e-7, "ratio": 6e3}
     assert "0.003" in one.find("failure").get("message")
     assert "too large to tell" in cases["undecided"].find("error").get("message")
     assert any(name.startswith("<b>\"'&]]>") for name in cases)
 
 
 def test_the_page_stands_alone_and_is_complete(tmp_path):
-    found, _, page = report(tmp_path / "all", [*ladder(), *BAD], [FOUND])
+    found, _, page = report(tmp_path / "all", [*suite(), *BAD], [FOUND])
     assert page.tags.isdisjoint({"script", "link", "iframe", "object", "b"})
     assert all(one.startswith("data:image/svg+xml;base64,") for one in page.references)
     assert len(page.images) == 5 and all(len(one["alt"]) > 60 for one in page.images)
@@ -207,18 +207,18 @@ def test_the_page_stands_alone_and_is_complete(tmp_path):
                   "no tie", "2.00e-08", "grad/*.attn.key.bias"):  # fmt: skip
         assert words in text, words
     assert "\x00" not in text and "\x1b" not in text
-    assert len(found["rungs"]) == 8
+    assert len(found["stages"]) == 8
 
 
 def test_pieces_have_a_picture_where_there_is_nothing_else(tmp_path):
-    rows = [row(f"fc{i}", "pieces forward", case="") for i in range(5)]
+    rows = [row(f"fc{i}", "isolated forward", case="") for i in range(5)]
     _, _, page = report(tmp_path, rows)
     assert len(page.images) == 2 and "piece by piece" in " ".join(page.text)
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     for name in "ab":
-        write_reports(tmp_path / name, [*ladder(), *BAD], ENVIRONMENT, [FOUND])
+        write_reports(tmp_path / name, [*suite(), *BAD], ENVIRONMENT, [FOUND])
     for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
@@ -232,13 +232,13 @@ def test_part_scores_are_plotted(tmp_path):
         write_trace(
             paths[-1], {"selection/part_scores": value}, manifest | {"producer": {"name": name}}
         )
-    _, _, page = report(tmp_path / "out", ladder(), (), [tuple(paths)])
+    _, _, page = report(tmp_path / "out", suite(), (), [tuple(paths)])
     assert len(page.images) == 6 and "Scatter plots of 1 cases" in page.images[-1]["alt"]
 
 
 @pytest.mark.parametrize("failing", [1, 3, 5])
 def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch, failing):
-    write_reports(tmp_path, ladder(), ENVIRONMENT)
+    write_reports(tmp_path, suite(), ENVIRONMENT)
     before = {name: (tmp_path / name).read_bytes() for name in FILES}
     sync, calls = os.fsync, []
 
@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, call):
     (tmp_path / "file").write_text("whole")
     folder = tmp_path / "file" if call == "mkdir" else tmp_path / "file" / "inside"
     with pytest.raises(RunFailed, match="file"):
-        write_reports(folder, ladder(), ENVIRONMENT)
+        write_reports(folder, suite(), ENVIRONMENT)
     assert (tmp_path / "file").read_text() == "whole"
 
 
@@ -268,13 +268,13 @@ def test_without_the_report_extra(tmp_path, monkeypatch, capsys, module):
     """The verdict does not depend on it, and an older page does not stay beside a newer verdict."""
     write_reports(tmp_path, BAD, ENVIRONMENT)
     monkeypatch.setitem(sys.modules, module, None)
-    write_reports(tmp_path, ladder(), ENVIRONMENT)
+    write_reports(tmp_path, suite(), ENVIRONMENT)
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES[:2]
     assert f"report.html is not written: a report needs {module}" in capsys.readouterr().err
 
 
 def test_the_table_holds_names_as_they_are(capsys):
-    print_table([*ladder(), *BAD])
+    print_table([*suite(), *BAD])
     text = capsys.readouterr().out
     assert "[red]" in text and "\x1b" not in text and "\x00" not in text
     assert "inf" in text and "float64" in text

@@ -9,7 +9,7 @@ from parity.runs.accuracy import compare_accuracy, exit_code, print_accuracy
 from parity.runs.loss_curves import compare_loss_curves
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
-from transfg_core.run.folder import RunDir
+from transfg_core.run.folder import RunFolder
 
 CLASSES = 20
 
@@ -22,7 +22,7 @@ def write(tmp_path):
         name, seed=1, wrong=(), images=2000, backend="torch", overrides=(), finish=True, losses=()
     ):
         settings = [f"run.dir={tmp_path}", f"run.name={name}", f"run.seed={seed}", *overrides]
-        with RunDir.create(load_config(None, settings)) as run:
+        with RunFolder.create(load_config(None, settings)) as run:
             for number, loss in enumerate(losses, start=1):
                 run.log({"kind": "train", "update": number, "loss": loss})
             end = "finish" if finish else "start"
@@ -59,8 +59,8 @@ def two_sides(write, seeds, extra=0, churn=4):
 def test_twins_over_three_seeds(write):
     left, right = two_sides(write, (3, 1, 2))
     found = compare_accuracy(left, right[::-1], margin=0.01)
-    assert found.reference.seeds == found.candidate.seeds == (1, 2, 3)
-    assert found.reference.accuracies == pytest.approx((0.9, 0.9, 0.9))
+    assert found.baseline.seeds == found.candidate.seeds == (1, 2, 3)
+    assert found.baseline.accuracies == pytest.approx((0.9, 0.9, 0.9))
     assert found.candidate.backends == ("jittor",) * 3
     assert found.images.difference == pytest.approx(found.seeds.difference)
     assert [tuple(pair[:2]) for pair in found.images.pairs] == [(4, 4)] * 3
@@ -128,7 +128,7 @@ def test_seeds_without_a_partner_are_named(write):
     left = [write(f"a{seed}", seed) for seed in (1, 2, 3)]
     right = [write(f"b{seed}", seed) for seed in (2, 3, 7, 9)]
     text = refusal(left, right)
-    assert "reference 1; candidate 7, 9" in text and "2," not in text
+    assert "baseline 1; candidate 7, 9" in text and "2," not in text
 
 
 def test_a_seed_twice_on_one_side_is_refused(write):
@@ -175,7 +175,7 @@ def test_the_record_is_json_and_complete(write):
     record = json.loads(json.dumps(found.to_record(), allow_nan=False))
     assert record["verdict"] == "equivalent" and record["margin"] == 0.01
     assert record["candidate"]["accuracies"] == pytest.approx([0.9, 0.9, 0.9])
-    assert record["images"]["pairs"][0] == {"only_reference": 4, "only_candidate": 4, "p": 1.0}
+    assert record["images"]["pairs"][0] == {"only_baseline": 4, "only_candidate": 4, "p": 1.0}
     assert record["images"]["interval"] == pytest.approx(list(found.images.interval))
     assert record["seeds"]["verdict"] == "equivalent" and record["seeds"]["p"] < 0.05
 
@@ -185,7 +185,7 @@ def test_what_is_printed(write, capsys):
     print_accuracy(compare_accuracy(left, right, margin=0.01))
     text = capsys.readouterr().out
     expected = (
-        "reference",
+        "baseline",
         "jittor",
         "1 2 3",
         "90.00",

@@ -183,7 +183,7 @@ def test_mcnemar_of_agrestis_table():
     """Approval of a prime minister, 1600 voters: 150 and 86 discordant (Agresti 1990, 10.1)."""
     one, two, _ = pair(1600, 150, 86)
     found = mcnemar(one, two)
-    assert (found.only_reference, found.only_candidate) == (150, 86)
+    assert (found.only_baseline, found.only_candidate) == (150, 86)
     tail = sum(stats.binom.pmf(range(87), 236, 0.5))
     assert found.p == pytest.approx(2 * tail, rel=1e-9)
     assert found.p == pytest.approx(3.7e-5, rel=0.05)
@@ -341,10 +341,10 @@ def perturbed(curve, runs, seed, horizon=100):
 
 def case(seeds=6, **changes):
     """Arguments of a comparison that is equivalent, and what is changed in it."""
-    reference = curves(seeds)
-    candidate = np.concatenate([perturbed(one, 1, seed=9 + i) for i, one in enumerate(reference)])
-    repetitions = perturbed(reference[0], 4, seed=1)
-    usual = {"reference": reference, "candidate": candidate, "repetitions": repetitions}
+    baseline = curves(seeds)
+    candidate = np.concatenate([perturbed(one, 1, seed=9 + i) for i, one in enumerate(baseline)])
+    repetitions = perturbed(baseline[0], 4, seed=1)
+    usual = {"baseline": baseline, "candidate": candidate, "repetitions": repetitions}
     return usual | {"pair": (0, 0)} | changes
 
 
@@ -359,7 +359,7 @@ def test_equal_curves_are_equivalent_before_and_after_the_horizon():
 def test_the_band_is_the_predicted_range_of_one_more_seed():
     arguments = case()
     found = compare_curves(**arguments)
-    windows = arguments["reference"][:, 200:250].mean(axis=1)
+    windows = arguments["baseline"][:, 200:250].mean(axis=1)
     place = list(found.at).index(249)
     assert found.centre[place] == pytest.approx(windows.mean())
     t = 4.0321  # t(0.995, 5)
@@ -422,17 +422,17 @@ def test_inside_the_band_is_not_enough_for_equivalence():
     assert (found.inside, found.late) == (1.0, "undecided")  # two seeds tell nothing
     arguments = case()
     arguments["candidate"][:, 150:] *= 1.05
-    wider = arguments["reference"] * np.linspace(0.6, 1.4, 6)[:, None]
-    arguments |= {"reference": wider, "repetitions": perturbed(wider[0], 4, seed=1)}
+    wider = arguments["baseline"] * np.linspace(0.6, 1.4, 6)[:, None]
+    arguments |= {"baseline": wider, "repetitions": perturbed(wider[0], 4, seed=1)}
     found = compare_curves(**arguments)
     assert (found.inside, found.late) == (1.0, "undecided")  # a margin that the band hides
 
 
 def test_rows_that_share_a_seed_are_compared_in_pairs():
-    reference = curves(6, scale=0.5)
-    candidate = np.concatenate([perturbed(one, 1, seed=i) for i, one in enumerate(reference)])
-    arguments = case(reference=reference, candidate=candidate)
-    arguments["repetitions"] = perturbed(reference[0], 4, seed=1)
+    baseline = curves(6, scale=0.5)
+    candidate = np.concatenate([perturbed(one, 1, seed=i) for i, one in enumerate(baseline)])
+    arguments = case(baseline=baseline, candidate=candidate)
+    arguments["repetitions"] = perturbed(baseline[0], 4, seed=1)
     assert compare_curves(**arguments).late == "undecided"
     found = compare_curves(**arguments, paired=True)
     assert found.late == "equivalent" and found.interval.high < 0.05

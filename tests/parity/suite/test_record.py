@@ -13,11 +13,11 @@ from synthetic import NoiseBackend, change, use_noise
 
 from parity.cases.case import BY_NAME, LARGE
 from parity.cases.variants import Variant
-from parity.compare.sketch import Sketch
-from parity.compare.trace import read_trace
+from parity.comparison.sketch import Sketch
+from parity.comparison.trace import read_trace
 from parity.suite import record
-from parity.suite.jobs import FIRST, Job, as_fields
-from parity.suite.record import main, rung_of
+from parity.suite.jobs import BASELINE, Job, as_fields
+from parity.suite.record import main, stage_of
 from parity.suite.recorder import Recorder
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.schedule import lr_at
@@ -32,7 +32,7 @@ def _noise(monkeypatch):
 
 @pytest.fixture
 def job(tmp_path):
-    return Job(FIRST, "overlap", str(tmp_path / "a.npz"))
+    return Job(BASELINE, "overlap", str(tmp_path / "a.npz"))
 
 
 def recorded(job, **changes):
@@ -41,13 +41,13 @@ def recorded(job, **changes):
     return read_trace(job.out)
 
 
-RUNGS = ["parameters", "forward", "selection", "backward", "gradients", "losses", "rollout",
+STAGES = ["parameters", "forward", "selection", "backward", "gradients", "losses", "rollout",
          "one update", "updates", "evaluation", "cross-load", "state", "state parts"]  # fmt: skip
 
 
 def test_what_a_trace_of_a_case_holds(job):
     trace = recorded(job)
-    assert sorted(trace.rungs()) == sorted(RUNGS)
+    assert sorted(trace.stages()) == sorted(STAGES)
     facts = trace.manifest
     assert facts["case"] == "overlap" and facts["kind"] == "case"
     assert (facts["precision"], facts["variant"], facts["seed"]) == ("float32", None, None)
@@ -129,7 +129,7 @@ def test_variants_are_sketched_and_leave_out_bits(job, monkeypatch):
     first, moved = recorded(job), recorded(job, variant="ulp:1")
     assert moved.manifest["variant"] == "ulp:1"
     assert moved.manifest["subject"] == first.manifest["subject"]  # digests of the case's own
-    assert "parameters" not in moved.rungs() and "state" not in moved.rungs()
+    assert "parameters" not in moved.stages() and "state" not in moved.stages()
     kept = moved.taps["forward/block00"]
     assert isinstance(kept, Sketch) and kept.buckets.shape == (1024,)
     assert isinstance(moved.taps["forward/logits"], np.ndarray)  # small
@@ -143,7 +143,7 @@ def test_only_what_is_replayed_is_whole_in_a_large_case(job, monkeypatch):
     case = replace(BY_NAME["overlap"], name=LARGE.name, sketch_above=500)
     monkeypatch.setitem(BY_NAME, LARGE.name, case)
     for backend, precision, whole in (
-        (FIRST, "float32", True), (FIRST, "float64", False), ("jittor", "float32", False),
+        (BASELINE, "float32", True), (BASELINE, "float64", False), ("jittor", "float32", False),
     ):  # fmt: skip
         trace = recorded(job, case=LARGE.name, backend=backend, precision=precision)
         assert isinstance(trace.taps["parameters/param/pos_embed"], Sketch)
@@ -162,17 +162,17 @@ def test_pieces_start_from_the_source(job, monkeypatch, tmp_path):
     monkeypatch.setattr(NoiseBackend, "trace", keep)
     source = recorded(job)
     calls.clear()
-    pieces = recorded(job, kind="pieces", source=job.out, out=str(tmp_path / "b.npz"))
+    isolated = recorded(job, kind="isolated", source=job.out, out=str(tmp_path / "b.npz"))
     ((replay, options),) = calls
     assert options["fine"]
     expected = source.arrays("forward") | source.arrays("selection") | source.arrays("backward")
     assert replay.keys() == expected.keys()
     assert all(np.array_equal(replay[name], value) for name, value in expected.items())
-    assert set(pieces.rungs()) == {f"pieces {r}" for r in RUNGS[1:6]}
+    assert set(isolated.stages()) == {f"isolated {r}" for r in STAGES[1:6]}
     # norms of all gradients, clipped or not, are of no one piece
-    assert "pieces gradients/grad_norm" in pieces.taps
-    assert "pieces gradients/clipped_norm" not in pieces.taps
-    assert pieces.manifest["subject"]["pieces of"]
+    assert "isolated gradients/grad_norm" in isolated.taps
+    assert "isolated gradients/clipped_norm" not in isolated.taps
+    assert isolated.manifest["subject"]["isolated from"]
 
 
 def test_indices_are_forced_from_a_trace(job, monkeypatch, tmp_path):
@@ -225,7 +225,7 @@ def test_going_on_from_the_others_state(job, tmp_path):
     went_on = recorded(
         job, kind="continue", source=job.out, backend="jittor", out=str(tmp_path / "b.npz")
     )
-    assert went_on.rungs() == ["cross-load"] and went_on.producer("name") == "jittor"
+    assert went_on.stages() == ["cross-load"] and went_on.producer("name") == "jittor"
     assert went_on.arrays("cross-load").keys() == source.arrays("cross-load").keys()
     assert went_on.manifest["subject"] == source.manifest["subject"]
     for name, value in source.arrays("cross-load").items():
@@ -235,12 +235,12 @@ def test_going_on_from_the_others_state(job, tmp_path):
 def test_state_of_one_update_alone(job, monkeypatch):
     monkeypatch.setitem(BY_NAME, "overlap", replace(BY_NAME["mul"], updates=1, optim=LARGE.optim))
     trace = recorded(job)
-    assert not {"updates", "cross-load", "state"} & set(trace.rungs())
+    assert not {"updates", "cross-load", "state"} & set(trace.stages())
     assert "evaluation/part_index" not in trace.taps  # without scores its ties cannot be told
 
 
 @pytest.mark.parametrize(
-    ("tap", "rung"),
+    ("tap", "stage"),
     [
         ("block00", "forward"), ("block00.attn.query", "forward"), ("logits", "forward"),
         ("part_norm", "forward"), ("norm", "forward"), ("part_layer.norm1", "forward"),
@@ -251,9 +251,9 @@ def test_state_of_one_update_alone(job, monkeypatch):
         ("cross_entropy", "losses"),
     ],
 )  # fmt: skip
-def test_rungs_of_taps(tap, rung):
+def test_rungs_of_taps(tap, stage):
     fusion = BY_NAME["vit" if tap == "norm" else "overlap"]
-    assert rung_of(tap, fusion.config().model) == rung
+    assert stage_of(tap, fusion.config().model) == stage
 
 
 @pytest.mark.parametrize(
@@ -264,9 +264,9 @@ def test_rungs_of_taps(tap, rung):
         ({"draw": "outleirs"}, "--draw outleirs: expected one of noise, truncated, outliers"),
         ({"draw": "outliers"}, "--draw outliers: needs --seed"),
         ({"case": "golden-smooth", "seed": 1}, "found golden-smooth"),
-        ({"kind": "whole"}, "kind whole: expected one of case, pieces, continue"),
+        ({"kind": "whole"}, "kind whole: expected one of case, isolated, continue"),
         ({"variant": "ulp"}, "--variant ulp: expected"),
-        ({"kind": "pieces", "source": "absent.npz"}, "absent.npz: no such trace"),
+        ({"kind": "isolated", "source": "absent.npz"}, "absent.npz: no such trace"),
         ({"force": "absent.npz"}, "absent.npz: no such trace"),
         ({"out": "absent/a.npz"}, "absent/a.npz: cannot write: no such folder"),
     ],

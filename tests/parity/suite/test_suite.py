@@ -1,4 +1,4 @@
-"""The ladder must be able to say no: one planted fault in files that agree flips the verdict."""
+"""The suite must be able to say no: one planted fault in files that agree flips the verdict."""
 
 import json
 import os
@@ -14,106 +14,106 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import change, ladder_of, use_noise
+from synthetic import change, suite_of, use_noise
 from typer.testing import CliRunner
 
 from parity.cases.case import BY_NAME
-from parity.compare.differences import load_differences
-from parity.compare.verdict import worst
-from parity.suite import run as suite
-from parity.suite.jobs import FIRST, Job, as_fields
+from parity.comparison.differences import load_differences
+from parity.comparison.verdict import worst
+from parity.suite import run as suite_run
+from parity.suite.jobs import BASELINE, Job, as_fields
 from parity.suite.plan import (
     CANDIDATE,
-    EXACT_VARIANTS,
+    FLOAT64_VARIANTS,
     PAIR,
     VARIANTS,
-    Ladder,
+    Suite,
+    baseline_jobs,
     candidate_jobs,
     continue_jobs,
     device_of,
-    exact_first_jobs,
-    exact_jobs,
-    first_jobs,
+    float64_baseline_jobs,
+    float64_jobs,
     halves,
     run_children,
     start_child,
     variant_jobs,
 )
-from parity.suite.run import REPORTS, clear, judge_ladder, record_ladder, run_suite
+from parity.suite.run import REPORTS, clear, judge_suite, record_suite, run_suite
 from transfg.parity import app
 from transfg_core.errors import UserError
 
 CASES = ("overlap", "adam")
-PUBLISHED = f"published program : {FIRST}"
+PUBLISHED = f"published program : {BASELINE}"
 EXACT = "float64"
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """A ladder of noise, and the jobs of each child process."""
-    ladder = ladder_of(tmp_path_factory.mktemp("recorded"), CASES, ("smooth",))
-    (ladder.folder / "traces").mkdir()
+    """A suite of noise, and the jobs of each child process."""
+    suite = suite_of(tmp_path_factory.mktemp("recorded"), CASES, ("smooth",))
+    (suite.folder / "traces").mkdir()
     with pytest.MonkeyPatch.context() as monkeypatch:
         started = use_noise(monkeypatch)
-        record_ladder(ladder)
-    return ladder, started
+        record_suite(suite)
+    return suite, started
 
 
 @pytest.fixture(scope="module")
 def rows(recorded):
     """The verdicts on it."""
-    return judge_ladder(recorded[0])
+    return judge_suite(recorded[0])
 
 
 @pytest.fixture
-def ladder(recorded, tmp_path):
+def suite(recorded, tmp_path):
     """A copy of one case, to be spoiled."""
     return copy_of(recorded, tmp_path, "overlap")
 
 
-def copy_of(recorded, folder, *cases, goldens=(), around=False):
-    """A ladder of some cases and their traces."""
-    ladder = replace(ladder_of(folder, cases, goldens), around=around)
+def copy_of(recorded, folder, *cases, goldens=(), checks=False):
+    """A suite of some cases and their traces."""
+    suite = replace(suite_of(folder, cases, goldens), checks=checks)
     (folder / "traces").mkdir()
-    names = [*cases, *(f"golden-{name}" for name in goldens), *["pipeline"] * around]
+    names = [*cases, *(f"golden-{name}" for name in goldens), *["checks"] * checks]
     for name in names:
         for path in recorded[0].folder.glob(f"traces/{name}-*.npz"):
             shutil.copy(path, folder / "traces")
-    return ladder
+    return suite
 
 
-def wrong(ladder):
-    """What is not equivalent: pair, precision, rung/tap."""
+def wrong(suite):
+    """What is not equivalent: pair, precision, stage/tap."""
     return [
-        (row.pair, row.precision, f"{row.rung}/{row.tap}")
-        for row in judge_ladder(ladder)
+        (row.pair, row.precision, f"{row.stage}/{row.tap}")
+        for row in judge_suite(suite)
         if row.verdict != "equivalent"
     ]
 
 
 def test_equal_files_are_equivalent(rows):
     assert Counter(row.verdict for row in rows) == {"equivalent": len(rows)}
-    assert {row.between for row in rows if row.pair == PAIR} == {0.0}
-    assert {row.case for row in rows} == {*CASES, "golden-smooth", "pipeline"}
+    assert {row.pair_error for row in rows if row.pair == PAIR} == {0.0}
+    assert {row.case for row in rows} == {*CASES, "golden-smooth", "checks"}
     pairs = {(row.pair, row.precision) for row in rows}
     assert pairs == {(PAIR, "float32"), (PAIR, EXACT), (PUBLISHED, "float32")} | {
-        (f"{FIRST} : {CANDIDATE}", "float32")
+        (f"{BASELINE} : {CANDIDATE}", "float32")
     }
     for case in CASES:
-        found = {row.rung for row in rows if row.case == case and row.precision == "float32"}
+        found = {row.stage for row in rows if row.case == case and row.precision == "float32"}
         assert found >= {"parameters", "forward", "losses", "gradients", "backward", "rollout"}
-        assert found >= {"one update", "updates", "evaluation", "cross-load", "pieces backward"}
+        assert found >= {"one update", "updates", "evaluation", "cross-load", "isolated backward"}
         assert "state" not in found
 
 
 def test_jittor_has_one_process_at_a_time_and_each_waits_for_its_sources(recorded):
     _, started = recorded
     assert all(len({job.backend for job in jobs}) == 1 for jobs in started)
-    # in the order of record_ladder
+    # in the order of record_suite
     together = [started[:2], started[2:4], started[4:6], started[6:]]
     backends = [[jobs[0].backend for jobs in group] for group in together]
-    first = [FIRST, FIRST]
-    assert backends == [first, first, [FIRST, CANDIDATE], [*first, CANDIDATE, FIRST]]
+    first = [BASELINE, BASELINE]
+    assert backends == [first, first, [BASELINE, CANDIDATE], [*first, CANDIDATE, BASELINE]]
     written: set[str] = set()
     for group in together:
         before = set(written)
@@ -140,7 +140,7 @@ def test_float64_has_processes_without_a_device(recorded):
 
 
 def test_jobs_of_a_case_stay_together():
-    jobs = [Job(FIRST, case, f"{case}{i}") for i in range(2) for case in ("a", "b", "c")]
+    jobs = [Job(BASELINE, case, f"{case}{i}") for i in range(2) for case in ("a", "b", "c")]
     assert [[job.out for job in half] for half in halves(jobs)] == [
         ["a0", "c0", "a1", "c1"],
         ["b0", "b1"],
@@ -214,13 +214,13 @@ EXACT_FAULTS = {  # small, for variants keep sketches of what is large
     "backward/d/logits": scaled,
     "updates/step/head.bias": scaled,
 }
-PIECES = {
-    "pieces forward/block00": scaled,
-    "pieces selection/part_scores": scaled,
-    "pieces backward/d/block00.attn.query": scaled,
-    "pieces gradients/grad/cls_token": gone,
-    f"pieces gradients/{KEY}": louder,
-    "pieces losses/loss": one_nan,
+ISOLATED = {
+    "isolated forward/block00": scaled,
+    "isolated selection/part_scores": scaled,
+    "isolated backward/d/block00.attn.query": scaled,
+    "isolated gradients/grad/cls_token": gone,
+    f"isolated gradients/{KEY}": louder,
+    "isolated losses/loss": one_nan,
 }
 
 
@@ -229,186 +229,186 @@ def plant(path, faults):
         change(path, tap, fault)
 
 
-@pytest.mark.parametrize("backend", [CANDIDATE, FIRST])
-def test_faults_between_the_twins(ladder, backend):
+@pytest.mark.parametrize("backend", [CANDIDATE, BASELINE])
+def test_faults_between_the_twins(suite, backend):
     """Each flips its own row and no other."""
-    plant(ladder.path(backend, "overlap", "case", "float32"), FAULTS)
-    found = wrong(ladder)
+    plant(suite.path(backend, "overlap", "case", "float32"), FAULTS)
+    found = wrong(suite)
     assert {tap for _, _, tap in found} == set(FAULTS) and len(found) == len(FAULTS)
     assert {row[:2] for row in found} == {(PAIR, "float32")}
 
 
-def test_one_fault_alone(ladder):
+def test_one_fault_alone(suite):
     tap = "selection/part_scores"
-    plant(ladder.path(CANDIDATE, "overlap", "case", "float32"), {tap: scaled})
-    assert wrong(ladder) == [(PAIR, "float32", tap)]
+    plant(suite.path(CANDIDATE, "overlap", "case", "float32"), {tap: scaled})
+    assert wrong(suite) == [(PAIR, "float32", tap)]
 
 
-@pytest.mark.parametrize("kind", ["case", "pieces"])
-@pytest.mark.parametrize("backend", [CANDIDATE, FIRST])
-def test_faults_in_float64(ladder, backend, kind):
+@pytest.mark.parametrize("kind", ["case", "isolated"])
+@pytest.mark.parametrize("backend", [CANDIDATE, BASELINE])
+def test_faults_in_float64(suite, backend, kind):
     faults = EXACT_FAULTS
-    if kind == "pieces":
-        faults = {f"pieces {tap}": f for tap, f in faults.items() if not tap.startswith("up")}
-    for variant in (None, *EXACT_VARIANTS[kind]):  # a fault of the first is in its variants too
-        path = ladder.path(backend, "overlap", kind, EXACT, variant)
+    if kind == "isolated":
+        faults = {f"isolated {tap}": f for tap, f in faults.items() if not tap.startswith("up")}
+    for variant in (None, *FLOAT64_VARIANTS[kind]):  # a fault of the first is in its variants too
+        path = suite.path(backend, "overlap", kind, EXACT, variant)
         if path.exists():
             plant(path, faults)
-    found = {tap for pair, precision, tap in wrong(ladder) if (pair, precision) == (PAIR, EXACT)}
+    found = {tap for pair, precision, tap in wrong(suite) if (pair, precision) == (PAIR, EXACT)}
     assert found == set(faults)
 
 
-def test_faults_in_pieces(ladder):
-    plant(ladder.path(CANDIDATE, "overlap", "pieces", "float32"), PIECES)
-    found = wrong(ladder)
-    assert {tap for _, _, tap in found} == set(PIECES) and len(found) == len(PIECES)
+def test_faults_in_isolated(suite):
+    plant(suite.path(CANDIDATE, "overlap", "isolated", "float32"), ISOLATED)
+    found = wrong(suite)
+    assert {tap for _, _, tap in found} == set(ISOLATED) and len(found) == len(ISOLATED)
 
 
-def test_noise_of_pieces_is_measured(ladder):
+def test_noise_of_pieces_is_measured(suite):
     """The bound of a piece in float32 follows from its variant, too."""
-    tap = "pieces losses/loss"
-    path = ladder.path(FIRST, "overlap", "pieces", "float32", "symmetry:1")
+    tap = "isolated losses/loss"
+    path = suite.path(BASELINE, "overlap", "isolated", "float32", "symmetry:1")
     change(path, tap, lambda value: value * np.float32(1 + 1e-6))
-    path = ladder.path(CANDIDATE, "overlap", "pieces", "float32")
+    path = suite.path(CANDIDATE, "overlap", "isolated", "float32")
     change(path, tap, lambda value: value * np.float32(1 + 3e-6))
-    assert wrong(ladder) == []
+    assert wrong(suite) == []
     change(path, tap, lambda value: value * np.float32(1 + 3e-6))
-    assert wrong(ladder) == [(PAIR, "float32", tap)]
+    assert wrong(suite) == [(PAIR, "float32", tap)]
 
 
 def test_faults_after_loading_the_others_state(recorded, tmp_path):
-    ladder = copy_of(recorded, tmp_path, "adam")
+    suite = copy_of(recorded, tmp_path, "adam")
     tap = "cross-load/exp_avg_sq/head.bias"
-    for backend in (FIRST, CANDIDATE):
-        plant(ladder.path(backend, "adam", "continue", "float32"), {tap: scaled})
-    pairs = [f"{CANDIDATE} : {FIRST}", f"{FIRST} : {CANDIDATE}"]
-    assert wrong(ladder) == [(pair, "float32", tap) for pair in pairs]
-    for backend in (FIRST, CANDIDATE):
-        plant(ladder.path(backend, "adam", "continue", "float32"), {tap: gone})
-    assert wrong(ladder) == [(pair, "float32", tap) for pair in pairs]
+    for backend in (BASELINE, CANDIDATE):
+        plant(suite.path(backend, "adam", "continue", "float32"), {tap: scaled})
+    pairs = [f"{CANDIDATE} : {BASELINE}", f"{BASELINE} : {CANDIDATE}"]
+    assert wrong(suite) == [(pair, "float32", tap) for pair in pairs]
+    for backend in (BASELINE, CANDIDATE):
+        plant(suite.path(backend, "adam", "continue", "float32"), {tap: gone})
+    assert wrong(suite) == [(pair, "float32", tap) for pair in pairs]
 
 
 def test_causes_come_from_the_trace_that_went_on(recorded, tmp_path):
-    ladder = copy_of(recorded, tmp_path, "adam")
+    suite = copy_of(recorded, tmp_path, "adam")
     tap = "cross-load/step/head.bias"
-    plant(ladder.path(CANDIDATE, "adam", "continue", "float32"), {tap: lambda value: 2 * value})
-    (found,) = suite.explain(ladder, judge_ladder(ladder))
+    plant(suite.path(CANDIDATE, "adam", "continue", "float32"), {tap: lambda value: 2 * value})
+    (found,) = suite_run.explain(suite, judge_suite(suite))
     assert (found.place, found.pair) == (tap, PAIR)
     assert "done twice" in found.causes[0][1]
 
 
 def test_faults_of_both_show_against_the_published_program(recorded, tmp_path):
     """In every recording of both backends; what it did not publish stays hidden here."""
-    ladder = copy_of(recorded, tmp_path, goldens=("smooth",))
+    suite = copy_of(recorded, tmp_path, goldens=("smooth",))
     taps = ("forward/features", "forward/logits", "losses/loss", "gradients/grad/cls_token",
             "updates/step/head.bias")  # fmt: skip
-    for path in ladder.folder.glob("traces/golden-smooth-*.npz"):
+    for path in suite.folder.glob("traces/golden-smooth-*.npz"):
         plant(path, dict.fromkeys((*taps, "forward/part_norm"), scaled))
-    found = wrong(ladder)
+    found = wrong(suite)
     assert {tap for _, _, tap in found} == set(taps) and len(found) == len(taps)
     assert {row[:2] for row in found} == {(PUBLISHED, "float32")}
 
 
 def test_a_part_that_the_published_program_did_not_select(recorded, tmp_path, monkeypatch):
-    real = suite.published_trace
+    real = suite_run.published_trace
 
     def moved(golden, like):
         trace = real(golden, like)
         taps = {**trace.taps, "selection/part_index": one_off(trace.taps["selection/part_index"])}
         return replace(trace, taps=taps)
 
-    monkeypatch.setattr(suite, "published_trace", moved)
-    ladder = copy_of(recorded, tmp_path, goldens=("smooth",))
-    assert wrong(ladder) == [(PUBLISHED, "float32", "selection/part_index")]
+    monkeypatch.setattr(suite_run, "published_trace", moved)
+    suite = copy_of(recorded, tmp_path, goldens=("smooth",))
+    assert wrong(suite) == [(PUBLISHED, "float32", "selection/part_index")]
 
 
-@pytest.mark.parametrize("backend", [FIRST, CANDIDATE])
+@pytest.mark.parametrize("backend", [BASELINE, CANDIDATE])
 def test_faults_around_the_model(recorded, tmp_path, backend):
-    ladder = copy_of(recorded, tmp_path, around=True)
+    suite = copy_of(recorded, tmp_path, checks=True)
     faults = {"contract/holds": np.logical_not, "data/crc": one_off, "loading/x": one_bit}
-    path = ladder.path(backend, "pipeline", "pipeline", "float32")
+    path = suite.path(backend, "checks", "checks", "float32")
     plant(path, faults)
-    assert wrong(ladder) == [(PAIR, "float32", tap) for tap in faults]
+    assert wrong(suite) == [(PAIR, "float32", tap) for tap in faults]
     plant(path, {"contract/holds": gone})
-    found = wrong(ladder)
+    found = wrong(suite)
     assert {tap for _, _, tap in found} == set(faults)
 
 
 def test_a_claim_that_neither_keeps(recorded, tmp_path):
-    ladder = copy_of(recorded, tmp_path, around=True)
-    for backend in (FIRST, CANDIDATE):
-        path = ladder.path(backend, "pipeline", "pipeline", "float32")
+    suite = copy_of(recorded, tmp_path, checks=True)
+    for backend in (BASELINE, CANDIDATE):
+        path = suite.path(backend, "checks", "checks", "float32")
         plant(path, {"contract/holds": np.logical_not})
-    assert wrong(ladder) == [(PAIR, "float32", "contract/holds")]
+    assert wrong(suite) == [(PAIR, "float32", "contract/holds")]
 
 
-@pytest.mark.parametrize("kind", ["case", "pieces", "continue"])
-@pytest.mark.parametrize("backend", [FIRST, CANDIDATE])
-def test_a_trace_that_is_missing_or_of_other_weights(ladder, recorded, backend, kind):
-    path = ladder.path(backend, "overlap", kind, "float32")
+@pytest.mark.parametrize("kind", ["case", "isolated", "continue"])
+@pytest.mark.parametrize("backend", [BASELINE, CANDIDATE])
+def test_a_trace_that_is_missing_or_of_other_weights(suite, recorded, backend, kind):
+    path = suite.path(backend, "overlap", kind, "float32")
     shutil.copy(recorded[0].path(backend, "adam", kind, "float32"), path)
     with pytest.raises(UserError, match="not of one computation"):
-        judge_ladder(ladder)
+        judge_suite(suite)
     path.unlink()
     with pytest.raises(UserError, match=f"{path}: no such trace"):
-        judge_ladder(ladder)
+        judge_suite(suite)
 
 
 # A whole run
 
 
 @pytest.fixture
-def run(ladder, monkeypatch, capsys):
+def run(suite, monkeypatch, capsys):
     """Run the suite on prepared traces, with a fault if one is given; its code and report."""
-    prepared = ladder.folder / "prepared"
-    (ladder.folder / "traces").rename(prepared)
+    prepared = suite.folder / "prepared"
+    (suite.folder / "traces").rename(prepared)
 
     def copy(target):
         shutil.copytree(prepared, target.folder / "traces", dirs_exist_ok=True)
 
-    monkeypatch.setattr(suite, "record_ladder", copy)
+    monkeypatch.setattr(suite_run, "record_suite", copy)
 
     def run(tap=None, fault=None, **options):
-        path = prepared / ladder.path(CANDIDATE, "overlap", "case", "float32").name
+        path = prepared / suite.path(CANDIDATE, "overlap", "case", "float32").name
         if tap:
             change(path, tap, fault)
-        code = run_suite(ladder, **options)
-        text = (ladder.folder / "parity.json").read_text(encoding="utf-8")
+        code = run_suite(suite, **options)
+        text = (suite.folder / "parity.json").read_text(encoding="utf-8")
         return code, json.loads(text), capsys.readouterr().out
 
     return run
 
 
-def test_a_run_of_equal_files(run, ladder):
+def test_a_run_of_equal_files(run, suite):
     code, report, printed = run()
     assert code == 0 and report["verdict"] == "equivalent" and printed
-    assert set(report["environment"]) == {FIRST, CANDIDATE}
-    assert not (ladder.folder / "traces").exists()  # what served the verdict alone is gone
-    before = {path.name for path in (ladder.folder / "prepared").iterdir()}
+    assert set(report["environment"]) == {BASELINE, CANDIDATE}
+    assert not (suite.folder / "traces").exists()  # what served the verdict alone is gone
+    before = {path.name for path in (suite.folder / "prepared").iterdir()}
     assert run(keep=True)[0] == 0
-    assert {path.name for path in (ladder.folder / "traces").iterdir()} == before
+    assert {path.name for path in (suite.folder / "traces").iterdir()} == before
 
 
-def test_a_run_with_a_fault(run, ladder):
+def test_a_run_with_a_fault(run, suite):
     code, report, printed = run("forward/block00", scaled)
     assert (code, report["verdict"]) == (1, "different")
     assert report["counts"]["different"] == 1
     (row,) = [row for row in report["rows"] if row["verdict"] == "different"]
-    assert (row["case"], row["rung"], row["tap"]) == ("overlap", "forward", "block00")
+    assert (row["case"], row["stage"], row["tap"]) == ("overlap", "forward", "block00")
     assert "block00" in printed
-    assert (ladder.folder / "traces" / "overlap-torch-pieces-float32.npz").exists()
+    assert (suite.folder / "traces" / "overlap-torch-isolated-float32.npz").exists()
 
 
-def test_a_run_that_cannot_be_decided(run, ladder):
-    for name in VARIANTS[FIRST]:
-        path = ladder.path(FIRST, "overlap", "case", "float32", name)
-        change(ladder.folder / "prepared" / path.name, "forward/logits", lambda v: v * v)
+def test_a_run_that_cannot_be_decided(run, suite):
+    for name in VARIANTS[BASELINE]:
+        path = suite.path(BASELINE, "overlap", "case", "float32", name)
+        change(suite.folder / "prepared" / path.name, "forward/logits", lambda v: v * v)
     code, report, _ = run()
     assert code == 2 and report["verdict"] == "undecided"
 
 
 def test_nothing_compared_is_no_agreement(tmp_path):
-    assert judge_ladder(Ladder(tmp_path, [], [], around=False)) == []
+    assert judge_suite(Suite(tmp_path, [], [], checks=False)) == []
     assert worst([]) == "undecided"
 
 
@@ -437,7 +437,7 @@ def test_a_crashed_child_names_its_backend_and_leaves_no_verdict(
     for stale in (*REPORTS, "traces/old.npz", "traces/.killed.npz.4242"):
         (folder / stale).write_text("of an earlier run", encoding="utf-8")
     with pytest.raises(UserError, match=f"recording backend torch ended with status {status} "):
-        run_suite(ladder_of(folder, ("overlap",)))
+        run_suite(suite_of(folder, ("overlap",)))
     assert {path.name for path in folder.rglob("*")} == {"traces"}
 
 
@@ -455,13 +455,13 @@ def test_what_no_run_made_is_left_alone(tmp_path):
     (tmp_path / "traces" / "mine.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "parity.json").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="traces: holds mine.txt, which is no trace; choose"):
-        run_suite(ladder_of(tmp_path, ("overlap",)))
+        run_suite(suite_of(tmp_path, ("overlap",)))
     assert len(list(tmp_path.rglob("*"))) == 3
 
 
 def test_the_second_of_two_children_is_the_one_named(monkeypatch, tmp_path):
     impostor(monkeypatch, tmp_path, 'case "$*" in *jittor*) exit 4;; esac')
-    jobs = [Job(name, "overlap", str(tmp_path / name)) for name in (FIRST, CANDIDATE)]
+    jobs = [Job(name, "overlap", str(tmp_path / name)) for name in (BASELINE, CANDIDATE)]
     run_children(start_child(jobs[:1]))
     with pytest.raises(UserError, match="backend jittor ended with status 4"):
         run_children(start_child(jobs[:1]), start_child(jobs[1:]))
@@ -471,7 +471,7 @@ def test_the_second_of_two_children_is_the_one_named(monkeypatch, tmp_path):
 def test_one_childs_failure_ends_the_other(monkeypatch, tmp_path):
     impostor(monkeypatch, tmp_path, 'case "$*" in *jittor*) exec sleep 60;; esac; exit 1')
     children = [
-        start_child([Job(name, "overlap", str(tmp_path / name))]) for name in (FIRST, CANDIDATE)
+        start_child([Job(name, "overlap", str(tmp_path / name))]) for name in (BASELINE, CANDIDATE)
     ]
     with pytest.raises(UserError, match="backend torch"):
         run_children(*children)
@@ -480,7 +480,7 @@ def test_one_childs_failure_ends_the_other(monkeypatch, tmp_path):
 
 def test_an_interrupt_ends_the_children(monkeypatch, tmp_path):
     impostor(monkeypatch, tmp_path, "exec sleep 60")
-    children = [start_child([Job(name, "overlap", "x")]) for name in (FIRST, CANDIDATE)]
+    children = [start_child([Job(name, "overlap", "x")]) for name in (BASELINE, CANDIDATE)]
     main = threading.main_thread().ident
     threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
     start = time.monotonic()
@@ -494,10 +494,10 @@ def test_a_child_is_given_its_jobs_and_this_source_tree(monkeypatch, tmp_path):
     how = tmp_path / "how"
     script = f'printf "%s\\n" "$PYTHONPATH" "$OMP_NUM_THREADS" "$@" >{how}'
     impostor(monkeypatch, tmp_path, script)
-    job = Job(FIRST, "overlap", "x", variant="ulp:1")
+    job = Job(BASELINE, "overlap", "x", variant="ulp:1")
     run_children(start_child([job], threads=1))
     path, threads, *command, jobs = how.read_text(encoding="utf-8").splitlines()
-    root = Path(suite.__file__).resolve().parents[2]
+    root = Path(suite_run.__file__).resolve().parents[2]
     assert path.split(os.pathsep)[0] == str(root) and threads == "1"
     assert command == ["-m", "parity.suite.record"]
     assert [Job(**fields) for fields in json.loads(jobs)] == [job]
@@ -505,14 +505,14 @@ def test_a_child_is_given_its_jobs_and_this_source_tree(monkeypatch, tmp_path):
 
 def test_the_jobs_of_a_whole_ladder_fit_on_a_command_line(tmp_path):
     """Linux takes 128 KiB in one argument; the folder's name stands in it many times."""
-    ladder = Ladder(tmp_path / ("x" * 100))
+    suite = Suite(tmp_path / ("x" * 100))
     for jobs in (
-        first_jobs(ladder),
-        variant_jobs(ladder, FIRST),
-        candidate_jobs(ladder) + variant_jobs(ladder, CANDIDATE),
-        exact_first_jobs(ladder),
-        exact_jobs(ladder),
-        continue_jobs(ladder),
+        baseline_jobs(suite),
+        variant_jobs(suite, BASELINE),
+        candidate_jobs(suite) + variant_jobs(suite, CANDIDATE),
+        float64_baseline_jobs(suite),
+        float64_jobs(suite),
+        continue_jobs(suite),
     ):
         assert len(as_fields(jobs).encode()) < 2**17, len(jobs)
 
@@ -521,8 +521,8 @@ def test_the_jobs_of_a_whole_ladder_fit_on_a_command_line(tmp_path):
 
 
 def test_every_allowance_is_in_use(rows):
-    """Each case, rung and pattern of differences.yaml fits a tap that the ladder compares."""
-    taps = {(row.case, row.rung, row.precision, row.tap) for row in rows}
+    """Each case, stage and pattern of differences.yaml fits a tap that the suite compares."""
+    taps = {(row.case, row.stage, row.precision, row.tap) for row in rows}
     for entry in load_differences():
         allow = entry.get("allow")
         if not allow:
@@ -531,11 +531,11 @@ def test_every_allowance_is_in_use(rows):
             tap
             for tap in taps
             if tap[0] in allow.get("cases", [tap[0]])
-            and tap[1] in allow.get("rungs", [tap[1]])
+            and tap[1] in allow.get("stages", [tap[1]])
             and tap[2] == allow.get("precision", tap[2])
         ]
         if not allow.get("cases") or set(CASES) & set(allow["cases"]):
-            assert {tap[1] for tap in there} >= set(allow.get("rungs", [])), entry["id"]
+            assert {tap[1] for tap in there} >= set(allow.get("stages", [])), entry["id"]
             for pattern in allow["taps"]:
                 assert any(fnmatchcase(tap[3], pattern) for tap in there), (entry["id"], pattern)
         assert set(allow.get("cases", [])) <= BY_NAME.keys(), entry["id"]
@@ -554,29 +554,31 @@ def test_nothing_is_excused_but_key_biases_under_adam_and_last_digits_of_float64
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_lower_precisions_are_compared_alone(tmp_path, monkeypatch, precision):
-    """Float64 and what lies around the model are the other ladder's; bfloat16 goes by pieces."""
+    """Float64 and what lies around the model are the other suite's; bfloat16 goes by pieces."""
     plans = []
-    monkeypatch.setattr(suite, "run_suite", lambda plan, keep: plans.append(plan) or 0)
+    monkeypatch.setattr(suite_run, "run_suite", lambda plan, keep: plans.append(plan) or 0)
     arguments = ["--precision", precision, "--out", str(tmp_path)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     (plan,) = plans
-    assert (plan.precision, plan.exact, plan.around) == (precision, *[precision == "float32"] * 2)
+    assert (plan.precision, plan.float64, plan.checks) == (precision, *[precision == "float32"] * 2)
     assert (plan.whole, bool(plan.goldens)) == (precision != "bfloat16",) * 2
 
 
-def test_a_ladder_of_pieces_records_and_judges_nothing_else(ladder, tmp_path):
-    plan = replace(ladder, precision="bfloat16", exact=False, whole=False, goldens=(), around=False)
+def test_a_suite_of_pieces_records_and_judges_nothing_else(suite, tmp_path):
+    plan = replace(
+        suite, precision="bfloat16", float64=False, whole=False, goldens=(), checks=False
+    )
     kinds = {
         (job.backend, job.kind, job.precision)
-        for make in (first_jobs, candidate_jobs, exact_first_jobs, continue_jobs)
+        for make in (baseline_jobs, candidate_jobs, float64_baseline_jobs, continue_jobs)
         for job in make(plan)
     }
     assert kinds == {
         ("torch", "case", "bfloat16"),  # what the pieces start from
-        ("torch", "pieces", "bfloat16"),
-        ("torch", "pieces", "float64"),
-        ("jittor", "pieces", "bfloat16"),
+        ("torch", "isolated", "bfloat16"),
+        ("torch", "isolated", "float64"),
+        ("jittor", "isolated", "bfloat16"),
     }
     assert not variant_jobs(plan, "torch") + variant_jobs(plan, "jittor")
-    rows = judge_ladder(replace(ladder, whole=False, goldens=(), around=False))
-    assert rows and all(row.rung.startswith("pieces ") for row in rows)
+    rows = judge_suite(replace(suite, whole=False, goldens=(), checks=False))
+    assert rows and all(row.stage.startswith("isolated ") for row in rows)

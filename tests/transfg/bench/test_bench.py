@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from transfg.app import app
 from transfg.bench import runner
-from transfg.bench.flops import forward_flops, peak_flops, selection_flops, step_flops
+from transfg.bench.flops import peak_flops, selection_flops, step_flops
 from transfg.bench.results import (
     Spread,
     as_record,
@@ -25,6 +25,7 @@ from transfg.bench.worker import NO_MEMORY
 from transfg_core.config.loading import build_config, load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.machine import forget_peak_rss, peak_rss
+from transfg_core.models import vit
 
 CUB = Path(__file__).parents[3] / "configs/cub/overlap.yaml"
 VIT_B = {
@@ -70,22 +71,30 @@ def test_the_published_method_has_one_fusion():
 # --- operations
 
 
+def image_flops(config):
+    return vit.forward_flops(config.model, config.data.crop)
+
+
 def test_operations_of_vit_b():
     """17.58 billion products and sums at 224 pixels, as timm and fvcore count it (norms, softmax
     and GELU left out)."""
-    assert forward_flops(config()) == pytest.approx(2 * 17.56e9, rel=5e-3)
+    assert image_flops(config()) == pytest.approx(2 * 17.56e9, rel=5e-3)
     # 12 blocks of 4 D² + 2 D M products a token, and two of T² D a block
     tokens = 197
     by_hand = 12 * (tokens * 12 * 768**2 + 2 * tokens**2 * 768)
     by_hand += 196 * 768**2 + 768 * 1000
-    assert forward_flops(config()) == 2 * by_hand
+    assert image_flops(config()) == 2 * by_hand
 
 
 def test_the_part_layer_is_cheap_and_a_training_step_three_passes():
     parts = config(model={"placement": "transfg"})
-    assert forward_flops(parts) / forward_flops(config()) == pytest.approx(11 / 12, abs=0.01)
+    assert image_flops(parts) / vit.forward_flops(
+        config().model, config().data.crop
+    ) == pytest.approx(11 / 12, abs=0.01)
     assert step_flops(parts, "train") == 3 * step_flops(parts, "infer")
-    assert step_flops(parts, "train") == 3 * parts.train.batch_size * forward_flops(parts)
+    assert step_flops(parts, "train") == 3 * parts.train.batch_size * vit.forward_flops(
+        parts.model, parts.data.crop
+    )
     assert step_flops(parts, "selection") is None
     assert selection_flops(parts) == 10 * 2 * 197 * 197 * (768 + 12)
 

@@ -1,4 +1,4 @@
-"""The rungs around the model: every claim holds where it should and fails on a planted fault."""
+"""The stages around the model: every claim holds where it should and fails on a planted fault."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from claims import failing, given
 from PIL import Image
 
 from parity.cases.case import BATCH
-from parity.compare.judge import judge
-from parity.compare.trace import read_trace, write_trace
-from parity.compare.verdict import Evidence
-from parity.suite.checks import PIPELINE, rates, samples, tagged
+from parity.comparison.judge import judge
+from parity.comparison.trace import read_trace, write_trace
+from parity.comparison.verdict import Evidence
+from parity.suite.checks import CHECKS, rates, samples, tagged
 from parity.suite.checks.bits import crc
 from parity.suite.checks.case import changed
 from parity.suite.checks.checkpoints import agrees, golden_params
@@ -47,7 +47,7 @@ from transfg_core.params.groups import param_groups
 from transfg_core.params.initial import initial_params
 
 ROOT = Path(__file__).resolve().parents[4]
-CONFIG = PIPELINE.config()
+CONFIG = CHECKS.config()
 
 
 # Learning rates
@@ -116,7 +116,7 @@ def test_loaded_arrays_are_compared_with_what_is_expected():
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pipeline") / "toy"
+    root = tmp_path_factory.mktemp("checks") / "toy"
     write_toy(root, TOY_SIZE, lambda text: None)
     return str(root)
 
@@ -256,7 +256,7 @@ def test_predictions_are_of_the_whole_split(toy, monkeypatch):
 def test_a_claim_that_fails_in_both_is_judged_different(tmp_path):
     """A fault of the shared core is in both traces."""
     manifest = {"producer": {"name": "x"}, "precision": "float32", "subject": {}}
-    manifest["kind"] = "pipeline"
+    manifest["kind"] = "checks"
     for holds, verdict in ((True, "equivalent"), (False, "different")):
         path = tmp_path / f"{holds}.npz"
         write_trace(path, tagged("data", {"claim": holds, "count": 3}), manifest)

@@ -5,7 +5,7 @@ import pytest
 from claims import SHAPE, failing, given
 
 from parity.cases.case import BY_NAME
-from parity.suite.checks import PIPELINE
+from parity.suite.checks import CHECKS
 from parity.suite.checks.dropout import DROPOUT, mask_taps, site_claims, sites, update_claims
 from transfg_core.models.layout import taps_of
 
@@ -152,7 +152,7 @@ class Dropping:
 )
 def test_update_claims(fault, expected):
     undropped = {"loss": np.float64(1.0), "logits": np.ones(3)}
-    claims = update_claims(Dropping(fault), PIPELINE.batches()[0], undropped)
+    claims = update_claims(Dropping(fault), CHECKS.batches()[0], undropped)
     assert (
         expected <= failing(claims)
         if fault == "stays in evaluation"

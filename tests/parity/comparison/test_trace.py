@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity.compare import trace as module
-from parity.compare.measure import gap
-from parity.compare.sketch import BUCKETS, Sketch, fold, l2, sketch
-from parity.compare.trace import (
+from parity.comparison import trace as module
+from parity.comparison.measure import gap
+from parity.comparison.sketch import BUCKETS, Sketch, fold, l2, sketch
+from parity.comparison.trace import (
     FORMAT,
     MANIFEST,
     Trace,
@@ -74,7 +74,7 @@ def test_round_trip(tmp_path):
     for name, value in TAPS.items():
         assert trace.taps[name].dtype == value.dtype and trace.taps[name].shape == value.shape
         assert np.array_equal(trace.taps[name], value)
-    assert trace.rungs() == ["forward", "selection", "losses", "backward", "claims"]
+    assert trace.stages() == ["forward", "selection", "losses", "backward", "claims"]
     assert list(trace.arrays("backward")) == ["d/z"]
     assert trace.arrays("back") == {}
     assert trace.label == "a float32" and trace.producer("version") == "unknown"
@@ -268,7 +268,7 @@ def of_sketch(**facts):
 
 
 DISAGREE = {
-    "another version": (lambda a, m: m.update(format="parity-trace/0"), "reads 'parity-trace/1'"),
+    "another version": (lambda a, m: m.update(format="parity-trace/0"), "reads 'parity-trace/1' and"),
     "no version": (lambda a, m: m.pop("format") and None, "manifest cannot be read"),
     "a list": (lambda a, m: [1, 2], "manifest cannot be read"),
     "a word": (lambda a, m: "word", "manifest cannot be read"),
@@ -552,3 +552,27 @@ def test_a_mixture_tells_its_files(tmp_path):
         traces.append(read_trace(tmp_path / name))
     with pytest.raises(UserError, match=f"^{tmp_path}/a and {tmp_path}/b are not of one comp"):
         refuse_mixture(traces)
+
+
+def test_a_trace_of_the_format_before_is_read_in_the_new_words(tmp_path):
+    """As version 0.1.0 wrote it: isolated operations were called pieces."""
+    taps = dict.fromkeys(
+        ["pieces forward/x", "pieces gradients/grad/x", "forward/pieces of"], np.ones(3)
+    )
+    subject = {"weights": "w", "pieces of": "p", "settings": {"pieces": 1}}
+    facts = {"kind": "pieces", "case": "overlap", "subject": subject}
+    write_trace(tmp_path / "old.npz", taps, MANIFEST_OF_A | facts)
+    with np.load(tmp_path / "old.npz") as stored:
+        arrays = dict(stored)
+    manifest = json.loads(arrays["manifest.json"].tobytes()) | {"format": "parity-trace/1"}
+    arrays["manifest.json"] = np.frombuffer(json.dumps(manifest).encode(), np.uint8)
+    np.savez(tmp_path / "old.npz", **arrays)
+    trace = read_trace(tmp_path / "old.npz")
+    assert list(trace.taps) == [
+        "isolated forward/x",
+        "isolated gradients/grad/x",
+        "forward/pieces of",
+    ]
+    assert trace.manifest["kind"] == "isolated" and trace.manifest["case"] == "overlap"
+    subject = {"weights": "w", "isolated from": "p", "settings": {"pieces": 1}}
+    assert trace.manifest["subject"] == subject

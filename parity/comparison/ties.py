@@ -6,26 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare.measure import Gap
-from parity.compare.sketch import Array
-from parity.compare.trace import Trace
-from parity.compare.verdict import Evidence, Row
+from parity.comparison.measure import Gap
+from parity.comparison.sketch import Array
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import Evidence, Row
 
-# Taps of choices: the tap of the scores in the same rung, and what the first choice is called
+# Taps of choices: the tap of the scores in the same stage, and what the first choice is called
 CHOICES = {"part_index": ("part_scores", 1), "prediction": ("logits", 0)}
 
 
 def with_ties(name: str, row: Row, evidence: Evidence, between: Gap) -> Row:
     """Integers that differ: choices may where the scores are closer than their noise.
 
-    Scores are looked for in the same rung: `part_scores` of `part_index`, `logits` of `prediction`.
+    Scores are looked for in the same stage: `part_scores` for `part_index`, `logits` for
+    `prediction`.
     """
     if row.tap not in CHOICES:
         return replace(row, reason=between.reason)
     score, start = CHOICES[row.tap]
-    reference = evidence.exact or evidence.first
-    traces = (evidence.first, evidence.candidate, reference)
-    scores = [whole(trace, f"{row.rung}/{score}") for trace in traces]
+    reference = evidence.reference or evidence.baseline
+    traces = (evidence.baseline, evidence.candidate, reference)
+    scores = [whole(trace, f"{row.stage}/{score}") for trace in traces]
     arrays = [array for array in scores if array is not None]
     index = [array for t in traces if (array := whole(t, name)) is not None]
     # without a place where they differ, they differ in shape or type
@@ -67,7 +68,7 @@ def find_ties(
             {
                 "image": at[0],
                 "head": at[1] if len(at) > 1 else None,
-                "first": one + start,
+                "baseline": one + start,
                 "candidate": two + start,
                 "margin": abs(float(rows[2][one] - rows[2][two])) if inside else np.inf,
                 "noise": 2 * sum(errors),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from parity.compare.trace import Trace
+from parity.comparison.trace import Trace
 
 Verdict = Literal["equivalent", "different", "undecided"]
 SEVERITY: dict[Verdict, int] = {"equivalent": 0, "undecided": 1, "different": 2}
@@ -24,17 +24,17 @@ class Row:
     where there is one, else to the first trace."""
 
     case: str
-    rung: str
+    stage: str
     tap: str
     precision: str
     pair: str
     verdict: Verdict
     error: float  # of the candidate
-    other: float  # of the first trace
-    floor: float  # largest of the first trace and its variants
+    baseline_error: float  # of the first trace
+    noise_floor: float  # largest of the first trace and its variants
     bound: float
-    own: float  # largest of the candidate's variants
-    between: float  # of the two traces
+    candidate_noise: float  # largest of the candidate's variants
+    pair_error: float  # of the two traces
     reason: str = ""
     index: tuple[int, ...] | None = None  # of the element that is furthest apart
     values: tuple[float, float] | None = None
@@ -58,20 +58,20 @@ class Row:
 class Evidence:
     """What a pair of traces is judged by."""
 
-    first: Trace
+    baseline: Trace
     candidate: Trace
-    exact: Trace | None = None  # the first one's function in float64
-    first_variants: Sequence[Trace] = ()
+    reference: Trace | None = None  # the first one's function in float64
+    baseline_variants: Sequence[Trace] = ()
     candidate_variants: Sequence[Trace] = ()
     siblings: Mapping[str, str] = field(default_factory=dict)  # see `structural_zero`
 
     def all(self) -> list[Trace]:
         """Every trace, the pair first."""
-        exact = [self.exact] if self.exact else []
+        exact = [self.reference] if self.reference else []
         return [
-            self.first,
+            self.baseline,
             self.candidate,
             *exact,
-            *self.first_variants,
+            *self.baseline_variants,
             *self.candidate_variants,
         ]

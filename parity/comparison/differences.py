@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
-from parity.compare.measure import gap
-from parity.compare.verdict import Evidence, Row
+from parity.comparison.measure import gap
+from parity.comparison.verdict import Evidence, Row
 
 DIFFERENCES = Path(__file__).with_name("differences.yaml")
-OURS = ("case", "pieces", "continue", "pipeline")  # kinds of traces that differences.yaml is for
+OURS = ("case", "isolated", "continue", "checks")  # kinds of traces that differences.yaml is for
 
 
 @cache
@@ -37,11 +37,11 @@ def allowed(row: Row, evidence: Evidence, entry: Mapping[str, Any]) -> Row:
     An entry bounds either the error, relative to the reference, or the largest difference of two
     elements of the pair.
     """
-    allow, name = entry["allow"], f"{row.rung}/{row.tap}"
+    allow, name = entry["allow"], f"{row.stage}/{row.tap}"
     if "relative" in allow:
         value, bound = row.error, float(allow["relative"])
     else:
-        value = gap(evidence.candidate.taps[name], evidence.first.taps[name]).absolute
+        value = gap(evidence.candidate.taps[name], evidence.baseline.taps[name]).absolute
         bound = float(allow["absolute"])
     if value > bound:
         return row
@@ -49,11 +49,11 @@ def allowed(row: Row, evidence: Evidence, entry: Mapping[str, Any]) -> Row:
 
 
 def _covers(allow: Mapping[str, Any], row: Row, evidence: Evidence) -> bool:
-    names = {str(t.producer("name")) for t in (evidence.first, evidence.candidate)}
+    names = {str(t.producer("name")) for t in (evidence.baseline, evidence.candidate)}
     return (
-        evidence.first.manifest.get("kind") in OURS
+        evidence.baseline.manifest.get("kind") in OURS
         and row.case in allow.get("cases", [row.case])
-        and row.rung in allow.get("rungs", [row.rung])
+        and row.stage in allow.get("stages", [row.stage])
         and row.precision == allow.get("precision", row.precision)
         and allow.get("backend", row.pair) in {*names, row.pair}
         and any(fnmatchcase(row.tap, pattern) for pattern in allow["taps"])

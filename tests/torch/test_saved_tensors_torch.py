@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from parity.cases.case import Case
 from transfg_core.backend import load_backend
 from transfg_torch import backend as torch_backend
-from transfg_torch.checkpointing import feed, lean
+from transfg_torch.checkpointing import recompute_input, save_less
 
-CASE = Case("lean", model={"depth": 4, "stride": 6, "dropout": 0.3})
+CASE = Case("save_less", model={"depth": 4, "stride": 6, "dropout": 0.3})
 
 
 def updated(precision: str, monkeypatch, wanted: bool):
@@ -24,7 +24,7 @@ def updated(precision: str, monkeypatch, wanted: bool):
     with monkeypatch.context() as patch:
         patch.setattr(F, "gelu", lambda x: calls.append(x.shape) or gelu(x))
         if not wanted:
-            patch.setattr(torch_backend, "lean", lambda wanted: lean(False))
+            patch.setattr(torch_backend, "save_less", lambda wanted: save_less(False))
         reports = [backend.fetch(backend.train_step(CASE.batches()[:2], 0.01)) for _ in range(2)]
     return backend.state(), reports, len(calls)
 
@@ -68,7 +68,7 @@ def test_it_keeps_less(precision):
             with (
                 torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
                 torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept),
-                lean(wanted),
+                save_less(wanted),
             ):
                 outputs = block(x)
             return sum(kept.values()) + 0 * len(outputs)
@@ -82,35 +82,35 @@ def test_second_derivatives_are_right():
     weight = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
 
     def layer(x, weight):
-        with lean(True):
+        with save_less(True):
             y = F.gelu(x)
-            return feed(lambda y: y @ weight.T, y, F.gelu, x)
+            return recompute_input(lambda y: y @ weight.T, y, F.gelu, x)
 
     assert torch.autograd.gradgradcheck(layer, (x, weight))
 
 
 def squared(x, made):
     y = x * 1
-    return feed(lambda y: y * y, y, lambda x: made.append(1) or x * 1, x).sum()
+    return recompute_input(lambda y: y * y, y, lambda x: made.append(1) or x * 1, x).sum()
 
 
 def test_only_where_it_is_wanted():
     x, made = torch.ones(2, requires_grad=True), []
     squared(x, made).backward()
     assert not made
-    with lean(True):
+    with save_less(True):
         squared(x, made).backward()
         assert made == [1]  # once for both factors
         with torch.no_grad():
             squared(x, made)
-        with lean(False):
+        with save_less(False):
             squared(x, made).backward()
     assert made == [1]
 
 
 def test_a_second_backward_pass_makes_it_again():
     x, made = torch.full((2,), 3.0, requires_grad=True), []
-    with lean(True):
+    with save_less(True):
         total = squared(x, made)
     for _ in range(2):
         total.backward(retain_graph=True)
@@ -123,9 +123,9 @@ def test_a_view_in_another_order_is_not_taken_for_it():
     weight = torch.randn(3, 3)
 
     def gradient(wanted: bool):
-        with lean(wanted):
+        with save_less(wanted):
             y = x * 1
-            total = feed(lambda y: (weight @ y.t() * y.t()).sum(), y, lambda x: x * 1, x)
+            total = recompute_input(lambda y: (weight @ y.t() * y.t()).sum(), y, lambda x: x * 1, x)
         return torch.autograd.grad(total, x)[0]
 
     assert torch.equal(gradient(True), gradient(False))
@@ -133,9 +133,9 @@ def test_a_view_in_another_order_is_not_taken_for_it():
 
 def test_a_change_in_place_is_refused():
     x, weight = torch.ones(2, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)
-    with lean(True):
+    with save_less(True):
         y = x * 1
-        total = feed(lambda y: y @ weight, y, lambda x: x * 1, x).sum()
+        total = recompute_input(lambda y: y @ weight, y, lambda x: x * 1, x).sum()
     with torch.no_grad():
         weight.mul_(3)
     with pytest.raises(RuntimeError, match=r"in-place operation: \(2, 2\) is at version 1"):
@@ -162,7 +162,7 @@ def test_a_graph_without_a_backward_pass_goes():
         def __del__(self):
             gone.append(1)
 
-    with lean(True):
+    with save_less(True):
         outputs = block(
             Marked.apply(torch.randn(2, 50, CASE.config().model.width).requires_grad_())
         )

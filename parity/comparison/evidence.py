@@ -14,18 +14,11 @@ from typing import Any
 
 import yaml
 
-from parity.compare.measure import ROUNDOFF
-from parity.compare.trace import PRODUCER, Trace
-from parity.compare.verdict import Evidence
+from parity.comparison.measure import ROUNDOFF
+from parity.comparison.trace import PRODUCER, Trace
+from parity.comparison.verdict import Evidence
 from transfg_core.errors import UserError
-from transfg_core.models.layout import ARCHITECTURES
-
-# Gradients that are zero by structure -> the sibling that they are compared with
-SIBLINGS = {
-    pattern: sibling
-    for known in ARCHITECTURES.values()
-    for pattern, sibling in known.ZERO_GRADIENTS.items()
-}
+from transfg_core.models.rows import KEY_BIASES
 
 # What makes two recordings work of one producer: a float64 reference may come from another device,
 # but noise is measured where the claim is made
@@ -52,7 +45,7 @@ def read_names(path: Path | str) -> dict[str, str]:
 def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
     """The trace with other tap names.
 
-    Each pattern is a regular expression for a whole name `rung/tap`; its replacement may use its
+    Each pattern is a regular expression for a whole name `stage/tap`; its replacement may use its
     groups (`\\1`). The first that fits counts; a name that none fits stays.
 
     Raises:
@@ -152,7 +145,7 @@ def find_evidence(
             pair.reference,
             pair.variants[0],
             [rename_taps(one, names) for one in pair.variants[1]],
-            siblings={**exactly, **SIBLINGS, **(siblings or {})},
+            siblings={**exactly, **KEY_BIASES, **(siblings or {})},
         )
         found.append(evidence)
     return found

@@ -3,7 +3,7 @@
     write_trace("a.npz", {"forward/logits": logits}, {"subject": {"weights": digest(weights)}})
     trace = read_trace("a.npz")
 
-A trace is an .npz file: one JSON manifest and one array per tap, in data order, named `rung/tap`.
+A trace is an .npz file: one JSON manifest and one array per tap, in data order, named `stage/tap`.
 Large arrays can be stored as *sketches* of a few thousand numbers, from which the relative
 difference of two arrays can still be told to about one per cent. Needs NumPy alone; any framework
 can write one (docs/parity.md).
@@ -12,6 +12,7 @@ can write one (docs/parity.md).
 import hashlib
 import json
 import os
+import re
 import sys
 import zipfile
 import zlib
@@ -23,10 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from parity.compare.sketch import BUCKETS, Array, Sketch, Tap, sketch
+from parity.comparison.sketch import BUCKETS, Array, Sketch, Tap, sketch
 from transfg_core.errors import RunFailed, UserError
 
-FORMAT = "parity-trace/1"
+FORMAT = "parity-trace/2"
+OLD_FORMAT = "parity-trace/1"  # the same but for some names of this project's own recordings
+OLD_NAMES = {"pieces": "isolated", "pieces of": "isolated from", "pipeline": "checks"}
 MANIFEST = "manifest.json"
 ABSENT = "absent"
 KINDS = "fiub"  # floating point, integers, booleans
@@ -41,13 +44,13 @@ class Trace:
     manifest: Mapping[str, Any]
     taps: Mapping[str, Tap] = field(default_factory=dict)
 
-    def rungs(self) -> list[str]:
-        """Names of the rungs, in order: what stands before the first slash of a tap."""
+    def stages(self) -> list[str]:
+        """Names of the stages, in order: what stands before the first slash of a tap."""
         return list(dict.fromkeys(name.partition("/")[0] for name in self.taps))
 
-    def arrays(self, rung: str) -> dict[str, Array]:
-        """The full arrays of a rung, without its name."""
-        prefix = f"{rung}/"
+    def arrays(self, stage: str) -> dict[str, Array]:
+        """The full arrays of a stage, without its name."""
+        prefix = f"{stage}/"
         return {
             name.removeprefix(prefix): value
             for name, value in self.taps.items()
@@ -87,11 +90,11 @@ def write_trace(
     """Write a trace; the file appears whole or not at all.
 
     Args:
-        taps: arrays by `rung/tap`, in data order.
+        taps: arrays by `stage/tap`, in data order.
         manifest: `producer` (name, version, device, threads), `precision`, `subject` (what was
             computed: digests of weights and inputs, configuration), and optionally `variant`.
         sketch_above: store floating-point arrays of more elements than this as sketches.
-        full: rungs whose arrays are stored whole all the same.
+        full: stages whose arrays are stored whole all the same.
 
     Raises:
         UserError: an array is not numeric, JSON cannot hold a value of the manifest, or the folder
@@ -183,9 +186,12 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
         version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: the manifest cannot be read: {error!r}") from error
-    if version != FORMAT:
+    if version == OLD_FORMAT:
+        manifest = _with_new_names(manifest)
+    elif version != FORMAT:
         raise UserError(
-            f"{path}: format {version!r}, but this program reads {FORMAT!r}; record it anew"
+            f"{path}: format {version!r}, but this program reads {OLD_FORMAT!r} and {FORMAT!r}; "
+            "record it again with this version"
         )
     try:
         index = manifest.pop("taps")
@@ -210,6 +216,23 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
     return Trace(path, manifest, taps)
 
 
+def _with_new_names(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of format 1 in the words of format 2: stages, kinds and digests.
+
+    A manifest that is not of the right form is left as it is, for the reader to refuse.
+    """
+    renamed = dict(manifest)
+    for key in ("kind", "case"):
+        value = renamed.get(key)
+        renamed |= {key: OLD_NAMES[value]} if isinstance(value, str) and value in OLD_NAMES else {}
+    if isinstance(renamed.get("subject"), dict):
+        renamed["subject"] = {OLD_NAMES.get(k, k): v for k, v in renamed["subject"].items()}
+    if isinstance(renamed.get("taps"), dict):
+        old = re.compile(r"^pieces (?=.*/)")
+        renamed["taps"] = {old.sub("isolated ", k): v for k, v in renamed["taps"].items()}
+    return renamed
+
+
 def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse what a comparison could not work with, wherever the trace is from."""
     facts = {key: manifest.get(key) for key in ("precision", "variant")}
@@ -223,6 +246,13 @@ def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
         raise UserError(
             f"{path}: zeros: expected names of taps, without `>`, each with its sibling's, found "
             f"{zeros!r}; record it anew"
+        )
+    terms = manifest.get("terms") or {}
+    counts = terms.values() if isinstance(terms, dict) else [0]
+    if not all(type(count) is int and count > 0 for count in counts):
+        raise UserError(
+            f"{path}: terms: expected taps, each with the length of its sums, found {terms!r}; "
+            "record it anew"
         )
 
 

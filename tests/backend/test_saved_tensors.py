@@ -11,17 +11,17 @@ from reference import relative
 from parity.cases.case import Case
 from transfg_core.backend import load_backend
 
-CASE = Case("lean", model={"depth": 4, "stride": 6, "dropout": 0.3})
+CASE = Case("save_less", model={"depth": 4, "stride": 6, "dropout": 0.3})
 pytestmark = pytest.mark.only("jittor")
 
 
 def switch(twin, monkeypatch, wanted):
     """Let the backend compute anew, or not; how often GELU is computed."""
-    lean, model = twin.module("checkpointing").lean, twin.module("model")
+    save_less, model = twin.module("checkpointing").save_less, twin.module("models.layers")
     calls, gelu = [], model.gelu
     monkeypatch.setattr(model, "gelu", lambda x: calls.append(x.shape) or gelu(x))
     backend = twin.module("backend")
-    monkeypatch.setattr(backend, "lean", lambda asked: lean(asked and wanted))
+    monkeypatch.setattr(backend, "save_less", lambda asked: save_less(asked and wanted))
     return calls
 
 
@@ -49,14 +49,17 @@ def test_updates_are_the_same(twin, precision):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_frozen_parts_and_plain_gradients(twin, precision):
     """One layer's gradient alone is wanted: what it keeps is made for it, and for nobody else."""
-    jt, model = twin.framework, twin.module("model")
+    jt, model = twin.framework, twin.module("models.layers")
     config = CASE.config(precision)
     block = model.Block(config.model)
     low = precision == "bfloat16"
     x = jt.array(np.random.default_rng(1).standard_normal((2, 9, config.model.width), np.float32))
 
     def gradients(wanted):
-        with twin.module("ops.bfloat16").autocast(low), twin.module("checkpointing").lean(wanted):
+        with (
+            twin.module("ops.bfloat16").autocast(low),
+            twin.module("checkpointing").save_less(wanted),
+        ):
             out, _, _ = block(x)
         return [jt.grad((out * out).sum(), p).numpy() for p in (block.attn.key.weight, x)]
 
@@ -68,13 +71,13 @@ def test_frozen_parts_and_plain_gradients(twin, precision):
 BLOCKS = """
 import numpy as np
 from parity.cases.case import Case
-from transfg_jt.checkpointing import lean
+from transfg_jt.checkpointing import save_less
 from transfg_jt.models.layers import Block
 sizes = {"width": 24, "heads": 3, "mlp": 384, "dropout": 0.0}
 config = Case("held").config().model.model_copy(update=sizes)
 y = jt.array(np.random.default_rng(2).standard_normal((1, 3136, 24)).astype(np.float32))
 blocks = [Block(config) for _ in range(8)]
-with lean(switch):
+with save_less(switch):
     for block in blocks:
         y, _, _ = block(y)
 total = (y * y).sum()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from parity.compare.measure import ROUNDOFF, Gap, gap, norm, unfit
-from parity.compare.sketch import sketch
+from parity.comparison.measure import ROUNDOFF, Gap, gap, norm, unfit
+from parity.comparison.sketch import sketch
 
 A = np.linspace(1, 2, 12, dtype=np.float32).reshape(3, 4)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.compare.sketch import Array, Sketch, Tap, fold, l2, sketch
+from parity.comparison.sketch import Array, Sketch, Tap, fold, l2, sketch
 
 # Unit roundoff by the precision that a manifest states (half a unit in the last place of 1).
 ROUNDOFF = {
