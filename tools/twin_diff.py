@@ -78,7 +78,7 @@ class Reason(NamedTuple):
     twin_lines: int | None = None
 
 
-NONE = Reason(0)
+NO_REASON = Reason(0)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Source:
                 left_out |= set(range(part.first, part.last + 1))
         reasons = self.reasons()
         return [
-            Line(number, NATIVE.sub("", REASON.sub("", row)), reasons.get(number, NONE))
+            Line(number, NATIVE.sub("", REASON.sub("", row)), reasons.get(number, NO_REASON))
             for number, row in enumerate(self.rows, 1)
             if row.strip()
             and number not in left_out

@@ -28,7 +28,7 @@ from transfg_core.resume import (
 )
 from transfg_core.run.folder import RunFolder, refuse_if_used
 from transfg_core.run.progress import Progress
-from transfg_core.train import Position, stop_on_signals, train
+from transfg_core.train import Position, Training, stop_on_signals, train
 
 
 def start_training(
@@ -74,7 +74,7 @@ def start_training(
         if own:
             run.rewind(position.update)
         run.record_environment(backend.device_info(), sys.argv)
-        return run_loop(config, backend, dataset, run, position, progress)
+        return run_loop(Training(config, backend, dataset, run, position, progress))
 
 
 def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
@@ -105,16 +105,10 @@ def start_backend(
     return backend
 
 
-def run_loop(
-    config: Config,
-    backend: Backend,
-    dataset: Dataset,
-    run: RunFolder,
-    position: Position,
-    progress: Progress,
-) -> int:
+def run_loop(training: Training) -> int:
     """The training loop between its first and its last record; returns the exit code."""
     began = time.perf_counter()
+    backend, position, run = training.backend, training.position, training.run
 
     def event(kind: str) -> None:
         peak = backend.device_info()["peak_memory_bytes"]
@@ -123,9 +117,9 @@ def run_loop(
         run.log(record | numbers | {"peak_memory_bytes": peak})
 
     event("resume" if position.update else "start")
-    with stop_on_signals() as stop, progress:
+    with stop_on_signals() as stop, training.progress as progress:
         try:
-            evaluation = train(config, backend, dataset, run, position, progress, stop)
+            evaluation = train(training, stop)
         except RuntimeError:
             # Ctrl-C also ends the compilers that Jittor has started; its operator then fails.
             if stop.signal is None:
@@ -138,7 +132,7 @@ def run_loop(
             saved = run.checkpoint_path("last")
             progress.say(f"interrupted after update {position.update}: {saved} is saved, --resume")
             return 128 + stop.signal
-        names = [dataset.test.ids[row] for row in evaluation.index]
+        names = [training.dataset.test.ids[row] for row in evaluation.index]
         run.write_predictions(names, evaluation.labels, evaluation.logits)
         event("finish")
         return 0

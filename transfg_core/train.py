@@ -41,6 +41,54 @@ class StopRequest:
     signal: int | None = None
 
 
+@dataclass
+class Training:
+    """What one training run works with; `position` moves on."""
+
+    config: Config
+    backend: Backend
+    dataset: Dataset
+    run: RunFolder
+    position: Position
+    progress: Progress
+
+    def evaluate(self) -> Evaluation:
+        """One pass over the test split."""
+        test = self.dataset.test
+        return evaluate(self.backend, test, self.config, self.progress.evaluating)
+
+    def evaluate_and_log(self) -> Evaluation:
+        """Evaluate, into the position, metrics.jsonl and onto the screen."""
+        position, evaluation = self.position, self.evaluate()
+        self.progress.skipped(evaluation.bad_images)
+        self.run.log({"kind": "eval", "update": position.update} | evaluation.record())
+        self.progress.evaluated(position.update, evaluation.record())
+        position.evaluated = position.update
+        if evaluation.top1 > position.best_top1:  # of equal ones the first
+            position.best_top1, position.best_update = evaluation.top1, position.update
+        return evaluation
+
+    def save(self, numbered: bool = False) -> None:
+        """Write `best` if this update is it, the numbered checkpoint if asked for, then `last`."""
+        arrays: Arrays = self.backend.state()
+        position, dataset = self.position, self.dataset
+        metadata = {
+            "backend": self.backend.name,
+            "config": self.config.model_dump(mode="json"),
+            "position": asdict(position),
+            "dataset": {
+                "name": dataset.name,
+                "classes": list(dataset.classes),
+                "train_images": len(dataset.train.labels),
+            },
+        }
+        if position.best_update == position.update:
+            self.run.save("best", arrays, metadata)
+        if numbered:
+            self.run.save(position.update, arrays, metadata)
+        self.run.save("last", arrays, metadata)
+
+
 class UpdateLog:
     """Fetches each update's numbers one update late, so that the device never waits for the host.
 
@@ -79,34 +127,27 @@ class UpdateLog:
             )
 
 
-def train(
-    config: Config,
-    backend: Backend,
-    dataset: Dataset,
-    run: RunFolder,
-    position: Position,
-    progress: Progress,
-    stop: StopRequest,
-) -> Evaluation | None:
-    """Train from `position` to `config.train.steps`; None if stopped before the end.
+def train(training: Training, stop: StopRequest) -> Evaluation | None:
+    """Train from the position to `config.train.steps`; None if stopped before the end.
 
-    Update k = 1, 2, ... takes batch k of the stream and the rate lr_at(k), so a run goes on where
+    Update k = 1, 2, ... takes batch k of the stream and the rate lr_at(k). So a run resumes where
     its checkpoint was saved, whichever backend saved it.
 
     Raises:
         RunFailed: a loss or gradient is not finite, an image cannot be read, the disk is full.
     """
-    settings = config.train
+    config, backend, position = training.config, training.backend, training.position
+    dataset, progress, settings = training.dataset, training.progress, training.config.train
     evaluation = None
-    log = UpdateLog(backend, run, progress)
+    log = UpdateLog(backend, training.run, progress)
     stream = TrainStream(
         dataset.train, config.data, settings.batch_size, config.run.seed, position.update
     )
     with closing(stream):
         if is_due(position, settings) and position.update < settings.steps:
             # stopped before this evaluation, so that the stop did not have to wait for it
-            evaluate_and_log(config, backend, dataset, run, position, progress)
-            save(run, config, backend, dataset, position, numbered=False)
+            training.evaluate_and_log()
+            training.save()
         for update in range(position.update + 1, settings.steps + 1):
             began = time.perf_counter()
             batch = next(stream)
@@ -127,13 +168,12 @@ def train(
                 continue
             log.flush()
             if is_due(position, settings) and not stopping:
-                evaluation = evaluate_and_log(config, backend, dataset, run, position, progress)
-            save(run, config, backend, dataset, position, numbered)
+                evaluation = training.evaluate_and_log()
+            training.save(numbered)
             if stopping:
                 return None
-    if evaluation is None:  # resumed at the end: the run was killed before its predictions
-        evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
-    return evaluation
+    # resumed at the end: the run was killed before its predictions
+    return evaluation or training.evaluate()
 
 
 def is_due(position: Position, settings: TrainConfig) -> bool:
@@ -143,25 +183,6 @@ def is_due(position: Position, settings: TrainConfig) -> bool:
     return wanted and position.evaluated < update
 
 
-def evaluate_and_log(
-    config: Config,
-    backend: Backend,
-    dataset: Dataset,
-    run: RunFolder,
-    position: Position,
-    progress: Progress,
-) -> Evaluation:
-    """One evaluation on the test split, into the position, metrics.jsonl and onto the screen."""
-    evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
-    progress.skipped(evaluation.bad_images)
-    run.log({"kind": "eval", "update": position.update} | evaluation.record())
-    progress.evaluated(position.update, evaluation.record())
-    position.evaluated = position.update
-    if evaluation.top1 > position.best_top1:  # of equal ones the first
-        position.best_top1, position.best_update = evaluation.top1, position.update
-    return evaluation
-
-
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """Micro-batches of equal size, in order: (B, ...) -> parts times (B / parts, ...)."""
     size = len(batch.labels) // parts
@@ -169,33 +190,6 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
         Batch(batch.images[start : start + size], batch.labels[start : start + size])
         for start in range(0, size * parts, size)
     ]
-
-
-def save(
-    run: RunFolder,
-    config: Config,
-    backend: Backend,
-    dataset: Dataset,
-    position: Position,
-    numbered: bool,
-) -> None:
-    """Write `best` where this update is it, the numbered checkpoint where due, then `last`."""
-    arrays: Arrays = backend.state()
-    metadata = {
-        "backend": backend.name,
-        "config": config.model_dump(mode="json"),
-        "position": asdict(position),
-        "dataset": {
-            "name": dataset.name,
-            "classes": list(dataset.classes),
-            "train_images": len(dataset.train.labels),
-        },
-    }
-    if position.best_update == position.update:
-        run.save("best", arrays, metadata)
-    if numbered:
-        run.save(position.update, arrays, metadata)
-    run.save("last", arrays, metadata)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from parity.comparison.differences import load_differences
 from parity.comparison.judge import ZERO
 from parity.comparison.verdict import Row
 from parity.report.summary import badness, counts, grouped, ratio, summaries
+from transfg_core.report.numbers import NONE
 from transfg_core.report.tables import Table, flatten
 
-NONE = "–"
 MOST_BAD, MOST_TIES = 10, 40
 HIDDEN = ("name", "cache")  # facts of a producer that a reader elsewhere has no use for
 DIGITS = {"float32": 9, "float64": 17}  # that tell two numbers apart

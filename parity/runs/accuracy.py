@@ -33,13 +33,11 @@ from parity.runs.tost import (
     compare_seeds,
     overall,
 )
-from transfg_core.config.loading import differing_keys
 from transfg_core.errors import UserError
+from transfg_core.report.numbers import NONE, percent
 from transfg_core.run.metrics_log import clean
-from transfg_core.run.reading import Run, load_run
+from transfg_core.run.reading import Run, load_run, real_differences
 
-NOT_THE_EXPERIMENT = ("run.name:", "run.dir:", "run.seed:")
-NONE = "–"
 MEANING: dict[Verdict, str] = {
     "equivalent": "the two sides reach the same accuracy within the margin",
     "different": "the two sides do not reach the same accuracy",
@@ -144,7 +142,7 @@ def _sides_table(result: AccuracyResult) -> Table:
         numbers = (side.mean, side.spread, min(side.accuracies), max(side.accuracies))
         seeds = " ".join(map(str, side.seeds))
         backends = ", ".join(dict.fromkeys(side.backends))
-        table.add_row(name, backends, str(len(side.seeds)), seeds, *map(_percent, numbers))
+        table.add_row(name, backends, str(len(side.seeds)), seeds, *map(percent, numbers))
     return table
 
 
@@ -156,7 +154,7 @@ def _pairs_table(result: AccuracyResult) -> Table:
         left, right = (side.accuracies[row] for side in sides)
         seeds = " : ".join(dict.fromkeys(str(side.seeds[row]) for side in sides))
         counts = str(pair.only_baseline), str(pair.only_candidate), f"{pair.p:.3g}"
-        table.add_row(seeds, _percent(left), _percent(right), _points(right - left), *counts)
+        table.add_row(seeds, percent(left), percent(right), _points(right - left), *counts)
     return table
 
 
@@ -227,8 +225,7 @@ def _check_finished(run: Run) -> None:
 
 def check_same_experiment(first: Run, run: Run) -> None:
     """Refuse a run with other settings, but for name, folder and seed."""
-    lines = differing_keys(first.config, run.config)
-    lines = [line for line in lines if not line.startswith(NOT_THE_EXPERIMENT)]
+    lines = real_differences(first, run, but=("run.seed",))
     if lines:
         raise UserError(
             "\n  ".join([f"{first.path} -> {run.path}: settings differ, train both alike", *lines])
@@ -279,10 +276,6 @@ def _side(runs: Sequence[Run], hits: NDArray[np.bool_]) -> Side:
         seeds=tuple(run.config.run.seed for run in runs),
         accuracies=tuple(float(one) for one in hits.mean(axis=1)),
     )
-
-
-def _percent(fraction: float | None) -> str:
-    return NONE if fraction is None else f"{100 * fraction:.2f}"
 
 
 def _points(difference: float) -> str:

@@ -22,9 +22,10 @@ from rich.table import Table
 from scipy import stats
 
 from parity.comparison.verdict import Verdict, worst
-from parity.runs.accuracy import NONE, check_apart, check_same_experiment, load_side
+from parity.runs.accuracy import check_apart, check_same_experiment, load_side
 from parity.runs.tost import Floats, Interval, SeedComparison, compare_seeds
 from transfg_core.errors import UserError
+from transfg_core.report.numbers import NONE
 from transfg_core.run.metrics_log import clean
 from transfg_core.run.reading import Run
 

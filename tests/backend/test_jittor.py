@@ -92,14 +92,14 @@ def test_operators_are_compiled_with_precompiled_headers(twin):
 
 def test_operators_are_compiled_for_one_name_of_the_interpreter(twin, monkeypatch, tmp_path):
     """Jittor's key of an operator holds that name: `python -m` shares what `transfg` compiled."""
-    runtime = twin.module("runtime")
+    start = twin.module("setup.start")
     versioned = f"python3.{sys.version_info.minor}"
     (tmp_path / versioned).symlink_to(sys.executable)
     for name in ("python", "python3", versioned):
         if name != versioned:
             (tmp_path / name).symlink_to(versioned)
         monkeypatch.setattr(sys, "executable", str(tmp_path / name))
-        with runtime.one_name_of_python():
+        with start.one_name_of_python():
             assert sys.executable == str(tmp_path / versioned)
         assert sys.executable == str(tmp_path / name)
     # another interpreter beside it is another one
@@ -108,5 +108,5 @@ def test_operators_are_compiled_for_one_name_of_the_interpreter(twin, monkeypatc
     (tmp_path / "python").unlink()
     (tmp_path / "python").symlink_to("/bin/sh")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with runtime.one_name_of_python():
+    with start.one_name_of_python():
         assert sys.executable == str(tmp_path / "python")

@@ -18,7 +18,7 @@ from transfg_core.run.folder import RunFolder
 from transfg_core.run.metrics_log import read_records
 from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
-from transfg_core.train import Position, StopRequest, split_batch, stop_on_signals, train
+from transfg_core.train import Position, StopRequest, Training, split_batch, stop_on_signals, train
 
 COUNT = 10
 MODEL = "size=tiny depth=2 width=8 heads=2 mlp=8 patch=8 classes=2".split()
@@ -67,9 +67,10 @@ class Trial:
         self._watch("save", lambda which, arrays, metadata: ("save", which))
         progress = Progress("trial", COUNT, self.config.train.steps)
         with self.run_dir as run:
-            return train(
-                self.config, self.backend, self.dataset, run, self.position, progress, self.stop
+            training = Training(
+                self.config, self.backend, self.dataset, run, self.position, progress
             )
+            return train(training, self.stop)
 
     def _watch(self, name, describe):
         method = getattr(self.run_dir, name)

@@ -6,8 +6,7 @@ import subprocess
 import pytest
 
 from transfg_core.errors import UserError
-from transfg_jt import runtime
-from transfg_jt.setup import cuda_home
+from transfg_jt.setup import cuda_home, start
 
 REAL_CDLL = ctypes.CDLL
 COMPILER = """#!/bin/sh
@@ -135,8 +134,8 @@ def test_a_compiler_that_does_not_run_is_none(toolkit, monkeypatch):
 def environment(monkeypatch, tmp_path):
     """What `choose_device` does to the environment, with a device in sight."""
     found = {"PATH": "/usr/bin"}
-    monkeypatch.setattr(runtime.os, "environ", found)
-    monkeypatch.setattr(runtime, "jittor_home", lambda: tmp_path)
+    monkeypatch.setattr(start.os, "environ", found)
+    monkeypatch.setattr(start, "jittor_home", lambda: tmp_path)
     monkeypatch.setattr(cuda_home, "find_device", lambda: cuda_home.Device((9, 0), 13))
     monkeypatch.setattr(cuda_home.ctypes, "CDLL", lambda path, mode: loaded.append(path))
     loaded = found["loaded"] = []
@@ -147,7 +146,7 @@ def environment(monkeypatch, tmp_path):
 def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
     environment["cc_flags"] = "-g"
     environment["CUDA_HOME"] = str(toolkit("13.0"))
-    runtime.choose_device()
+    start.choose_device()
     assert environment["nvcc_path"].endswith("/bin/nvcc")
     assert [path.rpartition("/")[2] for path in environment["loaded"]] == [
         *LIBRARIES[13], "libcudart.so", "libcublasLt.so", "libcublas.so", "libcurand.so"
@@ -159,7 +158,7 @@ def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
 
 def test_without_a_part_of_cuda_the_cpu_is_used_and_told(toolkit, environment, capsys):
     environment["CUDA_HOME"] = str(toolkit("12.4", libraries=[]))
-    runtime.choose_device()
+    start.choose_device()
     wanted = {"nvcc_path": "", "use_mkl": "1", "cache_name": "transfg-cpu"}
     assert wanted.items() <= environment.items() and not environment["loaded"]
     said = capsys.readouterr().err
@@ -169,7 +168,7 @@ def test_without_a_part_of_cuda_the_cpu_is_used_and_told(toolkit, environment, c
 @pytest.mark.parametrize("given", ["", "/opt/mine/bin/nvcc"])
 def test_what_the_user_says_wins(environment, given):
     environment["nvcc_path"] = given
-    runtime.choose_device()
+    start.choose_device()
     assert environment["nvcc_path"] == given and not environment["loaded"]
     assert environment["cache_name"] == ("transfg-cuda" if given else "transfg-cpu")
     assert "cc_flags" not in environment
@@ -181,7 +180,7 @@ def test_a_library_that_does_not_load_is_no_reason_to_stop(
     """What stands there is empty, so that the loader refuses it."""
     environment["CUDA_HOME"] = str(toolkit("13.0"))
     monkeypatch.setattr(cuda_home.ctypes, "CDLL", REAL_CDLL)
-    runtime.choose_device()
+    start.choose_device()
     assert environment["nvcc_path"] == ""
     assert "runs on the CPU" in capsys.readouterr().err
 

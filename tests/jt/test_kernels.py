@@ -31,7 +31,7 @@ def library(tmp_path_factory):
     if shutil.which("g++") is None:
         pytest.skip("no g++ on PATH, which compiles the kernels for this test")
     out = tmp_path_factory.mktemp("kernels") / "kernels.so"
-    include = [f"-I{HERE / 'cuda'}", f"-I{HERE.parent / 'transfg_jt'}"]
+    include = [f"-I{HERE / 'cuda'}", f"-I{HERE.parent / 'transfg_jt' / 'ops'}"]
     flags = ["-O1", "-std=c++20", "-Wall", "-Werror", "-shared", "-fPIC"]
     subprocess.run(
         ["g++", *flags, *include, str(HERE / "cuda/kernels_on_cpu.cpp"), "-o", str(out)], check=True

@@ -11,7 +11,6 @@ template, complete in themselves; they need Jinja2 and PyYAML.
 
 import argparse
 import json
-import math
 import re
 import shutil
 import sys
@@ -24,6 +23,8 @@ from typing import Any
 import jinja2
 import yaml
 
+from transfg_core.report.numbers import NONE, number
+
 ROOT = Path(__file__).resolve().parents[2]
 TAIL = 12  # lines of the log of a stage that failed
 KEPT = ("*.txt", "*.json", "*.svg", "*.md", "*.html", "*.csv", "*.yaml", "*.jsonl")
@@ -31,13 +32,7 @@ LARGEST = 2 * 2**20  # bytes of a file that is kept
 FOLDERS = re.compile(
     r"(?:(?<=[\s\"'(>=])|^)/(?:[\w.+@-]+/)+(?=[\w.+@-])", re.M
 )  # of another machine
-NONE = "–"
 TITLE = "# On the GPU"  # of the page, by which an older one is known
-
-
-def number(value: float | None, form: str = ".3g", unit: float = 1) -> str:
-    """As text, or a dash where there is none."""
-    return NONE if value is None or not math.isfinite(value) else f"{value / unit:{form}}"
 
 
 def spread(value: dict[str, float] | None, form: str) -> str:

@@ -14,8 +14,8 @@ from transfg.bench.flops import peak_flops, selection_flops, step_flops
 from transfg.bench.runner import Measurement
 from transfg_core.config.sections import Config
 from transfg_core.models.layout import param_shapes
+from transfg_core.report.numbers import NONE, number
 
-NONE = "–"
 MIB = 2**20
 
 
@@ -109,11 +109,6 @@ def as_record(results: Sequence[Measurement], references: Sequence[Measurement])
     return {"format": "bench/1", "measurements": rows, "linearity": linearity(results)}
 
 
-def text(value: float | None, form: str = ".3g", unit: float = 1) -> str:
-    """A number, or a dash."""
-    return NONE if value is None else f"{value / unit:{form}}"
-
-
 def print_table(results: Sequence[Measurement], references: Sequence[Measurement]) -> None:
     """One line for each measurement, ratios to the first subject of its batch."""
     table = Table("subject", "work", "batch", "seconds", "ratio", "images/s", "peak MiB", "ratio")
@@ -133,11 +128,11 @@ def print_table(results: Sequence[Measurement], references: Sequence[Measurement
             str(result.batch),
             told["seconds"].text(".4g"),
             told["ratio"].text(".2f") if told["ratio"] else NONE,
-            text(told["images_per_second"]),
-            text(result.peak, ".0f", MIB),
-            text(told["memory_ratio"], ".2f"),
-            text(result.first),
-            text(told["flops_per_second"], ".0f", 1e9),
-            text(told["utilisation"], ".1%"),
+            number(told["images_per_second"]),
+            number(result.peak, ".0f", MIB),
+            number(told["memory_ratio"], ".2f"),
+            number(result.first),
+            number(told["flops_per_second"], ".0f", 1e9),
+            number(told["utilisation"], ".1%"),
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)

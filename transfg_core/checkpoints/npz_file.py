@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from transfg_core.backend import Array
+from transfg_core.closing import Closing
 from transfg_core.errors import UserError
 from transfg_core.models.rows import Shape
 
@@ -25,7 +25,7 @@ DAMAGED = (
 )  # fmt: skip
 
 
-class NpzFile:
+class NpzFile(Closing):
     """An open .npz of floating-point arrays; whatever is wrong with it is a UserError."""
 
     def __init__(self, path: str | Path) -> None:
@@ -33,15 +33,8 @@ class NpzFile:
         with self._explained():
             self.archive = zipfile.ZipFile(path)
 
-    def __enter__(self) -> "NpzFile":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the archive."""
         self.archive.close()
 
     def shapes(self) -> dict[str, Shape]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transfg_core.errors import UserError
+from transfg_core.report.numbers import NONE, number, percent
 from transfg_core.run.reading import Run, agreement, over_seeds, real_differences
 
-NONE = "–"
 PARITY_FORMAT = "parity-report/2"
 PARITY_NOTE = (
     "The parity suite found {} Each line holds the worst tap of one comparison, candidate : first; "
@@ -37,14 +37,14 @@ def headline(runs: Sequence[Run]) -> Table:
         ("run", lambda run: run.config.run.name),
         ("backend", lambda run: run.backend),
         ("updates", lambda run: f"{run.update} of {run.config.train.steps}"),
-        ("top-1 %", lambda run: _percent(run.final.get("top1"))),
-        ("top-5 %", lambda run: _percent(run.final.get("top5"))),
-        ("best top-1 %", lambda run: _percent(run.best_top1)),
-        ("test loss", lambda run: _number(run.final.get("loss"), ".4f")),
-        ("part hits %", lambda run: _percent(run.final.get("part_hit"))),
-        ("by chance %", lambda run: _percent(run.final.get("part_hit_chance"))),
-        ("images/s", lambda run: _number(run.images_per_second, ".1f")),
-        ("memory MiB", lambda run: _number(_mebibytes(run.peak_memory_bytes), ".0f")),
+        ("top-1 %", lambda run: percent(run.final.get("top1"))),
+        ("top-5 %", lambda run: percent(run.final.get("top5"))),
+        ("best top-1 %", lambda run: percent(run.best_top1)),
+        ("test loss", lambda run: number(run.final.get("loss"), ".4f")),
+        ("part hits %", lambda run: percent(run.final.get("part_hit"))),
+        ("by chance %", lambda run: percent(run.final.get("part_hit_chance"))),
+        ("images/s", lambda run: number(run.images_per_second, ".1f")),
+        ("memory MiB", lambda run: number(_mebibytes(run.peak_memory_bytes), ".0f")),
         ("wall time", lambda run: _duration(run.seconds)),
     )
     rows = [[cell(run) for _, cell in columns] for run in runs]
@@ -106,7 +106,7 @@ def _agreement_table(runs: Sequence[Run]) -> Table:
     for left, right in alike or pairs:
         found = agreement(left, right)
         if found is not None:
-            share = _percent(found.same / found.images)
+            share = percent(found.same / found.images)
             counts = [f"{found.same} of {found.images}", share, found.only_left, found.only_right]
             gap = f"{100 * found.difference:+.2f}"
             rows.append([left.label, right.label, *map(str, counts), gap])
@@ -200,16 +200,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _number(value: float | None, form: str) -> str:
-    return NONE if value is None else format(value, form)
-
-
 def _times(factor: float, value: float | None) -> float | None:
     return None if value is None else factor * value
-
-
-def _percent(fraction: float | None) -> str:
-    return _number(_times(100, fraction), ".2f")
 
 
 def _mebibytes(count: float | None) -> float | None:

@@ -20,13 +20,13 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Literal
 
 from numpy.typing import NDArray
 
 from transfg_core.backend import Array
 from transfg_core.checkpoints import file as checkpoint
+from transfg_core.closing import Closing
 from transfg_core.config.loading import dump_config, load_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import RunFailed, UserError
@@ -58,7 +58,7 @@ OURS = (
 Which = Literal["last", "best"] | int  # a checkpoint; a number is the update it was saved after
 
 
-class RunFolder:
+class RunFolder(Closing):
     """One run's folder, locked against a second writer until `close`."""
 
     def __init__(self, path: Path, config: Config, lock: IO[bytes]) -> None:
@@ -192,17 +192,6 @@ class RunFolder:
                 self._scalars.close()
         finally:
             self._lock.close()
-
-    def __enter__(self) -> "RunFolder":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _numbered(self) -> list[tuple[int, Path]]:
         """The step-numbered checkpoints, oldest first."""

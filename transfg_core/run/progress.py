@@ -4,12 +4,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from transfg_core.closing import Closing
 
 LOG_SECONDS = 15.0  # between lines where there is no terminal
 
@@ -26,7 +27,7 @@ class StandardError(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-class Progress:
+class Progress(Closing):
     """Progress of training and evaluation on standard error."""
 
     def __init__(self, name: str, test_images: int, steps: int = 0, done: int = 0) -> None:
@@ -50,16 +51,12 @@ class Progress:
         )
         self._eval = self._bar.add_task("evaluate", total=test_images, visible=False, numbers="")
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar from the screen."""
         self._bar.stop()
 
     def say(self, text: str) -> None:

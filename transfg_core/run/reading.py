@@ -15,7 +15,7 @@ from transfg_core.run.folder import is_run
 from transfg_core.run.metrics_log import PREDICTIONS, Record, read_records
 
 UNKNOWN = "unknown"
-NOT_THE_EXPERIMENT = ("run.name:", "run.dir:")  # keys in which twins' configurations may differ
+NAMES = ("run.name", "run.dir")  # keys that are no part of the experiment
 STATES = {"finish": "finished", "interrupted": "interrupted"}  # events that end a start
 
 
@@ -104,10 +104,13 @@ def load_run(path: Path) -> Run:
     )
 
 
-def real_differences(left: Run, right: Run) -> list[str]:
-    """Where the configurations differ, as `key: left -> right`, but for names and folders."""
+def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:
+    """Where the configurations differ, as `key: left -> right`.
+
+    Names and folders do not count, nor the keys in `but`.
+    """
     lines = differing_keys(left.config, right.config)
-    return [line for line in lines if not line.startswith(NOT_THE_EXPERIMENT)]
+    return [line for line in lines if line.partition(":")[0] not in (*NAMES, *but)]
 
 
 def over_seeds(runs: Sequence[Run]) -> list[list[Run]]:

@@ -268,7 +268,10 @@ def of_sketch(**facts):
 
 
 DISAGREE = {
-    "another version": (lambda a, m: m.update(format="parity-trace/0"), "reads 'parity-trace/1' and"),
+    "another version": (
+        lambda a, m: m.update(format="parity-trace/0"),
+        "reads 'parity-trace/1'",
+    ),
     "no version": (lambda a, m: m.pop("format") and None, "manifest cannot be read"),
     "a list": (lambda a, m: [1, 2], "manifest cannot be read"),
     "a word": (lambda a, m: "word", "manifest cannot be read"),
