@@ -1,11 +1,11 @@
 # make quickstart   set up, train both twins on toy birds, resume one in the other, parity, report
-# make test         set up, then every test and the parity ladder
-# make mutation     plant faults in the twins: the ladder must find them, and nothing else (an hour)
-# make lint         ruff and mypy
-# make clean        remove what quickstart and test have made, not the environment
+# make test         set up, then run every test and the parity suite
+# make mutation     check that the suite finds planted faults, and reports nothing else (an hour)
+# make lint         run ruff and mypy
+# make clean        remove the output of quickstart and test, but not the environment
 #
-# Both set up what they need in .venv (VENV=... for another place), go on where they were
-# interrupted, and have nothing to do the second time.
+# All targets except clean first set up .venv (VENV=... for another folder). If quickstart is
+# interrupted, run it again to resume; once it is complete, it does nothing.
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -28,7 +28,7 @@ quickstart: $(QUICK)/report/report.html
 setup: $(READY)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
-	@echo "== Setting up $(VENV): some minutes, about 2 GB"
+	@echo "== Setting up $(VENV): this takes some minutes and about 2 GB"
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed, found " + sys.version.split()[0] \
 	    + "; run make with PYTHON=python3.12" if not (3, 11) <= sys.version_info[:2] <= (3, 12) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -37,46 +37,46 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 $(RUNS)/quickstart-torch/predictions.csv: configs/toy/quickstart.yaml | $(READY)
-	@echo "== TransFG on toy birds in PyTorch"
+	@echo "== Training TransFG on toy birds in PyTorch"
 	$(TRAIN) --backend torch run.name=quickstart-torch
 	@touch $@
 
 $(RUNS)/quickstart-jittor/predictions.csv: configs/toy/quickstart.yaml | $(READY)
-	@echo "== The same in Jittor; the first time, Jittor compiles itself and its operators"
+	@echo "== Training the same in Jittor; the first time, Jittor compiles itself and its operators"
 	$(TRAIN) --backend jittor run.name=quickstart-jittor
 	@touch $@
 
 $(RUNS)/quickstart-jittor-then-torch/predictions.csv: $(RUNS)/quickstart-jittor/predictions.csv
-	@echo "== Jittor's run from its half, finished in PyTorch"
+	@echo "== Resuming Jittor's half-trained run in PyTorch"
 	$(TRAIN) --resume-from $(RUNS)/quickstart-jittor/checkpoints/step_000400.safetensors \
 	    --backend torch run.name=quickstart-jittor-then-torch
 	@touch $@
 
 $(QUICK)/parity/parity.json: $(SOURCES) | $(READY)
-	@echo "== Parity of the backends, and of each with the published program"
+	@echo "== Parity of the two backends, and of each backend with the published program"
 	$(TRANSFG) parity --out $(@D)
 
 $(QUICK)/parts.png: $(RUNS)/quickstart-torch/predictions.csv
-	@echo "== The parts that the model selects"
+	@echo "== Drawing the parts that the model selects"
 	$(TRANSFG) parts $(RUNS)/quickstart-torch/checkpoints/best.safetensors --backend torch --out $@
 
 $(QUICK)/report/report.html: $(RUNS)/quickstart-torch/predictions.csv \
 		$(RUNS)/quickstart-jittor/predictions.csv \
 		$(RUNS)/quickstart-jittor-then-torch/predictions.csv \
 		$(QUICK)/parity/parity.json $(QUICK)/parts.png
-	@echo "== Report"
+	@echo "== Writing the report"
 	$(TRANSFG) report $(RUNS)/quickstart-torch $(RUNS)/quickstart-jittor \
 	    $(RUNS)/quickstart-jittor-then-torch --parity $(QUICK)/parity/parity.json \
 	    --pictures $(QUICK)/parts.png --out $(@D)
 
-# The frameworks get a process each: they disturb one another.
+# Each framework runs in its own process, because they disturb each other.
 test: $(READY)
-	@echo "== Parity ladder"
+	@echo "== Parity suite"
 	$(TRANSFG) parity --out build/parity
 	@echo "== Tests of each backend"
 	$(BIN)/pytest -q tests/backend --backends torch
 	$(BIN)/pytest -q tests/backend --backends jittor
-	@echo "== Tests of everything else"
+	@echo "== All other tests"
 	$(BIN)/pytest -q -n 2 --ignore tests/backend --backends torch,jittor
 
 mutation: $(READY)

@@ -1,7 +1,8 @@
-"""Proof that two implementations compute the same: record traces apart, compare with NumPy.
+"""Proof that two implementations compute the same function.
 
-What stands here is for any pair of models, in any frameworks: docs/parity.md. Nothing in this
-package imports a framework, and nothing is imported before it is used.
+Each implementation records a trace in its own process; NumPy compares the traces. The names below
+work for any pair of models in any frameworks (docs/parity.md). This package imports no framework,
+and it imports a module of its own only when that is first used.
 """
 
 import importlib

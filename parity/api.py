@@ -1,12 +1,12 @@
-"""The parity tools for anybody's pair of models: record in any framework, compare with NumPy.
+"""The parity tools for any pair of models: record in any framework, compare with NumPy.
 
     from parity import compare, record_taps, ulp_variant
 
     record_taps("a.npz", {"forward/logits": logits}, weights=weights, inputs=inputs, ...)
     rows = compare(["a.npz", "b.npz", "a-float64.npz", "a-ulp1.npz", "a-ulp2.npz"])
 
-Which trace is what, their manifests say (`find_evidence`). docs/parity.md is the manual, and
-examples/parity_convnet a pair of models that is compared in this way.
+The manifests say which role each trace has (`find_evidence`). docs/parity.md is the manual;
+examples/parity_convnet compares a pair of models in this way.
 """
 
 import re
@@ -50,39 +50,40 @@ def record_taps(
 
     Args:
         taps: arrays by `stage/tap` in data order: `forward/conv1`, `gradients/conv1.weight`.
-        weights, inputs: what every recording of this computation starts from, by any names; also
-            for a variant and in float64 the very same arrays. Only their digests are stored.
-        settings: whatever else decides the function: sizes, epsilon, reduction of the loss.
+        weights, inputs: the arrays that this computation starts from, by any names. Pass the same
+            arrays for every recording, also for a variant or in float64. The trace stores only
+            their digests.
+        settings: everything else that decides the function: sizes, epsilon, reduction of the loss.
         framework, version, device, threads: who computed it, and where.
-        precision: that of the arithmetic: float64, float32, tf32, float16 or bfloat16.
+        precision: of the arithmetic: float64, float32, tf32, float16 or bfloat16.
         variant: how this recording was perturbed, such as `ulp:1`; None if it was not.
         case: a name for tables.
-        zeros: taps whose true value is zero -> a tap to see their size beside, such as the gradient
-            of a bias before a batch norm -> that of the norm's own bias.
-        terms: taps that are long sums -> how many numbers each of theirs adds up, such as the
-            gradient of a bias -> batch size times positions. The bound then allows for a sum that
-            is computed one by one.
-        sketch_above, full: as of `write_trace`.
+        zeros: tap whose true value is zero -> sibling tap that gives the scale. Example: the
+            gradient of a bias before a batch norm -> the gradient of the norm's own bias.
+        terms: tap whose numbers are long sums -> how many terms each sum has. Example: the
+            gradient of a bias -> batch size times positions. The bound then allows for sums that
+            are computed one term after another.
+        sketch_above, full: as in `write_trace`.
 
     Raises:
-        UserError: a name, a type or the precision is unfit, or the folder does not exist.
+        UserError: a name, a type or the precision is not allowed, or the folder does not exist.
     """
     if precision not in ROUNDOFF:
         raise UserError(f"{path}: precision {precision!r}: expected one of {', '.join(ROUNDOFF)}")
     for name in [*taps, *(zeros or {}).values()]:
         if not NAME.fullmatch(name):
             raise UserError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
-    for name in [n for pair in (zeros or {}).items() for n in pair if n not in taps]:
+    for name in [tap for pair in (zeros or {}).items() for tap in pair if tap not in taps]:
         raise UserError(f"{path}: zeros: there is no tap {name}")
     for name, count in (terms or {}).items():
         if name not in taps or type(count) is not int or count < 1:
             raise UserError(f"{path}: terms: {name}: {count!r}: expected a tap and a whole number")
     for name, value in taps.items():
-        kind = np.asarray(value).dtype
-        if precision == "float64" and kind.kind == "f" and kind != np.float64:
+        dtype = np.asarray(value).dtype
+        if precision == "float64" and dtype.kind == "f" and dtype != np.float64:
             raise UserError(
-                f"{path}: precision float64, but tap {name} is {kind}; the framework converted it "
-                "on the way"
+                f"{path}: precision float64, but tap {name} is {dtype}; the framework converted "
+                "it; keep it in float64"
             )
     producer = {"name": framework, "version": version, "device": device, "threads": threads}
     manifest = {
@@ -106,9 +107,9 @@ def ulp_variant(
 ) -> dict[str, Array]:
     """Weights with every floating-point number moved by one unit in the last place, up or down.
 
-    In float64 give it the weights in float64. With `precision` tf32, bfloat16 or float16 the unit
-    is of that, since products would round a unit of float32 away. Arrays of integers and booleans
-    stay.
+    For a float64 variant, pass the weights in float64. With `precision` tf32, bfloat16 or float16
+    the unit is of that precision, because products would round a unit of float32 away. Arrays of
+    integers and booleans stay as they are.
     """
     rng = np.random.default_rng([77, seed])
     moved = {}
@@ -123,38 +124,45 @@ def compare(
     mapping: Mapping[str, str] | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """The verdict on every tap of a pair of traces; taps that only one has are `different`.
+    """The verdict on every tap of a pair of traces; a tap that only one has is `different`.
 
     Args:
-        traces: the pair, then what it is judged by (`find_evidence`), as files or as read.
-        mapping: tap names of the second producer's traces -> those of the first (`rename_taps`).
-        siblings: further taps that are zero by structure, as of `Evidence`.
+        traces: the baseline, the candidate, then their evidence (`find_evidence`); each a file or
+            a trace that was read.
+        mapping: the candidate's tap names -> the baseline's (`rename_taps`).
+        siblings: further taps that are zero by structure, as in `Evidence`.
 
     Raises:
-        UserError: a file is no whole trace, the traces are not of one computation, or one has no
-            role.
+        UserError: a file is not a whole trace, the traces are not of one computation, or a trace
+            has no role.
     """
-    loaded = [one if isinstance(one, Trace) else read_trace(one) for one in traces]
+    loaded = [trace if isinstance(trace, Trace) else read_trace(trace) for trace in traces]
     places = [trace.path.resolve() for trace in loaded]
     for trace in loaded:
         if places.count(trace.path.resolve()) > 1:
-            raise UserError(f"{trace.path}: given twice; a trace agrees with itself")
+            raise UserError(
+                f"{trace.path}: given twice; give different traces (each agrees with itself)"
+            )
         if trace.manifest.get("kind", "case") != loaded[0].manifest.get("kind", "case"):
-            raise UserError(f"{trace.path} and {loaded[0].path}: recordings of different kinds")
+            raise UserError(
+                f"{trace.path} and {loaded[0].path}: recordings of different kinds; give traces "
+                "of one kind"
+            )
     rows = []
     for evidence in find_evidence(loaded, mapping, siblings):
-        ours, theirs = evidence.baseline.taps, evidence.candidate.taps
-        if not set(ours) & set(theirs):
+        baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
+        if not set(baseline) & set(candidate):
             raise UserError(
-                f"{evidence.baseline.path} and {evidence.candidate.path} have no tap in common, as "
-                f"{', '.join([*ours][:2])} and {', '.join([*theirs][:2])}; give a mapping of names"
+                f"{evidence.baseline.path} and {evidence.candidate.path} have no tap in common: "
+                f"the first has {', '.join([*baseline][:2])}, the second "
+                f"{', '.join([*candidate][:2])}; give a mapping of names"
             )
         rows += judge(evidence, NOT_JUDGED)
     return rows
 
 
 def first_difference(rows: Sequence[Row]) -> str:
-    """Where it begins, as a sentence: the first tap in data order that is not equivalent."""
+    """A sentence on the first tap in data order that is not equivalent; empty if all are."""
     for row in rows:
         if row.verdict != "equivalent":
             facts = [f"error {row.error:.2g}, bound {row.bound:.2g}"]
@@ -167,26 +175,26 @@ def first_difference(rows: Sequence[Row]) -> str:
 
 
 def compare_files(paths: Sequence[Path], names: Path | None = None, out: Path | None = None) -> int:
-    """Compare trace files, print the table, and write the reports into a folder if one is given.
+    """Compare trace files, print the table, and write the reports into `out` if that is given.
 
     Returns the exit code: 0 equivalent, 1 different, 2 undecided.
 
     Raises:
-        UserError: as of `compare`; its exit code is 2.
+        UserError: as in `compare`; its exit code is 2.
     """
     from parity.report.console import print_table
-    from parity.report.files import write_reports  # draws tables: no need to record
+    from parity.report.files import write_reports  # imported here: recording does not need rich
 
     traces = [read_trace(path) for path in paths]
     rows = compare(traces, read_names(names) if names else None)
     print_table(rows)
-    if begin := first_difference(rows):
-        print(begin)
+    if sentence := first_difference(rows):
+        print(sentence)
     if out:
         pair = traces[:2]
-        who = [str(trace.producer("name")) for trace in pair]
-        if who[0] == who[1]:
-            who = [trace.path.stem for trace in pair]
+        labels = [str(trace.producer("name")) for trace in pair]
+        if labels[0] == labels[1]:
+            labels = [trace.path.stem for trace in pair]
         facts = [trace.manifest["producer"] for trace in pair]
-        write_reports(out, rows, dict(zip(who, facts, strict=True)))
+        write_reports(out, rows, dict(zip(labels, facts, strict=True)))
     return EXIT_CODES[worst([row.verdict for row in rows])]

@@ -1,4 +1,4 @@
-"""`transfg_jt.ops.cuda` on the host: what Jittor would compile for CUDA, compiled by g++."""
+"""`transfg_jt.ops.cuda` on the host: g++ compiles the text that Jittor would compile for CUDA."""
 
 import ctypes
 import hashlib
@@ -31,7 +31,7 @@ extern "C" const char* run(void** arrays, const int64_t* shapes) {{
 
 
 def variables(names, shapes, types):
-    """The names that Jittor gives to the arrays of an operator: pointers, sizes, types."""
+    """Declarations of Jittor's names for the arrays of an operator: pointers, sizes, types."""
     lines, place = [], 0
     for i, (name, shape, kind) in enumerate(zip(names, shapes, types, strict=True)):
         lines.append(f"using {name}_type [[maybe_unused]] = {C_TYPES[kind]};")
@@ -44,7 +44,7 @@ def variables(names, shapes, types):
 
 
 class Emulator:
-    """Stands for `cuda_ops.run_cuda`; each text is compiled once, in `folder`."""
+    """Replaces `ops.cuda.run_cuda`; compiles each text once, in `folder`."""
 
     def __init__(self, jt, header, folder):
         self.jt, self.header, self.folder, self.ran = jt, header, folder, []
@@ -61,32 +61,32 @@ class Emulator:
         return library
 
     def __call__(self, source, shapes, types, inputs):
-        given, types = [to_numpy(x) for x in inputs], [str(kind) for kind in types]
-        made = [unwritten(shape, ARRAYS[kind]) for shape, kind in zip(shapes, types, strict=True)]
-        names = [f"in{i}" for i in range(len(given))] + [f"out{i}" for i in range(len(made))]
+        arrays, types = [to_numpy(x) for x in inputs], [str(kind) for kind in types]
+        outputs = [unwritten(shape, ARRAYS[t]) for shape, t in zip(shapes, types, strict=True)]
+        names = [f"in{i}" for i in range(len(arrays))] + [f"out{i}" for i in range(len(outputs))]
         kinds = [str(x.dtype) for x in inputs] + types
         sizes = [list(x.shape) for x in inputs] + [list(shape) for shape in shapes]
         text = FRAME.format(
             header=self.header, variables=variables(names, sizes, kinds), source=source
         )
-        arrays = [*given, *made]
-        places = (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
+        arrays += outputs
+        pointers = (ctypes.c_void_p * len(arrays))(*(x.ctypes.data for x in arrays))
         flat = [n for size in sizes for n in size]
-        error = self.library(text).run(places, (ctypes.c_int64 * len(flat))(*flat))
+        error = self.library(text).run(pointers, (ctypes.c_int64 * len(flat))(*flat))
         assert error is None, error
         self.ran.append(source)
-        return [to_var(self.jt, x, kind) for x, kind in zip(made, types, strict=True)]
+        return [to_var(self.jt, x, kind) for x, kind in zip(outputs, types, strict=True)]
 
 
 def unwritten(shape, dtype):
-    """Not-a-number everywhere, in bfloat16 too, so that what is not written shows."""
+    """NaN everywhere, also in bfloat16, so that unwritten elements show; zeros for int64."""
     if dtype == np.int64:
         return np.zeros(shape, dtype)
     return np.full(shape, 0x7FC0 if dtype == np.uint16 else np.nan, dtype)
 
 
 def to_numpy(x):
-    """bfloat16 as its bits."""
+    """The values of a Var; bfloat16 as its bits."""
     if x.dtype != "bfloat16":
         return np.ascontiguousarray(x.numpy())
     return (np.ascontiguousarray(x.float32().numpy()).view(np.uint32) >> 16).astype(np.uint16)

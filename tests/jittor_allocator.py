@@ -1,4 +1,4 @@
-"""What Jittor's allocator holds at the end of a script, in a process of its own."""
+"""The bytes that Jittor's allocator holds at the end of a script, which runs in a new process."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ print("held", info.total_cuda_used if jt.flags.use_cuda else info.total_cpu_used
 
 
 def held_bytes(script: str, switch: bool) -> int:
-    """Run the script, which finds `jt` and `switch`; the allocator gives nothing back by itself."""
+    """Run a script that uses `jt` and `switch`; the allocator never returns memory by itself."""
     command = [sys.executable, "-c", BEFORE + script + AFTER, str(int(switch))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])

@@ -1,7 +1,7 @@
-"""TransFG in NumPy and float64, written from the description of the method alone.
+"""TransFG in NumPy and float64, written only from the description of the method.
 
-Nothing here is clever: full attention maps, full products of them, one loop over heads and
-images where that reads best. Parameters carry canonical names. Shapes: B batch, N patches,
+The code is simple on purpose: full attention maps, their full products, and loops over heads and
+images where they read best. Parameters have canonical names. Shapes: B batch, N patches,
 T = N + 1 tokens, D width, K heads, C classes.
 """
 
@@ -32,18 +32,18 @@ def relative(value: Array, reference: Array) -> float:
 
 
 def softmax(x: Array) -> Array:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
 def gelu(x: Array) -> Array:
-    """x times the normal distribution's value at x."""
+    """x times the distribution function of the standard normal at x."""
     return x * 0.5 * (1 + erf(x / np.sqrt(2)))
 
 
 def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
-    """Over the last axis, eps 1e-6."""
+    """Layer norm over the last axis, eps 1e-6."""
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(
         x.var(-1, keepdims=True) + 1e-6
     ) * weight + bias
@@ -61,7 +61,7 @@ def attention_maps(q: Array, k: Array, heads: int) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, heads: int) -> Array:
-    """Three times (B, T, D) -> (B, T, D)."""
+    """Attention: three times (B, T, D) -> (B, T, D)."""
     out = np.einsum("bkij,bkjd->bkid", attention_maps(q, k, heads), heads_of(v, heads))
     return np.concatenate(list(np.moveaxis(out, 1, 0)), axis=-1)
 
@@ -69,7 +69,7 @@ def attention(q: Array, k: Array, v: Array, heads: int) -> Array:
 def attention_gradients(
     q: Array, k: Array, v: Array, heads: int, grad: Array
 ) -> tuple[Array, Array, Array]:
-    """Of sum(grad · attention) by q, k and v."""
+    """Gradients of sum(grad · attention) by q, k and v."""
     p = attention_maps(q, k, heads)
     q, k, v, g = (heads_of(x, heads) for x in (q, k, v, grad))
     dp = np.einsum("bkid,bkjd->bkij", g, v)
@@ -84,7 +84,7 @@ def attention_gradients(
 
 
 def block(p: dict[str, Array], name: str, x: Array, heads: int) -> tuple[Array, Array]:
-    """One pre-norm encoder block; its output and its attention maps."""
+    """Output and attention maps of one pre-norm encoder block."""
 
     def linear(layer: str, x: Array) -> Array:
         return x @ p[f"{name}.{layer}.weight"].T + p[f"{name}.{layer}.bias"]
@@ -93,7 +93,7 @@ def block(p: dict[str, Array], name: str, x: Array, heads: int) -> tuple[Array, 
         return layer_norm(x, p[f"{name}.{layer}.weight"], p[f"{name}.{layer}.bias"])
 
     y = norm("norm1", x)
-    q, k, v = (linear(f"attn.{each}", y) for each in ("query", "key", "value"))
+    q, k, v = (linear(layer, y) for layer in ("attn.query", "attn.key", "attn.value"))
     x = x + linear("attn.out", attention(q, k, v, heads))
     x = x + linear("mlp.fc2", gelu(linear("mlp.fc1", norm("norm2", x))))
     return x, attention_maps(q, k, heads)
@@ -103,8 +103,8 @@ def fuse(maps: list[Array], fusion: str) -> Array:
     """(B, K, T, T) per block -> part scores (B, K, N): the whole product, then its row 0."""
     if fusion == "matmul":
         fused = maps[0]
-        for each in maps[1:]:
-            fused = each @ fused
+        for attention_map in maps[1:]:
+            fused = attention_map @ fused
     elif fusion == "mul":
         fused = np.log(np.prod(maps, axis=0))  # float64 does not underflow at these sizes
     elif fusion == "add":
@@ -165,7 +165,7 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float) -> float:
 
 
 def contrastive(features: Array, labels: Array, margin: float) -> float:
-    """Over all ordered pairs, i = j included, divided by B²."""
+    """Contrastive loss over all ordered pairs, i = j included, divided by B²."""
     norms = np.linalg.norm(features.astype(np.float64), axis=-1, keepdims=True)
     z = features / np.maximum(norms, 1e-12)
     total = 0.0
@@ -188,7 +188,7 @@ class Optimizer:
         self.slots = {slot: {n: np.zeros_like(v) for n, v in self.params.items()} for slot in names}
 
     def step(self, grads: dict[str, Array], lr: float) -> float:
-        """One update; returns the norm of all gradients before clipping."""
+        """Do one update; return the norm of all gradients before clipping."""
         self.updates += 1
         norm = float(np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in grads.values())))
         clip = self.optim.clip
@@ -199,7 +199,7 @@ class Optimizer:
         return norm
 
     def update(self, name: str, g: Array, lr: float, decay: float) -> None:
-        """One parameter."""
+        """Update one parameter."""
         w, optim = self.params[name], self.optim
         if optim.name == "sgd":
             buf = self.slots["momentum"][name] = (

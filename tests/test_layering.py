@@ -1,7 +1,7 @@
-"""Who imports whom: one way, in no circle; the core and the suite no framework.
+"""Imports go one way and in no circle; the core and the suite import no framework.
 
-Source is read for imports anywhere, in functions too; and child processes import every module,
-since imports by name do not show in source.
+The tests search the source for imports anywhere, also in functions. Child processes import every
+module as well, since the source does not show imports by name.
 """
 
 import ast
@@ -20,7 +20,7 @@ ALL = {*FRAMEWORKS, *FRAMEWORKS.values(), "jittor_utils", "torchvision"}
 
 PACKAGES = ("transfg", "parity", "transfg_torch", "transfg_jt", "transfg_core")
 
-# What each folder must not import, however deep: no framework, and nothing from above.
+# What no file in a folder may import: frameworks, and packages above it.
 FORBIDDEN = {
     "transfg_core": ALL | {"transfg", "parity", "tools"},
     "parity": ALL | {"transfg", "tools"},
@@ -55,12 +55,12 @@ def named(root: Path, package: str) -> dict[str, Path]:
 
 
 def modules(package: str) -> list[str]:
-    """Every module of a package, by its dotted name."""
+    """The dotted names of all modules of a package."""
     return list(named(ROOT, package))
 
 
 def child(code: str, *arguments: str) -> list[str]:
-    """Run code in a fresh interpreter at the repository's root; the list it prints as JSON."""
+    """Run code in a new interpreter at the repository's root; return the list that it prints."""
     command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -110,7 +110,7 @@ def test_source_imports_one_way(folder):
 
 
 def module_graph(root: Path) -> dict[str, set[str]]:
-    """Module -> the project's modules that it imports anywhere, in functions too."""
+    """Module -> the project's modules that it imports anywhere, also in functions."""
     files = {name: path for package in PACKAGES for name, path in named(root, package).items()}
     graph: dict[str, set[str]] = {}
     for module, path in files.items():
@@ -126,7 +126,7 @@ def module_graph(root: Path) -> dict[str, set[str]]:
 
 
 def circle_in(graph: dict[str, set[str]]) -> list[str]:
-    """Names that import one another in a loop; none if what is imported can always come first."""
+    """Names that import one another in a circle; empty if there is no circle."""
     try:
         list(graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError as error:
@@ -135,7 +135,7 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
 
 
 def rooms_of(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The graph of what lies directly in a package: its files, and its folders as a whole."""
+    """The import graph of each package's direct entries: its files, and its folders as a whole."""
     rooms: dict[str, set[str]] = {}
     for module, imported in graph.items():
         here = ".".join(module.split(".")[:2])
@@ -145,7 +145,7 @@ def rooms_of(graph: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def test_no_circle_of_imports():
-    """Neither between files nor between rooms."""
+    """No circle between files, and none between folders."""
     graph = module_graph(ROOT)
     assert len(graph) > 100 and sum(map(len, graph.values())) > 300
     assert circle_in(graph) == []
@@ -168,7 +168,7 @@ def test_a_circle_is_found(tmp_path):
 
 
 def test_only_the_border_names_the_twins():
-    """In the core, `transfg_torch` and `transfg_jt` stand in backend.py alone (and in comments)."""
+    """In the core, only backend.py names `transfg_torch` and `transfg_jt` (comments aside)."""
     for path in (ROOT / "transfg_core").rglob("*.py"):
         constants = [
             node.value
@@ -181,7 +181,7 @@ def test_only_the_border_names_the_twins():
 
 @pytest.mark.parametrize("package", ["transfg_core", "parity", "transfg"])
 def test_importing_everything_loads_no_framework(package):
-    """Frameworks that are not installed could not be loaded: both must be here to prove it."""
+    """The test proves something only if both frameworks are installed."""
     missing = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"proves nothing without {' and '.join(missing)} installed")
@@ -190,8 +190,8 @@ def test_importing_everything_loads_no_framework(package):
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_twin_loads_its_own_framework_alone(framework):
-    """With the other framework and the other twin gone."""
+def test_twin_loads_only_its_own_framework(framework):
+    """Here the other framework and the other twin cannot be imported."""
     if importlib.util.find_spec(framework) is None:
         pytest.skip(f"{framework} is not installed")
     twin = FRAMEWORKS[framework]
@@ -205,13 +205,13 @@ def test_twin_loads_its_own_framework_alone(framework):
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_core_lives_without_a_twin(framework):
+def test_core_and_parity_work_without_a_twin(framework):
     blocked = f"{framework},{FRAMEWORKS[framework]}"
     assert child(BLOCKED, blocked, *modules("transfg_core"), *modules("parity")) == []
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_missing_framework_is_told_with_its_remedy(framework):
+def test_message_for_a_missing_framework_names_the_remedy(framework):
     code = f"""
 import importlib.util, json
 real = importlib.util.find_spec
@@ -229,7 +229,7 @@ except UserError as error:
 
 
 def test_command_line_starts_light():
-    """`transfg --help` needs no data loader, no plots: they are imported where they are used."""
+    """`transfg --help` loads no data loader and no plots: they are imported where they are used."""
     loaded = set(child(LOADED, "transfg.app"))
     heavy = {
         "grain",

@@ -1,4 +1,4 @@
-"""Interrupting and killing real runs: what is saved, and that going on changes nothing."""
+"""Interrupting and killing real runs: what they save, and that resuming changes no result."""
 
 import os
 import pty
@@ -75,7 +75,7 @@ def test_kill_during_a_checkpoint_write(place):
     assert list((run / "checkpoints").glob(".*tmp*")), "the window was missed"
     done = transfg(place, *settings, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "last.safetensors: going on after update 3" in done.stderr
+    assert "last.safetensors: resuming after update 3" in done.stderr
     assert not list((run / "checkpoints").glob(".*tmp*"))
     assert_same_numbers(place, "killed")
     assert [one["event"] for one in records(run, "event")] == ["start", "resume", "finish"]
@@ -118,7 +118,7 @@ def test_stopping_and_going_on(place):
     os.write(master, b"\x03")
     screen = read_all(master)
     assert child.wait(60) == 130, screen
-    assert "stopping after this update" in screen and "is saved, --resume" in screen
+    assert "stopping after this update" in screen and "resume with --resume" in screen
     assert "Traceback" not in screen
     update = saved_update(place, "stopped")
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
@@ -127,7 +127,7 @@ def test_stopping_and_going_on(place):
         child.send_signal(number)
         _, messages = child.communicate(timeout=60)
         assert child.returncode == code, messages
-        assert "Traceback" not in messages and "is saved, --resume" in messages
+        assert "Traceback" not in messages and "resume with --resume" in messages
         later = saved_update(place, "stopped")
         assert later > update
         update = later
@@ -175,7 +175,7 @@ def test_a_second_interrupt_ends_at_once(place):
         assert child.stdout.readline() == "slow\n"
         child.send_signal(signal.SIGINT)
         lines = iter(child.stderr.readline, "")
-        assert any("once more stops at once" in line for line in lines)
+        assert any("a second signal stops at once" in line for line in lines)
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 130
     assert last(place, "slow")[1]["position"]["update"] == 1  # as saved before

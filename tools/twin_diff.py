@@ -1,24 +1,24 @@
-"""Translate the PyTorch twin into Jittor and print what differs without a stated reason.
+"""Translate the PyTorch twin into Jittor and print differences without a stated reason.
 
-    python tools/twin_diff.py        # exit code 0: every difference is explained; 1: some is not
+    python tools/twin_diff.py        # exit code 0: every difference has a reason; 1: some have none
 
-Both twins must have the same files, but for the folders in `WITHOUT_TWIN`. In them they must have
-the same definitions in the same order, with the same signatures and docstrings. Other lines must
-be equal after the translation, or carry their reason in either twin, in one of these ways:
+Both twins must have the same files, except in the folders `WITHOUT_TWIN`. Twin files must have the
+same definitions in the same order, with the same signatures and docstrings. Other lines must be
+equal after the translation, or one of the twins must give a reason, in one of these forms:
 
     line              # jittor: reason          stands where the twin has one other line
     line              # jittor only: reason     stands where the twin has nothing
-    def f(...):       # native: reason          what this holds is the framework's own; its name,
-                                                signature and docstring still count
+    def f(...):       # native: reason          the body belongs to the framework; name, signature
+                                                and docstring are still compared
 
-In the PyTorch twin it is `# torch:` and `# torch only:`. On a line of its own such a comment is
-for the statement below. `# jittor block:` is for all lines up to an empty one, or up to one that is
-indented less, in place of as many lines in the twin; `# jittor block for 1 line:` in place of one.
+In the PyTorch twin the forms are `# torch:` and `# torch only:`. A comment on its own line is for
+the statement below it. `# jittor block:` is for all lines up to an empty line, or up to a line with
+less indent; they replace as many lines of the twin. `# jittor block for 1 line:` replaces one line.
 
-Constants can be native too, and a native definition may stand in one twin alone; the comments
-directly above belong to it. Module-level imports are not compared (the layering test looks at
-them), nor are blank lines. A reason where nothing differs is an error as well. It is one script
-without other files, and so longer than most files here.
+Constants can be native as well. A native definition may stand in only one twin; the comments
+directly above belong to it. Module-level imports (the layering test checks them) and blank lines
+are not compared. A reason where nothing differs is an error as well. This is one script with its
+rules in translation.yaml, so it is longer than most files here.
 """
 
 import ast
@@ -46,7 +46,7 @@ Constant = ast.Assign | ast.AnnAssign
 
 @dataclass
 class Translation:
-    """The rules, and which of them have translated something."""
+    """The rules, and the numbers of the rules that have translated something."""
 
     rules: list[tuple[re.Pattern[str], str]]
     used: set[int] = field(default_factory=set)
@@ -66,10 +66,10 @@ def load_translation(path: Path = TRANSLATION) -> Translation:
 
 
 class Reason(NamedTuple):
-    """Why a line differs: the line of the comment, 0 if there is none.
+    """Why a line differs. `line`: the line of the comment, 0 if there is no reason.
 
-    `only`: nothing stands for it in the twin. `block`: it is for several lines, in place of
-    `twin_lines` in the twin, or of as many.
+    `only`: the twin has no line in its place. `block`: the reason is for several lines; they
+    replace `twin_lines` lines of the twin, or as many if None.
     """
 
     line: int
@@ -83,7 +83,7 @@ NO_REASON = Reason(0)
 
 @dataclass(frozen=True)
 class Line:
-    """One line that counts, without its reason."""
+    """A line that is compared, without the comment that gives its reason."""
 
     number: int
     text: str
@@ -92,7 +92,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Part:
-    """A definition or constant: signature is nothing for constants and plain classes."""
+    """A definition or constant; the signature is empty for constants and plain classes."""
 
     name: str
     signature: str
@@ -104,7 +104,7 @@ class Part:
 
 
 class Source:
-    """One twin's file, taken apart."""
+    """The file of one twin, parsed into its parts."""
 
     def __init__(self, text: str) -> None:
         self.rows = text.splitlines()
@@ -153,15 +153,15 @@ class Source:
         return any(NATIVE.search(row) for row in self.rows[first - 1 : last])
 
     def first_comment(self, line: int) -> int:
-        """The first of the comment lines that end directly above a line, or the line."""
+        """The first of the comment lines directly above a line; the line itself without any."""
         while line > 1 and self.rows[line - 2].lstrip().startswith("#"):
             line -= 1
         return line
 
     def lines(self, skipped: set[str]) -> list[Line]:
-        """The lines that must be equal or explained; of native parts, none but the signature.
+        """The lines that must be equal or have a reason; parts in `skipped` are left out.
 
-        `skipped` names the native parts, of either twin.
+        `skipped` holds the names of the native parts of both twins.
         """
         left_out = set()
         for node in self.tree.body:
@@ -180,7 +180,7 @@ class Source:
         ]
 
     def block_end(self, first: int) -> int:
-        """The last line of a block: before an empty line, or one that is indented less."""
+        """The last line of a block: before an empty line, or before a line with less indent."""
         indent = indent_of(self.rows[first - 1])
         last = first
         while last < len(self.rows):
@@ -191,8 +191,8 @@ class Source:
         return last
 
     def reasons(self) -> dict[int, Reason]:
-        """Line -> its reason."""
-        found, statements = {}, {}
+        """Number of a line -> its reason."""
+        reasons, statements = {}, {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.stmt):
                 statements.setdefault(node.lineno, node.end_lineno or node.lineno)
@@ -207,8 +207,8 @@ class Source:
                 first = next((line for line in range(number, len(self.rows) + 1)
                               if not is_comment(self.rows[line - 1])), number)  # fmt: skip
                 last = self.block_end(first) if given.block else statements.get(first, first)
-            found |= dict.fromkeys(range(first, last + 1), given)
-        return found
+            reasons |= dict.fromkeys(range(first, last + 1), given)
+        return reasons
 
 
 def header(node: Definition) -> int:
@@ -222,7 +222,7 @@ def indent_of(row: str) -> int:
 
 
 def is_comment(row: str) -> bool:
-    """Whether a line is nothing but a comment."""
+    """Whether a line is only a comment."""
     return row.lstrip().startswith("#")
 
 
@@ -231,23 +231,21 @@ def compare(name: str, torch_text: str, jittor_text: str, translate: Translation
     try:
         left, right = Source(translate(torch_text)), Source(jittor_text)
     except SyntaxError as error:
-        return [f"{name}: a twin, or its translation, is not Python: {error}"]
-    found = compare_parts(left, right)
-    if not found:
-        found = compare_lines(left, right)
-    return [f"{name}: {message}" for message in found]
+        return [f"{name}: a twin, or its translation, is not Python code: {error}"]
+    messages = compare_parts(left, right) or compare_lines(left, right)
+    return [f"{name}: {message}" for message in messages]
 
 
 def compare_parts(left: Source, right: Source) -> list[str]:
-    """Definitions and constants: present, in order, with the same signature and docstring."""
-    found = []
+    """Definitions and constants that are missing, out of order, or differ in their heads."""
+    messages = []
     if left.docstring != right.docstring:
-        found.append(f"docstring of the file: {apart(left.docstring, right.docstring)}")
+        messages.append(f"docstring of the file: {apart(left.docstring, right.docstring)}")
     sides = [{part.name: part for part in source.parts} for source in (left, right)]
     for (here, there), twin in zip((sides, sides[::-1]), TWINS, strict=True):
         for part in here.values():
             if part.name not in there and not part.native:
-                found.append(
+                messages.append(
                     f"{part.name}: only in {twin}, line {part.last}, and not marked native"
                 )
     common = [
@@ -255,14 +253,14 @@ def compare_parts(left: Source, right: Source) -> list[str]:
     ]
     if common[0] != common[1]:
         pair = next(pair for pair in zip(*common, strict=True) if pair[0] != pair[1])
-        found.append(f"order: {pair[0]} in {TWINS[0]} where {pair[1]} stands in {TWINS[1]}")
+        messages.append(f"order: {pair[0]} in {TWINS[0]} where {pair[1]} stands in {TWINS[1]}")
     for name in common[0]:
         a, b = sides[0][name], sides[1][name]
         if a.signature != b.signature:
-            found.append(f"{name}: signature {a.signature}, in {TWINS[1]} {b.signature}")
+            messages.append(f"{name}: signature {a.signature}, in {TWINS[1]} {b.signature}")
         if a.docstring != b.docstring:
-            found.append(f"{name}: docstring: {apart(a.docstring, b.docstring)}")
-    return found
+            messages.append(f"{name}: docstring: {apart(a.docstring, b.docstring)}")
+    return messages
 
 
 def apart(left: str | None, right: str | None) -> str:
@@ -272,35 +270,36 @@ def apart(left: str | None, right: str | None) -> str:
 
 
 def compare_lines(left: Source, right: Source) -> list[str]:
-    """Lines that differ and are not explained, then reasons where nothing differs."""
+    """Lines that differ without a reason, then reasons where nothing differs."""
     skipped = {part.name for source in (left, right) for part in source.parts if part.native}
     a, b = left.lines(skipped), right.lines(skipped)
     matcher = difflib.SequenceMatcher(
         None, [line.text for line in a], [line.text for line in b], autojunk=False
     )
-    found, needed = [], set()
+    messages, needed = [], set()
     for tag, a1, a2, b1, b2 in matcher.get_opcodes():
         if tag == "equal":
             continue
         needed |= {("a", line.reason.line) for line in a[a1:a2]}
         needed |= {("b", line.reason.line) for line in b[b1:b2]}
-        found += unexplained(a[a1:a2], b[b1:b2])
+        messages += unexplained(a[a1:a2], b[b1:b2])
     for lines, side, twin in ((a, "a", TWINS[0]), (b, "b", TWINS[1])):
         given = {line.reason.line for line in lines if line.reason.line}
         for number in sorted(given - {reason for which, reason in needed if which == side}):
-            found.append(f"line {number} of {twin} gives a reason, but nothing differs there")
-    return found + idle_marks(left, right)
+            messages.append(f"line {number} of {twin} gives a reason, but nothing differs there")
+    return messages + idle_marks(left, right)
 
 
 def unexplained(a: list[Line], b: list[Line]) -> list[str]:
-    """Lines without a reason in two stretches that differ, unless each stands for one with it.
+    """Lines without a reason in two stretches that differ.
 
-    Where both twins give reasons, no line may be without one.
+    A line is excused if a reason in the twin stands for it. Where both twins give reasons, every
+    line needs one.
     """
-    speaking = [explained(lines) for lines in (a, b)]
+    explained_lines = [explained(lines) for lines in (a, b)]
     bare = [[line for line in lines if not line.reason.line] for lines in (a, b)]
-    wanted = [0, 0] if all(speaking) else speaking[::-1]
-    if [len(lines) for lines in bare] == wanted:
+    allowed = [0, 0] if all(explained_lines) else explained_lines[::-1]
+    if [len(lines) for lines in bare] == allowed:
         return []
     rows = [
         f"{twin} line {line.number}: {line.text.strip()}"
@@ -311,7 +310,7 @@ def unexplained(a: list[Line], b: list[Line]) -> list[str]:
 
 
 def explained(lines: list[Line]) -> int:
-    """How many lines of the twin the reasons of these lines stand for."""
+    """The number of lines in the twin that the reasons of these lines stand for."""
     counts = {}
     for line in lines:
         reason = line.reason
@@ -325,7 +324,7 @@ def explained(lines: list[Line]) -> int:
 
 
 def idle_marks(left: Source, right: Source) -> list[str]:
-    """Native marks on what is the same in both twins."""
+    """Native marks on parts that are the same in both twins."""
 
     sides = [{part.name: part for part in source.parts} for source in (left, right)]
     return [
@@ -343,26 +342,26 @@ def twin_files(package: Path) -> set[str]:
 
 
 def compare_trees(root: Path = ROOT) -> list[str]:
-    """Unexplained differences between the twins, and rules that are not needed."""
+    """Unexplained differences between the twins, and rules that translate nothing."""
     translate = load_translation(root / TRANSLATION.relative_to(ROOT))
     names = [twin_files(root / twin) for twin in TWINS]
-    found = []
+    messages = []
     for twin, here, there in zip(TWINS, names, names[::-1], strict=True):
-        found += [f"{name}: only in {twin}" for name in sorted(here - there)]
+        messages += [f"{name}: only in {twin}" for name in sorted(here - there)]
     for name in sorted(names[0] & names[1]):
         texts = [(root / twin / name).read_text(encoding="utf-8") for twin in TWINS]
-        found += compare(name, *texts, translate)
+        messages += compare(name, *texts, translate)
     for number, (pattern, _) in enumerate(translate.rules):
         if number not in translate.used:
-            found.append(f"translation.yaml: the rule {pattern.pattern!r} translates nothing")
-    return found
+            messages.append(f"translation.yaml: the rule {pattern.pattern!r} translates nothing")
+    return messages
 
 
 def main() -> int:
-    """Print the differences; tell in one line if there are none."""
-    found = compare_trees()
-    print("\n".join(found) or "the twins differ nowhere without a reason")
-    return 1 if found else 0
+    """Print the differences; print one line if there are none."""
+    messages = compare_trees()
+    print("\n".join(messages) or "no difference between the twins is without a reason")
+    return 1 if messages else 0
 
 
 if __name__ == "__main__":

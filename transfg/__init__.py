@@ -1,8 +1,8 @@
-"""TransFG in PyTorch and in Jittor: the command line, and what library users need.
+"""TransFG in PyTorch and in Jittor: the command line, and the names that library users need.
 
     from transfg import Batch, build_params, load_backend, load_config
 
-Nothing is imported before it is used, so that `transfg doctor` runs where a package is broken.
+A name is imported at its first use, so that `transfg doctor` also runs if a package is broken.
 """
 
 import importlib

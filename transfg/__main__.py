@@ -1,4 +1,4 @@
-"""`python -m transfg`: the command `transfg` where no script has been installed."""
+"""`python -m transfg`: the command `transfg` without an installed script."""
 
 from transfg.main import main
 

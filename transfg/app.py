@@ -1,7 +1,7 @@
-"""The command line: every command under one name, and what happens when one fails.
+"""The command line: all commands, and the handling of their errors.
 
-Exit codes: 0 success; 1 the run or the check failed; 2 usage, configuration or input; 128 + n
-stopped by signal n (130 after Ctrl-C), with the newest state saved.
+Exit codes: 0 success; 1 the run or the check failed; 2 wrong usage, configuration or input;
+128 + n stopped by signal n (130 after Ctrl-C), with the newest state saved.
 """
 
 import sys
@@ -36,15 +36,15 @@ for command in (train, evaluate, parts, toy, convert, report, doctor, bench):
 def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Print the version where it is asked for."""
+    """Print the version and exit, if `--version` is given."""
     if show:
         print(f"transfg {__version__}")
         raise typer.Exit
 
 
 def run() -> None:
-    """Run a command. A user's error becomes a message and an exit code, our bugs a traceback."""
-    # in `transfg parity` exit code 1 means that implementations differ, so nothing else may use it
+    """Run a command. A `UserError` becomes a message and an exit code; a bug gives a traceback."""
+    # in `transfg parity`, exit code 1 means that implementations differ; other errors need another
     comparing = sys.argv[1:2] == ["parity"]
     failed = 2 if comparing else 1
     try:
@@ -52,7 +52,7 @@ def run() -> None:
     except UserError as error:
         complain(str(error))
         sys.exit(2 if comparing else error.exit_code)
-    except OSError as error:  # the system's message says what it refused
+    except OSError as error:
         complain(f"the operating system refused: {error}")
         sys.exit(failed)
     except MemoryError as error:
@@ -61,5 +61,5 @@ def run() -> None:
 
 
 def complain(message: str) -> None:
-    """A message on standard error, in red where there is colour."""
+    """Print a message on standard error, in red if the terminal has colours."""
     StandardError().print(f"error: {message}", style="red", soft_wrap=True)

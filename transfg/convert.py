@@ -11,13 +11,13 @@ def convert(
         Path, typer.Argument(help="*_checkpoint.bin of the authors' program, or a run's checkpoint")
     ],
     target: Annotated[
-        Path, typer.Argument(help="the .safetensors file to write, or .npz of a run's checkpoint")
+        Path, typer.Argument(help="file to write: .safetensors, or .npz for a run's checkpoint")
     ],
 ) -> None:
     """Convert a checkpoint of the authors' program into weights for model.pretrained.
 
-    A plain Vision Transformer that was trained here becomes an .npz under Google's names, which
-    other programs read too.
+    Or convert the checkpoint of a plain Vision Transformer that was trained here into an .npz with
+    Google's names, which other programs can read.
     """
     from transfg_core.backend import load_authors_reader
     from transfg_core.checkpoints.export import export_vit_npz

@@ -1,4 +1,4 @@
-"""The packages that the core needs, and which of them is broken. Standard library alone."""
+"""A check of the packages that the core needs; uses only the standard library."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ CORE = {  # module -> package
 
 
 def failure(modules: list[str]) -> str:
-    """The last line of what importing the modules says in a process of its own; empty if fine."""
+    """Import the modules in a child process; return its last error line, empty on success."""
     code = "import " + ", ".join(modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -27,7 +27,7 @@ def failure(modules: list[str]) -> str:
 
 
 def report_broken_core() -> bool:
-    """Name every package of the core that does not import; whether there is one."""
+    """Print every package of the core that cannot be imported; return whether there is one."""
     if not failure(list(CORE)):
         return False
     for module, package in CORE.items():

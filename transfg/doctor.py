@@ -1,7 +1,7 @@
-"""What works on this machine, and the exact command for whatever is missing.
+"""`transfg doctor`: a check of this machine, with an exact command for everything missing.
 
-Each backend is tried in a process of its own: a broken installation may raise, crash or hang, and
-the others are still to be heard.
+Each backend is tried in a separate process, because a broken installation may raise, crash or hang;
+the other backends are still checked.
 """
 
 import json
@@ -27,9 +27,9 @@ from transfg_core.backend import BACKENDS
 from transfg_core.machine import child_environment, cpu_name, install_command, usable_cpus
 
 TIMEOUT = 1800.0  # seconds for one backend: Jittor's first import compiles for minutes
-MARK = "transfg-doctor "  # begins the line that holds the probe's answer
-BUILDING = "Jittor compiles itself"  # begins what Jittor's runtime says beforehand
-TAIL = 6  # lines of an error that are shown
+MARK = "transfg-doctor "  # the first word of the line with the probe's answer
+BUILDING = "Jittor compiles itself"  # the first words of the Jittor backend's note on a long build
+TAIL = 6  # an error shows this many of its last lines
 
 OPTIONAL = {"matplotlib": "matplotlib", "jinja2": "Jinja2", "tensorboardX": "tensorboardX"}
 
@@ -61,7 +61,7 @@ print("\\n" + sys.argv[2] + json.dumps(backend.device_info()), flush=True)
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one backend: its `device_info()`, or the reason why there is none."""
+    """The result for one backend: its `device_info()`, or the reason of its failure."""
 
     name: str
     info: dict[str, Any] | None
@@ -69,12 +69,12 @@ class Finding:
 
 
 def doctor() -> None:
-    """Which backends work here, and the exact command for whatever is missing."""
+    """Show which backends work here, and the exact command for everything missing."""
     raise typer.Exit(examine())
 
 
 def examine(timeout: float = TIMEOUT) -> int:
-    """Print what is here and what is missing; 0 if every backend works, else 1."""
+    """Print what is installed and what is missing; return 0 if every backend works, else 1."""
     section("core", core_lines())
     section("machine", machine_lines())
     findings = []
@@ -88,7 +88,7 @@ def examine(timeout: float = TIMEOUT) -> int:
 
 
 def section(title: str, lines: list[str]) -> None:
-    """A title and its lines, at once: the next section may take minutes."""
+    """Print a title and its lines without delay, because the next section may take minutes."""
     print("\n  ".join([title, *lines]), flush=True)
 
 
@@ -104,7 +104,7 @@ def probe(name: str, timeout: float) -> Finding:
             status = wait(child, timeout, err.fileno())
         finally:
             if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)  # with the compilers that it has started
+                os.killpg(child.pid, signal.SIGKILL)  # also kills the compilers that it started
                 child.wait()
         texts = []
         for file in (out, err):
@@ -114,26 +114,27 @@ def probe(name: str, timeout: float) -> Finding:
 
 
 def wait(child: "subprocess.Popen[bytes]", timeout: float, messages: int) -> int | None:
-    """Exit status of a child, None if it takes longer; repeats its note on a long build.
+    """Wait for a child and return its exit status, or None after `timeout` seconds.
 
-    `messages` is the file descriptor of the child's standard error.
+    The child's note about a long build is printed once. `messages` is the file descriptor of the
+    child's standard error.
     """
-    told = False
+    shown = False
     until = time.monotonic() + timeout
     while (left := until - time.monotonic()) > 0:
         try:
             return child.wait(min(1.0, left))
         except subprocess.TimeoutExpired:
-            said = os.pread(messages, 2**16, 0).decode(errors="replace").splitlines()
-        note = [line for line in said if line.startswith(BUILDING)]
-        if note and not told:
-            print(note[0], file=sys.stderr, flush=True)
-            told = True
+            lines = os.pread(messages, 2**16, 0).decode(errors="replace").splitlines()
+        notes = [line for line in lines if line.startswith(BUILDING)]
+        if notes and not shown:
+            print(notes[0], file=sys.stderr, flush=True)
+            shown = True
     return None
 
 
 def judge(name: str, status: int | None, out: str, err: str, timeout: float) -> Finding:
-    """What the probe's exit status and output mean."""
+    """Turn the probe's exit status and output into a finding."""
     answers = [line for line in out.splitlines() if line.startswith(MARK)]
     if status == 0 and answers:
         return Finding(name, json.loads(answers[-1].removeprefix(MARK)))
@@ -145,17 +146,17 @@ def judge(name: str, status: int | None, out: str, err: str, timeout: float) -> 
         end = "ended with status 0 before it had computed anything"
     else:
         end = ""
-    said = [line for line in err.splitlines() if line.strip()][-TAIL:]
-    return Finding(name, None, "\n  ".join([f"the probe {end}"] * bool(end) + said))
+    last_lines = [line for line in err.splitlines() if line.strip()][-TAIL:]
+    return Finding(name, None, "\n  ".join([f"the probe {end}"] * bool(end) + last_lines))
 
 
 def signal_name(number: int) -> str:
-    """`segmentation fault` and the like."""
+    """The description of a signal, such as `segmentation fault`."""
     return (signal.strsignal(number) or "unknown").lower()
 
 
 def backend_lines(finding: Finding) -> list[str]:
-    """Works or not, and why."""
+    """Lines that say whether the backend works, with its details or the reason."""
     if finding.info is None:
         extra = finding.name
         remedy = [] if "run: " in finding.reason else [f"run: {install_command(extra)}"]
@@ -170,7 +171,7 @@ def backend_lines(finding: Finding) -> list[str]:
 
 
 def core_lines() -> list[str]:
-    """Versions of what every command needs, and of what some are better with."""
+    """Versions of the required packages and of the optional ones."""
     lines = [f"python: {platform.python_version()} ({sys.executable})"]
     for package in CORE.values():
         lines.append(f"{package}: {package_version(package) or missing('core')}")
@@ -186,12 +187,12 @@ def core_lines() -> list[str]:
 
 
 def missing(extra: str) -> str:
-    """The command that provides a package."""
+    """The text for a missing package, with the command that installs it."""
     return f"missing; run: {install_command(extra).replace('[core]', '')}"
 
 
 def package_version(package: str) -> str | None:
-    """Version of an installed package."""
+    """Version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -199,7 +200,7 @@ def package_version(package: str) -> str | None:
 
 
 def machine_lines() -> list[str]:
-    """Processor, memory, disk, and what Jittor compiles with."""
+    """Processor, memory, disk, and the compiler and headers that Jittor needs."""
     compiler = os.environ.get("cc_path", "g++")
     headers = Path(sysconfig.get_path("include"), "Python.h")
     python = ".".join(map(str, sys.version_info[:2]))
@@ -219,7 +220,7 @@ def machine_lines() -> list[str]:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder; what vanishes meanwhile does not count."""
+    """Bytes of all files below a folder; files that vanish meanwhile do not count."""
     size = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -231,5 +232,5 @@ def folder_size(folder: Path) -> int:
 
 
 def mebibytes(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes as text in MiB."""
     return f"{count / 2**20:,.0f} MiB"

@@ -18,7 +18,7 @@ def evaluate(
         Path | None, typer.Option(help="Write each image's prediction to this CSV file.")
     ] = None,
 ) -> None:
-    """Evaluate a checkpoint of either backend on the test split; prints JSON."""
+    """Evaluate a checkpoint of either backend on the test split, and print JSON."""
     from transfg_core.checkpoints.file import replace_file
     from transfg_core.experiment import evaluate_checkpoint
     from transfg_core.run.metrics_log import clean, csv_text, prediction_rows

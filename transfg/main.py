@@ -1,7 +1,7 @@
-"""The first step of the `transfg` command, in the standard library alone.
+"""The entry point of the `transfg` command; itself needs only the standard library.
 
-Where a package of the core is broken, no other module would import, not even `transfg doctor`. So
-the package is named here, with the command that repairs it.
+If a package of the core is broken, no other module can be imported, not even `transfg doctor`. So
+this module names the package and the command that repairs it.
 """
 
 import sys
@@ -10,7 +10,7 @@ from transfg.core_packages import report_broken_core
 
 
 def main() -> None:
-    """Run the command line, or say which package keeps it from running."""
+    """Run the command line, or name the package that prevents it."""
     if sys.argv[1:2] == ["doctor"] and report_broken_core():
         sys.exit(1)
     try:
@@ -18,7 +18,7 @@ def main() -> None:
     except ImportError:
         if report_broken_core():
             sys.exit(1)
-        raise  # a fault of our own
+        raise  # a bug of this program
     run()
 
 

@@ -11,7 +11,7 @@ from transfg_core.errors import UserError
 
 
 def one_of(option: str, value: str, known: Collection[str]) -> str:
-    """A value that must be among the known ones.
+    """Return the value if it is among the known ones.
 
     Raises:
         UserError: it is not.

@@ -1,6 +1,6 @@
 """`transfg parity` and its commands.
 
-Exit codes: 0 equivalent; 1 different; 2 undecided, or input that is refused (the message says).
+Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused (with a message).
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from transfg_core.errors import UserError
 app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="Prove or disprove that two implementations agree; without a command, the whole suite.",
+    help="Check whether two implementations agree. Without a command, run the whole suite.",
 )
 
 PRECISIONS = ("float32", "float64", "tf32", "bfloat16")
 Seed = Annotated[
-    int | None, typer.Option(min=0, help="Other weights and images than the case's own.")
+    int | None, typer.Option(min=0, help="Seed of other weights and images than the case's own.")
 ]
 Draw = Annotated[str, typer.Option(help="Weights for --seed: noise, truncated or outliers.")]
 
@@ -33,21 +33,25 @@ def suite(
         list[str] | None, typer.Option(help="Only these cases of the suite; may be repeated.")
     ] = None,
     large: Annotated[
-        bool, typer.Option("--large", help="B/16 at 448 pixels, overlapping, instead.")
+        bool,
+        typer.Option(
+            "--large", help="Only B/16 at 448 pixels with overlapping patches, not the suite."
+        ),
     ] = False,
     precision: Annotated[
         str,
         typer.Option(
-            help="What is compared: float32, and in float64 too; tf32; or bfloat16, in pieces."
+            help="What to compare: float32 and float64; tf32; bfloat16, only isolated operations."
         ),
     ] = "float32",
     seed: Seed = None,
     draw: Draw = "noise",
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the traces (0.6 GB) of a green run, too.")
+        bool,
+        typer.Option("--keep", help="Also keep the traces (0.6 GB) of a run that is equivalent."),
     ] = False,
 ) -> None:
-    """Prove or disprove that two implementations agree; without a command, the whole suite.
+    """Check whether two implementations agree. Without a command, run the whole suite.
 
     Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused.
     """
@@ -61,9 +65,9 @@ def suite(
     if large and case:
         raise UserError("--large and --case exclude each other; give one")
     one_of("--precision", precision, ("float32", "tf32", "bfloat16"))
-    known = {one.name: one for one in CASES}
+    known = {suite_case.name: suite_case for suite_case in CASES}
     chosen = [known[one_of("--case", name, known)] for name in case or known]
-    whole = precision != "bfloat16"  # where a pass has noise of per cents
+    whole = precision != "bfloat16"  # a whole pass in bfloat16 has noise of several per cent
     goldens = () if case or large or seed is not None or not whole else GOLDENS
     plan = Suite(
         out,
@@ -87,10 +91,11 @@ def record(
     precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "float32",
     variant: Annotated[
         str | None,
-        typer.Option(help="ulp:SEED or symmetry:SEED: the same function, computed otherwise"),
+        typer.Option(help="ulp:SEED or symmetry:SEED: the same function, computed differently"),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="cut the pass at every tap and feed it this trace's numbers")
+        Path | None,
+        typer.Option(help="isolate every operation: feed it with the inputs in this trace"),
     ] = None,
     force: Annotated[
         Path | None, typer.Option(help="select the parts that this trace selected")
@@ -101,10 +106,10 @@ def record(
     seed: Seed = None,
     draw: Draw = "noise",
     sketch_above: Annotated[
-        int | None, typer.Option(min=1, help="keep larger arrays as sketches")
+        int | None, typer.Option(min=1, help="store arrays with more elements as sketches")
     ] = None,
 ) -> None:
-    """Record one backend on one case into a trace file, to be compared anywhere."""
+    """Record one backend on one case into a trace file. Any machine can compare it."""
     from parity.suite.jobs import Job
     from parity.suite.record import record as record_job
 
@@ -131,14 +136,15 @@ def record(
 @app.command()
 def compare(
     traces: Annotated[
-        list[Path], typer.Argument(help="two traces, then evidence: float64, variants")
+        list[Path], typer.Argument(help="two traces, then evidence: traces in float64, variants")
     ],
     names: Annotated[
-        Path | None, typer.Option(help="YAML: tap names of the second trace -> of the first")
+        Path | None,
+        typer.Option(help="YAML: tap names of the second trace -> tap names of the first"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the reports")] = None,
 ) -> None:
-    """Say whether and where traces differ; needs neither framework."""
+    """Show whether and where traces differ; needs no framework."""
     from parity.api import compare_files
 
     raise typer.Exit(compare_files(traces, names, out))
@@ -151,7 +157,7 @@ def bisect(
     seed: Seed = None,
     draw: Draw = "noise",
 ) -> None:
-    """Feed every operation of one backend with the other's inputs, and name those that differ."""
+    """Name the operations that differ. Each operation gets the other backend's inputs."""
     from parity.suite.bisection import run_bisection
 
     raise typer.Exit(run_bisection(out, case, seed, draw))
@@ -162,11 +168,14 @@ def accuracy(
     baseline: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     candidate: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     margin: Annotated[
-        float, typer.Option(min=0.01, max=100, help="largest difference that is none, in points")
+        float,
+        typer.Option(
+            min=0.01, max=100, help="largest difference that counts as equal, in percentage points"
+        ),
     ] = 1.0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
 ) -> None:
-    """Whether two ways of training reach the same accuracy: equivalent, different or undecided."""
+    """Compare the accuracy of two sets of runs. They are equivalent, different or undecided."""
     from parity.runs.accuracy import compare_accuracy, exit_code, print_accuracy
 
     result = compare_accuracy(baseline, candidate, margin / 100)
@@ -181,11 +190,13 @@ def curves(
     candidate: Annotated[list[Path], typer.Option(help="run folder; one for each seed")],
     repetition: Annotated[
         list[Path] | None,
-        typer.Option(help="a baseline run again, in a way that should not matter; 4 or more"),
+        typer.Option(
+            help="folder of a repeated baseline run, perturbed only by rounding; 4 or more"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
 ) -> None:
-    """Whether training losses go the same way: exactly while they can, then as distributions."""
+    """Compare training losses of two sets of runs. First exactly, later as distributions."""
     from parity.runs.accuracy import exit_code
     from parity.runs.loss_curves import compare_loss_curves, print_curves
 
@@ -196,7 +207,7 @@ def curves(
 
 
 def write_json(path: Path | None, record: Any) -> None:
-    """Write a result to a file, if one is asked for."""
+    """Write a result to `path` as JSON; do nothing without a path."""
     import json
 
     from transfg_core.checkpoints.file import replace_file

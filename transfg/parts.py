@@ -16,7 +16,7 @@ def parts(
     images: Annotated[int, typer.Option(min=1, help="how many test images")] = 8,
     heat: Annotated[
         Literal["scores", "rollout"],
-        typer.Option(help="what dims the second view: part scores or attention rollout"),
+        typer.Option(help="what dims the second view: part scores, or attention rollout"),
     ] = "scores",
 ) -> None:
     """Draw test images with the patches that a checkpoint's model selects."""

@@ -10,11 +10,11 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="run folders")],
     out: Annotated[Path, typer.Option(help="folder for report.md and report.html")],
     parity: Annotated[
-        Path | None, typer.Option(help="parity.json of a parity run, to include")
+        Path | None, typer.Option(help="parity.json of `transfg parity`, to include")
     ] = None,
     pictures: Annotated[Path | None, typer.Option(help="a PNG to include")] = None,
 ) -> None:
-    """One page about runs: numbers, curves on one figure, agreement, parity, commands."""
+    """Write one page about runs: numbers, curves, agreement, parity, commands."""
     from transfg_core.report.page import write_report
 
     write_report(runs, out, parity, pictures)

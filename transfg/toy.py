@@ -17,7 +17,7 @@ def toy(
     size: int = DEFAULT.size,
     seed: int = DEFAULT.seed,
 ) -> None:
-    """Render the toy birds as JPEG files in CUB-200-2011's layout; nothing if they are there."""
+    """Render the toy birds as JPEG files in CUB-200-2011's layout, unless they exist."""
     from transfg_core.config.loading import build_config
     from transfg_core.data.toy.writing import ensure_toy
 

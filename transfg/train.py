@@ -17,20 +17,20 @@ def train(
     overrides: Overrides = None,
     backend: BackendName = "torch",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume this run, or start it if there is none.")
+        bool, typer.Option("--resume", help="Resume this run, or start it if it has no checkpoint.")
     ] = False,
     resume_from: Annotated[
         Path | None,
         typer.Option(
-            help="Start a new run at this checkpoint of either backend. With --resume, use the new "
-            "run's own checkpoints once it has any."
+            help="Start a new run at this checkpoint of either backend. With --resume, the run "
+            "resumes from its own checkpoint as soon as it has one."
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete the run that is there and start again.")
+        bool, typer.Option("--overwrite", help="Delete the existing run and start again.")
     ] = False,
 ) -> None:
-    """Train a model; config.yaml, metrics and checkpoints go into run.dir/run.name."""
+    """Train a model, and write config.yaml, metrics and checkpoints into run.dir/run.name."""
     from transfg_core.experiment import start_training
 
     if resume and overwrite:

@@ -1,7 +1,7 @@
-"""The border between the core and the twins: steps in, NumPy arrays out.
+"""The interface between the core and the twins, which exchange only NumPy arrays and plain Python.
 
-This is the only module that knows the twins' names. A third framework joins by a package that
-offers a class with these methods and a line in `BACKENDS`.
+Only this module knows the names of the twins. To add a third framework, write a package with a
+class that has the methods of `Backend`, and add a line to `BACKENDS`.
 """
 
 import importlib
@@ -20,7 +20,7 @@ BACKENDS: dict[str, str] = {"torch": "transfg_torch", "jittor": "transfg_jt"}
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-# run.precision -> the type of parameters, and of every floating-point array that crosses
+# run.precision -> the type of parameters and of every floating-point array that a twin returns
 FLOAT_TYPES = {
     "float32": np.dtype(np.float32),
     "tf32": np.dtype(np.float32),
@@ -37,10 +37,11 @@ class Batch(NamedTuple):
 
 
 class Backend(Protocol):
-    """One model with its optimiser on one device. Only NumPy arrays and plain Python cross.
+    """One model with its optimiser on one device.
 
-    Parameters carry canonical names (`transfg_core.models`). A *handle* is the backend's own: it
-    may stand for work that has not run yet, and `fetch` is the only call that waits for it.
+    All methods take and return NumPy arrays and plain Python, except for handles. A *handle* is an
+    object of the backend whose work may not have run yet; only `fetch` waits for it. Parameters
+    have canonical names (`transfg_core.models`).
     """
 
     name: str
@@ -50,7 +51,7 @@ class Backend(Protocol):
         ...
 
     def load_params(self, arrays: Mapping[str, Array]) -> None:
-        """Replace all parameters; the optimiser starts anew.
+        """Replace all parameters and reset the optimiser.
 
         Raises:
             UserError: a name is missing or unknown, or a shape differs.
@@ -60,12 +61,12 @@ class Backend(Protocol):
     def state(self) -> Arrays:
         """Parameters `param/<name>`, optimiser state `<slot>/<name>` and `optim/updates`.
 
-        Slots are `momentum` for SGD, `exp_avg` and `exp_avg_sq` for Adam and AdamW.
+        SGD has the slot `momentum`; Adam and AdamW have `exp_avg` and `exp_avg_sq`.
         """
         ...
 
     def load_state(self, arrays: Mapping[str, Array]) -> None:
-        """Continue from `state()` of either twin.
+        """Restore a `state()` of either twin.
 
         Raises:
             UserError: names or shapes differ from this model and optimiser.
@@ -75,26 +76,31 @@ class Backend(Protocol):
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
     ) -> Any:
-        """One update from equally large micro-batches; does not wait for the device.
+        """Make one update from micro-batches of equal size, without waiting for the device.
 
-        `parts` (B, K), of all micro-batches, counted from 1, takes the place of what part
-        selection chooses, so that two backends can be compared after the same choice.
+        `parts` (B, K) holds part indices, counted from 1, for all micro-batches. They replace the
+        choice of part selection, so that two backends can be compared after the same choice.
 
-        Fetches to `loss`, `cross_entropy`, `contrastive`, `accuracy` (means over the
+        The handle fetches to `loss`, `cross_entropy`, `contrastive`, `accuracy` (means over the
         micro-batches) and `grad_norm` (before clipping), each a float32 scalar.
         """
         ...
 
     def eval_step(self, images: Array) -> Any:
-        """Fetches to `logits` (B, C) and, with part selection, `part_index` (B, K) from 1."""
+        """Classify images.
+
+        The handle fetches to `logits` (B, C) and, with part selection, `part_index` (B, K) from 1.
+        """
         ...
 
     def fetch(self, handle: Any) -> Arrays:
-        """Wait for a handle and bring its values to the host."""
+        """Wait for a handle and copy its values to the host."""
         ...
 
     def rollout(self, images: Array) -> Any:
-        """Fetches to `rollout` (B, N): how much of each patch reaches the class token.
+        """Compute how much of each patch reaches the class token.
+
+        The handle fetches to `rollout` (B, N).
 
         Raises:
             UserError: the model has no attention.
@@ -108,25 +114,25 @@ class Backend(Protocol):
         fine: bool = False,
         training: bool = False,
     ) -> Arrays:
-        """Every tap of one forward and backward pass; nothing is updated.
+        """Record every tap of one forward and backward pass, without an update.
 
-        Activations by tap name and the loss's gradients `d/<tap>` with respect to them; `loss`,
-        `cross_entropy`, `contrastive`, `grad_norm`, `clipped_norm` (after clipping), and
-        `grad/<name>` for each parameter. `fine` adds the taps inside blocks; `training` switches
-        dropout on.
+        Returns the activation of each tap by its name and the gradient `d/<tap>` of the loss with
+        respect to it; `loss`, `cross_entropy`, `contrastive`, `grad_norm`, `clipped_norm` (after
+        clipping); and `grad/<name>` for each parameter. `fine` adds the taps inside blocks;
+        `training` switches dropout on.
 
-        `replay` cuts the pass at the taps that it names: each is recorded as computed and goes on
-        as given, so that every piece between two taps starts from the same numbers as another
-        backend's. With `d/<tap>` beside it, the gradients of the piece before start from there.
+        `replay` isolates operations. A tap that it names is recorded as computed; the operations
+        after it read the given value, so they have the same inputs as in another backend. If
+        `replay` also names `d/<tap>`, the gradients of the operations before it start from there.
         """
         ...
 
     def device_info(self) -> dict[str, Any]:
-        """Versions, device, threads and `peak_memory_bytes`: of the process where it is the CPU."""
+        """Versions, device, threads and `peak_memory_bytes` (on the CPU, of the process)."""
         ...
 
     def forget_peak(self) -> None:
-        """Let the peak of the device's memory start anew; the process has its own."""
+        """Reset the device's peak memory; `machine.forget_peak_rss` resets that of the process."""
         ...
 
 
@@ -150,15 +156,14 @@ def start_framework(name: str) -> None:
     Raises:
         UserError: it is missing or cannot start.
     """
-    # Threads that wait must sleep, not spin: reading images ahead takes the same cores. Costs some
-    # per cent on an idle machine and saves several times the run on a busy one. Read when OpenMP
-    # is loaded.
+    # Waiting threads must sleep, not spin: the threads that read images need the same cores.
+    # OpenMP reads this variable when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     importlib.import_module(f"{BACKENDS[name]}.runtime").prepare()
 
 
 def load_workloads(name: str) -> Any:
-    """A backend's workloads for `transfg bench`; starts its framework.
+    """Start a framework and return its workloads for `transfg bench`.
 
     Raises:
         UserError: the framework is missing or cannot start.
@@ -168,7 +173,7 @@ def load_workloads(name: str) -> Any:
 
 
 def load_authors_reader() -> Any:
-    """The reader of the authors' checkpoints, which are torch pickles and so need PyTorch.
+    """The reader of the authors' checkpoints; it needs PyTorch, since they are torch pickles.
 
     Raises:
         UserError: PyTorch is missing.

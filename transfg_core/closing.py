@@ -1,13 +1,13 @@
-"""The base of what must be closed: `with` does it, whatever happens inside."""
+"""A base class for objects that must be closed after use."""
 
 from typing import Any, Self
 
 
 class Closing:
-    """Closed at the end of a `with` block."""
+    """An object that a `with` block closes at its end, also after an exception."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release files, processes and other resources."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -1,10 +1,10 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions for problems that the user can fix."""
 
 
 class UserError(ValueError):
     """Bad input, configuration or environment: shown as a message, never as a traceback.
 
-    The text says where, what was expected, what was found and what to do. The command line
+    The message says where, what was expected, what was found and what to do. The command line
     prints it and exits with `exit_code`: 2 for usage and configuration, 1 for a run that failed.
     """
 
@@ -14,7 +14,7 @@ class UserError(ValueError):
 
 
 class RunFailed(UserError):
-    """A run that started and could not go on (not-a-number, unreadable image, full disk)."""
+    """A run that started and could not continue (not-a-number, unreadable image, full disk)."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, exit_code=1)

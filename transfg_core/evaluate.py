@@ -1,4 +1,4 @@
-"""Evaluation: a backend over one split, to metrics."""
+"""Evaluation of a model on one split."""
 
 import time
 from collections.abc import Callable
@@ -20,10 +20,11 @@ from transfg_core.models.vit import grid_size, require_vit
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics over `images` pictures, fractions in [0, 1]; part hits only where boxes are known.
+    """Metrics over `images` pictures, and the output for each of them.
 
-    Beside them, row by row: `index` (B,) into the split, `labels` (B,), `logits` (B, C) and
-    `part_index` (B, K) or None. `bad_images` maps each file that was skipped to the reason.
+    Accuracies and part hits are fractions in [0, 1]; part hits need known part boxes. For each
+    picture: `index` (B,) into the split, `labels` (B,), `logits` (B, C) and `part_index` (B, K) or
+    None. `bad_images` maps each skipped file to the reason.
     """
 
     loss: float
@@ -40,7 +41,7 @@ class Evaluation:
     bad_images: dict[str, str]
 
     def record(self) -> dict[str, Any]:
-        """The scalars, as metrics.jsonl holds them."""
+        """The scalars for metrics.jsonl."""
         names = ("loss", "top1", "top5", "part_hit", "part_hit_chance", "images", "seconds")
         scalars = {name: getattr(self, name) for name in names}
         return scalars | {"bad_images": len(self.bad_images)}
@@ -54,7 +55,7 @@ def evaluate(
 ) -> Evaluation:
     """Run every image of a split through the model once, in order.
 
-    `advance` is told how many more images are done.
+    `advance` is called after each batch with the number of its images.
 
     Raises:
         RunFailed: the logits are not finite, or an image cannot be read.
@@ -71,7 +72,7 @@ def evaluate(
     logits, labels, parts = table["logits"], table["label"], table.get("part_index")
     if not np.isfinite(logits).all():
         raise RunFailed(
-            "evaluation: expected finite logits, found others: the parameters have diverged; "
+            "evaluation: expected finite logits, found inf or nan: training has diverged; "
             "try a smaller optim.lr, or evaluate an older checkpoint"
         )
     hit, chance = mean_part_hits(parts, table["row"], samples, config)
@@ -105,9 +106,9 @@ def boxes_in_crop(
 def mean_part_hits(
     parts: NDArray[np.int64] | None, index: NDArray[np.int64], samples: Samples, config: Config
 ) -> tuple[float | None, float | None]:
-    """Share of chosen patches on a true part, and of all patches.
+    """Share of the chosen patches that lie on a true part, and the same share for all patches.
 
-    None without part selection, without boxes, and where no box is inside the crop.
+    Both are None without part selection, without boxes, or if no box is inside the crop.
     """
     if parts is None or samples.part_boxes is None:
         return None, None

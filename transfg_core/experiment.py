@@ -1,6 +1,6 @@
-"""From a configuration to a run: what the commands `train` and `evaluate` do.
+"""The commands `train` and `evaluate`: from a configuration or a checkpoint to a result.
 
-Everything that can be wrong with the input is found here, before the first update.
+All input is checked here, before the first update.
 """
 
 import sys
@@ -38,18 +38,19 @@ def start_training(
     resume_from: Path | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Train, or go on training; returns 0, or 128 + the signal that stopped the run.
+    """Start or resume a training run; return 0, or 128 + the signal that stopped it.
 
-    `resume` goes on with the run folder's own newest checkpoint, and starts where there is none;
-    `resume_from` starts at any checkpoint of either backend. With both, the folder's own wins.
+    `resume` continues from the run folder's newest checkpoint; without one, the run starts from the
+    beginning. `resume_from` starts a run at any checkpoint of either backend. With both, the
+    folder's own checkpoint takes precedence.
 
     Raises:
-        UserError: something in the configuration, data, checkpoint or folder is wrong.
-        RunFailed: the run could not go on.
+        UserError: the configuration, data, checkpoint or folder is wrong.
+        RunFailed: the run failed.
     """
     folder = Path(config.run.dir) / config.run.name
     own = newest_checkpoint(folder) if resume else None
-    replace = overwrite or (resume and own is None)  # without a checkpoint, nothing is lost
+    replace = overwrite or (resume and own is None)  # no checkpoint: there is nothing to lose
     if own is None:
         refuse_if_used(folder, replace)
         refuse_to_delete(resume_from, folder, replace)
@@ -68,7 +69,7 @@ def start_training(
     check_first_images(config, dataset, position)
     backend = start_backend(config, backend_name, state, source, progress)
     if source:
-        progress.say(f"{source}: going on after update {position.update}")
+        progress.say(f"{source}: resuming after update {position.update}")
     progress.say(describe_run(config, dataset, folder))
     with RunFolder.open(folder, config) if own else RunFolder.create(config, replace) as run:
         if own:
@@ -78,7 +79,7 @@ def start_training(
 
 
 def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
-    """One line on what will be trained, and where it goes."""
+    """One line about the run: its folder, its data and its length."""
     train, steps, batch = len(dataset.train.labels), config.train.steps, config.train.batch_size
     return (
         f"{folder}: {len(dataset.classes)} classes, {train} training and "
@@ -90,7 +91,7 @@ def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
 def start_backend(
     config: Config, name: str, state: Arrays | None, source: Path | None, progress: Progress
 ) -> Backend:
-    """The backend with its state from the checkpoint `source`, else with starting values."""
+    """Create the backend, with the state of the checkpoint `source` or with initial values."""
     if state is None:
         params, report = build_params(config)
         backend = load_backend(name, config)
@@ -106,7 +107,7 @@ def start_backend(
 
 
 def run_loop(training: Training) -> int:
-    """The training loop between its first and its last record; returns the exit code."""
+    """Train, and log the start and the end of the run; return the exit code."""
     began = time.perf_counter()
     backend, position, run = training.backend, training.position, training.run
 
@@ -121,16 +122,18 @@ def run_loop(training: Training) -> int:
         try:
             evaluation = train(training, stop)
         except RuntimeError:
-            # Ctrl-C also ends the compilers that Jittor has started; its operator then fails.
+            # Ctrl-C also ends the compilers that Jittor started; the operator then fails.
             if stop.signal is None:
                 raise
-            progress.say("interrupted while operators were compiled: nothing new to save")
+            progress.say("interrupted while compiling operators: nothing new to save")
             return 128 + stop.signal
         if evaluation is None:
             assert stop.signal is not None
             event("interrupted")
             saved = run.checkpoint_path("last")
-            progress.say(f"interrupted after update {position.update}: {saved} is saved, --resume")
+            progress.say(
+                f"interrupted after update {position.update}: saved {saved}; resume with --resume"
+            )
             return 128 + stop.signal
         names = [training.dataset.test.ids[row] for row in evaluation.index]
         run.write_predictions(names, evaluation.labels, evaluation.logits)
@@ -139,30 +142,31 @@ def run_loop(training: Training) -> int:
 
 
 def check_first_images(config: Config, dataset: Dataset, position: Position) -> None:
-    """Read one image of each split, so that a wrong `data.crop` is found before a run starts.
+    """Read one image of each split, so that a wrong `data.crop` stops the run before it starts.
 
     Raises:
-        UserError: it cannot be read, or is smaller than the crop.
+        UserError: an image cannot be read, or is smaller than the crop.
     """
     train, test = dataset.train, dataset.test
-    first = TrainReader(train.paths, train.labels, config.data, config.run.seed)
-    place = position.update * config.train.batch_size
-    for record in (first(place), EvalReader(test.paths, test.labels, config.data)(0)):
+    read_train = TrainReader(train.paths, train.labels, config.data, config.run.seed)
+    read_test = EvalReader(test.paths, test.labels, config.data)
+    stream_position = position.update * config.train.batch_size
+    for record in (read_train(stream_position), read_test(0)):
         if record.error:
             raise UserError(record.error)
 
 
 def with_classes(config: Config, dataset: Dataset) -> Config:
-    """The same configuration with `model.classes` from the data set.
+    """The configuration with `model.classes` from the data set.
 
     Raises:
-        UserError: it was set to another number.
+        UserError: the configuration sets another number of classes.
     """
     found, expected = len(dataset.classes), config.model.classes
     if expected not in (None, found):
         raise UserError(
             f"model.classes: expected {expected}, but {config.data.root} has {found} classes; "
-            "leave model.classes out or choose the data set it belongs to"
+            "leave model.classes out, or choose the data set that has this number"
         )
     model = config.model.model_copy(update={"classes": found})
     return config.model_copy(update={"model": model})
@@ -171,8 +175,9 @@ def with_classes(config: Config, dataset: Dataset) -> Config:
 def open_checkpoint(
     path: Path, backend_name: str, overrides: Iterable[str]
 ) -> tuple[Config, Dataset, Backend]:
-    """A checkpoint's model and data set, for anything but training; overrides change its
-    configuration.
+    """Load the model and data set of a checkpoint, without the state for training.
+
+    `overrides` change the checkpoint's configuration.
 
     Raises:
         UserError: the checkpoint or the data set is broken, or they do not belong together.
@@ -204,7 +209,7 @@ def evaluate_checkpoint(
     """Evaluate a checkpoint on its data set's test split.
 
     Raises:
-        UserError: `open_checkpoint`'s.
+        UserError: see `open_checkpoint`.
         RunFailed: an image cannot be read, or the logits are not finite.
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides)

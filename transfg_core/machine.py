@@ -1,4 +1,4 @@
-"""What the machine and this process report about themselves."""
+"""Facts about the machine and this process: memory, processors, environment."""
 
 import os
 import platform
@@ -10,47 +10,50 @@ from pathlib import Path
 
 
 def install_command(extra: str) -> str:
-    """What installs an extra of this project into the running environment, from its folder."""
+    """The shell command that installs an extra of this project; run it in the project's folder."""
     return f"{shlex.quote(sys.executable)} -m pip install -e '.[{extra}]' -c constraints.txt"
 
 
 def peak_rss() -> int:
-    """Largest resident memory of this process so far, in bytes.
+    """Largest resident memory of this process so far, in bytes; 0 without /proc.
 
-    From /proc, since getrusage's maximum is inherited from the parent across fork and exec.
+    Not from getrusage: a child inherits its maximum from the parent across fork and exec.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return 0
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else 0
+    match = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else 0
 
 
 def forget_peak_rss() -> None:
-    """Let `peak_rss` start anew from what is resident now, where the system can (Linux)."""
+    """Reset `peak_rss` to the memory that is resident now, if the system can (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def cpu_name() -> str:
-    """The processor's name, or the architecture where the system does not tell."""
+    """The processor's name, or its architecture if the system does not report a name."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    return found.group(1).strip() if found else platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    return match.group(1).strip() if match else platform.machine()
 
 
 def child_environment(threads: int | None = None) -> dict[str, str]:
-    """For a child that imports this project's packages; `threads` of OpenMP, else all."""
+    """Environment for a child process that imports this project's packages.
+
+    OpenMP uses `threads` threads; None leaves the number as it is.
+    """
     root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
-    more = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    return os.environ | {"PYTHONPATH": path} | more
+    path = os.pathsep.join(folder for folder in (root, os.environ.get("PYTHONPATH")) if folder)
+    openmp = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    return os.environ | {"PYTHONPATH": path} | openmp
 
 
 def usable_cpus() -> int:
-    """Processors this process may run on."""
+    """Number of processors that this process may run on."""
     return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Numbers of an evaluation, from logits and chosen parts, in NumPy.
+"""Evaluation metrics from logits and chosen parts, in NumPy.
 
 Letters: B images, C classes, K heads (one chosen patch each), N = gh * gw patches, n boxes.
 """
@@ -15,8 +15,8 @@ Float64 = NDArray[np.float64]
 def topk_accuracy(logits: NDArray[Any], labels: NDArray[Any], k: int) -> float:
     """Fraction of images whose class is among the k largest logits.
 
-    Among equal logits the class with the lower index comes first, as in argmax; an image with a
-    not-a-number among its logits counts as wrong. With k >= C every other image counts as right.
+    Among equal logits the class with the lower index comes first, as in argmax. An image with a
+    not-a-number among its logits counts as wrong; with k >= C all other images count as right.
 
     Args:
         logits: (B, C), B >= 1.
@@ -30,7 +30,7 @@ def topk_accuracy(logits: NDArray[Any], labels: NDArray[Any], k: int) -> float:
 
 
 def cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Mean over images of log sum exp(logits) - logits[label], in float64 and nats.
+    """Mean over images of log sum exp(logits) - logits[label], in nats, computed in float64.
 
     Args:
         logits: (B, C), B >= 1.
@@ -42,7 +42,7 @@ def cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> float:
 
 
 def log_sum_exp(logits: NDArray[Any]) -> Float64:
-    """(B, C) -> (B,) in float64, without overflow."""
+    """log sum exp over classes, (B, C) -> (B,), in float64, without overflow."""
     wide = logits.astype(np.float64)
     largest = wide.max(axis=1, keepdims=True)
     total: Float64 = np.log(np.exp(wide - largest).sum(axis=1)) + largest[:, 0]
@@ -52,7 +52,7 @@ def log_sum_exp(logits: NDArray[Any]) -> Float64:
 def patch_boxes(grid: tuple[int, int], patch: int, stride: int) -> Float64:
     """Pixel boxes (N, 4) of all patches in token order: left, top, right, bottom.
 
-    A patch starts at stride * index, which differs from patch * index on an overlapping grid.
+    A patch starts at stride * index. On an overlapping grid this differs from patch * index.
     """
     rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     corners = np.stack([columns, rows], axis=1).astype(np.float64) * stride
@@ -67,21 +67,21 @@ def part_hits(
     stride: int,
     crop: tuple[int, int],
 ) -> tuple[Float64, Float64]:
-    """How often the chosen patches lie on the true discriminative parts, and what chance gives.
+    """Fraction of the chosen patches, and of all patches, that lie on true discriminative parts.
 
     A patch hits a box if the patch's centre lies in the box or the box's centre in the patch.
-    Boxes are half-open and first cut to the crop; what is left of a box decides its centre.
+    Boxes are half-open. Each is first cut to the crop; the centre is that of its visible rest.
 
     Args:
-        part_index: (B, K) token indices from 1 (0 is the class token); equal ones count each.
+        part_index: (B, K) token indices from 1 (0 is the class token); duplicates all count.
         boxes: per image (n, 4) left, top, right, bottom in pixels of the crop, possibly outside.
         grid: patches (gh, gw).
         patch, stride, crop: pixels; crop is (height, width).
 
     Returns:
         hits: (B,) fraction of the K chosen patches that hit any box of their image.
-        chance: (B,) fraction of all N patches that hit, by the same rule.
-        Both are not-a-number where no box is visible: leave those images out with `np.nanmean`.
+        chance: (B,) fraction of all N patches that hit, which a random choice would reach.
+        Both are not-a-number where no box is visible: average with `np.nanmean` to skip those.
     """
     expected = tuple((side - patch) // stride + 1 for side in crop)
     assert tuple(grid) == expected, f"grid {grid}, but the crop has {expected} patches"
@@ -98,7 +98,7 @@ def part_hits(
 
 
 def _cut_to_crop(boxes: ArrayLike, crop: tuple[int, int]) -> Float64:
-    """The visible parts (m, 4) of boxes (n, 4), those without any left out."""
+    """The visible parts (m, 4) of boxes (n, 4); boxes outside the crop are dropped."""
     height, width = crop
     cut = np.asarray(boxes, np.float64).reshape(-1, 4).clip(0, [width, height, width, height])
     return cut[(cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])]

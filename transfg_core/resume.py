@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, whether it fits, and what must not be deleted."""
+"""Resuming from a checkpoint: which one to use, whether it fits, and what not to delete."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +14,8 @@ from transfg_core.errors import UserError
 from transfg_core.run.metrics_log import read_records
 from transfg_core.train import Position
 
-# What may differ between a run and the command that resumes it: where files lie, how they are
-# read, and how often the run looks and saves; nothing that changes what it computes.
+# Keys that may change when a run is resumed: the location of files, how they are read, and how
+# often the run evaluates and saves. None of them changes what the run computes.
 FREE_ON_RESUME = (
     "data.on_bad_image",
     "data.root",
@@ -31,31 +31,31 @@ FREE_ON_RESUME = (
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """What a run goes on from: `last`, or what a run killed just before its first `last` saved."""
+    """The checkpoint to resume from: `last`, or the newest if the run was killed before `last`."""
     last = folder / "checkpoints" / "last.safetensors"
     if last.exists():
         return last
-    others = folder.glob("checkpoints/*.safetensors")
-    return max(others, key=lambda path: path.stat().st_mtime_ns, default=None)
+    saved = folder.glob("checkpoints/*.safetensors")
+    return max(saved, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def is_finished(folder: Path) -> bool:
-    """Has the run in the folder come to its end, predictions included?"""
+    """Whether the run in the folder is complete, predictions included."""
     records = read_records(folder / "metrics.jsonl")
     return any(record.get("event") == "finish" for record in records)
 
 
 def refuse_to_delete(source: Path | None, folder: Path, replace: bool) -> None:
-    """A run must not overwrite the folder of the checkpoint that it starts from."""
+    """Refuse to overwrite the folder of the checkpoint that a run starts from."""
     if source and replace and source.resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"{source}: --overwrite would delete this checkpoint with its run before there is "
-            "another; give run.name=... a new name"
+            f"{source}: --overwrite would delete this checkpoint before a new one is saved; "
+            "give run.name=... a new name"
         )
 
 
 def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any], Config]:
-    """A training checkpoint: arrays, metadata and the configuration it was trained with.
+    """Read a training checkpoint: arrays, metadata and the configuration of its run.
 
     Raises:
         UserError: the file is broken, or was not written by training.
@@ -64,7 +64,7 @@ def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any], Config]:
     absent = [key for key in ("config", "position", "dataset") if key not in metadata]
     if absent:
         raise UserError(
-            f"{path}: expected a checkpoint written by `train`, found none of its "
+            f"{path}: expected a checkpoint written by `train`, found a file without "
             f"{', '.join(absent)}; bare weights go into model.pretrained"
         )
     return arrays, metadata, build_config(metadata["config"], f"{path} (its configuration)")
@@ -73,7 +73,7 @@ def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any], Config]:
 def load_checkpoint(
     path: Path, config: Config, dataset: Dataset, same_run: bool
 ) -> tuple[Arrays, Position]:
-    """State to go on from; `same_run` also demands the same experiment.
+    """The state and position to resume from; `same_run` also requires the same experiment.
 
     Raises:
         UserError: the file is broken, or belongs to another model, data set or experiment.
@@ -84,12 +84,13 @@ def load_checkpoint(
     except TypeError as error:
         raise UserError(
             f"{path}: expected a position of {', '.join(asdict(Position()))}, found "
-            f"{metadata['position']}; it comes from another version: use it as model.pretrained"
+            f"{metadata['position']}; the file comes from another version: "
+            "use it as model.pretrained"
         ) from error
     if same_run:
         refuse_other_run(path, metadata, saved, config, dataset)
     else:
-        position = Position(position.update)  # the best of a new run is its own
+        position = Position(position.update)  # a new run tracks its own best evaluation
         refuse_other_model(str(path), saved.model, config.model)
     check_classes(path, metadata, dataset)
     if position.update >= config.train.steps and not same_run:
@@ -103,7 +104,7 @@ def load_checkpoint(
 def refuse_other_run(
     path: Path, metadata: dict[str, Any], saved: Config, config: Config, dataset: Dataset
 ) -> None:
-    """Going on with a run needs its configuration and its number of training images.
+    """Check that a resumed run keeps its configuration and its number of training images.
 
     Raises:
         UserError: they differ; the text lists every key.
@@ -115,25 +116,25 @@ def refuse_other_run(
     ]
     if changed:
         raise UserError(
-            f"{path}: the run was started with another configuration; make these equal, or "
-            "use --resume-from with another run.name:\n  " + "\n  ".join(changed)
+            f"{path}: the run was started with another configuration; make these keys equal, "
+            "or use --resume-from with another run.name:\n  " + "\n  ".join(changed)
         )
     images = metadata["dataset"]["train_images"]
     if images != len(dataset.train.labels):
         raise UserError(
-            f"{path}: the run was started on {images} training images, "
+            f"{path}: the run was started with {images} training images, but "
             f"{config.data.root} has {len(dataset.train.labels)}; restore the data set"
         )
 
 
 def check_classes(path: Path, metadata: dict[str, Any], dataset: Dataset) -> None:
-    """The data set's classes must be the checkpoint's, in the same order."""
+    """Refuse a data set whose classes or their order differ from the checkpoint's."""
     saved, found = metadata["dataset"]["classes"], list(dataset.classes)
     if saved != found:
         pairs = enumerate(zip(saved, found, strict=False))
         first = next((k for k, (a, b) in pairs if a != b), min(len(saved), len(found)))
         names = [names[first] if first < len(names) else "none" for names in (saved, found)]
         raise UserError(
-            f"{path}: trained on {len(saved)} classes, the data set has {len(found)}; class "
+            f"{path}: trained on {len(saved)} classes, but the data set has {len(found)}; class "
             f"{first} is {names[0]!r} there and {names[1]!r} here; choose the matching data.root"
         )

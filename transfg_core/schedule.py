@@ -1,8 +1,8 @@
 """Learning rate of every update, as a pure function.
 
-Source: the published TransFG program, which advances its schedule *before* the optimiser. Update k,
-counted from 1, therefore uses multiplier lambda(k): the first update already moves the weights, and
-the last one, k = T, has rate exactly 0 under `cosine` and `linear`.
+Source: the published TransFG program, which advances its schedule *before* the optimiser. So update
+k, counted from 1, uses multiplier lambda(k). The first update already changes the weights. The last
+one, k = T, has rate exactly 0 with `cosine` and `linear`.
 """
 
 import math

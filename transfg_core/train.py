@@ -1,4 +1,4 @@
-"""The training loop: one function that both backends share."""
+"""The training loop that both backends share."""
 
 import math
 import os
@@ -21,29 +21,29 @@ from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
 
 STANDARD_ERROR = 2
-STOPPING = b"\nstopping after this update, with `last` saved; once more stops at once\n"
+STOPPING = b"\nstopping after this update and saving `last`; a second signal stops at once\n"
 
 
 @dataclass
 class Position:
-    """How far a run is: updates done, and the best evaluation so far."""
+    """The updates that a run has done, and its best evaluation so far."""
 
     update: int = 0
-    evaluated: int = 0  # the update after which the test split was last run
+    evaluated: int = 0  # the update after which the test split was last evaluated
     best_top1: float = -1.0
     best_update: int = 0
 
 
 @dataclass
 class StopRequest:
-    """Set by the first SIGINT or SIGTERM; the loop ends after its update, with `last` saved."""
+    """Set by the first SIGINT or SIGTERM: the loop finishes its update, saves `last` and ends."""
 
     signal: int | None = None
 
 
 @dataclass
 class Training:
-    """What one training run works with; `position` moves on."""
+    """The parts of one training run; `position` advances with the updates."""
 
     config: Config
     backend: Backend
@@ -53,23 +53,23 @@ class Training:
     progress: Progress
 
     def evaluate(self) -> Evaluation:
-        """One pass over the test split."""
+        """Evaluate the test split once."""
         test = self.dataset.test
         return evaluate(self.backend, test, self.config, self.progress.evaluating)
 
     def evaluate_and_log(self) -> Evaluation:
-        """Evaluate, into the position, metrics.jsonl and onto the screen."""
+        """Evaluate; update the position, append to metrics.jsonl and print the result."""
         position, evaluation = self.position, self.evaluate()
         self.progress.skipped(evaluation.bad_images)
         self.run.log({"kind": "eval", "update": position.update} | evaluation.record())
         self.progress.evaluated(position.update, evaluation.record())
         position.evaluated = position.update
-        if evaluation.top1 > position.best_top1:  # of equal ones the first
+        if evaluation.top1 > position.best_top1:  # a tie keeps the earlier update
             position.best_top1, position.best_update = evaluation.top1, position.update
         return evaluation
 
     def save(self, numbered: bool = False) -> None:
-        """Write `best` if this update is it, the numbered checkpoint if asked for, then `last`."""
+        """Save `best` if this update is the best, a numbered checkpoint if asked, then `last`."""
         arrays: Arrays = self.backend.state()
         position, dataset = self.position, self.dataset
         metadata = {
@@ -92,7 +92,7 @@ class Training:
 class UpdateLog:
     """Fetches each update's numbers one update late, so that the device never waits for the host.
 
-    Not-a-number is found here, on the host: kernels compiled for speed may not see it.
+    The host checks for NaN here, because kernels compiled with fast maths may miss it.
     """
 
     def __init__(self, backend: Backend, run: RunFolder, progress: Progress) -> None:
@@ -100,7 +100,7 @@ class UpdateLog:
         self._pending: tuple[Any, dict[str, Any]] | None = None
 
     def put(self, handle: Any, record: dict[str, Any]) -> None:
-        """Remember an issued update; `flush` has dealt with the one before."""
+        """Remember an issued update; call `flush` for the previous one first."""
         assert self._pending is None
         self._pending = handle, record
 
@@ -122,16 +122,16 @@ class UpdateLog:
         if broken:
             raise RunFailed(
                 f"update {record['update']}: {broken[0]} is {values[broken[0]]}, expected a finite "
-                f"number; {self._run.checkpoint_path('last')} (if saved) is from before. Try a "
-                "smaller optim.lr, a longer optim.warmup or a smaller optim.clip"
+                f"number; {self._run.checkpoint_path('last')} (if it exists) was saved before "
+                "that. Try a smaller optim.lr, a longer optim.warmup or a smaller optim.clip"
             )
 
 
 def train(training: Training, stop: StopRequest) -> Evaluation | None:
-    """Train from the position to `config.train.steps`; None if stopped before the end.
+    """Train from the position to `config.train.steps`; return None if stopped before the end.
 
-    Update k = 1, 2, ... takes batch k of the stream and the rate lr_at(k). So a run resumes where
-    its checkpoint was saved, whichever backend saved it.
+    Update k = 1, 2, ... takes batch k of the stream and the rate lr_at(k). A run therefore resumes
+    from a checkpoint of either backend.
 
     Raises:
         RunFailed: a loss or gradient is not finite, an image cannot be read, the disk is full.
@@ -145,7 +145,7 @@ def train(training: Training, stop: StopRequest) -> Evaluation | None:
     )
     with closing(stream):
         if is_due(position, settings) and position.update < settings.steps:
-            # stopped before this evaluation, so that the stop did not have to wait for it
+            # this evaluation was due when the run was stopped; a stop does not wait for it
             training.evaluate_and_log()
             training.save()
         for update in range(position.update + 1, settings.steps + 1):
@@ -155,7 +155,7 @@ def train(training: Training, stop: StopRequest) -> Evaluation | None:
             loaded = time.perf_counter()
             lr = lr_at(update, config.optim, settings.steps)
             handle = backend.train_step(split_batch(batch, settings.accumulation), lr)
-            log.flush()  # the update before this one
+            log.flush()  # logs the previous update
             issued = time.perf_counter()
             speed = settings.batch_size / (issued - began)
             timing = {"images_per_second": speed, "data_seconds": loaded - began}
@@ -172,19 +172,19 @@ def train(training: Training, stop: StopRequest) -> Evaluation | None:
             training.save(numbered)
             if stopping:
                 return None
-    # resumed at the end: the run was killed before its predictions
+    # without an evaluation, the run was resumed after its last update, to write its predictions
     return evaluation or training.evaluate()
 
 
 def is_due(position: Position, settings: TrainConfig) -> bool:
-    """Whether the test split is to be run after this update, and has not been."""
+    """Whether an evaluation is scheduled after this update and not done yet."""
     update = position.update
-    wanted = update == settings.steps or update % settings.eval_every == 0
-    return wanted and position.evaluated < update
+    scheduled = update == settings.steps or update % settings.eval_every == 0
+    return scheduled and position.evaluated < update
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """Micro-batches of equal size, in order: (B, ...) -> parts times (B / parts, ...)."""
+    """Split a batch into `parts` micro-batches, in order: (B, ...) -> parts x (B / parts, ...)."""
     size = len(batch.labels) // parts
     return [
         Batch(batch.images[start : start + size], batch.labels[start : start + size])
@@ -194,14 +194,14 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one ends the program at once."""
+    """Turn the first SIGINT or SIGTERM into a request; a second signal ends the program at once."""
     request = StopRequest()
 
     def handler(number: int, frame: FrameType | None) -> None:
         if request.signal is not None:
             raise SystemExit(128 + number)
         request.signal = number
-        with suppress(OSError):  # past Python's buffer, which may be in use just now
+        with suppress(OSError):  # bypasses Python's buffer, which the main code may be using
             os.write(STANDARD_ERROR, STOPPING)
 
     previous = {
@@ -210,5 +210,5 @@ def stop_on_signals() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
+        for number, old_handler in previous.items():
+            signal.signal(number, old_handler)

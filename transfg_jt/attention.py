@@ -1,4 +1,4 @@
-"""Attention of the Vision Transformer, and reading single rows of it for part selection.
+"""Attention of the Vision Transformer, and single rows of its maps for part selection.
 
 Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 5 to 8; He et al. 2022 (arXiv
 2103.07976), section 3.2. Twin: `transfg_torch/attention.py`.
@@ -10,21 +10,21 @@ Shapes: B batch, T tokens, D width, K heads, d = D / K.
 from jittor import Var, nn
 
 from transfg_jt.ops import cuda as cuda_ops
-from transfg_jt.ops.bfloat16 import as_low_as_no_grad, in_full
+from transfg_jt.ops.bfloat16 import cast_like_no_grad, to_float32
 from transfg_jt.ops.cpu import on_cpu, run_cpu
 from transfg_jt.ops.custom_grad import Function
 from transfg_jt.ops.exact import number
 from transfg_jt.setup.onednn import onednn_include
 
-ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
+ROWS = 128  # rows of a T x T map in memory at a time: they fit into the processor's cache
 
-# Jittor 1.3.11 has no fused attention, its batched matmul on the CPU never reaches oneDNN, and its
-# own CPU kernels use one thread. So on the CPU attention is one operator here, written in C++ over
-# oneDNN's sgemm: each (image, head) runs on one thread, which holds ROWS rows of its map at a time,
-# so that they stay in the cache, and the backward pass builds them anew from q and k. CUDA has its
-# own operator (cuda_ops.py); float64, and sizes that that one does not take, go to plain formulas,
-# which form the map of one layer at a time. `gemm` multiplies two row-major matrices and adds
-# `beta` times what was there; `ld` is the row stride of (B, T, D) arrays.
+# Jittor 1.3.11 has no fused attention, its batched matmul on the CPU does not use oneDNN, and its
+# own CPU kernels use one thread. So on the CPU attention is one operator, written in C++ with
+# oneDNN's sgemm. Each (image, head) runs on one thread, which holds ROWS rows of its map at a time,
+# so that they stay in the cache. The backward pass recomputes them from q and k. CUDA has its own
+# operator (ops/cuda.py). float64, and sizes that the CUDA operator does not support, use plain
+# formulas, which form the map of one layer at a time. `gemm` multiplies two row-major matrices and
+# adds `beta` times the old result; `ld` is the row stride of (B, T, D) arrays.
 HEADER = r"""
 #include <algorithm>
 #include <cmath>
@@ -56,8 +56,8 @@ static inline void probabilities(const float* q, const float* k, float* p, int64
 }
 """  # native: the CPU operators, see above
 
-# No more threads than pairs, and their buffers allocated before the threads start: where memory
-# runs out, the exception must be thrown where it can be caught.
+# There are no more threads than pairs. Their buffers are allocated before the threads start, so
+# that a lack of memory raises an exception that can be caught.
 SETUP = """
     const int64_t B = in0->shape[0], T = in0->shape[1], ld = in0->shape[2];
     const int64_t K = {heads}, d = ld / K, rows = std::min<int64_t>(T, {rows});
@@ -65,8 +65,8 @@ SETUP = """
     std::unique_ptr<float[]> maps(new float[threads * {maps} * rows * T]);
 """  # native: CPU operator
 
-# Around the work of one (image, head) on n rows of its map from row i on: `o` is where its part of
-# (B, T, D) arrays begins, and `at` where these rows' does.
+# The loop around the work on one (image, head) and n rows of its map from row i on. `o` is the
+# offset of the pair in (B, T, D) arrays, and `at` the offset of these rows.
 LOOP = """
     #pragma omp parallel num_threads(threads)
     {
@@ -114,8 +114,8 @@ PROPAGATE = """
 def run_kernel(  # native: CPU operator
     source: str, shapes: list, inputs: list[Var], heads: int
 ) -> list[Var]:
-    """Launch one of the kernels above; one float32 output per shape."""
-    maps = 2 if source is BACKWARD else 1  # buffers of a thread
+    """Run one of the kernels above; one float32 output per shape."""
+    maps = 2 if source is BACKWARD else 1  # buffers of each thread
     code = (SETUP + LOOP).replace("{body}", source)
     for name, value in (("heads", heads), ("maps", maps), ("rows", ROWS)):
         code = code.replace(f"{{{name}}}", str(value))
@@ -124,7 +124,7 @@ def run_kernel(  # native: CPU operator
 
 def at_least_float32(x: Var) -> Var:
     """Half precision becomes float32; float32 and float64 stay: any shape."""
-    return in_full(x)  # jittor: the types that there are
+    return to_float32(x)  # jittor: bfloat16 is the only half precision here
 
 
 def split_heads(x: Var, heads: int) -> Var:
@@ -144,36 +144,36 @@ def attention_map(q: Var, k: Var) -> Var:  # native: for FusedAttention
 
 
 class FusedAttention(Function):  # native: PyTorch has such an operator
-    """softmax(q kᵀ / √d) v as one operator that keeps q, k and v for the backward pass."""
+    """softmax(q kᵀ / √d) v as one operator, which saves q, k and v."""
 
     def execute(self, q: Var, k: Var, v: Var, heads: int) -> Var:
-        self.keep(q, k, v, heads)
-        if cuda_ops.takes_queries(q, heads):
+        self.save_for_backward(q, k, v, heads)
+        if cuda_ops.supports_attention(q, heads):
             return cuda_ops.attend(q, k, v, heads)
         like = q
         q, k, v = (at_least_float32(x) for x in (q, k, v))
         if on_cpu(q):
             out = run_kernel(FORWARD, [q.shape], [q, k, v], heads)[0]
-            return as_low_as_no_grad(out, like)
+            return cast_like_no_grad(out, like)
         q, k, v = (split_heads(x, heads) for x in (q, k, v))
-        return as_low_as_no_grad(join_heads(attention_map(q, k) @ v), like)
+        return cast_like_no_grad(join_heads(attention_map(q, k) @ v), like)
 
     def grad(self, grad: Var) -> tuple:
-        q, k, v, heads = self.take()
-        if cuda_ops.takes_queries(q, heads):
-            given = as_low_as_no_grad(grad, q)
-            return (*cuda_ops.attend_grad(q, k, v, given, heads), None)
+        q, k, v, heads = self.take_saved()
+        if cuda_ops.supports_attention(q, heads):
+            grad = cast_like_no_grad(grad, q)
+            return (*cuda_ops.attend_grad(q, k, v, grad, heads), None)
         like = q
         q, k, v, grad = (at_least_float32(x) for x in (q, k, v, grad))
         if on_cpu(q):
             grads = run_kernel(BACKWARD, [q.shape] * 3, [q, k, v, grad], heads)
-            return (*(as_low_as_no_grad(x, like) for x in grads), None)
-        # without detach a gradient of this gradient could be asked for, and all maps would stay
+            return (*(cast_like_no_grad(x, like) for x in grads), None)
+        # detached: otherwise the graph of this gradient would keep all maps alive
         q, k, v, grad = (split_heads(x.detach(), heads) for x in (q, k, v, grad))
         p, dp = attention_map(q, k), grad @ v.transpose(-2, -1)
         ds = p * (dp - (dp * p).sum(-1, keepdims=True)) * number(q.shape[-1] ** -0.5, q)
         products = ds @ k, ds.transpose(-2, -1) @ q, p.transpose(-2, -1) @ grad
-        return (*(as_low_as_no_grad(join_heads(x), like) for x in products), None)
+        return (*(cast_like_no_grad(join_heads(x), like) for x in products), None)
 
 
 def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
@@ -191,7 +191,7 @@ def cls_scores(q: Var, k: Var, heads: int) -> Var:
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on CPU and CUDA
     """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
-    if cuda_ops.takes_queries(q, heads):
+    if cuda_ops.supports_attention(q, heads):
         return cuda_ops.propagate(row, q, k, heads)
     q, k = at_least_float32(q), at_least_float32(k)
     if on_cpu(q):

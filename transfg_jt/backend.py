@@ -24,8 +24,8 @@ from transfg_jt.loss import compute_losses
 from transfg_jt.models import MODELS
 from transfg_jt.models.layers import Tap, no_tap
 from transfg_jt.models.output import Output
-from transfg_jt.ops.bfloat16 import as_low_as, autocast, in_full
-from transfg_jt.ops.custom_grad import ONCE, scope
+from transfg_jt.ops.bfloat16 import autocast, cast_like, to_float32
+from transfg_jt.ops.custom_grad import FREE_SAVED, override
 from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
 Handle = dict[str, Var]
@@ -65,7 +65,7 @@ class JittorBackend:
 
     def assign_params(self, arrays: Arrays) -> None:
         """Overwrite the parameters' values; names and shapes are the model's."""
-        # jittor: not under no_grad, which marks what is assigned there as without gradient for good
+        # jittor: not under no_grad, which would switch off the parameters' gradients for good
         for name, param in self.params.items():
             param.assign(jt.array(arrays[name].astype(self.float_type)))
 
@@ -93,16 +93,16 @@ class JittorBackend:
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
         return jt.array(array)
 
-    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: PyTorch has an autocast
+    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: its own autocast
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
-        low = self.config.run.precision == "bfloat16"
-        # of blocks that are computed anew nothing is kept, and a tap may put other values in
-        keep_less = tap is no_tap and not self.model.grad_checkpointing
-        with autocast(low), save_less(keep_less), scope(ONCE, True):
+        mixed = self.config.run.precision == "bfloat16"
+        # gradient checkpointing saves nothing inside blocks, and taps may replace values
+        less = tap is no_tap and not self.model.grad_checkpointing
+        with autocast(mixed), save_less(less), override(FREE_SAVED, True):
             return self.model(images, tap)
 
     def choose(self, parts: Array | None) -> Tap:
-        """The tap that puts these parts (B, K) in the place of those selected, if there are any."""
+        """A tap that replaces the selected parts by these (B, K); `no_tap` for None."""
         if parts is None:
             return no_tap
         index = self.to_tensor(parts)
@@ -118,7 +118,7 @@ class JittorBackend:
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
     ) -> Handle:
         self.updates += 1
-        # dropout is a function of (seed, update), so that a resumed run draws the same masks
+        # dropout depends on (seed, update) only, so that a resumed run draws the same masks
         jt.set_seed(step_seed(self.config.run.seed, self.updates))
         self.model.train()
         self.optimizer.zero_grad()
@@ -127,9 +127,9 @@ class JittorBackend:
             [None] * len(micro_batches) if parts is None else np.split(parts, len(micro_batches))
         )
         for batch, chosen in zip(micro_batches, given, strict=True):
-            # jittor only: where 100,000 operators wait, it would run some amid a backward pass
+            # jittor only: with 100,000 operators pending it would run some amid a backward pass
             if reports:
-                # jittor only: so none wait from one batch to the next
+                # jittor only: so run the pending ones before each further batch
                 jt.sync([param.opt_grad(self.optimizer) for param in self.params.values()])
             images, labels = self.to_device(batch)
             output = self.apply(images, self.choose(chosen))
@@ -143,9 +143,9 @@ class JittorBackend:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.n_step = self.updates  # jittor only: it counts backward passes, not updates
         self.optimizer.step()
-        means = {key: sum(one[key] for one in reports) / len(reports) for key in reports[0]}
+        means = {key: sum(row[key] for row in reports) / len(reports) for key in reports[0]}
         means["grad_norm"] = norm
-        # jittor only: run these operators now; dropout must draw before the next seed is set
+        # jittor only: run these operators now: dropout must draw before the next seed is set
         jt.sync([*self.params.values(), *means.values()])
         return means
 
@@ -164,7 +164,7 @@ class JittorBackend:
 
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis
-        return {name: widen(in_full(value).numpy()) for name, value in handle.items()}
+        return {name: widen(to_float32(value).numpy()) for name, value in handle.items()}
 
     def trace(
         self,
@@ -174,20 +174,20 @@ class JittorBackend:
         training: bool = False,
     ) -> Arrays:
         self.model.train()  # jittor: eval() would also stop all gradients
-        # jittor only: so the modules, dropout among them, are told one by one
+        # jittor only: so set the mode of each module, which dropout reads
         for module in self.model.modules():
             module.is_train = training
         replay = replay or {}
         taps: Handle = {}
-        sources: Handle = {}  # what the next piece starts from: the tap, or what is given for it
+        sources: Handle = {}  # inputs of the next operation: the tap, or its replayed value
         ends: list[Var] = []
 
         def record(name: str, value: Var) -> Var:
-            # jittor: one Var has one gradient, and dropout may hand on the very Var that it got
+            # jittor: one Var has one gradient, and dropout may return its input Var itself
             taps[name], sources[name] = value, value.clone()
             if name in replay:
-                # jittor: the type decides in which the next layer computes
-                sources[name] = as_low_as(self.to_tensor(replay[name]), value)
+                # jittor: the next layer computes in the type of its input
+                sources[name] = cast_like(self.to_tensor(replay[name]), value)
                 if f"d/{name}" in replay:
                     ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
             return sources[name]
@@ -197,35 +197,35 @@ class JittorBackend:
         losses = compute_losses(output, labels, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.params, *(name for name in taps if name not in self.choices)]
-        wanted = [(self.params | sources)[name] for name in names]
-        grads = jt.grad(sum(ends, losses.total), wanted, retain_graph=False)
+        tensors = [(self.params | sources)[name] for name in names]
+        grads = jt.grad(sum(ends, losses.total), tensors, retain_graph=False)
         kinds = ["grad" if name in self.params else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
-        of_params = [gradients[f"grad/{name}"].clone() for name in self.params]
-        norm = clip_gradients(of_params, self.config.optim.clip)
+        param_grads = [gradients[f"grad/{name}"].clone() for name in self.params]
+        norm = clip_gradients(param_grads, self.config.optim.clip)
         taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
         taps |= {"contrastive": losses.contrastive, "grad_norm": norm}
-        taps |= {"clipped_norm": global_norm(of_params)}
+        taps |= {"clipped_norm": global_norm(param_grads)}
         return self.fetch(taps | gradients)
 
-    def device_info(self) -> dict[str, Any]:  # native: memory is asked for in other ways
-        """Of CUDA's memory, the most that the allocator has held, in use or not."""
-        # jittor: what it holds now, of which it gives nothing back while there is more
+    def device_info(self) -> dict[str, Any]:  # native: each framework measures memory differently
+        """With the peak memory: on CUDA all that the allocator has reserved, in use or not."""
+        # the memory reserved now: Jittor returns none of it while more is available
         peak = jt.get_mem_info().total_cuda_used if jt.flags.use_cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
 
-    def forget_peak(self) -> None:  # native: memory is reset in other ways
+    def forget_peak(self) -> None:  # native: Jittor cannot reset its peak
         pass
 
 
 def widen(value: Array) -> Array:  # native: torch has 64-bit indices and true scalars
-    """Integers to int64, and the shape (1,) that Jittor gives scalars to ()."""
+    """int32 becomes int64, and the shape (1,), which Jittor gives to scalars, becomes ()."""
     value = value.reshape(()) if value.shape == (1,) else value
     return value.astype(np.int64) if value.dtype == np.int32 else value
 
 
 def describe(losses: Any, correct: Var) -> Handle:
-    """What one micro-batch reports: losses and the share of images classified right."""
+    """The report of one micro-batch: losses, and the share of images classified correctly."""
     return {
         "loss": losses.total.detach(),
         "cross_entropy": losses.cross_entropy.detach(),

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: computing a block anew in the backward pass instead of storing it.
+"""Gradient checkpointing: recompute a block in the backward pass instead of storing it.
 
 Source: Chen et al. 2016 (arXiv 1604.06174), section 4. Twin: `transfg_torch/checkpointing.py`.
 
@@ -13,51 +13,51 @@ from typing import Any
 import jittor as jt
 from jittor import Var, nn
 
-from transfg_jt.ops.bfloat16 import LOW, autocast
-from transfg_jt.ops.custom_grad import ONCE, Function, scope
+from transfg_jt.ops.bfloat16 import BFLOAT16, autocast
+from transfg_jt.ops.custom_grad import FREE_SAVED, Function, override
 from transfg_jt.ops.recomputed_input import RECOMPUTED, RecomputedInput
 
 SAVE_LESS = ContextVar("SAVE_LESS", default=False)
 
 
 @contextmanager
-def save_less(wanted: bool) -> Iterator[None]:  # native: one of several such switches
-    """Inside it, `recompute_input` keeps less, or not."""
-    with scope(SAVE_LESS, wanted):
+def save_less(enabled: bool) -> Iterator[None]:  # native: uses `override`
+    """Make `recompute_input` save less inside the `with` block, or switch this off."""
+    with override(SAVE_LESS, enabled):
         yield
 
 
 def recompute_input(  # native: PyTorch has hooks on saved tensors
-    layer: Callable[..., Any], x: Var, make: Callable[[Var], Var], source: Var, *more: Any
+    layer: Callable[..., Any], x: Var, compute: Callable[[Var], Var], source: Var, *more: Any
 ) -> Any:
-    """layer(x, *more); where its linear layers would keep x for the backward pass, they keep less.
+    """layer(x, *more), whose linear layers recompute x in the backward pass instead of saving it.
 
-    make(source) computes the same as x, and holds only what is kept anyway; only in `save_less`.
+    compute(source) must give x again, from tensors that are saved anyway. Only in `save_less`.
     """
     if not SAVE_LESS.get():
         return layer(x, *more)
-    fed = RecomputedInput(x, make, source)
+    recomputed = RecomputedInput(x, compute, source)
     try:
-        with scope(RECOMPUTED, fed):
+        with override(RECOMPUTED, recomputed):
             return layer(x, *more)
     finally:
-        fed.x = None  # or it would be kept all the same
+        recomputed.x = None  # else x would stay alive
 
 
 class Recomputed(Function):  # native: PyTorch has such a function
-    """A block as one operator, which keeps its input and its dropout masks.
+    """A block as one operator, which saves its input and its dropout masks.
 
-    The block's parameters are inputs too, so that they get gradients. Queries and keys have none:
-    part selection, which reads them, has no gradient.
+    The block's parameters are inputs as well, so that they get gradients. The queries and keys have
+    no gradient, because part selection, which reads them, has none.
     """
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.block, self.low = block, LOW.get()
+        self.block, self.bfloat16 = block, BFLOAT16.get()
 
     def execute(self, x: Var, *params: Var) -> tuple[Var, Var, Var]:
         masks: list[Var] = []
-        self.keep(x, masks)
+        self.save_for_backward(x, masks)
         self.block.mlp.dropout.masks = masks
         try:
             with jt.no_grad():
@@ -67,21 +67,21 @@ class Recomputed(Function):  # native: PyTorch has such a function
         return tuple(output.start_grad() for output in outputs)
 
     def grad(self, grad: Var, *_: None) -> tuple:
-        x, masks = self.take()
+        x, masks = self.take_saved()
         x = x.detach().start_grad()
         self.block.mlp.dropout.given = list(masks)
         try:
-            with autocast(self.low), scope(ONCE, True):
+            with autocast(self.bfloat16), override(FREE_SAVED, True):
                 out, _, _ = self.block(x)
         finally:
             self.block.mlp.dropout.given = None
-        wanted = [x, *self.block.parameters()]
-        return tuple(jt.grad((out * grad.detach()).sum(), wanted, retain_graph=False))
+        inputs = [x, *self.block.parameters()]
+        return tuple(jt.grad((out * grad.detach()).sum(), inputs, retain_graph=False))
 
 
 def recompute(block: nn.Module, x: Var) -> tuple[Var, Var, Var]:
-    """What the block gives for x (B, T, D), of which only x is kept for the backward pass.
+    """The block's outputs for x (B, T, D); only x is saved, and the block is recomputed.
 
-    Dropout draws the same masks in both passes.
+    Dropout has the same masks in both passes.
     """
     return Recomputed(block)(x, *block.parameters())  # jittor: see above

@@ -18,7 +18,7 @@ from transfg_jt.ops.exact import number
 
 
 class Losses(NamedTuple):
-    """Scalars; `total` is what is differentiated."""
+    """Scalars; the gradients are those of `total`."""
 
     total: Var
     cross_entropy: Var
@@ -39,9 +39,9 @@ def contrastive(features: Var, labels: Var, margin: float) -> Var:
     """Contrastive loss on L2-normalised class tokens: (B, D) and (B,) -> scalar.
 
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
-    where they differ, divided by B². In float32 where the rest is in less.
+    where they differ, divided by B². Half precision becomes float32 first.
     """
-    z = at_least_float32(features)  # jittor: its normalize floors at 1e-30, not at 1e-12
+    z = at_least_float32(features)  # jittor: its normalize has eps 1e-30, not 1e-12
     squares = (z * z).sum(-1, keepdims=True)  # jittor only: as above
     z = z / jt.sqrt(squares.maximum(number(1e-24, z)))  # jittor only: as above
     cosine = z @ z.transpose(0, 1)

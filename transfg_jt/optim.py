@@ -1,7 +1,7 @@
 """Optimisers and gradient clipping, in Jittor.
 
-Source: SGD with momentum as in docs/architecture.md ("What the numbers must be"); Adam, Kingma
-and Ba 2015 (arXiv 1412.6980), algorithm 1; AdamW, Loshchilov and Hutter 2019 (arXiv 1711.05101).
+Source: SGD with momentum as in docs/spec.md; Adam, Kingma and Ba 2015 (arXiv 1412.6980),
+algorithm 1; AdamW, Loshchilov and Hutter 2019 (arXiv 1711.05101).
 Twin: `transfg_torch/optim.py`.
 """
 
@@ -14,8 +14,8 @@ from jittor import Var
 from transfg_core.config.sections import OptimConfig
 from transfg_jt.ops.exact import number
 
-# State arrays of each optimiser under canonical names -> the framework's own key.
-SLOTS: dict[str, dict[str, str]] = {  # native: the values are each framework's own words
+# For each optimiser: canonical name of a state array -> the framework's key.
+SLOTS: dict[str, dict[str, str]] = {  # native: the keys are the framework's
     "SGD": {"momentum": "values"},
     "Adam": {"exp_avg": "m", "exp_avg_sq": "values"},
     "AdamW": {"exp_avg": "m", "exp_avg_sq": "values"},
@@ -23,7 +23,7 @@ SLOTS: dict[str, dict[str, str]] = {  # native: the values are each framework's 
 
 
 class SGD(jt.optim.SGD):  # native: Jittor's has rate and momentum in float32
-    """SGD with momentum, whose numbers are as exact as the parameters."""
+    """SGD with momentum, with constants in the parameters' precision."""
 
     def step(self, loss: Var | None = None, retain_graph: bool = False) -> None:
         """One update from the gradients of `backward`."""
@@ -37,7 +37,7 @@ class SGD(jt.optim.SGD):  # native: Jittor's has rate and momentum in float32
 
 
 class Adam(jt.optim.Adam):  # native: Jittor's adds eps to √v before the bias correction
-    """Adam with eps beside the corrected second moment, as in the paper's algorithm 1."""
+    """Adam with eps added to √v after the bias correction, as in the paper's algorithm 1."""
 
     def step(self, loss: Var | None = None, retain_graph: bool = False) -> None:
         """One update from the gradients of `backward`."""
@@ -57,15 +57,15 @@ class Adam(jt.optim.Adam):  # native: Jittor's adds eps to √v before the bias 
         self.post_step()
 
     def decay(self, p: Var, g: Var, lr: float, weight_decay: float) -> Var:
-        """Add the decay to the gradient, which it returns."""
+        """Return the gradient with the decay added."""
         return g + p * number(weight_decay, p)
 
 
 class AdamW(Adam):  # native: Jittor's keeps float32 state for float64 parameters
-    """Adam with decay of the parameters themselves, outside the moments."""
+    """Adam with decoupled weight decay: of the parameters, not of the gradient."""
 
     def decay(self, p: Var, g: Var, lr: float, weight_decay: float) -> Var:
-        """Shrink the parameter; the gradient stays as it is."""
+        """Shrink the parameter; return the gradient unchanged."""
         p.update(p * number(1 - lr * weight_decay, p))
         return g
 
@@ -75,8 +75,8 @@ def make_optimizer(
 ) -> jt.optim.Optimizer:
     """One optimiser over all parameters.
 
-    `groups` gives each name its learning-rate scale and weight decay; parameters that share both
-    form one group. The rate itself is set at every update.
+    `groups` maps each name to its learning-rate scale and weight decay; parameters that share both
+    form one group. The learning rate itself is set at every update.
     """
     members: dict[tuple[float, float], list[Var]] = {}
     for name, param in params.items():
@@ -87,16 +87,16 @@ def make_optimizer(
     ]
     if config.name == "sgd":
         return SGD(tree, lr=0.0, momentum=config.momentum)  # jittor: the class above
-    kind = Adam if config.name == "adam" else AdamW  # jittor: the classes above
-    return kind(tree, lr=0.0, betas=config.betas, eps=config.eps)
+    optimizer_class = Adam if config.name == "adam" else AdamW  # jittor: the classes above
+    return optimizer_class(tree, lr=0.0, betas=config.betas, eps=config.eps)
 
 
-def optimizer_slots(  # native: Jittor has the state from the start, in lists by group
+def optimizer_slots(  # native: Jittor creates the state at once, in lists by group
     optimizer: jt.optim.Optimizer, params: Mapping[str, Var], updates: int | None = None
 ) -> dict[str, dict[str, Var]]:
-    """State tensors by slot and canonical parameter name, made (as zeros) where absent.
+    """State tensors by slot and canonical parameter name; missing ones are created as zeros.
 
-    With `updates`, the optimiser's count of updates is set too (Adam's bias correction).
+    With `updates`, also set the optimiser's count of updates (for Adam's bias correction).
     """
     if updates is not None:
         optimizer.n_step = updates
@@ -111,10 +111,10 @@ def optimizer_slots(  # native: Jittor has the state from the start, in lists by
     }
 
 
-def global_norm(grads: Sequence[Var]) -> Var:  # native: Jittor's own norm is 12 % off, see below
-    """L2 norm over all gradients together: scalar."""
-    # Jittor's CPU reductions add up one by one in float32, and one sum over 86 million values is
-    # 12 % short, so axis by axis. (pos_embed has one row: rows first would not do.)
+def global_norm(grads: Sequence[Var]) -> Var:  # native: Jittor sums sequentially, see below
+    """L2 norm of all gradients together: scalar."""
+    # Jittor's CPU reductions sum sequentially in float32, and one sum over a large array is too
+    # small. So sum axis by axis, the last axis first (pos_embed has only one row).
     squares = []
     for grad in grads:
         square = grad * grad
@@ -127,12 +127,12 @@ def global_norm(grads: Sequence[Var]) -> Var:  # native: Jittor's own norm is 12
 def clip_gradients(grads: Sequence[Var], max_norm: float | None) -> Var:
     """Scale all gradients in place by max_norm / (norm + 1e-6) where that is below 1.
 
-    Returns the global L2 norm before clipping; None as the limit only measures.
+    Returns the global L2 norm before clipping. With `max_norm` None, only measure the norm.
     """
     norm = global_norm(grads)
     if max_norm is not None:
         scale = number(max_norm, norm) / (norm + number(1e-6, norm))  # jittor only: exact
         factor = jt.clamp(scale, max_v=1.0)  # jittor: in float64
         for grad in grads:
-            grad.update(grad * factor)  # jittor: it has no in-place product
+            grad.update(grad * factor)  # jittor: it has no mul_
     return norm

@@ -1,4 +1,4 @@
-"""Bring Jittor up: before and after its import. Twin: `transfg_torch/runtime.py`."""
+"""Start Jittor: before and after its import. Twin: `transfg_torch/runtime.py`."""
 
 import os
 import sys
@@ -18,10 +18,10 @@ from transfg_jt.setup.start import (
     write_python_config,
 )
 
-USED_PRECISION: dict[str, str] = {}  # one for a process
+USED_PRECISION: dict[str, str] = {}  # the precision that this process has used
 
 
-def prepare() -> None:  # native: Jittor needs much
+def prepare() -> None:  # native: Jittor needs much preparation
     """Check the machine, import Jittor and set it up; idempotent.
 
     Raises:
@@ -40,33 +40,33 @@ def prepare() -> None:  # native: Jittor needs much
     except OSError as error:
         raise UserError(
             f"backend jittor: cannot write Jittor's cache: {error}; free some space, or set "
-            "JITTOR_HOME to a folder that can be written"
+            "JITTOR_HOME to a writable folder"
         ) from error
     announce_build()
     import_jittor()
     compile_headers_once()
 
 
-def set_precision(precision: str) -> None:  # native: what each framework has to be told
-    """Let products take TF32 where `run.precision` says so, and nowhere else.
+def set_precision(precision: str) -> None:  # native: each framework has its own switches
+    """Let products use TF32 with `run.precision` tf32, and only then.
 
-    In Jittor also keep 64 bits of arrays where it says float64, and refuse what is not right.
+    In Jittor also keep arrays in 64 bits with float64.
 
     Raises:
-        UserError: the precision cannot be had on this device, with this framework, or any more in
-            this process.
+        UserError: this device or this framework does not support the precision, or this process
+            has used another one that excludes it.
     """
     import jittor as jt
 
     if precision == "tf32" and not jt.flags.use_cuda:
-        raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
+        raise UserError("run.precision tf32: needs a CUDA device, found none; use float32")
     if precision == "float64" and jt.flags.use_cuda:
         raise UserError(
-            "run.precision float64: Jittor 1.3.11 has no such products on CUDA; for the CPU set "
-            "nvcc_path= in the environment"
+            "run.precision float64: Jittor 1.3.11 has no float64 matrix products on CUDA; set "
+            "nvcc_path= in the environment to use the CPU"
         )
-    # Seen: after float32 work in the same process, float64 gradients came out 1e-15 of their size.
-    # TF32 is a switch of the whole process.
+    # After float32 work in the same process, Jittor's float64 gradients are wrong. The switch for
+    # TF32 holds for the whole process.
     used = USED_PRECISION.setdefault("float", precision)
     if {"float64", "tf32"} & {used, precision} and used != precision:
         raise UserError(
@@ -77,20 +77,20 @@ def set_precision(precision: str) -> None:  # native: what each framework has to
     jt.flags.use_tensorcore = int(precision == "tf32")
 
 
-def refuse_compile(wanted: bool) -> None:  # native: Jittor always compiles
-    """`run.compile` is PyTorch's.
+def refuse_compile(enabled: bool) -> None:  # native: Jittor always compiles
+    """Refuse `run.compile`, which is for PyTorch only.
 
     Raises:
         UserError: it is set.
     """
-    if wanted:
+    if enabled:
         raise UserError(
-            "run.compile: Jittor compiles its operators in any case; leave it out, or "
-            "--backend torch"
+            "run.compile: only for PyTorch (Jittor always compiles its operators); leave it out, "
+            "or use --backend torch"
         )
 
 
-def device_info() -> dict[str, Any]:  # native: each framework tells these in its own way
+def device_info() -> dict[str, Any]:  # native: each framework reports in its own way
     """Framework and version, device by name, and the number of CPU threads."""
     import jittor as jt
     import jittor_utils

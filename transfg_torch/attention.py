@@ -1,4 +1,4 @@
-"""Attention of the Vision Transformer, and reading single rows of it for part selection.
+"""Attention of the Vision Transformer, and single rows of its maps for part selection.
 
 Source: Dosovitskiy et al. 2021 (arXiv 2010.11929), equations 5 to 8; He et al. 2022 (arXiv
 2103.07976), section 3.2. Twin: `transfg_jt/attention.py`.
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROWS = 128  # of a T x T map that are held at a time: they stay in the processor's cache
+ROWS = 128  # rows of a T x T map in memory at a time: they fit into the processor's cache
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -45,9 +45,9 @@ def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
 
 @functools.cache
 def row_kernel(dtype: torch.dtype, head: int) -> ModuleType | None:  # native: written in Triton
-    """The kernels for CUDA; none where they do not run, tried once for each type and width.
+    """The kernels for CUDA, or None if they do not run; tried once for each type and head width.
 
-    Triton comes with PyTorch for CUDA, and wants a C compiler and Python's headers.
+    Triton comes with PyTorch for CUDA, and needs a C compiler and Python's headers.
     """
     try:
         kernel = importlib.import_module("transfg_torch.ops.row_kernel")
@@ -55,10 +55,12 @@ def row_kernel(dtype: torch.dtype, head: int) -> ModuleType | None:  # native: w
             return None
         tokens = torch.ones(1, 2, head, dtype=dtype, device="cuda")
         kernel.propagate_row(torch.ones(1, 1, 2, device="cuda"), tokens, tokens)
-    except Exception as error:  # whatever it is: the plain formula gives the same
+    except Exception as error:  # any error: the plain formula gives the same result
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(
-            f"part selection takes the slower way, without Triton: {reason}", stacklevel=2
+            "part selection: Triton does not run here, so the slower plain formula is used: "
+            f"{reason}",
+            stacklevel=2,
         )
         return None
     return kernel
@@ -75,14 +77,14 @@ def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # nativ
     whole = q.device.type != "cpu"
     images, rows = (q.shape[0], q.shape[2]) if whole else (1, ROWS)
     for first in range(0, q.shape[0], images):
-        some = slice(first, first + images)
+        group = slice(first, first + images)
         parts = []
         for start in range(0, q.shape[2], rows):
             block = slice(start, start + rows)
-            scores = q[some, :, block] @ k[some].transpose(-2, -1)
-            # the sum over rows in float32 whatever the products are in
+            scores = q[group, :, block] @ k[group].transpose(-2, -1)
+            # the sum over rows is in float32 for every type of the products
             with torch.autocast(q.device.type, enabled=False):
                 probabilities = F.softmax(scores.to(row.dtype), dim=-1)
-                parts.append(row[some, :, block].unsqueeze(-2) @ probabilities)
+                parts.append(row[group, :, block].unsqueeze(-2) @ probabilities)
         products.append(sum(parts))
     return torch.cat(products).squeeze(-2)

@@ -40,13 +40,13 @@ class TorchBackend:
         self.float_type = FLOAT_TYPES[config.run.precision]
         runtime.set_precision(config.run.precision)
         model_class = model_class or MODELS[config.model.name]
-        # torch block for 1 line: Jittor has one device, and values give parameters their type
+        # torch block for 1 line: Jittor has one device, and its parameters take their values' type
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float64 if config.run.precision == "float64" else torch.float32
         self.model = model_class(config.model, config.data.crop).to(self.device, dtype)
 
         self.model.grad_checkpointing = config.run.grad_checkpointing
-        # torch only: Jittor compiles whatever it runs, and refuses the setting
+        # torch only: Jittor compiles everything, and refuses the setting
         if config.run.compile:
             for block in self.model.blocks:
                 block.compile()
@@ -97,16 +97,16 @@ class TorchBackend:
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
         return torch.from_numpy(array).to(self.device)
 
-    def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: Jittor has mixed.py
+    def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: its own autocast
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
-        low = self.config.run.precision == "bfloat16"
-        # of blocks that are computed anew nothing is kept, and a tap may put other values in
-        keep_less = tap is no_tap and not self.model.grad_checkpointing
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low), save_less(keep_less):
+        mixed = self.config.run.precision == "bfloat16"
+        # gradient checkpointing saves nothing inside blocks, and taps may replace values
+        less = tap is no_tap and not self.model.grad_checkpointing
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), save_less(less):
             return self.model(images, tap)
 
     def choose(self, parts: Array | None) -> Tap:
-        """The tap that puts these parts (B, K) in the place of those selected, if there are any."""
+        """A tap that replaces the selected parts by these (B, K); `no_tap` for None."""
         if parts is None:
             return no_tap
         index = self.to_tensor(parts)
@@ -116,17 +116,17 @@ class TorchBackend:
         """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
         images = torch.from_numpy(batch.images.astype(self.float_type, copy=False))
         labels = torch.from_numpy(batch.labels)
-        # torch only: from pinned memory the copy does not wait for the update before
+        # torch only: a copy from pinned memory does not wait for the previous update
         if self.device.type == "cuda":
             images, labels = images.pin_memory(), labels.pin_memory()
-        # torch: Jittor has one device for all
+        # torch: Jittor has one device for all arrays
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
     ) -> Handle:
         self.updates += 1
-        # dropout is a function of (seed, update), so that a resumed run draws the same masks
+        # dropout depends on (seed, update) only, so that a resumed run draws the same masks
         torch.manual_seed(step_seed(self.config.run.seed, self.updates))
         self.model.train()
         self.optimizer.zero_grad()
@@ -146,7 +146,7 @@ class TorchBackend:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.step()
-        means = {key: sum(one[key] for one in reports) / len(reports) for key in reports[0]}
+        means = {key: sum(row[key] for row in reports) / len(reports) for key in reports[0]}
         means["grad_norm"] = norm
         return means
 
@@ -179,7 +179,7 @@ class TorchBackend:
         self.model.train(training)
         replay = replay or {}
         taps: Handle = {}
-        sources: Handle = {}  # what the next piece starts from: the tap, or what is given for it
+        sources: Handle = {}  # inputs of the next operation: the tap, or its replayed value
         ends: list[Tensor] = []
 
         def record(name: str, value: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class TorchBackend:
                 sources[name] = self.to_tensor(replay[name]).to(value.dtype)
                 if f"d/{name}" in replay:
                     ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
-                # torch only: what is given starts without a gradient
+                # torch only: a replayed value starts without a gradient
                 if name not in self.choices:
                     sources[name].requires_grad_()
             return sources[name]
@@ -198,36 +198,36 @@ class TorchBackend:
         losses = compute_losses(output, labels, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.params, *(name for name in taps if name not in self.choices)]
-        wanted = [(self.params | sources)[name] for name in names]
+        tensors = [(self.params | sources)[name] for name in names]
         # torch: where the loss does not depend on a tensor, its gradient is zero, not an error
-        grads = torch.autograd.grad(sum(ends, losses.total), wanted, materialize_grads=True)
+        grads = torch.autograd.grad(sum(ends, losses.total), tensors, materialize_grads=True)
         kinds = ["grad" if name in self.params else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
-        of_params = [gradients[f"grad/{name}"].clone() for name in self.params]
-        norm = clip_gradients(of_params, self.config.optim.clip)
+        param_grads = [gradients[f"grad/{name}"].clone() for name in self.params]
+        norm = clip_gradients(param_grads, self.config.optim.clip)
         taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
         taps |= {"contrastive": losses.contrastive, "grad_norm": norm}
-        taps |= {"clipped_norm": global_norm(of_params)}
+        taps |= {"clipped_norm": global_norm(param_grads)}
         return self.fetch(taps | gradients)
 
-    def device_info(self) -> dict[str, Any]:  # native: memory is asked for in other ways
-        """Of CUDA's memory, the most that the allocator has held, in use or not."""
+    def device_info(self) -> dict[str, Any]:  # native: each framework measures memory differently
+        """With the peak memory: on CUDA all that the allocator has reserved, in use or not."""
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_reserved() if cuda else peak_rss()
         return runtime.device_info() | {"peak_memory_bytes": peak}
 
-    def forget_peak(self) -> None:  # native: memory is reset in other ways
+    def forget_peak(self) -> None:  # native: Jittor cannot reset its peak
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
 
-def to_array(value: Tensor) -> Array:  # native: Jittor has other types to mend
-    """A copy on the host; NumPy has no bfloat16, so float32 for it."""
+def to_array(value: Tensor) -> Array:  # native: Jittor needs other conversions
+    """A copy on the host; bfloat16 becomes float32, because NumPy has no bfloat16."""
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy().copy()
 
 
 def describe(losses: Any, correct: Tensor) -> Handle:
-    """What one micro-batch reports: losses and the share of images classified right."""
+    """The report of one micro-batch: losses, and the share of images classified correctly."""
     return {
         "loss": losses.total.detach(),
         "cross_entropy": losses.cross_entropy.detach(),

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: computing a block anew in the backward pass instead of storing it.
+"""Gradient checkpointing: recompute a block in the backward pass instead of storing it.
 
 Source: Chen et al. 2016 (arXiv 1604.06174), section 4. Twin: `transfg_jt/checkpointing.py`.
 
@@ -19,9 +19,9 @@ SAVE_LESS = ContextVar("SAVE_LESS", default=False)
 
 
 @contextmanager
-def save_less(wanted: bool) -> Iterator[None]:
-    """Inside it, `recompute_input` keeps less, or not."""
-    token = SAVE_LESS.set(wanted)
+def save_less(enabled: bool) -> Iterator[None]:
+    """Make `recompute_input` save less inside the `with` block, or switch this off."""
+    token = SAVE_LESS.set(enabled)
     try:
         yield
     finally:
@@ -29,31 +29,31 @@ def save_less(wanted: bool) -> Iterator[None]:
 
 
 class RecomputedInput:  # native: by hooks here, by the linear layers in Jittor
-    """Stands for x in what is kept for the backward pass: it is made anew when it is wanted.
+    """Replaces x among the saved tensors: x is recomputed in the backward pass.
 
-    Of the operators that keep x, the first to want it has it made, and the last lets it go.
+    Several operators may save x. The first that reads it recomputes it, and the last frees it.
     """
 
-    def __init__(self, x: Tensor, make: Callable[[], Tensor]) -> None:
-        self.where, self.size, self.dtype = x.data_ptr(), x.numel(), x.dtype
-        self.make, self.made = make, None
-        self.wanted = self.given = 0
+    def __init__(self, x: Tensor, compute: Callable[[], Tensor]) -> None:
+        self.pointer, self.size, self.dtype = x.data_ptr(), x.numel(), x.dtype
+        self.compute, self.value = compute, None
+        self.saves = self.reads = 0
 
     def is_x(self, saved: Tensor) -> bool:
-        """Whether it is x, or a view of it with its elements in the same order."""
-        same = saved.data_ptr() == self.where and saved.numel() == self.size
+        """Whether it is x, or a view of x with its elements in the same order."""
+        same = saved.data_ptr() == self.pointer and saved.numel() == self.size
         return same and saved.dtype == self.dtype and saved.is_contiguous()
 
     def pack(self, saved: Tensor) -> Any:
         if self.is_x(saved):
-            self.wanted += 1
+            self.saves += 1
             return saved.shape
         return saved.detach(), saved._version  # the tensor itself would keep its own graph alive
 
-    def unpack(self, kept: Any) -> Tensor:
-        if not isinstance(kept, torch.Size):
-            saved, version = kept
-            # as autograd does without hooks
+    def unpack(self, packed: Any) -> Tensor:
+        if not isinstance(packed, torch.Size):
+            saved, version = packed
+            # the check that autograd makes without hooks
             if saved._version != version:
                 raise RuntimeError(
                     "a tensor that the backward pass needs has been modified by an in-place "
@@ -61,38 +61,38 @@ class RecomputedInput:  # native: by hooks here, by the linear layers in Jittor
                     f"version {version}"
                 )
             return saved
-        if self.made is None:
+        if self.value is None:
             with torch.no_grad():
-                self.made = self.make().to(self.dtype)
-        value = self.made.view(kept)
-        self.given += 1
-        if self.given % self.wanted == 0:
-            self.made = None
+                self.value = self.compute().to(self.dtype)
+        value = self.value.view(packed)
+        self.reads += 1
+        if self.reads % self.saves == 0:
+            self.value = None
         return value
 
 
 def recompute_input(  # native: PyTorch has hooks on saved tensors
     layer: Callable[..., Any],
     x: Tensor,
-    make: Callable[[Tensor], Tensor],
+    compute: Callable[[Tensor], Tensor],
     source: Tensor,
     *more: Any,
 ) -> Any:
-    """layer(x, *more); where its linear layers would keep x for the backward pass, they keep less.
+    """layer(x, *more), whose linear layers recompute x in the backward pass instead of saving it.
 
-    make(source) computes the same as x, and holds only what is kept anyway; only in `save_less`.
+    compute(source) must give x again, from tensors that are saved anyway. Only in `save_less`.
     """
-    # in compiled blocks the compiler decides what is computed anew
+    # in compiled blocks the compiler decides what is recomputed
     if torch.compiler.is_compiling() or not (SAVE_LESS.get() and torch.is_grad_enabled()):
         return layer(x, *more)
-    hooks = RecomputedInput(x, partial(make, source.detach()))
+    hooks = RecomputedInput(x, partial(compute, source.detach()))
     with torch.autograd.graph.saved_tensors_hooks(hooks.pack, hooks.unpack):
         return layer(x, *more)
 
 
 def recompute(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the block gives for x (B, T, D), of which only x is kept for the backward pass.
+    """The block's outputs for x (B, T, D); only x is saved, and the block is recomputed.
 
-    Dropout draws the same masks in both passes.
+    Dropout has the same masks in both passes.
     """
     return checkpoint(block, x, use_reentrant=False)

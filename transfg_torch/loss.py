@@ -18,7 +18,7 @@ from transfg_torch.models.output import Output
 
 
 class Losses(NamedTuple):
-    """Scalars; `total` is what is differentiated."""
+    """Scalars; the gradients are those of `total`."""
 
     total: Tensor
     cross_entropy: Tensor
@@ -34,7 +34,7 @@ def contrastive(features: Tensor, labels: Tensor, margin: float) -> Tensor:
     """Contrastive loss on L2-normalised class tokens: (B, D) and (B,) -> scalar.
 
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
-    where they differ, divided by B². In float32 where the rest is in less.
+    where they differ, divided by B². Half precision becomes float32 first.
     """
     z = F.normalize(at_least_float32(features), dim=-1)
     cosine = z @ z.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Bring PyTorch up: before and after its import. Twin: `transfg_jt/runtime.py`."""
+"""Start PyTorch: before and after its import. Twin: `transfg_jt/runtime.py`."""
 
 import importlib.util
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, install_command
 
-USED_PRECISION: dict[str, str] = {}  # one for a process
+USED_PRECISION: dict[str, str] = {}  # the precision that this process has used
 
 
 def prepare() -> None:  # native: PyTorch needs no preparation of the machine
@@ -24,37 +24,37 @@ def prepare() -> None:  # native: PyTorch needs no preparation of the machine
         raise UserError(
             f"backend torch: PyTorch does not import ({error}); run: {install}"
         ) from error
-    # float32 is float32 where nothing else is said
+    # float32 means float32 unless run.precision is tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
 
-def set_precision(precision: str) -> None:  # native: what each framework has to be told
-    """Let products take TF32 where `run.precision` says so, and nowhere else.
+def set_precision(precision: str) -> None:  # native: each framework has its own switches
+    """Let products use TF32 with `run.precision` tf32, and only then.
 
-    In Jittor also keep 64 bits of arrays where it says float64, and refuse what is not right.
+    In Jittor also keep arrays in 64 bits with float64.
 
     Raises:
-        UserError: the precision cannot be had on this device, with this framework, or any more in
-            this process.
+        UserError: this device or this framework does not support the precision, or this process
+            has used another one that excludes it.
     """
     import torch
 
     if precision == "tf32" and not torch.cuda.is_available():
-        raise UserError("run.precision tf32: it needs a CUDA device, found none; use float32")
-    if precision == "float64":  # torch: of which TF32 takes nothing
+        raise UserError("run.precision tf32: needs a CUDA device, found none; use float32")
+    if precision == "float64":  # TF32 does not affect it
         return
     used = USED_PRECISION.setdefault("float", precision)
     if "tf32" in (used, precision) and used != precision:
         raise UserError(
-            f"run.precision {precision}: this process has used PyTorch in {used}, and TF32 is a "
-            "switch of the whole process; start another one"
+            f"run.precision {precision}: this process has used PyTorch in {used}, and the switch "
+            "for TF32 holds for the whole process; start another process"
         )
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
-def device_info() -> dict[str, Any]:  # native: each framework tells these in its own way
+def device_info() -> dict[str, Any]:  # native: each framework reports in its own way
     """Framework and version, device by name, and the number of CPU threads."""
     import torch
 

@@ -1,4 +1,4 @@
-"""Two convolutions with batch norm and a linear head, as Jittor users write it, and one pass."""
+"""Two convolutions with batch norm and a linear head in Jittor, and one recorded pass."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Tap = Callable[[str, Var], Var]
 
 
 class BatchNorm(nn.BatchNorm):
-    """Batch norm whose running variance is unbiased, as PyTorch's; Jittor's own is biased."""
+    """Batch norm with an unbiased running variance, like PyTorch's; Jittor's own is biased."""
 
     def execute(self, x: Var) -> Var:
         if not self.is_train:
@@ -24,7 +24,7 @@ class BatchNorm(nn.BatchNorm):
             (self.running_var, variance * (count / (count - 1))),
         ):
             running.update(running + (now.reshape((-1,)) - running) * self.momentum)
-        scale, shift = (one.reshape((1, -1, 1, 1)) for one in (self.weight, self.bias))
+        scale, shift = (param.reshape((1, -1, 1, 1)) for param in (self.weight, self.bias))
         return (x - mean) / jt.sqrt(variance + self.eps) * scale + shift
 
 
@@ -33,12 +33,12 @@ class ConvNet(nn.Module):
 
     def __init__(self, colours: int, channels: list[int], classes: int) -> None:
         super().__init__()
-        one, two = channels
-        self.conv1 = nn.Conv(colours, one, 3)
-        self.norm1 = BatchNorm(one)
-        self.conv2 = nn.Conv(one, two, 3, stride=2)
-        self.norm2 = BatchNorm(two)
-        self.head = nn.Linear(two, classes)
+        width1, width2 = channels
+        self.conv1 = nn.Conv(colours, width1, 3)
+        self.norm1 = BatchNorm(width1)
+        self.conv2 = nn.Conv(width1, width2, 3, stride=2)
+        self.norm2 = BatchNorm(width2)
+        self.head = nn.Linear(width2, classes)
 
     def execute(self, x: Var, tap: Tap) -> Var:
         x = tap("conv1", self.conv1(x))
@@ -57,7 +57,7 @@ def loss_of(logits: Var, labels: Var) -> Var:
 
 
 def compute(weights: dict[str, np.ndarray], bug: str) -> dict[str, np.ndarray]:
-    """One pass forward and backward in training mode: every tap as an array."""
+    """One forward and backward pass in training mode: every tap as an array."""
     inputs = draw_inputs()
     model = ConvNet(R, SETTINGS["channels"], C)
     if bug == "eps":
@@ -86,6 +86,6 @@ def compute(weights: dict[str, np.ndarray], bug: str) -> dict[str, np.ndarray]:
             taps[f"statistics/{name}"] = param
     arrays = {name: value.numpy() for name, value in taps.items()}
     arrays["losses/loss"] = arrays["losses/loss"].reshape(())  # Jittor's scalars have shape (1,)
-    if bug == "transpose":  # back, as the gradient of the kernel that was given
+    if bug == "transpose":  # back to the axes of the given kernel
         arrays["gradients/conv2.weight"] = arrays["gradients/conv2.weight"].transpose(0, 1, 3, 2)
     return arrays

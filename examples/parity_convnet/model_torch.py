@@ -1,4 +1,4 @@
-"""Two convolutions with batch norm and a linear head, as PyTorch users write it, and one pass."""
+"""Two convolutions with batch norm and a linear head in PyTorch, and one recorded pass."""
 
 from collections.abc import Callable
 
@@ -16,12 +16,12 @@ class ConvNet(nn.Module):
 
     def __init__(self, colours: int, channels: list[int], classes: int) -> None:
         super().__init__()
-        one, two = channels
-        self.conv1 = nn.Conv2d(colours, one, 3)
-        self.norm1 = nn.BatchNorm2d(one)
-        self.conv2 = nn.Conv2d(one, two, 3, stride=2)
-        self.norm2 = nn.BatchNorm2d(two)
-        self.head = nn.Linear(two, classes)
+        width1, width2 = channels
+        self.conv1 = nn.Conv2d(colours, width1, 3)
+        self.norm1 = nn.BatchNorm2d(width1)
+        self.conv2 = nn.Conv2d(width1, width2, 3, stride=2)
+        self.norm2 = nn.BatchNorm2d(width2)
+        self.head = nn.Linear(width2, classes)
 
     def forward(self, x: Tensor, tap: Tap) -> Tensor:
         x = tap("conv1", self.conv1(x))
@@ -40,11 +40,11 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def compute(weights: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, np.ndarray]:
-    """One pass forward and backward in training mode: every tap as an array."""
+    """One forward and backward pass in training mode: every tap as an array."""
     inputs = draw_inputs()
     model = ConvNet(R, SETTINGS["channels"], C).to(dtype).train()
     state = {name: torch.from_numpy(value).to(dtype) for name, value in weights.items()}
-    model.load_state_dict(state, strict=False)  # but for num_batches_tracked, a counter
+    model.load_state_dict(state, strict=False)  # without num_batches_tracked, a counter
     taps: dict[str, Tensor] = {}
 
     def tap(name: str, value: Tensor) -> Tensor:

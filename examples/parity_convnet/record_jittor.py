@@ -1,9 +1,10 @@
-"""Record the Jittor model in float32, on demand with a fault in it.
+"""Record the Jittor model in float32; `--bug` plants a fault.
 
     python examples/parity_convnet/record_jittor.py FOLDER [--bug NAME]
 
-Writes jittor.npz, or jittor-NAME.npz. Faults: `eps`, the second norm has another epsilon;
-`transpose`, the second convolution's kernel lies on its side; `stock`, Jittor's own batch norm.
+Writes jittor.npz, or jittor-NAME.npz with a fault. Faults: `eps`, the second norm has another
+epsilon; `transpose`, height and width of the second kernel are swapped; `stock`, Jittor's own batch
+norm.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bug", choices=BUGS, default="none")
     options = parser.parse_args()
-    runtime.prepare()  # see docs/jittor.md; before anything imports jittor
+    runtime.prepare()  # before anything imports jittor: docs/jittor.md
     import jittor as jt
     from model_jittor import compute
 

@@ -1,1 +1,1 @@
-"""What the suite computes: small experiments, the published traces, and variants of each."""
+"""The computations of the suite: small experiments, the published traces, variants of each."""

@@ -1,7 +1,7 @@
-"""The cases of the suite: small experiments whose every number both backends must agree on.
+"""The cases of the suite: small experiments in which both backends must agree on every number.
 
-Sizes are unequal on purpose, and weights and images asymmetric on every axis, so that a swapped
-axis cannot hide. Dropout is off: the frameworks draw different random numbers.
+All sizes differ, and weights and images are asymmetric along every axis, so that a swapped axis
+shows. Dropout is off, because the frameworks draw different random numbers.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from transfg_core.params.initial import initial_params
 BATCH = 6
 CLASSES = 7
 UPDATES = 20
-NOISE = 0.05  # added to every initial value, so that zeros and ones do not hide a parameter
+NOISE = 0.05  # added to initial values: a parameter of zeros or ones could hide a fault
 
-# What the cases of an architecture have in common; all sizes differ from one another.
+# Settings that all cases of an architecture share; all sizes differ from one another.
 MODELS: dict[str, dict[str, Any]] = {
     "vit": {"width": 48, "heads": 3, "depth": 4, "mlp": 80, "patch": 8},
     "convnet": {"width": 10, "width2": 14, "kernel": 5, "stride": 3},
@@ -32,7 +32,7 @@ SGD = {"name": "sgd", "lr": 0.03, "warmup": 5}
 
 @dataclass(frozen=True)
 class Case:
-    """One experiment: sections of its configuration that differ from the common ones."""
+    """One experiment: the sections of its configuration that differ from the common ones."""
 
     name: str
     model: dict[str, Any] = field(default_factory=dict)
@@ -44,8 +44,8 @@ class Case:
     weights: str = "noise"  # a key of WEIGHTS
     batch: int = BATCH
     updates: int = UPDATES
-    fine: bool = False  # taps inside blocks too
-    sketch_above: int | None = None  # elements; larger arrays are kept as sketches
+    fine: bool = False  # taps inside blocks as well
+    sketch_above: int | None = None  # elements; larger arrays are stored as sketches
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Case:
         return common | MODELS[self.model.get("name", "vit")] | self.model
 
     def config(self, precision: str = "float32") -> Config:
-        """The full configuration; image size (height, width) is not square."""
+        """The full configuration; images (height, width) are not square."""
         tree = {
             "run": {"seed": self.seed, "precision": precision},
             "data": {"crop": self.crop},
@@ -70,14 +70,14 @@ class Case:
         return build_config(tree, f"parity case {self.name}")
 
     def params(self) -> Arrays:
-        """The weights that every recording of this case starts from, float32."""
+        """The initial weights of every recording of this case, float32."""
         config = self.config()
         initial = initial_params(config.model, config.data.crop, self.seed)
         rng = np.random.default_rng([self.seed, 1])
         return WEIGHTS[self.weights](initial, rng, architecture(config.model).CHANNELS)
 
     def batches(self) -> list[Batch]:
-        """The batches of updates + 1 updates: images (6, 3, H, W), labels (6,), some equal."""
+        """`updates` + 1 batches: images (6, 3, H, W) and labels (6,), some of them equal."""
         rng = np.random.default_rng([self.seed, 2])
         shape = (self.batch, 3, *self.crop)
         classes = self.config().model.class_count
@@ -90,7 +90,7 @@ class Case:
         ]
 
     def reseeded(self, seed: int, weights: str) -> "Case":
-        """The same experiment from other weights and images."""
+        """The same experiment with other weights and images."""
         return replace(self, name=f"{self.name}-{seed}-{weights}", seed=seed, weights=weights)
 
 
@@ -103,7 +103,10 @@ def with_noise(initial: Arrays, rng: np.random.Generator, channels: str = "") ->
 
 
 def truncated_normal(initial: Arrays, rng: np.random.Generator, channels: str = "") -> Arrays:
-    """Deviation 0.02 and no value beyond two of it, as many ViTs start; norms near 1."""
+    """Values with standard deviation 0.02, clipped at two deviations; norms near 1.
+
+    Many ViTs start so.
+    """
     return {
         name: (
             (value if ".norm" in name or "norm." in name else 0.0)
@@ -114,9 +117,9 @@ def truncated_normal(initial: Arrays, rng: np.random.Generator, channels: str = 
 
 
 def with_outliers(initial: Arrays, rng: np.random.Generator, channels: str) -> Arrays:
-    """Two channels far from zero (80 and -50), as pretrained ViTs have in the residual stream.
+    """Two channels far from zero (80 and -50), as in the residual stream of pretrained ViTs.
 
-    `channels` names the parameter whose last axis is added to them.
+    `channels` names a parameter that is added to the channels, which are its last axis.
     """
     params = with_noise(initial, rng)
     count = params[channels].shape[-1]
@@ -126,8 +129,12 @@ def with_outliers(initial: Arrays, rng: np.random.Generator, channels: str) -> A
 
 
 def params_of(state: Mapping[str, Array]) -> Arrays:
-    """The parameters of a backend's state, or of a trace's, by canonical name."""
-    return {n.removeprefix("param/"): v for n, v in state.items() if n.startswith("param/")}
+    """The parameters in the state of a backend or of a trace, by canonical name."""
+    return {
+        name.removeprefix("param/"): value
+        for name, value in state.items()
+        if name.startswith("param/")
+    }
 
 
 WEIGHTS = {"noise": with_noise, "truncated": truncated_normal, "outliers": with_outliers}
@@ -156,7 +163,8 @@ CASES = (
         seed=4,
     ),
     Case("adam", optim={"name": "adam", "lr": 1e-3, "warmup": 0, "weight_decay": 0.01}, seed=5),
-    # more tokens than attention takes rows at a time (ROWS): 15 x 10 patches and the class token
+    # More tokens (15 x 10 patches and the class token) than the rows that attention takes at a
+    # time (ROWS)
     Case(
         "blocks",
         model={"depth": 3, "stride": 4},
@@ -168,7 +176,7 @@ CASES = (
     Case("convnet", model={"name": "convnet"}, loss={"label_smoothing": 0.1}, seed=7),
 )
 
-# TransFG at its published size: one pass and one update of two images.
+# TransFG at its published size: one pass and one update on two images.
 LARGE = Case(
     "b16-448-overlap",
     model={
@@ -178,7 +186,7 @@ LARGE = Case(
         "stride": 12,
         "classes": 200,
     },
-    optim=SGD | {"warmup": 0, "lr": 1.0},  # so long a step that float32 holds its digits
+    optim=SGD | {"warmup": 0, "lr": 1.0},  # a step large enough to keep its digits in float32
     crop=(448, 448),
     batch=2,
     updates=1,

@@ -1,7 +1,7 @@
-"""The traces of the authors' published program, under this project's names.
+"""Traces of the authors' published program, under this project's names.
 
-Source: `golden/README.md`. Each trace is one forward and backward pass and six updates on one
-batch, with the weights they started from.
+`golden/README.md` describes their source. Each trace holds one forward and backward pass and six
+updates on one batch, and the weights that they started from.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MODEL = {"width": 24, "heads": 2, "depth": 4, "mlp": 40, "patch": 8, "classes": 
 
 @dataclass(frozen=True)
 class Golden:
-    """One published trace: the settings that its file names do not tell."""
+    """One published trace, with the settings that its files do not hold."""
 
     name: str
     image_size: int
@@ -44,11 +44,11 @@ class Golden:
 
     @property
     def checkpoint(self) -> Path:
-        """The program's own checkpoint, a torch pickle."""
+        """The published program's own checkpoint, a torch pickle."""
         return FOLDER / f"{self.name}_checkpoint.bin"
 
     def trace(self) -> Arrays:
-        """Every array of the trace; parameters under `grad/` and `after/` by canonical name."""
+        """Every array of the trace; names under `grad/` and `after/` become canonical."""
         arrays: Arrays = {}
         with np.load(FOLDER / f"{self.name}_trace.npz", allow_pickle=False) as stored:
             for key in stored.files:
@@ -57,7 +57,7 @@ class Golden:
         return arrays
 
     def batches(self) -> list[Batch]:
-        """The batch that was traced, for every update: images (6, 3, H, W), labels (6,)."""
+        """The traced batch, once for every update: images (6, 3, H, W), labels (6,)."""
         trace = self.trace()
         return [Batch(trace["images"], trace["labels"])] * (self.updates + 1)
 

@@ -1,4 +1,4 @@
-"""The model of a case, from the name that its traces and rows carry."""
+"""The model of a case, by the case name in its traces and rows."""
 
 import re
 from functools import cache
@@ -12,6 +12,6 @@ RESEEDED = re.compile(rf"-\d+-({'|'.join(WEIGHTS)})$")  # what `Case.reseeded` a
 
 @cache
 def model_of_case(name: str) -> ModelConfig | None:
-    """The model's section; None for a name that is not of this suite."""
+    """The section `model` of a case; None if the suite has no case of this name."""
     case = (BY_NAME | BY_GOLDEN).get(RESEEDED.sub("", name))
     return case.config().model if case else None

@@ -1,16 +1,16 @@
-"""The same function computed in another way: what rounding alone can do to a result.
+"""Variants: the same function computed in another way, to measure the effect of rounding.
 
-A variant changes a case's weights and batches so that in exact arithmetic every tap stays the same,
-once its axes are put back in order:
+A variant changes the weights and batches of a case:
 
     ulp:SEED        every weight moves by one unit in the last place, up or down
     symmetry:SEED   images of a batch, colour channels, widths, heads, hidden units and classes
-                    change places, and with them the order of every sum over them
+                    are permuted, which changes the order of every sum over them
 
-Both need no word of a framework, so the noise of any implementation is measured alike.
+In exact arithmetic a symmetry leaves every tap the same, once its axes are back in order. Variants
+need no framework, so the noise of every implementation is measured in the same way.
 
-Which axes a parameter or a tap has, and which of them may change places, the architecture's file
-says (transfg_core/models).
+The architecture's file (transfg_core/models) lists the axes of each parameter and tap, and the axes
+that may be permuted.
 """
 
 from dataclasses import dataclass
@@ -25,24 +25,24 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, param_specs, taps_of
 
 NAMES = ("ulp", "symmetry")
-OUTPUTS = {"prediction": "B", "rollout": "B N"}  # what is recorded beside the taps
+OUTPUTS = {"prediction": "B", "rollout": "B N"}  # axes of recorded outputs that are no taps
 
 
 def tap_axes(name: str, model: ModelConfig) -> str:
-    """Letters of the axes of a tap, whatever its stage and prefixes such as `d/` or `grad/`.
+    """Letters of the axes of a tap; its stage and prefixes such as `d/` or `grad/` are ignored.
 
-    The last part of the name is a parameter's or a tap's; of other names nothing is known.
+    The last part of the name is the name of a parameter or tap. Other names have no letters.
     """
-    last = name.rpartition("/")[2]
+    base = name.rpartition("/")[2]
     specs, taps = param_specs(model), taps_of(model)
-    if last in specs:
-        return specs[last].dims
-    return taps[last].axes if last in taps else OUTPUTS.get(last, "")
+    if base in specs:
+        return specs[base].dims
+    return taps[base].axes if base in taps else OUTPUTS.get(base, "")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of computing a case anew; `name` is `ulp:SEED` or `symmetry:SEED`."""
+    """Another way to compute a case; `name` is `ulp:SEED` or `symmetry:SEED`."""
 
     name: str
     config: Config
@@ -54,18 +54,18 @@ class Variant:
 
     @property
     def rng(self) -> np.random.Generator:
-        """Draws that depend on the variant alone."""
+        """A random generator that depends on the seed of the variant alone."""
         return np.random.default_rng([77, int(self.name.partition(":")[2])])
 
     def params(self, params: Arrays) -> Arrays:
-        """The weights of this variant."""
+        """A case's weights, changed by this variant."""
         if self.name.startswith("ulp"):
             rng, precision = self.rng, self.config.run.precision
             return {name: move_by_ulp(value, rng, precision) for name, value in params.items()}
         return self._permute_all(params)
 
     def batch(self, batch: Batch) -> Batch:
-        """A batch of this variant."""
+        """A batch of the case, changed by this variant."""
         if self.name.startswith("ulp"):
             return batch
         orders = self.orders()
@@ -81,11 +81,14 @@ class Variant:
         return taps if self.name.startswith("ulp") else self._permute_all(taps, inverse=True)
 
     def orders(self) -> dict[str, Array]:
-        """Axis letter -> order. Images stay in their micro-batch, since a loss is over pairs."""
+        """Axis letter -> order of that axis.
+
+        Images stay in their micro-batch, because the contrastive loss is over its pairs.
+        """
         rng, model, train = self.rng, self.config.model, self.config.train
         size = train.batch_size // train.accumulation
-        batch = [i * size + rng.permutation(size) for i in range(train.accumulation)]
-        orders = {"B": np.concatenate(batch)} | architecture(model).orders(model, rng)
+        micro_batches = [i * size + rng.permutation(size) for i in range(train.accumulation)]
+        orders = {"B": np.concatenate(micro_batches)} | architecture(model).orders(model, rng)
         return orders | {"C": rng.permutation(model.class_count)}
 
     def _permute_all(self, arrays: Arrays, inverse: bool = False) -> Arrays:

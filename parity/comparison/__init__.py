@@ -1,1 +1,1 @@
-"""Traces and the verdict on them. Needs NumPy and PyYAML, no framework."""
+"""Traces and the verdicts on them. Needs NumPy and PyYAML, but no framework."""

@@ -1,4 +1,4 @@
-"""Documented differences (`differences.yaml`): which taps an entry covers, and what it allows."""
+"""Documented differences (`differences.yaml`): the taps that an entry covers, and its bound."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +13,7 @@ from parity.comparison.measure import gap
 from parity.comparison.verdict import Evidence, Row
 
 DIFFERENCES = Path(__file__).with_name("differences.yaml")
-OURS = ("case", "isolated", "continue", "checks")  # kinds of traces that differences.yaml is for
+OURS = ("case", "isolated", "continue", "checks")  # kinds of traces of this project's own suite
 
 
 @cache
@@ -24,7 +24,7 @@ def load_differences() -> list[dict[str, Any]]:
 
 
 def documented(row: Row, evidence: Evidence) -> dict[str, Any] | None:
-    """The documented difference that covers this tap: the first in the file, or none."""
+    """The first documented difference in the file that covers this tap, or None."""
     for entry in load_differences():
         if "allow" in entry and _covers(entry["allow"], row, evidence):
             return entry
@@ -32,10 +32,10 @@ def documented(row: Row, evidence: Evidence) -> dict[str, Any] | None:
 
 
 def allowed(row: Row, evidence: Evidence, entry: Mapping[str, Any]) -> Row:
-    """The row with the verdict `equivalent` where a documented difference accounts for it.
+    """The row, with the verdict `equivalent` if it lies within the bound of the entry.
 
-    An entry bounds either the error, relative to the reference, or the largest difference of two
-    elements of the pair.
+    An entry bounds either the relative error to the reference, or the largest absolute difference
+    between elements of the pair.
     """
     allow, name = entry["allow"], f"{row.stage}/{row.tap}"
     if "relative" in allow:
@@ -49,7 +49,7 @@ def allowed(row: Row, evidence: Evidence, entry: Mapping[str, Any]) -> Row:
 
 
 def _covers(allow: Mapping[str, Any], row: Row, evidence: Evidence) -> bool:
-    names = {str(t.producer("name")) for t in (evidence.baseline, evidence.candidate)}
+    names = {str(trace.producer("name")) for trace in (evidence.baseline, evidence.candidate)}
     return (
         evidence.baseline.manifest.get("kind") in OURS
         and row.case in allow.get("cases", [row.case])

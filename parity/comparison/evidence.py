@@ -1,8 +1,8 @@
-"""What each trace of a comparison is for, and under which names its taps are compared.
+"""The role of each trace in a comparison, and the names under which taps are compared.
 
     evidence = find_evidence([read_trace(path) for path in paths], {"forward/h(.)": r"forward/b\1"})
 
-Roles follow from the manifests alone. Needs NumPy alone.
+Roles follow from the manifests alone. This module needs NumPy and PyYAML.
 """
 
 import re
@@ -20,8 +20,8 @@ from parity.comparison.verdict import Evidence
 from transfg_core.errors import UserError
 from transfg_core.models.rows import KEY_BIASES
 
-# What makes two recordings work of one producer: a float64 reference may come from another device,
-# but noise is measured where the claim is made
+# Facts by which a trace is assigned to a producer. A float64 reference may come from another
+# device; variants may not, because they measure the noise of that device.
 SAME = {"reference": PRODUCER[:2], "variant": PRODUCER}
 
 
@@ -29,7 +29,7 @@ def read_names(path: Path | str) -> dict[str, str]:
     """A mapping of tap names from a YAML file of lines `pattern: replacement`.
 
     Raises:
-        UserError: the file is missing or holds something else.
+        UserError: the file is missing or is not of this form.
     """
     try:
         names = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -38,7 +38,7 @@ def read_names(path: Path | str) -> dict[str, str]:
     if not isinstance(names, dict) or not all(
         isinstance(text, str) for pair in names.items() for text in pair
     ):
-        raise UserError(f"{path}: expected lines `pattern: replacement`, both of them text")
+        raise UserError(f"{path}: expected lines `pattern: replacement`, both text")
     return names
 
 
@@ -46,7 +46,7 @@ def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
     """The trace with other tap names.
 
     Each pattern is a regular expression for a whole name `stage/tap`; its replacement may use its
-    groups (`\\1`). The first that fits counts; a name that none fits stays.
+    groups (`\\1`). The first pattern that fits a name replaces it; if none fits, the name stays.
 
     Raises:
         UserError: a pattern is wrong or fits no tap, or two taps would get one name.
@@ -74,15 +74,15 @@ def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
 
 
 def _side(trace: Trace, pair: Sequence[Trace], role: str) -> int:
-    """Whether a trace is of the first's producer (0) or of the candidate's (1)."""
-    facts = [tuple(one.producer(key) for key in SAME[role]) for one in (trace, *pair)]
-    if facts[0] not in facts[1:]:
-        found = [", ".join(map(str, one)) for one in facts]
+    """0 if a trace is by the baseline's producer, 1 if it is by the candidate's."""
+    producers = [tuple(t.producer(key) for key in SAME[role]) for t in (trace, *pair)]
+    if producers[0] not in producers[1:]:
+        texts = [", ".join(map(str, facts)) for facts in producers]
         raise UserError(
-            f"{trace.path}: a {role} by {found[0]}, but the first two traces are by {found[1]} and "
-            f"by {found[2]}; record it where one of them was recorded"
+            f"{trace.path}: a {role} by {texts[0]}, but the first two traces are by {texts[1]} and "
+            f"by {texts[2]}; record it where one of them was recorded"
         )
-    return facts[1:].index(facts[0])
+    return producers[1:].index(producers[0])
 
 
 def _refuse_pair(pair: Sequence[Trace], more: bool) -> None:
@@ -90,7 +90,7 @@ def _refuse_pair(pair: Sequence[Trace], more: bool) -> None:
         if trace.manifest.get("variant"):
             raise UserError(
                 f"{trace.path}: a variant ({trace.manifest['variant']}) among the first two; give "
-                "the two traces to compare first, variants and the float64 reference after them"
+                "first the two traces to compare, then variants and the float64 reference"
             )
         if trace.manifest["precision"] not in ROUNDOFF:
             raise UserError(
@@ -99,20 +99,20 @@ def _refuse_pair(pair: Sequence[Trace], more: bool) -> None:
             )
     if more and len({tuple(t.producer(key) for key in SAME["variant"]) for t in pair}) == 1:
         raise UserError(
-            f"{pair[0].path} and {pair[1].path} are by one producer, so that it cannot be told "
-            "whose the other traces are; record the two under different names or versions"
+            f"{pair[0].path} and {pair[1].path} are by one producer, so the variants cannot be "
+            "assigned to one of them; record the two under different names or versions"
         )
-    one, two = (trace.manifest["precision"] for trace in pair)
-    if one != two:
+    baseline, candidate = (trace.manifest["precision"] for trace in pair)
+    if baseline != candidate:
         raise UserError(
-            f"{pair[0].path} is in {one}, {pair[1].path} in {two}; the first two traces are the "
-            "pair to compare, in one precision"
+            f"{pair[0].path} is in {baseline}, {pair[1].path} in {candidate}; the first two traces "
+            "are the pair to compare; give two of one precision"
         )
 
 
 @dataclass
 class Pair:
-    """Two traces of one precision, and what is known about each: (the first's, the candidate's)."""
+    """A pair in one precision, with its evidence; `traces`, `variants`: (baseline, candidate)."""
 
     traces: list[Trace | None]
     reference: Trace | None = None
@@ -124,46 +124,48 @@ def find_evidence(
     mapping: Mapping[str, str] | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> list[Evidence]:
-    """What each trace is for, as their manifests say.
+    """The pairs to compare, each with its evidence; the manifests give each trace its role.
 
-    The first two are the pair. The others: a float64 recording by the first's producer is the
-    reference; one by the candidate's producer too is compared with it as a pair of its own; those
-    with a variant measure the noise of whoever computed them.
+    The first two traces are the pair: baseline and candidate. Of the others:
+
+    - a float64 recording by the baseline's producer is the reference;
+    - if the candidate's producer recorded in float64 as well, these two are a second pair;
+    - a variant measures the noise of its producer.
 
     Raises:
-        UserError: a trace has no role, or two have one that is single.
+        UserError: a trace has no role, or two traces have a role that only one can have.
     """
     names, zeros = mapping or {}, traces[0].manifest.get("zeros") or {} if traces else {}
-    exactly = {escape(name): f"{name}>{sibling}" for name, sibling in zeros.items()}
-    found = []
+    declared = {escape(name): f"{name}>{sibling}" for name, sibling in zeros.items()}
+    result = []
     for pair in _pairs(traces):
-        first, candidate = pair.traces
-        assert first and candidate
+        baseline, candidate = pair.traces
+        assert baseline and candidate
         evidence = Evidence(
-            first,
+            baseline,
             rename_taps(candidate, names),
             pair.reference,
             pair.variants[0],
-            [rename_taps(one, names) for one in pair.variants[1]],
-            siblings={**exactly, **KEY_BIASES, **(siblings or {})},
+            [rename_taps(variant, names) for variant in pair.variants[1]],
+            siblings={**declared, **KEY_BIASES, **(siblings or {})},
         )
-        found.append(evidence)
-    return found
+        result.append(evidence)
+    return result
 
 
 def _pairs(traces: Sequence[Trace]) -> list[Pair]:
-    """The pair to compare and, if there is one, that in float64."""
+    """The pair to compare and, if there is one, the pair in float64."""
     if len(traces) < 2:
         raise UserError(f"compare: expected two traces or more, found {len(traces)}")
     main, exact = Pair(list(traces[:2])), Pair([None, None])
     _refuse_pair(traces[:2], any(t.manifest.get("variant") for t in traces[2:]))
     precision = traces[0].manifest["precision"]
     for trace in traces[2:]:
-        own, variant = trace.manifest["precision"], trace.manifest.get("variant")
+        trace_precision, variant = trace.manifest["precision"], trace.manifest.get("variant")
         side = _side(trace, traces[:2], "variant" if variant else "reference")
-        if variant and own in (precision, "float64"):
-            (main if own == precision else exact).variants[side].append(trace)
-        elif variant or own != "float64" or precision == "float64":
+        if variant and trace_precision in (precision, "float64"):
+            (main if trace_precision == precision else exact).variants[side].append(trace)
+        elif variant or trace_precision != "float64" or precision == "float64":
             raise UserError(
                 f"{trace.path}: {trace.label} has no part in comparing {traces[0].label} with "
                 f"{traces[1].label}; expected a float64 reference, or variants in {precision}"
@@ -175,10 +177,10 @@ def _pairs(traces: Sequence[Trace]) -> list[Pair]:
     main.reference = exact.traces[0]
     if not exact.traces[1] and not any(exact.variants):
         return [main]
-    for ours, known in zip(traces[:2], exact.traces, strict=True):
-        if not known:
+    for trace, exact_trace in zip(traces[:2], exact.traces, strict=True):
+        if not exact_trace:
             raise UserError(
-                f"compare: to compare in float64, too, a float64 trace of {ours.producer('name')} "
-                "is missing"
+                f"compare: a float64 trace of {trace.producer('name')} is missing; give one to "
+                "compare in float64 as well"
             )
     return [main, exact]

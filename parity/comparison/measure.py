@@ -1,7 +1,7 @@
-"""How far apart two taps are: relative L2, the worst element, bias and units in the last place.
+"""The distance of two taps: relative L2, the worst element, bias and units in the last place.
 
-Relative L2 over a whole tap, not elementwise bounds: rounding errors scale with the size of the
-row, so elements near zero differ by any ratio without a fault.
+Verdicts use relative L2 over a whole tap, not bounds per element: rounding errors scale with the
+size of the row, so elements near zero may differ by any ratio without a fault.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.comparison.sketch import Array, Sketch, Tap, fold, l2, sketch
 
-# Unit roundoff by the precision that a manifest states (half a unit in the last place of 1).
+# Precision in a manifest -> unit roundoff: half a unit in the last place of 1
 ROUNDOFF = {
     "float64": 2.0**-53,
     "float32": 2.0**-24,
@@ -22,14 +22,14 @@ ROUNDOFF = {
 
 @dataclass(frozen=True)
 class Gap:
-    """The difference of two taps; `relative` is infinite where `reason` says why."""
+    """The difference of two taps; if there is a `reason`, `relative` is infinite."""
 
     relative: float
-    absolute: float = 0.0  # largest of an element; from sketches, an upper estimate
-    index: tuple[int, ...] | None = None  # of that element; None from sketches
+    absolute: float = 0.0  # of the worst element; from sketches, an upper estimate
+    index: tuple[int, ...] | None = None  # of the worst element; None from sketches
     values: tuple[float, float] | None = None
-    bias: float = 0.0  # |mean error| · √n / its root mean square: above 5 it is no rounding
-    ulps: float = 0.0  # largest, among elements above a thousandth of the largest
+    bias: float = 0.0  # |mean error| · √n / root mean square error: above 5 it is not rounding
+    ulps: float = 0.0  # largest, among elements above a thousandth of the largest element
     reason: str = ""
 
 
@@ -43,13 +43,13 @@ def norm(tap: Tap) -> float:
 def move_by_ulp(value: Array, rng: np.random.Generator, precision: str = "") -> Array:
     """Every element moved by one unit in the last place, up or down.
 
-    The unit is that of its own type, or of a `precision` with fewer digits, in which products round
-    what is smaller away.
+    The unit is of the array's type, or of `precision` if that has fewer digits than float32:
+    products in such a precision round smaller changes away.
     """
     up = rng.random(value.shape) < 0.5
     moved: Array
     if ROUNDOFF.get(precision, 0.0) > ROUNDOFF["float32"]:
-        _, exponent = np.frexp(value)  # of a number in [0.5, 1)
+        _, exponent = np.frexp(value)  # the mantissa lies in [0.5, 1)
         unit = np.ldexp(np.full_like(value, ROUNDOFF[precision]), exponent)
         unit[value == 0] = np.finfo(value.dtype).tiny
         moved = value + np.where(up, unit, -unit)
@@ -59,7 +59,7 @@ def move_by_ulp(value: Array, rng: np.random.Generator, precision: str = "") -> 
 
 
 def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:
-    """Why two taps cannot be compared, or nothing. Shapes are never adjusted."""
+    """Why two taps cannot be compared; empty if they can. Shapes are never adjusted."""
     if value.shape != reference.shape:
         return f"shape {value.shape}, expected {reference.shape}"
     types = np.dtype(value.dtype), np.dtype(reference.dtype)
@@ -75,8 +75,8 @@ def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:
 def gap(value: Tap, reference: Tap, same_type: bool = True) -> Gap:
     """The difference of `value` from `reference`, relative to `reference`.
 
-    No tap may hold NaN or infinity: two runs that have both diverged do not agree. Arrays of
-    integers and booleans have relative 0 or infinity.
+    A tap with NaN or infinity cannot be compared: two runs that both diverged do not agree. For
+    integers and booleans `relative` is 0 or infinity.
     """
     reason = unfit(value, reference, same_type)
     if reason:
@@ -114,24 +114,25 @@ def _of_arrays(value: Array, reference: Array) -> Gap:
 
 
 def _ratio(size: float, reference: float) -> float:
-    """Their quotient; infinite, and never NaN, where it leaves the range of float64."""
+    """The quotient; infinite, and never NaN, if it leaves the range of float64."""
     if size == 0:
         return 0.0
     return size / reference if 0 < reference < np.inf and size < np.inf else np.inf
 
 
 def _ulps(error: Array, reference: Array) -> float:
-    size = np.abs(reference)
-    large = size > 1e-3 * size.max()
-    return float((np.abs(error[large]) / np.spacing(size[large])).max(initial=0.0))
+    sizes = np.abs(reference)
+    large = sizes > 1e-3 * sizes.max()
+    return float((np.abs(error[large]) / np.spacing(sizes[large])).max(initial=0.0))
 
 
 def _of_sketches(value: Tap, reference: Tap) -> Gap:
-    one, two = (x if isinstance(x, Sketch) else sketch(x) for x in (value, reference))
-    if np.dtype(one.dtype) == np.dtype(two.dtype) and one.crc == two.crc:
+    taken, expected = (x if isinstance(x, Sketch) else sketch(x) for x in (value, reference))
+    if np.dtype(taken.dtype) == np.dtype(expected.dtype) and taken.crc == expected.crc:
         return Gap(0.0)
-    size = min(len(one.buckets), len(two.buckets))
-    distance = l2(fold(one.buckets, size) - fold(two.buckets, size))
-    if one.dtype == two.dtype and two.norm:  # checksums differ, whatever the buckets say
+    size = min(len(taken.buckets), len(expected.buckets))
+    distance = l2(fold(taken.buckets, size) - fold(expected.buckets, size))
+    if taken.dtype == expected.dtype and expected.norm:
+        # the checksums differ, so the distance is not zero, even if all buckets are equal
         distance = max(distance, float(np.finfo(np.float64).tiny))
-    return Gap(_ratio(distance, two.norm), distance)
+    return Gap(_ratio(distance, expected.norm), distance)

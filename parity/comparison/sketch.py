@@ -1,8 +1,8 @@
-"""Sketches: what is kept of an array that is too large to store whole.
+"""Sketches: short summaries of arrays that are too large to store whole.
 
-A sketch is the CountSketch of Charikar, Chen and Farach-Colton 2002: element i is added with a
-pseudo-random sign to one of m buckets, so |sketch(a) - sketch(b)| estimates |a - b| with relative
-standard deviation 1 / sqrt(2 m).
+A sketch is the CountSketch of Charikar, Chen and Farach-Colton (2002). Each element is added, with
+a pseudo-random sign, to one of m buckets. Then |sketch(a) - sketch(b)| estimates |a - b| with a
+relative standard deviation of 1 / sqrt(2 m).
 """
 
 import zlib
@@ -20,7 +20,7 @@ BUCKETS = 4096  # power of two, so that sketches of different sizes can be compa
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is kept of a large array: (m,) float64 buckets, and numbers that are exact."""
+    """The sketch of a large array: (m,) float64 buckets, and exact facts about the array."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -36,7 +36,7 @@ Tap = Array | Sketch
 
 @lru_cache(maxsize=4)
 def _hashes(size: int) -> tuple[Array, Array]:
-    """Bucket (before the modulus) and sign of each element: splitmix64 of its index."""
+    """Bucket (before the modulus) and sign of each element, from splitmix64 of its index."""
     x = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
@@ -45,7 +45,7 @@ def _hashes(size: int) -> tuple[Array, Array]:
 
 
 def l2(values: Array) -> float:
-    """L2 norm of any shape in float64, also where squares would leave its range."""
+    """L2 norm of an array of any shape in float64; squares out of its range do no harm."""
     largest = float(np.abs(values).max(initial=0.0))
     if not 0 < largest < np.inf:
         return largest
@@ -53,7 +53,7 @@ def l2(values: Array) -> float:
 
 
 def sketch(value: Array, buckets: int = BUCKETS) -> Sketch:
-    """The sketch of a floating-point array of any shape; elements that are not finite count 0."""
+    """The sketch of a floating-point array of any shape; NaN and infinity count as 0."""
     flat = np.ascontiguousarray(value).reshape(-1)
     finite = np.isfinite(flat)
     numbers = np.where(finite, flat, 0).astype(np.float64)
@@ -71,6 +71,6 @@ def sketch(value: Array, buckets: int = BUCKETS) -> Sketch:
 
 
 def fold(buckets: Array, size: int) -> Array:
-    """A sketch with fewer buckets, as if it had been taken so."""
+    """Buckets folded to `size`: the buckets of a smaller sketch of the same array."""
     folded: Array = buckets.reshape(-1, size).sum(axis=0)
     return folded

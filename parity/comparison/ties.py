@@ -1,4 +1,4 @@
-"""Ties: choices of parts or classes may differ where scores are closer than their noise."""
+"""Ties: choices of parts or classes may differ if the scores are closer than their noise."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,66 +11,71 @@ from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence, Row
 
-# Taps of choices: the tap of the scores in the same stage, and what the first choice is called
+# Tap of choices -> tap of their scores in the same stage, and the number of the first choice
 CHOICES = {"part_index": ("part_scores", 1), "prediction": ("logits", 0)}
 
 
 def with_ties(name: str, row: Row, evidence: Evidence, between: Gap) -> Row:
-    """Integers that differ: choices may where the scores are closer than their noise.
+    """The verdict on integers that differ: equivalent if all of them are choices between ties.
 
-    Scores are looked for in the same stage: `part_scores` for `part_index`, `logits` for
+    The scores of a choice are in the same stage: `part_scores` for `part_index`, `logits` for
     `prediction`.
     """
     if row.tap not in CHOICES:
         return replace(row, reason=between.reason)
-    score, start = CHOICES[row.tap]
+    score_tap, start = CHOICES[row.tap]
     reference = evidence.reference or evidence.baseline
     traces = (evidence.baseline, evidence.candidate, reference)
-    scores = [whole(trace, f"{row.stage}/{score}") for trace in traces]
-    arrays = [array for array in scores if array is not None]
-    index = [array for t in traces if (array := whole(t, name)) is not None]
-    # without a place where they differ, they differ in shape or type
-    if between.index is None or len(arrays) < 3 or len(index) < 3:
+    scores = _whole_arrays(traces, f"{row.stage}/{score_tap}")
+    choices = _whole_arrays(traces, name)
+    # no index of a difference: the choices differ in shape or type
+    if between.index is None or len(scores) < 3 or len(choices) < 3:
         return replace(row, reason=between.reason)
-    if {x.shape[:-1] for x in arrays} != {index[0].shape} or len({x.shape for x in arrays}) > 1:
-        return replace(row, reason=f"{between.reason}, and {score} do not fit")
-    ties = find_ties(index, arrays, start)
+    shapes = {array.shape for array in scores}
+    if len(shapes) > 1 or {shape[:-1] for shape in shapes} != {choices[0].shape}:
+        return replace(row, reason=f"{between.reason}, and the shapes of {score_tap} do not fit")
+    ties = find_ties(choices, scores, start)
     if all(tie["margin"] <= tie["noise"] for tie in ties):
         return replace(row, verdict="equivalent", error=0.0, ties=ties, reason=f"{len(ties)} ties")
     return replace(row, ties=ties, reason=between.reason)
 
 
 def whole(trace: Trace, name: str) -> Array | None:
-    """A tap that is there and is no sketch."""
+    """A tap that the trace holds whole; None if it is absent or a sketch."""
     tap = trace.taps.get(name)
     return tap if isinstance(tap, np.ndarray) else None
+
+
+def _whole_arrays(traces: Sequence[Trace], name: str) -> list[Array]:
+    return [array for trace in traces if (array := whole(trace, name)) is not None]
 
 
 def find_ties(
     index: Sequence[Array], scores: Sequence[Array], start: int
 ) -> tuple[dict[str, Any], ...]:
-    """Where two traces chose differently: the margin of the choice and the noise of the scores.
+    """The places where two traces chose differently, with margin and noise.
 
-    `index` (B, K) or (B,), counted from `start`, and `scores` with one more axis, of the first
-    trace, the candidate and the reference; the margin is the reference's difference between the two
-    choices, and the noise twice the sum of both traces' largest errors in that row
-    (whether these are too large, the scores' own verdict says, `judge.settle_ties`).
+    `index` (B, K) or (B,) holds choices, counted from `start`; `scores` has one more axis. Both are
+    of the baseline, the candidate and the reference, in this order. The margin is the difference of
+    the reference's scores of the two choices. The noise is twice the sum of both traces' largest
+    errors in that row of scores. Whether these errors are too large is decided by the verdict on
+    the scores (`judge.settle_ties`).
     """
-    first, candidate = index[:2]
+    baseline_index, candidate_index = index[:2]
     ties = []
-    for place in np.argwhere(first != candidate):
-        at = tuple(int(i) for i in place)
-        one, two = int(first[at]) - start, int(candidate[at]) - start
-        rows = [np.asarray(s[at], np.float64) for s in scores]
-        inside = 0 <= two < rows[2].size and 0 <= one < rows[2].size
-        errors = [float(np.abs(row - rows[2]).max()) for row in rows[:2]]
+    for position in np.argwhere(baseline_index != candidate_index):
+        place = tuple(int(i) for i in position)
+        baseline, candidate = (int(choice[place]) - start for choice in index[:2])
+        *pair_rows, exact = [np.asarray(array[place], np.float64) for array in scores]
+        inside = 0 <= candidate < exact.size and 0 <= baseline < exact.size
+        errors = [float(np.abs(row - exact).max()) for row in pair_rows]
         ties.append(
             {
-                "image": at[0],
-                "head": at[1] if len(at) > 1 else None,
-                "baseline": one + start,
-                "candidate": two + start,
-                "margin": abs(float(rows[2][one] - rows[2][two])) if inside else np.inf,
+                "image": place[0],
+                "head": place[1] if len(place) > 1 else None,
+                "baseline": baseline + start,
+                "candidate": candidate + start,
+                "margin": abs(float(exact[baseline] - exact[candidate])) if inside else np.inf,
                 "noise": 2 * sum(errors),
             }
         )

@@ -1,12 +1,12 @@
-"""Trace files: what one implementation computed, and everything a comparison must know about it.
+"""Trace files: the arrays that one implementation computed, and the facts to compare them.
 
     write_trace("a.npz", {"forward/logits": logits}, {"subject": {"weights": digest(weights)}})
     trace = read_trace("a.npz")
 
 A trace is an .npz file: one JSON manifest and one array per tap, in data order, named `stage/tap`.
-Large arrays can be stored as *sketches* of a few thousand numbers, from which the relative
-difference of two arrays can still be told to about one per cent. Needs NumPy alone; any framework
-can write one (docs/parity.md).
+A large array can be stored as a *sketch* of a few thousand numbers. Two sketches still give the
+relative difference of their arrays, within about one per cent. Needs only NumPy, so programs in any
+framework can write traces (docs/parity.md).
 """
 
 import hashlib
@@ -28,12 +28,13 @@ from parity.comparison.sketch import BUCKETS, Array, Sketch, Tap, sketch
 from transfg_core.errors import RunFailed, UserError
 
 FORMAT = "parity-trace/2"
-OLD_FORMAT = "parity-trace/1"  # the same but for some names of this project's own recordings
+OLD_FORMAT = "parity-trace/1"  # differs only in names within this project's own recordings
 OLD_NAMES = {"pieces": "isolated", "pieces of": "isolated from", "pipeline": "checks"}
 MANIFEST = "manifest.json"
+AGAIN = "record it again"  # the end of messages about files that cannot be used
 ABSENT = "absent"
 KINDS = "fiub"  # floating point, integers, booleans
-PRODUCER = ("name", "version", "device")  # what makes two recordings work of one producer
+PRODUCER = ("name", "version", "device")  # facts that are equal in two traces of one producer
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Trace:
     taps: Mapping[str, Tap] = field(default_factory=dict)
 
     def stages(self) -> list[str]:
-        """Names of the stages, in order: what stands before the first slash of a tap."""
+        """Names of the stages, in order: the part of each tap name before its first slash."""
         return list(dict.fromkeys(name.partition("/")[0] for name in self.taps))
 
     def arrays(self, stage: str) -> dict[str, Array]:
-        """The full arrays of a stage, without its name."""
+        """The whole arrays of a stage, by name without the stage; no sketches."""
         prefix = f"{stage}/"
         return {
             name.removeprefix(prefix): value
@@ -64,16 +65,16 @@ class Trace:
         return " ".join(str(word) for word in [*words, self.manifest.get("variant")] if word)
 
     def producer(self, key: str) -> Any:
-        """One fact about who computed it, such as `name`, `version` or `device`."""
+        """One fact about the producer of the trace, such as `name`, `version` or `device`."""
         return self.manifest["producer"].get(key, "unknown")
 
 
 def digest(arrays: Mapping[str, Array]) -> str:
-    """SHA-256 over names, types, shapes and bytes; the order of the names does not matter."""
+    """SHA-256 of names, types, shapes and bytes; the order of the names does not matter."""
     state = hashlib.sha256()
     for name in sorted(arrays):
         value = np.ascontiguousarray(arrays[name])
-        shape = np.shape(arrays[name])  # a scalar has become (1,)
+        shape = np.shape(arrays[name])  # in `value` the shape () of a scalar became (1,)
         state.update(f"{name} {value.dtype.str} {shape}\n".encode())
         state.update(value.data if value.size else b"")
     return state.hexdigest()
@@ -87,19 +88,19 @@ def write_trace(
     buckets: int = BUCKETS,
     full: Collection[str] = (),
 ) -> None:
-    """Write a trace; the file appears whole or not at all.
+    """Write a trace; the file appears complete or not at all.
 
     Args:
         taps: arrays by `stage/tap`, in data order.
         manifest: `producer` (name, version, device, threads), `precision`, `subject` (what was
             computed: digests of weights and inputs, configuration), and optionally `variant`.
-        sketch_above: store floating-point arrays of more elements than this as sketches.
-        full: stages whose arrays are stored whole all the same.
+        sketch_above: floating-point arrays of more elements than this are stored as sketches.
+        full: stages whose arrays are always stored whole.
 
     Raises:
         UserError: an array is not numeric, JSON cannot hold a value of the manifest, or the folder
             does not exist.
-        RunFailed: the operating system refused.
+        RunFailed: the operating system cannot write the file.
     """
     path = Path(path)
     stored: dict[str, Array] = {}
@@ -111,13 +112,13 @@ def write_trace(
         index[name] = {"shape": value.shape, "dtype": value.dtype.str}
         large = sketch_above is not None and value.size > sketch_above
         if large and value.dtype.kind == "f" and name.partition("/")[0] not in full:
-            kept = sketch(value, buckets)
+            summary = sketch(value, buckets)
             numbers = ("norm", "largest", "not_finite", "crc")
-            index[name]["sketch"] = {key: getattr(kept, key) for key in numbers}
-            value = kept.buckets
+            index[name]["sketch"] = {key: getattr(summary, key) for key in numbers}
+            value = summary.buckets
         stored[f"taps/{len(stored)}"] = value
-    whole = {"format": FORMAT, **manifest, "taps": index}
-    text = json.dumps(_plain(whole, path, "manifest")).encode()
+    full_manifest = {"format": FORMAT, **manifest, "taps": index}
+    text = json.dumps(_plain(full_manifest, path, "manifest")).encode()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -133,13 +134,13 @@ def write_trace(
 
 
 def _plain(value: Any, path: Path, place: str) -> Any:
-    """A value as JSON gives it back, so that equal settings are equal and others are not."""
+    """A value as JSON gives it back, so that settings that are equal also compare as equal."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, path, f"{place}.{key}") for key, one in value.items()}
+        return {str(key): _plain(item, path, f"{place}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one, path, f"{place}.{i}") for i, one in enumerate(value)]
+        return [_plain(item, path, f"{place}.{i}") for i, item in enumerate(value)]
     if value is None or isinstance(value, str | int | float):
         return value
     raise UserError(
@@ -149,10 +150,10 @@ def _plain(value: Any, path: Path, place: str) -> Any:
 
 
 def read_trace(path: Path | str) -> Trace:
-    """Read a trace and check it whole.
+    """Read a trace and check all of it.
 
     Raises:
-        UserError: the file is missing, truncated, damaged, of another version or no trace.
+        UserError: the file is missing, cut off, damaged, of another version or no trace.
     """
     path = Path(path)
     try:
@@ -169,12 +170,10 @@ def read_trace(path: Path | str) -> Trace:
         OSError,
         zlib.error,
         KeyError,
-        TypeError,  # NumPy's one array without an archive
-        RuntimeError,  # zipfile's, where a flipped bit asks for a password or another packing
+        TypeError,  # NumPy: a single array instead of an archive
+        RuntimeError,  # zipfile: a flipped bit asks for a password or another compression
     ) as error:
-        raise UserError(
-            f"{path}: damaged, cut off or no trace ({error}); record it anew"
-        ) from error
+        raise UserError(f"{path}: damaged, cut off or no trace ({error}); {AGAIN}") from error
     return _assemble(path, arrays)
 
 
@@ -185,13 +184,13 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
         manifest = json.loads(arrays[MANIFEST].tobytes())
         version = manifest["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: the manifest cannot be read: {error!r}") from error
+        raise UserError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
     if version == OLD_FORMAT:
         manifest = _with_new_names(manifest)
     elif version != FORMAT:
         raise UserError(
             f"{path}: format {version!r}, but this program reads {OLD_FORMAT!r} and {FORMAT!r}; "
-            "record it again with this version"
+            f"{AGAIN} with this version"
         )
     try:
         index = manifest.pop("taps")
@@ -200,26 +199,26 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
             name: _tap(arrays.pop(f"taps/{number}"), facts)
             for number, (name, facts) in enumerate(index.items())
         }
-        said = {name: (facts["dtype"], list(facts["shape"])) for name, facts in index.items()}
-        held = {name: (np.dtype(tap.dtype).str, list(tap.shape)) for name, tap in taps.items()}
+        declared = {name: (facts["dtype"], list(facts["shape"])) for name, facts in index.items()}
+        stored = {name: (np.dtype(tap.dtype).str, list(tap.shape)) for name, tap in taps.items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: the manifest lacks {error}; record it anew") from error
-    for name, facts in said.items():
-        if facts != held[name] or np.dtype(facts[0]).kind not in KINDS:
+        raise UserError(f"{path}: the manifest lacks {error}; {AGAIN}") from error
+    for name, facts in declared.items():
+        if facts != stored[name] or np.dtype(facts[0]).kind not in KINDS:
             raise UserError(
-                f"{path}: tap {name}: the manifest says {facts}, the file holds {held[name]}; "
-                "expected the same, and numbers; record it anew"
+                f"{path}: tap {name}: the manifest says {facts}, the file holds {stored[name]}; "
+                f"expected the same, and numbers; {AGAIN}"
             )
     _check_facts(path, manifest)
     if arrays.keys() != {MANIFEST}:
-        raise UserError(f"{path}: holds arrays that its manifest does not list; record it anew")
+        raise UserError(f"{path}: holds arrays that its manifest does not list; {AGAIN}")
     return Trace(path, manifest, taps)
 
 
 def _with_new_names(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of format 1 in the words of format 2: stages, kinds and digests.
+    """A manifest of format 1 with the names of format 2: stages, kinds and digests.
 
-    A manifest that is not of the right form is left as it is, for the reader to refuse.
+    Parts of the wrong form stay as they are; the reader refuses them.
     """
     renamed = dict(manifest)
     for key in ("kind", "case"):
@@ -228,31 +227,31 @@ def _with_new_names(manifest: dict[str, Any]) -> dict[str, Any]:
     if isinstance(renamed.get("subject"), dict):
         renamed["subject"] = {OLD_NAMES.get(k, k): v for k, v in renamed["subject"].items()}
     if isinstance(renamed.get("taps"), dict):
-        old = re.compile(r"^pieces (?=.*/)")
-        renamed["taps"] = {old.sub("isolated ", k): v for k, v in renamed["taps"].items()}
+        old_prefix = re.compile(r"^pieces (?=.*/)")
+        renamed["taps"] = {old_prefix.sub("isolated ", k): v for k, v in renamed["taps"].items()}
     return renamed
 
 
 def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse what a comparison could not work with, wherever the trace is from."""
+    """Refuse a manifest with facts that a comparison cannot use."""
     facts = {key: manifest.get(key) for key in ("precision", "variant")}
     facts |= {f"producer {key}": manifest["producer"].get(key) for key in PRODUCER}
     for place, value in facts.items():
         if isinstance(value, list | dict):
-            raise UserError(f"{path}: {place}: expected text, found {value!r}; record it anew")
+            raise UserError(f"{path}: {place}: expected text, found {value!r}; {AGAIN}")
     zeros = manifest.get("zeros") or {}
     names = [*zeros, *zeros.values()] if isinstance(zeros, dict) else [None]
     if not all(isinstance(name, str) and ">" not in name for name in names):
         raise UserError(
-            f"{path}: zeros: expected names of taps, without `>`, each with its sibling's, found "
-            f"{zeros!r}; record it anew"
+            f"{path}: zeros: expected names of taps, each with the name of its sibling, both "
+            f"without `>`, found {zeros!r}; {AGAIN}"
         )
     terms = manifest.get("terms") or {}
     counts = terms.values() if isinstance(terms, dict) else [0]
     if not all(type(count) is int and count > 0 for count in counts):
         raise UserError(
-            f"{path}: terms: expected taps, each with the length of its sums, found {terms!r}; "
-            "record it anew"
+            f"{path}: terms: expected names of taps, each with the length of its sums, found "
+            f"{terms!r}; {AGAIN}"
         )
 
 
@@ -265,21 +264,22 @@ def _tap(stored: Array, facts: Mapping[str, Any]) -> Tap:
 
 
 def refuse_mixture(traces: list[Trace]) -> None:
-    """Traces can be compared only if they are of one computation.
+    """Refuse traces that are not of one computation.
 
     Raises:
-        UserError: inputs, weights or settings differ: which, and between which files.
+        UserError: inputs, weights or settings differ; the text names the fact and both files.
     """
     first = traces[0]
-    for other in traces[1:]:
-        ours, theirs = _flat(first.manifest["subject"]), _flat(other.manifest["subject"])
-        for key in dict.fromkeys([*ours, *theirs]):
-            if ours.get(key, ABSENT) != theirs.get(key, ABSENT):
+    facts = _flat(first.manifest["subject"])
+    for trace in traces[1:]:
+        other_facts = _flat(trace.manifest["subject"])
+        for key in dict.fromkeys([*facts, *other_facts]):
+            value, other_value = facts.get(key, ABSENT), other_facts.get(key, ABSENT)
+            if value != other_value:
                 raise UserError(
-                    f"{first.path} and {other.path} are not of one computation: {key} is "
-                    f"{_short(ours.get(key, ABSENT))} in the first and "
-                    f"{_short(theirs.get(key, ABSENT))} in the "
-                    "second; record both from the same weights, inputs and settings"
+                    f"{first.path} and {trace.path} are not of one computation: {key} is "
+                    f"{_short(value)} in the first and {_short(other_value)} in the second; "
+                    "record both from the same weights, inputs and settings"
                 )
 
 
@@ -299,7 +299,7 @@ def _short(value: Any) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """The interpreter and machine facts that every manifest carries."""
+    """Facts about interpreter and machine that every manifest holds."""
     return {
         "python": sys.version.split()[0],
         "numpy": np.__version__,

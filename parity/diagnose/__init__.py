@@ -1,1 +1,1 @@
-"""Where two implementations part, and why."""
+"""Where two implementations begin to differ, and why."""

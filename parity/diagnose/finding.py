@@ -1,4 +1,4 @@
-"""What a diagnosis says: the place of a difference, and its likely causes."""
+"""The result of a diagnosis: the place of a difference, and its likely causes."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,7 +8,7 @@ Direction = Literal["data", "forward", "backward", "update"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The first tap that differs in one case, and what may be the cause (code, sentence)."""
+    """The first tap that differs in one case, and its likely causes (code, sentence)."""
 
     case: str
     pair: str

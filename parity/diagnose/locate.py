@@ -1,12 +1,12 @@
-"""Where two implementations part: one finding per case and pair, the sharpest evidence first.
+"""Where two implementations begin to differ: one finding per case and pair, sharpest first.
 
     findings = locate(rows)                     # rows of parity/comparison/judge.py
     find_causes(findings[0], baseline, candidate)    # the traces of its stage and precision
 
-Many taps differ after one fault. `PHASES` ranks the evidence: what goes in; the pass cut into
-pieces, which places a fault in the piece that has it; then the chained stages, of which the first
-tap in the order of the computation counts. A backward pass runs in the other direction, and so
-does its order. Float64 goes before float32, in which rounding can hide a fault.
+Many taps differ after one fault. `PHASES` ranks the evidence. First come the inputs. Then come the
+isolated operations, each fed with the baseline's inputs: the operation that differs has the fault.
+Then come the chained stages, where the first differing tap in order of computation counts. In a
+backward pass this order is reversed. Float64 goes before float32, where rounding can hide a fault.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from transfg_core.schedule import lr_at
 
 
 class Phase(NamedTuple):
-    """Stages whose taps are one sequence, the direction that it runs in, and whether the cases with
+    """Stages whose taps are one sequence, and the direction of this sequence. `by_tap`: cases with
     taps inside blocks place a fault more exactly."""
 
     direction: Direction
@@ -50,56 +50,55 @@ PHASES = (
     Phase("forward", ("evaluation", "predictions", "dropout", "contract")),
     Phase("update", ("cross-load",)),
 )
-LISTED = 6  # taps that a finding's text names
-# Noise of float64 between two frameworks: the numbers that causes are told from come out of a
-# pass in float32
+LISTED = 6  # the most taps that a finding's text names
+# Noise of float64 between two frameworks: causes are computed from the inputs of a float32 pass
 GIVEN = 1e-8
-# Taps of a step before what is computed from them, where the order of a trace is another one
+# Order of an update's taps: each before the taps that are computed from it. A trace has another.
 STEP_ORDER = ("grad_norm", "clipped_norm", "loss", "lr", "momentum/", "exp_avg", "step/")
 
 
 def locate(rows: Sequence[Row]) -> list[Finding]:
-    """One finding per case and pair of which a row is `different`, the sharpest first."""
+    """One finding for each case and pair with a `different` row, the sharpest first."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.case, row.pair), []).append(row)
-    found = []
+    ranked = []
     for number, group in enumerate(groups.values()):
         differing = [row for row in group if row.verdict == "different"]
         if not differing:
             continue
         phase, precision = min((phase_of(row.stage), -digits(row)) for row in differing)
         order = {row.tap: place for place, row in enumerate(group) if forward(row)}
-        same = [r for r in differing if (phase_of(r.stage), -digits(r)) == (phase, precision)]
-        same.sort(key=lambda row: rank(row, order, len(group)))
+        first = [r for r in differing if (phase_of(r.stage), -digits(r)) == (phase, precision)]
+        first.sort(key=lambda row: rank(row, order, len(group)))
         inside = any("." in row.tap for row in group if forward(row))
         coarse = not inside and PHASES[min(phase, len(PHASES) - 1)].by_tap
-        found.append((phase, precision, coarse, number, finding(same)))
-    return [one[-1] for one in sorted(found, key=lambda one: one[:-1])]
+        ranked.append((phase, precision, coarse, number, finding(first)))
+    return [entry[-1] for entry in sorted(ranked, key=lambda entry: entry[:-1])]
 
 
 def phase_of(stage: str) -> int:
-    """The place of a stage in PHASES; one that is unknown comes last."""
+    """The place of a stage in PHASES; an unknown stage comes last."""
     return next((n for n, phase in enumerate(PHASES) if stage in phase.stages), len(PHASES))
 
 
 def digits(row: Row) -> int:
-    """How sharp a precision is."""
+    """A number that is higher for a sharper precision."""
     return {"float64": 2, "float32": 1}.get(row.precision, 0)
 
 
 def forward(row: Row) -> bool:
-    """Whether the row is of an activation, so that its place tells the order of computation."""
+    """Whether the row is an activation: then its place in the trace is its place in the pass."""
     return row.stage in (*PHASES[1].stages, *PHASES[3].stages)
 
 
 def rank(row: Row, order: Mapping[str, int], end: int) -> tuple[int, int]:
-    """What rows of one phase are sorted by; equal ranks keep the order of the trace."""
+    """The sort key of rows of one phase; equal ranks keep the order of the trace."""
     if phase_of(row.stage) >= len(PHASES):
         return (0, 0)
     direction = PHASES[phase_of(row.stage)].direction
     if direction == "update":
-        return (next((n for n, x in enumerate(STEP_ORDER) if row.tap.startswith(x)), 0), 0)
+        return (next((n for n, name in enumerate(STEP_ORDER) if row.tap.startswith(name)), 0), 0)
     if direction != "backward":
         return (int(row.tap == "loss"), 0)  # the sum after its parts
     if row.tap.endswith("_norm") and "/" not in row.tap:
@@ -110,8 +109,8 @@ def rank(row: Row, order: Mapping[str, int], end: int) -> tuple[int, int]:
 
 def position(tap: str, order: Mapping[str, int], end: int, taps: Mapping[str, Tap]) -> int:
     """The place of an activation's or a parameter's gradient in the order of the forward pass."""
-    kind, _, name = tap.partition("/")
-    if kind == "grad":
+    prefix, _, name = tap.partition("/")
+    if prefix == "grad":
         name = maker_of(name, taps)
     while name and name not in order:
         name = name.rpartition(".")[0]
@@ -119,7 +118,7 @@ def position(tap: str, order: Mapping[str, int], end: int, taps: Mapping[str, Ta
 
 
 def finding(rows: Sequence[Row]) -> Finding:
-    """The finding of rows of one phase in the order in which they are computed."""
+    """The finding for rows of one phase, which are in order of computation."""
     first = rows[0]
     known = phase_of(first.stage) < len(PHASES)
     direction: Direction = PHASES[phase_of(first.stage)].direction if known else "forward"
@@ -128,35 +127,35 @@ def finding(rows: Sequence[Row]) -> Finding:
     if len(rows) > 1:
         listed = ", ".join(row.tap for row in rows[1:LISTED])
         more = ", ..." if len(rows) > LISTED else ""
-        text += f"; {len(rows) - 1} more there: {listed}{more}"
+        text += f"; {len(rows) - 1} more differ there: {listed}{more}"
     return Finding(
         first.case, first.pair, first.precision, first.stage, first.tap, direction, (), text
     )
 
 
 def find_causes(
-    found: Finding, first: Trace, candidate: Trace, given: Trace | None = None
+    found: Finding, baseline: Trace, candidate: Trace, source: Trace | None = None
 ) -> Finding:
     """The finding with its likely causes, best first.
 
     Args:
-        first: the trace that the candidate's was judged against.
-        candidate: of the same kind and precision.
-        given: the first one's whole pass, from which pieces start; it holds the parameters.
+        baseline: the trace that the candidate was judged against.
+        candidate: a trace of the same kind and precision.
+        source: the baseline's whole pass, which feeds isolated operations and holds the parameters.
     """
-    one, other = (trace.taps.get(found.place) for trace in (first, candidate))
-    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+    a, b = (trace.taps.get(found.place) for trace in (baseline, candidate))
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
         return found
-    same = first.producer("name") == candidate.producer("name")
+    same = baseline.producer("name") == candidate.producer("name")
     noise = None if same or found.precision != "float64" else GIVEN
-    context = context_of(found, given or first, noise)
-    causes = tuple((cause.code, cause.text) for cause in explain(found.tap, other, one, context))
-    words = f"; likely: {causes[0][1]}" if causes else ""
-    return replace(found, causes=causes, text=found.text + words)
+    context = context_of(found, source or baseline, noise)
+    causes = tuple((cause.code, cause.text) for cause in explain(found.tap, b, a, context))
+    likely = f"; likely: {causes[0][1]}" if causes else ""
+    return replace(found, causes=causes, text=found.text + likely)
 
 
 def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
-    """What the first trace tells of the computation; nothing of weights that have moved since."""
+    """The baseline's context; without taps and weights at stages where the weights have moved."""
     settings = trace.manifest["subject"].get("settings")
     moved = found.stage in ("updates", "evaluation", "cross-load")
     if not settings:
@@ -186,7 +185,7 @@ def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
 
 
 def computed(found: Finding, trace: Trace) -> dict[str, Array]:
-    """Everything the pass computed, by tap, and its images and labels where the case is known."""
+    """All taps of the pass; also its images and labels where the case is known."""
     taps: dict[str, Array] = {}
     stages = ("forward", "selection", "losses", "backward", "gradients")
     for stage in (*stages, *([found.stage] if found.stage == "one update" else [])):

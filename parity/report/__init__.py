@@ -1,1 +1,1 @@
-"""Reports of a parity run: console table, JSON, JUnit and one HTML page."""
+"""Reports of a parity run: a table in the console, JSON, JUnit and one HTML page."""

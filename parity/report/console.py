@@ -1,4 +1,4 @@
-"""TODO."""
+"""The table of a parity run in the console."""
 
 import sys
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ STYLES = {"equivalent": "green", "different": "bold red", "undecided": "yellow"}
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """The summaries on standard output, and the outcome in one sentence."""
+    """Print one line per pair, precision and stage, and the outcome in one sentence."""
     table = Table("stage", "pair", "precision")
     table.add_column("taps", justify="right")
     table.add_column("worst tap", overflow="fold")
-    for name in ("error", "noise_floor", "bound"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for header in ("error", "noise floor", "bound"):
+        table.add_column(header, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for one in summaries(rows):
-        names = [Text(shown(one[key])) for key in ("stage", "pair", "precision")]
-        numbers = [f"{one[key]:.1e}" for key in ("error", "noise_floor", "bound")]
-        tap = Text(shown(f"{one['case']} {one['tap']}"))
-        verdict = Text(one["verdict"], STYLES[one["verdict"]])
-        table.add_row(*names, str(one["taps"]), tap, *numbers, verdict)
+    for summary in summaries(rows):
+        names = [Text(shown(summary[key])) for key in ("stage", "pair", "precision")]
+        numbers = [f"{summary[key]:.1e}" for key in ("error", "noise_floor", "bound")]
+        tap = Text(shown(f"{summary['case']} {summary['tap']}"))
+        verdict = Text(summary["verdict"], STYLES[summary["verdict"]])
+        table.add_row(*names, str(summary["taps"]), tap, *numbers, verdict)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(sentence(rows))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The files of a parity report: parity.json, junit.xml and report.html."""
 
 import json
 import sys
@@ -16,11 +16,9 @@ from transfg_core.report.plots import load_optional
 from transfg_core.run.metrics_log import clean
 
 FORMAT = "parity-report/2"
-
 PAGE = "report.html"
-
+# Fields in parity.json: of an equivalent row, besides its numbers, and of a finding
 IN_SHORT = ("case", "stage", "tap", "precision", "pair", "verdict")
-
 FINDING = ("case", "pair", "precision", "stage", "tap", "direction", "causes", "text")
 
 
@@ -31,19 +29,19 @@ def write_reports(
     findings: Sequence[Finding] = (),
     scores: Sequence[tuple[Path, Path]] = (),
 ) -> None:
-    """Write parity.json, junit.xml and report.html; older ones stay if one cannot be written.
+    """Write parity.json, junit.xml and report.html; if one cannot be written, all old files stay.
 
-    Without Jinja2 or matplotlib there is no page, and a note on standard error says so.
+    Without Jinja2 or matplotlib no page is written, and a note on standard error says so.
 
     Args:
-        folder: made if missing.
-        environment: facts about each producer by its name.
+        folder: created if it does not exist.
+        environment: facts about each producer, by its name.
         findings: where differences begin, and why.
-        scores: trace files of the first and the candidate whose part scores the page plots.
+        scores: pairs of trace files (baseline, candidate); the page plots their part scores.
 
     Raises:
-        RunFailed: the operating system refused.
-        UserError: one of `scores` is no trace.
+        RunFailed: the operating system cannot write a file.
+        UserError: a file in `scores` is not a trace.
     """
     files = {
         "junit.xml": junit(rows),
@@ -68,7 +66,7 @@ def _page(rows: Sequence[Row], *rest: Any) -> str | None:
 
 
 def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write beside the old files first, so that a full disk leaves all of them as they were."""
+    """Write temporary files first, so that a full disk leaves all old files as they were."""
     ready = {folder / f".{name}.ready": folder / name for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +74,7 @@ def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
             replace_file(path, data)
         for path, target in ready.items():
             path.replace(target)
-        if PAGE not in files:  # an older page would tell of another run
+        if PAGE not in files:  # an older page would show another run
             (folder / PAGE).unlink(missing_ok=True)
     except OSError as error:
         raise RunFailed(f"{folder}: cannot write the report: {error.strerror}") from error
@@ -87,7 +85,7 @@ def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def row_record(row: Row) -> dict[str, Any]:
-    """A row as parity.json holds it; an equivalent one in short, with six digits."""
+    """A row as parity.json holds it; an equivalent one has fewer fields, and six digits."""
     if row.verdict != "equivalent" or row.ties:
         return row.record()
     short: dict[str, Any] = {name: getattr(row, name) for name in IN_SHORT}
@@ -98,10 +96,10 @@ def row_record(row: Row) -> dict[str, Any]:
 def json_text(
     rows: Sequence[Row], environment: Mapping[str, Any], findings: Sequence[Finding] = ()
 ) -> str:
-    """parity.json: one line per summary, finding and row."""
+    """The text of parity.json: one line per summary, finding and row."""
     lists: dict[str, list[dict[str, Any]]] = {
         "stages": summaries(rows),
-        "findings": [{name: getattr(one, name) for name in FINDING} for one in findings],
+        "findings": [{key: getattr(finding, key) for key in FINDING} for finding in findings],
         "rows": [row_record(row) for row in rows],
     }
     head = {
@@ -123,10 +121,10 @@ def _strict(value: Any) -> str:
 
 
 def junit(rows: Sequence[Row]) -> bytes:
-    """JUnit: one case per tap.
+    """The text of junit.xml: one test case per tap.
 
-    An undecided tap is an `error`, not `skipped`: CI systems count skipped tests as harmless, and
-    what could not be shown must not look like what was.
+    An undecided tap is an `error`, not `skipped`: CI systems treat skipped tests as harmless, and
+    an undecided tap must not look like an equivalent one.
     """
     root = ElementTree.Element("testsuites", _totals(rows) | {"name": "parity"})
     for key, members in grouped(rows, "pair", "precision", "case", "stage").items():
@@ -140,15 +138,15 @@ def junit(rows: Sequence[Row]) -> bytes:
                 value = f"{getattr(row, number):.6g}"
                 ElementTree.SubElement(properties, "property", {"name": number, "value": value})
             if row.verdict != "equivalent":
-                kind = "failure" if row.verdict == "different" else "error"
+                tag = "failure" if row.verdict == "different" else "error"
                 facts = {"type": row.verdict, "message": why(row)}
-                ElementTree.SubElement(element, kind, facts).text = shown(_strict(row.record()))
+                ElementTree.SubElement(element, tag, facts).text = shown(_strict(row.record()))
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text
 
 
 def _totals(rows: Sequence[Row]) -> dict[str, str]:
-    found = counts(rows)
-    numbers = (len(rows), found["different"], found["undecided"], 0)
+    by_verdict = counts(rows)
+    numbers = (len(rows), by_verdict["different"], by_verdict["undecided"], 0)
     names = ("tests", "failures", "errors", "skipped")
     return dict(zip(names, map(str, numbers), strict=True))

@@ -1,7 +1,7 @@
-"""report.html: one page that shows what a parity run compared, how far apart it was, and why.
+"""report.html: one page that shows what a parity run compared, the differences, and their causes.
 
-It needs no other file and no network, and the same rows give the same page. Pictures are SVG inside
-`<img>`, so that a browser saves each as a file of its own for a paper.
+The page needs no other file and no network, and the same rows give the same page. Pictures are SVG
+inside `<img>`, so that a browser can save each as a separate file for a paper.
 """
 
 import base64
@@ -32,7 +32,7 @@ from parity.report.tables import (
 from transfg_core.report.plots import load_optional
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Pass -> stages in the order of the data; of several sets the first that was compared
+# Pass -> sets of stages in data order; the first set that was compared is shown
 PASSES = {
     "forward": (
         ("forward", "selection", "losses"),
@@ -45,7 +45,7 @@ SCORES = "selection/part_scores"
 
 
 class Figure(NamedTuple):
-    """A picture in base64, what it shows, and the same for those who do not see it."""
+    """A picture in base64, with title, caption and a text for readers who cannot see it."""
 
     title: str
     caption: str
@@ -59,7 +59,7 @@ def page_text(
     findings: Sequence[Finding] = (),
     scores: Sequence[tuple[Path, Path]] = (),
 ) -> str:
-    """The page. `scores`: trace files of the first and the candidate, whose scores are plotted."""
+    """The page. `scores`: pairs of trace files (baseline, candidate) whose scores are plotted."""
     jinja2 = load_optional("jinja2")
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -69,13 +69,13 @@ def page_text(
         lstrip_blocks=True,
         finalize=lambda value: shown(value) if type(value) is str else value,
     )
-    main = max(grouped(rows, "pair").items(), key=lambda item: len(item[1]), default=None)
+    main_pair = max(grouped(rows, "pair").values(), key=len, default=[])
     text: str = engine.get_template("report.html.j2").render(
         verdict=worst([row.verdict for row in rows]),
         sentence=sentence(rows),
         rule={"floor": FLOOR_FACTOR, "roundoff": ROUNDOFF_FACTOR},
         compared=[pairs_table(rows), producers_table(environment)],
-        depth=depth_figures(main[1]) if main else [],
+        depth=depth_figures(main_pair),
         heat=heat_map(rows),
         stages=stages_table(rows),
         scores=score_plot(scores),
@@ -89,50 +89,50 @@ def page_text(
 
 
 def depth_figures(rows: Sequence[Row]) -> list[Figure]:
-    """Error by depth, for each precision and pass, of the cases with the most taps in it."""
+    """Error by depth, for each precision and pass, of the cases with the most taps in that pass."""
     figures = []
     for (precision,), members in grouped(rows, "precision").items():
-        there = {row.stage for row in members}
-        for name, choices in PASSES.items():
-            stages: Sequence[str] = next((one for one in choices if there.intersection(one)), ())
+        compared = {row.stage for row in members}
+        for name, stage_sets in PASSES.items():
+            stages: Sequence[str] = next((s for s in stage_sets if compared.intersection(s)), ())
             by_case = grouped((row for row in members if row.stage in stages), "case")
             deepest = sorted(by_case, key=lambda case: -len(by_case[case]))[:MOST_CASES]
             profiles = [profile(case, by_case[(case,)]) for (case,) in deepest]
             if profiles:
-                isolated = ", piece by piece" if stages[0].startswith("isolated") else ""
+                isolated = ", isolated operations" if stages[0].startswith("isolated") else ""
                 figures.append(depth_of(profiles, name + " pass" + isolated, precision))
     return figures
 
 
 def profile(case: str, rows: Sequence[Row]) -> Profile:
-    """One panel: each tap once, where it first is; of several of one name, the worst."""
-    candidate, _, first = rows[0].pair.partition(" : ")
+    """One panel: every tap once, in order of first appearance; of equal names, the worst."""
+    candidate, _, baseline = rows[0].pair.partition(" : ")
     taps = [max(members, key=badness) for members in grouped(rows, "stage", "tap").values()]
-    return Profile(f"case {case}" if case else "all taps", taps, candidate, first)
+    return Profile(f"case {case}" if case else "all taps", taps, candidate, baseline)
 
 
 def depth_of(profiles: Sequence[Profile], name: str, precision: str) -> Figure:
-    """A figure with its caption."""
+    """The figure of error by depth, with its caption."""
     baseline, candidate = profiles[0].baseline, profiles[0].candidate
-    exact = any(row.baseline_error for one in profiles for row in one.rows)
-    against = f"the float64 reference ({baseline})" if exact else baseline
+    has_reference = any(row.baseline_error for panel in profiles for row in panel.rows)
+    compared_to = f"the float64 reference ({baseline})" if has_reference else baseline
     caption = (
-        f"Relative L2 error of every tap of the {name}, in {precision}, to {against}, in the "
+        f"Relative L2 error of every tap of the {name}, in {precision}, to {compared_to}, in the "
         "order of the forward pass. Grey: the noise floor, the largest error among recordings of "
         "the same function in another order or from weights moved by one unit in the last place. "
         "Dashed: the bound."
     )
-    told = []
-    for one in profiles:
-        bad = max(one.rows, key=badness)
-        failed = sum(row.verdict != "equivalent" for row in one.rows)
-        told.append(
-            f"{one.title}: {len(one.rows)} taps, {failed} not equivalent; the worst is {bad.tap}, "
-            f"where {candidate} has {number(bad.error)}, the bound is {number(bad.bound)} and the "
-            f"ratio {ratio_text(bad)}."
+    sentences = []
+    for panel in profiles:
+        worst_row = max(panel.rows, key=badness)
+        failed = sum(row.verdict != "equivalent" for row in panel.rows)
+        sentences.append(
+            f"{panel.title}: {len(panel.rows)} taps, {failed} not equivalent. The worst is "
+            f"{worst_row.tap}: the error of {candidate} is {number(worst_row.error)}, the bound "
+            f"{number(worst_row.bound)} and the ratio {ratio_text(worst_row)}."
         )
     title = f"Error by depth: {name}, {precision}"
-    alt = f"Line plots over taps, log scale. {' '.join(told)}"
+    alt = f"Line plots over taps, log scale. {' '.join(sentences)}"
     return Figure(title, caption, alt, encoded(depth_figure(profiles)))
 
 
@@ -146,8 +146,8 @@ def heat_map(rows: Sequence[Row]) -> Figure | None:
         for (pair, precision), members in grouped(rows, "pair", "precision").items()
     ]
     caption = (
-        "Largest error in units of its bound, by case and stage; above 1 a tap fails. 0: equal. "
-        "A dash: all taps are zero by structure or have a bound of their own kind. Orange with X: "
+        "Largest ratio of error and bound, by case and stage; above 1 a tap fails. 0: equal. A "
+        "dash: all taps are zero by structure or have an absolute bound. Orange with X: "
         "different; yellow with ?: undecided; empty: not compared."
     )
     bad = max(rows, key=badness)
@@ -173,23 +173,26 @@ def heat(title: str, rows: Sequence[Row], stages: Sequence[str]) -> Heat:
 
 
 def score_plot(paths: Sequence[tuple[Path, Path]]) -> Figure | None:
-    """Part scores, where both traces hold them whole."""
+    """Plots of part scores, for pairs of traces that both hold them whole."""
     cases = []
     for pair in paths:
         traces = [read_trace(path) for path in pair]
-        first, found = (whole(trace, SCORES) for trace in traces)
-        if first is None or found is None or first.shape != found.shape or not first.size:
+        expected, found = (whole(trace, SCORES) for trace in traces)
+        if expected is None or found is None or expected.shape != found.shape or not expected.size:
             continue
         case = f"case {traces[0].manifest.get('case', '')}"
-        cases.append(Scores(case, traces[1].label, traces[0].label, found, first))
+        cases.append(Scores(case, traces[1].label, traces[0].label, found, expected))
     if not cases:
         return None
-    largest = max(float(np.abs(one.found - one.expected).max()) for one in cases)
-    caption = "Part scores, every image, head and patch: one against the other, and the difference."
+    largest = max(float(np.abs(case.found - case.expected).max()) for case in cases)
+    caption = (
+        "Part scores of every image, head and patch. Left: candidate over baseline. Right: their "
+        "difference."
+    )
     alt = f"Scatter plots of {len(cases)} cases; the largest difference is {number(largest)}."
     return Figure("Part scores", caption, alt, encoded(score_figure(cases)))
 
 
 def encoded(svg: bytes) -> str:
-    """For a data address."""
+    """SVG in base64, for a `data:` address."""
     return base64.b64encode(svg).decode()

@@ -1,7 +1,7 @@
-"""The figures of a parity report, each an SVG picture that needs nothing else.
+"""The figures of a parity report, each a self-contained SVG picture.
 
-The same rows give the same bytes. matplotlib is imported only when a picture is drawn. What a
-colour tells, a mark or a number tells too.
+The same rows give the same bytes. matplotlib is imported only when a picture is drawn. Everything
+that a colour shows, a mark or a number shows as well.
 """
 
 import io
@@ -17,11 +17,11 @@ from transfg_core.report.plots import COLOURS, STYLE, load_optional
 DIFFERENT, UNDECIDED = "#d55e00", "#e69f00"  # Okabe and Ito 2008
 MARKS = {"different": ("X", DIFFERENT), "undecided": ("D", UNDECIDED)}
 FLOOR, BOUND = "#e2e2e2", "#222222"
-# Names of taps and cases are not formulas, whatever they hold.
+# Names of taps and cases must not be parsed as formulas.
 PLAIN = STYLE | {"font.size": 9, "axes.titlesize": 10, "text.parse_math": False}
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-LONGEST = 40  # letters of a label
-DENSE = 5000  # points; more are drawn as pixels
+LONGEST = 40  # characters of a label
+DENSE = 5000  # points; more points are drawn as pixels
 
 
 class Profile(NamedTuple):
@@ -34,34 +34,34 @@ class Profile(NamedTuple):
 
 
 class Heat(NamedTuple):
-    """Of one pair: the largest ratio by case and stage; NaN where nothing was compared."""
+    """The largest ratio of one pair by case and stage."""
 
     title: str
     cases: Sequence[str]
     stages: Sequence[str]
-    ratios: Array  # (cases, stages); infinite where errors are, below zero if it has no meaning
+    ratios: Array  # (cases, stages); NaN: not compared; below zero: the ratio has no meaning
     verdicts: Sequence[Sequence[str]]
 
 
 class Scores(NamedTuple):
-    """Part scores of one case, in one order."""
+    """Part scores of one case; both arrays have one shape and order."""
 
     title: str
     candidate: str
     baseline: str
     found: Array  # of the candidate
-    expected: Array
+    expected: Array  # of the baseline
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib's font can show, at a length that leaves room for the picture."""
-    signs = "".join(c if c.isprintable() else " " for c in text)
-    signs = signs.encode("ascii", "backslashreplace").decode()
-    return signs if len(signs) <= LONGEST else signs[: LONGEST - 3] + "..."
+    """Text in characters of matplotlib's font, cut so that it leaves room for the picture."""
+    label = "".join(c if c.isprintable() else " " for c in text)
+    label = label.encode("ascii", "backslashreplace").decode()
+    return label if len(label) <= LONGEST else label[: LONGEST - 3] + "..."
 
 
 def draw(height: float, fill: Callable[[Any], None]) -> bytes:
-    """An SVG picture; `fill` puts panels into a figure."""
+    """An SVG picture; `fill` adds the panels to its figure."""
     matplotlib = load_optional("matplotlib")
     figures = load_optional("matplotlib.figure")
     with matplotlib.rc_context(PLAIN):
@@ -89,27 +89,30 @@ def depth_figure(profiles: Sequence[Profile]) -> bytes:
 def _plot_depth(panel: Any, profile: Profile) -> None:
     rows = profile.rows
     place = np.arange(len(rows))
-    error, other, floor, bound = (
+    error, baseline_error, noise_floor, bound = (
         np.array([getattr(row, name) for row in rows], np.float64)
         for name in ("error", "baseline_error", "noise_floor", "bound")
     )
-    low, high = _limits(error, other, floor, bound)
+    low, high = _limits(error, baseline_error, noise_floor, bound)
     panel.set_yscale("log")
     panel.set_ylim(low, high)
     panel.yaxis.set_major_formatter(_power_of_ten)
     panel.yaxis.set_minor_formatter("")
     grey = {"step": "mid", "color": FLOOR, "lw": 0, "label": "noise floor"}
-    panel.fill_between(place, low, _within(floor, low, high), where=floor > 0, **grey)
+    top = _within(noise_floor, low, high)
+    panel.fill_between(place, low, top, where=noise_floor > 0, **grey)
     dashed = {"where": "mid", "color": BOUND, "lw": 1, "ls": "--", "label": "bound"}
     panel.step(place, np.where(bound > 0, _within(bound, low, high), np.nan), **dashed)
-    lines = [(other, profile.baseline, COLOURS[0], "o")] if other.any() else []
-    for values, name, colour, mark in [*lines, (error, profile.candidate, COLOURS[2], "^")]:
-        seen = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-        panel.plot(place, seen, color=colour, marker=mark, ms=3.5, lw=0.9, label=plain(name))
-    exact = place[error == 0]
-    if exact.size:
+    lines = [(error, profile.candidate, COLOURS[2], "^")]
+    if baseline_error.any():
+        lines.insert(0, (baseline_error, profile.baseline, COLOURS[0], "o"))
+    for values, name, colour, mark in lines:
+        plotted = np.where(np.isfinite(values) & (values > 0), values, np.nan)
+        panel.plot(place, plotted, color=colour, marker=mark, ms=3.5, lw=0.9, label=plain(name))
+    equal = place[error == 0]
+    if equal.size:
         style = {"marker": "v", "ls": "", "mfc": "none", "mec": COLOURS[2], "ms": 4}
-        panel.plot(exact, np.full(exact.size, 1.5 * low), label="equal", **style)
+        panel.plot(equal, np.full(equal.size, 1.5 * low), label="equal", **style)
     for verdict, (mark, colour) in MARKS.items():
         bad = np.array([i for i, row in enumerate(rows) if row.verdict == verdict], int)
         if bad.size:
@@ -123,12 +126,12 @@ def _plot_depth(panel: Any, profile: Profile) -> None:
 
 
 def _power_of_ten(value: float, _: int) -> str:
-    """In signs of the font, since formulas are switched off."""
+    """A power of ten in Unicode characters, because formulas are switched off."""
     return "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPT)
 
 
 def _limits(*arrays: Array) -> tuple[float, float]:
-    """Room for every number that a log axis can show."""
+    """Limits of a log axis with room for every positive finite number."""
     numbers = np.concatenate(arrays)
     numbers = numbers[np.isfinite(numbers) & (numbers > 0)]
     if not numbers.size:
@@ -138,21 +141,21 @@ def _limits(*arrays: Array) -> tuple[float, float]:
 
 
 def _within(values: Array, low: float, high: float) -> Array:
-    """Values moved to the edges of the picture, NaN with infinity."""
+    """Values clipped to the picture; NaN and infinity go to its upper edge."""
     return np.clip(np.nan_to_num(values, nan=high, posinf=high), low * 1.5, high / 1.5)
 
 
 def _all_handles(panels: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    """What the panels' legends hold together."""
-    found: dict[str, Any] = {}
+    """Handles and labels of the legends of all panels, each label once."""
+    by_label: dict[str, Any] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
+            by_label.setdefault(label, handle)
+    return list(by_label.values()), list(by_label)
 
 
 def heat_figure(heats: Sequence[Heat]) -> bytes:
-    """Ratio of case and stage, one panel per pair and precision, all with the same stages."""
+    """Ratio by case and stage, one panel per pair and precision; all panels share the stages."""
     sizes = [len(heat.cases) for heat in heats]
     labels = [plain(stage) for stage in heats[-1].stages]
 
@@ -166,8 +169,8 @@ def heat_figure(heats: Sequence[Heat]) -> bytes:
             labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8
         )
 
-    room = 0.4 + 0.055 * max(map(len, labels))  # of slanted labels
-    return draw(room + 0.27 * sum(sizes) + 0.45 * len(heats), fill)
+    label_height = 0.4 + 0.055 * max(map(len, labels))  # labels are slanted
+    return draw(label_height + 0.27 * sum(sizes) + 0.45 * len(heats), fill)
 
 
 def _plot_heat(panel: Any, heat: Heat) -> None:
@@ -211,22 +214,22 @@ def _ratio_text(value: float) -> str:
 
 
 def score_figure(cases: Sequence[Scores]) -> bytes:
-    """Part scores of the candidate over those of the first, and their difference."""
+    """Part scores of the candidate over those of the baseline, and their difference."""
 
     def fill(figure: Any) -> None:
         panels = figure.subplots(len(cases), 2, squeeze=False)
-        for (left, right), one in zip(panels, cases, strict=True):
-            expected, found = (np.ravel(x).astype(np.float64) for x in (one.expected, one.found))
+        for (left, right), case in zip(panels, cases, strict=True):
+            expected, found = (np.ravel(x).astype(np.float64) for x in (case.expected, case.found))
             style = {"s": 5, "color": COLOURS[0], "lw": 0, "rasterized": expected.size > DENSE}
             left.axline((float(expected.mean()),) * 2, slope=1, color="#888888", lw=0.8)
             left.scatter(expected, found, **style)
-            left.set_ylabel(plain(f"score of {one.candidate}"))
-            left.set_title(plain(one.title))
+            left.set_ylabel(plain(f"score of {case.candidate}"))
+            left.set_title(plain(case.title))
             right.axhline(0, color="#888888", lw=0.8)
             right.scatter(expected, found - expected, **style)
             right.set_ylabel("difference")
             right.ticklabel_format(axis="y", scilimits=(0, 0))
             for panel in (left, right):
-                panel.set_xlabel(plain(f"score of {one.baseline}"))
+                panel.set_xlabel(plain(f"score of {case.baseline}"))
 
     return draw(0.3 + 3.0 * len(cases), fill)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Counts, worst taps and sentences that all formats of a report share."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,61 +12,60 @@ from parity.comparison.judge import ZERO
 from parity.comparison.verdict import SEVERITY, Row, Verdict, worst
 
 NUMBERS = ("error", "noise_floor", "bound", "ratio")
-
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def shown(text: object) -> str:
-    """Text that every format can hold: control characters and half characters replaced."""
-    found = str(text)
-    if found.isprintable():
-        return found
-    return "".join(c if c.isprintable() or c in "\n\t" else REPLACEMENT for c in found)
+    """Text that every format can hold: control characters and lone surrogates are replaced."""
+    string = str(text)
+    if string.isprintable():
+        return string
+    return "".join(c if c.isprintable() or c in "\n\t" else REPLACEMENT for c in string)
 
 
 def has_ratio(row: Row) -> bool:
-    """Whether error over bound means anything: not for zeros, nor for a bound of elements."""
+    """Whether error over bound means anything: not for zeros, nor for bounds on elements."""
     return row.reason != ZERO and row.reason not in _bounds_of_elements()
 
 
 @cache
 def _bounds_of_elements() -> set[str]:
-    return {one["id"] for one in load_differences() if "absolute" in one.get("allow", {})}
+    return {entry["id"] for entry in load_differences() if "absolute" in entry.get("allow", {})}
 
 
 def ratio(row: Row) -> float:
-    """Error over bound; infinite for NaN, below zero where it means nothing."""
+    """Error over bound; infinite for NaN, below zero if it means nothing."""
     if not has_ratio(row):
         return -1.0
     return np.inf if np.isnan(row.ratio) else row.ratio
 
 
 def badness(row: Row) -> tuple[int, float]:
-    """By verdict, then by ratio."""
+    """Sort key: verdict first, then ratio."""
     return SEVERITY[row.verdict], ratio(row)
 
 
 def counts(rows: Iterable[Row]) -> dict[Verdict, int]:
-    """How many taps have each verdict."""
-    found = Counter(row.verdict for row in rows)
-    return {verdict: found[verdict] for verdict in SEVERITY}
+    """The number of taps with each verdict."""
+    counter = Counter(row.verdict for row in rows)
+    return {verdict: counter[verdict] for verdict in SEVERITY}
 
 
 def sentence(rows: Sequence[Row]) -> str:
     """The outcome in one sentence."""
-    found = counts(rows)
+    number = counts(rows)
     if not rows:
         return "undecided: no tap was compared."
-    if found["equivalent"] == len(rows):
+    if number["equivalent"] == len(rows):
         return f"equivalent: all {len(rows)} taps are equivalent."
     return (
-        f"{worst([row.verdict for row in rows])}: of {len(rows)} taps {found['equivalent']} are "
-        f"equivalent, {found['different']} different and {found['undecided']} undecided."
+        f"{worst([row.verdict for row in rows])}: of {len(rows)} taps {number['equivalent']} are "
+        f"equivalent, {number['different']} different and {number['undecided']} undecided."
     )
 
 
 def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[str, ...], list[Row]]:
-    """Rows by the values of some fields, in the order in which these first appear."""
+    """Rows by the values of some fields, in the order in which the values first appear."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(getattr(row, key) for key in keys), []).append(row)
@@ -77,16 +76,16 @@ def summaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One record per pair, precision and stage: its counts, verdict and worst tap."""
     result = []
     for key, members in grouped(rows, "pair", "precision", "stage").items():
-        bad = max(members, key=badness)
+        worst_row = max(members, key=badness)
         result.append(
             dict(zip(("pair", "precision", "stage"), key, strict=True))
-            | {"taps": len(members), "verdict": bad.verdict, "counts": counts(members)}
-            | {name: getattr(bad, name) for name in ("case", "tap", *NUMBERS, "reason")}
+            | {"taps": len(members), "verdict": worst_row.verdict, "counts": counts(members)}
+            | {name: getattr(worst_row, name) for name in ("case", "tap", *NUMBERS, "reason")}
         )
     return result
 
 
 def why(row: Row) -> str:
-    """Why a tap is not equivalent, or what made it so."""
+    """The reason of the verdict, if there is one, and the numbers that it is based on."""
     measured = f"error {row.error:.3g}, bound {row.bound:.3g}, noise floor {row.noise_floor:.3g}"
     return shown(f"{row.reason}; {measured}" if row.reason else measured)

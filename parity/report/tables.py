@@ -1,4 +1,4 @@
-"""The tables of report.html, as text in rows."""
+"""The tables of report.html, as rows of text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,47 +14,47 @@ from transfg_core.report.numbers import NONE
 from transfg_core.report.tables import Table, flatten
 
 MOST_BAD, MOST_TIES = 10, 40
-HIDDEN = ("name", "cache")  # facts of a producer that a reader elsewhere has no use for
-DIGITS = {"float32": 9, "float64": 17}  # that tell two numbers apart
+HIDDEN = ("name", "cache")  # facts about a producer that are of no use on another machine
+DIGITS = {"float32": 9, "float64": 17}  # enough to distinguish any two numbers
 HEADERS = {
-    "pairs": "candidate : first|dtype|taps|equal to the bit|different|undecided|ratio|of the worst",
-    "stages": "pair|dtype|stage|taps|worst case|worst tap|error|floor|bound|verdict",
-    "bad": "compared|case and stage|tap|error|bound|ratio|index|candidate|first|bias|ulps|verdict",
-    "ties": "compared|case and stage|image|head|choice of first|choice of candidate|margin|noise|",
+    "pairs": "candidate : baseline|dtype|taps|equal to the bit|different|undecided|ratio|worst tap",
+    "stages": "pair|dtype|stage|taps|worst case|worst tap|error|noise floor|bound|verdict",
+    "bad": "compared|case, stage|tap|error|bound|ratio|index|candidate|baseline|bias|ulps|verdict",
+    "ties": "compared|case, stage|image|head|choice of baseline|choice of candidate|margin|noise|",
     "differences": "difference|taps|largest|allowed|reason|measured|upstream|look again",
-    "zeros": "pair|dtype|stage|taps|too large|cases|names",
+    "zeros": "pair|dtype|stage|taps|not equivalent|cases|names",
 }
 
 
 def number(value: float, form: str = ".1e") -> str:
-    """A number for a table; what is not finite in words."""
+    """A number for a table; NaN and infinity in words."""
     if np.isnan(value):
         return "not a number"
     return "infinite" if np.isinf(value) else "0" if value == 0 else format(value, form)
 
 
 def ratio_text(row: Row) -> str:
-    """Error over bound, where it has a meaning."""
+    """Error over bound; a dash if it has no meaning."""
     return NONE if ratio(row) < 0 else number(row.ratio, ".2g")
 
 
 def pairs_table(rows: Sequence[Row]) -> Table:
-    """What was compared with what."""
+    """The pairs and precisions that were compared, with counts of taps and the worst tap."""
     lines = []
     for (pair, precision), members in grouped(rows, "pair", "precision").items():
-        found, bad = counts(members), max(members, key=badness)
+        by_verdict, worst_row = counts(members), max(members, key=badness)
         equal = sum(row.pair_error == 0 for row in members)
-        numbers = (len(members), equal, *(found[v] for v in ("different", "undecided")))
-        place = f"{bad.case}, {bad.stage}, {bad.tap}"
-        lines.append([pair, precision, *map(str, numbers), ratio_text(bad), place])
+        numbers = (len(members), equal, by_verdict["different"], by_verdict["undecided"])
+        place = f"{worst_row.case}, {worst_row.stage}, {worst_row.tap}"
+        lines.append([pair, precision, *map(str, numbers), ratio_text(worst_row), place])
     return Table("Compared", "", HEADERS["pairs"].split("|"), lines, range(2, 7))
 
 
 def producers_table(environment: Mapping[str, Any]) -> Table:
-    """Versions, devices and threads, one column for each producer; other facts in the last."""
-    single = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
+    """Versions, devices and threads, one column per producer; facts about the run come last."""
+    of_run = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
     columns = {key: flatten(v) for key, v in environment.items() if isinstance(v, Mapping)}
-    columns |= {"run": single} if single else {}
+    columns |= {"run": of_run} if of_run else {}
     keys = dict.fromkeys(
         key
         for facts in columns.values()
@@ -71,65 +71,67 @@ def producers_table(environment: Mapping[str, Any]) -> Table:
 def stages_table(rows: Sequence[Row]) -> Table:
     """The worst tap of each stage."""
     lines = []
-    for one in summaries(rows):
-        names = [one[key] for key in ("pair", "precision", "stage")]
-        place = [one["case"], one["tap"]]
-        numbers = [number(one[key]) for key in ("error", "noise_floor", "bound")]
-        lines.append([*names, str(one["taps"]), *place, *numbers, one["verdict"]])
+    for summary in summaries(rows):
+        names = [summary[key] for key in ("pair", "precision", "stage")]
+        place = [summary["case"], summary["tap"]]
+        numbers = [number(summary[key]) for key in ("error", "noise_floor", "bound")]
+        lines.append([*names, str(summary["taps"]), *place, *numbers, summary["verdict"]])
     return Table("Stages", "", HEADERS["stages"].split("|"), lines, (3, 6, 7, 8))
 
 
 def bad_table(rows: Sequence[Row]) -> Table:
-    """The ten taps nearest to failing, or failed by most."""
+    """The ten worst taps: by verdict, then by ratio."""
     lines = []
     for row in sorted(rows, key=badness, reverse=True)[:MOST_BAD]:
         digits = DIGITS.get(row.precision, 9)
         values = [number(v, f".{digits}g") for v in row.values] if row.values else [NONE, NONE]
         index = NONE if row.index is None else ", ".join(map(str, row.index)) or "scalar"
-        numbers = [number(x) for x in (row.error, row.bound)]
-        more = [ratio_text(row), index, *values, number(row.bias, ".1f"), number(row.ulps, ".4g")]
         place = [f"{row.pair}, {row.precision}", f"{row.case}, {row.stage}", row.tap]
+        errors = [number(row.error), number(row.bound), ratio_text(row)]
+        bias_and_ulps = [number(row.bias, ".1f"), number(row.ulps, ".4g")]
         verdict = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
-        lines.append([*place, *numbers, *more, verdict])
+        lines.append([*place, *errors, index, *values, *bias_and_ulps, verdict])
     return Table("Worst taps", "", HEADERS["bad"].split("|"), lines, (3, 4, 5, 7, 8, 9, 10))
 
 
 def ties_table(rows: Sequence[Row]) -> Table:
-    """Where the backends chose other patches."""
+    """The places where the pair made different choices."""
     lines = []
     for row in rows:
         for tie in row.ties:
-            places = [str(tie[key]) for key in ("image", "baseline", "candidate")]
-            places.insert(1, NONE if tie["head"] is None else str(tie["head"]))
+            head = NONE if tie["head"] is None else str(tie["head"])
+            choices = [str(tie["baseline"]), str(tie["candidate"])]
             numbers = [number(float(tie[key]), ".2e") for key in ("margin", "noise")]
-            kind = "a tie" if tie["margin"] <= tie["noise"] else "no tie"
+            outcome = "a tie" if tie["margin"] <= tie["noise"] else "no tie"
             names = [f"{row.pair}, {row.precision}", f"{row.case}, {row.stage}"]
-            lines.append([*names, *places, *numbers, kind])
-    left = len(lines) - MOST_TIES
-    note = f"{left} more are in parity.json." if left > 0 else ""
+            lines.append([*names, str(tie["image"]), head, *choices, *numbers, outcome])
+    omitted = len(lines) - MOST_TIES
+    note = f"{omitted} more are in parity.json." if omitted > 0 else ""
     return Table("Ties", note, HEADERS["ties"].split("|"), lines[:MOST_TIES], range(2, 8))
 
 
 def differences_table(rows: Sequence[Row]) -> Table:
-    """The documented differences by which taps are equivalent."""
-    used = grouped(rows, "reason")
-    lines, others = [], []
+    """The documented differences that made taps equivalent."""
+    by_reason = grouped(rows, "reason")
+    lines, unused = [], []
     for entry in load_differences():
-        members = used.get((entry["id"],), [])
+        members = by_reason.get((entry["id"],), [])
         if not members:
-            others.append(entry["id"])
+            unused.append(entry["id"])
             continue
         allow = entry["allow"]
-        kind = "relative" if "relative" in allow else "absolute"
-        bound = f"{number(float(allow[kind]))} {kind}"
-        found = max(row.error if kind == "relative" else _apart(row) for row in members)
+        bound_type = "relative" if "relative" in allow else "absolute"
+        bound = f"{number(float(allow[bound_type]))} {bound_type}"
+        largest = max(
+            row.error if bound_type == "relative" else _largest_difference(row) for row in members
+        )
         texts = [str(entry[key]).strip() for key in ("what", "measured", "upstream", "expires")]
-        lines.append([entry["id"], str(len(members)), number(found), bound, *texts])
-    note = f"In the list, but not needed by any tap here: {', '.join(others)}." if others else ""
+        lines.append([entry["id"], str(len(members)), number(largest), bound, *texts])
+    note = f"Documented, but not needed by any tap here: {', '.join(unused)}." if unused else ""
     return Table("Documented differences", note, HEADERS["differences"].split("|"), lines, (1, 2))
 
 
-def _apart(row: Row) -> float:
+def _largest_difference(row: Row) -> float:
     return abs(row.values[0] - row.values[1]) if row.values else 0.0
 
 

@@ -1,1 +1,1 @@
-"""Comparing whole runs: final accuracies and loss curves."""
+"""Comparison of whole runs: final accuracies and loss curves."""

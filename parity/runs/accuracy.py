@@ -1,11 +1,11 @@
-"""Do two sets of runs reach the same accuracy? Reads run folders.
+"""Do two sets of runs reach the same accuracy? Reads run folders of `transfg train`.
 
     result = compare_accuracy(torch_folders, jittor_folders, margin=0.005)  # half a point
     print_accuracy(result)
     raise SystemExit(exit_code(result.verdict))
 
 Runs are paired by `run.seed`: the same seed gives the twins the same initial values and batches.
-All must be one experiment, which name, folder and seed are no part of, on the same test images.
+All runs must be one experiment on the same test images: only name, folder and seed may differ.
 """
 
 import sys
@@ -47,7 +47,7 @@ MEANING: dict[Verdict, str] = {
 
 @dataclass(frozen=True)
 class Side:
-    """Runs of one side, in the order of their seeds; accuracies are fractions."""
+    """The runs of one side, sorted by seed; accuracies are fractions."""
 
     backends: tuple[str, ...]
     paths: tuple[str, ...]
@@ -61,13 +61,13 @@ class Side:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation from seed to seed; one run has none."""
+        """Standard deviation over seeds; None for one run."""
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
 
 
 @dataclass(frozen=True)
 class AccuracyResult:
-    """What two sets of runs say of these checkpoints, of this training, and in all."""
+    """Two sets of runs compared: these checkpoints, this training, and the overall verdict."""
 
     margin: float
     baseline: Side
@@ -77,10 +77,10 @@ class AccuracyResult:
     verdict: Verdict
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON can hold it; fractions, not points."""
+        """The result as JSON can hold it; in fractions, not points."""
         record: dict[str, Any] = clean(asdict(self))
-        # NamedTuples lose their names on the way
-        record["images"]["pairs"] = [one._asdict() for one in self.images.pairs]
+        # `clean` drops the field names of NamedTuples
+        record["images"]["pairs"] = [pair._asdict() for pair in self.images.pairs]
         return record
 
 
@@ -89,11 +89,11 @@ def compare_accuracy(
 ) -> AccuracyResult:
     """Compare the final predictions of finished runs.
 
-    Either every seed is on both sides, and they are paired, or none is, and they are not.
+    Runs are paired if both sides have the same seeds, and unpaired if they have no seed in common.
 
     Raises:
-        UserError: the margin is no fraction; a folder is not a finished run's; the runs are not
-            one experiment on one test split; some seeds have a partner and some do not.
+        UserError: the margin is not between 0 and 1; a folder is not of a finished run; the runs
+            are not one experiment on one test split; only some seeds are on both sides.
     """
     if not 0 < margin < 1:
         raise UserError(
@@ -108,14 +108,14 @@ def compare_accuracy(
     paired = _is_paired(left, right)
     names = sorted(left[0].predictions)
     classes = np.array([left[0].predictions[name][0] for name in names])
-    hits_left, hits_right = _hits(left, names), _hits(right, names)
-    one_each = len(left) == len(right) == 1  # a pair of checkpoints, whatever their seeds
-    images = compare_images(hits_left, hits_right, classes, margin, paired or one_each)
-    ours, theirs = _side(left, hits_left), _side(right, hits_right)
+    left_hits, right_hits = _hits(left, names), _hits(right, names)
+    one_each = len(left) == len(right) == 1  # a pair of checkpoints, also with different seeds
+    images = compare_images(left_hits, right_hits, classes, margin, paired or one_each)
+    left_side, right_side = _side(left, left_hits), _side(right, right_hits)
     floor = images.standard_error
-    seeds = compare_seeds(ours.accuracies, theirs.accuracies, margin, floor, paired)
+    seeds = compare_seeds(left_side.accuracies, right_side.accuracies, margin, floor, paired)
     verdict = overall(images.verdict, seeds.verdict)
-    return AccuracyResult(margin, ours, theirs, images, seeds, verdict)
+    return AccuracyResult(margin, left_side, right_side, images, seeds, verdict)
 
 
 def exit_code(verdict: Verdict) -> int:
@@ -124,7 +124,7 @@ def exit_code(verdict: Verdict) -> int:
 
 
 def print_accuracy(result: AccuracyResult) -> None:
-    """Three tables: each side, each pair of runs, the two comparisons; then the verdict."""
+    """Print three tables (the sides, the pairs of runs, the two comparisons) and the verdict."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(_sides_table(result))
     if result.images.pairs:
@@ -132,7 +132,7 @@ def print_accuracy(result: AccuracyResult) -> None:
     console.print(_verdicts_table(result))
     print(
         f"{result.verdict}: {MEANING[result.verdict]} "
-        f"(margin {100 * result.margin:g} points; intervals are of 90 %)"
+        f"(margin {100 * result.margin:g} points; 90 % intervals)"
     )
 
 
@@ -160,7 +160,7 @@ def _pairs_table(result: AccuracyResult) -> Table:
 
 def _verdicts_table(result: AccuracyResult) -> Table:
     images, seeds = result.images, result.seeds
-    table = Table("question", "evidence", "points", "interval", "verdict", "needs, if equal")
+    table = Table("question", "evidence", "points", "interval", "verdict", "needed")
     table.add_row(
         "these checkpoints",
         f"images: {images.images}",
@@ -170,36 +170,40 @@ def _verdicts_table(result: AccuracyResult) -> Table:
         f"{images.images_needed} images",
     )
     number = f"{seeds.seeds[0]}, paired" if seeds.paired else "{} and {}".format(*seeds.seeds)
-    enough = f"{seeds.seeds_needed} seeds a side"
+    needed = f"{seeds.seeds_needed} seeds a side"
     if min(seeds.seeds) < 2:
-        enough = f"{LEAST_RUNS} seeds a side, or more"
+        needed = f"{LEAST_RUNS} seeds a side, or more"
     elif seeds.seeds_needed is None:
-        enough = f"more images, or over {MOST_SEEDS} seeds"
+        needed = f"more images, or over {MOST_SEEDS} seeds"
     table.add_row(
         "this training",
         f"seeds: {number}",
         _points(seeds.difference),
         _interval(seeds.interval),
         seeds.verdict,
-        enough,
+        needed,
     )
-    table.caption = f"needs: for a chance of {POWER:.0%} to find what is equal equivalent"
+    table.caption = (
+        f"needed: for a {POWER:.0%} chance of the verdict equivalent, if there is no difference"
+    )
     return table
 
 
 def load_side(paths: Sequence[Path], side: str, once_each: bool = True) -> list[Run]:
-    """The runs of one side by seed.
+    """The runs of one side, sorted by seed.
 
     Raises:
-        UserError: there is none, or more than one of a seed.
+        UserError: there is no run, or `once_each` and more than one run of a seed.
     """
     if not paths:
         raise UserError(f"{side}: expected at least one run folder")
     runs = sorted((load_run(path) for path in paths), key=lambda run: run.config.run.seed)
     counts = Counter(run.config.run.seed for run in runs)
-    twice = [str(seed) for seed, count in counts.items() if count > 1]
-    if once_each and twice:
-        raise UserError(f"{side}: more than one run of seed {', '.join(twice)}; give one of each")
+    repeated = [str(seed) for seed, count in counts.items() if count > 1]
+    if once_each and repeated:
+        raise UserError(
+            f"{side}: more than one run of seed {', '.join(repeated)}; give one run of each seed"
+        )
     return runs
 
 
@@ -219,52 +223,51 @@ def _check_finished(run: Run) -> None:
     if not run.predictions:
         raise UserError(
             f"{run.path}: expected the predictions of its final evaluation, found no "
-            "predictions.csv, or an empty one; `transfg evaluate` with --predictions writes it"
+            "predictions.csv or an empty one; `transfg evaluate` with --predictions writes it"
         )
 
 
 def check_same_experiment(first: Run, run: Run) -> None:
-    """Refuse a run with other settings, but for name, folder and seed."""
+    """Refuse a run whose settings differ from the first's, except name, folder and seed."""
     lines = real_differences(first, run, but=("run.seed",))
     if lines:
-        raise UserError(
-            "\n  ".join([f"{first.path} -> {run.path}: settings differ, train both alike", *lines])
-        )
+        problem = "settings differ; train both with the same"
+        raise UserError("\n  ".join([f"{first.path} -> {run.path}: {problem}", *lines]))
 
 
 def _check_same_images(first: Run, run: Run) -> None:
-    ours, theirs = first.predictions, run.predictions
-    alone = sorted(ours.keys() ^ theirs.keys())
-    if alone:
+    unshared = sorted(first.predictions.keys() ^ run.predictions.keys())
+    if unshared:
         raise UserError(
-            f"{first.path} and {run.path}: {len(alone)} test images are in one alone, such as "
-            f"{alone[0]}; evaluate both on the same split"
+            f"{first.path} and {run.path}: {len(unshared)} test images are in only one of them, "
+            f"such as {unshared[0]}; evaluate both on the same split"
         )
-    for name, (label, _) in ours.items():
-        if label != theirs[name][0]:
+    for name, (label, _) in first.predictions.items():
+        other_label = run.predictions[name][0]
+        if label != other_label:
             raise UserError(
-                f"{first.path} and {run.path}: image {name} has label {label} in one and "
-                f"{theirs[name][0]} in the other; were they trained on the same data?"
+                f"{first.path} and {run.path}: image {name} has label {label} in the first and "
+                f"{other_label} in the second; train and evaluate both on the same data"
             )
 
 
 def _is_paired(left: Sequence[Run], right: Sequence[Run]) -> bool:
-    ours, theirs = ({run.config.run.seed for run in runs} for runs in (left, right))
-    alone = [
+    baseline, candidate = ({run.config.run.seed for run in runs} for runs in (left, right))
+    unpaired = [
         f"{side} {', '.join(map(str, sorted(seeds)))}"
-        for side, seeds in (("baseline", ours - theirs), ("candidate", theirs - ours))
+        for side, seeds in (("baseline", baseline - candidate), ("candidate", candidate - baseline))
         if seeds
     ]
-    if alone and ours & theirs:
+    if unpaired and baseline & candidate:
         raise UserError(
-            f"seeds without a partner: {'; '.join(alone)}; give every seed on both sides (or no "
-            "seed on both, for a comparison without pairs)"
+            f"seeds on one side only: {'; '.join(unpaired)}; give every seed on both sides, or for "
+            "a comparison without pairs no seed on both"
         )
-    return not alone
+    return not unpaired
 
 
 def _hits(runs: Sequence[Run], names: Sequence[str]) -> NDArray[np.bool_]:
-    """(S, B): which images each run has right."""
+    """(S, B): whether each run classifies each image correctly."""
     pairs = [[run.predictions[name] for name in names] for run in runs]
     return np.array([[label == guess for label, guess in row] for row in pairs], dtype=bool)
 
@@ -274,7 +277,7 @@ def _side(runs: Sequence[Run], hits: NDArray[np.bool_]) -> Side:
         backends=tuple(run.backend for run in runs),
         paths=tuple(str(run.path) for run in runs),
         seeds=tuple(run.config.run.seed for run in runs),
-        accuracies=tuple(float(one) for one in hits.mean(axis=1)),
+        accuracies=tuple(float(accuracy) for accuracy in hits.mean(axis=1)),
     )
 
 

@@ -1,15 +1,16 @@
-"""How far evidence goes: verdicts on two sets of trained models, in NumPy and SciPy alone.
+"""Statistical verdicts on two sets of trained models, in NumPy and SciPy alone.
 
-Two questions, never mixed. `compare_images`: do *these checkpoints* classify equally well, judged
-by the images of the test split? `compare_seeds`: does *this training procedure* reach the same
-accuracy, judged from seed to seed? Each answers with one of three words about the difference:
+There are two separate questions. `compare_images`: do *these checkpoints* classify equally well?
+The sample is the images of the test split. `compare_seeds`: does *this training procedure* reach
+the same accuracy? The sample is the runs, one per seed. Each gives one of three verdicts on the
+difference:
 
     equivalent   its 90 % interval lies within (-margin, margin): two one-sided tests at 5 %
                  (TOST, Schuirmann 1987)
-    different    otherwise, and its 95 % interval excludes zero
-    undecided    the rest: too little evidence for either
+    different    not equivalent, and its 95 % interval excludes zero
+    undecided    neither: too little evidence
 
-A large p-value of a test for difference is no evidence of equality, so none decides anything here.
+A large p-value of a test for difference is no evidence of equality, so no verdict depends on one.
 Accuracies, differences and margins are fractions; a difference is candidate minus baseline.
 
 Shapes: S seeds (runs), B images, C classes.
@@ -29,76 +30,77 @@ Floats = NDArray[np.float64]
 
 ALPHA = 0.05
 POWER = 0.8
-LEVELS = (1 - 2 * ALPHA, 1 - ALPHA)  # of the interval for equivalence, and for difference
+LEVELS = (1 - 2 * ALPHA, 1 - ALPHA)  # of the intervals for equivalence and for difference
 RESAMPLES = 2000
-LEAST_RUNS = 3  # a side: two runs tell next to nothing of how far runs scatter
-MOST_SEEDS = 100  # where the search for a number of seeds ends
+LEAST_RUNS = 3  # on each side: two runs say almost nothing about the scatter of runs
+MOST_SEEDS = 100  # largest number of seeds that `seeds_needed` tries
 
-# Images right in one run alone that are added to each direction before a standard error is taken.
-# Agresti and Min (2005) add 1/2, Bonett and Price (2012) 1. Twins hardly differ, so here it
-# matters what follows from no such image at all: with 2, a half-width of 3.3 / B, no less than the
-# exact 3.0 / B. With 1/2 it is only 1.6 / B, and a difference of one margin passes for none in up
-# to 19 % of the cases where all such images go one way; with 2 in up to 7 %, and 5 % elsewhere.
+# Discordant images (right in one run only) that are added in each direction before the standard
+# error is computed. Agresti and Min (2005) add 1/2, Bonett and Price (2012) 1. Twins hardly differ,
+# so the case without any such image matters: with 2, the half-width is then 3.3 / B, no less than
+# the exact 3.0 / B; with 1/2 it is only 1.6 / B. tests/parity/runs/test_tost.py bounds the chance
+# that a difference of one margin is found equivalent.
 ADDED = 2.0
 
 
 class Interval(NamedTuple):
-    """Of a difference, at a stated level."""
+    """Confidence interval of a difference; the field that holds it states the level."""
 
     low: float
     high: float
 
 
 class Discordance(NamedTuple):
-    """One pair of runs on the same images: how many are right in one run alone."""
+    """One pair of runs on the same images: the number of images right in one run only."""
 
     only_baseline: int
     only_candidate: int
-    p: float  # exact McNemar test; for the reader, decides nothing
+    p: float  # exact McNemar test; only for the reader: no verdict depends on it
 
 
 @dataclass(frozen=True)
 class ImageComparison:
-    """These checkpoints. Several pairs are averaged image by image: images are the units."""
+    """The verdict on these checkpoints. Images are the sample; runs are averaged for each image."""
 
     images: int
     difference: float
-    standard_error: float  # the larger of adjusted counts' and the bootstrap's
-    interval: Interval  # 90 %, the hull of both methods'
-    wide_interval: Interval  # 95 %
+    standard_error: float  # the larger of two: from adjusted counts and from the bootstrap
+    interval: Interval  # 90 %, the hull of the intervals of both methods
+    wide_interval: Interval  # 95 %, the hull in the same way
     bootstrap: Interval  # 90 %, images resampled by class
-    pairs: tuple[Discordance, ...]  # empty where runs are not in pairs
-    images_needed: int  # for POWER, at the discordance and clustering seen and no true difference
+    pairs: tuple[Discordance, ...]  # empty if runs are not paired
+    images_needed: int  # for POWER, at the measured discordance and clustering, without difference
     verdict: Verdict
 
 
 @dataclass(frozen=True)
 class SeedComparison:
-    """This training procedure; without two seeds a side there is no interval, and no verdict."""
+    """The verdict on this training procedure; an interval needs two seeds on each side."""
 
     paired: bool
     seeds: tuple[int, int]
     difference: float
     spread: float | None  # standard deviation of one seed's difference
-    standard_error: float | None  # never below that of the images
+    standard_error: float | None  # at least the standard error of the images
     interval: Interval | None  # 90 %
     wide_interval: Interval | None  # 95 %
     p: float | None  # of TOST
-    seeds_needed: int | None  # a side, for POWER; None: unknown, or more than MOST_SEEDS
+    seeds_needed: int | None  # on each side, for POWER; None: unknown, or more than MOST_SEEDS
     verdict: Verdict
 
 
 def judge(interval: Interval, wide: Interval, margin: float) -> Verdict:
-    """The three-way verdict from the 90 % and the 95 % interval of a difference."""
+    """The verdict from the 90 % and the 95 % interval of a difference."""
     if -margin < interval.low and interval.high < margin:
         return "equivalent"
     return "different" if wide.low > 0 or wide.high < 0 else "undecided"
 
 
 def overall(images: Verdict, seeds: Verdict) -> Verdict:
-    """About the training procedure: images can keep it from `equivalent`, but not condemn it.
+    """The verdict on the training procedure from both comparisons.
 
-    One pair of checkpoints of one and the same program may differ, by rounding and luck.
+    `equivalent` needs both; `different` follows from the seeds alone, because even two checkpoints
+    of the same program may differ by rounding and chance.
     """
     if images == seeds == "equivalent":
         return "equivalent"
@@ -113,10 +115,10 @@ def compare_images(
     paired: bool = True,
     seed: int = 0,
 ) -> ImageComparison:
-    """Compare which images are right: (S, B) and (S', B) booleans, classes (B,).
+    """Compare the images that are classified correctly: (S, B), (S', B) booleans; classes (B,).
 
-    With `paired`, row i of both sides is a pair; it only adds the counts of each pair. `seed` is
-    the bootstrap's.
+    With `paired`, rows i of both sides are a pair, and the result also has the counts of each pair.
+    `seed` is for the bootstrap.
     """
     left, right = np.atleast_2d(np.asarray(baseline)), np.atleast_2d(np.asarray(candidate))
     assert left.dtype == right.dtype == bool and left.shape[1] == right.shape[1] > 0
@@ -147,19 +149,22 @@ def compare_images(
 
 
 def mcnemar(baseline: NDArray[Any], candidate: NDArray[Any]) -> Discordance:
-    """Discordant images of one pair (B,), (B,) and the exact two-sided test (McNemar 1947)."""
+    """Discordant images of one pair (B,), (B,), with the exact two-sided test (McNemar 1947)."""
     lost, gained = int((baseline & ~candidate).sum()), int((candidate & ~baseline).sum())
     p = float(stats.binomtest(gained, lost + gained).pvalue) if lost + gained else 1.0
     return Discordance(lost, gained, p)
 
 
 def _resample_classes(gaps: Floats, classes: NDArray[Any], seed: int) -> Floats:
-    """Bootstrap (RESAMPLES,) of the mean gap: images of one class are not independent."""
+    """Bootstrap samples (RESAMPLES,) of the mean gap.
+
+    Whole classes are resampled, because images of one class are not independent.
+    """
     _, place = np.unique(classes, return_inverse=True)
     sums, sizes = np.bincount(place, weights=gaps), np.bincount(place)
-    number = len(sizes)
+    count = len(sizes)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     draws: Floats = (drawn @ sums) / (drawn @ sizes)
     return draws
 
@@ -167,13 +172,14 @@ def _resample_classes(gaps: Floats, classes: NDArray[Any], seed: int) -> Floats:
 def compare_seeds(
     baseline: ArrayLike, candidate: ArrayLike, margin: float, floor: float, paired: bool
 ) -> SeedComparison:
-    """Compare final accuracies (S,) and (S',) by TOST in Student's t.
+    """Compare final accuracies (S,) and (S',) by TOST with Student's t distribution.
 
     Args:
         margin: largest difference that does not matter.
-        floor: the images' standard error. Seeds that happen to agree are no evidence for more
-            than their test images tell, so the standard error is at least this.
-        paired: entry i of both sides shares seed, initial values and batches; else Welch's test.
+        floor: smallest allowed standard error: that of the images. Seeds that agree by chance are
+            no stronger evidence than their test images.
+        paired: entries i of both sides share seed, initial values and batches. Otherwise Welch's
+            test is used.
     """
     left, right = np.asarray(baseline, dtype=float), np.asarray(candidate, dtype=float)
     assert floor > 0 and (not paired or left.shape == right.shape)
@@ -182,10 +188,10 @@ def compare_seeds(
         nothing = (None,) * 6
         return SeedComparison(paired, seeds, difference, *nothing, verdict="undecided")
     samples = [right - left] if paired else [left, right]
-    spread = sqrt(sum(float(one.var(ddof=1)) for one in samples))
-    parts = [float(one.var(ddof=1)) / len(one) for one in samples]
+    spread = sqrt(sum(float(sample.var(ddof=1)) for sample in samples))
+    parts = [float(sample.var(ddof=1)) / len(sample) for sample in samples]
     freedom = float(min(seeds) - 1)
-    if not paired and sum(parts) > 0:  # Welch and Satterthwaite
+    if not paired and sum(parts) > 0:  # degrees of freedom by Welch and Satterthwaite
         terms = (part**2 / (size - 1) for part, size in zip(parts, seeds, strict=True))
         freedom = sum(parts) ** 2 / sum(terms)
     error = max(sqrt(sum(parts)), floor)
@@ -206,7 +212,7 @@ def compare_seeds(
 
 
 def images_needed(discordance: float, margin: float, power: float = POWER) -> int:
-    """Images for TOST of one pair to succeed with this probability if there is no difference.
+    """Images that one pair needs for TOST to succeed with this power if there is no difference.
 
     Solves sqrt(B * discordance + 2 * ADDED) / B = margin / (z_alpha + z_half_miss) for B.
     """
@@ -218,7 +224,10 @@ def images_needed(discordance: float, margin: float, power: float = POWER) -> in
 def seeds_needed(
     spread: float, margin: float, floor: float, paired: bool, power: float = POWER
 ) -> int | None:
-    """Seeds a side for the same; None if MOST_SEEDS do not do, which more images may mend."""
+    """Seeds that each side needs for the same; None if MOST_SEEDS are too few.
+
+    Then more images may help, because they lower the floor.
+    """
     for number in range(LEAST_RUNS, MOST_SEEDS + 1):
         freedom = number - 1 if paired else 2 * number - 2
         if tost_power(spread / sqrt(number), freedom, margin, floor) >= power:
@@ -227,9 +236,10 @@ def seeds_needed(
 
 
 def tost_power(error: float, freedom: float, margin: float, floor: float = 0.0) -> float:
-    """Chance of `equivalent` if there is no difference; `error` is the true standard error.
+    """Probability of `equivalent` if there is no difference; `error` is the true standard error.
 
-    The mean is normal, its estimated standard error a chi: averaged over 1000 quantiles of it.
+    The mean is normal and its estimated standard error has a chi distribution; the result is an
+    average over 1000 quantiles of that distribution.
     """
     error = max(error, 1e-12)
     quantiles = (np.arange(1000) + 0.5) / 1000

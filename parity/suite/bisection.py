@@ -1,8 +1,8 @@
-"""Which operations differ: each of one backend's is fed with the other's inputs and gradients.
+"""Find the operations that differ: each is fed with the baseline's inputs and gradients.
 
-What two backends compute one after the other drifts apart from the first fault on. Here every piece
-between two taps starts from the same numbers, forward and backward, so that a piece which differs
-has the fault in itself (`record_isolated`). In float64 first, where nothing else can differ.
+In a whole pass, everything after the first fault differs. Here the operations are isolated: each
+starts from the same numbers in both backends, forward and backward. So the operation that differs
+has the fault itself (`record_isolated`). Float64 comes first, since rounding is negligible there.
 """
 
 from pathlib import Path
@@ -25,23 +25,23 @@ from transfg_core.errors import UserError
 
 
 def bisection_jobs(suite: Suite) -> list[list[Job]]:
-    """What each process records: the reference backend, then the candidate, in either precision."""
+    """The jobs of each process: first the baseline's, then the candidate's, in both precisions."""
     source = suite.job(BASELINE, suite.cases[0]).out
-    exact = [job for job in float64_baseline_jobs(suite) if job.kind == "isolated"]
+    isolated = [job for job in float64_baseline_jobs(suite) if job.kind == "isolated"]
     return [
         reference_jobs(suite),
         baseline_jobs(suite),
-        exact,
+        isolated,
         [suite.job(CANDIDATE, suite.cases[0], "isolated", source=source)],
         [job for job in float64_jobs(suite) if job.kind == "isolated"] if suite.float64 else [],
     ]
 
 
 def run_bisection(folder: Path, case: str, seed: int | None = None, draw: str = "noise") -> int:
-    """Record, judge and explain the pieces of one case; exit code 0, 1 or 2.
+    """Record, judge and explain the isolated operations of one case; exit code 0, 1 or 2.
 
     Raises:
-        UserError: there is no such case, or a backend could not be recorded.
+        UserError: the case is unknown, or a backend could not be recorded.
     """
     if case not in BY_NAME:
         raise UserError(f"--case {case}: expected one of {', '.join(BY_NAME)}")
@@ -57,5 +57,5 @@ def run_bisection(folder: Path, case: str, seed: int | None = None, draw: str = 
     report(suite, rows)
     verdict = worst([row.verdict for row in rows])
     if verdict == "equivalent":
-        print("no operation differs: where runs part, look at data, updates and schedule")
+        print("no operation differs; if runs still differ, look at data, updates and schedule")
     return EXIT_CODES[verdict]

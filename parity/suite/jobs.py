@@ -1,4 +1,4 @@
-"""A recording to be made, as a child process is told of it."""
+"""Recording jobs, and the form in which a child process gets them."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -16,9 +16,9 @@ class Job:
     """One recording. `kind`:
 
     case      a pass, updates, an evaluation
-    pieces    the pass cut at every tap, each piece fed from the trace `source`
-    continue  one update from the state after the last in the trace `source`
-    pipeline  what happens around the model; `source` is the first golden case's checkpoint
+    isolated  a pass of isolated operations, each fed from the trace `source`
+    continue  one update from the last state in the trace `source`
+    checks    loading, data, rates, ...; `source` is the first golden case's checkpoint
     """
 
     backend: str
@@ -28,19 +28,19 @@ class Job:
     precision: str = "float32"
     variant: str | None = None
     source: str | None = None
-    force: str | None = None  # a trace whose part indices are used throughout
-    run: str | None = None  # `pipeline`: checkpoint of a run, made where there is none
-    weights: str | None = None  # a .safetensors file to start from instead of the case's own
-    seed: int | None = None  # another seed, with weights of the kind `draw`
+    force: str | None = None  # a trace; its part indices are used everywhere
+    run: str | None = None  # `checks`: a run's checkpoint, saved there if missing
+    weights: str | None = None  # a .safetensors file to use instead of the case's own weights
+    seed: int | None = None  # another seed; `draw` is then the kind of weights
     draw: str = "noise"
-    fine: bool = False  # taps inside blocks in any case
+    fine: bool = False  # record taps inside blocks, whichever the case
     sketch_above: int | None = None
 
     def subject(self) -> Case | Golden:
-        """What is recorded.
+        """The case to record.
 
         Raises:
-            UserError: there is no such case, or it has no such weights.
+            UserError: the case is unknown, or seed and kind of weights do not fit it.
         """
         known = BY_NAME | BY_GOLDEN | {CHECKS.name: CHECKS}
         if self.case not in known:
@@ -49,14 +49,14 @@ class Job:
         if self.draw not in WEIGHTS:
             raise UserError(f"--draw {self.draw}: expected one of {', '.join(WEIGHTS)}")
         if self.seed is None and self.draw != "noise":
-            raise UserError(f"--draw {self.draw}: needs --seed; a case has weights of its own")
+            raise UserError(f"--draw {self.draw}: needs --seed; a case alone has its own weights")
         if self.seed is None:
             return case
         if not isinstance(case, Case):
-            raise UserError(f"--seed: expected a case of this project's, found {self.case}")
+            raise UserError(f"--seed: expected one of this project's own cases, found {self.case}")
         return case.reseeded(self.seed, self.draw)
 
 
 def as_fields(jobs: list[Job]) -> str:
-    """Jobs as the child process reads them."""
+    """Jobs as JSON, which the child process reads."""
     return json.dumps([asdict(job) for job in jobs])

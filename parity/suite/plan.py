@@ -1,4 +1,4 @@
-"""What a suite records: cases, variants, pieces, in which processes and into which files."""
+"""The plan of a suite: what is recorded, by which processes and into which files."""
 
 import signal
 import subprocess
@@ -16,13 +16,13 @@ from parity.suite.jobs import BASELINE, Job, as_fields
 from transfg_core.errors import UserError
 from transfg_core.machine import child_environment
 
-CANDIDATE = "jittor"  # what is judged, against BASELINE
+CANDIDATE = "jittor"  # the backend that is judged against BASELINE
 VARIANTS = {
     BASELINE: ("ulp:1", "symmetry:1", "ulp:2", "symmetry:2"),
     CANDIDATE: ("ulp:1", "symmetry:1"),
 }
-ISOLATED_VARIANTS = ("symmetry:1",)  # of the first, in either precision
-# of the first in float64, by kind of trace
+ISOLATED_VARIANTS = ("symmetry:1",)  # of the baseline, in both precisions
+# of the baseline in float64, by kind of trace
 FLOAT64_VARIANTS = {
     "case": ("symmetry:1", "symmetry:2", "symmetry:3", "ulp:1", "ulp:2", "ulp:3"),
     "isolated": ISOLATED_VARIANTS,
@@ -36,23 +36,23 @@ class Suite:
     """The traces of one run, in a folder.
 
     Raises:
-        UserError: as of `Job.subject`.
+        UserError: a case cannot be recorded (see `Job.subject`).
     """
 
     folder: Path
     cases: Sequence[Case] = CASES
     goldens: Sequence[Golden] = GOLDENS
     precision: str = "float32"
-    float64: bool = True  # whether the candidate is recorded in float64 too
-    whole: bool = True  # whether passes and updates are compared whole, not in pieces alone
+    float64: bool = True  # whether the candidate is recorded in float64 as well
+    whole: bool = True  # compare whole passes and updates, not only isolated operations
     seed: int | None = None
     draw: str = "noise"
-    fine: bool = False  # taps inside blocks in every case
-    checks: bool = True  # whether what lies around the model is recorded too
+    fine: bool = False  # record taps inside blocks in every case
+    checks: bool = True  # whether the checks are recorded as well
 
     def __post_init__(self) -> None:
         for case in self.cases:
-            self.job(BASELINE, case).subject()  # an error now, not in a child process
+            self.job(BASELINE, case).subject()  # raises here, not in a child process
 
     @property
     def everything(self) -> list[Case | Golden]:
@@ -60,14 +60,14 @@ class Suite:
         return [*self.cases, *self.goldens]
 
     def path(self, backend: str, case: str, *words: str | None) -> Path:
-        """Where a trace lies."""
+        """The file of a trace."""
         name = "-".join(word for word in (case, backend, *words) if word)
         return self.folder / "traces" / f"{name.replace(':', '')}.npz"
 
     def job(
         self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
     ) -> Job:
-        """One recording of this suite; indices are those of the float64 reference."""
+        """One recording of this suite, with the part indices of the float64 reference."""
         precision = fields.get("precision") or self.precision
         variant = fields.get("variant")
         golden = isinstance(case, Golden)
@@ -90,7 +90,7 @@ class Suite:
         )
 
     def checks_job(self, backend: str, precision: str = "float32") -> Job:
-        """Loading, data, rates, predictions and dropout of one backend."""
+        """The checks of one backend: loading, data, rates, predictions, dropout, contract."""
         name = CHECKS.name
         return Job(
             backend=backend,
@@ -107,7 +107,7 @@ class Suite:
         return read_trace(self.path(backend, case, kind, *(words or (self.precision,))))
 
     def variants(self, backend: str, case: str) -> list[Trace]:
-        """A backend's variants that were recorded of a case."""
+        """The recorded variants of a case from one backend."""
         return [
             self.trace(backend, case, "case", self.precision, variant)
             for variant in VARIANTS[backend]
@@ -116,13 +116,13 @@ class Suite:
 
 
 def reference_jobs(suite: Suite) -> list[Job]:
-    """The reference: float64."""
+    """The reference: the baseline in float64."""
     jobs = [suite.job(BASELINE, case, precision="float64") for case in suite.everything]
     return [*jobs, suite.checks_job(BASELINE, "float64")] if suite.checks else jobs
 
 
 def baseline_jobs(suite: Suite) -> list[Job]:
-    """The reference backend in the precision that is compared, whole and in pieces."""
+    """The baseline in the precision that is compared: whole passes and isolated operations."""
     jobs = []
     for case in suite.everything:
         jobs.append(suite.job(BASELINE, case))
@@ -132,7 +132,7 @@ def baseline_jobs(suite: Suite) -> list[Job]:
 
 
 def isolated_jobs(suite: Suite, case: Case, precision: str, variants: Sequence[str]) -> list[Job]:
-    """The reference backend's pass in pieces, which start from what is compared."""
+    """The baseline's isolated operations, fed from its trace in the compared precision."""
     source = suite.job(BASELINE, case).out
     return [
         suite.job(BASELINE, case, "isolated", precision=precision, variant=variant, source=source)
@@ -141,7 +141,7 @@ def isolated_jobs(suite: Suite, case: Case, precision: str, variants: Sequence[s
 
 
 def variant_jobs(suite: Suite, backend: str) -> list[Job]:
-    """The same in other orders of summation and from weights moved by one unit."""
+    """A backend's cases with other orders of summation, and with weights moved by one unit."""
     if not suite.whole:
         return []
     return [
@@ -152,8 +152,8 @@ def variant_jobs(suite: Suite, backend: str) -> list[Job]:
 
 
 def float64_baseline_jobs(suite: Suite) -> list[Job]:
-    """The reference in isolated and in other orders, in float64."""
-    # more orders than in float32: a number alone may be right by luck in several
+    """The baseline in float64: isolated operations, and other orders of summation."""
+    # more orders than in float32: a single number may be right by luck in several
     variants = FLOAT64_VARIANTS if suite.float64 else {"case": (), "isolated": ()}
     return [
         job
@@ -169,7 +169,7 @@ def float64_baseline_jobs(suite: Suite) -> list[Job]:
 
 
 def candidate_jobs(suite: Suite) -> list[Job]:
-    """What is judged."""
+    """The candidate in the precision that is compared."""
     jobs = []
     for case in suite.everything:
         if suite.whole:
@@ -183,7 +183,7 @@ def candidate_jobs(suite: Suite) -> list[Job]:
 
 
 def float64_jobs(suite: Suite) -> list[Job]:
-    """What is judged, in float64: where it differs, it is another function."""
+    """The candidate in float64: where it differs, it computes another function."""
     return [
         job
         for case in suite.cases
@@ -201,7 +201,7 @@ def float64_jobs(suite: Suite) -> list[Job]:
 
 
 def continue_jobs(suite: Suite) -> list[Job]:
-    """The reference backend goes on from the candidate's state."""
+    """The baseline, which continues from the candidate's state."""
     return [
         suite.job(BASELINE, case, "continue", source=suite.job(CANDIDATE, case).out)
         for case in suite.cases
@@ -210,7 +210,7 @@ def continue_jobs(suite: Suite) -> list[Job]:
 
 
 def halves(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs for two processes, those of one case in one of them, in their order."""
+    """Jobs for two processes. All jobs of a case go to the same process, in their order."""
     cases = list(dict.fromkeys(job.case for job in jobs))
     return [[job for job in jobs if job.case in cases[start::2]] for start in (0, 1)]
 
@@ -223,16 +223,16 @@ class Child(NamedTuple):
 
 
 def device_of(jobs: Sequence[Job]) -> dict[str, str]:
-    """Environment in which float64 is computed on the CPU: Jittor has no such products on CUDA."""
+    """Environment that computes float64 on the CPU: Jittor has no float64 products on CUDA."""
     precisions = {job.precision for job in jobs}
     if "float64" not in precisions:
         return {}
-    assert len(precisions) == 1, "the others may want the device"
+    assert len(precisions) == 1, "jobs of other precisions may need the device"
     return {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": "transfg-cpu"}
 
 
 def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None:
-    """Start jobs in a process of their own; what it prints goes to standard error."""
+    """Start jobs in a new process; its output goes to standard error."""
     if not jobs:
         return None
     environment = child_environment(threads) | device_of(jobs)
@@ -245,10 +245,10 @@ def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None
 
 
 def run_children(*children: Child | None) -> None:
-    """Wait for processes that were started together; they end with this one, also by SIGTERM.
+    """Wait for processes that run together; if this process ends, also by SIGTERM, they end.
 
     Raises:
-        UserError: one failed; its own message went to standard error.
+        UserError: a process failed; its own message went to standard error.
     """
     running = [child for child in children if child]
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -257,7 +257,7 @@ def run_children(*children: Child | None) -> None:
             if child.process.wait():
                 raise UserError(
                     f"parity: recording backend {child.backend} ended with status "
-                    f"{child.process.returncode} (see above); `transfg doctor` tells what works"
+                    f"{child.process.returncode} (see above); `transfg doctor` shows what works"
                 )
     finally:
         for child in running:

@@ -1,9 +1,9 @@
 """Recording: one backend computes one case and writes a trace.
 
-    python -m parity.suite.record JOBS             # what the suite's child processes run; or < JOBS
+    python -m parity.suite.record JOBS             # the suite's child processes; also: < JOBS
 
-Each backend has a process of its own, since the frameworks disturb each other and one that crashes
-must not take the other along. The jobs of a process are a JSON list of `Job` fields.
+Each backend has its own process, since the frameworks disturb each other and a crash of one must
+not end the other. The jobs of a process are a JSON list of `Job` fields.
 """
 
 import json
@@ -25,7 +25,7 @@ from transfg_core.models.layout import pass_stage
 REPLAYED = ("forward", "selection", "backward")
 LOSSES = ("loss", "cross_entropy", "contrastive")
 NORMS = ("grad_norm", "clipped_norm")
-SKETCH_ABOVE = 4096  # elements; variants are kept as sketches of VARIANT_BUCKETS
+SKETCH_ABOVE = 4096  # elements; larger taps of a variant are stored as sketches of VARIANT_BUCKETS
 VARIANT_BUCKETS = 1024
 
 
@@ -69,17 +69,17 @@ def record_case(recorder: Recorder) -> Arrays:
 def evaluate(recorder: Recorder, images: Any) -> Arrays:
     """Logits, predictions and, where parts are selected, their scores and indices."""
     backend = recorder.backend
-    found = backend.fetch(backend.eval_step(images))
-    found["prediction"] = found["logits"].argmax(axis=-1)
-    index = found.pop("part_index", None)
-    if index is None or recorder.case.updates == 1:  # its ties would take another whole pass
-        return found
+    taps = backend.fetch(backend.eval_step(images))
+    taps["prediction"] = taps["logits"].argmax(axis=-1)
+    index = taps.pop("part_index", None)
+    if index is None or recorder.case.updates == 1:  # to judge its ties takes another whole pass
+        return taps
     scores = backend.trace(recorder.batches[0])["part_scores"]
-    return {"part_scores": scores, "part_index": index} | found
+    return {"part_scores": scores, "part_index": index} | taps
 
 
 def record_isolated(recorder: Recorder) -> Arrays:
-    """One pass in which every piece between two taps starts from another trace's numbers."""
+    """One pass of isolated operations: each starts from the numbers of another trace."""
     assert recorder.job.source
     source = read_trace(recorder.job.source)
     recorder.check_source(source, lambda name: name.partition("/")[0] in REPLAYED)
@@ -94,7 +94,7 @@ def record_isolated(recorder: Recorder) -> Arrays:
 
 
 def record_continuation(recorder: Recorder) -> Arrays:
-    """Go on for one update from the other backend's state."""
+    """Continue from the other backend's state for one update."""
     assert recorder.job.source
     state = read_trace(recorder.job.source).arrays("state")
     recorder.backend.load_state(state)
@@ -128,7 +128,7 @@ def record(job: Job) -> None:
     """Record one job into its file.
 
     Raises:
-        UserError: the case is unknown, the backend does not start, or a source is no trace.
+        UserError: the case is unknown, the backend does not start, or a source is not a trace.
     """
     if job.kind not in KINDS:
         raise UserError(f"kind {job.kind}: expected one of {', '.join(KINDS)}")
@@ -140,13 +140,13 @@ def record(job: Job) -> None:
     if job.variant:
         above, buckets = above or SKETCH_ABOVE, VARIANT_BUCKETS
     elif job.kind == "case" and job.backend == BASELINE and job.precision != "float64":
-        full = REPLAYED  # the pieces start from here
+        full = REPLAYED  # isolated operations are fed from these taps
     write_trace(job.out, taps, recorder.manifest, above, buckets, full)
 
 
 def main() -> int:
     """Record the jobs that the argument, or standard input, lists."""
-    # from an argument they outlive the restart that Jittor asks for after rebuilding itself
+    # as an argument they survive the restart that Jittor needs after it has rebuilt itself
     for fields in json.loads(sys.argv[1]) if len(sys.argv) == 2 else json.load(sys.stdin):
         job = Job(**fields)
         words = [job.backend, job.case, job.kind, job.precision, job.variant]

@@ -1,4 +1,4 @@
-"""A backend that is about to record: its weights, batches and manifest, and its updates."""
+"""A backend ready to record: its weights, batches and manifest, and its updates."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -19,7 +19,7 @@ from transfg_core.train import split_batch
 
 
 class Recorder:
-    """A backend at the start of a job, its inputs, and the way back from its variant."""
+    """A backend at the start of a job, with its inputs and its variant."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.case = job, job.subject()
@@ -66,7 +66,7 @@ class Recorder:
         return self.case.params()
 
     def describe(self, batches: list[Batch]) -> dict[str, Any]:
-        """The manifest, but for the producer."""
+        """The manifest without the producer."""
         settings = self.config.model_dump(mode="json")
         settings["run"].pop("precision")
         inputs = {
@@ -89,57 +89,60 @@ class Recorder:
         }
 
     def given(self, taps: Arrays) -> Arrays:
-        """Recorded taps as this variant names their axes."""
+        """Recorded taps, with axes in the order of this variant."""
         return self.variant.given(taps) if self.variant else taps
 
     def back(self, taps: Arrays) -> Arrays:
-        """What was computed, in the case's own axes."""
+        """Computed taps, with axes back in the case's own order."""
         return self.variant.back(taps) if self.variant else taps
 
     def own(self, state: Arrays, prefix: str = "") -> Arrays:
-        """State to be compared bit by bit, which a variant's is not meant for."""
+        """State to compare bit by bit; a variant has none, since its bits differ."""
         return {} if self.variant else {k: v for k, v in state.items() if k.startswith(prefix)}
 
     def check_source(self, source: Trace, needed: Callable[[str], bool]) -> None:
-        """Refuse numbers of another computation, or sketches, which cannot be computed with.
+        """Refuse a source of another computation, or one that stores needed taps as sketches.
 
-        `needed` tells which taps (`stage/tap`) will be.
+        `needed` says of a tap (`stage/tap`) whether this job computes with it.
 
         Raises:
-            UserError: weights or inputs differ, or what is needed was not kept whole.
+            UserError: weights or inputs differ, or a needed tap was not stored whole.
         """
         for key in ("weights", "inputs"):
             if source.manifest["subject"].get(key) != self.manifest["subject"][key]:
                 raise UserError(
                     f"{source.path}: its {key} are not those of case {self.job.case} here; record "
-                    "it from the same case, seed and weights"
+                    "it with the same case, seed and weights"
                 )
         for name, tap in source.taps.items():
             if needed(name) and not isinstance(tap, np.ndarray):
                 raise UserError(
-                    f"{source.path}: {name} was kept as a sketch; record it without --sketch-above"
+                    f"{source.path}: {name} is stored as a sketch; record it without --sketch-above"
                 )
 
     @cached_property
     def forced_by(self) -> Trace:
-        """The trace whose parts are taken; it must be of these weights and inputs."""
+        """The trace whose parts are used; it must have the same weights and inputs."""
         assert self.job.force
         source = read_trace(self.job.force)
         self.check_source(source, lambda name: name == "selection/part_index")
         return source
 
     def forced(self) -> Arrays:
-        """The part indices to use in a pass, or nothing."""
+        """The part indices that a pass must use; empty if it chooses its own."""
         if not self.job.force:
             return {}
         taps = self.forced_by.arrays("selection")
         return self.given({n: v for n, v in taps.items() if n == "part_index"})
 
     def parts(self, update: int) -> Array | None:
-        """The parts of an update's images: those of the trace to force, else this backend's own.
+        """The parts of an update's images: from the trace `force`, else this backend's own choice.
 
-        A choice within the noise would make all that follows another computation. What is chosen
-        here is noted in `chosen`, for others to be forced to.
+        If two backends chose differently within the noise, all later numbers would differ. So this
+        backend's choice is stored in `chosen`, for others to use.
+
+        Raises:
+            UserError: the trace `force` lacks the parts of this update.
         """
         if not self.config.model.selects_parts:
             return None
@@ -152,13 +155,13 @@ class Recorder:
         taps = self.forced_by.arrays("state parts")
         if name not in taps:
             raise UserError(
-                f"{self.job.force}: it does not tell the parts of update {update}; record it anew, "
-                "without --force"
+                f"{self.job.force}: it does not hold the parts of update {update}; record it "
+                "again, without --force"
             )
         return self.given({"part_index": taps[name]})["part_index"]
 
     def run_updates(self, first: int, last: int) -> Arrays:
-        """Updates first..last; what each reported, as arrays over updates."""
+        """Run updates first..last; return their reports as arrays over updates."""
         config, reports = self.config, []
         for update in range(first, last + 1):
             lr = lr_at(update, config.optim, config.train.steps)
@@ -170,8 +173,8 @@ class Recorder:
     def state_since(self, before: Arrays) -> Arrays:
         """Optimiser state, and the steps of the parameters since `before`, in float64.
 
-        The step itself and not the parameter: beside a weight of 1 an update of a thousandth
-        would be compared to three digits fewer.
+        Steps are compared, not parameters: an update of 0.001 on a weight of 1 would lose three
+        digits in the comparison.
         """
         state = self.backend.state()
         steps = {

@@ -1,6 +1,6 @@
-"""The suite, end to end: record each backend in its own processes, judge, tell, decide.
+"""The suite, end to end: record each backend in its own processes, judge, report.
 
-Exit codes: 0 all taps are equivalent, 1 some tap is different, 2 some could not be decided, or a
+Exit codes: 0 all taps are equivalent; 1 some tap is different; 2 some tap is undecided, or a
 backend could not be recorded.
 """
 
@@ -54,7 +54,7 @@ PUBLISHED_FORWARD = ("block00", "block01", "block02", "features", "logits")
 def record_suite(suite: Suite) -> None:
     """Record everything that the verdicts need.
 
-    The backends never share a process, and Jittor, which locks its cache, has one at a time.
+    The backends never share a process. Jittor locks its cache, so it has one process at a time.
     """
     if suite.goldens:
         reader = load_authors_reader()
@@ -85,12 +85,12 @@ def judge_suite(suite: Suite) -> list[Row]:
 
 
 def both(suite: Suite, case: str, kind: str, *words: str) -> tuple[Trace, Trace]:
-    """The traces of the two backends."""
+    """The traces of baseline and candidate."""
     return suite.trace(BASELINE, case, kind, *words), suite.trace(CANDIDATE, case, kind, *words)
 
 
 def pair(suite: Suite, case: str) -> Evidence:
-    """The two backends on one case, and what they are judged by."""
+    """The evidence on one case: both backends, the reference and the variants."""
     return Evidence(
         baseline=suite.trace(BASELINE, case),
         candidate=suite.trace(CANDIDATE, case),
@@ -102,7 +102,10 @@ def pair(suite: Suite, case: str) -> Evidence:
 
 
 def judge_case(suite: Suite, case: str, continued: Sequence[str] = ()) -> list[Row]:
-    """One case: whole, in pieces, in float64; backends in `continued` from the other's state."""
+    """One case: whole, isolated and in float64.
+
+    Each backend in `continued` is also judged on an update from the other's state.
+    """
     if not suite.whole:
         return judge_isolated(suite, case)
     evidence = pair(suite, case)
@@ -116,46 +119,46 @@ def judge_case(suite: Suite, case: str, continued: Sequence[str] = ()) -> list[R
 
 
 def judge_crossed(suite: Suite, case: str, evidence: Evidence, backend: str) -> list[Row]:
-    """One backend's update from the state that the other saved, against the other's own."""
-    went_on = suite.trace(backend, case, "continue")
+    """One backend's update from the other's saved state, against the other's own update."""
+    continued = suite.trace(backend, case, "continue")
     crossed = Evidence(
         evidence.baseline if backend == CANDIDATE else evidence.candidate,
-        went_on,
+        continued,
         evidence.reference,
         [*evidence.baseline_variants, evidence.baseline],
         siblings=SIBLINGS,
     )
     own = [name for name in crossed.baseline.taps if name.startswith("cross-load/")]
-    return judge(crossed, only=list(dict.fromkeys([*own, *went_on.taps])))
+    return judge(crossed, only=list(dict.fromkeys([*own, *continued.taps])))
 
 
 def judge_isolated(suite: Suite, case: str) -> list[Row]:
-    """Every piece of a pass from the same numbers."""
-    first, candidate = both(suite, case, "isolated")
-    exact = suite.trace(BASELINE, case, "isolated", "float64")
+    """The isolated operations of a pass, each fed with the same numbers in both backends."""
+    baseline, candidate = both(suite, case, "isolated")
+    reference = suite.trace(BASELINE, case, "isolated", "float64")
     variants = [
-        suite.trace(BASELINE, case, "isolated", suite.precision, one) for one in ISOLATED_VARIANTS
+        suite.trace(BASELINE, case, "isolated", suite.precision, name) for name in ISOLATED_VARIANTS
     ]
-    return judge(Evidence(first, candidate, exact, variants, siblings=SIBLINGS))
+    return judge(Evidence(baseline, candidate, reference, variants, siblings=SIBLINGS))
 
 
 def judge_float64(
     suite: Suite, case: str, kinds: Sequence[str] = ("case", "isolated")
 ) -> list[Row]:
-    """Float64 against float64, whole and in pieces."""
+    """Float64 against float64: whole passes and isolated operations."""
     rows = []
     for kind in kinds:
-        first, candidate = both(suite, case, kind, "float64")
+        baseline, candidate = both(suite, case, kind, "float64")
         variants = [
-            suite.trace(BASELINE, case, kind, "float64", one) for one in FLOAT64_VARIANTS[kind]
+            suite.trace(BASELINE, case, kind, "float64", name) for name in FLOAT64_VARIANTS[kind]
         ]
-        evidence = Evidence(first, candidate, None, variants, siblings=SIBLINGS)
+        evidence = Evidence(baseline, candidate, None, variants, siblings=SIBLINGS)
         rows += judge(evidence, (*NOT_JUDGED, "cross-load"))
     return rows
 
 
 def judge_golden(suite: Suite, golden: Golden) -> list[Row]:
-    """The backends on the published program's weights, and that program itself."""
+    """Both backends on the published program's weights, and that program against the baseline."""
     evidence = pair(suite, f"golden-{golden.name}")
     published = published_trace(golden, evidence.baseline)
     by_program = Evidence(
@@ -169,10 +172,10 @@ def judge_golden(suite: Suite, golden: Golden) -> list[Row]:
 
 
 def judge_checks(suite: Suite) -> list[Row]:
-    """What happens around the model."""
-    first, candidate = both(suite, CHECKS.name, "checks")
-    exact = suite.trace(BASELINE, CHECKS.name, "checks", "float64")
-    return judge(Evidence(first, candidate, exact))
+    """The checks."""
+    baseline, candidate = both(suite, CHECKS.name, "checks")
+    reference = suite.trace(BASELINE, CHECKS.name, "checks", "float64")
+    return judge(Evidence(baseline, candidate, reference))
 
 
 def published_trace(golden: Golden, like: Trace) -> Trace:
@@ -189,7 +192,7 @@ def published_trace(golden: Golden, like: Trace) -> Trace:
     model = golden.config().model
     taps: Arrays = {f"{stage_of(name, model)}/{name}": value for name, value in forward.items()}
     taps["selection/part_index"] = stored["part_index"]
-    taps["losses/loss"] = stored["loss"].astype("f4")  # it was stored in double
+    taps["losses/loss"] = stored["loss"].astype("f4")  # it was stored in float64
     taps |= tagged("gradients", gradients)
     taps |= tagged("updates", steps)
     producer = {"name": "published program"}
@@ -197,60 +200,60 @@ def published_trace(golden: Golden, like: Trace) -> Trace:
 
 
 def explain(suite: Suite, rows: Sequence[Row]) -> list[Finding]:
-    """Where the backends part, with likely causes, from the traces of the suite."""
+    """Where the backends begin to differ, with likely causes from the traces of the suite."""
     return [with_causes(found, suite) if found.pair == PAIR else found for found in locate(rows)]
 
 
 def with_causes(found: Finding, suite: Suite) -> Finding:
-    """The finding with its likely causes, from the traces that it was found in."""
+    """The finding with its likely causes, from the traces that it is about."""
     isolated = found.stage.startswith("isolated")
     kind = "checks" if found.case == CHECKS.name else "isolated" if isolated else "case"
-    first = suite.trace(BASELINE, found.case, kind, found.precision)
-    other = "continue" if found.stage == "cross-load" else kind
-    candidate = suite.trace(CANDIDATE, found.case, other, found.precision)
-    given = suite.trace(BASELINE, found.case) if isolated else None
-    return find_causes(found, first, candidate, given)
+    baseline = suite.trace(BASELINE, found.case, kind, found.precision)
+    candidate_kind = "continue" if found.stage == "cross-load" else kind
+    candidate = suite.trace(CANDIDATE, found.case, candidate_kind, found.precision)
+    source = suite.trace(BASELINE, found.case) if isolated else None
+    return find_causes(found, baseline, candidate, source)
 
 
 def report(suite: Suite, rows: Sequence[Row]) -> None:
-    """Print the table and what was found, and write the reports into the suite's folder."""
-    found = explain(suite, rows)
-    case = suite.cases[0]
+    """Print the table and the findings, and write the reports into the suite's folder."""
+    findings = explain(suite, rows)
+    first = suite.cases[0]
     environment = {}
     for backend in BACKENDS:
-        kinds = (suite.path(backend, case.name, kind, suite.precision) for kind in KINDS)
-        path = next((one for one in kinds if one.exists()), None)
+        paths = (suite.path(backend, first.name, kind, suite.precision) for kind in KINDS)
+        path = next((path for path in paths if path.exists()), None)
         if path:
             environment[backend] = dict(read_trace(path).manifest["producer"])
             environment[backend].pop("cache", None)
     words = ("case", suite.precision)
     scores = [
-        (suite.path(BASELINE, one.name, *words), suite.path(CANDIDATE, one.name, *words))
-        for one in suite.cases
+        (suite.path(BASELINE, case.name, *words), suite.path(CANDIDATE, case.name, *words))
+        for case in suite.cases
     ]
     write_reports(
-        suite.folder, rows, environment, found, [p for p in scores if all(x.exists() for x in p)]
+        suite.folder, rows, environment, findings, [p for p in scores if all(x.exists() for x in p)]
     )
     print_table(rows)
-    for finding in found:
+    for finding in findings:
         print(finding.text)
 
 
 def clear(folder: Path) -> None:
-    """Make room for a run: its own traces and reports of an earlier one go, nothing else.
+    """Delete traces and reports of an earlier run, and nothing else.
 
-    An older verdict must not outlive a failure.
+    So no earlier verdict is left if this run fails.
 
     Raises:
-        UserError: the folder has a `traces` that no parity run made.
+        UserError: the folder `traces` holds a file that no parity run made.
     """
     traces = folder / "traces"
     names = [path.name for path in traces.glob("*")]
     # a writer that was killed leaves .NAME.npz.PID
-    strange = [name for name in names if not re.fullmatch(r".+\.npz(\.\d+)?", name)]
-    if strange:
+    foreign = [name for name in names if not re.fullmatch(r".+\.npz(\.\d+)?", name)]
+    if foreign:
         raise UserError(
-            f"{traces}: holds {strange[0]}, which is no trace; choose another folder with --out"
+            f"{traces}: holds {foreign[0]}, which is no trace; choose another folder with --out"
         )
     shutil.rmtree(traces, ignore_errors=True)
     traces.mkdir(parents=True)
@@ -272,7 +275,7 @@ def run_suite(suite: Suite, keep: bool = False) -> int:
     report(suite, rows)
     verdict = worst([row.verdict for row in rows])
     if verdict == "equivalent" and not keep:
-        shutil.rmtree(suite.folder / "traces")  # hundreds of MB, and quickly recorded again
+        shutil.rmtree(suite.folder / "traces")  # hundreds of MB, and quick to record again
         for name in files:
             (suite.folder / name).unlink(missing_ok=True)
     return EXIT_CODES[verdict]

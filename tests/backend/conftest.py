@@ -1,7 +1,7 @@
-"""Each test here that asks for `twin` runs once per declared backend (`pytest --backends`).
+"""Each test here that uses `twin` runs once per declared backend (`pytest --backends`).
 
-A declared backend that does not start fails the run. Tests marked `only` run for that backend,
-tests marked `gpu` where it has a CUDA device; what is skipped says why.
+A declared backend that does not start fails the run. Tests marked `only` run for the named backend,
+and tests marked `gpu` if the backend has a CUDA device; a skipped test gives the reason.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from transfg_core.errors import UserError
 
 
 class Twin:
-    """One twin's modules, and the few framework calls that tests of its functions need."""
+    """One twin's modules, and the few framework calls that the tests need."""
 
     name: str
 
@@ -37,7 +37,7 @@ class Twin:
         return backend
 
     def run(self, function: Any, *arrays: Array) -> tuple[Array, ...]:
-        """Call with arrays as tensors; the values that come back as arrays."""
+        """Call a function on arrays as tensors; return its values as arrays."""
         values = function(*map(self.tensor, arrays))
         return tuple(map(self.array, values if isinstance(values, tuple) else (values,)))
 
@@ -47,7 +47,7 @@ class TorchTwin(Twin):
 
     def __init__(self) -> None:
         super().__init__()
-        if self.has_cuda():  # modules that a test makes go there too
+        if self.has_cuda():  # also for modules that a test creates
             self.framework.set_default_device("cuda")
 
     def tensor(self, array: Array) -> Any:

@@ -1,7 +1,7 @@
 """Attention and its gradients against float64 NumPy with full maps.
 
-Relative L2 2e-6: float32 sums of up to 131 products round to a few 1e-7, and Jittor's exponential
-to three times that.
+Bound on the relative L2 error: 2e-6. Float32 sums of up to 131 products are exact to a few 1e-7,
+and Jittor's exponential is three times less exact.
 """
 
 import os
@@ -15,14 +15,14 @@ from transfg_core.machine import forget_peak_rss, peak_rss
 
 BOUND = 2e-6
 
-# batch, tokens, width, heads: no size a multiple of another's vector length; one head; more
-# (image, head) pairs than threads
+# batch, tokens, width, heads: no size is a multiple of a vector length; one head; more (image,
+# head) pairs than threads
 SHAPES = [(2, 7, 15, 3), (1, 5, 8, 1), (2, 131, 132, 12)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def draw(shape: tuple[int, ...], count: int) -> list[np.ndarray]:
-    """Arrays (B, T, D) whose attention is neither flat nor of one token."""
+    """Arrays (B, T, D) whose attention is neither uniform nor on one token."""
     rng = np.random.default_rng(shape)
     return [2 * rng.standard_normal(shape[:3]).astype(np.float32) for _ in range(count)]
 
@@ -61,7 +61,7 @@ def test_row_times_map(twin, shape):
 @pytest.mark.gpu
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_row_times_map_by_kernels_of_a_device(twin, dtype):
+def test_row_times_map_on_a_device(twin, dtype):
     torch, module = twin.framework, twin.module("attention")
     assert module.row_kernel(getattr(torch, dtype), 64) is not None
     q, k = (twin.tensor(x).to(getattr(torch, dtype)) for x in draw((2, 785, 768, 12), 2))
@@ -74,13 +74,13 @@ def test_row_times_map_by_kernels_of_a_device(twin, dtype):
 @pytest.mark.gpu
 @pytest.mark.only("jittor")
 @pytest.mark.parametrize("dtype, bound", [("float32", BOUND), ("bfloat16", 2.0**-8)])
-def test_operators_of_a_device(twin, dtype, bound):
-    """At the size of B/16, where maps are held for some heads at a time."""
-    module, low = twin.module("attention"), twin.module("ops.bfloat16").rounded
+def test_operators_on_a_device(twin, dtype, bound):
+    """At the size of B/16, where the scratch memory holds the maps of only some heads."""
+    module, cast = twin.module("attention"), twin.module("ops.bfloat16").round_to_bfloat16
     q, k, v, g = (twin.tensor(x) for x in draw((2, 785, 768, 12), 4))
     if dtype == "bfloat16":
-        q, k, v, g = map(low, (q, k, v, g))
-    assert twin.module("ops.cuda").takes_queries(q, 12)
+        q, k, v, g = map(cast, (q, k, v, g))
+    assert twin.module("ops.cuda").supports_attention(q, 12)
     wide = [x.float32().numpy().astype(np.float64) for x in (q, k, v, g)]
     out = module.attention(q, k, v, 12)
     grads = twin.framework.grad((out.float32() * g.float32()).sum(), [q, k, v])
@@ -109,19 +109,19 @@ def test_large_scores_do_not_overflow(twin):
 
 
 @pytest.mark.only("torch")
-def test_no_map_is_kept_for_the_backward_pass(twin):
+def test_no_map_is_saved(twin):
     q, k, v = (twin.tensor(x).requires_grad_() for x in draw((2, 131, 132, 12), 3))
-    kept = []
+    sizes = []
     with twin.framework.autograd.graph.saved_tensors_hooks(
-        lambda x: kept.append(x.numel()) or x, lambda x: x
+        lambda x: sizes.append(x.numel()) or x, lambda x: x
     ):
         twin.module("attention").attention(q, k, v, 12)
-    assert kept and max(kept) <= q.numel()  # one map of all heads has twelve times as many
+    assert sizes and max(sizes) <= q.numel()  # one map of all heads has twelve times as many
 
 
 @pytest.mark.only("jittor")
-def test_no_map_is_kept_between_the_passes(twin):
-    """Resident memory: eight maps of 9 MB stay outside, a thread's own buffer may linger."""
+def test_no_map_stays_after_the_forward_pass(twin):
+    """Resident memory grows by less than eight maps of 9 MB; a thread's buffer may stay."""
     jt = twin.framework
     q, k, v = (twin.tensor(x) for x in draw((1, 1500, 16, 8), 3))
     jt.sync([q, k, v], True)
@@ -133,9 +133,9 @@ def test_no_map_is_kept_between_the_passes(twin):
 
 @pytest.fixture
 def plain(twin, monkeypatch):
-    """What float64 takes in Jittor, here in float32."""
+    """Use Jittor's plain formulas for float64, here in float32."""
     monkeypatch.setattr(twin.module("attention"), "on_cpu", lambda x: False)
-    monkeypatch.setattr(twin.module("ops.cuda"), "takes_queries", lambda *x: False)
+    monkeypatch.setattr(twin.module("ops.cuda"), "supports_attention", lambda *x: False)
 
 
 @pytest.mark.only("jittor")
@@ -148,7 +148,7 @@ def test_plain_formulas(twin, plain):
 
 @pytest.mark.only("jittor")
 def test_plain_formulas_form_the_maps_of_one_layer_at_a_time(twin, plain):
-    """Of twelve layers: the map, its gradient, and what lies between."""
+    """Peak memory of twelve layers: one map, its gradient, and temporary arrays of that size."""
     jt, shape = twin.framework, (1, 1000, 16, 4)
     q, k, v = (twin.tensor(x) for x in draw(shape, 3))
     width = q.shape[-1]
@@ -160,7 +160,7 @@ def test_plain_formulas_form_the_maps_of_one_layer_at_a_time(twin, plain):
             x = twin.module("attention").attention(x @ weight, k, v, shape[3])
         jt.sync(jt.grad(x.sum(), [q, k, v, weight]), True)
 
-    run()  # what is allocated once
+    run()  # allocations that happen once
     jt.gc()
     forget_peak_rss()
     before = peak_rss()
@@ -169,6 +169,6 @@ def test_plain_formulas_form_the_maps_of_one_layer_at_a_time(twin, plain):
 
 
 def resident_bytes() -> int:
-    """Of this process, now."""
+    """Resident memory of this process now."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

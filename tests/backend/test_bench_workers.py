@@ -1,4 +1,4 @@
-"""`transfg bench` with workers that really work, at a tiny size."""
+"""`transfg bench` with real workers, at a tiny size."""
 
 import json
 
@@ -20,7 +20,7 @@ IN_TORCH = [("", "attention"), ("", "selection"), ("", "train"), (":vit", "train
 @pytest.mark.parametrize(("method", "work"), EVERYWHERE + IN_TORCH)
 def test_work_is_measured(twin, tmp_path, method, work):
     if twin.name == "jittor" and (method, work) not in EVERYWHERE:
-        pytest.skip("the same worker: once in Jittor, where a process takes long to start")
+        pytest.skip("the same worker as in torch; a Jittor process starts slowly")
     out, turn = tmp_path / "bench.json", "4" if "real" in method or work == "input" else "2"
     done = CliRunner().invoke(
         app,
@@ -29,16 +29,16 @@ def test_work_is_measured(twin, tmp_path, method, work):
         + ["--warmup", "0", "--turn", turn, "--threads", "1", "--out", str(out)],
     )
     assert done.exit_code == 0, done.output
-    (found,) = json.loads(out.read_text(encoding="utf-8"))["measurements"]
-    assert len(found["seconds"]) == 2 and min(found["seconds"]) > 0
-    assert found["started"] > 0 and found["first"] > 0
-    assert found["peak"] >= found["base"] > 2**20
-    told, config = found["summary"], Config.model_validate(found["config"], strict=False)
-    assert told["ratio"]["median"] == 1 and told["images_per_second"] > 0
-    assert told["flops"] == step_flops(config, work)
-    assert (told["memory"] is not None) == (work == "train")
-    assert bool(told["selection_flops"]) == (
+    (result,) = json.loads(out.read_text(encoding="utf-8"))["measurements"]
+    assert len(result["seconds"]) == 2 and min(result["seconds"]) > 0
+    assert result["started"] > 0 and result["first"] > 0
+    assert result["peak"] >= result["base"] > 2**20
+    summary, config = result["summary"], Config.model_validate(result["config"], strict=False)
+    assert summary["ratio"]["median"] == 1 and summary["images_per_second"] > 0
+    assert summary["flops"] == step_flops(config, work)
+    assert (summary["memory"] is not None) == (work == "train")
+    assert bool(summary["selection_flops"]) == (
         method == ":real-input" or (method, work) == ("", "train")
     )
     if work != "input":
-        assert found["device"]["threads"] == 1 and found["device"]["backend"] == twin.name
+        assert result["device"]["threads"] == 1 and result["device"]["backend"] == twin.name

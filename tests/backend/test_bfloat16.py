@@ -1,4 +1,4 @@
-"""`run.precision=bfloat16`, number by number: what is rounded, and how."""
+"""`run.precision=bfloat16`: which numbers are rounded, and how."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ CASE = Case("mixed", model={"depth": 2, "placement": "none"}, loss={"contrastive
 
 
 def rounded(x: Array) -> Array:
-    """float32 with the digits of bfloat16: the nearest, of two the even one."""
+    """float32 with the digits of bfloat16, rounded to the nearest, ties to even."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     up = bits + 0x7FFF + ((bits >> 16) & 1)
     return np.where(np.isnan(x), bits, up & 0xFFFF0000).astype(np.uint32).view(np.float32)
@@ -30,7 +30,7 @@ def trace(backend):
     return backend.trace(CASE.batches()[0], fine=True)
 
 
-LAYERS = {  # tap -> what it gets, and the layer
+LAYERS = {  # tap -> the tap of its input, and the layer
     "block00.attn.query": ("block00.norm1", "blocks.0.attn.query"),
     "block00.attn.out": ("block00.attn.mix", "blocks.0.attn.out"),
     "block01.mlp.fc1": ("block01.norm2", "blocks.1.mlp.fc1"),
@@ -46,15 +46,15 @@ def test_linear_layers_round_factors_and_result(twin, trace, tap):
     exact = x.astype(np.float64) @ rounded(weight).astype(np.float64).T + rounded(bias)
     found = trace[tap]
     assert np.array_equal(found, rounded(found))
-    # half a unit of eight digits; and where the sum is near the middle of two, float32 may differ
+    # half a unit of eight digits; near the middle of two numbers the float32 sum may differ
     error, size = np.abs(found - exact), np.maximum(np.abs(exact), 1e-3)
-    if twin.name == "jittor" and twin.has_cuda():  # cuBLAS rounds before the bias is added, too
+    if twin.name == "jittor" and twin.has_cuda():  # cuBLAS also rounds before the bias is added
         assert (error < 2.0**-8 * (size + np.abs(exact - rounded(bias)))).all()
     else:
         assert (error < 2.0**-8 * size).all()
         assert (found == rounded(exact)).mean() > 0.999
-    cut = (exact.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
-    assert (found == cut).mean() < 0.6  # not cut off
+    truncated = (exact.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+    assert (found == truncated).mean() < 0.6
 
 
 @pytest.mark.parametrize("tap", LAYERS)
@@ -67,12 +67,12 @@ def test_gradients_of_linear_layers(trace, tap):
     assert np.array_equal(found, rounded(found))
     assert relative(found, by_weight) < 2.0**-8
     assert relative(trace[f"grad/{layer}.bias"], grad.sum((0, 1))) < 2.0**-8
-    if not tap.endswith("query"):  # what one layer alone reads
+    if not tap.endswith("query"):  # inputs of one layer only
         assert relative(trace[f"d/{source}"], grad @ weight) < 2.0**-8
 
 
 @pytest.mark.parametrize("block", [0, 1])
-def test_what_three_layers_give_to_one_input_is_not_cut_off(trace, block):
+def test_the_summed_gradient_of_a_shared_input_is_not_truncated(trace, block):
     params = CASE.params()
     expected = sum(
         rounded(trace[f"d/block0{block}.attn.{x}"]).astype(np.float64)
@@ -81,19 +81,19 @@ def test_what_three_layers_give_to_one_input_is_not_cut_off(trace, block):
     )
     found = trace[f"d/block0{block}.norm1"]
     slope = (found * expected).sum() / (expected**2).sum()
-    assert abs(slope - 1) < 5e-4  # 2.7e-3 where digits are cut off
+    assert abs(slope - 1) < 5e-4  # truncation would give more
     assert 0.3 < (np.abs(found) < np.abs(expected)).mean() < 0.7
 
 
 @pytest.mark.parametrize("tap", ["block00.norm1", "block00.mlp.fc1", "block01.mlp.gelu"])
 def test_a_replayed_tap_keeps_its_type(backend, trace, tap):
-    again = backend.trace(CASE.batches()[0], replay={tap: trace[tap]}, fine=True)
+    repeated = backend.trace(CASE.batches()[0], replay={tap: trace[tap]}, fine=True)
     for name, value in trace.items():
         if not name.startswith(("d/", "grad", "clipped_norm")):
-            assert np.array_equal(again[name], value), name
+            assert np.array_equal(repeated[name], value), name
 
 
-def test_what_is_not_a_product_keeps_its_digits(trace):
+def test_only_inputs_and_outputs_of_products_are_rounded(trace):
     for tap in ("tokens", "block00.mid", "block00", "norm", "loss"):
         assert not np.array_equal(trace[tap], rounded(trace[tap])), tap
     for tap in ("patch_embed", "block00.mlp.gelu", "block00.attn.mix", "logits"):
@@ -110,34 +110,34 @@ def test_dropout_keeps_the_type(twin):
     found = backend.trace(case.batches()[0], fine=True, training=True)
     hidden, gelu = found["block00.mlp.hidden"], found["block00.mlp.gelu"]
     assert np.array_equal(hidden, rounded(hidden))
-    kept = hidden != 0
-    assert 0.6 < kept[gelu != 0].mean() < 0.8
-    assert relative(hidden[kept], gelu[kept] / 0.7) < 2.0**-7
+    not_dropped = hidden != 0
+    assert 0.6 < not_dropped[gelu != 0].mean() < 0.8
+    assert relative(hidden[not_dropped], gelu[not_dropped] / 0.7) < 2.0**-7
 
 
 @pytest.mark.only("jittor")
 def test_rounding_is_to_the_nearest(twin):
-    """Jittor's own cast cuts digits off on the CPU."""
-    jt, mixed = twin.framework, twin.module("ops.bfloat16")
-    some = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    halves = rounded(some) * np.float32(1 + 2.0**-9)
-    hidden = np.uint32([0x7F800001, 0xFF80FFFF]).view(np.float32)  # not numbers in the last bits
-    assert np.isnan(mixed.rounded(jt.array(hidden)).float32().numpy()).all()
+    """Jittor's own cast truncates on the CPU."""
+    jt, cast = twin.framework, twin.module("ops.bfloat16").round_to_bfloat16
+    drawn = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    halves = rounded(drawn) * np.float32(1 + 2.0**-9)
+    nans = np.uint32([0x7F800001, 0xFF80FFFF]).view(np.float32)  # NaN only by their last bits
+    assert np.isnan(cast(jt.array(nans)).float32().numpy()).all()
     special = np.float32([0, -0.0, np.inf, -np.inf, np.nan, 3.4e38, -3.4e38, 1e-45, 1e-40])
-    x = np.concatenate([some, some * np.float32(1e30), halves, special])
-    found = mixed.rounded(jt.array(x)).float32().numpy()
+    x = np.concatenate([drawn, drawn * np.float32(1e30), halves, special])
+    found = cast(jt.array(x)).float32().numpy()
     assert np.array_equal(found, rounded(x), equal_nan=True)
     assert np.array_equal(np.signbit(found), np.signbit(rounded(x)))
 
 
 @pytest.mark.only("jittor")
-def test_what_jittor_still_does_wrong(twin):
-    """Where one of these passes, docs/jittor.md and the code that works around it can go."""
+def test_jittor_still_has_these_bugs(twin):
+    """If one of these fails, its workaround and its entry in docs/jittor.md can be deleted."""
     jt = twin.framework
     x = np.float32([1 + 2.0**-8 + 2.0**-9])
     if not twin.has_cuda():
-        assert jt.array(x).bfloat16().float32().numpy() != rounded(x)  # cut off, not rounded
-    low = jt.array(np.float32([0.5, 0.5])).bfloat16()
-    plain = jt.array(np.float32([1, 1]))
-    assert (plain + low).dtype == "float32"
-    assert (plain.start_grad() + low).dtype == "bfloat16"
+        assert jt.array(x).bfloat16().float32().numpy() != rounded(x)  # truncated
+    half = jt.array(np.float32([0.5, 0.5])).bfloat16()
+    full = jt.array(np.float32([1, 1]))
+    assert (full + half).dtype == "float32"
+    assert (full.start_grad() + half).dtype == "bfloat16"

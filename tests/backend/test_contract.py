@@ -1,7 +1,7 @@
-"""What every backend promises in `transfg_core.backend.Backend`, for each declared one.
+"""The contract of `transfg_core.backend.Backend`, tested for each declared backend.
 
-Bit-exact where the same program runs twice or nothing is computed; else relative L2 1e-6, a few
-roundings of float32 (6e-8).
+Bit-exact where the same program runs twice or nothing is computed. Elsewhere relative L2 1e-6, a
+few roundings of float32 (6e-8).
 """
 
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ def equal(left: Arrays, right: Arrays) -> bool:
 
 
 def section(state: Arrays, name: str) -> Arrays:
-    """`name/...` of a state, without the prefix."""
+    """The arrays `name/...` of a state, without the prefix."""
     return {key[len(name) + 1 :]: v for key, v in state.items() if key.startswith(f"{name}/")}
 
 
 def steps(backend: Backend, batches: list[Batch], lr: float = 0.01) -> list[Arrays]:
-    """Updates on batches, one after the other."""
+    """The reports of one update per batch."""
     return [backend.fetch(backend.train_step([batch], lr)) for batch in batches]
 
 
 @CASES
-def test_shapes_are_the_cores(twin, case):
+def test_shapes_are_those_of_the_core(twin, case):
     config = case.config()
     shapes = twin.backend(case).param_shapes()
     expected = param_shapes(config.model, config.data.crop)
@@ -51,10 +51,10 @@ def test_shapes_are_the_cores(twin, case):
 def test_params_come_back_bit_for_bit(twin, case):
     params = case.params()
     state = twin.backend(case).state()
-    held = section(state, "param")
-    assert held.keys() == params.keys()
-    assert all(np.array_equal(held[name], params[name]) for name in params)
-    assert all(value.dtype == np.float32 for value in held.values())
+    returned = section(state, "param")
+    assert returned.keys() == params.keys()
+    assert all(np.array_equal(returned[name], params[name]) for name in params)
+    assert all(value.dtype == np.float32 for value in returned.values())
     assert state["optim/updates"] == 0
     assert not any(value.any() for value in section(state, "momentum").values())
 
@@ -120,7 +120,7 @@ def test_broken_state_is_refused_whole(twin, spoil, message):
 
 
 def test_dropout_masks_of_successive_updates_are_unrelated(twin):
-    """Each of 4096 elements is dropped in some 20 of 200 updates, as often as chance has it."""
+    """Each of 4096 elements is dropped in about 20 of 200 updates, with a binomial spread."""
     model = twin.backend(PARTS).model
     dropout = type(model.dropout)(0.1)
     dropout.train()
@@ -133,8 +133,8 @@ def test_dropout_masks_of_successive_updates_are_unrelated(twin):
     assert 0.85 < dropped.var() / (200 * 0.1 * 0.9) < 1.15
 
 
-def moments_of_life(twin, case: Case) -> Iterator[tuple[str, Backend]]:
-    """A backend in each condition from which training may go on, its parameters the same."""
+def training_starts(twin, case: Case) -> Iterator[tuple[str, Backend]]:
+    """A backend in each state from which training may start, always with the same parameters."""
     backend = twin.backend(case)
     yield "after load_params", backend
     backend.fetch(backend.eval_step(case.batches()[0].images))
@@ -147,19 +147,19 @@ def moments_of_life(twin, case: Case) -> Iterator[tuple[str, Backend]]:
 
 
 @CASES
-def test_every_parameter_learns_at_every_moment(twin, case):
-    """Frameworks freeze parameters silently (assigned under no_grad, put into evaluation mode).
+def test_every_parameter_has_a_gradient_at_every_moment(twin, case):
+    """Frameworks freeze parameters silently (assigned under no_grad, or in evaluation mode).
 
-    A key bias has no gradient but noise, by softmax's invariance to shifts: it needs a gradient
-    that is not zero throughout, in some block.
+    A key bias has only noise for a gradient, since softmax is invariant to shifts. At least one
+    block's key bias must have a gradient that is not zero everywhere.
     """
     batch = case.batches()[0]
-    traces = {moment: b.trace(batch) for moment, b in moments_of_life(twin, case)}
+    traces = {moment: b.trace(batch) for moment, b in training_starts(twin, case)}
     first = traces["after load_params"]
     for moment, trace in traces.items():
         grads = section(trace, "grad")
-        still = [n for n, g in grads.items() if not g.any() and "key.bias" not in n]
-        assert not still, moment
+        frozen = [n for n, g in grads.items() if not g.any() and "key.bias" not in n]
+        assert not frozen, moment
         assert any(g.any() for n, g in grads.items() if "key.bias" in n), moment
         assert equal(trace, first), moment
 
@@ -167,9 +167,9 @@ def test_every_parameter_learns_at_every_moment(twin, case):
 @CASES
 @pytest.mark.parametrize("moment", ["after load_params", "after eval_step", "after load_state"])
 def test_every_parameter_moves(twin, case, moment):
-    """With weight decay also the key biases, whose gradient is noise: they are not left out."""
+    """With weight decay: it moves also the key biases, whose gradient is noise."""
     decayed = Case(case.name, case.model, case.loss, SGD | {"weight_decay": 0.1})
-    backend = dict(moments_of_life(twin, decayed))[moment]
+    backend = dict(training_starts(twin, decayed))[moment]
     before = section(backend.state(), "param")
     steps(backend, decayed.batches()[:1])
     state = backend.state()
@@ -208,7 +208,7 @@ def test_reports_are_float32_scalars(twin):
     assert report["loss"] == pytest.approx(report["cross_entropy"] + report["contrastive"])
 
 
-def test_dropout_is_on_in_training_alone(twin):
+def test_dropout_is_on_only_in_training(twin):
     batch = PARTS.batches()[0]
     without, with_dropout = twin.backend(PARTS), twin.backend(DROPOUT)
     for _ in range(2):  # before training, and after it has been on
@@ -221,19 +221,19 @@ def test_dropout_is_on_in_training_alone(twin):
 
 def test_dropout_is_a_function_of_seed_and_update(twin):
     batch = DROPOUT.batches()[0]
-    first, again = twin.backend(DROPOUT), twin.backend(DROPOUT)
+    first, second = twin.backend(DROPOUT), twin.backend(DROPOUT)
     losses = [float(report["loss"]) for report in steps(first, [batch] * 3, lr=0.0)]
     assert len(set(losses)) == 3
-    again.fetch(again.eval_step(batch.images))  # draws nothing
-    handles = [again.train_step([batch], 0.0) for _ in range(3)]  # none waits for another
-    assert [float(again.fetch(handle)["loss"]) for handle in reversed(handles)] == losses[::-1]
+    second.fetch(second.eval_step(batch.images))  # draws nothing
+    handles = [second.train_step([batch], 0.0) for _ in range(3)]  # issued without waiting
+    assert [float(second.fetch(handle)["loss"]) for handle in reversed(handles)] == losses[::-1]
     seeded = load_backend(twin.name, Case("seeded", DROPOUT.model, seed=1).config())
     seeded.load_params(DROPOUT.params())
     assert float(steps(seeded, [batch], lr=0.0)[0]["loss"]) not in losses
 
 
 @pytest.mark.parametrize("optim", [SGD, ADAM], ids=lambda optim: optim["name"])
-def test_resumed_run_is_the_uninterrupted_one(twin, optim):
+def test_resumed_run_equals_the_uninterrupted_run(twin, optim):
     case = Case("resumed", model={"dropout": 0.1}, optim=optim)
     batches = case.batches()[:4]
     whole = twin.backend(case)
@@ -246,7 +246,7 @@ def test_resumed_run_is_the_uninterrupted_one(twin, optim):
     assert equal(resumed.state(), whole.state())
 
 
-def test_accumulated_cross_entropy_is_the_whole_batchs(twin):
+def test_accumulated_cross_entropy_equals_the_whole_batch(twin):
     """Two micro-batches of three make the update of one batch of six."""
     case = Case("accumulated", loss={"contrastive": False})
     batch = case.batches()[0]
@@ -262,12 +262,12 @@ def test_accumulated_cross_entropy_is_the_whole_batchs(twin):
 
 
 def test_an_update_can_be_given_its_parts(twin):
-    """Its own choice changes no bit; another one is taken, micro-batch by micro-batch."""
+    """Its own choice of parts changes no bit; it uses another choice, per micro-batch."""
     batch = PARTS.batches()[0]
     micro = split_batch(batch, 2)
     own = twin.backend(PARTS)
     chosen = own.fetch(own.eval_step(batch.images))["part_index"]
-    other = np.concatenate([chosen[:3], chosen[3:][::-1]])  # of the second micro-batch
+    other = np.concatenate([chosen[:3], chosen[3:][::-1]])  # differs in the second micro-batch
     assert not np.array_equal(chosen, other)
     reports, states = [], []
     for parts in (None, chosen, other):
@@ -279,11 +279,11 @@ def test_an_update_can_be_given_its_parts(twin):
     traces = [twin.backend(PARTS).trace(half, {"part_index": index}) for half, index in halves]
     mean = np.mean([trace["cross_entropy"] for trace in traces])
     assert reports[2]["cross_entropy"] == pytest.approx(mean, rel=1e-6)
-    assert abs(mean - reports[0]["cross_entropy"]) > 1e-4  # else this would show nothing
+    assert abs(mean - reports[0]["cross_entropy"]) > 1e-4  # else the test would show nothing
 
 
 def test_accumulated_contrastive_loss_is_the_mean_of_the_micro_batches(twin):
-    """It compares the images of one micro-batch: of six in two, 9 pairs twice and not 36."""
+    """It compares images within a micro-batch: six images in two have 2 x 9 pairs, not 36."""
     case = Case("accumulated", optim=SGD | {"clip": None})
     batch = case.batches()[0]
     halves = split_batch(batch, 2)
@@ -293,7 +293,7 @@ def test_accumulated_contrastive_loss_is_the_mean_of_the_micro_batches(twin):
     mean = np.mean([trace["contrastive"] for trace in traces])
     assert report["contrastive"] == pytest.approx(mean, rel=1e-6)
     whole = twin.backend(case).trace(batch)["contrastive"]
-    assert abs(mean - whole) > 1e-3  # else this would show nothing
+    assert abs(mean - whole) > 1e-3  # else the test would show nothing
     momentum = section(backend.state(), "momentum")
     for name in case.params():
         if "key.bias" not in name:
@@ -302,7 +302,7 @@ def test_accumulated_contrastive_loss_is_the_mean_of_the_micro_batches(twin):
 
 
 @pytest.mark.parametrize("optim", [SGD, ADAM | {"name": "adamw"}], ids=lambda o: o["name"])
-def test_rate_zero_leaves_the_parameters(twin, optim):
+def test_rate_zero_does_not_change_the_parameters(twin, optim):
     case = Case("still", optim=optim | {"weight_decay": 0.1})
     backend = twin.backend(case)
     steps(backend, case.batches()[:2], lr=0.0)

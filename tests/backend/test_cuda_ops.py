@@ -1,6 +1,6 @@
-"""Jittor's operators for CUDA as a whole, sizes and scratch memory included, run on the host.
+"""Jittor's whole CUDA operators, with their sizes and scratch memory, run on the host.
 
-tests/test_kernels.py looks at the kernels; how the host stands for a device is told in tests/cuda.
+tests/jt/test_kernels.py tests the kernels; tests/cuda describes how the host emulates a device.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import reference
 from emulated import Emulator
 
 pytestmark = pytest.mark.only("jittor")
-BOUND = {"float32": 2e-6, "bfloat16": 4e-3}  # as in tests/test_kernels.py
+BOUND = {"float32": 2e-6, "bfloat16": 4e-3}  # as in tests/jt/test_kernels.py
 types = pytest.mark.parametrize("kind", BOUND)
 SHAPE, HEADS = (2, 9, 24), 3
 
@@ -21,24 +21,24 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def emulator(twin, monkeypatch, folder):
-    """The twin believes that it is on CUDA, for what has an operator there."""
+    """Make the twin use its CUDA operators, on the host."""
     ops = twin.module("ops.cuda")
     emulator = Emulator(twin.framework, ops.HEADER, folder)
     monkeypatch.setattr(ops, "run_cuda", emulator)
-    monkeypatch.setattr(ops, "takes_queries", lambda q, heads: True)
-    monkeypatch.setattr(ops, "takes_rows", lambda x: True)
+    monkeypatch.setattr(ops, "supports_attention", lambda q, heads: True)
+    monkeypatch.setattr(ops, "supports_norm", lambda x: True)
     monkeypatch.setattr(twin.module("ops.cpu"), "on_cpu", lambda x: False)
-    # two maps at a time of the six of SHAPE, whose rows of 9 have room for 16
+    # two of the six maps of SHAPE at a time; their rows of 9 are padded to 16
     monkeypatch.setattr(ops, "MAPS_BYTES", 2 * SHAPE[1] * 16 * 4)
     return emulator
 
 
 def draw(twin, kind, count):
-    """Arrays on the twin's side, and what they hold in float64."""
+    """Random tensors of the twin, and their values in float64."""
     rng = np.random.default_rng(4)
     tensors = [twin.tensor(rng.standard_normal(SHAPE).astype(np.float32)) for _ in range(count)]
     if kind == "bfloat16":
-        tensors = [twin.module("ops.bfloat16").rounded(x) for x in tensors]
+        tensors = [twin.module("ops.bfloat16").round_to_bfloat16(x) for x in tensors]
     return tensors, [x.float32().numpy().astype(np.float64) for x in tensors]
 
 
@@ -85,20 +85,20 @@ def test_layer_norm_and_its_gradients(twin, emulator, monkeypatch):
         assert reference.relative(a, b) < 5e-6
 
 
-def test_what_the_operators_take(twin, monkeypatch):
-    """Types, lengths, and heads that begin where tensor cores can read them."""
+def test_supported_inputs(twin, monkeypatch):
+    """Types, lengths, and the alignment of heads that tensor cores need."""
     jt, ops = twin.framework, twin.module("ops.cuda")
 
-    def takes(shape, heads, kind="float32", tensor_cores=0):
+    def supports(shape, heads, kind="float32", tensor_cores=0):
         flags = type("flags", (), {"use_cuda": 1, "use_tensorcore": tensor_cores})
         with monkeypatch.context() as patch:
             patch.setattr(ops.jt, "flags", flags)
-            return ops.takes_queries(array(shape, kind), heads)
+            return ops.supports_attention(array(shape, kind), heads)
 
     def array(shape, kind):
         return type("Var", (), {"shape": shape, "dtype": kind})
 
-    assert takes((1, 9, 15), 3) and not takes((1, 9, 15), 3, tensor_cores=1)
-    assert takes((1, 9, 24), 3, "bfloat16") and not takes((1, 9, 12), 3, "bfloat16")
-    assert not takes((1, 9, 24), 3, "float64") and not takes((1, 7000, 24), 3)
-    assert not ops.takes_queries(jt.zeros((1, 9, 24)), 3) or jt.flags.use_cuda
+    assert supports((1, 9, 15), 3) and not supports((1, 9, 15), 3, tensor_cores=1)
+    assert supports((1, 9, 24), 3, "bfloat16") and not supports((1, 9, 12), 3, "bfloat16")
+    assert not supports((1, 9, 24), 3, "float64") and not supports((1, 7000, 24), 3)
+    assert not ops.supports_attention(jt.zeros((1, 9, 24)), 3) or jt.flags.use_cuda

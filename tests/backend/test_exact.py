@@ -1,6 +1,6 @@
 """GELU and linear layers of the Jittor twin, against NumPy in float64.
 
-Constants in float64 are held by test_precision.py, since a process of Jittor has one precision.
+test_precision.py tests float64 constants, since a process of Jittor has only one precision.
 """
 
 import numpy as np
@@ -11,19 +11,20 @@ from scipy.special import erf
 pytestmark = pytest.mark.only("jittor")
 
 
-def test_gelu_and_its_slope(twin):
+def test_gelu_and_its_derivative(twin):
     x = np.linspace(-9, 9, 20001, dtype=np.float32)
     wide = x.astype(np.float64)
-    slope = (1 + erf(wide / np.sqrt(2))) / 2 + wide * np.exp(-wide * wide / 2) / np.sqrt(2 * np.pi)
+    density = np.exp(-wide * wide / 2) / np.sqrt(2 * np.pi)
+    derivative = (1 + erf(wide / np.sqrt(2))) / 2 + wide * density
     function = twin.module("ops.exact").gelu
     (value,) = twin.run(function, x)
     (found,) = twin.gradients(lambda x: function(x).sum(), [x])
     assert np.abs(value - gelu(wide)).max() < 1e-6
-    assert np.abs(found - slope).max() < 1e-6
+    assert np.abs(found - derivative).max() < 1e-6
 
 
 def test_linear_layer_and_its_gradients(twin):
-    """Jittor's own sum for the bias gradient is 1.6e-6 off here."""
+    """Jittor's own sum for the bias gradient misses its bound here."""
     rng = np.random.default_rng(11)
     x = rng.standard_normal((4, 5000, 6)).astype(np.float32)
     factor = (rng.random((4, 5000, 7)) + 1).astype(np.float32)
@@ -40,5 +41,5 @@ def test_linear_layer_and_its_gradients(twin):
     rows = factor.reshape(-1, 7).astype(np.float64)
     expected = [factor @ weight, rows.T @ x.reshape(-1, 6), rows.sum(0)]
     bounds = [1e-6, 1e-5, 1e-7]
-    for each, right, bound in zip(found, expected, bounds, strict=True):
-        assert relative(each, right) < bound
+    for gradient, right, bound in zip(found, expected, bounds, strict=True):
+        assert relative(gradient, right) < bound

@@ -1,4 +1,4 @@
-"""The worked example runs, and a fault planted in it shows at the tap where it was planted."""
+"""The worked example runs, and a planted fault shows at the tap where it was planted."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def record(twin, folder, *options):
 
 @pytest.fixture(scope="module")
 def recorded(twin, tmp_path_factory):
-    """The folder of a recording without a fault."""
+    """Folder of a recording without a fault."""
     folder = tmp_path_factory.mktemp("convnet")
     record(twin, folder)
     return folder
@@ -39,12 +39,12 @@ def test_example_records_every_tap(twin, recorded):
 
 
 @pytest.mark.only("torch")
-def test_example_has_what_it_is_judged_by(twin, recorded):
+def test_example_records_the_evidence_for_a_verdict(twin, recorded):
     files = ["torch", "torch-ulp3", "torch-float64", "torch-ulp1", "torch-ulp2"]
-    first, third, *evidence = (read_trace(recorded / f"{name}.npz") for name in files)
-    third.manifest["variant"] = None  # as if it were a candidate: as good as the others
-    third.manifest["producer"]["version"] = "another"  # else whose the variants are is unknown
-    rows = compare([first, third, *evidence])
+    baseline, candidate, *evidence = (read_trace(recorded / f"{name}.npz") for name in files)
+    candidate.manifest["variant"] = None  # a variant that plays the candidate
+    candidate.manifest["producer"]["version"] = "another"  # so that the variants are the baseline's
+    rows = compare([baseline, candidate, *evidence])
     assert {row.verdict for row in rows} == {"equivalent"} and len(rows) == 23
     assert all(row.noise_floor > 0 for row in rows)
     zeros = {row.tap for row in rows if row.reason == "zero by structure"}
@@ -53,10 +53,10 @@ def test_example_has_what_it_is_judged_by(twin, recorded):
 
 @pytest.mark.only("jittor")
 @pytest.mark.parametrize("bug", BUGS)
-def test_planted_bugs_begin_where_they_are(twin, recorded, bug):
-    """Without evidence beside the pair: what comes before the fault is equal all the same."""
+def test_planted_bugs_show_where_they_were_planted(twin, recorded, bug):
+    """Without further evidence: taps before the fault are equal anyway."""
     record(twin, recorded, "--bug", bug)
     rows = compare([recorded / "jittor.npz", recorded / f"jittor-{bug}.npz"])
-    if bug == "stock":  # another formula, so another rounding, but no other function before it
+    if bug == "stock":  # another formula, so taps before the fault differ by rounding
         rows = [row for row in rows if row.error > 1e-5 and row.reason != "zero by structure"]
     assert first_difference(rows).startswith(f"begins at {BUGS[bug]} in float32")

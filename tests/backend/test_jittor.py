@@ -1,4 +1,4 @@
-"""What Jittor could do to the process that runs it: memory, kernels, signals."""
+"""Effects of Jittor on its process: memory, compiled operators, signals."""
 
 import os
 import re
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.only("jittor")
 
 
 def kernels(twin) -> int:
-    """Operators compiled so far, by anyone with this cache."""
+    """Number of compiled operators in the cache, which other processes may share."""
     import jittor_utils
 
     return sum(1 for _ in Path(jittor_utils.cache_path, "jit").glob("*.so"))
@@ -26,7 +26,7 @@ def kernels(twin) -> int:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training_leaks_no_arrays_and_compiles_nothing_new(twin, checkpointing):
-    """The rate changes at every update: baked into a kernel, it would be a new one each time."""
+    """The rate changes at every update; as a constant it would need a new operator each time."""
     backend, batch = twin.backend(CASE), CASE.batches()[0]
     backend.model.grad_checkpointing = checkpointing
     live, compiled = [], []
@@ -49,7 +49,7 @@ def test_evaluation_leaks_no_arrays(twin):
 
 
 def test_signals_are_pythons(twin):
-    """Python catches SIGINT alone; what the kernel has on record counts, not Python's view."""
+    """Python catches only SIGINT; the test reads the kernel's record, not Python's."""
     backend = twin.backend(CASE)
     backend.fetch(backend.train_step(CASE.batches()[:1], 0.01))
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def test_signals_are_pythons(twin):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_compile_is_pytorchs(twin):
+def test_compile_is_refused(twin):
     config = Case("plain", model={"depth": 2}).config()
     run = config.run.model_copy(update={"compile": True})
     with pytest.raises(UserError, match="run.compile: .*leave it out"):
@@ -87,11 +87,11 @@ def test_operators_are_compiled_with_precompiled_headers(twin):
     listed = precompiled.compiler(jt.flags.cc_path, jt.flags.cc_flags)
     listed += ["-H", "-S", str(source), "-o", os.devnull]
     said = subprocess.run(listed, check=True, capture_output=True, text=True).stderr
-    assert said.startswith(f"! {header}.gch\n")  # `!`: taken, `x`: not
+    assert said.startswith(f"! {header}.gch\n")  # `!`: used, `x`: not used
 
 
 def test_operators_are_compiled_for_one_name_of_the_interpreter(twin, monkeypatch, tmp_path):
-    """Jittor's key of an operator holds that name: `python -m` shares what `transfg` compiled."""
+    """The name is in Jittor's cache key: `python -m` can use the operators of `transfg`."""
     start = twin.module("setup.start")
     versioned = f"python3.{sys.version_info.minor}"
     (tmp_path / versioned).symlink_to(sys.executable)
@@ -99,14 +99,14 @@ def test_operators_are_compiled_for_one_name_of_the_interpreter(twin, monkeypatc
         if name != versioned:
             (tmp_path / name).symlink_to(versioned)
         monkeypatch.setattr(sys, "executable", str(tmp_path / name))
-        with start.one_name_of_python():
+        with start.canonical_interpreter():
             assert sys.executable == str(tmp_path / versioned)
         assert sys.executable == str(tmp_path / name)
-    # another interpreter beside it is another one
+    # a different interpreter in the same folder keeps its name
     (tmp_path / versioned).unlink()
     (tmp_path / versioned).touch()
     (tmp_path / "python").unlink()
     (tmp_path / "python").symlink_to("/bin/sh")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with start.one_name_of_python():
+    with start.canonical_interpreter():
         assert sys.executable == str(tmp_path / "python")

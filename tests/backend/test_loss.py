@@ -1,4 +1,4 @@
-"""Losses against float64 NumPy, to a few roundings of float32."""
+"""Losses against float64 NumPy; bounds of a few roundings of float32."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_cross_entropy_of_huge_logits_is_finite(twin):
 @pytest.mark.parametrize("margin", [0.4, 0.0, -0.5])
 @pytest.mark.parametrize("labels", [LABELS, np.zeros(6, int), np.arange(6)], ids=["", "one", "all"])
 def test_contrastive(twin, margin, labels):
-    """Absolute 1e-6: where all labels agree or margins are met, cosines near 1 cancel."""
+    """The absolute bound of 1e-6 is for cosines near 1, which cancel."""
     loss = twin.module("loss").contrastive
     (value,) = twin.run(lambda x, y: loss(x, y, margin), FEATURES, labels)
     expected = reference.contrastive(FEATURES, labels, margin)

@@ -1,7 +1,7 @@
 """The models against `reference.py`: float64 NumPy with full attention maps and products.
 
-Relative L2 of a whole tap. Float32 at this size adds up to 1e-6 at most; a wrong epsilon, GELU or
-scale moves some tap by 1e-5 and more. Images are not square, weights asymmetric on every axis.
+Relative L2 of a whole tap. Float32 roundings reach at most 1e-6 at this size; a wrong epsilon, GELU
+or scale moves some tap by 1e-5 or more. Images are not square, and weights have no symmetry.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("case", VARIANTS, ids=lambda case: case.name)
-def test_every_tap_is_the_references(twin, case):
+def test_every_tap_agrees_with_the_reference(twin, case):
     config, batch, params = case.config(), case.batches()[0], case.params()
     trace = twin.backend(case).trace(batch)
     expected = reference.forward(params, batch.images, config.model)
@@ -43,11 +43,11 @@ def test_every_tap_is_the_references(twin, case):
     assert trace["loss"] == pytest.approx(ce + con, rel=1e-6)
 
 
-def test_gradients_are_the_losss_slope(twin):
-    """Along a random direction in all parameters, by central differences in float64.
+def test_gradients_are_the_derivatives_of_the_loss(twin):
+    """Along a random direction in each parameter, by central differences in float64.
 
-    The selection jumps and has no slope: plain placement. Differences of step 1e-4 are good to
-    1e-7; float32 gradients to 1e-6.
+    With plain placement, because part selection is not continuous. Differences with step 1e-4 are
+    exact to 1e-7, float32 gradients to 1e-6.
     """
     case = Case("slope", model={"placement": "none"}, optim=SGD)
     config, batch, params = case.config(), case.batches()[0], case.params()
@@ -81,9 +81,9 @@ def test_gradients_are_the_losss_slope(twin):
 
 @pytest.mark.parametrize(("mean", "std", "bound"), [(0, 1, 5e-6), (100, 1, 5e-4), (0, 1e-3, 5e-6)])
 def test_layer_norm(twin, mean, std, bound):
-    """A large mean loses digits of the input (1e-5 of a deviation), not the variance.
+    """A large mean costs digits of the input (1e-5 of a deviation), but not of the variance.
 
-    At deviation 1e-3 the eps is as large as the variance, so another one would show.
+    At deviation 1e-3 eps is as large as the variance, so a wrong eps would show.
     """
     rng = np.random.default_rng(9)
     x = (mean + std * rng.standard_normal((2, 5, 768))).astype(np.float32)
@@ -96,7 +96,7 @@ def test_layer_norm(twin, mean, std, bound):
 @pytest.mark.only("jittor")
 @pytest.mark.parametrize("shape", [(3, 7, 70), (1, 1, 5)], ids=str)
 def test_layer_norm_gradients(twin, shape):
-    """Of the operators in C++, against slopes of float64 NumPy."""
+    """Gradients of the C++ operators, against differences of float64 NumPy."""
     rng = np.random.default_rng(10)
     inputs = [rng.standard_normal(s).astype(np.float32) for s in (shape, shape[2:], shape[2:])]
     weights = rng.standard_normal(shape)
@@ -129,7 +129,7 @@ def test_chosen_tokens_follow_the_class_token(twin):
 
 
 def test_selection_has_no_gradient(twin):
-    """A block that adds nothing still gives part scores, but no gradient to its queries."""
+    """A block that adds nothing still gives part scores, but its queries get no gradient."""
     case = Case("selection", model={"depth": 2})
     silent = {
         name: value * ("blocks.0.attn.out" not in name) for name, value in case.params().items()
@@ -149,7 +149,7 @@ def test_sizes_follow_the_image(twin):
 
 
 @pytest.mark.only("torch")
-def test_dropout_keeps_one_byte_an_element(twin):
+def test_dropout_saves_one_byte_per_element(twin):
     torch, saved = twin.framework, []
     dropout = twin.module("models.layers").Dropout(0.1)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
@@ -158,7 +158,7 @@ def test_dropout_keeps_one_byte_an_element(twin):
 
 
 @pytest.mark.only("jittor")
-def test_dropout_draws_a_mask_of_one_byte_an_element(twin):
+def test_dropout_draws_a_mask_of_one_byte_per_element(twin):
     dropout = twin.module("models.layers").Dropout(0.25)
     dropout.train()
     dropout.masks = []
@@ -168,12 +168,12 @@ def test_dropout_draws_a_mask_of_one_byte_an_element(twin):
     assert set(np.unique(found)) == {0, np.float32(1 / 0.75)}
 
 
-def test_dropout_does_nothing_where_nothing_is_dropped(twin):
-    kind = type(twin.backend(Case("parts")).model.dropout)
+def test_dropout_does_nothing_at_rate_zero_or_in_evaluation(twin):
+    dropout_class = type(twin.backend(Case("parts")).model.dropout)
     ones = np.ones(4096, np.float32)
-    for dropout in (kind(0.0), kind(0.5)):
+    for dropout in (dropout_class(0.0), dropout_class(0.5)):
         dropout.eval()
         assert np.array_equal(twin.run(dropout, ones)[0], ones)
-    dropout = kind(0.0)
+    dropout = dropout_class(0.0)
     dropout.train()
     assert np.array_equal(twin.run(dropout, ones)[0], ones)

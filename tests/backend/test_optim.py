@@ -1,8 +1,8 @@
 """Optimisers, groups and clipping against float64 NumPy.
 
-Each update of the reference takes the gradients that the backend has at that moment (`trace`), so
-the two differ by the update alone. What has moved is compared, not where it stands: relative L2
-1e-3, since float32 stores a parameter to 6e-8 of its size, some 1e-4 of what five updates move.
+Each update of the reference uses the backend's gradients at that moment (`trace`), so that the two
+differ only in the update. The test compares the parameters' changes, to a relative L2 of 1e-3:
+float32 stores a parameter to 6e-8 of its size, about 1e-4 of its change in five updates.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ GROUPS = [
     {"match": "head.*", "lr_scale": 5.0, "weight_decay": 0.0},
     {"match": "blocks.0.*", "lr_scale": 0.2, "weight_decay": 0.3},
 ]
-# eps is as large as the gradients' own size, so that its place in the formula shows.
+# eps is as large as the gradients, so that its place in the formula matters.
 ADAM = {"lr": 1e-3, "eps": 1e-2, "betas": (0.8, 0.95)}
 CASES = {
     "sgd": {"name": "sgd", "clip": None},
@@ -39,10 +39,10 @@ def test_five_updates(twin, name):
     expected = reference.Optimizer(params, groups, config.optim)
     for batch, lr in zip(case.batches(), RATES, strict=False):
         micro = split_batch(batch, config.train.accumulation)
-        traces = [backend.trace(each) for each in micro]
+        traces = [backend.trace(part) for part in micro]
         grads = {
-            each: np.mean([trace[f"grad/{each}"].astype(np.float64) for trace in traces], axis=0)
-            for each in params
+            key: np.mean([trace[f"grad/{key}"].astype(np.float64) for trace in traces], axis=0)
+            for key in params
         }
         norm = expected.step(grads, lr)
         report = backend.fetch(backend.train_step(micro, lr))
@@ -50,17 +50,17 @@ def test_five_updates(twin, name):
         if len(micro) == 1:
             assert traces[0]["grad_norm"] == pytest.approx(norm, rel=1e-6)
     state = backend.state()
-    for each in params:
-        if "key.bias" in each:  # its gradient is noise
+    for key in params:
+        if "key.bias" in key:  # its gradient is noise
             continue
-        moved = state[f"param/{each}"].astype(np.float64) - params[each]
-        assert reference.relative(moved, expected.params[each] - params[each]) < 1e-3, each
+        change = state[f"param/{key}"].astype(np.float64) - params[key]
+        assert reference.relative(change, expected.params[key] - params[key]) < 1e-3, key
         for slot, values in expected.slots.items():
-            assert reference.relative(state[f"{slot}/{each}"], values[each]) < 1e-5, (slot, each)
+            assert reference.relative(state[f"{slot}/{key}"], values[key]) < 1e-5, (slot, key)
 
 
 def test_norm_of_many_values(twin):
-    """2e7 values in shapes of a real model; a running float32 sum would be 4 % short."""
+    """2e7 values in shapes of a real model; a sequential float32 sum would be too small."""
     rng = np.random.default_rng(2)
     shapes = [(4096, 4096), (1, 1370, 768), (768, 3, 16, 16), (3072, 768), (768,), (1, 1, 768)]
     arrays = [1 + rng.random(shape, np.float32) for shape in shapes]
@@ -73,7 +73,7 @@ def test_norm_of_many_values(twin):
 
 
 def test_clipping_of_tiny_gradients(twin):
-    """1e-6 stands beside the norm in the denominator: of 1e-6, clipped to 5e-7, a quarter stays."""
+    """The denominator is the norm + 1e-6: a norm of 1e-6 with limit 5e-7 shrinks to a quarter."""
     grad = twin.tensor(np.full(4, 5e-7, np.float32))
     twin.module("optim").clip_gradients([grad], 5e-7)
     assert twin.array(grad) == pytest.approx(np.full(4, 1.25e-7), rel=1e-5)

@@ -1,4 +1,4 @@
-"""A copy of the packages records as the packages do, so that what a mutant shows is its fault."""
+"""A copy of the packages records the same traces, so that a mutant differs only by its fault."""
 
 import numpy as np
 
@@ -13,10 +13,10 @@ def test_a_copy_without_a_fault_records_the_same(twin, tmp_path, monkeypatch):
     plant(control(twin.name), tmp_path / "tree")
     job = Job(twin.name, "vit", str(tmp_path / "copy.npz"))
     record_copy(tmp_path / "tree", [job])
-    here = Job(twin.name, "vit", str(tmp_path / "here.npz"))
-    record_here(here)
-    copied, own = read_trace(job.out), read_trace(here.out)
-    assert list(copied.taps) == list(own.taps)
-    for name, value in own.arrays("parameters").items():
+    original_job = Job(twin.name, "vit", str(tmp_path / "original.npz"))
+    record_here(original_job)
+    copied, original = read_trace(job.out), read_trace(original_job.out)
+    assert list(copied.taps) == list(original.taps)
+    for name, value in original.arrays("parameters").items():
         assert np.array_equal(copied.taps[f"parameters/{name}"], value), name
-    assert np.allclose(copied.taps["forward/logits"], own.taps["forward/logits"], atol=1e-5)
+    assert np.allclose(copied.taps["forward/logits"], original.taps["forward/logits"], atol=1e-5)

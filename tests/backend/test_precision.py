@@ -1,6 +1,6 @@
-"""`run.precision`: float64 is float64 throughout, bfloat16 rounds what linear layers get and give.
+"""`run.precision`: float64 everywhere, or bfloat16 inputs and outputs of linear layers.
 
-Jittor does one precision per process, so float64 runs in a process of its own for both twins.
+Jittor has one precision per process, so float64 runs in a separate process for both twins.
 """
 
 import json
@@ -15,7 +15,7 @@ from transfg_core.backend import Batch, load_backend
 from transfg_core.errors import UserError
 
 CASE = Case("precise", model={"depth": 2, "placement": "none"}, loss={"contrastive": False})
-SCORE_NOISE = 2e-3  # of a score whose products were made in bfloat16, eight binary digits
+SCORE_NOISE = 2e-3  # relative, for scores from products in bfloat16, eight binary digits
 BOUND = 1e-12  # relative error of float64 against NumPy
 
 DOUBLE = """
@@ -79,9 +79,9 @@ for case in cases:
         backend.model.select_and_attend = select
     other = load_backend(name, case.config("float64"))
     other.load_state(backend.state())
-    again = other.state()
-    # a state is loaded as a checkpoint keeps it, in float32
-    assert all(np.array_equal(again[n], v.astype("f4")) for n, v in backend.state().items())
+    loaded = other.state()
+    # a checkpoint stores float32, and so does load_state
+    assert all(np.array_equal(loaded[n], v.astype("f4")) for n, v in backend.state().items())
 try:
     load_backend(name, cases[0].config("float32"))
 except UserError as error:
@@ -92,7 +92,7 @@ print(json.dumps([worst, sorted(kinds), said]))
 
 @pytest.fixture(scope="module")
 def double(twin):
-    """What a process in float64 found: errors by tap, types, and how float32 was refused."""
+    """Results of a float64 process: errors by tap, types, and the message that refused float32."""
     path = str(ROOT / "tests")
     code = f"import sys; sys.path.insert(0, {path!r})\n{DOUBLE}"
     done = python(ROOT, ["-c", code, twin.name], timeout=1200)  # Jittor may have to compile
@@ -100,7 +100,7 @@ def double(twin):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_float64_is_float64_throughout(twin, double):
+def test_float64_is_float64_everywhere(twin, double):
     worst, kinds, _ = double
     assert max(worst.values()) < BOUND, worst
     assert kinds == ["<f8"]
@@ -120,7 +120,7 @@ def test_float64_after_float32_is_refused(twin):
     twin.backend(CASE)
     with pytest.raises(UserError, match="has used Jittor in \w+.* start another process"):
         load_backend(twin.name, CASE.config("float64"))
-    twin.backend(CASE).trace(CASE.batches()[0])  # and float32 goes on
+    twin.backend(CASE).trace(CASE.batches()[0])  # float32 still works
 
 
 def test_bfloat16_is_near_float32(twin):
@@ -142,7 +142,7 @@ def test_bfloat16_is_near_float32(twin):
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("fusion", ["matmul", "mul", "add", "lastlayer"])
 def test_parts_are_selected_as_in_float32(twin, fusion):
-    """From queries and keys in bfloat16: the same token wherever two are not almost equal."""
+    """From queries and keys in bfloat16: the same token, unless two scores are almost equal."""
     torch, fuse = twin.framework, twin.module("models.parts").fuse_rows
     drawn = np.random.default_rng(5).standard_normal((2, 5, 8, 200, 48)).astype(np.float32)
     queries, keys = (list(torch.from_numpy(x).bfloat16()) for x in drawn)
@@ -170,7 +170,7 @@ def test_bfloat16_trains_float32_parameters(twin):
 
 @pytest.mark.only("torch")
 def test_float64_and_tf32_share_a_process_of_pytorch(twin, monkeypatch):
-    """TF32 takes nothing of float64; beside float32 it is refused, in either order."""
+    """TF32 does not affect float64; with float32 it is refused, in either order."""
     torch, runtime = twin.framework, twin.module("runtime")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for order in (("tf32", "float32"), ("float32", "tf32")):
@@ -181,4 +181,4 @@ def test_float64_and_tf32_share_a_process_of_pytorch(twin, monkeypatch):
         with pytest.raises(UserError, match=f"run.precision {order[1]}: this process has used"):
             runtime.set_precision(order[1])
     monkeypatch.setattr(runtime, "USED_PRECISION", {})
-    runtime.set_precision("float32")  # as it was
+    runtime.set_precision("float32")  # restore

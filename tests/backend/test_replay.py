@@ -1,7 +1,7 @@
-"""`Backend.trace`: its taps, their gradients, and the pass cut at taps that are given.
+"""`Backend.trace`: its taps, their gradients, and the pass with replayed taps.
 
-Relative L2 of a whole tap: 5e-6 where another program computes it in float64 or where the order of
-sums differs, as in `test_model.py`.
+Bound on the relative L2 of a whole tap: 5e-6, as in `test_model.py`, where float64 NumPy computes
+it or where the order of sums differs.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def activations(trace):
 
 
 def is_noise(name):
-    """Gradients of key biases are zero but for roundings."""
+    """Gradients of key biases are zero except for rounding."""
     return name.endswith("key.bias")
 
 
@@ -71,8 +71,8 @@ def test_every_tap_has_a_gradient_of_its_shape(twin, case):
             assert f"d/{name}" not in trace, name
 
 
-def test_gradients_of_taps_are_those_of_the_network(twin):
-    """Softmax and cross-entropy by hand, and sums over a batch that are parameters' gradients."""
+def test_gradients_of_taps_are_right(twin):
+    """By hand for softmax and cross-entropy; sums over the batch give parameters' gradients."""
     batch, params = PLAIN.batches()[0], wide(PLAIN.params())
     trace = twin.backend(PLAIN).trace(batch, fine=True)
     right = np.eye(7)[batch.labels]
@@ -99,18 +99,18 @@ def test_norms_before_and_after_clipping(twin, clip):
     case = Case("clipped", PLAIN.model, PLAIN.loss, PLAIN.optim | {"clip": clip})
     trace = twin.backend(case).trace(case.batches()[0])
     grads = [v.astype(np.float64) for name, v in trace.items() if name.startswith("grad/")]
-    norm = np.sqrt(sum((grad**2).sum() for grad in grads))  # the gradients are not clipped
+    norm = np.sqrt(sum((grad**2).sum() for grad in grads))  # `grad/` is not clipped
     assert trace["grad_norm"] == pytest.approx(norm, rel=1e-6)
     expected = min(norm, clip or np.inf)
     assert trace["clipped_norm"] == pytest.approx(expected, rel=1e-3 if clip == 0.01 else 1e-6)
 
 
-# Pieces
+# Isolated operations
 
 
 @BOTH
-def test_pieces_of_its_own_numbers_are_the_whole(twin, case):
-    """Fed with its own taps and cotangents every piece computes what the whole pass did."""
+def test_isolated_operations_repeat_the_whole_pass(twin, case):
+    """With its own taps and cotangents as inputs, every operation repeats the whole pass."""
     backend, batch = twin.backend(case), case.batches()[0]
     whole = backend.trace(batch, fine=True)
     names = activations(whole)
@@ -124,70 +124,71 @@ def test_pieces_of_its_own_numbers_are_the_whole(twin, case):
             assert relative(isolated[name], value) < BOUND, name
 
 
-def test_a_given_tap_is_used_and_the_computed_one_recorded(twin):
+def test_a_replayed_tap_is_used_and_the_computed_one_recorded(twin):
     backend, batch = twin.backend(PARTS), PARTS.batches()[0]
     plain = backend.trace(batch)
     given = plain["block00"][::-1] * 2 + np.float32(0.1)
-    cut = backend.trace(batch, {"block00": given})
-    assert np.array_equal(cut["block00"], plain["block00"])
+    replayed = backend.trace(batch, {"block00": given})
+    assert np.array_equal(replayed["block00"], plain["block00"])
     expected, _ = reference.block(wide(PARTS.params()), "blocks.1", given.astype("f8"), 3)
-    assert relative(cut["block01"], expected) < BOUND
-    assert not np.allclose(cut["block01"], plain["block01"])
-    # what lies before the cut has no part in the loss
-    assert not cut["grad/patch_embed.weight"].any() and not cut["grad/blocks.0.norm1.bias"].any()
-    assert cut["grad/blocks.1.attn.out.weight"].any() and cut["d/block00"].any()
+    assert relative(replayed["block01"], expected) < BOUND
+    assert not np.allclose(replayed["block01"], plain["block01"])
+    # the loss does not depend on operations before the replayed tap
+    for name in ("grad/patch_embed.weight", "grad/blocks.0.norm1.bias"):
+        assert not replayed[name].any()
+    assert replayed["grad/blocks.1.attn.out.weight"].any() and replayed["d/block00"].any()
 
 
-def test_a_given_cotangent_starts_the_piece_before(twin):
-    """The gradient of a bias that is added last is the cotangent's sum."""
+def test_a_replayed_cotangent_reaches_the_operation_before(twin):
+    """The gradient of a bias that is added last is the sum of the cotangent."""
     backend, batch = twin.backend(PARTS), PARTS.batches()[0]
     plain = backend.trace(batch)
     rng = np.random.default_rng(1)
     slope = rng.standard_normal(plain["block00"].shape).astype(np.float32)
     replay = {"block00": plain["block00"], "d/block00": slope}
-    cut = backend.trace(batch, replay)
+    replayed = backend.trace(batch, replay)
     expected = slope.astype(np.float64).sum((0, 1))
-    assert relative(cut["grad/blocks.0.mlp.fc2.bias"], expected) < BOUND
-    # the piece behind does not see it
+    assert relative(replayed["grad/blocks.0.mlp.fc2.bias"], expected) < BOUND
+    # it does not change operations after the tap
     for name in ("d/block00", "grad/blocks.1.attn.value.bias", "grad/head.weight"):
-        assert relative(cut[name], plain[name]) < BOUND, name
-    # a cotangent of a tap that is not cut is none
+        assert relative(replayed[name], plain[name]) < BOUND, name
+    # a cotangent without its tap has no effect
     alone = backend.trace(batch, {"d/block00": slope})
     assert all(np.array_equal(alone[name], value) for name, value in plain.items())
 
 
-def test_given_parts_are_attended_to(twin):
+def test_replayed_parts_are_attended_to(twin):
     backend, batch = twin.backend(PARTS), PARTS.batches()[0]
     plain = backend.trace(batch)
     forced = plain["part_index"] % plain["part_scores"].shape[-1] + 1  # the next patch of each
-    cut = backend.trace(batch, {"part_index": forced})
-    assert np.array_equal(cut["part_index"], plain["part_index"])
+    replayed = backend.trace(batch, {"part_index": forced})
+    assert np.array_equal(replayed["part_index"], plain["part_index"])
     x = plain["block01"]
     expected = np.stack([np.concatenate([x[b, :1], x[b, forced[b]]]) for b in range(len(x))])
-    assert np.array_equal(cut["part_tokens"], expected)
-    assert not np.allclose(cut["logits"], plain["logits"])
+    assert np.array_equal(replayed["part_tokens"], expected)
+    assert not np.allclose(replayed["logits"], plain["logits"])
 
 
-def test_given_scores_choose_the_parts(twin):
+def test_replayed_scores_select_the_parts(twin):
     backend, batch = twin.backend(PARTS), PARTS.batches()[0]
     scores = -backend.trace(batch)["part_scores"]
-    cut = backend.trace(batch, {"part_scores": scores})
-    assert np.array_equal(cut["part_index"], scores.argmax(-1) + 1)
+    replayed = backend.trace(batch, {"part_scores": scores})
+    assert np.array_equal(replayed["part_index"], scores.argmax(-1) + 1)
 
 
 def test_a_replayed_pass_changes_nothing(twin):
     backend, batch = twin.backend(PARTS), PARTS.batches()[0]
     before, state = backend.trace(batch), backend.state()
     backend.trace(batch, {"embed": before["embed"] + 1, "d/embed": before["d/embed"]}, fine=True)
-    again = backend.trace(batch)
-    assert all(np.array_equal(again[name], value) for name, value in before.items())
+    after = backend.trace(batch)
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
     assert all(np.array_equal(backend.state()[name], value) for name, value in state.items())
 
 
 # Training mode
 
 
-def test_dropout_is_on_where_it_is_asked_for(twin):
+def test_dropout_is_on_only_with_training(twin):
     backend, batch = twin.backend(DROPOUT), DROPOUT.batches()[0]
     plain = backend.trace(batch, fine=True)
     trained = backend.trace(batch, fine=True, training=True)
@@ -197,16 +198,16 @@ def test_dropout_is_on_where_it_is_asked_for(twin):
         ("block00.mlp.out", "block00.mlp.fc2"),
     ):
         assert np.array_equal(plain[out], plain[source])
-        kept = trained[out] != 0
-        assert 0.6 < kept.mean() < 0.8
-        assert np.allclose(trained[out][kept], trained[source][kept] / 0.7, rtol=1e-5)
-        # a dropped element has no slope, a kept one that of its factor
-        slopes = trained[f"d/{source}"], trained[f"d/{out}"]
-        assert not slopes[0][~kept].any()
-        assert np.allclose(slopes[0][kept], slopes[1][kept] / 0.7, rtol=1e-4, atol=1e-9)
+        alive = trained[out] != 0
+        assert 0.6 < alive.mean() < 0.8
+        assert np.allclose(trained[out][alive], trained[source][alive] / 0.7, rtol=1e-5)
+        # a dropped element has gradient zero; the others are multiplied by 1 / 0.7
+        gradients = trained[f"d/{source}"], trained[f"d/{out}"]
+        assert not gradients[0][~alive].any()
+        assert np.allclose(gradients[0][alive], gradients[1][alive] / 0.7, rtol=1e-4, atol=1e-9)
     assert trained["loss"] != plain["loss"]
-    again = backend.trace(batch, fine=True)  # and off again
-    assert all(np.array_equal(again[name], value) for name, value in plain.items())
+    off = backend.trace(batch, fine=True)
+    assert all(np.array_equal(off[name], value) for name, value in plain.items())
 
 
 def test_training_mode_alone_changes_nothing(twin):
@@ -220,7 +221,7 @@ def test_training_mode_alone_changes_nothing(twin):
 
 @BOTH
 def test_rollout_is_the_product_of_all_maps(twin, case):
-    """The whole product of (mean over heads + 1) / 2, row 0 (Abnar and Zuidema, equation 1)."""
+    """Row 0 of the product of (mean over heads + 1) / 2 (Abnar and Zuidema, equation 1)."""
     images, params = case.batches()[0].images, wide(case.params())
     backend = twin.backend(case)
     x = reference.forward(params, images, case.config().model).taps["embed"]
@@ -233,9 +234,9 @@ def test_rollout_is_the_product_of_all_maps(twin, case):
     found = backend.fetch(backend.rollout(images))
     assert list(found) == ["rollout"] and found["rollout"].dtype == np.float32
     assert relative(found["rollout"], product[:, 0, 1:]) < BOUND
-    left = 1 - found["rollout"].sum(-1)  # what the class token kept of itself
-    assert relative(left, product[:, 0, 0]) < 1e-5
-    trace = backend.trace(case.batches()[0])  # and training goes on as before
+    own = 1 - found["rollout"].sum(-1)  # the class token's own weight
+    assert relative(own, product[:, 0, 0]) < 1e-5
+    trace = backend.trace(case.batches()[0])  # gradients still work afterwards
     assert trace["grad/patch_embed.weight"].any()
 
 
@@ -243,8 +244,8 @@ def test_rollout_is_the_product_of_all_maps(twin, case):
 
 
 @BOTH
-def test_a_symmetry_leaves_every_tap_of_the_backend(twin, case):
-    """And so every tap has axes. Float32 sums in another order: 1e-5."""
+def test_a_symmetry_changes_only_the_order_of_every_tap(twin, case):
+    """This also tests the axes of every tap. The order of float32 sums changes: bound 1e-5."""
     variant, params = Variant("symmetry:1", case.config()), case.params()
     batch = case.batches()[0]
     if case.accumulation > 1:  # images stay in their micro-batch

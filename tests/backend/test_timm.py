@@ -1,7 +1,7 @@
 """The plain Vision Transformer against timm's, at the size of B/16 on 224 x 224 pixels.
 
-timm is not among the project's requirements. It needs torchvision, of which no more is used than
-that it imports. To run this, outside the environment:
+The project does not require timm. timm only imports torchvision, without further use. To run this,
+install both outside the environment:
 
     pip install --no-deps --target FOLDER 'timm==1.0.*' torchvision huggingface_hub
     PYTHONPATH=FOLDER pytest tests/backend/test_timm.py --backends torch
@@ -21,7 +21,7 @@ from transfg_core.backend import Arrays, Batch, load_backend
 from transfg_core.config.loading import build_config
 from transfg_core.params.initial import initial_params
 
-# Two programs in float32, twelve blocks: 1e-6 is what rounding adds up to.
+# Two programs in float32, twelve blocks: roundings sum to about 1e-6.
 BOUND = 1e-5
 
 CONFIG = build_config(
@@ -38,11 +38,11 @@ CONFIG = build_config(
 
 @pytest.fixture(scope="module")
 def timm_model():
-    """timm's vit_base_patch16_224, or a skip that says how to provide it."""
+    """timm's vit_base_patch16_224, or a skip that says how to install it."""
     missing = [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]
     if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed; this file's docstring tells how")
-    # registers torchvision's compiled operators, which may belong to another PyTorch
+        pytest.skip(f"{' and '.join(missing)} not installed; this file's docstring says how")
+    # replaces the module that registers torchvision's operators, which may need another PyTorch
     sys.modules.setdefault("torchvision._meta_registrations", ModuleType("empty"))
     timm = importlib.import_module("timm")
     return timm.create_model("vit_base_patch16_224", pretrained=False).eval()
@@ -50,7 +50,7 @@ def timm_model():
 
 @pytest.fixture(scope="module")
 def params() -> Arrays:
-    """Initial values plus noise, so that no parameter is zero or one throughout."""
+    """Initial values plus noise, so that no parameter is constant."""
     rng = np.random.default_rng(11)
     return {
         name: (value + 0.02 * rng.standard_normal(value.shape)).astype(np.float32)
@@ -65,7 +65,7 @@ def batch() -> Batch:
 
 
 def timm_name(name: str) -> str:
-    """Canonical name -> timm's; query, key and value lie in one array there."""
+    """Canonical name -> timm's name; timm has query, key and value in one array."""
     for ours, theirs in (
         ("patch_embed.", "patch_embed.proj."),
         ("attn.query", "attn.qkv"),
@@ -85,18 +85,18 @@ def to_timm(params: Arrays) -> Arrays:
     return {name: np.concatenate(values) for name, values in gathered.items()}
 
 
-def test_b16_is_timms(twin, timm_model, params, batch, record_property):
+def test_b16_agrees_with_timm(twin, timm_model, params, batch, record_property):
     torch = importlib.import_module("torch")
     weights = {name: torch.from_numpy(value) for name, value in to_timm(params).items()}
     timm_model.load_state_dict(weights, strict=True)
     expected: Arrays = {}
 
-    def keep(name):
+    def record(name):
         return lambda module, inputs, output: expected.update({name: output.detach().numpy()})
 
     for depth, block in enumerate(timm_model.blocks):
-        block.register_forward_hook(keep(f"block{depth:02d}"))
-    timm_model.norm.register_forward_hook(keep("norm"))
+        block.register_forward_hook(record(f"block{depth:02d}"))
+    timm_model.norm.register_forward_hook(record("norm"))
     logits = timm_model(torch.from_numpy(batch.images))
     expected["logits"] = logits.detach().numpy()
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(batch.labels))

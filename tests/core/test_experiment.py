@@ -17,8 +17,10 @@ from transfg_core.checkpoints.google import save_vit_npz
 from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.experiment import evaluate_checkpoint, start_training
+from transfg_core.explain.parts import draw_parts
 from transfg_core.params.initial import initial_params
 from transfg_core.run.metrics_log import read_records
+from transfg_core.run.reading import load_run
 
 SETTINGS = [
     "data.name=folder", "data.resize=20", "data.crop=16", "optim.warmup=1", "train.steps=4",
@@ -166,6 +168,38 @@ def test_a_killed_run_goes_on(place):
     other, _ = checkpoint.load(place.folder / "runs/straight/checkpoints/last.safetensors")
     arrays, _ = checkpoint.load(place.checkpoint())
     assert all(arrays[name].tobytes() == other[name].tobytes() for name in other)
+
+
+def test_a_run_of_version_0_1_0_resumes(place):
+    """Its configuration has no `model.name`, in config.yaml and in the checkpoints."""
+    place.kill_at(4)
+    with pytest.raises(KeyboardInterrupt):
+        place.train("train.save_every=1")
+    place.at_update = None
+    for path in (place.run / "checkpoints").iterdir():
+        arrays, metadata = checkpoint.load(path)
+        assert metadata["config"]["model"].pop("name") == "vit"
+        checkpoint.save(path, arrays, metadata)
+    text = (place.run / "config.yaml").read_text(encoding="utf-8")
+    assert text.count("  name: vit\n") == 1
+    (place.run / "config.yaml").write_text(text.replace("  name: vit\n", ""), encoding="utf-8")
+    assert place.train("train.save_every=1", resume=True) == 0
+    assert place.events() == ["start", "resume", "finish"]
+    assert load_run(place.run).state == "finished"
+
+
+def test_a_run_of_another_architecture(place):
+    """It trains and evaluates by the same loop; another architecture does not resume it."""
+    own = [setting for setting in SETTINGS if not setting.startswith("model.")]
+    own += [f"data.root={place.data}", f"run.dir={place.folder / 'runs'}", "run.name=trial"]
+    own += ["model.name=convnet", "model.width=4", "model.width2=5", "model.kernel=3"]
+    assert start_training(load_config(None, own), "torch") == 0
+    result, _ = evaluate_checkpoint(place.checkpoint(), "torch", [])
+    assert result.images == 4 and result.part_hit is None
+    match = "expected model.name vit, found convnet"
+    place.refuses(match, "run.name=other", "train.steps=9", resume_from=place.checkpoint())
+    with pytest.raises(UserError, match="pictures of parts and attention: expected model.name vit"):
+        draw_parts(place.checkpoint(), "torch", [], 2, place.folder / "parts.png")
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(place):
@@ -353,7 +387,7 @@ def test_data_that_is_no_data_set(place):
     [
         ("a.npz", b"PK\x03\x04 cut", "cut or damaged"),
         ("a.npz", b"", "cut or damaged"),
-        ("a.bin", b"x", "convert it once"),
+        ("a.bin", b"x", "found a PyTorch checkpoint"),
         ("a.safetensors", b"x", "cut or damaged"),
         ("a.txt", b"x", "expected a .npz or .safetensors"),
     ],

@@ -276,4 +276,4 @@ def test_signals(capfd):
             signal.raise_signal(signal.SIGINT)
         assert caught.value.code == 130
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    assert "once more stops at once" in capfd.readouterr().err
+    assert "a second signal stops at once" in capfd.readouterr().err

@@ -1,8 +1,8 @@
-// CUDA and cuBLAS as far as transfg_jt/ops/kernels.cuh uses them, on the host: each thread of a block is
-// a fiber. Blocks run one after the other, and of a block one warp after the other, each as far as
-// the next barrier, so that what lacks one comes out wrong. Reads of shared memory that nobody
-// wrote, barriers that not all reach and arguments that cuBLAS would refuse are told, by NaN or by
-// an exception.
+// The parts of CUDA and cuBLAS that transfg_jt/ops/kernels.cuh uses, emulated on the host. Each thread
+// of a block is a fiber. Blocks run one after the other. The warps of a block run one after the
+// other up to the next barrier, so that a missing barrier gives wrong results. Reads of unwritten
+// shared memory give NaN. Barriers that not all threads reach, and arguments that cuBLAS would
+// refuse, throw an exception.
 #pragma once
 #include <ucontext.h>
 
@@ -23,7 +23,7 @@ struct Index {
     unsigned x = 0;
 };
 inline Index threadIdx, blockIdx, gridDim;
-inline float memory[48 * 1024 / sizeof(float)];  // the name that the kernels give to what they share
+inline float memory[48 * 1024 / sizeof(float)];  // the kernels' name for shared memory
 
 namespace device {
 
@@ -38,7 +38,7 @@ inline ucontext_t scheduler;
 inline std::function<void()> body;
 inline float lanes[1024];
 
-// Out of the thread that runs, until it has its turn again
+// Leave the running thread until the scheduler resumes it
 inline void leave(State state) {
     Fiber& mine = fibers[threadIdx.x];
     mine.state = state;
@@ -48,7 +48,7 @@ inline void begin() {
     body();
     leave(DONE);
 }
-// All threads from `first` to before `last`, until they come to a barrier or to their end
+// Run the threads from `first` to before `last` until they reach a barrier or their end
 inline void run_warp(unsigned first, unsigned last) {
     do
         for (unsigned i = first; i < last; i++) {
@@ -133,13 +133,13 @@ enum cudaDataType { CUDA_R_32F, CUDA_R_16BF };
 constexpr int CUBLAS_GEMM_DEFAULT = -1;
 struct cublasHandle {};
 
-// With the ten binary digits of TF32
+// x rounded to the ten binary digits of TF32
 inline double as_tf32(double x) {
     int exponent = 0;
     const double part = std::frexp(x, &exponent);
     return std::ldexp(std::nearbyint(std::ldexp(part, 11)), exponent - 11);
 }
-// The number at (row, column) of a matrix that is stored column by column
+// The number at (row, column) of a column-major matrix
 inline double at(const void* matrix, cudaDataType kind, int64_t stride, int64_t row, int64_t column) {
     const int64_t where = row + column * stride;
     return kind == CUDA_R_32F ? ((const float*)matrix)[where]

@@ -1,4 +1,4 @@
-// The kernels of transfg_jt/ops/kernels.cuh behind functions in C, on the host.
+// C functions that run the kernels of transfg_jt/ops/kernels.cuh on the host.
 #include "cublas_wrapper.h"
 #include "kernels.cuh"
 

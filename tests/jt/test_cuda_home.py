@@ -1,4 +1,4 @@
-"""The CUDA home made for Jittor, from toolkits that are scripts and empty files."""
+"""The CUDA home made for Jittor, from toolkits of scripts and empty files."""
 
 import ctypes
 import subprocess
@@ -33,7 +33,7 @@ def fill(folder, names):
 
 @pytest.fixture
 def toolkit(tmp_path, monkeypatch):
-    """Make a toolkit of a version; nothing else of this machine is seen."""
+    """Function that makes a toolkit of a version; it hides this machine's own CUDA."""
     wheels = tmp_path / "wheels"
     monkeypatch.setattr(cuda_home, "wheel_folders", lambda name: sorted(wheels.glob(f"*/{name}")))
     monkeypatch.setattr(cuda_home.shutil, "which", lambda name: None)
@@ -132,15 +132,15 @@ def test_a_compiler_that_does_not_run_is_none(toolkit, monkeypatch):
 
 @pytest.fixture
 def environment(monkeypatch, tmp_path):
-    """What `choose_device` does to the environment, with a device in sight."""
-    found = {"PATH": "/usr/bin"}
-    monkeypatch.setattr(start.os, "environ", found)
+    """The environment that `choose_device` changes, on a machine with a CUDA device."""
+    variables = {"PATH": "/usr/bin"}
+    monkeypatch.setattr(start.os, "environ", variables)
     monkeypatch.setattr(start, "jittor_home", lambda: tmp_path)
     monkeypatch.setattr(cuda_home, "find_device", lambda: cuda_home.Device((9, 0), 13))
     monkeypatch.setattr(cuda_home.ctypes, "CDLL", lambda path, mode: loaded.append(path))
-    loaded = found["loaded"] = []
+    loaded = variables["loaded"] = []
     (tmp_path / ".cache/jittor").mkdir(parents=True)
-    return found
+    return variables
 
 
 def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
@@ -156,7 +156,7 @@ def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
     assert environment["cc_flags"].startswith("-g -DcomputeMode=")
 
 
-def test_without_a_part_of_cuda_the_cpu_is_used_and_told(toolkit, environment, capsys):
+def test_without_a_part_of_cuda_the_cpu_is_used_with_a_message(toolkit, environment, capsys):
     environment["CUDA_HOME"] = str(toolkit("12.4", libraries=[]))
     start.choose_device()
     wanted = {"nvcc_path": "", "use_mkl": "1", "cache_name": "transfg-cpu"}
@@ -177,7 +177,7 @@ def test_what_the_user_says_wins(environment, given):
 def test_a_library_that_does_not_load_is_no_reason_to_stop(
     toolkit, environment, monkeypatch, capsys
 ):
-    """What stands there is empty, so that the loader refuses it."""
+    """The library files are empty, so that the loader refuses them."""
     environment["CUDA_HOME"] = str(toolkit("13.0"))
     monkeypatch.setattr(cuda_home.ctypes, "CDLL", REAL_CDLL)
     start.choose_device()
@@ -190,18 +190,18 @@ def test_a_library_that_does_not_load_is_no_reason_to_stop(
     [
         ((9, 0), 12, "13.0", "the driver knows CUDA up to 12"),
         ((10, 0), 13, "13.0", "compiles for 9.0 at most"),
-        ((7, 0), 13, "13.0", "CUDA 13 wants 7.5"),
+        ((7, 0), 13, "13.0", "CUDA 13 needs at least 7.5"),
         ((7, 0), 13, "12.4", ""),
     ],
 )
 def test_a_device_that_this_cuda_cannot_drive(toolkit, capability, driver, version, words):
     toolkit(version)
-    device, found = cuda_home.Device(capability, driver), cuda_home.find_toolkit()
+    device, parts = cuda_home.Device(capability, driver), cuda_home.find_toolkit()
     if not words:
-        cuda_home.refuse_unfit(device, found)
+        cuda_home.refuse_unfit(device, parts)
         return
     with pytest.raises(UserError, match=words):
-        cuda_home.refuse_unfit(device, found)
+        cuda_home.refuse_unfit(device, parts)
 
 
 def test_folders_of_two_sources_are_merged(toolkit, tmp_path):
@@ -217,8 +217,8 @@ def test_folders_of_two_sources_are_merged(toolkit, tmp_path):
 
 def test_a_home_that_cannot_be_finished_leaves_nothing(toolkit, tmp_path, monkeypatch):
     toolkit("13.0")
-    found = cuda_home.find_toolkit()
+    parts = cuda_home.find_toolkit()
     monkeypatch.setattr(cuda_home, "link_tree", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        cuda_home.make_home(found, tmp_path)
+        cuda_home.make_home(parts, tmp_path)
     assert not list(tmp_path.glob("transfg-cuda-*"))

@@ -1,8 +1,8 @@
-"""What Jittor computes on CUDA with kernels of this project, run on the host (tests/cuda).
+"""This project's CUDA kernels for Jittor, run on the host (tests/cuda).
 
-cuBLAS is a loop there, and the threads of a block take turns. So this says that the numbers are
-right, and nothing of how fast they come; on a device tests/backend compares the operators
-themselves. Bounds: as in tests/backend/test_attention.py, and for bfloat16 its rounding.
+On the host cuBLAS is a loop, and the threads of a block run in turn. So these tests show that the
+numbers are right, but not how fast the kernels are. tests/backend tests the operators on a device.
+Bounds: as in tests/backend/test_attention.py; for bfloat16 its rounding.
 """
 
 import ctypes
@@ -17,10 +17,10 @@ from emulated import unwritten
 
 HERE = Path(__file__).parents[1]
 ROUNDING = {"float32": 2e-6, "bfloat16": 4e-3}  # half a unit of bfloat16 is 2 ** -9
-ARRAYS = {"forward": 6, "backward": 11, "propagate": 5}  # whose pointers are kept
+ARRAYS = {"forward": 6, "backward": 11, "propagate": 5}  # arrays with a table of pointers
 
-# batch, tokens, width, heads, maps held at a time: one head; heads that fill no group; a row that
-# is longer than a block has threads
+# batch, tokens, width, heads, maps held at a time: one head; a last group that is not full; a row
+# with more elements than a block has threads
 SHAPES = [(1, 5, 8, 1, 1), (2, 7, 24, 3, 4), (1, 131, 16, 2, 1)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 types = pytest.mark.parametrize("kind", ["float32", "bfloat16"])
@@ -53,7 +53,7 @@ def to_float64(x):
 
 
 def draw(shape, count, kind):
-    """Arrays whose attention is neither flat nor of one token, of this type."""
+    """Arrays of this type whose attention is neither uniform nor on one token."""
     rng = np.random.default_rng(shape)
     drawn = [2 * rng.standard_normal(shape[:3]).astype(np.float32) for _ in range(count)]
     return [to_bfloat16(x) if kind == "bfloat16" else x for x in drawn]
@@ -64,7 +64,7 @@ def pointers(arrays):
 
 
 def run_attention(library, what, kind, shape, inputs, outputs, room=0, tf32=0):
-    """Run it with scratch memory of just the size that it may use."""
+    """Run a kernel with exactly the scratch memory that it may use."""
     batch, tokens, width, heads, held = shape
     stride = -(-tokens // 8) * 8 + 8
     maps = unwritten(((2 if what == "backward" else 1) * held * tokens * stride + 1), np.float32)
@@ -104,7 +104,7 @@ def test_attention_gradients(library, shape, kind):
 @types
 @shapes
 def test_row_times_map(library, shape, kind):
-    """In float32 where queries and keys are bfloat16, too."""
+    """In float32, also for queries and keys in bfloat16."""
     batch, tokens, _, heads, _ = shape
     q, k = draw(shape, 2, kind)
     row = np.random.default_rng(1).random((batch, heads, tokens)).astype(np.float32)
@@ -115,7 +115,7 @@ def test_row_times_map(library, shape, kind):
 
 
 def test_products_in_tf32(library):
-    """Scores have ten binary digits then; the row's sum over the map keeps all of its own."""
+    """With TF32, scores have ten binary digits; the row times the map stays in float32."""
     batch, tokens, _, heads, _ = shape = SHAPES[1]
     q, k, v = draw(shape, 3, "float32")
     out, row = unwritten(q.shape, q.dtype), np.full((batch, heads, tokens), 1 / 3, np.float32)
@@ -127,8 +127,8 @@ def test_products_in_tf32(library):
     assert abs(total.sum(-1) / row.sum(-1) - 1).max() < 1e-6  # rows of a map add up to 1
 
 
-def test_heads_that_tensor_cores_cannot_take_are_told(library):
-    """The operator does not hand them over; here d is 5."""
+def test_heads_that_tensor_cores_do_not_support_are_refused(library):
+    """The operator never passes such heads; here d is 5."""
     shape = (1, 7, 15, 3, 4)
     q, k, v = draw(shape, 3, "bfloat16")
     with pytest.raises(RuntimeError, match="begin at 16 bytes"):
@@ -147,7 +147,7 @@ def test_large_scores_do_not_overflow(library):
     assert np.isfinite(out).all()
 
 
-def test_too_few_pointers_are_told(library):
+def test_too_few_pointers_are_refused(library):
     q, k, v = draw(SHAPES[0], 3, "float32")
     with pytest.raises(RuntimeError, match="too few tables"):
         run_attention(library, "forward", "float32", SHAPES[0], [q, k, v], [q.copy()], room=-1)
@@ -165,7 +165,7 @@ def test_layer_norm_and_gradients(library, rows, width, blocks):
     wide = [a.astype(np.float64) for a in (x, weight, bias)]
     centred = wide[0] - wide[0].mean(-1, keepdims=True)
     y = centred / np.sqrt(wide[0].var(-1, keepdims=True) + 1e-6)
-    # the mean of 100 is known to 4e-6, and what is left after it is of the size of 1
+    # float32 has the mean of 100 to 4e-6, and the centred values are of size 1
     assert reference.relative(out, y * wide[1] + wide[2]) < 2e-5
     assert reference.relative(out, reference.layer_norm(*wide)) < 2e-5
 
@@ -176,11 +176,11 @@ def test_layer_norm_and_gradients(library, rows, width, blocks):
     h = g * wide[1]
     of_h, of_hy = h.mean(-1, keepdims=True), (h * y).mean(-1, keepdims=True)
     expected = (h - of_h - y * of_hy) / np.sqrt(wide[0].var(-1, keepdims=True) + 1e-6)
-    for found, true in ((dx, expected), (dw, (g * y).sum(0)), (db, g.astype(np.float64).sum(0))):
-        assert reference.relative(found, true) < 2e-5
+    for value, true in ((dx, expected), (dw, (g * y).sum(0)), (db, g.astype(np.float64).sum(0))):
+        assert reference.relative(value, true) < 2e-5
 
 
-def test_layer_norm_of_a_row_as_flat_as_its_eps(library):
+def test_layer_norm_of_a_row_with_variance_near_eps(library):
     x = (1e-3 * np.random.default_rng(3).standard_normal((1, 64))).astype(np.float32)
     out, one = unwritten(x.shape, np.float32), np.ones(64, np.float32)
     arrays = [x, one, 0 * one, out, unwritten(1, np.float32), unwritten(1, np.float32)]

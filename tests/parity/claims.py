@@ -1,4 +1,4 @@
-"""Numbers to plant faults in, and which claims fail."""
+"""Arrays to plant faults in, and the names of failing claims."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Ladders of a backend that computes nothing: seeded noise under the right names and shapes."""
+"""Suites of a backend that computes nothing: seeded noise with the right names and shapes."""
 
 import json
 import zlib
@@ -31,15 +31,15 @@ def noise(name: str, *shape: int) -> Array:
 
 
 def golden_of(config: Config) -> Golden | None:
-    """The published trace that a configuration is of."""
+    """The published trace with this configuration; None if there is none."""
     places = {(golden.config().data.crop, golden.config().model): golden for golden in GOLDENS}
     return places.get((config.data.crop, config.model))
 
 
 class NoiseBackend:
-    """Every tap and slot; key biases have gradients that are zero but for roundings.
+    """Every tap and slot; gradients of key biases are zero except for rounding.
 
-    Of a golden case it holds what the published program left.
+    For a golden case it holds the arrays of the published program.
     """
 
     def __init__(self, config: Config, name: str = "noise") -> None:
@@ -71,7 +71,7 @@ class NoiseBackend:
         self.updates = int(arrays["optim/updates"])
 
     def state(self) -> Arrays:
-        """Each update goes on by the same noise."""
+        """Each update adds the same noise."""
         arrays: Arrays = {}
         for name, shape in self.shapes.items():
             value = self.start[name] + self.updates * noise(f"step/{name}", *shape)
@@ -145,7 +145,7 @@ class NoiseBackend:
 
 
 class NoiseReader:
-    """In place of the reader of the authors' checkpoints."""
+    """Takes the place of the reader of the authors' checkpoints."""
 
     @staticmethod
     def convert(checkpoint: Path, target: Path) -> None:
@@ -156,7 +156,7 @@ class NoiseReader:
 
 
 def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
-    """Have suites recorded here, from noise; what each child process would have been given."""
+    """Record suites in this process, from noise; returns the jobs of each child process."""
     started: list[list[Job]] = []
 
     def start_child(jobs: list[Job], threads: int | None = None) -> None:
@@ -168,7 +168,7 @@ def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
     monkeypatch.setattr(recorder, "load_backend", lambda name, config: NoiseBackend(config, name))
     monkeypatch.setattr(suite_run, "load_authors_reader", lambda: NoiseReader)
     monkeypatch.setattr(suite_run, "start_child", start_child)
-    # noise has no symmetry
+    # a symmetry would change noise
     monkeypatch.setattr(Variant, "_permute", lambda self, value, axes, inverse=False: value)
     claims = {"contract/holds": np.array(True), "data/crc": np.array(7), "loading/x": np.ones(3)}
     monkeypatch.setitem(record.KINDS, "checks", lambda recorder: claims)
@@ -185,7 +185,7 @@ def suite_of(folder: Path, cases: tuple[str, ...] = (), goldens: tuple[str, ...]
 
 
 def change(path: Path, tap: str, function: Any) -> None:
-    """Replace one tap of a trace file by a function of it; None takes it away."""
+    """Replace one tap of a trace file by a function of it; a result of None removes the tap."""
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
     manifest = json.loads(arrays.pop(MANIFEST).tobytes())

@@ -1,5 +1,5 @@
-"""The tools on a pair of models that is not this project's: here two ways to write a small network
-in NumPy, which differ in the order of their sums.
+"""The tools on a pair of models from outside this project: two ways to write a small network in
+NumPy, which differ in the order of their sums.
 """
 
 import json
@@ -40,14 +40,14 @@ def draw(rows=11):
 
 
 def product(a, b, by_terms):
-    """a @ b, by the library or term after term."""
+    """a @ b, by the library or one term after another."""
     if not by_terms:
         return a @ b
     return sum(a[:, k : k + 1] * b[k] for k in reversed(range(a.shape[1])))
 
 
 def network(weights, inputs, dtype=np.float32, by_terms=False, fault=""):
-    """Every tap of a pass forward and backward."""
+    """Every tap of a forward and backward pass."""
     w = {name: value.astype(dtype) for name, value in weights.items()}
     x, labels = inputs["x"].astype(dtype), inputs["labels"]
     a = np.tanh(product(x, w["one"], by_terms))
@@ -65,7 +65,7 @@ def network(weights, inputs, dtype=np.float32, by_terms=False, fault=""):
         "losses/loss": -(log_p.sum() if fault == "loss" else log_p.mean()),
         "gradients/two": product(a.T.copy(), d, by_terms),
         "gradients/bias": d.sum(axis=0) * dtype(len(d) if fault == "sum" else 1),
-        "gradients/shift": d.sum(),  # all logits moved alike: softmax does not see it
+        "gradients/shift": d.sum(),  # zero: softmax is invariant to a shift of all logits
     }
 
 
@@ -93,7 +93,7 @@ class Recorder:
         }
         taps = network(start, self.inputs, dtype, who == "theirs", fault)
         taps = changes.pop("change", lambda taps: taps)(taps)
-        if "gradients/two" in taps:  # `theirs` adds up its terms one by one
+        if "gradients/two" in taps:  # `theirs` adds its terms one by one
             facts["terms"] = {"gradients/two": len(self.inputs["x"])}
         record_taps(self.folder / name, taps, **(facts | self.options | changes))
         return self.folder / name
@@ -106,7 +106,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def files(write):
-    """The pair, the reference and variants, all right."""
+    """The pair, the reference and variants, all without faults."""
     return [
         write("a.npz"),
         write("b.npz", "theirs"),
@@ -168,7 +168,7 @@ def test_variants_belong_to_who_computed_them(files, write):
     assert {row.tap: row.candidate_noise > 0 for row in rows}["logits"]
 
 
-def test_two_versions_of_one_framework_are_told_apart(files, write):
+def test_two_versions_of_one_framework_are_two_producers(files, write):
     files[1] = write("new.npz", version="2.0")
     rows = compare([*files, write("new1.npz", version="2.0", ulp=1)])
     assert worst([row.verdict for row in rows]) == "equivalent" and any(
@@ -176,7 +176,7 @@ def test_two_versions_of_one_framework_are_told_apart(files, write):
     )
 
 
-def test_without_evidence_little_can_be_said(files, write):
+def test_without_evidence_small_differences_are_undecided(files, write):
     assert worst([row.verdict for row in compare([files[0], write("copy.npz", "theirs")])]) != (
         "different"
     )
@@ -187,7 +187,7 @@ def test_without_evidence_little_can_be_said(files, write):
     assert verdicts(compare([files[0], wrong]))["losses/loss"] == "different"
 
 
-def test_float64_sees_what_float32_hides(files, write):
+def test_float64_shows_what_float32_hides(files, write):
     def nearly(taps):
         return taps | {"forward/hidden": taps["forward/hidden"] * (1 + 1e-10)}
 
@@ -235,8 +235,8 @@ def test_what_is_only_carried_along_is_not_judged(files, write):
     assert {row.verdict for row in rows} == {"equivalent"} and len(rows) == 7
 
 
-def test_no_other_rung_is_left_out(files, write):
-    """Whatever this project's own recordings carry along under that name."""
+def test_no_other_stage_is_left_out(files, write):
+    """Also a stage `parts`, a name that this project's own recordings use."""
 
     def parts(value):
         return lambda taps: taps | {"parts/head": np.full(3, value)}
@@ -251,7 +251,7 @@ def test_no_other_rung_is_left_out(files, write):
 
 @pytest.mark.parametrize("fault", ["", *FAULT_AT])
 def test_sketches_give_the_same_verdicts(tmp_path, fault):
-    """Arrays of 92,000 and 20,000 numbers, stored whole or as 4,096."""
+    """Arrays of 92,000 and 20,000 numbers, stored whole or as sketches of 4,096 numbers."""
     found = []
     for name, above in (("whole", None), ("sketches", 5000)):
         folder = tmp_path / name
@@ -316,9 +316,10 @@ def test_mixtures_are_refused(files, write, subject):
 
 
 def test_kinds_of_recordings_are_not_mixed(files, tmp_path):
-    one = read_trace(files[1])
-    write_trace(tmp_path / "pieces.npz", one.arrays("forward"), one.manifest | {"kind": "isolated"})
-    assert "different kinds" in refusal([files[0], tmp_path / "pieces.npz"])
+    trace = read_trace(files[1])
+    isolated = tmp_path / "isolated.npz"
+    write_trace(isolated, trace.arrays("forward"), trace.manifest | {"kind": "isolated"})
+    assert "different kinds" in refusal([files[0], isolated])
 
 
 # --- names
@@ -439,11 +440,11 @@ def test_damaged_files_are_refused(files, tmp_path):
     bad = tmp_path / "bad.npz"
     for content in (b"", b"text", good[:100], good[: len(good) // 2], good[:-1], good[200:]):
         bad.write_bytes(content)
-        assert "record it anew" in refusal([files[0], bad])
+        assert "record it again" in refusal([files[0], bad])
     np.savez(bad, x=np.ones(3))
     assert "no trace: it has no manifest.json" in refusal([files[0], bad])
     np.savez(bad, x=np.array([{}]))
-    assert "record it anew" in refusal([files[0], bad])
+    assert "record it again" in refusal([files[0], bad])
     assert "no such trace" in refusal([files[0], tmp_path / "absent.npz"])
     assert "found a folder" in refusal([files[0], tmp_path])
 
@@ -470,7 +471,7 @@ def test_other_versions_and_shortened_manifests_are_refused(files):
 
 
 def test_no_flipped_bit_changes_what_is_read(tmp_path):
-    """Each byte in turn: the file is refused, or the byte is one of those that nobody reads."""
+    """Each byte in turn: the file is refused, or nothing reads the byte."""
     path = tmp_path / "a.npz"
     taps = {"a/x": np.arange(6, dtype=np.float32), "a/i": np.arange(2), "b/y": np.ones(99)}
     about = {"producer": {"name": "x"}, "precision": "float64", "subject": {}}
@@ -520,7 +521,7 @@ def test_names_from_a_file(files, write, tmp_path):
 
 def test_two_traces_of_one_framework_are_both_in_the_report(files, write, tmp_path):
     files[1] = write("after.npz")
-    with pytest.raises(UserError, match="by one producer"):  # whose are the variants?
+    with pytest.raises(UserError, match="by one producer"):  # whose variants are these?
         compare_files(files)
     files[1] = write("after.npz", version="after")
     assert compare_files(files, out=tmp_path / "report") == 0
@@ -545,7 +546,7 @@ print(len(rows), {row.verdict for row in rows})
 
 
 def test_numpy_and_yaml_are_enough(files):
-    """Nothing else can be imported: no framework, and none of the core's packages."""
+    """With all other imports blocked: frameworks and the other packages of the core."""
     allowed = "numpy,yaml,_yaml,parity,transfg_core"
     command = [sys.executable, "-c", BARE, allowed, *map(str, files)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The page about a run on a GPU: every number comes from a file of its stages."""
+"""The report page of a GPU run: every number comes from a file of the stages."""
 
 import json
 import subprocess
@@ -52,10 +52,10 @@ PAGE = "# A report\n\n## Results\n\n| run |\n\n## Curves\n\nx\n\n## Over seeds\n
 
 @pytest.fixture
 def report(tmp_path):
-    """Pack stages given as {name: {file: content}}, and make the report; its folder."""
+    """Pack stages given as {name: {file: content}}, and make the report; return its folder."""
 
     def make(stages, status=0):
-        told = []
+        summary = []
         for name, files in stages.items():
             for file, content in files.items():
                 path = tmp_path / "stages" / name / file
@@ -64,8 +64,8 @@ def report(tmp_path):
                 path.write_text(text, encoding="utf-8")
             with tarfile.open(tmp_path / f"stages/{name}.tar.gz", "w:gz") as archive:
                 archive.add(tmp_path / "stages" / name, name)
-            told.append({"name": name, "status": status, "seconds": 1.5})
-        (tmp_path / "stages/summary.json").write_text(json.dumps(told))
+            summary.append({"name": name, "status": status, "seconds": 1.5})
+        (tmp_path / "stages/summary.json").write_text(json.dumps(summary))
         command = [sys.executable, SCRIPT, tmp_path / "stages", tmp_path / "report"]
         subprocess.run(command, check=True)
         return tmp_path / "report"
@@ -99,14 +99,14 @@ def test_numbers_of_every_kind(report):
         "| 9.87 ± 0.01 |",
     ):
         assert text in page, text
-    assert "all of 16608" not in page  # of a stage that went well the last line is enough
+    assert "all of 16608" not in page  # of a stage that succeeded, only the last line is shown
     assert "this training" not in page
     kept = json.loads((folder / "parity/float32/parity.json").read_text())
     assert kept == {key: value for key, value in PARITY.items() if key != "rows"}
     assert json.loads((folder / "bench-methods/overlap.json").read_text()) == BENCH
 
 
-def test_no_path_of_the_machine_is_told(report):
+def test_no_path_of_the_machine_is_shown(report):
     log = "python: /opt/venv/bin/python\n/some/where/out/x.json -> data/weights/x.npz, see https://a.b/c/d"
     folder = report({"doctor": {"log.txt": log, "facts.json": {"path": "/home/me/runs/torch-1"}}})
     page = (folder / "README.md").read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def test_no_path_of_the_machine_is_told(report):
     assert (folder / "doctor/facts.json").read_text() == '{"path": "torch-1"}'
 
 
-def test_a_stage_that_failed_shows_its_end_and_an_older_report_goes(report, tmp_path):
+def test_a_failed_stage_shows_its_end_and_an_older_report_is_replaced(report, tmp_path):
     (tmp_path / "report/old").mkdir(parents=True)
     (tmp_path / "report/README.md").write_text("# On the GPU\n\nof yesterday")
     folder = report({"one": {"log.txt": "\n".join(map(str, range(100)))}}, status="timeout")
@@ -129,7 +129,7 @@ def test_without_stages_it_says_what_it_expects(tmp_path):
     assert done.returncode == 1 and "expected the OUT of tools/gpu/unattended.py" in done.stderr
 
 
-def test_a_folder_of_something_else_is_left_alone(report, tmp_path):
+def test_a_folder_with_other_files_is_left_alone(report, tmp_path):
     (tmp_path / "report").mkdir()
     (tmp_path / "report/precious.md").touch()
     with pytest.raises(subprocess.CalledProcessError):

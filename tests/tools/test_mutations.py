@@ -1,4 +1,4 @@
-"""The planted faults keep in step with the code, and differences are placed where they begin."""
+"""The planted faults fit the code, and differences are placed where they begin."""
 
 from collections import Counter
 from dataclasses import replace
@@ -26,12 +26,12 @@ STAGES = [stage for phase in PHASES for stage in phase.stages]
 
 
 def test_enough_faults_in_both_twins_and_each_name_once():
-    assert not [name for name, n in Counter(one.name for one in MUTATIONS).items() if n > 1]
-    twins = Counter(one.twin for one in MUTATIONS)
+    assert not [name for name, n in Counter(each.name for each in MUTATIONS).items() if n > 1]
+    twins = Counter(each.twin for each in MUTATIONS)
     assert twins["torch"] >= 20 and twins["jittor"] >= 20 and twins["both"] >= 3
 
 
-@pytest.mark.parametrize("planted", MUTATIONS, ids=lambda one: one.name)
+@pytest.mark.parametrize("planted", MUTATIONS, ids=lambda planted: planted.name)
 def test_fault_can_be_planted(planted):
     texts = {}
     for edit in planted.edits:
@@ -43,8 +43,8 @@ def test_fault_can_be_planted(planted):
         compile(text, file, "exec")
 
 
-@pytest.mark.parametrize("planted", MUTATIONS, ids=lambda one: one.name)
-def test_expected_place_is_a_rung_that_there_is(planted):
+@pytest.mark.parametrize("planted", MUTATIONS, ids=lambda planted: planted.name)
+def test_expected_place_is_a_known_stage(planted):
     for pattern in planted.taps:
         stage = pattern.partition("/")[0]
         assert stage == "error" or any(fnmatchcase(known, stage) for known in STAGES), pattern
@@ -73,17 +73,17 @@ def test_unknown_field_is_an_error(tmp_path):
         (["--only", "gelu-tanh", "--backend", "jittor"], "gelu-tanh-in-one-block"),
     ],
 )
-def test_a_name_that_fits_no_fault_is_refused_before_recording(
+def test_a_name_that_matches_no_fault_is_refused_before_recording(
     options, nearest, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(mutation, "record_reference", lambda *_: pytest.fail("recorded"))
     assert mutation.main([*options, "--out", str(tmp_path)]) == 2
-    assert "expected an entry of mutations.yaml that" in (told := capsys.readouterr().err)
-    assert told.strip().endswith(nearest)
+    assert "expected an entry of mutations.yaml that" in (printed := capsys.readouterr().err)
+    assert printed.strip().endswith(nearest)
 
 
-def test_clean_backends_are_measured_as_the_ladder_does(tmp_path, monkeypatch):
-    """With the suite's own evidence, or its false alarms would not be these."""
+def test_clean_backends_are_judged_as_in_the_suite(tmp_path, monkeypatch):
+    """With other evidence, the false alarms would not be the suite's."""
     recorded = []
     monkeypatch.setattr(suite_run, "record_suite", recorded.append)
     monkeypatch.setattr(suite_run, "judge_suite", lambda suite: [])
@@ -165,17 +165,17 @@ def test_float64_goes_before_float32():
     assert (found.precision, found.tap) == ("float64", "block01")
 
 
-def test_sharpest_case_comes_first_and_each_case_is_told():
+def test_sharpest_case_comes_first_and_each_case_is_listed():
     coarse = [
-        one for one in rows_with("isolated forward/block01", case="mul") if "." not in one.tap
+        row for row in rows_with("isolated forward/block01", case="mul") if "." not in row.tap
     ]
     found = locate(coarse + rows_with("isolated forward/block00.mlp.gelu", case="vit"))
-    assert [one.case for one in found] == ["vit", "mul"]
+    assert [finding.case for finding in found] == ["vit", "mul"]
     later = locate(coarse + rows_with("updates/loss", case="vit"))
-    assert [one.case for one in later] == ["mul", "vit"]
+    assert [finding.case for finding in later] == ["mul", "vit"]
 
 
-def test_rung_that_is_not_known_counts_least():
+def test_an_unknown_stage_comes_last():
     rows = [row("else/x", "different"), row("cross-load/loss", "different")]
     assert locate(rows)[0].place == "cross-load/loss"
     assert locate(rows[:1])[0].place == "else/x"
@@ -184,7 +184,7 @@ def test_rung_that_is_not_known_counts_least():
 def test_other_failing_taps_are_named():
     places = [f"isolated forward/{tap}" for tap in PASS]
     (found,) = locate(rows_with(*places))
-    assert "5 more there: block00.norm1, block00.mlp.gelu" in found.text
+    assert "5 more differ there: block00.norm1, block00.mlp.gelu" in found.text
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_cause_is_named_from_both_traces():
 
 @pytest.mark.parametrize("case", ["blocks", "nonoverlap", "add"])
 def test_a_step_done_twice_is_named_at_the_rate_of_the_first_update(case):
-    """Without warm-up, and with it: with another rate the doubled step may look like the right."""
+    """With and without warm-up: at another rate, the doubled step may look right."""
     config = BY_NAME[case].config()
     grad, weight = np.random.default_rng(0).standard_normal((2, 4, 5))
     rate = lr_at(1, config.optim, config.train.steps)
@@ -231,7 +231,7 @@ def test_a_step_done_twice_is_named_at_the_rate_of_the_first_update(case):
     assert "done twice" in find_causes(found, first, second).causes[0][1]
 
 
-def test_table_tells_what_was_missed():
+def test_table_shows_missed_faults():
     caught = Outcome("one", "torch", "yes", place="forward/x", placed=True, named=True)
     missed = replace(caught, name="two", caught="no", place="", placed=False, named=None)
     text = table([caught, missed])
@@ -248,5 +248,5 @@ def test_table_tells_what_was_missed():
         ("killed\n", "killed"),
     ],
 )
-def test_what_a_mutant_that_does_not_run_complains_of(printed, line):
+def test_message_of_a_mutant_that_does_not_run(printed, line):
     assert complaint(printed) == line

@@ -1,4 +1,4 @@
-"""What the kit for machines without an index holds; nothing is downloaded here."""
+"""The content of the kit for machines without a package index; nothing is downloaded."""
 
 import importlib.util
 import random
@@ -26,13 +26,13 @@ def test_requirements_are_followed():
     assert not found & {"torch", "jittor", "pytest", "transfg"}
 
 
-def test_what_is_there_is_left_out_with_what_it_alone_needs():
+def test_packages_of_the_machine_are_left_out_with_those_that_only_they_need():
     found = offline_kit.needed("3.12", {"report"}, {"matplotlib", "pydantic"})
     assert not found & {"matplotlib", "kiwisolver", "pydantic", "pydantic-core"}
     assert found >= {"numpy", "jinja2"}
 
 
-def test_markers_are_the_other_pythons():
+def test_markers_are_evaluated_for_the_other_python():
     if importlib.util.find_spec("jittor") is None:
         pytest.skip("jittor is not installed")
     assert "jittor" in offline_kit.needed("3.12", {"jittor"}, set())
@@ -41,7 +41,7 @@ def test_markers_are_the_other_pythons():
 
 @pytest.fixture
 def make_kit(tmp_path, monkeypatch):
-    """Run the script, with small wheels in the place of downloads; the archive."""
+    """Run the script with small wheels in place of downloads; return the archive."""
 
     def fetch(package, python, out):
         name = package.split("==")[0].replace("-", "_")

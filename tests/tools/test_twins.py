@@ -1,4 +1,4 @@
-"""The twins read alike: `tools/twin_diff.py` finds no difference without a reason, and would."""
+"""`tools/twin_diff.py` finds no difference without a reason, and finds planted ones."""
 
 import shutil
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_twins_differ_nowhere_without_a_reason():
 
 
 def replace(old: str, new: str):
-    """A change of one place in a file's text."""
+    """A function that changes one place in a file's text."""
 
     def change(source: str) -> str:
         assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times"
@@ -34,7 +34,7 @@ def replace(old: str, new: str):
 
 
 def swap(first: str, second: str):
-    """Two top-level definitions change places."""
+    """A function that exchanges two top-level definitions."""
 
     def change(source: str) -> str:
         parts = source.split("\n\n\n")
@@ -48,7 +48,7 @@ def swap(first: str, second: str):
 
 EXTRA = "    def extra(self) -> None:\n        pass\n\n    def param_shapes"
 
-# What is planted in one twin -> a part of the message that must follow.
+# Difference planted in one twin -> file, change, and a part of the expected message.
 PLANTED = {
     "a line dropped": ("models/layers.py", replace('        x = tap("mid", x + y)\n', ""), "x + y"),
     "another epsilon": ("models/layers.py", replace("EPS = 1e-6", "EPS = 1e-5"), "LAYER_NORM_EPS"),
@@ -74,7 +74,7 @@ PLANTED = {
     ),
     "another docstring": (
         "models/parts.py",
-        replace("First maximum per head", "Last maximum per head"),
+        replace("first maximum per head", "last maximum per head"),
         "select_parts: docstring",
     ),
     "another file docstring": (
@@ -84,7 +84,7 @@ PLANTED = {
     ),
     "docstring in a native part": (
         "optim.py",
-        replace("L2 norm over all gradients together", "L1 norm over all gradients together"),
+        replace("L2 norm of all gradients together", "L1 norm of all gradients together"),
         "global_norm: docstring",
     ),
     "a method more": ("backend.py", replace("    def param_shapes", EXTRA), "extra: only in"),
@@ -98,7 +98,7 @@ PLANTED = {
         replace("margin: float) ->", "margin: float = 0.4) ->"),
         "contrastive: signature",
     ),
-    "a comment changed": ("backend.py", replace("(seed, update), so", "(seed), so"), "(seed)"),
+    "a comment changed": ("backend.py", replace("(seed, update) only", "(seed) only"), "(seed)"),
     "a reason without a difference": (
         "models/layers.py",
         replace("x + y)\n", "x + y)  # jittor: adds\n"),
@@ -131,7 +131,7 @@ def test_planted_difference_is_found(planted, twin):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_line_that_counts_is_guarded(name):
-    """Each line of the Jittor twin, dropped or doubled in turn, is missed."""
+    """A message follows if any line of the Jittor twin is dropped or doubled."""
     torch_text, jittor_text = text("transfg_torch", name), text("transfg_jt", name)
     left, right = (
         twin_diff.Source(each) for each in (twin_diff.load_translation()(torch_text), jittor_text)

@@ -1,6 +1,8 @@
-"""The runner of stages: limits, failures and what is kept."""
+"""The runner of stages: limits, failures and kept files."""
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -17,7 +19,7 @@ SCRIPT = ROOT / "tools" / "gpu" / "unattended.py"
 
 @pytest.fixture
 def run(tmp_path):
-    """Run stages given as (name, command, seconds); the exit code, results and the output."""
+    """Run stages given as (name, command, seconds); return exit code, results and process."""
 
     def call(*stages, options=()):
         path = tmp_path / "stages.yaml"
@@ -26,8 +28,8 @@ def run(tmp_path):
         command = [sys.executable, SCRIPT, tmp_path / "out", "--stages", path, *options]
         done = subprocess.run(command, capture_output=True, text=True)
         summary = tmp_path / "out/summary.json"
-        told = json.loads(summary.read_text()) if summary.exists() else []
-        return done.returncode, {row["name"]: row["status"] for row in told}, done
+        results = json.loads(summary.read_text()) if summary.exists() else []
+        return done.returncode, {row["name"]: row["status"] for row in results}, done
 
     return call
 
@@ -62,7 +64,7 @@ def test_a_stage_ends_at_its_limit_with_its_children(run, tmp_path):
     assert not mark.exists()
 
 
-def test_a_run_that_is_stopped_keeps_what_was_done(tmp_path):
+def test_a_run_that_is_stopped_keeps_the_output_so_far(tmp_path):
     stages, mark = tmp_path / "stages.yaml", tmp_path / "mark"
     command = f"touch $STAGE/a; (sleep 4; touch {mark}) & touch {tmp_path}/begun; sleep 600"
     stages.write_text(yaml.safe_dump([{"name": "slow", "command": command, "seconds": 600}]))
@@ -76,8 +78,8 @@ def test_a_run_that_is_stopped_keeps_what_was_done(tmp_path):
     assert not mark.exists()
 
 
-def test_a_kit_comes_before_what_is_here(run, tmp_path):
-    """A wheel made by hand; PyYAML is this interpreter's."""
+def test_a_kit_comes_before_installed_packages(run, tmp_path):
+    """The wheel is made by hand; PyYAML comes from this interpreter."""
     about = "kitmod-1.dist-info"
     path = tmp_path / "kitmod-1-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
@@ -97,7 +99,7 @@ def test_a_kit_comes_before_what_is_here(run, tmp_path):
     assert status == 0 and str(tmp_path / "a site") in done.stdout
 
 
-def test_what_does_not_fit_is_left_out(run):
+def test_a_stage_beyond_the_budget_is_left_out(run):
     code, statuses, _ = run(
         ("one", "sleep 1", 60), ("two", "true", 60), options=["--budget", "5.5"]
     )
@@ -117,3 +119,7 @@ def test_the_projects_stages_are_commands_that_bash_reads():
     for stage in stages:
         assert set(stage) == {"name", "command", "seconds"} and stage["seconds"] <= 600
         subprocess.run(["bash", "-n", "-c", stage["command"]], check=True)
+        for module in re.findall(r"-m ([\w.]+)", stage["command"]):
+            assert importlib.util.find_spec(module), f"{stage['name']}: no module {module}"
+        for path in re.findall(r"\b(?:configs|tests|tools)/[\w./]+", stage["command"]):
+            assert (ROOT / path).exists(), f"{stage['name']}: no {path}"

@@ -11,30 +11,30 @@ from transfg_core.backend import load_backend
 CASE = Case("compiled", model={"depth": 4, "stride": 6})
 
 
-# PyTorch's compiler warns of what PyTorch itself does
+# PyTorch's compiler warns about PyTorch's own code
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_blocks_are_the_same_function(checkpointing):
     config = CASE.config()
     settings = {"compile": True, "grad_checkpointing": checkpointing}
     compiled = config.model_copy(update={"run": config.run.model_copy(update=settings)})
-    plain, fast = (load_backend("torch", one) for one in (config, compiled))
+    plain, fast = (load_backend("torch", variant) for variant in (config, compiled))
     batch = CASE.batches()[0]
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
     for backend in (plain, fast):
         backend.load_params(CASE.params())
-    one, other = (b.fetch(b.train_step([batch], 0.01)) for b in (plain, fast))
+    expected, report = (b.fetch(b.train_step([batch], 0.01)) for b in (plain, fast))
     assert counters["stats"]["unique_graphs"] == 1  # not one for each of the three blocks
     assert not counters["graph_break"]
-    for name, value in one.items():
-        assert other[name] == pytest.approx(value, rel=1e-5), name
-    expected, found = plain.state(), fast.state()
-    assert list(found) == list(expected)
     for name, value in expected.items():
-        if not name.endswith("key.bias"):  # zero but for rounding
-            assert relative(found[name], value) < 1e-5, name
+        assert report[name] == pytest.approx(value, rel=1e-5), name
+    expected, state = plain.state(), fast.state()
+    assert list(state) == list(expected)
+    for name, value in expected.items():
+        if not name.endswith("key.bias"):  # zero except for rounding
+            assert relative(state[name], value) < 1e-5, name
     assert np.array_equal(
         *(b.fetch(b.eval_step(batch.images))["part_index"] for b in (plain, fast))
     )

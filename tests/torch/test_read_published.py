@@ -27,7 +27,7 @@ def state_dict() -> dict[str, torch.Tensor]:
 
 
 class Code:
-    """Unpickles to a call that leaves a file behind."""
+    """An object whose unpickling calls a function, which creates a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

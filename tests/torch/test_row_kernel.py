@@ -2,7 +2,7 @@
 
     pip install --no-deps triton       # PyTorch for the CPU comes without it
 
-The interpreter has no bfloat16. On a device: tests/backend, tests marked gpu.
+The interpreter has no bfloat16. The tests marked gpu in tests/backend run the kernels on a device.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 import pytest
 from running import ROOT
 
-pytest.importorskip("triton", reason="triton not installed; this file's docstring tells how")
+pytest.importorskip("triton", reason="triton not installed; this file's docstring says how")
 
 CODE = """
 import torch

@@ -1,4 +1,4 @@
-"""What the backward pass computes anew instead of storing: gradients keep every bit."""
+"""The PyTorch twin recomputes tensors instead of saving them; gradients stay equal bit for bit."""
 
 import gc
 
@@ -15,34 +15,34 @@ from transfg_torch.checkpointing import recompute_input, save_less
 CASE = Case("save_less", model={"depth": 4, "stride": 6, "dropout": 0.3})
 
 
-def updated(precision: str, monkeypatch, wanted: bool):
-    """The state after two updates with dropout, and how often GELU was computed in them."""
+def updated(precision: str, monkeypatch, less: bool):
+    """State and reports of two updates with dropout, and how often they computed GELU."""
     config = CASE.config(precision)
     backend = load_backend("torch", config)
     backend.load_params(CASE.params())
     calls, gelu = [], F.gelu
     with monkeypatch.context() as patch:
         patch.setattr(F, "gelu", lambda x: calls.append(x.shape) or gelu(x))
-        if not wanted:
-            patch.setattr(torch_backend, "save_less", lambda wanted: save_less(False))
+        if not less:
+            patch.setattr(torch_backend, "save_less", lambda enabled: save_less(False))
         reports = [backend.fetch(backend.train_step(CASE.batches()[:2], 0.01)) for _ in range(2)]
     return backend.state(), reports, len(calls)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_updates_keep_every_bit(precision, monkeypatch):
-    less, less_reports, less_calls = updated(precision, monkeypatch, True)
-    all_of_it, reports, calls = updated(precision, monkeypatch, False)
-    for name, value in all_of_it.items():
-        assert np.array_equal(less[name], value), name
+def test_updates_are_equal_bit_for_bit(precision, monkeypatch):
+    state, less_reports, less_calls = updated(precision, monkeypatch, True)
+    expected, reports, calls = updated(precision, monkeypatch, False)
+    for name, value in expected.items():
+        assert np.array_equal(state[name], value), name
     assert less_reports == reports
     assert calls == 2 * 2 * 4  # two updates of two batches, four blocks
     assert less_calls == 2 * calls
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_it_keeps_less(precision):
-    """Bytes that a block's graph holds and its parameters, input and output do not."""
+def test_fewer_bytes_are_saved(precision):
+    """Bytes that a block's graph holds, without its parameters, input and output."""
     config = CASE.config(precision)
     backend = load_backend("torch", config)
     backend.load_params(CASE.params())
@@ -50,28 +50,28 @@ def test_it_keeps_less(precision):
     width, hidden = config.model.width, config.model.mlp
     x = torch.randn(2, 50, width)
 
-    def held(wanted: bool) -> int:
-        kept: dict[int, int] = {}
-        pack = torch.autograd.graph.saved_tensors_hooks.__init__
+    def held(less: bool) -> int:
+        sizes: dict[int, int] = {}
+        initialise = torch.autograd.graph.saved_tensors_hooks.__init__
 
-        def spy(self, inner, outer):
-            def note(saved):
-                found = inner(saved)
-                if not isinstance(found, torch.Size):
-                    kept[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
-                return found
+        def spy(self, pack, unpack):
+            def record(saved):
+                packed = pack(saved)
+                if not isinstance(packed, torch.Size):
+                    sizes[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+                return packed
 
-            pack(self, note, outer)
+            initialise(self, record, unpack)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.autograd.graph.saved_tensors_hooks, "__init__", spy)
             with (
                 torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
-                torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept),
-                save_less(wanted),
+                torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x),
+                save_less(less),
             ):
                 outputs = block(x)
-            return sum(kept.values()) + 0 * len(outputs)
+            return sum(sizes.values()) + 0 * len(outputs)
 
     size = 4 if precision == "float32" else 2
     assert held(False) - held(True) == 2 * 50 * (hidden + 2 * width) * size
@@ -89,41 +89,41 @@ def test_second_derivatives_are_right():
     assert torch.autograd.gradgradcheck(layer, (x, weight))
 
 
-def squared(x, made):
+def squared(x, calls):
     y = x * 1
-    return recompute_input(lambda y: y * y, y, lambda x: made.append(1) or x * 1, x).sum()
+    return recompute_input(lambda y: y * y, y, lambda x: calls.append(1) or x * 1, x).sum()
 
 
-def test_only_where_it_is_wanted():
-    x, made = torch.ones(2, requires_grad=True), []
-    squared(x, made).backward()
-    assert not made
+def test_only_inside_save_less():
+    x, calls = torch.ones(2, requires_grad=True), []
+    squared(x, calls).backward()
+    assert not calls
     with save_less(True):
-        squared(x, made).backward()
-        assert made == [1]  # once for both factors
+        squared(x, calls).backward()
+        assert calls == [1]  # once for both factors
         with torch.no_grad():
-            squared(x, made)
+            squared(x, calls)
         with save_less(False):
-            squared(x, made).backward()
-    assert made == [1]
+            squared(x, calls).backward()
+    assert calls == [1]
 
 
-def test_a_second_backward_pass_makes_it_again():
-    x, made = torch.full((2,), 3.0, requires_grad=True), []
+def test_a_second_backward_pass_recomputes_again():
+    x, calls = torch.full((2,), 3.0, requires_grad=True), []
     with save_less(True):
-        total = squared(x, made)
+        total = squared(x, calls)
     for _ in range(2):
         total.backward(retain_graph=True)
-    assert made == [1, 1]
+    assert calls == [1, 1]
     assert x.grad.tolist() == [12, 12]
 
 
-def test_a_view_in_another_order_is_not_taken_for_it():
+def test_a_view_in_another_order_is_not_the_input():
     x = torch.randn(3, 3, requires_grad=True)
     weight = torch.randn(3, 3)
 
-    def gradient(wanted: bool):
-        with save_less(wanted):
+    def gradient(less: bool):
+        with save_less(less):
             y = x * 1
             total = recompute_input(lambda y: (weight @ y.t() * y.t()).sum(), y, lambda x: x * 1, x)
         return torch.autograd.grad(total, x)[0]
@@ -142,11 +142,11 @@ def test_a_change_in_place_is_refused():
         total.backward()
 
 
-def test_a_graph_without_a_backward_pass_goes():
-    """A hook that returns the tensor it got would keep the graph of it for good."""
+def test_a_graph_without_a_backward_pass_is_freed():
+    """A hook that returned its argument itself would keep that tensor's graph alive."""
     backend = load_backend("torch", CASE.config())
     block = backend.model.blocks[0].train()
-    gone = []
+    freed = []
 
     class Marked(torch.autograd.Function):
         @staticmethod
@@ -160,13 +160,13 @@ def test_a_graph_without_a_backward_pass_goes():
 
     class Mark:
         def __del__(self):
-            gone.append(1)
+            freed.append(1)
 
     with save_less(True):
         outputs = block(
             Marked.apply(torch.randn(2, 50, CASE.config().model.width).requires_grad_())
         )
-    assert not gone
+    assert not freed
     del outputs
     gc.collect()
-    assert gone
+    assert freed

@@ -139,7 +139,7 @@ def test_a_pickle_with_code_is_not_run(call, place):
     marker = place.parent / "marker"
     (place / "evil.bin").write_bytes(pickle.dumps({"model": Evil(marker)}))
     code, _, err = call("convert", "evil.bin", "out.safetensors")
-    assert code == 2 and "refused, and nothing of it was run" in " ".join(err.split())
+    assert code == 2 and "refused, no code was run" in " ".join(err.split())
     code, _, err = call("evaluate", "evil.bin")
     assert code == 2 and "never opened" in err
     assert not marker.exists()
@@ -251,8 +251,7 @@ def test_a_bad_image_that_is_skipped(place):
 
 
 def test_a_file_that_may_not_grow(place):
-    """As on a full disk, with the system's own error: the run fails, and goes on once there is
-    room."""
+    """A full disk (with the system's own error) fails the run; with room, the run resumes."""
     settings = ("train", "config.yaml", "run.name=full")
     limit = 60_000  # more than any log here, less than a checkpoint
     done = transfg(

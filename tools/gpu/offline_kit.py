@@ -1,16 +1,17 @@
-"""Pack the wheels of this project that a machine without a package index lacks.
+"""Pack the wheels that this project needs on a machine without a package index.
 
     python tools/gpu/offline_kit.py build/kit.tar.xz --python 3.12 --has torch,matplotlib,pytest
 
-Run in the environment of `make setup`, with an index. It follows the requirements of the extras
-from what is installed here, takes the versions of constraints.txt, and leaves out the packages that
-the other machine has, with all that they alone need. Jittor wants numpy 1, so a package is to be
-named only if it works with that: SciPy 1.18 and later do not. The wheels are packed together, which
-makes them a third smaller. On that machine, in the project's folder:
+Run it in the environment of `make setup`, with a package index. It follows the requirements of the
+extras through the packages installed here, in the versions of constraints.txt. It leaves out the
+packages that the other machine has (`--has`), and all packages that only they need. Jittor needs
+numpy 1, so name a package in `--has` only if it works with numpy 1: SciPy 1.18 and later do not.
+The wheels are compressed together, which makes them smaller. On the other machine, in the project's
+folder:
 
     python3 tools/gpu/unattended.py OUT --kit build/kit.tar.xz --site SITE
 
-One script, complete in itself.
+This script needs no other file of the project but constraints.txt.
 """
 
 import argparse
@@ -40,8 +41,8 @@ def pinned() -> dict[str, str]:
 
 
 def needed(python: str, extras: set[str], has: set[str]) -> set[str]:
-    """Canonical names of all packages that the extras need there and that it does not have."""
-    found: set[str] = set()
+    """Canonical names of the packages that the extras need and the other machine lacks."""
+    packages: set[str] = set()
     waiting = [(PROJECT, extras)]
     while waiting:
         package, wanted = waiting.pop()
@@ -51,19 +52,19 @@ def needed(python: str, extras: set[str], has: set[str]) -> set[str]:
             sys.exit(f"error: {package} is not installed here; run `make setup` first")
         for requirement in map(Requirement, lines):
             name = canonicalize_name(requirement.name)
-            there = {"python_version": python, "python_full_version": f"{python}.0"}
+            target = {"python_version": python, "python_full_version": f"{python}.0"}
             marker = requirement.marker
-            asked = [there | {"extra": extra} for extra in (wanted or {""})]
-            if name in has or (marker and not any(map(marker.evaluate, asked))):
+            environments = [target | {"extra": extra} for extra in (wanted or {""})]
+            if name in has or (marker and not any(map(marker.evaluate, environments))):
                 continue
-            if name not in found or requirement.extras:
+            if name not in packages or requirement.extras:
                 waiting.append((name, set(requirement.extras)))
-            found.add(name)
-    return found - {PROJECT}
+            packages.add(name)
+    return packages - {PROJECT}
 
 
 def fetch(package: str, python: str, out: Path) -> None:
-    """A wheel for that Python; of a source distribution one is built, if it holds Python alone."""
+    """Fetch a wheel for that Python, or build one from a pure Python source distribution."""
     options = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:"]
     options += [word for platform in PLATFORMS for word in ("--platform", platform)]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -86,7 +87,7 @@ def same(wheel: Path, package: str) -> bool:
 
 
 def pack(wheels: list[Path], out: Path) -> None:
-    """One archive of them; what is in a wheel is stored plainly first, to be compressed once."""
+    """Pack wheels into one archive; their content is stored uncompressed, to be compressed once."""
     temporary = out.with_name(f"{out.name}.part")
     with tempfile.TemporaryDirectory() as folder, tarfile.open(temporary, "w:xz") as archive:
         for wheel in wheels:
@@ -100,13 +101,13 @@ def pack(wheels: list[Path], out: Path) -> None:
 
 
 def main() -> None:
-    """Write the archive anew."""
+    """Write the archive; replace an earlier one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("out", type=Path, help="an archive, such as build/kit.tar.xz")
-    parser.add_argument("--python", default="3.12", help="version of the other machine's Python")
+    parser.add_argument("out", type=Path, help="the archive to write, such as build/kit.tar.xz")
+    parser.add_argument("--python", default="3.12", help="Python version of the other machine")
     parser.add_argument("--extras", default="jittor,report,test")
     parser.add_argument("--has", default="torch", help="packages that the other machine has")
-    parser.add_argument("--limit", type=float, default=64, help="MiB that are too many")
+    parser.add_argument("--limit", type=float, default=64, help="largest size in MiB")
     args = parser.parse_args()
     has = {canonicalize_name(name) for name in args.has.split(",")}
     versions = pinned()
@@ -117,7 +118,7 @@ def main() -> None:
             package = f"{name}=={versions[name]}" if name in versions else name
             print(package, flush=True)
             fetch(package, args.python, Path(folder))
-        print("packing, a minute or two", flush=True)
+        print("packing; this takes a minute or two", flush=True)
         pack(sorted(Path(folder).glob("*.whl")), args.out)
     size = args.out.stat().st_size / 2**20
     print(f"{args.out}: {len(names)} wheels, {size:.0f} MiB")

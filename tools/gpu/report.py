@@ -1,12 +1,12 @@
-"""Turn what the stages left (tools/gpu/unattended.py) into a folder that can be read and kept.
+"""Turn the output of the stages (tools/gpu/unattended.py) into a report folder.
 
     python tools/gpu/report.py OUT docs/gpu-report
 
-README.md there holds, for each stage, its command and how it ended, with what it found: verdict and
-worst taps of the suite, tables of times and memory, accuracies with their verdict. Beside it lie
-the files that the numbers come from; of parity.json without its thousands of rows. Every number on
-the page is read from such a file. Of absolute paths the last name is left. One script and its
-template, complete in themselves; they need Jinja2 and PyYAML.
+For each stage, the folder's README.md shows its command, how it ended and its results: verdict and
+worst taps of the suite, tables of times and memory, accuracies with their verdict. Every number on
+the page is read from a file of the stages. These files lie next to the page; parity.json is stored
+without its thousands of rows. Absolute paths are cut to their last name. The script needs Jinja2
+and PyYAML.
 """
 
 import argparse
@@ -26,13 +26,13 @@ import yaml
 from transfg_core.report.numbers import NONE, number
 
 ROOT = Path(__file__).resolve().parents[2]
-TAIL = 12  # lines of the log of a stage that failed
+TAIL = 12  # lines that are shown of the log of a failed stage
 KEPT = ("*.txt", "*.json", "*.svg", "*.md", "*.html", "*.csv", "*.yaml", "*.jsonl")
-LARGEST = 2 * 2**20  # bytes of a file that is kept
+LARGEST = 2 * 2**20  # bytes; larger files are not copied
 FOLDERS = re.compile(
     r"(?:(?<=[\s\"'(>=])|^)/(?:[\w.+@-]+/)+(?=[\w.+@-])", re.M
 )  # of another machine
-TITLE = "# On the GPU"  # of the page, by which an older one is known
+TITLE = "# On the GPU"  # first line of the page; identifies an earlier report
 
 
 def spread(value: dict[str, float] | None, form: str) -> str:
@@ -44,21 +44,21 @@ def spread(value: dict[str, float] | None, form: str) -> str:
 
 def bench_rows(record: dict[str, Any]) -> Iterator[list[str]]:
     """The table of one `transfg bench`: subject, batch, seconds, ratio, memory, ratio, speed."""
-    for one in record["measurements"]:
-        told = one["summary"]
-        if one["failed"]:
-            yield [one["subject"], str(one["batch"]), one["failed"], *[NONE] * 6]
+    for row in record["measurements"]:
+        summary = row["summary"]
+        if row["failed"]:
+            yield [row["subject"], str(row["batch"]), row["failed"], *[NONE] * 6]
             continue
         yield [
-            one["subject"],
-            str(one["batch"]),
-            spread(told["seconds"], ".4f"),
-            spread(told["ratio"], ".2f"),
-            number(one["peak"], ".0f", 2**20),
-            number(told["memory_ratio"], ".2f"),
-            number(told["images_per_second"], ".1f"),
-            number(told["utilisation"], ".1%"),
-            number(one["first"], ".1f"),
+            row["subject"],
+            str(row["batch"]),
+            spread(summary["seconds"], ".4f"),
+            spread(summary["ratio"], ".2f"),
+            number(row["peak"], ".0f", 2**20),
+            number(summary["memory_ratio"], ".2f"),
+            number(summary["images_per_second"], ".1f"),
+            number(summary["utilisation"], ".1%"),
+            number(row["first"], ".1f"),
         ]
 
 
@@ -72,30 +72,30 @@ def parity_rows(record: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def accuracy_rows(record: dict[str, Any]) -> Iterator[list[str]]:
-    """Both sides' accuracies, and the verdicts: of these checkpoints, and of this training."""
+    """Both sides' accuracies, and the verdicts: on these checkpoints, and on this training."""
     for name in ("baseline", "candidate"):
         side = record[name]
         accuracies = ", ".join(number(100 * x, ".2f") for x in side["accuracies"])
         yield [name, ", ".join(sorted(set(side["backends"]))), accuracies, NONE, NONE]
     for name, what in (("images", "these checkpoints"), ("seeds", "this training")):
-        found = record.get(name)
-        if found:
-            low, high = (number(100 * x, "+.2f") for x in found["interval"])
-            gap = number(100 * found["difference"], "+.2f")
-            yield [what, NONE, gap, f"{low} .. {high}", found["verdict"]]
+        result = record.get(name)
+        if result:
+            low, high = (number(100 * x, "+.2f") for x in result["interval"])
+            gap = number(100 * result["difference"], "+.2f")
+            yield [what, NONE, gap, f"{low} .. {high}", result["verdict"]]
 
 
 def section(markdown: str, title: str) -> str:
-    """The text below one heading of a page; nothing where it is missing."""
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", markdown, re.M | re.S)
-    return found[1].strip() if found else ""
+    """The text below one heading of a page; empty if the heading is missing."""
+    match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", markdown, re.M | re.S)
+    return match[1].strip() if match else ""
 
 
 def read(path: Path) -> Any:
-    """JSON of the stages.
+    """A JSON file of the stages.
 
     Raises:
-        SystemExit: it is damaged.
+        SystemExit: the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -104,29 +104,29 @@ def read(path: Path) -> Any:
 
 
 def findings(folder: Path) -> dict[str, list[Any]]:
-    """What the files of a stage say, by kind."""
-    found: dict[str, list[Any]] = {"parity": [], "bench": [], "accuracy": [], "pages": []}
+    """The results in the files of a stage, by kind."""
+    results: dict[str, list[Any]] = {"parity": [], "bench": [], "accuracy": [], "pages": []}
     for path in sorted(folder.rglob("*.json")):
         name, record = str(path.relative_to(folder)), read(path)
         if not isinstance(record, dict):
             continue
         if record.get("format") == "parity-report/2":
-            found["parity"].append((name, record, list(parity_rows(record))))
+            results["parity"].append((name, record, list(parity_rows(record))))
         elif record.get("format") == "bench/1":
-            facts = (one["device"].get("device") for one in record["measurements"])
-            where = next((device for device in facts if device), "an unknown device")
-            found["bench"].append((name, record, where, list(bench_rows(record))))
+            devices = (row["device"].get("device") for row in record["measurements"])
+            device = next((name for name in devices if name), "an unknown device")
+            results["bench"].append((name, record, device, list(bench_rows(record))))
         elif "margin" in record and "baseline" in record:
-            found["accuracy"].append((name, record, list(accuracy_rows(record))))
+            results["accuracy"].append((name, record, list(accuracy_rows(record))))
     for path in sorted(folder.rglob("report.md")):
         text = path.read_text(encoding="utf-8")
         parts = [(title, section(text, title)) for title in ("Results", "Over seeds")]
-        found["pages"].append((str(path.parent.relative_to(folder)), parts))
-    return found
+        results["pages"].append((str(path.parent.relative_to(folder)), parts))
+    return results
 
 
 def keep(folder: Path, target: Path) -> None:
-    """Copy what is small and to be read; a parity.json without its rows."""
+    """Copy small readable files; parity.json without its rows."""
     for path in sorted({path for pattern in KEPT for path in folder.rglob(pattern)}):
         place = target / path.relative_to(folder)
         if path.name == "parity.json":
@@ -140,18 +140,18 @@ def keep(folder: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Write the folder anew."""
+    """Write the report folder; replace an earlier report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("stages", type=Path, help="OUT of tools/gpu/unattended.py")
-    parser.add_argument("out", type=Path, help="folder of the report; what is in it is replaced")
+    parser.add_argument("stages", type=Path, help="the OUT folder of tools/gpu/unattended.py")
+    parser.add_argument("out", type=Path, help="folder of the report; replaces an earlier one")
     parser.add_argument("--commands", type=Path, default=ROOT / "tools/gpu/stages.yaml")
     args = parser.parse_args()
     summary = args.stages / "summary.json"
     if not summary.is_file():
-        sys.exit(f"error: {summary}: not there; expected the OUT of tools/gpu/unattended.py")
+        sys.exit(f"error: {summary}: no such file; expected the OUT of tools/gpu/unattended.py")
     page = args.out / "README.md"
     if args.out.exists() and not (page.is_file() and page.read_text().startswith(TITLE)):
-        sys.exit(f"error: {args.out}: holds something else than such a report; name a new folder")
+        sys.exit(f"error: {args.out}: holds something other than a report; name a new folder")
     listed = yaml.safe_load(args.commands.read_text(encoding="utf-8"))
     commands = {stage["name"]: stage["command"].strip() for stage in listed}
     temporary = args.out.with_name(f"{args.out.name}.part")
@@ -170,10 +170,10 @@ def main() -> None:
                 if log.is_file()
                 else []
             )
-            told = (
+            shown = (
                 lines if stage["name"] == "doctor" else lines[-(TAIL if stage["status"] else 1) :]
             )
-            page = {"command": commands.get(stage["name"], ""), "log": told, **stage}
+            page = {"command": commands.get(stage["name"], ""), "log": shown, **stage}
             pages.append(page | findings(folder))
             keep(folder, temporary / stage["name"])
     environment = jinja2.Environment(

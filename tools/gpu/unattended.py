@@ -1,15 +1,15 @@
-"""Run stages one after the other, each with a time limit, and keep what each leaves.
+"""Run stages one after the other, each with a time limit, and keep the output of each.
 
     python3 tools/gpu/unattended.py OUT [--kit KIT --site SITE] [--only NAME ...] [--budget SECONDS]
 
 With a kit of wheels (tools/gpu/offline_kit.py) it first makes an environment of them in SITE, on
-top of this interpreter's packages. A stage is a shell command, run by bash in the project's folder
-with these in its environment: PYTHON, the interpreter with this project's packages on its path;
-STAGE, an empty folder for what it writes. When a stage ends, by itself or at its limit,
-OUT/NAME.tar.gz holds that folder and its log, and OUT/summary.json its outcome. So a run that is
-cut off has kept everything up to there. After a failed stage the next one runs. A stage that does
-not fit into the remaining seconds of the budget is left out. Exit code: 0 if all stages ran and
-ended with 0, else 1. It is one script without other files; it needs PyYAML.
+top of this interpreter's packages. A stage is a shell command. Bash runs it in the project's folder
+with two variables: PYTHON, the interpreter with this project's packages on its path; STAGE, an
+empty folder for the stage's output. When a stage ends, by itself or at its limit, OUT/NAME.tar.gz
+holds that folder and its log, and OUT/summary.json its outcome. So a run that is cut off keeps all
+finished stages. After a failed stage the next stage runs. When the seconds of the budget are used
+up, a stage is cut off and the stages after it are left out. Exit code: 0 if all stages ran and
+ended with 0, else 1. The script needs no other Python file of the project, only PyYAML.
 """
 
 import argparse
@@ -31,12 +31,12 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TAIL = 15  # lines of a log that are shown
-SHORTEST = 5.0  # seconds below which no stage is begun
+SHORTEST = 5.0  # seconds that must be left to begin a stage
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command and the seconds that it may take."""
+    """A command and its time limit in seconds."""
 
     name: str
     command: str
@@ -53,7 +53,7 @@ class Result:
 
 
 def read_stages(path: Path, only: list[str]) -> list[Stage]:
-    """The stages of a file, or those named, in the file's order."""
+    """The stages of a file, or only the named ones, in the file's order."""
     stages = [Stage(**entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))]
     unknown = set(only) - {stage.name for stage in stages}
     if unknown:
@@ -63,25 +63,25 @@ def read_stages(path: Path, only: list[str]) -> list[Stage]:
 
 
 def make_environment(site: Path, kit: Path) -> str:
-    """An interpreter with the kit's wheels before the packages of this one."""
+    """Make an environment in which the kit's wheels come before this interpreter's packages."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", site], check=True)
     python = str(site / "bin/python")
-    ask = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    told = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
+    query = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
     own = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in own)
-    (Path(told) / "beneath.pth").write_text(lines, encoding="utf-8")
+    (Path(packages) / "beneath.pth").write_text(lines, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", python]
     install = [*pip, "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
     with tarfile.open(kit) as archive, tempfile.TemporaryDirectory() as folder:
         archive.extractall(folder, filter="data")
         subprocess.run([*install, *sorted(map(str, Path(folder).glob("*.whl")))], check=True)
-    subprocess.run([*pip, "check"])  # what is there may want other versions: the log says so
+    subprocess.run([*pip, "check"])  # logs conflicts with packages already there; does not stop
     return python
 
 
 def run_stage(stage: Stage, out: Path, limit: float, python: str) -> Result:
-    """Run it, with all that it starts ended at the limit, and pack what it left."""
+    """Run a stage, end it and all its children at the limit, and pack its output."""
     folder = out / stage.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -112,7 +112,7 @@ def run_stage(stage: Stage, out: Path, limit: float, python: str) -> Result:
                 status = "timeout"
             finally:
                 with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)  # also what it left running
+                    os.killpg(child.pid, signal.SIGKILL)  # also ends children that still run
                 child.wait()
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(lines[-TAIL:]), flush=True)
@@ -126,17 +126,17 @@ def run_stage(stage: Stage, out: Path, limit: float, python: str) -> Result:
 
 
 def main() -> int:
-    """All stages; see the top."""
+    """Run all stages; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--stages", type=Path, default=ROOT / "tools/gpu/stages.yaml")
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--kit", type=Path, help="wheels to put before what is here")
-    parser.add_argument("--site", type=Path, help="with --kit: where the environment is made")
-    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds in all")
+    parser.add_argument("--kit", type=Path, help="wheels that go before installed ones")
+    parser.add_argument("--site", type=Path, help="with --kit: folder of the new environment")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds for all stages")
     args = parser.parse_args()
     if bool(args.kit) != bool(args.site):
-        parser.error("--kit and --site go together")
+        parser.error("--kit and --site: expected both or neither")
     if args.kit and not args.kit.is_file():
         parser.error(f"--kit {args.kit}: expected an archive that tools/gpu/offline_kit.py made")
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -1,13 +1,14 @@
-"""Does the suite catch faults? Plant one at a time, record it, judge it, look where it is placed.
+"""Does the suite catch faults? Plant one at a time, record it, judge it, check where it is placed.
 
-    python -m tools.mutation.__main__                       # every entry of mutations.yaml
-    python -m tools.mutation.__main__ --only 'gelu-*' --backend jittor
-    python -m tools.mutation.__main__ --clean 10            # no fault planted: nothing may differ
+    python -m tools.mutation                       # every entry of mutations.yaml
+    python -m tools.mutation --only 'gelu-*' --backend jittor
+    python -m tools.mutation --clean 10            # no fault planted: nothing may differ
 
-Each entry of `mutations.yaml` is a substitution in a copy of the packages, which child processes
-record. The mutated backend is judged against the clean reference backend, sharpest evidence first,
-until something differs. A fault in the shared core or in both twins would not show between them, so
-of those it is also told whether the published program's numbers or a claim gives them away.
+Each entry of `mutations.yaml` is a substitution in a copy of the packages. Child processes record
+that copy. The mutated backend is judged against the clean baseline, sharpest evidence first, until
+something differs. The suite compares the twins, so it cannot see a fault of the shared core or of
+both twins. For these faults the table also shows whether the published program's numbers or a claim
+reveal them without a clean backend.
 """
 
 import argparse
@@ -41,12 +42,12 @@ from transfg_core.errors import UserError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one mutant."""
+    """The outcome of one mutant."""
 
     name: str
     twin: str
     caught: str  # yes, no, or error: the mutant does not run
-    stages: tuple[str, ...] = ()  # all that differ, sharpest first
+    stages: tuple[str, ...] = ()  # all stages that differ, sharpest first
     place: str = ""
     case: str = ""
     precision: str = ""
@@ -55,8 +56,8 @@ class Outcome:
     placed: bool = False
     cause: str = ""
     expected_cause: str = ""
-    named: bool | None = None  # whether the cause is the expected one; None if none is expected
-    alone: bool | None = None  # of core and both: seen with no clean backend to compare with
+    named: bool | None = None  # whether the expected cause is among the causes; None if none is
+    alone: bool | None = None  # faults in core or both: caught without a clean backend
     text: str = ""
     seconds: float = 0.0
     note: str = ""
@@ -64,26 +65,26 @@ class Outcome:
 
 
 def choose(patterns: Sequence[str], backend: str | None) -> list[Mutation]:
-    """The mutants of these names or patterns; with `backend`, those that it records.
+    """The mutants that match these names or patterns; with `backend`, only those that it records.
 
     Raises:
-        UserError: one of the patterns fits none.
+        UserError: a pattern matches no mutant.
     """
-    known = {one.name: one for one in load_mutations() if backend in (None, one.backend)}
+    known = {each.name: each for each in load_mutations() if backend in (None, each.backend)}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
             (near,) = difflib.get_close_matches(pattern, known, n=1, cutoff=0.0)
             raise UserError(
                 f"--only {pattern}: expected an entry of {MUTATIONS.name} that "
-                f"{backend or 'some backend'} records, or a pattern of such; the nearest is {near}"
+                f"{backend or 'a backend'} records, or a pattern; the nearest is {near}"
             )
-    return [m for name, m in known.items() if any(fnmatchcase(name, one) for one in patterns)]
+    return [m for name, m in known.items() if any(fnmatchcase(name, each) for each in patterns)]
 
 
 def try_mutation(
     mutation: Mutation, clean: Path, cases: Sequence[Case], whole: bool = False
 ) -> Outcome:
-    """Plant, record, judge and locate one fault; with `whole`, every step whatever was found."""
+    """Plant, record, judge and locate one fault; with `whole`, take every step in any case."""
     start = time.monotonic()
     outcome = Outcome(
         name=mutation.name,
@@ -110,7 +111,7 @@ def try_mutation(
 
 
 def check_control(backend: str, clean: Path) -> None:
-    """Without a fault the harness must find nothing, or what it finds in mutants means nothing.
+    """Check that the harness finds nothing without a fault; else its results prove nothing.
 
     Raises:
         UserError: a copy without a fault does not run, or differs.
@@ -119,15 +120,15 @@ def check_control(backend: str, clean: Path) -> None:
     print(f"{outcome.name}: caught {outcome.caught}, {outcome.seconds} s", flush=True)
     if outcome.caught != "no":
         raise UserError(
-            f"{outcome.name}: expected that nothing differs where no fault is planted, found "
-            f"{outcome.text or outcome.place}; mend the twins or the harness first"
+            f"{outcome.name}: expected no difference without a fault, found "
+            f"{outcome.text or outcome.place}; repair the twins or the harness first"
         )
 
 
 def described(
     outcome: Outcome, mutation: Mutation, suite: MutantSuite, rows: Sequence[Row]
 ) -> Outcome:
-    """The outcome of a mutant that ran."""
+    """The outcome of a mutant that ran, from the rows of its verdicts."""
     findings = locate(rows)
     if not findings:
         return outcome
@@ -153,34 +154,35 @@ def described(
 
 
 def words(value: bool | None) -> str:
-    """For a table."""
+    """The cell of a table."""
     return "" if value is None else "yes" if value else "no"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """The outcomes in Markdown, and a summary."""
     lines = [
-        "| mutant | twin | caught | placed at | case | error | placed right | cause | seen alone |",
+        "| mutant | twin | caught | placed at | case | error | placed right | cause | alone |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for one in outcomes:
-        place = one.place.replace("|", "/")[:90]
+    for outcome in outcomes:
+        place = outcome.place.replace("|", "/")[:90]
+        unexpected = " (not the expected one)" * (outcome.named is False)
         cells = (
-            one.name,
-            one.twin,
-            one.caught,
+            outcome.name,
+            outcome.twin,
+            outcome.caught,
             f"`{place}`" if place else "",
-            f"{one.case} {one.precision}".strip(),
-            f"{one.error:.1e}" if one.error else "",
-            "yes" if one.placed else f"no: expected {', '.join(one.expected)}",
-            one.cause.replace("|", "/") + (" (not the expected one)" * (one.named is False)),
-            words(one.alone),
+            f"{outcome.case} {outcome.precision}".strip(),
+            f"{outcome.error:.1e}" if outcome.error else "",
+            "yes" if outcome.placed else f"no: expected {', '.join(outcome.expected)}",
+            outcome.cause.replace("|", "/") + unexpected,
+            words(outcome.alone),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    caught = sum(one.caught == "yes" for one in outcomes)
-    broken = sum(one.caught == "error" for one in outcomes)
-    placed = sum(one.placed for one in outcomes)
-    known = [one.named for one in outcomes if one.named is not None]
+    caught = sum(outcome.caught == "yes" for outcome in outcomes)
+    broken = sum(outcome.caught == "error" for outcome in outcomes)
+    placed = sum(outcome.placed for outcome in outcomes)
+    known = [outcome.named for outcome in outcomes if outcome.named is not None]
     lines += [
         "",
         f"{len(outcomes)} faults: {caught} caught by a verdict, {broken} that keep the backend "
@@ -192,44 +194,45 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def report(outcomes: Sequence[Outcome], out: Path) -> None:
     """Write mutation.json and mutation.md."""
-    records = [asdict(one) for one in outcomes]
+    records = [asdict(outcome) for outcome in outcomes]
     text = json.dumps(records, indent=1, ensure_ascii=False)
     (out / "mutation.json").write_text(text, encoding="utf-8")
     (out / "mutation.md").write_text(table(outcomes), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: every fault was caught by a verdict, or nothing clean differed; 1: otherwise."""
-    parser = argparse.ArgumentParser(prog="python -m tools.mutation.__main__", description=__doc__)
+    """Run; 0: every fault was caught by a verdict, or nothing clean differed; 1: otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m tools.mutation", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names or patterns of mutants")
-    parser.add_argument("--backend", choices=BACKENDS, help="mutants that this backend records")
+    parser.add_argument("--backend", choices=BACKENDS, help="mutants of this backend")
     parser.add_argument("--out", type=Path, default=Path("build/mutation"), metavar="FOLDER")
-    parser.add_argument("--clean", type=int, metavar="SEEDS", help="no mutants: false alarms")
-    parser.add_argument("--whole", action="store_true", help="all steps, not until one differs")
-    parser.add_argument("--keep-reference", action="store_true", help="do not record it anew")
-    asked = parser.parse_args(arguments)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    clean = (asked.out / "clean").resolve()
+    parser.add_argument("--clean", type=int, metavar="SEEDS", help="false alarms without a fault")
+    parser.add_argument("--whole", action="store_true", help="all steps, also after a difference")
+    parser.add_argument("--keep-reference", action="store_true", help="use the one recorded before")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    clean = (options.out / "clean").resolve()
     try:
-        chosen = choose(asked.only or ["*"], asked.backend)
-        if not (asked.keep_reference and clean.exists()):
+        chosen = choose(options.only or ["*"], options.backend)
+        if not (options.keep_reference and clean.exists()):
             record_reference(clean, CASES)
-        if asked.clean is not None:
-            return 1 if run_clean(asked.out.resolve(), asked.clean, CASES) else 0
-        for backend in dict.fromkeys(one.backend for one in chosen):
+        if options.clean is not None:
+            return 1 if run_clean(options.out.resolve(), options.clean, CASES) else 0
+        for backend in dict.fromkeys(mutation.backend for mutation in chosen):
             check_control(backend, clean)
         outcomes = []
         for mutation in chosen:
-            outcomes.append(try_mutation(mutation, clean, CASES, asked.whole))
-            one = outcomes[-1]
-            print(f"{one.name}: {one.caught}, {one.seconds} s; {one.text}", flush=True)
-            report(outcomes, asked.out)
+            outcome = try_mutation(mutation, clean, CASES, options.whole)
+            outcomes.append(outcome)
+            caught, seconds = outcome.caught, outcome.seconds
+            print(f"{outcome.name}: {caught}, {seconds} s; {outcome.text}", flush=True)
+            report(outcomes, options.out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(table(outcomes))
-    # a mutant that does not run is no proof of the suite, unless just that was expected
-    return 0 if all(one.caught == "yes" or one.placed for one in outcomes) else 1
+    # a mutant that does not run proves nothing about the suite, unless exactly that was expected
+    return 0 if all(outcome.caught == "yes" or outcome.placed for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The detector's other half: where no fault is planted, nothing may differ.
+"""False positives of the suite: without a planted fault, nothing may differ.
 
-The pair of backends is recorded and judged from other weights and images: of several seeds and
-kinds, and trained. Every row that is `different` is a false alarm.
+The pair of backends is recorded and judged with other weights and images: with several seeds and
+kinds of weights, and with trained weights. Every row that is `different` is a false alarm.
 """
 
 import json
@@ -21,34 +21,34 @@ from parity.suite import run as suite_run
 from parity.suite.jobs import BASELINE, Job
 from parity.suite.plan import Suite
 
-FIRST_SEED = 101  # the cases themselves have 0 to 5
+FIRST_SEED = 101  # the cases themselves have the seeds 0 to 5
 
 
 @dataclass
-class TrainedLadder(Suite):
-    """The cases from the weights that lie in the folder as CASE.trained.safetensors."""
+class TrainedSuite(Suite):
+    """The cases with the trained weights CASE.trained.safetensors of the folder."""
 
     def job(
         self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
     ) -> Job:
-        """From trained weights."""
+        """The job of a suite, with trained weights."""
         weights = str(self.folder / f"{case.name}.trained.safetensors")
         return replace(super().job(backend, case, kind, **fields), weights=weights)
 
 
 def save_trained(reference: Path, target: Path, cases: Sequence[Case]) -> None:
-    """The weights after the last update of an earlier recording of the reference backend."""
+    """Save the weights after the last update, from an earlier recording of the baseline."""
     earlier = Suite(reference)
     for case in cases:
         state = earlier.trace(BASELINE, case.name).arrays("state")
         save_file(params_of(state), target / f"{case.name}.trained.safetensors")
 
 
-def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[tuple[str, Suite]]:
-    """A suite of trained weights, and those of other seeds and kinds of weights."""
-    # others end before there is anything to go on from
+def clean_suites(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[tuple[str, Suite]]:
+    """A suite with trained weights, then suites with other seeds and kinds of weights."""
+    # cases with one update save no state
     trained = [case for case in cases if case.updates > 1]
-    yield "trained", TrainedLadder(folder, trained, (), checks=False)
+    yield "trained", TrainedSuite(folder, trained, (), checks=False)
     draws = list(WEIGHTS)
     for number in range(seeds):
         seed, draw = FIRST_SEED + number, draws[number % len(draws)]
@@ -56,33 +56,33 @@ def clean_ladders(folder: Path, seeds: int, cases: Sequence[Case]) -> Iterator[t
 
 
 def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """Record and judge the unchanged backends; the rows that differ, also in clean.json."""
+    """Record and judge the unchanged backends; return the rows that differ, also in clean.json."""
     alarms: list[dict[str, Any]] = []
-    for label, suite in clean_ladders(out / "unmutated", seeds, cases):
+    for label, suite in clean_suites(out / "unmutated", seeds, cases):
         start = time.monotonic()
         shutil.rmtree(suite.folder, ignore_errors=True)
         (suite.folder / "traces").mkdir(parents=True)
-        if isinstance(suite, TrainedLadder):
+        if isinstance(suite, TrainedSuite):
             save_trained(out / "clean", suite.folder, suite.cases)
         suite_run.record_suite(suite)
         rows = suite_run.judge_suite(suite)
-        wrong = [row for row in rows if row.verdict == "different"]
+        differing = [row for row in rows if row.verdict == "different"]
         undecided = sum(row.verdict == "undecided" for row in rows)
         print(
-            f"{label}: {len(rows)} taps, {len(wrong)} different, {undecided} undecided, "
+            f"{label}: {len(rows)} taps, {len(differing)} different, {undecided} undecided, "
             f"{time.monotonic() - start:.0f} s",
-            *map(told, wrong),
+            *map(described, differing),
             sep="\n  ",
             flush=True,
         )
-        alarms += [{"run": label} | row.record() for row in wrong]
+        alarms += [{"run": label} | row.record() for row in differing]
         (out / "clean.json").write_text(json.dumps(alarms, indent=1, default=str), "utf-8")
     shutil.rmtree(out / "unmutated", ignore_errors=True)
     return alarms
 
 
-def told(row: Row) -> str:
-    """A row that differs, with what it was judged by."""
+def described(row: Row) -> str:
+    """A row that differs, with the numbers that it was judged by."""
     return (
         f"{row.case} {row.stage}/{row.tap} {row.precision} {row.pair}: error {row.error:.2e}, "
         f"noise floor {row.noise_floor:.2e}, bound {row.bound:.2e}, "

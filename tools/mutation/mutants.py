@@ -1,6 +1,6 @@
-"""The suite of a mutant: what is recorded of it, step by step, and how it is judged.
+"""The suite of a mutant: its recordings, step by step, and their verdicts.
 
-The clean reference backend is recorded once; a mutated backend stands in the candidate's place.
+The clean baseline is recorded once. A mutated backend takes the candidate's place.
 """
 
 import shutil
@@ -30,44 +30,44 @@ CHECKS_KIND = "checks"
 
 @cache
 def read_once(path: Path) -> Trace:
-    """A trace that does not change."""
+    """Read a trace that does not change."""
     return read_trace(path)
 
 
 @dataclass
 class MutantSuite(Suite):
-    """A clean reference, and in another folder a mutated backend in the candidate's place."""
+    """A suite with a clean baseline; a mutated backend in another folder is the candidate."""
 
     mutant: Path = Path()
     backend: str = BASELINE
 
     def path(self, backend: str, case: str, *words: str | None) -> Path:
-        """The candidate's traces lie apart."""
+        """The file of a trace; the candidate's traces lie in another folder."""
         path = super().path(backend, case, *words)
         return self.mutant / path.name if backend == CANDIDATE else path
 
     def job(
         self, backend: str, case: Case | Golden, kind: str = "case", **fields: str | None
     ) -> Job:
-        """The candidate is the mutated backend."""
+        """The job of a suite; the candidate is the mutated backend."""
         job = super().job(backend, case, kind, **fields)
         return replace(job, backend=self.backend) if backend == CANDIDATE else job
 
     def checks_job(self, backend: str, precision: str = "float32") -> Job:
-        """What happens around the model, from the run that the reference saved."""
+        """The checks, with the run that the baseline saved."""
         job = super().checks_job(backend, precision)
         source = str(self.folder / f"golden-{GOLDENS[0].name}.safetensors")
         backend = self.backend if backend == CANDIDATE else backend
         return replace(job, source=source, backend=backend)
 
     def trace(self, backend: str, case: str, kind: str = "case", *words: str) -> Trace:
-        """A recorded trace; the reference's are read once."""
+        """A recorded trace; the baseline's traces are read once."""
         path = self.path(backend, case, kind, *(words or (self.precision,)))
         return read_trace(path) if backend == CANDIDATE else read_once(path)
 
 
 def record_reference(folder: Path, cases: Sequence[Case]) -> None:
-    """The clean reference backend, with its variants, and the published weights."""
+    """Record the clean baseline with its variants, and convert the published weights."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "traces").mkdir(parents=True)
     reader = load_authors_reader()
@@ -79,38 +79,38 @@ def record_reference(folder: Path, cases: Sequence[Case]) -> None:
         plan.baseline_jobs(suite) + plan.variant_jobs(suite, BASELINE),
         plan.float64_baseline_jobs(suite),
     ]
-    # as many threads as the mutants have: the order of sums depends on their number
+    # as many threads as the mutants use: the order of sums depends on their number
     for jobs in groups:
         plan.run_children(plan.start_child(jobs, threads=THREADS))
 
 
 class Step(NamedTuple):
-    """What is recorded, and of which cases: those with taps inside blocks, without, or all."""
+    """Kinds of recordings, and their cases: with taps inside blocks, without, or all (None)."""
 
     kinds: tuple[str, ...]
     fine: bool | None = None
 
 
-# Sharpest evidence first. The next step is taken only if nothing differs so far.
+# Sharpest evidence first. The next step is taken only if nothing differs yet.
 ISOLATED = (Step(("isolated",), True), Step(("isolated",), False))
 WHOLE = Step(("case", "continue"))
 CHECKS_STEP = Step((CHECKS_KIND,))
 
 
 def steps_for(twin: str) -> tuple[Step, ...]:
-    """For a fault in the core, what goes into the model comes first."""
+    """The steps in their order; for a fault in the core, the checks of the inputs come first."""
     return (CHECKS_STEP, *ISOLATED, WHOLE) if twin == "core" else (*ISOLATED, WHOLE, CHECKS_STEP)
 
 
 def run_steps(suite: MutantSuite, root: Path, twin: str, whole: bool) -> list[Row]:
-    """Record and judge step by step, until something differs; with `whole`, to the end.
+    """Record and judge step by step until something differs; with `whole`, take all steps.
 
     Raises:
         MutantFailed: the mutant does not run.
     """
     rows: list[Row] = []
     for step in steps_for(twin):
-        cases = [one for one in suite.cases if step.fine in (None, one.fine)]
+        cases = [case for case in suite.cases if step.fine in (None, case.fine)]
         record_copy(root, mutant_jobs(suite, step, cases))
         if step is CHECKS_STEP:
             rows += suite_run.judge_checks(suite)
@@ -127,7 +127,7 @@ def run_steps(suite: MutantSuite, root: Path, twin: str, whole: bool) -> list[Ro
 
 
 def mutant_jobs(suite: MutantSuite, step: Step, cases: Sequence[Case]) -> list[Job]:
-    """One step, in float64 and float32; `continue` is one update from the reference's state."""
+    """One step, in float64 and float32; `continue` is one update from the baseline's state."""
     if step is CHECKS_STEP:
         return [suite.checks_job(CANDIDATE)]
     jobs = []
@@ -135,7 +135,7 @@ def mutant_jobs(suite: MutantSuite, step: Step, cases: Sequence[Case]) -> list[J
         source = suite.job(BASELINE, case).out
         for kind in step.kinds:
             if kind == "continue" and case.updates == 1:
-                continue  # it has no later state to go on from
+                continue  # it saves no state to continue from
             more = {} if kind == "case" else {"source": source}
             if kind != "continue":
                 jobs.append(suite.job(CANDIDATE, case, kind, precision="float64", **more))
@@ -144,7 +144,7 @@ def mutant_jobs(suite: MutantSuite, step: Step, cases: Sequence[Case]) -> list[J
 
 
 def published_jobs(suite: Suite) -> list[Job]:
-    """The published program's cases; the part indices are the mutant's own."""
+    """Jobs of the published program's cases; the mutant chooses its own part indices."""
     jobs = [
         suite.job(CANDIDATE, golden, precision=precision)
         for golden in GOLDENS
@@ -154,7 +154,7 @@ def published_jobs(suite: Suite) -> list[Job]:
 
 
 def judge_whole(suite: Suite, case: Case) -> list[Row]:
-    """As the suite judges a candidate, and one update from the reference's state."""
+    """Rows as the suite judges a candidate, with one update from the baseline's state."""
     return suite_run.judge_case(suite, case.name, (CANDIDATE,) if case.updates > 1 else ())
 
 
@@ -163,20 +163,20 @@ def judge_published(suite: Suite) -> list[Row]:
     rows = []
     for golden in GOLDENS:
         name = f"golden-{golden.name}"
-        first = suite.trace(CANDIDATE, name)
-        published = suite_run.published_trace(golden, first)
-        exact = suite.trace(CANDIDATE, name, "case", "float64")
-        evidence = Evidence(first, published, exact, siblings=suite_run.SIBLINGS)
+        mutant = suite.trace(CANDIDATE, name)
+        published = suite_run.published_trace(golden, mutant)
+        reference = suite.trace(CANDIDATE, name, "case", "float64")
+        evidence = Evidence(mutant, published, reference, siblings=suite_run.SIBLINGS)
         rows += judge(evidence, only=list(published.taps))
     return rows
 
 
 def seen_alone(suite: MutantSuite, root: Path) -> bool:
-    """Whether a fault shows with no clean backend to compare with: the published program's numbers
-    are others, or a claim about what happens around the model does not hold."""
+    """Whether a fault shows without a clean backend: the published program's numbers differ, or a
+    claim of the checks is false."""
     record_copy(root, [*published_jobs(suite), suite.checks_job(CANDIDATE)])
-    around = suite.trace(CANDIDATE, CHECKS.name, CHECKS_KIND)
-    arrays = [tap for tap in around.taps.values() if isinstance(tap, np.ndarray)]
-    claimed = all(tap.all() for tap in arrays if tap.dtype.kind == "b")
+    checks = suite.trace(CANDIDATE, CHECKS.name, CHECKS_KIND)
+    arrays = [tap for tap in checks.taps.values() if isinstance(tap, np.ndarray)]
+    claims_hold = all(tap.all() for tap in arrays if tap.dtype.kind == "b")
     rows = judge_published(suite)
-    return any(row.verdict == "different" for row in rows) or not claimed
+    return any(row.verdict == "different" for row in rows) or not claims_hold

@@ -1,6 +1,6 @@
-"""Planted faults: their list, planting one in a copy of the packages, and recording that copy.
+"""Planted faults: read their list, plant one in a copy of the packages, and record that copy.
 
-The working tree is never written to.
+The working tree is never changed.
 """
 
 import os
@@ -26,16 +26,16 @@ PACKAGES = ("transfg_core", "transfg_torch", "transfg_jt", "parity")
 COPIED = (".py", ".cuh", ".yaml", ".npz", ".bin", ".html", ".css", ".js")
 FIELDS = ("name", "file", "replace", "with", "count", "also", "tap", "cause", "note")
 TWINS = {"transfg_torch": "torch", "transfg_jt": "jittor", "transfg_core": "core"}
-# Runs the recorder, but only out of the copy: an installed package must not take its place.
+# Runs the recorder, but only from the copy: an installed package must not take its place.
 CHILD = """
 import sys, transfg_core, parity.suite.record
-root = sys.argv.pop(1)  # what is left are the recorder's own arguments: none
+root = sys.argv.pop(1)  # the recorder itself gets no argument
 for module in (transfg_core, parity):
     assert module.__file__.startswith(root), module.__file__
 sys.exit(parity.suite.record.main())
 """
 TIMEOUT = 600  # seconds for one process
-# Idle threads wait by spinning, which on a busy machine takes several times as long.
+# Idle threads spin while they wait; on a busy machine this slows the recording.
 THREADS = 1
 
 
@@ -52,21 +52,21 @@ class Edit:
         """Substitute in the tree at `root`.
 
         Raises:
-            UserError: the text does not stand there so often.
+            UserError: the text does not stand there `count` times.
         """
         path = root / self.file
         text = path.read_text(encoding="utf-8")
         if text.count(self.old) != self.count:
             raise UserError(
                 f"{MUTATIONS.name}: {self.file}: expected {self.count} times, found "
-                f"{text.count(self.old)} times: {self.old!r}; let the entry follow the code"
+                f"{text.count(self.old)} times: {self.old!r}; update the entry to the code"
             )
         path.write_text(text.replace(self.old, self.new), encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One planted fault, and where it is expected to be placed."""
+    """One planted fault, and the place where the suite should find it."""
 
     name: str
     edits: tuple[Edit, ...]
@@ -88,7 +88,7 @@ class Mutation:
 
 def control(backend: str) -> Mutation:
     """No fault at all: a substitution by the same text."""
-    package = next(one for one, twin in TWINS.items() if twin == backend)
+    package = next(name for name, twin in TWINS.items() if twin == backend)
     text = "LAYER_NORM_EPS = 1e-6"
     return Mutation(f"control-{backend}", (Edit(f"{package}/models/layers.py", text, text),), ())
 
@@ -97,7 +97,7 @@ def load_mutations(path: Path = MUTATIONS) -> list[Mutation]:
     """The entries of the file.
 
     Raises:
-        UserError: an entry has an unknown field, or lacks one.
+        UserError: an entry has an unknown field, or lacks a field.
     """
     entries: list[dict[str, Any]] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return [_mutation(entry, path) for entry in entries]
@@ -123,7 +123,7 @@ def _mutation(entry: dict[str, Any], path: Path) -> Mutation:
 
 
 def plant(mutation: Mutation, target: Path) -> None:
-    """A copy of the packages' sources and stored numbers at `target`, with the fault in it.
+    """Copy the packages' sources and stored numbers to `target`, with the fault in them.
 
     Raises:
         UserError: the fault's text is not in the code.
@@ -139,15 +139,15 @@ def plant(mutation: Mutation, target: Path) -> None:
 
 
 class MutantFailed(Exception):
-    """A mutant that does not run: the last line that it printed."""
+    """A mutant does not run; the message is the line that says why."""
 
 
 def record_copy(root: Path, jobs: Sequence[Job]) -> None:
-    """Record with the packages at `root`, one precision after the other in a process of its own:
-    Jittor cannot do both in one.
+    """Record with the packages at `root`, each precision in its own process, one after the other:
+    Jittor cannot record both in one process.
 
     Raises:
-        MutantFailed: it crashed, refused or took too long.
+        MutantFailed: the process crashed, refused or took too long.
     """
     more = {
         "PYTHONPATH": str(root),
@@ -173,7 +173,7 @@ def record_copy(root: Path, jobs: Sequence[Job]) -> None:
 
 
 def complaint(printed: str) -> str:
-    """The line that tells what went wrong: the last that names an error, else the last of all."""
+    """The line that says what went wrong: the last line that names an error, else the last."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", printed)
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception|error)\b", line)]

@@ -1,1 +1,1 @@
-"""Speed and memory of the backends, measured by turns (docs/performance.md)."""
+"""Speed and memory of the backends, measured in turn (docs/performance.md)."""

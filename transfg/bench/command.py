@@ -20,25 +20,30 @@ def bench(
     subject: Annotated[
         list[str] | None,
         typer.Option(
-            help="what to compare, first what ratios refer to: BACKEND[:METHOD] [KEY=VALUE]..., "
-            "where METHOD is transfg, vit, published (stored maps, whole products) or real-input"
+            help="what to compare; ratios refer to the first: BACKEND[:METHOD] [KEY=VALUE]..., "
+            "METHOD is transfg, vit, published (stores all maps, multiplies whole maps) or "
+            "real-input (reads the data set)"
         ),
     ] = None,
     work: Annotated[
         str, typer.Option(help="train, infer, attention, selection or input")
     ] = "train",
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="images; may be repeated")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="steps of each subject, by turns")] = 5,
-    warmup: Annotated[int, typer.Option(min=0, help="steps before them")] = 1,
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, help="images in a batch; may be repeated")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="timed rounds; each subject has one turn in a round")
+    ] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="untimed rounds before the timed ones")] = 1,
     turn: Annotated[
-        int, typer.Option(min=1, help="steps of a turn; of several, the first is not timed")
+        int, typer.Option(min=1, help="steps in a turn; with two or more, the first is not timed")
     ] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of a subject")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write")] = None,
 ) -> None:
-    """Measure time and memory of subjects by turns: medians, ranges, ratios, peaks.
+    """Measure time and memory of subjects in turn: medians, ranges, ratios, peaks.
 
-    Exit codes: 0 measured; 1 nothing could be; 2 the input is refused.
+    Exit codes: 0 measured; 1 no subject could be measured; 2 the input is refused.
     """
     from transfg.bench.results import as_record, print_table
     from transfg.bench.runner import measure
@@ -50,26 +55,27 @@ def bench(
         raise UserError(f"--work {work}: expected one of {', '.join(WORK)}")
     if out and not out.parent.is_dir():
         raise UserError(f"--out {out}: no such folder; make it first")
-    subjects = [parse_subject(one) for one in subject or ["torch", "jittor"]]
+    subjects = [parse_subject(text) for text in subject or ["torch", "jittor"]]
     if work == "input":
-        subjects = subjects[:1]  # no backend takes part
-    if len({(one.backend, one.method, one.overrides) for one in subjects}) < len(subjects):
-        raise UserError("--subject: given twice; leave one out")
-    if turn < LEAST_TURN and (work == "input" or any(one.reads for one in subjects)):
+        subjects = subjects[:1]  # this work uses no backend
+    distinct = {(entry.backend, entry.method, entry.overrides) for entry in subjects}
+    if len(distinct) < len(subjects):
+        raise UserError("--subject: expected each subject once, found one given twice; remove it")
+    if turn < LEAST_TURN and (work == "input" or any(entry.reads for entry in subjects)):
         raise UserError(
-            f"--turn {turn}: expected {LEAST_TURN} or more where images are read, since they are "
-            "read ahead while others have their turn"
+            f"--turn {turn}: expected {LEAST_TURN} or more when images are read: a subject reads "
+            "ahead during the turns of the others, so short turns would look too fast"
         )
     sizes = batch or [1]
-    plans = [[one.config(config, overrides or [], size) for one in subjects] for size in sizes]
-    results, references = [], []
+    plans = [[entry.config(config, overrides or [], size) for entry in subjects] for size in sizes]
+    results, baselines = [], []
     for plan in plans:
-        found = measure(subjects, work, plan, rounds, warmup, turn, threads)
-        results += found
-        references += [found[0]] * len(found)
-        if out:  # after every batch size: what is measured is not lost
-            record = clean(as_record(results, references))
+        measurements = measure(subjects, work, plan, rounds, warmup, turn, threads)
+        results += measurements
+        baselines += [measurements[0]] * len(measurements)
+        if out:  # write after every batch size, so that a failure loses no measurement
+            record = clean(as_record(results, baselines))
             replace_file(out, (json.dumps(record, indent=1) + "\n").encode())
-    print_table(results, references)
-    if all(one.failed for one in results):
-        raise RunFailed(f"bench: nothing could be measured: {results[0].failed}")
+    print_table(results, baselines)
+    if all(result.failed for result in results):
+        raise RunFailed(f"bench: every subject failed; the first: {results[0].failed}")

@@ -1,4 +1,4 @@
-"""Medians, spreads and ratios of measurements; as a table and as JSON."""
+"""Medians, ranges and ratios of measurements, as a table and as JSON."""
 
 import sys
 from collections.abc import Sequence
@@ -29,22 +29,22 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread | None":
-        """Of at least one number."""
+        """The spread of the values; None if there are none."""
         return cls(median(values), min(values), max(values)) if values else None
 
     def text(self, form: str) -> str:
-        """`median (least to most)`."""
+        """Text in the form `median (least to most)`."""
         return f"{self.median:{form}} ({self.least:{form}} to {self.most:{form}})"
 
 
-def ratio(one: Measurement, other: Measurement) -> Spread | None:
-    """Time of `one` in units of `other`'s, round by round: what slows a round slows both."""
-    pairs = zip(one.seconds, other.seconds, strict=False)
+def ratio(candidate: Measurement, baseline: Measurement) -> Spread | None:
+    """Candidate's time over the baseline's, round by round: other load slows both in a round."""
+    pairs = zip(candidate.seconds, baseline.seconds, strict=False)
     return Spread.of([ours / theirs for ours, theirs in pairs])
 
 
-def summary(result: Measurement, reference: Measurement) -> dict[str, Any]:
-    """What the table and the JSON tell of one measurement; None where nothing is known."""
+def summary(result: Measurement, baseline: Measurement) -> dict[str, Any]:
+    """The derived numbers of one measurement, for the table and the JSON; unknown ones are None."""
     config = Config.model_validate(result.config, strict=False)
     times = Spread.of(result.seconds)
     flops = step_flops(config, result.work)
@@ -55,9 +55,9 @@ def summary(result: Measurement, reference: Measurement) -> dict[str, Any]:
     image = selection_flops(config) if flops and result.method != "published" else None
     return {
         "seconds": times,
-        "ratio": ratio(result, reference),
+        "ratio": ratio(result, baseline),
         "images_per_second": result.batch / times.median if times else None,
-        "memory_ratio": memory_ratio(result, reference),
+        "memory_ratio": memory_ratio(result, baseline),
         "flops": flops,
         "selection_flops": image and result.batch * image,
         "flops_per_second": speed,
@@ -68,13 +68,13 @@ def summary(result: Measurement, reference: Measurement) -> dict[str, Any]:
     }
 
 
-def memory_ratio(one: Measurement, other: Measurement) -> float | None:
-    """Of the peaks, where both came so far as to tell theirs."""
-    return one.peak / other.peak if one.peak and other.peak else None
+def memory_ratio(candidate: Measurement, baseline: Measurement) -> float | None:
+    """The candidate's peak memory over the baseline's; None if a peak is unknown."""
+    return candidate.peak / baseline.peak if candidate.peak and baseline.peak else None
 
 
 def state_bytes(config: Config) -> dict[str, int]:
-    """Bytes of what a training step must hold whatever it computes with."""
+    """Bytes that every training step needs for parameters, gradients and optimiser state."""
     size = 8 if config.run.precision == "float64" else 4
     shapes = param_shapes(config.model, config.data.crop)
     params = size * sum(int(np.prod(shape)) for shape in shapes.values())
@@ -83,56 +83,60 @@ def state_bytes(config: Config) -> dict[str, int]:
 
 
 def linearity(results: Sequence[Measurement], least: int = 4) -> dict[str, dict[int, float]]:
-    """By subject: how far each batch's time per image is from that of batch `least` or the
-    smallest above it, as a fraction."""
-    found: dict[str, dict[int, float]] = {}
+    """Relative deviation of the time per image from that of the smallest batch, by subject.
+
+    Batches smaller than `least` are left out.
+    """
+    deviations: dict[str, dict[int, float]] = {}
     by_subject: dict[str, list[Measurement]] = {}
-    for one in results:
-        if one.seconds and one.batch >= least:
-            by_subject.setdefault(one.subject, []).append(one)
+    for result in results:
+        if result.seconds and result.batch >= least:
+            by_subject.setdefault(result.subject, []).append(result)
     for subject, members in by_subject.items():
-        first, *others = sorted(members, key=lambda one: one.batch)
-        unit = median(first.seconds) / first.batch
-        found[subject] = {x.batch: median(x.seconds) / x.batch / unit - 1 for x in others}
-    return found
-
-
-def as_record(results: Sequence[Measurement], references: Sequence[Measurement]) -> dict[str, Any]:
-    """As JSON holds it: every measurement, and every number that was derived."""
-    rows = []
-    for result, reference in zip(results, references, strict=True):
-        told = {
-            k: asdict(v) if isinstance(v, Spread) else v
-            for k, v in summary(result, reference).items()
+        smallest, *larger = sorted(members, key=lambda member: member.batch)
+        unit = median(smallest.seconds) / smallest.batch
+        deviations[subject] = {
+            member.batch: median(member.seconds) / member.batch / unit - 1 for member in larger
         }
-        rows.append(asdict(result) | {"summary": told | {"reference": reference.subject}})
+    return deviations
+
+
+def as_record(results: Sequence[Measurement], baselines: Sequence[Measurement]) -> dict[str, Any]:
+    """All measurements and the numbers derived from them, for JSON."""
+    rows = []
+    for result, baseline in zip(results, baselines, strict=True):
+        numbers = {
+            name: asdict(value) if isinstance(value, Spread) else value
+            for name, value in summary(result, baseline).items()
+        }
+        rows.append(asdict(result) | {"summary": numbers | {"reference": baseline.subject}})
     return {"format": "bench/1", "measurements": rows, "linearity": linearity(results)}
 
 
-def print_table(results: Sequence[Measurement], references: Sequence[Measurement]) -> None:
-    """One line for each measurement, ratios to the first subject of its batch."""
+def print_table(results: Sequence[Measurement], baselines: Sequence[Measurement]) -> None:
+    """Print one row for each measurement; ratios refer to the first subject of its batch size."""
     table = Table("subject", "work", "batch", "seconds", "ratio", "images/s", "peak MiB", "ratio")
     table.add_column("first s")
     table.add_column("GFLOP/s")
     table.add_column("of peak")
     for column in table.columns[2:]:
         column.justify = "right"
-    for result, reference in zip(results, references, strict=True):
+    for result, baseline in zip(results, baselines, strict=True):
         if result.failed:
             table.add_row(result.subject, result.work, str(result.batch), result.failed)
             continue
-        told = summary(result, reference)
+        numbers = summary(result, baseline)
         table.add_row(
             result.subject,
             result.work,
             str(result.batch),
-            told["seconds"].text(".4g"),
-            told["ratio"].text(".2f") if told["ratio"] else NONE,
-            number(told["images_per_second"]),
+            numbers["seconds"].text(".4g"),
+            numbers["ratio"].text(".2f") if numbers["ratio"] else NONE,
+            number(numbers["images_per_second"]),
             number(result.peak, ".0f", MIB),
-            number(told["memory_ratio"], ".2f"),
+            number(numbers["memory_ratio"], ".2f"),
             number(result.first),
-            number(told["flops_per_second"], ".0f", 1e9),
-            number(told["utilisation"], ".1%"),
+            number(numbers["flops_per_second"], ".0f", 1e9),
+            number(numbers["utilisation"], ".1%"),
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)

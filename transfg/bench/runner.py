@@ -1,8 +1,8 @@
-"""Run workers by turns, one step each, and collect what they tell.
+"""Run workers in turn and collect their measurements.
 
-A processor is shared with whatever else runs, and its clock changes: only what is measured in the
-same minute can be compared. So every subject has a process of its own, all are started first, and
-then each round gives every one of them one step, in an order that alternates.
+Other programs share the processor, and its clock changes, so only measurements from the same minute
+can be compared. Therefore every subject has its own process, and all processes start first. Then
+each round gives every subject one turn, in alternating order.
 """
 
 import json
@@ -20,12 +20,12 @@ from transfg.bench.worker import OUT_OF_MEMORY
 from transfg_core.config.sections import Config
 from transfg_core.machine import child_environment
 
-LAST_WORDS = 30  # seconds that a worker which closes its pipe has left to end
+LAST_WORDS = 30  # seconds for a worker to exit after it has closed its pipe
 
 
 @dataclass
 class Measurement:
-    """What one subject did with one batch size; times in seconds, memory in bytes."""
+    """The measurement of one subject at one batch size; times in seconds, memory in bytes."""
 
     subject: str
     backend: str
@@ -33,17 +33,17 @@ class Measurement:
     work: str
     batch: int
     config: dict[str, Any]
-    started: float = 0.0  # from nothing to the first step
-    first: float = 0.0  # the first step, in which operators are compiled
-    seconds: list[float] = field(default_factory=list)
-    base: int | None = None  # before the first step; None where the device does not tell
+    started: float = 0.0  # from the start of the process to the first step
+    first: float = 0.0  # the first step, which compiles operators
+    seconds: list[float] = field(default_factory=list)  # per step, for each timed round
+    base: int | None = None  # memory before the first step; None if the device does not report it
     peak: int | None = None
     device: dict[str, Any] = field(default_factory=dict)
-    failed: str = ""  # why there is nothing, if so
+    failed: str = ""  # the reason of a failure
 
 
 class Worker:
-    """A child process that does one step whenever it is asked."""
+    """A child process that does one turn at each request."""
 
     def __init__(
         self, subject: Subject, work: str, config: Config, turn: int, threads: int | None
@@ -59,7 +59,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "transfg.bench.worker", json.dumps(job)],
             stdin=subprocess.PIPE,
-            stdout=2,  # whatever a framework prints, on standard error
+            stdout=2,  # send the output of frameworks to standard error
             pass_fds=[theirs],
             text=True,
             env=child_environment(threads),
@@ -74,7 +74,7 @@ class Worker:
             setattr(self.result, name, value)
 
     def read(self) -> dict[str, Any]:
-        """One answer; nothing once the process has ended."""
+        """One answer; empty if the process has ended."""
         line = self.answers.readline()
         if line:
             answer: dict[str, Any] = json.loads(line)
@@ -87,12 +87,12 @@ class Worker:
         self.result.failed = {
             2: "refused (see above)",
             OUT_OF_MEMORY: "out of memory",
-            -9: "killed, most likely for want of memory",
+            -9: "killed, most likely out of memory",
         }.get(status, f"ended with status {status}")
         return {}
 
     def ask(self, word: str) -> dict[str, Any]:
-        """The answer to a word; nothing from a process that has ended."""
+        """The answer to a word; empty if the process has ended."""
         if self.result.failed:
             return {}
         assert self.process.stdin
@@ -102,18 +102,18 @@ class Worker:
         return self.read()
 
     def step(self, keep: bool) -> None:
-        """One step; its time is kept after the warm-up."""
+        """Do one turn; keep its time unless it belongs to the warm-up."""
         answer = self.ask("go")
         if keep and answer:
             self.result.seconds.append(answer["seconds"])
 
     def end(self) -> None:
-        """Ask for the peak and let the process go."""
+        """Ask for the peak memory and end the process."""
         self.result.peak = self.ask("end").get("peak")
         self.kill()
 
     def kill(self) -> None:
-        """End the process whatever it does."""
+        """End the process at once."""
         self.process.kill()
         with suppress(BrokenPipeError):
             self.process.communicate()
@@ -129,9 +129,9 @@ def measure(
     turn: int = 1,
     threads: int | None = None,
 ) -> list[Measurement]:
-    """One batch size: all subjects by turns, of `turn` steps each.
+    """Measure all subjects at one batch size, in turns of `turn` steps.
 
-    Of more than one step, the first of a turn is not timed.
+    If a turn has more than one step, its first step is not timed.
     """
     workers: list[Worker] = []
     try:
@@ -139,7 +139,7 @@ def measure(
             print(f"{subject.label}: {work}, batch {config.train.batch_size}", file=sys.stderr)
             worker = Worker(subject, work, config, turn, threads)
             workers.append(worker)
-            worker.start()  # one after the other: two that compile would share the processor
+            worker.start()  # one after another, because compiling workers would share the processor
         for number in range(warmup + rounds):
             for worker in workers if number % 2 == 0 else reversed(workers):
                 worker.step(keep=number >= warmup)

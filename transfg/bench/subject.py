@@ -1,8 +1,8 @@
-"""What is measured: a backend, how it computes, and what it computes.
+"""Subjects of a measurement: a backend, a method and settings.
 
 parse_subject("torch")                                  # TransFG in PyTorch
 parse_subject("torch:published")                        # as the published program computes it
-parse_subject("jittor:vit train.accumulation=2")        # and settings of its own
+parse_subject("jittor:vit train.accumulation=2")        # with settings of its own
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from transfg_core.models.vit import require_vit
 
 METHODS = ("transfg", "vit", "published", "real-input")
 WORK = ("train", "infer", "attention", "selection", "input")
-CLASSES = 200  # where the configuration leaves them to the data set
-OURS = ("train.batch_size", "train.eval_batch_size", "model.pretrained")  # what the bench sets
+CLASSES = 200  # if the configuration takes them from the data set
+OURS = ("train.batch_size", "train.eval_batch_size", "model.pretrained")  # keys that the bench sets
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Subject:
 
     @property
     def reads(self) -> bool:
-        """Whether it takes its images from the data set."""
+        """Whether it reads its images from the data set."""
         return self.method == "real-input"
 
     def config(self, path: Path, overrides: Sequence[str], batch: int) -> Config:
-        """The experiment with random weights: speed does not depend on their values.
+        """The configuration, with random weights: speed does not depend on their values.
 
         Raises:
             UserError: a file, key or value is wrong.
         """
         given = load_config(path, [*overrides, *self.overrides])
         classes = given.model.classes or CLASSES
-        if self.reads:  # their labels must fit the head
+        if self.reads:  # the labels of the data set must fit the head
             classes = len(read_dataset(given.data, given.run.seed).classes)
         ours = [f"train.batch_size={batch}", f"train.eval_batch_size={batch}"]
         ours += [f"model.classes={classes}", "model.pretrained=null"]
@@ -62,18 +62,18 @@ class Subject:
 
 
 def parse_subject(text: str) -> Subject:
-    """A subject from `BACKEND[:METHOD] [KEY=VALUE]...`.
+    """Parse a subject from `BACKEND[:METHOD] [KEY=VALUE]...`.
 
     Raises:
-        UserError: no such backend or method.
+        UserError: the backend or method is unknown, or a key is one that the bench sets.
     """
     name, *overrides = text.split() or [""]
     backend, _, method = name.partition(":")
     for override in overrides:
         if override.partition("=")[0] in OURS:
             raise UserError(
-                f"--subject {text}: {override}: weights are random and --batch says how many "
-                "images; leave it out"
+                f"--subject {text}: {override}: the bench sets this key: weights are random, and "
+                "--batch sets the number of images; leave it out"
             )
     if backend not in BACKENDS or (method or "transfg") not in METHODS:
         raise UserError(

@@ -1,11 +1,11 @@
-"""A process that repeats one piece of work whenever it is told to.
+"""A process that does one turn of work at each request.
 
-    python -m transfg.bench.worker JOB       # what transfg/bench/runner.py starts
+    python -m transfg.bench.worker JOB       # transfg/bench/runner.py starts this
 
-It answers each line of standard input with a line of JSON into the pipe whose number the job holds:
-`go` with the seconds that the work took, `end` with the peak memory. Before the first, one line
-tells how long it took to start and to do the work for the first time, operators being compiled
-then. The pipe survives the restart that Jittor asks for after rebuilding itself.
+It answers each line of standard input with a line of JSON. It answers `go` with the seconds of a
+step and `end` with the peak memory. A first line, before any request, has the time to start and the
+time of the first step, which compiles operators. The answers go into a pipe, whose number the job
+holds; it survives the restart that Jittor needs after it has rebuilt itself.
 """
 
 import gc
@@ -31,20 +31,20 @@ from transfg_core.train import split_batch
 
 Step = Callable[[], object]
 OUT_OF_MEMORY = 3  # exit status
-# in the words of PyTorch's devices, of its CPU allocator, of C++ and of oneDNN's operators
+# messages of PyTorch's devices, PyTorch's CPU allocator, C++ and oneDNN
 NO_MEMORY = re.compile(r"out of memory|can't allocate|bad_alloc|is memory short")
 
 
 def random_batch(config: Config) -> Batch:
-    """One batch in memory."""
+    """One batch of random images and labels."""
     rng, size = np.random.default_rng(0), config.train.batch_size
     images = rng.standard_normal((size, 3, *config.data.crop), dtype=np.float32)
-    return Batch(images, rng.integers(0, config.model.classes or 1, size))
+    return Batch(images, rng.integers(0, config.model.class_count, size))
 
 
 @contextmanager
 def batches_of(config: Config, real: bool) -> Iterator[Callable[[], Batch]]:
-    """What gives the next batch: always the same one, or the data set's."""
+    """A function that gives the next batch: of the data set if `real`, else always the same one."""
     if not real:
         batch = random_batch(config)
         yield lambda: batch
@@ -58,7 +58,7 @@ def batches_of(config: Config, real: bool) -> Iterator[Callable[[], Batch]]:
 
 
 def make_backend(job: dict[str, Any], config: Config) -> Backend:
-    """The backend with random weights."""
+    """Create the backend with random weights."""
     if job["method"] == "published":
         backend: Backend = load_workloads(job["backend"]).stored_maps_backend(config)
     else:
@@ -70,11 +70,11 @@ def make_backend(job: dict[str, Any], config: Config) -> Backend:
 def make_step(
     job: dict[str, Any], config: Config, backend: Backend, take: Callable[[], Batch]
 ) -> Step:
-    """The work, without what surrounds it."""
+    """A function that does one step of the job's work; `take` gives a batch."""
     work, stored = job["work"], job["method"] == "published"
     if work == "train":
         parts = config.train.accumulation
-        lr = 1e-6  # random images and labels must not blow the weights up
+        lr = 1e-6  # small, because training on random images and labels may diverge
 
         def train() -> None:
             backend.fetch(backend.train_step(split_batch(take(), parts), lr))
@@ -95,12 +95,12 @@ def make_step(
 
 
 def peak_memory(backend: Backend | None) -> int | None:
-    """Bytes: of the device, or of the process where that is the device."""
+    """Peak memory of the device in bytes; of the process on the CPU, or without a backend."""
     return backend.device_info()["peak_memory_bytes"] if backend else peak_rss()
 
 
 def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
-    """Start, then work whenever a line says so."""
+    """Build the step, run it once, then answer the requests in `lines`."""
 
     def answer(**facts: Any) -> None:
         answers.write(json.dumps(facts) + "\n")
@@ -111,7 +111,7 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
         backend = None if job["work"] == "input" else make_backend(job, config)
         step = make_step(job, config, backend, take) if backend else take
         gc.collect()
-        forget_peak_rss()  # what building the model took is not the work's
+        forget_peak_rss()  # building the model does not count
         if backend:
             backend.forget_peak()
         base = peak_memory(backend)
@@ -123,7 +123,7 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
         for line in lines:
             if line.strip() != "go":
                 break
-            if turn > 1:  # what was read ahead while others had their turn
+            if turn > 1:  # uses up what was read ahead during the turns of the others
                 step()
             timed = max(1, turn - 1)
             begin = time.perf_counter()
@@ -134,7 +134,7 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
 
 
 def main() -> int:
-    """Exit status 2 after input that is refused, OUT_OF_MEMORY after that."""
+    """Run the job; exit status 2 if the input is refused, OUT_OF_MEMORY if memory is short."""
     job = json.loads(sys.argv[1])
     with open(job["answers"], "w", encoding="utf-8") as answers:
         try:

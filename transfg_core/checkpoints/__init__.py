@@ -1,1 +1,1 @@
-"""The checkpoint format of this project, and pretrained weights from other sources."""
+"""This project's checkpoint format, and readers of pretrained weights from other sources."""

@@ -1,7 +1,7 @@
-"""Parameter names of TransFG's published program, and what its checkpoints tell of a model.
+"""Parameter names of TransFG's published program, and the architecture that its checkpoints show.
 
-Source: the authors' program (He et al. 2022). Its names and the canonical ones map one to one,
-shapes unchanged. `transfg_torch.foreign.authors` reads the files, which are PyTorch's.
+Source: the authors' program (He et al. 2022). Its names map one to one to the canonical names;
+shapes are equal. `transfg_torch.foreign.authors` reads the files, which need PyTorch.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from transfg_core.errors import UserError
 from transfg_core.params.merge import as_float32, refuse
 from transfg_core.params.positions import square_side
 
-# Modules outside the blocks, then the blocks' own: published name, canonical name.
+# (published name, canonical name) of modules outside the blocks, of blocks, of modules in a block.
 MODULES = (
     ("transformer.embeddings.patch_embeddings", "patch_embed"),
     ("transformer.encoder.part_norm", "part_norm"),
@@ -49,11 +49,11 @@ NAMES = (
 TO_CANONICAL = dict(NAMES)
 TO_PUBLISHED = {new: old for old, new in NAMES}
 assert len(TO_CANONICAL) == len(TO_PUBLISHED) == len(NAMES)
-NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")  # a block's, without leading zeros
+NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")  # a block's number, without leading zeros
 
 
 class Architecture(NamedTuple):
-    """What shapes tell: all but the heads, the stride and the image size."""
+    """The dimensions that shapes show: all but the heads, the stride and the image size."""
 
     width: int
     depth: int
@@ -63,10 +63,10 @@ class Architecture(NamedTuple):
     tokens: int
 
     def describe(self) -> str:
-        """The settings of `model` that fit, as lines for people."""
-        numbers = {name: (size[0], size[2], size[3]) for name, size in SIZES.items()}
-        found = (self.width, self.depth, self.mlp)
-        size = next((name for name, known in numbers.items() if known == found), None)
+        """The matching settings of `model`, as lines for the user."""
+        dimensions = {name: (size[0], size[2], size[3]) for name, size in SIZES.items()}
+        own = (self.width, self.depth, self.mlp)
+        size = next((name for name, known in dimensions.items() if known == own), None)
         heads = f"heads {SIZES[size][1]} (size {size})" if size else "heads: not in the file"
         side = square_side(self.tokens)
         grid = f", {side} x {side} if square" if side else ""
@@ -81,7 +81,7 @@ def to_canonical(name: str) -> str:
     """`transformer.encoder.layer.3.ffn.fc1.bias` -> `blocks.3.mlp.fc1.bias`.
 
     Raises:
-        UserError: the published program has no such name; the nearest is named.
+        UserError: the published program has no such name; the message gives the nearest one.
     """
     return _translate(name, TO_CANONICAL, "the published program")
 
@@ -90,16 +90,16 @@ def to_published(name: str) -> str:
     """`blocks.3.mlp.fc1.bias` -> `transformer.encoder.layer.3.ffn.fc1.bias`.
 
     Raises:
-        UserError: the name is not canonical, or has no counterpart (`norm`, of the plain model).
+        UserError: the name is not canonical, or the published program lacks it (`norm`).
     """
     return _translate(name, TO_PUBLISHED, "a model with part selection")
 
 
 def convert_arrays(arrays: Mapping[str, Array]) -> Arrays:
-    """Published names -> canonical names; float32, C-contiguous, shapes unchanged.
+    """The arrays under canonical names, as C-contiguous float32; shapes stay.
 
     Raises:
-        UserError: every unknown name.
+        UserError: lists every unknown name.
     """
     converted, problems = {}, []
     for name, array in arrays.items():
@@ -112,10 +112,10 @@ def convert_arrays(arrays: Mapping[str, Array]) -> Arrays:
 
 
 def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
-    """Read the architecture off canonical names and shapes.
+    """Infer the architecture from canonical names and shapes.
 
     Raises:
-        UserError: a name that tells is missing, or its shape has too few axes.
+        UserError: a necessary array is missing, or its number of axes is wrong.
     """
     blocks = {int(match[0]) for name in shapes if (match := NUMBER.search(name))}
     sources = (

@@ -1,10 +1,10 @@
-"""Checkpoints: named arrays and a dictionary in one safetensors file, replaced as a whole.
+"""Checkpoints: named arrays and a dictionary in one safetensors file, written atomically.
 
-A reader sees the old file or the new one, never half of one: bytes go to a temporary file in the
-same folder, reach the disk, and take the old file's name in one step. The writer holds a lock on
-its temporary file, so that a later writer can tell what a killed one left behind.
+The writer fills a temporary file in the same folder, syncs it to the disk, and renames it over the
+old file. So a reader finds the old file or the new one, never half of one. The writer locks its
+temporary file; a later writer deletes temporary files without a lock, which killed writers left.
 
-Same arrays and metadata, same bytes.
+Equal arrays and metadata give equal bytes.
 """
 
 import errno
@@ -22,11 +22,11 @@ import safetensors.numpy
 from transfg_core.backend import Array, Arrays
 from transfg_core.errors import RunFailed, UserError
 
-FORMAT = 1  # raise when a reader of the number before would misread the file
-KEY = "transfg"  # one key: several would come in an order that changes from save to save
+FORMAT = 1  # increase it when readers of the previous format would misread the file
+KEY = "transfg"  # a single key: safetensors does not keep the order of several
 TEMPORARY = ".transfg-tmp"
 
-# First bytes of files that people take for checkpoints.
+# First bytes of other file types that a user may pass as a checkpoint -> what the file is.
 FOREIGN: dict[bytes, str] = {
     b"PK\x03\x04": "a zip archive, such as torch.save or np.savez writes",
     b"\x80": "a Python pickle, which could run code and is never opened",
@@ -36,15 +36,15 @@ FOREIGN: dict[bytes, str] = {
 
 
 def save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-    """Write arrays and metadata to `path`, replacing an older file only once all is on disk.
+    """Write arrays and metadata to `path`; an older file stays until all bytes are on the disk.
 
     Args:
         arrays: name -> array of numbers or booleans, of any memory layout and byte order.
-        metadata: must survive JSON: plain Python numbers (finite), strings, lists, dictionaries.
+        metadata: values that JSON can hold: finite numbers, strings, lists, dictionaries.
 
     Raises:
         RunFailed: the disk is full, the folder is not writable, ...; an older file is intact.
-        ValueError, TypeError: metadata that JSON cannot hold.
+        ValueError, TypeError: JSON cannot hold the metadata.
     """
     text = json.dumps({"format": FORMAT, "metadata": metadata}, sort_keys=True, allow_nan=False)
     dense = {name: _dense(name, array) for name, array in arrays.items()}
@@ -52,10 +52,10 @@ def save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -
 
 
 def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the metadata that `save` was given.
+    """The arrays and the metadata that `save` wrote.
 
     Raises:
-        UserError: the file is missing, cut short, of another kind, without this project's
+        UserError: the file is missing, cut short, of another type, without this project's
             metadata, or written by a newer version.
     """
     try:
@@ -67,7 +67,7 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
-            f"{path}: expected a checkpoint, found none that can be read ({reason}); check the path"
+            f"{path}: expected a checkpoint, but reading it failed ({reason}); check the path"
         ) from error
     except safetensors.SafetensorError as error:
         raise UserError(f"{path}: {_explain(start, error)}") from error
@@ -75,10 +75,10 @@ def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Give `path` the content `data` in one step that survives a crash at any point.
+    """Replace the content of `path` by `data` atomically: a crash leaves the old or the new file.
 
     Raises:
-        RunFailed: the operating system refused; whatever was at `path` is intact.
+        RunFailed: the operating system refused; an older file at `path` is intact.
     """
     temporary = path.parent / f".{path.name}.{os.getpid()}{TEMPORARY}"
     try:
@@ -98,18 +98,24 @@ def replace_file(path: Path, data: bytes) -> None:
         remedy = "free some space" if full else "check the folder and its permissions"
         raise RunFailed(
             f"{path}: could not write {len(data)} bytes: {error.strerror or error}; {remedy}. "
-            "A file that was there before is intact"
+            "An older file at this path is intact"
         ) from error
 
 
 def _dense(name: str, array: Array) -> Array:
-    """safetensors reads memory as if C-contiguous and would silently store others wrongly."""
+    """The array C-contiguous and in native byte order: safetensors stores others wrongly."""
     assert array.dtype.kind in "fiub", f"{name}: cannot store {array.dtype}"
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return np.ascontiguousarray(native).reshape(array.shape)  # which makes () into (1,)
+    # ascontiguousarray turns the shape () into (1,)
+    return np.ascontiguousarray(native).reshape(array.shape)
 
 
 def read_metadata(path: str | Path, strings: Mapping[str, str]) -> dict[str, Any]:
+    """The metadata that `save` wrote, from the strings in a safetensors header.
+
+    Raises:
+        UserError: they are missing, damaged or written by a newer version.
+    """
     if KEY not in strings:
         raise UserError(
             f"{path}: expected a checkpoint of this program, found a safetensors file without its "
@@ -121,12 +127,12 @@ def read_metadata(path: str | Path, strings: Mapping[str, str]) -> dict[str, Any
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path}: expected JSON under the metadata key {KEY!r}, found {strings[KEY][:40]!r}; "
-            "the file is damaged, take an older checkpoint"
+            "the file is damaged; take an older checkpoint"
         ) from error
     if number > FORMAT:
         raise UserError(
             f"{path}: expected checkpoint format {FORMAT} or older, found {number}; "
-            "it comes from a newer version of this program: update"
+            "a newer version of this program wrote it: update this program"
         )
     return metadata
 
@@ -135,19 +141,20 @@ def _read_array(path: Path, opened: Any, name: str) -> Array:
     try:
         array: Array = opened.get_tensor(name)
     except (TypeError, AttributeError) as error:  # a type that NumPy lacks, such as bfloat16
-        kind = opened.get_slice(name).get_dtype()
+        dtype = opened.get_slice(name).get_dtype()
         raise UserError(
-            f"{path}: expected numbers that NumPy can hold, found {kind} in {name}; "
+            f"{path}: expected numbers that NumPy can hold, found {dtype} in {name}; "
             "convert the file to float32"
         ) from error
     return array
 
 
 def _explain(start: bytes, error: Exception) -> str:
-    own = start[8:] == b"{"  # after the header's length, whose first byte may be any
-    for magic, kind in FOREIGN.items():
+    # safetensors: 8 bytes for the header's length, which can equal a magic, then the header in JSON
+    own = start[8:] == b"{"
+    for magic, description in FOREIGN.items():
         if start.startswith(magic) and not own:
-            return f"expected a safetensors checkpoint, found {kind}; convert it first"
+            return f"expected a safetensors checkpoint, found {description}; convert it first"
     if not start:
         return "expected a checkpoint, found an empty file; take an older checkpoint"
     return (
@@ -157,18 +164,18 @@ def _explain(start: bytes, error: Exception) -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete temporary files that no living writer has locked."""
+    """Delete temporary files that no running writer has locked."""
     for path in folder.glob(f".*{TEMPORARY}"):
         try:
             with open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
         except (BlockingIOError, FileNotFoundError, PermissionError):
-            continue  # a living writer's, gone in the meantime, or somebody else's
+            continue  # locked by a running writer, already deleted, or owned by another user
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself survive a power cut."""
+    """Write the folder to the disk, so that the new name survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What became of a checkpoint's arrays."""
+"""A report of how a checkpoint's arrays were used."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from transfg_core.params.merge import and_more
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint's arrays and of the model's parameters.
+    """How a checkpoint's arrays were used, and where the model's parameters come from.
 
-    loaded, missing (the checkpoint lacks them) and initialised (they keep their initial values)
-    are canonical names; resized (a part of loaded) and ignored are `name: reason`, the latter by
-    the names in the checkpoint.
+    These are canonical names: loaded, missing (the checkpoint lacks them) and initialised (they
+    keep their initial values). These are lines `name: reason`: resized, for some of the loaded
+    arrays, and ignored, with names as in the checkpoint.
     """
 
     source: str
@@ -22,7 +22,7 @@ class LoadReport:
     initialised: tuple[str, ...]
 
     def summary(self) -> str:
-        """A few lines for people, however deep the model is."""
+        """A few lines for the user; their number does not grow with the model's depth."""
         reasons: dict[str, list[str]] = {}
         for item in self.ignored:
             name, _, reason = item.rpartition(": ")

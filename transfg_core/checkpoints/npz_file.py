@@ -1,4 +1,4 @@
-"""Reading an .npz that may be anything: headers first, then one array at a time, never a pickle."""
+"""Read an untrusted .npz: headers first, then one array at a time, never a pickle."""
 
 import lzma
 import tokenize
@@ -16,9 +16,9 @@ from transfg_core.closing import Closing
 from transfg_core.errors import UserError
 from transfg_core.models.rows import Shape
 
-NPY: Any = np.lib.format  # typed in numpy 2, not in numpy 1
+NPY: Any = np.lib.format  # numpy 1 has no types for it
 
-# What zipfile and numpy raise on files that are cut, damaged or of another kind.
+# Exceptions of zipfile and numpy for files that are cut, damaged or of another type.
 DAMAGED = (
     OSError, EOFError, ValueError, RuntimeError, SyntaxError,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError,
@@ -26,7 +26,7 @@ DAMAGED = (
 
 
 class NpzFile(Closing):
-    """An open .npz of floating-point arrays; whatever is wrong with it is a UserError."""
+    """An open .npz of floating-point arrays; every problem with it raises a UserError."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
@@ -41,26 +41,26 @@ class NpzFile(Closing):
         """Key -> shape, from the arrays' headers alone.
 
         Raises:
-            UserError: a member is damaged, no array, or holds Python objects.
+            UserError: a member is damaged, is not an array, or holds Python objects.
         """
         shapes = {}
         for member in self.archive.namelist():
             key = member.removesuffix(".npy")
             if key == member:
                 raise UserError(
-                    f"{self.path}: expected an .npz of arrays, found {member!r}; a PyTorch "
-                    "checkpoint goes through `transfg convert IN OUT.safetensors` first"
+                    f"{self.path}: expected an .npz of arrays, found {member!r}; convert a PyTorch "
+                    "checkpoint with `transfg convert IN OUT.safetensors` first"
                 )
             shapes[key], dtype = self._header(key)
             if dtype.hasobject:
                 raise UserError(
                     f"{self.path}: {key}: expected numbers, found pickled Python objects, which "
-                    "could run code and are never opened; take a file from a source you trust"
+                    "could run code and are never opened; use a file from a source you trust"
                 )
         return shapes
 
     def read(self, key: str) -> Array:
-        """One array of floating-point numbers, checked against its checksum.
+        """One array of floating-point numbers; its checksum is verified.
 
         Raises:
             UserError: the array is damaged or of another type.
@@ -91,6 +91,6 @@ class NpzFile(Closing):
         except DAMAGED as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"{where}: expected an .npz, found a cut or damaged file or one of another kind "
+                f"{where}: expected an .npz, found a cut or damaged file or one of another type "
                 f"({reason}); download it again"
             ) from error

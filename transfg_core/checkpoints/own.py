@@ -1,4 +1,4 @@
-"""Pretrained parameters from this project's own .safetensors."""
+"""Load pretrained parameters from a .safetensors file of this project."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ from transfg_core.models.vit import grid_size
 from transfg_core.params.merge import as_float32, refuse, strict_merge
 from transfg_core.params.positions import resize_pos_embed, square_side
 
-PREFIX = "param/"  # what a run's checkpoint puts before the parameters, beside optimiser state
+PREFIX = "param/"  # of parameters in a run's checkpoint, which also holds optimiser state
 
 FLOATS = ("F16", "F32", "F64")
 
@@ -26,13 +26,14 @@ FLOATS = ("F16", "F32", "F64")
 def load_own(
     path: str, model: ModelConfig, image_size: tuple[int, int]
 ) -> tuple[Arrays, LoadReport]:
-    """Parameters of this project, as `param/<name>` or bare names, in a model like theirs.
+    """Load parameters of this project, stored under `param/<name>` or bare names, into a model.
 
-    All must fit, but for three things. The head starts anew where the classes differ in number.
-    Positions are resized to another grid; weights that do not tell theirs are taken to come from
-    a square one, and to fit where their number does. A plain Vision Transformer may become one
-    with part selection: its encoder norm becomes `part_norm`, and `model.part_layer_init` says
-    what becomes of its last block.
+    Names and shapes must be equal, with three exceptions. The head keeps its initial values if the
+    number of classes differs. Positions are resized to the model's grid. Weights without a
+    configuration do not show their own grid: it counts as the model's if the number of tokens is
+    equal, else as square. A plain Vision Transformer may become one with part selection: its
+    encoder norm becomes `part_norm`; its last block becomes `part_layer` or is ignored, as
+    `model.part_layer_init` says.
 
     Raises:
         UserError: the file cannot be read, or names or shapes do not fit.
@@ -57,19 +58,19 @@ def load_own(
             source = grid_size(saved.data.crop, saved.model)
         resized = _fit_positions(arrays, target, source, grid_size(image_size, model), path)
     merged = strict_merge(target, arrays, path)
-    left = tuple(name for name in param_shapes(model, image_size) if name not in merged)
-    return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), (), left)
+    initialised = tuple(name for name in param_shapes(model, image_size) if name not in merged)
+    return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), (), initialised)
 
 
 def _changes(path: str, arrays: Arrays, model: VitConfig) -> list[tuple[str, str, str]]:
-    """Prefix in the file, prefix in the model, and why the latter keeps its initial values.
+    """Triples: prefix in the file, prefix in the model, reason to keep the initial values there.
 
-    Without a reason the arrays are renamed.
+    With an empty reason the arrays are renamed.
     """
     if model.placement == "none" and "part_norm.weight" in arrays:
         raise UserError(
-            f"{path}: expected a plain Vision Transformer, as model.placement none says, found "
-            "one with part selection; set model.placement=transfg"
+            f"{path}: expected a plain Vision Transformer (model.placement none), found one with "
+            "part selection; set model.placement=transfg"
         )
     if model.placement == "transfg" and "norm.weight" in arrays:
         last = f"blocks.{model.depth - 1}."
@@ -81,7 +82,7 @@ def _changes(path: str, arrays: Arrays, model: VitConfig) -> list[tuple[str, str
 
 
 def _new_head(arrays: Arrays, model: ModelConfig) -> list[tuple[str, str, str]]:
-    """The head keeps its initial values where the number of classes differs."""
+    """As `_changes`: the head keeps its initial values if the number of classes differs."""
     head = arrays.get("head.weight")
     if head is None or not head.ndim or head.shape[0] == model.classes:
         return []
@@ -95,7 +96,7 @@ def _fit_positions(
     grid: tuple[int, int],
     path: str,
 ) -> tuple[str, ...]:
-    """Resize `pos_embed` (1, T, D) in place from its grid, None if unknown, to the model's."""
+    """Resize `pos_embed` (1, T, D) in `arrays` from the grid `source` (None: unknown) to `grid`."""
     embedding = arrays.get("pos_embed")
     shape = target["pos_embed"]
     if embedding is None or embedding.ndim != 3:
@@ -111,58 +112,65 @@ def _fit_positions(
     if side is None:
         raise UserError(
             f"{path}: pos_embed: checkpoint {embedding.shape}, model {shape}: only a square grid "
-            f"can be resized, and {embedding.shape[1]} tokens are not 1 + a square; "
-            "train at the checkpoint's data.crop"
+            f"can be resized, and {embedding.shape[1]} tokens are not 1 + a square number; "
+            "train with the checkpoint's data.crop"
         )
     arrays["pos_embed"] = resize_pos_embed(as_float32(embedding), grid)
-    return (f"pos_embed: {side} x {side} (taken to be square) to {grid[0]} x {grid[1]}",)
+    return (f"pos_embed: {side} x {side} (assumed square) to {grid[0]} x {grid[1]}",)
 
 
 def refuse_other_model(path: str, saved: ModelConfig, model: ModelConfig) -> None:
-    """Refuse another architecture, and another number of heads, which no shape shows.
+    """Refuse another architecture or another number of heads, which no shape shows.
 
     Raises:
-        UserError: the architectures or the numbers differ.
+        UserError: the architectures or the numbers of heads differ.
     """
     if saved.name != model.name:
         raise UserError(
             f"{path}: expected model.name {model.name}, found {saved.name}; "
             f"set model.name={saved.name}"
         )
-    heads, found = (one.heads if isinstance(one, VitConfig) else 0 for one in (model, saved))
-    if found != heads:
+    expected, found = (
+        section.heads if isinstance(section, VitConfig) else 0 for section in (model, saved)
+    )
+    if found != expected:
         raise UserError(
-            f"{path}: expected a model of {heads} heads, found one of {found}; "
+            f"{path}: expected a model with {expected} heads, found one with {found}; "
             f"set model.heads={found}"
         )
 
 
 def read_own(path: str) -> tuple[Arrays, list[str], Config | None]:
-    """Parameters by canonical name, what else the file holds (`name: reason`), and the
-    configuration it was trained with, if it tells."""
+    """Read a file: parameters by canonical name, ignored arrays, and the saved configuration.
+
+    Ignored arrays are lines `name: reason`. The configuration is None if the file holds none.
+
+    Raises:
+        UserError: the file cannot be read, or a parameter does not hold floating-point numbers.
+    """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             keys = list(file.keys())
-            run = any(key.startswith(PREFIX) for key in keys)
-            wanted = [key for key in keys if key.startswith(PREFIX) or not run]
-            kinds = {key: file.get_slice(key).get_dtype() for key in wanted}
+            prefixed = any(key.startswith(PREFIX) for key in keys)
+            params = [key for key in keys if key.startswith(PREFIX) or not prefixed]
+            dtypes = {key: file.get_slice(key).get_dtype() for key in params}
             wrong = [
-                f"{key}: expected floating-point numbers of numpy, found {kind}"
-                for key, kind in kinds.items()
-                if kind not in FLOATS
+                f"{key}: expected floating-point numbers that NumPy can hold, found {dtype}"
+                for key, dtype in dtypes.items()
+                if dtype not in FLOATS
             ]
             refuse(path, wrong)
-            arrays = {key.removeprefix(PREFIX): file.get_tensor(key) for key in wanted}
+            arrays = {key.removeprefix(PREFIX): file.get_tensor(key) for key in params}
             strings = file.metadata() or {}
-            told = checkpoint.KEY in strings
-            metadata = checkpoint.read_metadata(path, strings) if told else {}
+            has_metadata = checkpoint.KEY in strings
+            metadata = checkpoint.read_metadata(path, strings) if has_metadata else {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}); check model.pretrained") from error
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path}: expected a .safetensors file, found a cut or damaged one or one of another "
-            f"kind ({error}); copy it again"
+            f"type ({error}); copy it again"
         ) from error
-    ignored = [f"{key}: state of the run" for key in keys if key not in kinds]
+    ignored = [f"{key}: state of the run" for key in keys if key not in dtypes]
     saved = build_config(metadata["config"], path) if "config" in metadata else None
     return arrays, ignored, saved

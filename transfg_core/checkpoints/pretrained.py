@@ -1,4 +1,4 @@
-"""Starting values: initial ones, with those of `model.pretrained` in their place."""
+"""Starting values of a model: from `model.pretrained` where it has them, else initial values."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from transfg_core.params.initial import initial_params
 
 
 def build_params(config: Config) -> tuple[Arrays, LoadReport | None]:
-    """Initial values, with `model.pretrained` in their place where it has them.
+    """Canonical name -> starting value, and a report on `model.pretrained` (None without it).
 
     Raises:
         UserError: the checkpoint cannot be read or does not fit the model.
@@ -37,7 +37,7 @@ def load_pretrained(
     """Canonical name -> array for the parameters that the checkpoint fills, and a report.
 
     Raises:
-        UserError: the file is of an unknown kind, cannot be read, or does not fit the model.
+        UserError: the file is of an unknown type, cannot be read, or does not fit the model.
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".npz":
@@ -46,7 +46,8 @@ def load_pretrained(
         return load_own(path, model, image_size)
     if suffix in (".bin", ".pth", ".pt"):
         raise UserError(
-            f"{path}: a PyTorch checkpoint; convert it once with "
-            f"`transfg convert {path} {Path(path).with_suffix('.safetensors')}` and name the result"
+            f"{path}: expected a .npz or .safetensors file, found a PyTorch checkpoint; run "
+            f"`transfg convert {path} {Path(path).with_suffix('.safetensors')}` and set "
+            "model.pretrained to the result"
         )
     raise UserError(f"{path}: expected a .npz or .safetensors file; check model.pretrained")

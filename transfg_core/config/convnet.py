@@ -20,6 +20,6 @@ class ConvNetConfig(ModelConfig):
 
     @property
     def smallest_image(self) -> tuple[int, str]:
-        """The second convolution must have one place for its kernel."""
+        """The side that leaves the second convolution exactly one position for its kernel."""
         side = (self.kernel - 1) * self.stride + self.kernel
         return side, f"what model.kernel {self.kernel} and model.stride {self.stride} need, {side}"

@@ -1,8 +1,8 @@
-"""A configuration from a YAML file and overrides, with every problem reported at once.
+"""Load a configuration from a YAML file and overrides, and report all problems at once.
 
     config = load_config("configs/toy/quickstart.yaml", ["optim.lr=0.01", "run.name=trial"])
 
-An unknown key is refused, with the nearest known one; so is a key that is given twice.
+A key that is unknown or given twice is an error. The message suggests a key for an unknown one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,23 +35,23 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(
-                f"{path}: expected a configuration in YAML, found none that can be read "
+                f"{path}: expected a readable YAML configuration, but reading it failed "
                 f"({reason}); check the path"
             ) from error
         loaded, repeated = parse_yaml(text, source)
         if loaded is not None and not isinstance(loaded, dict):
             raise UserError(f"{path}: expected sections such as `train:`, found {loaded!r}")
-        # `train:` with every key below it commented out is an empty section
+        # `train:` whose keys are all commented out is an empty section
         tree = {key: {} if value is None else value for key, value in (loaded or {}).items()}
     apply_overrides(tree, overrides)
     return build_config(tree, source, repeated)
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Set `key.sub=value` items in a nested mapping, values read as YAML.
+    """Set `key.sub=value` items in a nested mapping; values are YAML.
 
     Raises:
-        UserError: an item is not of that form, or its key leads through a value.
+        UserError: an item does not have that form, or a parent of its key is no section.
     """
     for item in overrides:
         key, equals, text = item.partition("=")
@@ -67,20 +67,20 @@ def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] =
     """Validate a nested mapping; `source` names it in error messages.
 
     Raises:
-        UserError: something is wrong with it, or `problems` were found before.
+        UserError: a key or value is wrong, or the caller already found `problems`.
     """
-    found: list[Any] = []
+    errors: list[Any] = []
     try:
         config = Config.model_validate(tree)
         if not problems:
             return config
     except ValidationError as error:
-        found = error.errors(include_url=False)
-    problems = [*problems, *(describe_problem(item, Config) for item in found)]
-    # what concerns several keys is checked once each is sound: try without the unsound ones
+        errors = error.errors(include_url=False)
+    problems = [*problems, *(describe_problem(item, Config) for item in errors)]
+    # conditions between keys are checked only if every key is valid, so try without invalid keys
     try:
         Config.model_validate(
-            _without(tree, [place_of(item, Config) for item in found if item["loc"]])
+            _without(tree, [place_of(item, Config) for item in errors if item["loc"]])
         )
     except ValidationError as error:
         more = [describe_problem(item, Config) for item in error.errors(include_url=False)]
@@ -91,12 +91,12 @@ def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] =
 
 
 def dump_config(config: Config) -> str:
-    """The fully resolved configuration as YAML that `load_config` reads back to an equal one."""
+    """The complete configuration as YAML; `load_config` reads an equal one back."""
     return dump_yaml(config.model_dump(mode="json"))
 
 
 def differing_keys(left: Config, right: Config) -> list[str]:
-    """Dotted keys whose values differ, as `key: left -> right` lines."""
+    """One line `key: left -> right` for each dotted key whose values differ."""
     flat_left, flat_right = _flatten(left.model_dump()), _flatten(right.model_dump())
     return [
         f"{key}: {flat_left.get(key)!r} -> {flat_right.get(key)!r}"
@@ -108,22 +108,25 @@ def differing_keys(left: Config, right: Config) -> list[str]:
 def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for depth, part in enumerate(parents):
-        below = tree.setdefault(part, {})
-        if not isinstance(below, dict):
+        section = tree.setdefault(part, {})
+        if not isinstance(section, dict):
             raise UserError(f"{key}: {'.'.join(parents[: depth + 1])} is a value, not a section")
-        tree = below
+        tree = section
     tree[last] = value
 
 
 def _without(tree: Mapping[str, Any], places: Iterable[tuple[int | str, ...]]) -> dict[str, Any]:
-    """The tree without the keys at these places; one in a list, or unknown, takes its key along."""
+    """The tree without the keys at these places.
+
+    A place deeper than `section.key` removes this key as a whole.
+    """
     copy = deepcopy(dict(tree))
-    for section, *rest in places:
-        below = copy.get(str(section))
-        if rest and isinstance(below, dict) and rest[0] in below:
-            del below[rest[0]]
-        elif not rest or not isinstance(below, dict):
-            copy.pop(str(section), None)
+    for name, *rest in places:
+        section = copy.get(str(name))
+        if rest and isinstance(section, dict) and rest[0] in section:
+            del section[rest[0]]
+        elif not rest or not isinstance(section, dict):
+            copy.pop(str(name), None)
     return copy
 
 

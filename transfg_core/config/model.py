@@ -1,6 +1,6 @@
-"""The `model` section: what every architecture has, and the questions that the core asks of it.
+"""The base of the `model` section: the settings and properties that every architecture has.
 
-Each architecture has a section of its own (`vit.py`, `convnet.py`), chosen by `model.name`.
+Each architecture has its own section (`vit.py`, `convnet.py`); `model.name` chooses it.
 """
 
 from typing import Annotated
@@ -12,7 +12,7 @@ from transfg_core.errors import UserError
 
 
 class ModelConfig(Section):
-    """Settings of every architecture."""
+    """Settings that every architecture has."""
 
     name: str
     classes: Annotated[int, Field(ge=2)] | None = None  # None: as many as the data set has
@@ -38,10 +38,10 @@ class ModelConfig(Section):
 
     @property
     def has_blocks(self) -> bool:
-        """Whether it is a stack of attention blocks: for rollout, recomputation and compilation."""
+        """Whether it has attention blocks: rollout, recompute and compilation need them."""
         return False
 
     @property
     def smallest_image(self) -> tuple[int, str]:
-        """The shortest image side in pixels that the model takes, and the setting that says so."""
+        """The shortest image side in pixels that the model takes, and the reason in words."""
         return 1, "one pixel"

@@ -1,6 +1,6 @@
-"""The sections of a configuration, and what must hold between them.
+"""The sections of a configuration, and the conditions between them.
 
-The section of a model is in a file of its own: `vit.py`, `convnet.py`.
+Each model has its section in a separate file: `vit.py`, `convnet.py`.
 """
 
 from typing import Annotated, Any, Literal
@@ -27,12 +27,12 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 def _word(value: Any) -> Any:
-    """A name such as 2024 is a word, though YAML reads a number."""
+    """Turn a whole number into text, since YAML reads a name such as 2024 as a number."""
     return str(value) if type(value) is int else value
 
 
 class RunConfig(Section):
-    """Where a run goes and what it is seeded with."""
+    """Name, folder, seed and arithmetic of a run."""
 
     name: Annotated[str, BeforeValidator(_word), Field(pattern=r"^[\w+-][\w.+-]*$")] = "toy"
     dir: FilePath = "runs"
@@ -40,13 +40,13 @@ class RunConfig(Section):
     # tf32: matmuls with a 10-bit mantissa, CUDA only; bfloat16: mixed precision with float32
     # parameters; float64: for references
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
-    # keep only each block's input for the backward pass, and recompute the block there
+    # save only each block's input; recompute the block in the backward pass
     grad_checkpointing: bool = False
     compile: bool = False  # torch.compile of the encoder's blocks (PyTorch only)
 
 
 class ToyConfig(Section):
-    """Size of the procedural bird set that `data.name: toy` renders when it is absent."""
+    """Size of the procedural bird set, which `data.name: toy` renders if it does not exist yet."""
 
     train_per_class: Positive = 100
     test_per_class: Positive = 25
@@ -60,7 +60,7 @@ class DataConfig(Section):
     name: Literal["toy", "cub", "folder"] = "toy"
     root: FilePath = "data/toy"
     split: Literal["official", "random"] = "official"
-    resize: Size | Positive | None = None  # (h, w) exactly, or the shorter side
+    resize: Size | Positive | None = None  # (h, w), or the length of the shorter side
     crop: Size = (64, 64)
     random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None
     flip: bool = True
@@ -124,12 +124,12 @@ class TrainConfig(Section):
     accumulation: Positive = 1  # micro-batches per update
     eval_batch_size: Positive = 32
     eval_every: Positive = 200
-    save_every: Positive | None = None  # step-numbered checkpoints besides last and best
-    keep: Positive = 3  # how many step-numbered checkpoints stay
+    save_every: Positive | None = None  # of step-numbered checkpoints, besides last and best
+    keep: Positive = 3  # number of step-numbered checkpoints to keep
 
 
 def _architecture(value: Any) -> Any:
-    """The name that chooses the model's section; a configuration without one is of a ViT."""
+    """The name that chooses the model's section; the default is `vit`."""
     return value.get("name", "vit") if isinstance(value, dict) else getattr(value, "name", "vit")
 
 

@@ -8,7 +8,7 @@ from transfg_core.config.fields import Positive
 from transfg_core.config.model import ModelConfig
 
 # Width, heads, depth, MLP width of the Vision Transformer sizes (Dosovitskiy et al. 2021, table 1;
-# Ti and S from Steiner et al. 2022). `tiny` is this project's own, for tests and the toy set.
+# Ti and S from Steiner et al. 2022). `tiny` belongs to this project, for tests and the toy set.
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "tiny": (96, 4, 4, 192),
     "Ti": (192, 3, 12, 768),
@@ -23,8 +23,8 @@ class VitConfig(ModelConfig):
     """Vision Transformer with or without part selection (docs/spec.md names every symbol).
 
     `placement: transfg` selects one token per head before the last block (He et al. 2022);
-    `none` is the plain Vision Transformer. `stride` below `patch` makes overlapping patches.
-    `size` fills in width, heads, depth and mlp; each can be set on its own.
+    `none` is the plain Vision Transformer. Patches overlap if `stride` is smaller than `patch`.
+    `size` sets width, heads, depth and mlp; each can also be set separately.
     """
 
     name: Literal["vit"] = "vit"
@@ -42,17 +42,19 @@ class VitConfig(ModelConfig):
     @model_validator(mode="before")
     @classmethod
     def _fill_sizes(cls, values: Any) -> Any:
-        """Sizes that are absent or null come from `size`, the stride from the patch."""
+        """Take absent or null sizes from `size`, and an absent or null stride from the patch."""
         if not isinstance(values, dict):
             return values
         size = values.get("size", "tiny")
-        known = SIZES.get(size, SIZES["tiny"]) if isinstance(size, str) else SIZES["tiny"]
-        filled = dict(zip(("width", "heads", "depth", "mlp"), known, strict=True))
-        filled["stride"] = values.get("patch", cls.model_fields["patch"].default)
+        numbers = SIZES.get(size, SIZES["tiny"]) if isinstance(size, str) else SIZES["tiny"]
+        defaults = dict(zip(("width", "heads", "depth", "mlp"), numbers, strict=True))
+        defaults["stride"] = values.get("patch", cls.model_fields["patch"].default)
         given = {
-            name: value for name, value in values.items() if value is not None or name not in filled
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in defaults
         }
-        return filled | given
+        return defaults | given
 
     @model_validator(mode="after")
     def _consistent(self) -> "VitConfig":
@@ -63,13 +65,14 @@ class VitConfig(ModelConfig):
             )
         if self.stride > self.patch:
             raise ValueError(
-                f"stride {self.stride} exceeds patch {self.patch}: gaps between patches"
+                f"stride {self.stride} exceeds patch {self.patch}, which leaves gaps between "
+                "patches; change model.stride or model.patch"
             )
         return self
 
     @property
     def selects_parts(self) -> bool:
-        """Whether the last block sees selected patches alone."""
+        """Whether the last block reads only the class token and the selected patches."""
         return self.placement == "transfg"
 
     @property
@@ -79,5 +82,5 @@ class VitConfig(ModelConfig):
 
     @property
     def smallest_image(self) -> tuple[int, str]:
-        """One patch."""
+        """The side of one patch."""
         return self.patch, f"model.patch {self.patch}"

@@ -1,7 +1,7 @@
-"""Configuration as text: YAML in and out, and what is wrong with it in words.
+"""Read and write a configuration as YAML, and describe its problems in words.
 
-YAML is read by the 1.2 rules for scalars, since PyYAML follows 1.1, where `no` is False, `3e-2` a
-string and 1:30 a number; a key given twice is a problem.
+Scalars follow YAML 1.2. PyYAML follows 1.1, where `no` is False, `3e-2` is a string and 1:30 is a
+number. A key that is given twice is a problem.
 """
 
 import difflib
@@ -16,14 +16,14 @@ from transfg_core.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 booleans and floats, noting each key that is given twice."""
+    """SafeLoader with YAML 1.2 booleans and numbers; it collects keys that are given twice."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.repeated: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
+        lines: dict[Any, int] = {}  # key -> line
         for key_node, _ in node.value:
             line = key_node.start_mark.line + 1
             key = self.construct_object(key_node, deep=True)
@@ -31,13 +31,13 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(
                     None, None, f"expected a word as key, found {key!r}", key_node.start_mark
                 )
-            if key in seen:
-                self.repeated.append(f"{key}: given twice, in lines {seen[key]} and {line}")
-            seen[key] = line
+            if key in lines:
+                self.repeated.append(f"{key}: given twice, in lines {lines[key]} and {line}")
+            lines[key] = line
         return super().construct_mapping(node, deep)
 
 
-# Of these scalars only the 1.2 core schema.
+# Replace PyYAML's rules for booleans and numbers by those of the YAML 1.2 core schema.
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float", ":int"))
@@ -54,7 +54,7 @@ for _tag, _pattern, _first in (
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes each word that YAML 1.1 or 1.2 would take for something else."""
+    """SafeDumper that quotes each string that YAML 1.1 or 1.2 would read as another type."""
 
 
 _Dumper.yaml_implicit_resolvers = {
@@ -74,10 +74,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
-    """The value of a YAML text, and a sentence for each key that is given twice.
+    """The value of a YAML text, and a message for each key that is given twice.
 
     Raises:
-        UserError: it is not YAML; `source` names it.
+        UserError: the text is not YAML; `source` names it in the message.
     """
     try:
         loader = _Loader(text)
@@ -89,12 +89,12 @@ def parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
 
 
 def dump_yaml(tree: Mapping[str, Any]) -> str:
-    """YAML that `parse_yaml`, and a reader by the 1.1 rules, takes for the same values."""
+    """YAML that `parse_yaml` and a YAML 1.1 reader both read as the same values."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
 
 
 def describe_problem(item: Any, root: type[BaseModel]) -> str:
-    """One pydantic error as `key: what is wrong`, naming the nearest key if it is unknown."""
+    """One pydantic error as `key: what is wrong`; for an unknown key, with a suggestion."""
     place = place_of(item, root)
     key = ".".join(str(part) for part in place if not _is_union_tag(str(part)))
     if item["type"] == "union_tag_invalid":
@@ -110,7 +110,10 @@ def describe_problem(item: Any, root: type[BaseModel]) -> str:
 
 
 def place_of(item: Any, root: type[BaseModel]) -> tuple[int | str, ...]:
-    """Where an error is, as keys of the tree: without the name of the section that was chosen."""
+    """Where an error is, as keys of the tree.
+
+    Where one of several sections was chosen, pydantic adds its name; this function removes it.
+    """
     loc: tuple[int | str, ...] = item["loc"]
     if len(loc) > 1 and loc[1] in _choices(root, str(loc[0])):
         return (loc[0], *loc[2:])
@@ -118,7 +121,7 @@ def place_of(item: Any, root: type[BaseModel]) -> tuple[int | str, ...]:
 
 
 def _choices(root: type[BaseModel], field: str) -> dict[str, type[BaseModel]]:
-    """Name -> section, for a field that has one of several; nothing for another field."""
+    """Name -> section, for a field that takes one of several sections; else empty."""
     if field not in root.model_fields:
         return {}
     options = get_args(root.model_fields[field].annotation)
@@ -137,7 +140,10 @@ def _is_union_tag(part: str) -> bool:
 def _known_keys(
     root: type[BaseModel], chosen: int | str | None = None, prefix: str = ""
 ) -> list[str]:
-    """Every dotted key; of a field with several sections, those of the chosen one or of all."""
+    """Every dotted key.
+
+    A field that takes one of several sections gives the keys of the `chosen` one, or of all.
+    """
     keys: list[str] = []
     for name, field in root.model_fields.items():
         keys.append(prefix + name)
@@ -151,8 +157,11 @@ def _known_keys(
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """The closest known key: the same word in another section, else a similar full name, else a
-    similar word in any section."""
+    """A suggestion for an unknown key, or the known keys of its section.
+
+    The suggestion has the same last word in another section, else a similar full name, else a
+    similar last word.
+    """
     by_leaf = {name.rpartition(".")[2]: name for name in reversed(known)}
     own = key.rpartition(".")[2]
     near = [by_leaf[own]] if own in by_leaf else []

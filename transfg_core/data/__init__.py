@@ -1,1 +1,1 @@
-"""Data sets, transforms and loading: NumPy and Pillow only."""
+"""Data sets, transforms and loading, with NumPy and Pillow only."""

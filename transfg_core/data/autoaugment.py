@@ -1,10 +1,10 @@
 """AutoAugment, the ImageNet policy (Cubuk et al. 2019, table 9) with Pillow.
 
-A sub-policy is two steps (operation, probability, level); one of 25 is drawn for an image and each
-of its steps is applied with its probability. Only the operations that the policy names are here.
-Magnitudes follow the paper's ten levels; an operation with a direction takes either sign with
-probability 1/2. What an image loses at the border becomes mid-grey. Shear is bicubic and rotation
-nearest-neighbour, as in the program that TransFG was published with.
+A sub-policy is two steps (operation, probability, level). One of 25 sub-policies is drawn for each
+image, and each step is applied with its probability. This module has only the operations that the
+policy names. Magnitudes follow the paper's ten levels; an operation with a direction takes either
+sign with probability 1/2. Pixels that move in from outside the image are mid-grey. Shear is
+bicubic and rotation nearest-neighbour, as in the published program of TransFG.
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def _posterize(image: Image.Image, magnitude: float) -> Image.Image:
 
 
 def _solarize(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageOps.solarize(image, magnitude)  # type: ignore[arg-type]  # compares, any number
+    return ImageOps.solarize(image, magnitude)  # type: ignore[arg-type]  # accepts any number
 
 
 def _autocontrast(image: Image.Image, magnitude: float) -> Image.Image:
@@ -93,8 +93,8 @@ def _invert(image: Image.Image, magnitude: float) -> Image.Image:
 
 
 # operation: (function, magnitude at level 0, magnitude at level 9, takes either sign).
-# Magnitudes: shear as a slope, rotation in degrees, bits kept, threshold of inversion (exclusive),
-# and for colour, contrast and sharpness the distance of the factor from 1.
+# The magnitude is a slope for shear, degrees for rotation, the kept bits for posterize, the
+# threshold of inversion (exclusive) for solarize, and factor - 1 for colour, contrast, sharpness.
 OPERATIONS: dict[str, tuple[Callable[[Image.Image, float], Image.Image], float, float, bool]] = {
     "shear_x": (_shear_x, 0.0, 0.3, True),
     "rotate": (_rotate, 0.0, 30.0, True),
@@ -110,9 +110,9 @@ OPERATIONS: dict[str, tuple[Callable[[Image.Image, float], Image.Image], float, 
 
 
 def auto_augment(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """One sub-policy drawn for an RGB image; same size out.
+    """Draw a sub-policy and apply it to an RGB image; the size stays the same.
 
-    Five draws are taken whatever comes of them, so what follows does not depend on the outcome.
+    The function always takes five draws, so later draws do not depend on the outcome.
     """
     steps = POLICY[int(rng.integers(len(POLICY)))]
     for name, probability, level in steps:
@@ -123,7 +123,7 @@ def auto_augment(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def apply(image: Image.Image, name: str, level: int, negative: bool = False) -> Image.Image:
-    """One operation at a level from 0 to 9; `negative` turns it round if it has a direction."""
+    """Apply an operation at a level from 0 to 9; `negative` reverses its direction, if any."""
     function, first, last, signed = OPERATIONS[name]
     magnitude = first + (last - first) * level / (LEVELS - 1)
     return function(image, -magnitude if signed and negative else magnitude)

@@ -1,13 +1,14 @@
-"""From samples to batches: shuffled without end for training, in order and once for evaluation.
+"""Batches of samples: an endless shuffled stream for training, one pass in order for evaluation.
 
-Every random choice is a function of (seed, epoch, index of the sample): never of thread, worker
-process, framework or what was read before. So update k of a run has the same batch however often
-the run was interrupted, and both twins see the same pixels in the same order.
+Every random choice depends only on (seed, epoch, index of the sample), never on the thread, the
+worker process, the framework or earlier reads. So an interruption does not change the batch of
+update k, and both twins get the same pixels in the same order.
 
-Position p of the training stream is place `p % N` of epoch `p // N`, and update k takes positions
-`k * B` to `(k + 1) * B - 1`: batches run across the border between epochs. Records travel as uint8
-and become float32 in the caller's thread. Reading ahead in threads, or in worker processes, is
-grain's: one record at a time, order kept; a broken image comes as a value and is raised here.
+Position p of the training stream is place `p % N` of epoch `p // N`. Update k = 1, 2, ... takes the
+B positions from `(k - 1) * B`; batches run across the border between epochs. Records travel as
+uint8 and become float32 in the caller's thread. grain reads ahead in threads or worker processes:
+it reads one record at a time and keeps the order. A record holds the error of a broken image, and
+this module raises it.
 """
 
 import atexit
@@ -39,10 +40,11 @@ class EvalBatch(NamedTuple):
 
 
 class TrainStream:
-    """An endless iterator of `Batch`, beginning at any update.
+    """An endless iterator of `Batch`, beginning after any number of updates.
 
-    `bad_images` maps each file that was skipped so far to the reason. `close()` stops reading
-    ahead; so does dropping the stream.
+    `start_update` is the number of updates done; the first batch is that of update
+    `start_update + 1`. `bad_images` maps each file skipped so far to the reason. `close()`, or
+    deleting the stream, stops reading ahead.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class TrainStream:
         positions = range(start_update * batch_size, sys.maxsize)
         read = TrainReader(samples.paths, samples.labels, data, seed)
         self._batches = _batches(read, positions, data, batch_size, self.bad_images)
-        # Also at exit, while the modules that closing needs are still there.
+        # Also closes at exit, before the modules that closing needs are unloaded.
         self._close = weakref.finalize(self, self._batches.close)
 
     def __iter__(self) -> "TrainStream":
@@ -67,8 +69,8 @@ class TrainStream:
         """The next update's batch: images (B, 3, H, W) float32, labels (B,) int64.
 
         Raises:
-            RunFailed: an image is unreadable under `on_bad_image: error`, every image is, or an
-                image is smaller than the crop; the text names the file. The stream has then ended.
+            RunFailed: an image is unreadable under `on_bad_image: error`, no image is readable,
+                or an image is smaller than the crop; the text names the file. This ends the stream.
         """
         batch = next(self._batches)
         return Batch(batch.images, batch.labels)
@@ -86,16 +88,16 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
     """Every sample once, in order; the last batch may be smaller.
 
-    With `on_bad_image: skip`, unreadable images are left out, the next ones move up, and
-    `bad_images` gets path -> reason.
+    With `on_bad_image: skip`, unreadable images are left out, so that the next images fill the
+    batch; `bad_images` collects path -> reason.
 
     Raises:
-        RunFailed: as `TrainStream.__next__`.
+        RunFailed: see `TrainStream.__next__`.
     """
     read = EvalReader(samples.paths, samples.labels, data)
     bad = {} if bad_images is None else bad_images
     batches = _batches(read, range(len(samples.paths)), data, batch_size, bad)
-    atexit.register(batches.close)  # for a caller that stops half-way
+    atexit.register(batches.close)  # for a caller that stops before the last batch
     empty = True
     try:
         for batch in batches:
@@ -115,23 +117,26 @@ def _batches(
     batch_size: int,
     bad_images: dict[str, str],
 ) -> Generator[EvalBatch, None, None]:
-    """Batches of `batch_size`, the last one smaller if the positions end."""
+    """Batches of `batch_size`; the last batch may be smaller."""
     records = _prefetched(read, positions, data, batch_size)
     try:
         while taken := _take(records, batch_size, bad_images):
             batch = _collate(taken, data)
-            del taken  # their memory may be a worker's
+            del taken  # their memory may belong to a worker
             yield batch
     except RuntimeError as error:
         if data.workers == 0:
             raise
-        raise RunFailed(f"data.workers: {data.workers}: a worker died: {error}") from error
+        raise RunFailed(
+            f"data.workers: {data.workers}: a worker process died: {error}; "
+            "try fewer workers, or data.workers=0"
+        ) from error
     finally:
         records.close()
 
 
 def _take(records: Iterator[Record], batch_size: int, bad_images: dict[str, str]) -> list[Record]:
-    """The next `batch_size` readable records, fewer at the end."""
+    """The next `batch_size` readable records; fewer at the end."""
     taken: list[Record] = []
     for record in records:
         bad_images.update(record.skipped)
@@ -155,7 +160,7 @@ def _collate(records: list[Record], data: DataConfig) -> EvalBatch:
 def _prefetched(
     read: Callable[[int], Record], positions: range, data: DataConfig, batch_size: int
 ) -> Any:
-    """A grain iterator over `read(position)` in order, about one batch ahead; `close()` ends it."""
+    """A grain iterator over `read(position)`, in order and about one batch ahead; has `close()`."""
     grain = _import_grain()
     ahead = batch_size if data.workers == 0 else 1
     options = grain.ReadOptions(data.threads, data.threads + ahead)
@@ -170,12 +175,12 @@ def _prefetched(
 
 
 def _ignore_interrupt(worker: int, workers: int) -> None:
-    """Ctrl-C is for the parent alone, which then ends its workers."""
+    """Leave Ctrl-C to the parent process, which then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _import_grain() -> ModuleType:
-    """grain, without its warning that the JAX profiler is absent."""
+    """Import grain without its warning that the JAX profiler is absent."""
     from absl import logging
 
     level = logging.get_verbosity()

@@ -1,7 +1,7 @@
-"""One sample to read, at one position of a stream: shuffled and augmented, or in order.
+"""Readers of one sample at one position of a stream: shuffled and augmented, or in order.
 
-A reader is a callable that is pickled to worker processes. What is wrong with an image is a value
-in the record, because an exception would reach the caller wrapped, or not at all.
+A reader is a callable that is pickled to worker processes. It returns the error of an image as a
+value in the record, because an exception would reach the caller wrapped, or not at all.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.transforms import BadImage, eval_transform, read_image, train_transform
 from transfg_core.errors import UserError
 
-STREAMS = {"order": 1, "augment": 2}  # keep the draws apart; 3 is the random split (cub.py)
+STREAMS = {"order": 1, "augment": 2}  # separate random streams; 3 is the random split (cub.py)
 
 
 class Record(NamedTuple):
-    """One read sample; without pixels if it was skipped, with `error` if the run must stop."""
+    """One read sample: no pixels if it was skipped; a non-empty `error` if the run must stop."""
 
     pixels: NDArray[np.uint8]  # (H, W, 3), or (0, 0, 3)
     label: int
@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
 @lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Indices 0..count-1 in the order of one epoch, (count,)."""
+    """Indices 0..count-1 in the order of one epoch: (count,)."""
     order = np.random.default_rng([seed, STREAMS["order"], epoch]).permutation(count)
     order.flags.writeable = False
     return order
@@ -47,9 +47,9 @@ class TrainReader:
     seed: int
 
     def __call__(self, position: int) -> Record:
-        """Read, augment; an unreadable image gives way to the next readable one in index order.
+        """Read and augment; the next readable image by index replaces an unreadable one.
 
-        The augmentation is drawn for the sample whose turn it was.
+        The augmentation is drawn for the sample at this position, also when it is replaced.
         """
         count = len(self.paths)
         epoch, place = divmod(position, count)
@@ -75,7 +75,7 @@ class EvalReader:
     data: DataConfig
 
     def __call__(self, index: int) -> Record:
-        """Read and crop; an unreadable image is a record without pixels."""
+        """Read and crop; an unreadable image gives a record without pixels."""
         transform = partial(eval_transform, data=self.data)
         record = _read(self.paths[index], int(self.labels[index]), index, transform)
         skip = record.skipped and self.data.on_bad_image == "skip"
@@ -83,17 +83,17 @@ class EvalReader:
 
 
 def _read(path: str, label: int, index: int, transform: Callable[..., NDArray[np.uint8]]) -> Record:
-    """A record of the file, with `error` set if anything is wrong with it."""
+    """Read a file into a record; `error` is set if anything is wrong with it."""
     nothing = np.zeros((0, 0, 3), dtype=np.uint8)
     try:
         return Record(transform(read_image(path)), label, index, {}, "")
     except BadImage as bad:
         return Record(nothing, label, index, {path: bad.reason}, str(bad))
-    except UserError as error:  # the transform does not fit the image: not a matter of skipping
+    except UserError as error:  # the image does not fit the transform: never skipped
         return Record(nothing, label, index, {}, f"{path}: {error}")
 
 
 def none_readable(bad: dict[str, str], count: int) -> str:
-    """The error for a split without a readable image; `bad` maps path -> reason."""
+    """The message for a split without a readable image; `bad` maps path -> reason."""
     path, reason = next(iter(bad.items()), ("", "no images"))
-    return f"{path}: expected readable images, found none among {count}; this one: {reason}"
+    return f"{path}: expected readable images, found none among {count}; this image: {reason}"

@@ -1,12 +1,13 @@
-"""One image from file to pixels, training and evaluation, with Pillow's bilinear filter.
+"""Transforms of one image from file to pixels, for training and evaluation.
 
-Sizes are (height, width). Resizing and cropping are those of torchvision's Pillow path bit for
-bit: the shorter side is set exactly and the longer one is cut to an integer; a centre crop rounds
-half to even. Training draws, in this order: crop, flip, AutoAugment, rotation.
+Sizes are (height, width). Resizing uses Pillow's bilinear filter. Resizing and cropping equal
+torchvision's Pillow path bit for bit: the shorter side is exact and the longer one is truncated to
+an integer; a centre crop rounds half to even. Training draws, in this order: crop, flip,
+AutoAugment, rotation.
 
-    resize (h, w)          that size exactly, the aspect may change
+    resize (h, w)          exactly this size; the aspect ratio may change
     resize n               shorter side n
-    random_resized_crop    in training instead of resize and random crop; evaluation keeps `resize`
+    random_resized_crop    for training, replaces resize and random crop; evaluation uses `resize`
 """
 
 import math
@@ -22,7 +23,7 @@ from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
 from transfg_core.errors import RunFailed, UserError
 
-# What Pillow raises on a file that is absent, no image, broken, cut short or too large.
+# The errors of Pillow for a file that is absent, no image, broken, cut short or too large.
 UNREADABLE = (
     OSError,
     EOFError,
@@ -35,7 +36,7 @@ UNREADABLE = (
     Image.DecompressionBombWarning,
 )
 ASPECT = (3 / 4, 4 / 3)  # random resized crop, width over height (Szegedy et al. 2015)
-ATTEMPTS = 10  # torchvision's, before it falls back to a centre crop
+ATTEMPTS = 10  # as in torchvision, before the fallback to a centre crop
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, as Pillow counts
@@ -53,13 +54,14 @@ class BadImage(RunFailed):
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The stored pixels as 8-bit RGB, whatever the mode of the file.
+    """Read the stored pixels of a file of any mode as 8-bit RGB.
 
     Alpha is dropped; 16-bit grey keeps its upper byte. An EXIF orientation is not applied, as in
-    torchvision: published numbers are without it, and boxes refer to the stored pixels.
+    torchvision: published numbers do not apply it, and boxes refer to the stored pixels.
 
     Raises:
-        BadImage: absent, not an image, truncated, or more pixels than `Image.MAX_IMAGE_PIXELS`.
+        BadImage: the file is absent, not an image or truncated, or it has more pixels than
+            `Image.MAX_IMAGE_PIXELS`.
     """
     try:
         with open(path, "rb") as file, Image.open(file) as image:
@@ -75,7 +77,7 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def image_size(path: str | Path) -> Size:
-    """(height, width) of the stored image, from its header alone.
+    """(height, width) of the stored image; reads only its header.
 
     Raises:
         BadImage: the header cannot be read.
@@ -109,7 +111,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def train_transform(
     image: Image.Image, data: DataConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """RGB image -> (H, W, 3) uint8 of size `data.crop`; all that is random comes from `rng`.
+    """RGB image -> (H, W, 3) uint8 of size `data.crop`; all random draws come from `rng`.
 
     Raises:
         UserError: the image is smaller than the crop.
@@ -146,7 +148,7 @@ def eval_transform(image: Image.Image, data: DataConfig) -> NDArray[np.uint8]:
 def boxes_through_eval(
     boxes: NDArray[np.float32], stored_size: Size, data: DataConfig
 ) -> NDArray[np.float32]:
-    """Boxes (n, 4) x0, y0, x1, y1 on a stored image -> the same on its `eval_transform`.
+    """Map boxes (n, 4) x0, y0, x1, y1 from a stored image to its `eval_transform`.
 
     `stored_size` is (height, width). Nothing is clipped: a box may reach past the crop.
     """
@@ -163,7 +165,7 @@ def normalise(images: NDArray[np.uint8], data: DataConfig) -> NDArray[np.float32
     batch, height, width, channels = images.shape
     result = np.empty((batch, channels, height, width), dtype=np.float32)
     means, deviations = np.array(NORMALISATION[data.normalise], dtype=np.float32)
-    for image, planes in zip(images, result, strict=True):  # one at a time stays in cache
+    for image, planes in zip(images, result, strict=True):  # one image at a time fits the cache
         for channel, plane in enumerate(planes):
             np.divide(image[..., channel], np.float32(255), out=plane, dtype=np.float32)
             plane -= means[channel]
@@ -172,7 +174,7 @@ def normalise(images: NDArray[np.uint8], data: DataConfig) -> NDArray[np.float32
 
 
 def _resized_size(stored: Size, data: DataConfig) -> Size:
-    """Size after `data.resize`; the shorter side exactly, the longer cut to an integer.
+    """Size after `data.resize`: the shorter side exact, the longer one truncated to an integer.
 
     Raises:
         UserError: the result is smaller than the crop.
@@ -207,7 +209,7 @@ def _centre_box(size: Size, crop: Size) -> Box:
 
 
 def _random_resized_box(size: Size, scale: tuple[float, float], rng: np.random.Generator) -> Box:
-    """A box whose area is a drawn part of the image and whose aspect is drawn in ASPECT."""
+    """A random box: its share of the area is drawn in `scale`, its aspect ratio in ASPECT."""
     height, width = size
     for _ in range(ATTEMPTS):
         area = height * width * rng.uniform(*scale)

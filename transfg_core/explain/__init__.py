@@ -1,1 +1,1 @@
-"""Pictures of what a trained model looks at."""
+"""Pictures of the places that a trained model looks at."""

@@ -1,4 +1,4 @@
-"""Pictures of what the part selection looked at, with Pillow alone.
+"""Drawings of selected patches, part scores and true parts, with Pillow alone.
 
 Letters: B images of H x W pixels, K heads (one chosen patch each), N = gh * gw patches.
 """
@@ -15,19 +15,19 @@ from transfg_core.metrics import patch_boxes
 
 Colour = tuple[int, int, int]
 
-CHOSEN: Colour = (255, 138, 0)  # orange and blue stay apart under every common colour blindness
+CHOSEN: Colour = (255, 138, 0)  # orange and blue differ under every common colour blindness
 TRUE: Colour = (20, 120, 255)
 HALO: Colour = (255, 255, 255)
 INK: Colour = (34, 34, 34)
 PAPER: Colour = (255, 255, 255)
 
-SHORT_SIDE = 256  # pixels that small images are enlarged to
+SHORT_SIDE = 256  # pixels; small images are enlarged to about this size
 GAP = 16  # between images
 SEAM = 4  # between two views of one image
 FONT_SIZE = 15
 SHEET_WIDTH = 1400
-THICKEST = 6  # pixels of a frame
-DARKEST = 0.15  # brightness that the heat map leaves where the score is 0
+THICKEST = 6  # largest width of a frame, in pixels
+DARKEST = 0.15  # brightness of the heat map at score 0
 
 
 def part_picture(
@@ -42,14 +42,14 @@ def part_picture(
 ) -> Image.Image:
     """A sheet of images with the chosen patches in orange and the true parts in blue.
 
-    A patch that several heads chose is drawn once, the thicker the more of them. With scores, each
-    image has a second view beside it: dimmed by the root of the mean score over heads, on a scale
-    of its own.
+    A patch that several heads chose has one frame; its width grows with their number. With scores,
+    each image has a second view on its right: the image dimmed by the root of the mean score over
+    heads, scaled to the maximum of that image.
 
     Args:
         images: (B, H, W, 3).
-        part_index: (B, K) token indices from 1 (0 is the class token); None where no parts are
-            selected.
+        part_index: (B, K) token indices from 1 (0 is the class token); None without part
+            selection.
         part_scores: (B, K, N), not negative.
         grid: patches (gh, gw); a patch starts at stride * index.
         patch, stride: pixels.
@@ -96,8 +96,8 @@ def _enlarge(pixels: NDArray[np.uint8], scale: int) -> Image.Image:
 def _dim(picture: Image.Image, heat: NDArray[np.float64], patch: int, stride: int) -> Image.Image:
     """Multiply the picture by the root of the heat map (gh, gw), brightest at its maximum.
 
-    The root, because a few patches hold most of the score. Each patch counts at its own centre, so
-    that the map lies right on an overlapping grid, too.
+    The root makes low scores visible, because a few patches hold most of the score. Each score is
+    placed at the centre of its patch, so that the map also fits an overlapping grid.
     """
     bright = np.sqrt(heat / heat.max()) if heat.max() > 0 else heat
     grey = Image.fromarray((255 * bright).round().astype(np.uint8))
@@ -113,7 +113,7 @@ def _dim(picture: Image.Image, heat: NDArray[np.float64], patch: int, stride: in
 def _outline(
     pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: Colour, width: int
 ) -> None:
-    """A frame around the box, between two thin light lines that make it stand out anywhere."""
+    """Draw a frame around the box, between two thin light lines for contrast."""
     left, top, right, bottom = (round(side) for side in box)
     for reach, thickness, ink in ((width, width + 2, HALO), (width - 1, width, colour)):
         edges = (left - reach, top - reach, right - 1 + reach, bottom - 1 + reach)
@@ -121,7 +121,7 @@ def _outline(
 
 
 def _cell(views: Sequence[Image.Image], title: str | None) -> Image.Image:
-    """Views side by side under their title."""
+    """Place views side by side under their title."""
     font = ImageFont.load_default(FONT_SIZE)
     top = 0 if title is None else FONT_SIZE + 7
     width = sum(view.width for view in views) + SEAM * (len(views) - 1)
@@ -138,7 +138,7 @@ def _cell(views: Sequence[Image.Image], title: str | None) -> Image.Image:
 
 
 def _sheet(cells: Sequence[Image.Image]) -> Image.Image:
-    """Equally large cells in rows on white paper."""
+    """Arrange cells of equal size in rows on white paper."""
     width, height = cells[0].size
     columns = min(len(cells), max(1, (SHEET_WIDTH - GAP) // (width + GAP)))
     rows = -(-len(cells) // columns)

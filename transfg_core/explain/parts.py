@@ -1,4 +1,4 @@
-"""Pictures of what a trained model selects: chosen patches, part scores and true parts."""
+"""Pictures of a checkpoint's part selection: chosen patches, part scores and true parts."""
 
 import io
 from collections.abc import Iterable
@@ -29,19 +29,19 @@ def draw_parts(
 ) -> None:
     """Draw `count` test images, evenly spread over the split, with the parts a checkpoint selects.
 
-    Beside each, the image dimmed by the scores that the parts are selected by, or by the attention
-    rollout, which a plain Vision Transformer has too.
+    Next to each image is a copy dimmed by the part scores, or by the attention rollout, which also
+    exists in a plain Vision Transformer.
 
     Raises:
-        UserError: the checkpoint is broken, or its model selects no parts and scores are asked for.
+        UserError: the checkpoint is broken, or `heat` is "scores" and its model selects no parts.
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides)
     model = require_vit(config.model, f"{path}: pictures of parts and attention")
     selects = model.selects_parts
     if not selects and heat == "scores":
         raise UserError(
-            f"{path}: model.placement is none, and this picture shows selected parts; choose a "
-            "checkpoint of a model with part selection, or --heat rollout"
+            f"{path}: expected a model with part selection, found model.placement none; choose "
+            "another checkpoint, or --heat rollout"
         )
     test = dataset.test
     rows = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
@@ -57,7 +57,7 @@ def draw_parts(
         scores = np.stack([_rollout(backend, image) for image in images])
     else:
         scores = np.concatenate([trace["part_scores"] for trace in traces])
-    if heat == "scores" and model.fusion == "mul":  # its scores are logarithms
+    if heat == "scores" and model.fusion == "mul":  # the scores of `mul` are logarithms
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     boxes = None if test.part_boxes is None else boxes_in_crop(test, rows, config.data)
     titles = [
@@ -75,5 +75,5 @@ def draw_parts(
 
 def _rollout(backend: Backend, image: Array) -> Array:
     """Attention rollout of one image (3, H, W) as scores of a single head: (1, N)."""
-    found: Array = backend.fetch(backend.rollout(image[None]))["rollout"]
-    return found
+    scores: Array = backend.fetch(backend.rollout(image[None]))["rollout"]
+    return scores

@@ -1,4 +1,4 @@
-"""What an architecture is, without a framework: its parameters, initial values and taps.
+"""Descriptions of the architectures without a framework: parameters, initial values and taps.
 
-One file per architecture; `layout.py` holds what they share and looks one up by its name.
+Each architecture has a file. `layout.py` looks one up by name and holds the common functions.
 """

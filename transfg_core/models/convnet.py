@@ -1,10 +1,10 @@
 """The small convolutional classifier: parameters, initial values, and the axes of every tap.
 
 Two convolutions without padding, each with ReLU; the mean over positions; a linear classifier.
-Initial values are PyTorch's own of `nn.Conv2d` and `nn.Linear`: uniform in ±1/√(inputs).
+Initial values are PyTorch's defaults for `nn.Conv2d` and `nn.Linear`: uniform in ±1/√(inputs).
 
-Letters: B batch, R colours, X kernel, F and G channels of the convolutions, H and W the first
-convolution's rows and columns, h and w the second's, C classes.
+Letters: B batch, R colours, X kernel, C classes; F, H, W channels, rows and columns of the first
+convolution's output, G, h, w those of the second's.
 """
 
 import numpy as np
@@ -69,12 +69,12 @@ def param_specs(model: ConvNetConfig) -> dict[str, Spec]:
 
 
 def dims_of(name: str) -> str:
-    """Shape in letters of a parameter; nothing for another name."""
+    """Shape of a parameter in letters; empty for an unknown name."""
     return next((spec.dims for spec in SPECS if spec.name == name), "")
 
 
 def sizes(model: ConvNetConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:
-    """Letter -> number; H, W, h, w only with an image, C only where `model.classes` is set."""
+    """Letter -> number; H, W, h, w only with an image size, C only if `model.classes` is set."""
     numbers = {"R": 3, "X": model.kernel, "F": model.width, "G": model.width2}
     if model.classes is not None:
         numbers["C"] = model.classes
@@ -99,13 +99,13 @@ def taps(model: ConvNetConfig) -> dict[str, Tap]:
 
 
 def orders(model: ConvNetConfig, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
-    """A random order of each axis that no result depends on."""
+    """A random permutation of each axis whose order changes no result."""
     counts = {"R": 3, "F": model.width, "G": model.width2}
     return {letter: rng.permutation(count) for letter, count in counts.items()}
 
 
 def forward_flops(model: ConvNetConfig, image_size: tuple[int, int]) -> float:
-    """Floating-point operations of one image forward; ReLU and the mean do not count."""
+    """Floating-point operations of one image's forward pass; ReLU and the mean do not count."""
     first, second = map_sizes(image_size, model)
     kernel = 2.0 * model.kernel**2
     conv1 = first[0] * first[1] * kernel * 3 * model.width

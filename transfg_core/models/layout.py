@@ -1,10 +1,10 @@
 """Parameters and taps of any architecture, as tables with axes named by letters.
 
     shapes = param_shapes(config.model, config.data.crop)    # canonical name -> shape
-    taps = taps_of(config.model)                             # tap -> its axes, and what makes it
+    taps = taps_of(config.model)                             # tap -> its axes and its operation
 
-An architecture is a module with the functions of `Architecture`; `ARCHITECTURES` finds it by
-`model.name`. Letters that all share: B images, R colour channels, C classes.
+An architecture is a module with the members of `Architecture`; `ARCHITECTURES` finds it by
+`model.name`. Common letters: B images, R colour channels, C classes.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,25 +22,26 @@ Order = NDArray[np.intp]
 
 
 class Architecture(Protocol):
-    """What the core and the parity suite must know of an architecture."""
+    """What the core and the parity suite need from an architecture."""
 
-    AXES: dict[str, str]  # letter -> what lies along such an axis, in words
-    SETTINGS: dict[str, str]  # letter -> the setting to look at when that dimension is wrong
-    ZERO_GRADIENTS: dict[str, str]  # parameters without a gradient by structure -> sibling
-    CHANNELS: str  # a parameter that is added to channels, which are its last axis
+    AXES: dict[str, str]  # letter -> what an index on such an axis counts, in words
+    SETTINGS: dict[str, str]  # letter -> the setting to check when that dimension is wrong
+    ZERO_GRADIENTS: dict[str, str]  # pattern of zero-gradient parameters -> sibling (rows.py)
+    CHANNELS: str  # a parameter that is added to channels; they are its last axis
 
     def param_specs(self, model: Any) -> dict[str, Spec]:
         """Canonical name -> its row, in the model's order."""
         ...
 
     def dims_of(self, name: str) -> str:
-        """The shape in letters of a parameter of any such model; nothing for another name."""
+        """Shape of a parameter in letters, for any such model; empty for an unknown name."""
         ...
 
     def sizes(self, model: Any, image_size: tuple[int, int] | None = None) -> dict[str, int]:
-        """Letter -> number; letters that depend on the image only with its (height, width).
+        """Letter -> number.
 
-        C is left out while `model.classes` is open.
+        Letters that depend on the image are included only with its (height, width); C only if
+        `model.classes` is set.
 
         Raises:
             UserError: the image is too small.
@@ -52,11 +53,14 @@ class Architecture(Protocol):
         ...
 
     def orders(self, model: Any, rng: np.random.Generator) -> dict[str, Order]:
-        """Letter -> a random order of that axis under which the model computes the same."""
+        """Letter -> a random permutation of that axis, which changes no result of the model."""
         ...
 
     def forward_flops(self, model: Any, image_size: tuple[int, int]) -> float:
-        """Floating-point operations of one image forward; a matmul of m, k, n counts 2 m k n."""
+        """Floating-point operations of one image's forward pass.
+
+        A matmul of (m, k) and (k, n) counts 2 m k n.
+        """
         ...
 
 
@@ -69,7 +73,7 @@ def architecture(model: ModelConfig) -> Architecture:
 
 
 def param_specs(model: ModelConfig) -> dict[str, Spec]:
-    """Canonical name -> its row, in the model's order; `model.classes` may be open."""
+    """Canonical name -> its row, in the model's order; works without `model.classes`."""
     return architecture(model).param_specs(model)
 
 
@@ -77,7 +81,7 @@ def param_shapes(model: ModelConfig, image_size: tuple[int, int]) -> dict[str, S
     """Canonical name -> shape, in the model's order.
 
     Raises:
-        UserError: `model.classes` is open, or the image is too small for the model.
+        UserError: `model.classes` is not set, or the image is too small for the model.
     """
     sizes = architecture(model).sizes(model, image_size) | {"C": model.class_count}
     return {name: resolve(spec.dims, sizes) for name, spec in param_specs(model).items()}
@@ -85,25 +89,25 @@ def param_shapes(model: ModelConfig, image_size: tuple[int, int]) -> dict[str, S
 
 @cache
 def taps_of(model: ModelConfig) -> dict[str, Tap]:
-    """Tap -> its row, in the order of the forward pass; those with a point are `fine` taps."""
+    """Tap -> its row, in the order of the forward pass; names with a dot are `fine` taps."""
     return architecture(model).taps(model)
 
 
 def choice_taps(model: ModelConfig) -> frozenset[str]:
-    """Taps of the choice of image parts: the loss has no gradient with respect to them."""
+    """Taps of part selection; the loss has no gradient with respect to them."""
     return frozenset(name for name, tap in taps_of(model).items() if tap.stage == "selection")
 
 
 def pass_stage(tap: str, model: ModelConfig) -> Literal["forward", "selection"]:
-    """The stage of an activation's tap."""
+    """The stage in which a tap's activation is computed."""
     row = taps_of(model).get(tap)
     return row.stage if row else "forward"
 
 
 def maker_of(param: str, taps: Mapping[str, Tap]) -> str:
-    """The tap that a parameter takes part in: `blocks.3.attn.query.weight` -> `block03.attn.query`.
+    """The tap that a parameter helps compute: `blocks.3.attn.query.weight` -> `block03.attn.query`.
 
-    A name that no tap lists gives the name of its module.
+    If no tap lists the parameter, the result is the name of its module.
     """
     return next(
         (name for name, tap in taps.items() if param in tap.params), param.rpartition(".")[0]
@@ -111,22 +115,24 @@ def maker_of(param: str, taps: Mapping[str, Tap]) -> str:
 
 
 def hint(name: str, expected: Shape, found: Shape, names: Collection[str]) -> str:
-    """The settings behind the dimensions that differ, as `; is model.width right?`, or nothing.
+    """A question about the settings of the dimensions that differ: `; is model.width right?`.
 
-    `names` are all parameters of the model: they tell its architecture.
+    `names` are all parameter names of the model; they show its architecture. The result is empty
+    if no setting is known.
     """
-    for known in ARCHITECTURES.values():
-        if all(known.dims_of(other) for other in names):
-            return suspects(known.dims_of(name), known.SETTINGS, expected, found)
+    for candidate in ARCHITECTURES.values():
+        if all(candidate.dims_of(param) for param in names):
+            return suspects(candidate.dims_of(name), candidate.SETTINGS, expected, found)
     return ""
 
 
 def suspects(dims: str, settings: Mapping[str, str], expected: Shape, found: Shape) -> str:
-    """The settings behind the dimensions that differ, from a row's letters."""
+    """The question of `hint`, from a row's letters and the setting of each letter."""
     letters = dims.split()
     if not len(letters) == len(expected) == len(found):
         return ""
-    differing = [a for a, b, c in zip(letters, expected, found, strict=True) if b != c]
-    names = list(dict.fromkeys(settings[a] for a in differing if a in settings))
+    pairs = zip(expected, found, strict=True)
+    differing = [letter for letter, (a, b) in zip(letters, pairs, strict=True) if a != b]
+    names = list(dict.fromkeys(settings[letter] for letter in differing if letter in settings))
     verb = "are" if len(names) > 1 else "is"
     return f"; {verb} {' and '.join(names)} right?" if names else ""

@@ -1,17 +1,21 @@
-"""The rows of an architecture's tables: one parameter, one tap."""
+"""The rows of an architecture's tables: a `Spec` for each parameter, a `Tap` for each tap."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Shape = tuple[int, ...]
 
-# Gradients that are zero by structure, by pattern -> the part of the name that makes a sibling's.
-# A constant added to every score leaves the softmax as it is, so a key bias has no gradient.
+# Parameters whose gradient is zero by structure: pattern of the name -> `OLD>NEW`, the replacement
+# that gives the name of a sibling. A constant added to every score does not change the softmax, so
+# a key bias has no gradient.
 KEY_BIASES = {"*.attn.key.bias": ".attn.key.>.attn.query."}
 
 
 class Spec(NamedTuple):
-    """One parameter: its shape in letters and how it starts; `fan_in` bounds `uniform`."""
+    """One parameter: its shape in letters and its initial values.
+
+    `uniform` draws from ±1/√n, with n the product of the letters in `fan_in`.
+    """
 
     name: str
     dims: str
@@ -20,10 +24,10 @@ class Spec(NamedTuple):
 
 
 class Tap(NamedTuple):
-    """One tap: its axes in letters, and the operation that makes it from other taps.
+    """One tap: its axes in letters, and the operation that computes it from other taps.
 
-    `reads` names the taps that go in, `images` among them; `params` the parameters. `stride` is
-    that of a convolution. What is computed in the stage `selection` has no gradient.
+    `reads` names the input taps (or `images`), `params` the parameters. `stride` belongs to a
+    convolution. Taps of the stage `selection` have no gradient.
     """
 
     axes: str
@@ -35,10 +39,10 @@ class Tap(NamedTuple):
 
 
 def resolve(dims: str, sizes: Mapping[str, int]) -> Shape:
-    """Letters and digits as numbers: "D R P P" -> (768, 3, 16, 16)."""
+    """The shape that letters and digits stand for: "D R P P" -> (768, 3, 16, 16)."""
     return tuple(int(dim) if dim.isdigit() else sizes[dim] for dim in dims.split())
 
 
 def affine(module: str) -> tuple[str, str]:
-    """The weight and the bias of a module."""
+    """Names of a module's weight and bias."""
     return f"{module}.weight", f"{module}.bias"

@@ -4,7 +4,7 @@ The names are the attribute names of both twins' models. Source of the initial v
 published program (docs/spec.md).
 
 Letters: B batch, R colours, P patch, N patches, T = N + 1 tokens, D width, K heads, d = D / K,
-E = K d heads side by side, M width of the MLP, Q = 1 + K class token and parts, C classes.
+E = K d concatenated heads, M width of the MLP, Q = 1 + K class token and parts, C classes.
 """
 
 import re
@@ -71,10 +71,10 @@ CHANNELS = "pos_embed"
 
 
 def require_vit(model: ModelConfig, task: str) -> VitConfig:
-    """The model's section, where it is a Vision Transformer's.
+    """The model's section, after a check that it describes a Vision Transformer.
 
     Raises:
-        UserError: it is another architecture's; `task` says what needs one.
+        UserError: it describes another architecture; `task` names what needs a ViT.
     """
     if not isinstance(model, VitConfig):
         raise UserError(f"{task}: expected model.name vit, found {model.name}")
@@ -82,7 +82,7 @@ def require_vit(model: ModelConfig, task: str) -> VitConfig:
 
 
 def grid_size(image_size: tuple[int, int], model: VitConfig) -> tuple[int, int]:
-    """Rows and columns of patches: (H, W) -> ((H-P)//S+1, (W-P)//S+1), S the stride.
+    """Rows and columns of patches: (H, W) -> ((H-P)//S+1, (W-P)//S+1), where S is the stride.
 
     Raises:
         UserError: the image is smaller than one patch.
@@ -110,16 +110,16 @@ def param_specs(model: VitConfig) -> dict[str, Spec]:
 
 
 def dims_of(name: str) -> str:
-    """Shape in letters of a parameter of any such model; nothing for another name."""
-    inner = re.sub(r"^(blocks\.\d+|part_layer)\.", "", name)
-    known = {spec.name: spec.dims for spec in (*STEM, *BLOCK)}
-    known |= {f"{norm}.{spec.name}": spec.dims for norm in ("norm", "part_norm") for spec in NORM}
-    known |= {f"head.{spec.name}": spec.dims for spec in HEAD}
-    return known.get(inner, "")
+    """Shape of a parameter in letters, for any Vision Transformer; empty for an unknown name."""
+    inner = re.sub(r"^(blocks\.\d+|part_layer)\.", "", name)  # the name within its block
+    dims = {spec.name: spec.dims for spec in (*STEM, *BLOCK)}
+    dims |= {f"{norm}.{spec.name}": spec.dims for norm in ("norm", "part_norm") for spec in NORM}
+    dims |= {f"head.{spec.name}": spec.dims for spec in HEAD}
+    return dims.get(inner, "")
 
 
 def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:
-    """Letter -> number; N and T only with an image, C only where `model.classes` is set."""
+    """Letter -> number; N and T only with an image size, C only if `model.classes` is set."""
     numbers = {
         "R": 3,
         "D": model.width,
@@ -167,7 +167,7 @@ def taps(model: VitConfig) -> dict[str, Tap]:
 
 
 def block_taps(block: str, source: str, module: str, tokens: str) -> dict[str, Tap]:
-    """The taps of one encoder block over T or Q tokens, its output last."""
+    """The taps of one encoder block over T or Q tokens; the block's output is the last."""
     wide, heads, hidden = f"B {tokens} D", f"B {tokens} E", f"B {tokens} M"
 
     def rows() -> Iterator[tuple[str, Tap]]:
@@ -186,13 +186,13 @@ def block_taps(block: str, source: str, module: str, tokens: str) -> dict[str, T
         yield "mlp.fc2", Tap(wide, "linear", (f"{block}.mlp.hidden",), affine(f"{module}.mlp.fc2"))
         yield "mlp.out", Tap(wide, "dropout", (f"{block}.mlp.fc2",))
 
-    found = {f"{block}.{name}": tap for name, tap in rows()}
+    inner = {f"{block}.{name}": tap for name, tap in rows()}
     inputs = (f"{block}.mid", f"{block}.mlp.out", f"{block}.norm2", source)
-    return found | {block: Tap(wide, "residual", inputs)}
+    return inner | {block: Tap(wide, "residual", inputs)}
 
 
 def selection_taps(model: VitConfig, encoder: int) -> dict[str, Tap]:
-    """The taps of the part selection module after `encoder` blocks; none has a gradient."""
+    """The taps of part selection after `encoder` blocks; none has a gradient."""
     rows = {}
     if model.fusion == "matmul":
         for depth in reversed(range(1, encoder)):
@@ -203,7 +203,7 @@ def selection_taps(model: VitConfig, encoder: int) -> dict[str, Tap]:
 
 
 def orders(model: VitConfig, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
-    """A random order of each axis that no result depends on."""
+    """A random permutation of each axis whose order changes no result."""
     heads = rng.permutation(model.heads)
     inner = rng.permutation(model.width // model.heads)
     return {
@@ -217,13 +217,13 @@ def orders(model: VitConfig, rng: np.random.Generator) -> dict[str, NDArray[np.i
 
 
 def block_flops(queries: int, model: VitConfig) -> float:
-    """Floating-point operations of one encoder block over `queries` tokens."""
+    """Floating-point operations of one encoder block with `queries` tokens."""
     linear = 4 * model.width * model.width + 2 * model.width * model.mlp
     return 2.0 * queries * linear + 4.0 * queries * queries * model.width
 
 
 def forward_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
-    """Floating-point operations of one image forward, part selection left out.
+    """Floating-point operations of one image's forward pass, without part selection.
 
     A matmul of (m, k) and (k, n) counts 2 m k n; norms, softmax, GELU and additions do not count
     (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
@@ -238,7 +238,7 @@ def forward_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
 
 
 def selection_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
-    """Floating-point operations of part selection of one image by `matmul`."""
+    """Floating-point operations of part selection for one image, with `model.fusion: matmul`."""
     rows, columns = grid_size(image_size, model)
     tokens = rows * columns + 1
     return (model.depth - 2) * 2.0 * tokens * tokens * (model.width + model.heads)

@@ -1,1 +1,1 @@
-"""Parameters as NumPy arrays: initial values, strict merge, optimiser groups, position resize."""
+"""Parameters as NumPy arrays: initial values, strict merge, optimiser groups, resized positions."""

@@ -1,4 +1,4 @@
-"""Parameter groups of the optimiser: learning-rate factors and weight decay by name."""
+"""Parameter groups of the optimiser: each parameter's learning-rate factor and weight decay."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -22,6 +22,7 @@ def param_groups(names: Iterable[str], optim: OptimConfig) -> dict[str, tuple[fl
         groups |= dict.fromkeys(matches, (group.lr_scale, decay))
         if not matches:
             near = nearest(group.match.strip("*"), names)
-            problems.insert(0, f"optim.groups.{number}.match {group.match!r}: no such name{near}")
+            where = f"optim.groups.{number}.match {group.match!r}"
+            problems.insert(0, f"{where}: it matches no parameter{near}")
     refuse("parameter groups", problems)
     return groups

@@ -17,10 +17,10 @@ def initial_params(
     seed: int,
     only: Collection[str] | None = None,
 ) -> Arrays:
-    """Canonical name -> float32 initial value, or those named in `only`.
+    """Canonical name -> float32 initial value, of all parameters or of those in `only`.
 
-    Each array has a random stream of its own, keyed by the seed and its name. So adding or
-    removing a parameter does not change the others.
+    Each array has its own random stream, keyed by the seed and its name. So adding or removing a
+    parameter does not change the others.
     """
     sizes = architecture(model).sizes(model)
     specs = param_specs(model)

@@ -1,4 +1,4 @@
-"""Strict merge: arrays under the names of a model, with every problem reported at once."""
+"""Check that arrays have exactly a model's names and shapes, and report all problems at once."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
@@ -15,12 +15,12 @@ from transfg_core.models.rows import Shape
 def split_state(
     arrays: Mapping[str, Array], shapes: Mapping[str, Shape], slots: Collection[str]
 ) -> tuple[Arrays, dict[str, Arrays], int]:
-    """What `Backend.state` gave: parameters, optimiser arrays by slot, updates done.
+    """Split a `Backend.state()` into parameters, optimiser arrays by slot, and number of updates.
 
-    Everything is checked before anything is returned, so that a backend never holds half of it.
+    It checks everything before it returns, so that a backend never holds half a state.
 
     Raises:
-        UserError: a section, name or shape is missing, unknown or different.
+        UserError: a section or name is missing or unknown, or a shape differs.
     """
     sections: dict[str, Arrays] = {}
     for key, value in arrays.items():
@@ -48,10 +48,10 @@ def strict_merge(
     source: str,
     dtype: DTypeLike = np.float32,
 ) -> Arrays:
-    """The arrays in one type, C-contiguous, in the target's order: same names, same shapes.
+    """The arrays as C-contiguous `dtype`, in the target's order; names and shapes must be equal.
 
     Raises:
-        UserError: every missing and unexpected name, differing shape and non-finite array.
+        UserError: lists every missing or unexpected name, differing shape and non-finite array.
     """
     problems, merged = [], {}
     for name, shape in target_shapes.items():
@@ -59,12 +59,12 @@ def strict_merge(
             problems.append(f"{name}: missing, model {shape}")
         elif arrays[name].shape != shape:
             found = arrays[name].shape
-            ask = hint(name, shape, found, target_shapes)
-            problems.append(f"{name}: checkpoint {found}, model {shape}{ask}")
+            question = hint(name, shape, found, target_shapes)
+            problems.append(f"{name}: checkpoint {found}, model {shape}{question}")
         elif arrays[name].dtype.kind not in "fiu":
             problems.append(f"{name}: expected real numbers, found {arrays[name].dtype}")
         else:
-            with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite
+            with np.errstate(over="ignore"):  # overflow becomes infinity, reported below
                 merged[name] = np.asarray(arrays[name], dtype=dtype, order="C")
             if not np.isfinite(merged[name]).all():
                 problems.append(f"{name}: holds NaN or infinity; take another checkpoint")
@@ -77,31 +77,31 @@ def strict_merge(
 
 
 def as_float32(array: Array) -> Array:
-    """C-contiguous float32 of the same shape; what float32 cannot hold becomes infinite."""
+    """The array as C-contiguous float32; values too large for float32 become infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(array, dtype=np.float32, order="C")
 
 
 def refuse(source: str, problems: list[str]) -> None:
-    """Raise one UserError that lists all problems, if there are any."""
+    """Raise one UserError that lists all problems; do nothing if there are none."""
     if problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         raise UserError("\n  ".join([f"{source}: {count}", *problems]))
 
 
 def and_more(names: Collection[str]) -> str:
-    """What follows the first of several names."""
+    """The text ` and N more`, to follow the first of several names; empty for one name."""
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The most similar of the known names, as `; the nearest is NAME`; nothing without any."""
+    """The most similar known name, as `; the nearest is NAME`; empty if no name is known."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
     return f"; the nearest is {near[0]}" if near else ""
 
 
 def summary(shapes: Mapping[str, Shape]) -> str:
-    """Number of parameters by top-level module, and in total, as a table."""
+    """A table of the number of parameters for each top-level module and in total."""
     counts: dict[str, int] = {}
     for name, shape in shapes.items():
         module = name.partition(".")[0]

@@ -1,4 +1,4 @@
-"""Position embeddings: from one grid of patches to another.
+"""Resize position embeddings from one grid of patches to another.
 
 Letters: T tokens, D width.
 """
@@ -14,13 +14,13 @@ from transfg_core.backend import Array
 def resize_pos_embed(
     embedding: Array, grid: tuple[int, int], source: tuple[int, int] | None = None
 ) -> Array:
-    """Resize a grid of positions bilinearly with aligned corners; row 0 (CLS) stays.
+    """Resize a grid of positions bilinearly with aligned corners; the class token's row stays.
 
-    `source` is the grid of the embedding, square if not given.
-    (1, T, D) -> (1, rows * columns + 1, D). As TransFG's published program does with
-    `ndimage.zoom(order=1)`, save for the border: by default scipy takes the last row and column
-    for outside, and makes them zero, at sizes where the step is rounded up (24 to 22, 16 to 30).
-    `nearest` gives the same numbers elsewhere and the right ones there.
+    (1, T, D) -> (1, rows * columns + 1, D). `source` is the embedding's grid; None means square.
+
+    TransFG's published program calls `ndimage.zoom(order=1)` with the default border mode, which
+    sets the last row and column to zero at some sizes: where the step is rounded up (24 to 22,
+    16 to 30). The mode `nearest` gives the right values there, and the same values elsewhere.
     """
     if source is None:
         side = square_side(embedding.shape[1])
@@ -35,6 +35,6 @@ def resize_pos_embed(
 
 
 def square_side(tokens: int) -> int | None:
-    """Side of the square grid beside the class token: 197 -> 14; None where there is none."""
+    """Side of the square grid that follows the class token: 197 -> 14; None if it is not square."""
     side = math.isqrt(max(tokens - 1, 0))
     return side if side and side * side + 1 == tokens else None

@@ -1,1 +1,1 @@
-"""One page about runs: tables, curves and templates."""
+"""The report about runs: tables, curves and templates."""

@@ -1,6 +1,6 @@
-"""One page about one or several runs: numbers, curves, agreement, and how to make them again.
+"""A report about one or several runs: numbers, curves, agreement, and commands to repeat the runs.
 
-Reads run folders only, so that every number on the page can be traced to a file. The same folders
+It reads only run folders, so that every number on the page comes from a file. The same folders
 give the same bytes. Jinja2 and matplotlib are imported only when a page is written.
 """
 
@@ -26,13 +26,13 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def write_report(
     runs: Sequence[Path], out: Path, parity: Path | None = None, pictures: Path | None = None
 ) -> Path:
-    """Write report.md, report.html (one file that needs no other), curves.svg and parts.png.
+    """Write report.md, report.html (a self-contained file), curves.svg and parts.png.
 
     Args:
         runs: run folders, in the order of the tables.
         out: folder, made if missing; files of an older report are replaced.
-        parity: the parity.json of a parity run (parity/report.py).
-        pictures: a PNG, such as `transfg_core.explain.drawing.part_picture` makes.
+        parity: the parity.json of `transfg parity`.
+        pictures: a PNG, such as one of `transfg_core.explain.drawing.part_picture`.
 
     Returns:
         The path of report.html.
@@ -42,7 +42,7 @@ def write_report(
         RunFailed: the report cannot be written.
     """
     if not runs:
-        raise UserError("a report needs at least one run folder")
+        raise UserError("a report needs at least one run folder, found none; give some")
     loaded = [load_run(path) for path in runs]
     picture = None if pictures is None else _read_picture(pictures)
     page: dict[str, Any] = {
@@ -92,11 +92,13 @@ def _curve(run: Run) -> Curve:
 
 
 def _points(records: Sequence[Mapping[str, Any]], key: str, factor: float) -> Points:
-    return {one["update"]: factor * one[key] for one in records if one.get(key) is not None}
+    return {
+        record["update"]: factor * record[key] for record in records if record.get(key) is not None
+    }
 
 
 def _twins(runs: Sequence[Run]) -> tuple[int, int] | None:
-    """The first two runs of one configuration on different backends, if there are any."""
+    """Positions of the first two runs of one configuration on different backends, or None."""
     for left, right in combinations(range(len(runs)), 2):
         pair = runs[left], runs[right]
         if pair[0].backend != pair[1].backend and not real_differences(*pair):
@@ -110,5 +112,7 @@ def _read_picture(path: Path) -> bytes:
     except OSError as error:
         raise UserError(f"{path}: cannot read the picture: {error.strerror}") from error
     if not data.startswith(PNG):
-        raise UserError(f"{path}: expected a PNG picture, found {data[:8]!r}")
+        raise UserError(
+            f"{path}: expected a PNG picture, found {data[:8]!r}; use `transfg parts` to make one"
+        )
     return data

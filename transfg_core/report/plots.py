@@ -1,4 +1,4 @@
-"""Curves of several runs as one SVG picture, the same bytes for the same runs.
+"""Curves of several runs as one SVG picture; the same runs give the same bytes.
 
 matplotlib is imported only when a picture is drawn.
 """
@@ -13,9 +13,9 @@ from transfg_core.machine import install_command
 
 Points = dict[int, float]  # update -> value
 
-# Colours that stay apart under every common colour blindness (Okabe and Ito 2008).
+# Colours that differ under every common colour blindness (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-# Twins lie on each other: a broad pale line below, a thin dashed one above, shows both.
+# Curves of twins coincide; a thin dashed line over a broad pale one shows both.
 LINES: tuple[dict[str, Any], ...] = (
     {"linestyle": "-", "linewidth": 3.2, "alpha": 0.45},
     {"linestyle": (0, (4, 2)), "linewidth": 1.4},
@@ -23,7 +23,7 @@ LINES: tuple[dict[str, Any], ...] = (
     {"linestyle": (0, (6, 2, 1, 2)), "linewidth": 1.4},
 )
 STYLE: dict[str, Any] = {
-    "svg.hashsalt": "transfg",  # else every picture has ids of its own
+    "svg.hashsalt": "transfg",  # without this, the ids differ in every picture
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 10,
@@ -52,19 +52,19 @@ def load_optional(name: str) -> Any:
     """Import a module of the `report` extra.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the module is not installed.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"a report needs {name.partition('.')[0]}, which does not import ({error}); "
+            f"a report needs {name.partition('.')[0]}, which cannot be imported ({error}); "
             f"run: {install_command('report')}"
         ) from error
 
 
 def draw_curves(curves: Sequence[Curve], twins: tuple[int, int] | None) -> str:
-    """An <svg> element: loss and accuracy side by side, and below them how far `twins` differ.
+    """An <svg> element: loss and accuracy side by side, the difference of `twins` below.
 
     Args:
         twins: positions of two runs of one configuration on different backends, or None.
@@ -85,7 +85,7 @@ def draw_curves(curves: Sequence[Curve], twins: tuple[int, int] | None) -> str:
             panel.set_title(title)
             panel.set_xlabel("update")
         if twins is not None:
-            _plot_difference(figure.add_subplot(grid[1, :]), *(curves[one] for one in twins))
+            _plot_difference(figure.add_subplot(grid[1, :]), *(curves[k] for k in twins))
         handles, labels = panels[0].get_legend_handles_labels()
         columns = min(3, len(curves))
         figure.legend(
@@ -105,14 +105,14 @@ def _plot(panel: Any, points: Points, label: str, number: int) -> None:
 
 
 def _plot_difference(panel: Any, left: Curve, right: Curve) -> None:
-    """Absolute difference of the training losses; equal ones have no place on a log scale."""
+    """Absolute difference of the training losses; the log scale leaves out equal losses."""
     common = [update for update in left.loss if update in right.loss]
     gaps = {update: abs(left.loss[update] - right.loss[update]) for update in common}
-    apart = {update: gap for update, gap in gaps.items() if gap > 0}
-    panel.plot(list(apart), list(apart.values()), color="#555555", marker=".", linewidth=0.8)
-    if apart:
+    positive = {update: gap for update, gap in gaps.items() if gap > 0}
+    panel.plot(list(positive), list(positive.values()), color="#555555", marker=".", linewidth=0.8)
+    if positive:
         panel.set_yscale("log")
-    equal = len(gaps) - len(apart)
+    equal = len(gaps) - len(positive)
     panel.set_title(
         f"absolute difference of the training losses (exactly 0 at {equal} of {len(gaps)} updates)"
     )

@@ -1,4 +1,4 @@
-"""The tables of a report: of runs, how they agree and differ, of a parity run, of machines."""
+"""The tables of a report: results, agreement and differences of runs, parity, environment."""
 
 import json
 import math
@@ -14,14 +14,14 @@ from transfg_core.run.reading import Run, agreement, over_seeds, real_difference
 
 PARITY_FORMAT = "parity-report/2"
 PARITY_NOTE = (
-    "The parity suite found {} Each line holds the worst tap of one comparison, candidate : first; "
-    "errors are relative L2, and a ratio (error over bound) above 1 fails. All taps are in "
-    "parity.json. Compared were {}."
+    "The parity suite found {} Each row shows the worst tap of one comparison, candidate : "
+    "baseline. Errors are relative L2; a ratio (error over bound) above 1 fails. parity.json holds "
+    "all taps. The suite compared {}."
 )
 
 
 class Table(NamedTuple):
-    """Text in rows; the columns whose number is in `right` hold numbers."""
+    """Text in rows; the columns whose index is in `right` hold numbers and are right-aligned."""
 
     title: str
     note: str
@@ -31,8 +31,8 @@ class Table(NamedTuple):
 
 
 def headline(runs: Sequence[Run]) -> Table:
-    """The numbers of each run."""
-    # (column, cell of a run)
+    """The results of each run."""
+    # (name of the column, text of a run in it)
     columns = (
         ("run", lambda run: run.config.run.name),
         ("backend", lambda run: run.backend),
@@ -49,16 +49,16 @@ def headline(runs: Sequence[Run]) -> Table:
     )
     rows = [[cell(run) for _, cell in columns] for run in runs]
     note = (
-        "Accuracy, loss and part hits are those of the last evaluation; part hits are the share of "
-        "chosen patches on a true discriminative part, beside what choosing at random would give. "
-        "Images per second is the median over logged updates, memory the peak; wall time leaves "
-        "out starts that were killed."
+        "Accuracy, loss and part hits come from the last evaluation. Part hits are the share of "
+        "chosen patches on a true discriminative part; the next column shows this share for random "
+        "patches. Images per second is the median over logged updates, memory is the peak, and "
+        "wall time leaves out starts that were killed."
     )
     return Table("Results", note, [name for name, _ in columns], rows, range(2, len(columns)))
 
 
 def details(runs: Sequence[Run], parity: Path | None) -> list[Table]:
-    """The other tables, without those that have no rows; `parity` is a parity.json."""
+    """All other tables that have rows; `parity` is the path of a parity.json."""
     tables = [_seeds_table(runs), _agreement_table(runs), _difference_table(runs)]
     if parity is not None:
         tables.append(_parity_table(parity))
@@ -67,7 +67,7 @@ def details(runs: Sequence[Run], parity: Path | None) -> list[Table]:
 
 
 def _seeds_table(runs: Sequence[Run]) -> Table:
-    """Means and standard deviations of runs that differ in the seed alone."""
+    """Means and standard deviations of runs that differ only in the seed."""
     columns: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
         ("top-1 %", lambda run: _times(100, run.final.get("top1"))),
         ("top-5 %", lambda run: _times(100, run.final.get("top5"))),
@@ -81,38 +81,39 @@ def _seeds_table(runs: Sequence[Run]) -> Table:
             ", ".join(run.config.run.name for run in group),
             group[0].backend,
             str(len(group)),
-            *(_spread([number(run) for run in group]) for _, number in columns),
+            *(_spread([value(run) for run in group]) for _, value in columns),
         ]
         for group in over_seeds(runs)
     ]
     header = ["runs", "backend", "seeds", *(name for name, _ in columns)]
-    note = "Mean and standard deviation of runs of one configuration that differ in the seed alone."
+    note = "Mean and standard deviation of runs of one configuration that differ only in the seed."
     return Table("Over seeds", note, header, rows, range(2, len(header)))
 
 
 def _spread(numbers: Sequence[float | None]) -> str:
-    """Mean and standard deviation; nothing where a run has no such number."""
-    there = [number for number in numbers if number is not None]
-    if len(there) < len(numbers):
+    """Mean and standard deviation; a dash if a run lacks this number."""
+    present = [value for value in numbers if value is not None]
+    if len(present) < len(numbers):
         return NONE
-    return f"{statistics.mean(there):.2f} ± {statistics.stdev(there):.2f}"
+    return f"{statistics.mean(present):.2f} ± {statistics.stdev(present):.2f}"
 
 
 def _agreement_table(runs: Sequence[Run]) -> Table:
-    """Of runs with several seeds, those with the same one are compared."""
+    """Agreement of pairs of runs; of equal seeds, if there are such pairs."""
     pairs = list(combinations(runs, 2))
-    alike = [(one, two) for one, two in pairs if one.config.run.seed == two.config.run.seed]
+    same_seed = [pair for pair in pairs if pair[0].config.run.seed == pair[1].config.run.seed]
     rows = []
-    for left, right in alike or pairs:
-        found = agreement(left, right)
-        if found is not None:
-            share = percent(found.same / found.images)
-            counts = [f"{found.same} of {found.images}", share, found.only_left, found.only_right]
-            gap = f"{100 * found.difference:+.2f}"
+    for left, right in same_seed or pairs:
+        result = agreement(left, right)
+        if result is not None:
+            same = f"{result.same} of {result.images}"
+            share = percent(result.same / result.images)
+            counts = [same, share, result.only_left, result.only_right]
+            gap = f"{100 * result.difference:+.2f}"
             rows.append([left.label, right.label, *map(str, counts), gap])
     header = ["A", "B", "same class", "%", "only A right", "only B right", "A - B, points"]
     note = "Final predictions, image by image"
-    note += ", of runs with the same seed." if alike and alike != pairs else "."
+    note += ", of runs with the same seed." if same_seed and same_seed != pairs else "."
     return Table("Agreement of predictions", note, header, rows, range(2, 7))
 
 
@@ -123,26 +124,33 @@ def _difference_table(runs: Sequence[Run]) -> Table:
             key, _, values = line.partition(": ")
             rows.append([run.label, key, *values.split(" -> ", 1)])
     header = ["run", "key", f"in {runs[0].label}", "in this run"]
-    note = "Keys of the configuration whose values differ from those of the first run."
+    note = "Keys of the configuration whose values differ from the first run."
     return Table("Differences of configuration", note, header, rows, range(0))
 
 
 def _parity_table(path: Path) -> Table:
-    """What parity.json says, with one line per pair and precision."""
+    """The results in a parity.json, with one row per pair and precision."""
     names = ("stage", "case", "tap", "error", "floor", "bound", "ratio", "verdict")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != PARITY_FORMAT:
-            raise ValueError(f"format {found['format']!r} is not {PARITY_FORMAT!r}")
+        parity = json.loads(path.read_text(encoding="utf-8"))
+        if parity["format"] != PARITY_FORMAT:
+            raise UserError(
+                f"{path}: expected the parity.json of this version, but this file was written by "
+                f"another version (found format {parity['format']!r}, expected "
+                f"{PARITY_FORMAT!r}); run `transfg parity` again"
+            )
         rows = []
-        for (pair, precision), stages in _by_comparison(found["stages"]).items():
+        for (pair, precision), stages in _by_comparison(parity["stages"]).items():
             worst = max(stages, key=_badness)
             taps = str(sum(stage["taps"] for stage in stages))
             rows.append([pair, precision, taps, *(_measured(worst, name) for name in names)])
-        note = PARITY_NOTE.format(found["sentence"], _versions(found["environment"]))
+        note = PARITY_NOTE.format(parity["sentence"], _versions(parity["environment"]))
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{path}: expected the parity.json of a parity run by this version: {error!r}"
+            f"{path}: expected the parity.json of a parity run, but it cannot be read as one: "
+            f"{error!r}; check the path, or run `transfg parity` again"
         ) from error
     header = ["pair", "dtype", "taps", "worst stage", "case", *names[2:]]
     return Table("Parity", note, header, rows, (2, 6, 7, 8, 9))
@@ -158,7 +166,7 @@ def _by_comparison(
 
 
 def _badness(stage: Mapping[str, Any]) -> tuple[int, float]:
-    """By verdict, then by ratio; null is a number that is not finite."""
+    """Sort key: by verdict, then by ratio; null stands for a number that is not finite."""
     order = ("equivalent", "undecided", "different").index(stage["verdict"])
     return order, math.inf if stage["ratio"] is None else float(stage["ratio"])
 
@@ -169,7 +177,7 @@ def _measured(stage: Mapping[str, Any], name: str) -> str:
 
 
 def _versions(environment: Mapping[str, Any]) -> str:
-    """Names and versions of what was compared; other facts are not mappings."""
+    """Names, versions and devices of the compared programs; other facts are not mappings."""
     producers = {name: facts for name, facts in environment.items() if isinstance(facts, Mapping)}
     return (
         ", ".join(
@@ -182,17 +190,18 @@ def _versions(environment: Mapping[str, Any]) -> str:
 
 def _environment_table(runs: Sequence[Run]) -> Table:
     newest = [flatten(run.starts[-1]) if run.starts else {} for run in runs]
-    keys = [key for key in dict.fromkeys(key for one in newest for key in one) if key != "command"]
+    all_keys = dict.fromkeys(key for facts in newest for key in facts)
+    keys = [key for key in all_keys if key != "command"]
     rows = [["folder", *(str(run.path) for run in runs)]]
     rows += [["seed", *(str(run.config.run.seed) for run in runs)]]
     rows += [["starts", *(str(len(run.starts)) for run in runs)]]
-    rows += [[key, *(_cell(one.get(key)) for one in newest)] for key in keys]
-    note = "As of the last start of each run."
+    rows += [[key, *(_cell(facts.get(key)) for facts in newest)] for key in keys]
+    note = "From the last start of each run."
     return Table("Environment", note, ["", *(run.label for run in runs)], rows, range(0))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
+    """Flatten nested mappings into one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, Mapping)

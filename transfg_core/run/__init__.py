@@ -1,1 +1,1 @@
-"""The folder of a run: writing it, reading it back, and progress on the screen."""
+"""The folder of a run (writing and reading it), and progress on the screen."""

@@ -1,4 +1,4 @@
-"""What a run ran on: enough to say later why two machines gave different numbers."""
+"""The environment of a run, to explain later why two machines gave different numbers."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def describe_environment(device: Mapping[str, Any], command: Sequence[str]) -> d
 
     Args:
         device: `Backend.device_info()`.
-        command: the arguments of the process, the program first.
+        command: the program and its arguments.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -37,34 +37,39 @@ def describe_environment(device: Mapping[str, Any], command: Sequence[str]) -> d
 
 
 def git_commit() -> str | None:
-    """Commit of this source tree, with `-dirty` if files differ; None outside its repository."""
+    """Commit of this source tree, with `-dirty` if files differ; None outside a repository."""
     source = Path(__file__).resolve().parents[2]
     if not (source / ".git").exists():
         return None
     command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             [*command, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, or a repository that it refuses: a run needs neither
-    return found.stdout.strip() or None
+        return None  # git is absent or refuses the repository; a run works without a commit
+    return described.stdout.strip() or None
 
 
 def read_starts(path: Path) -> list[dict[str, Any]]:
     """The records of env.json, one per start; none if the file is missing.
 
     Raises:
-        UserError: it is not a JSON list.
+        UserError: the file is not a JSON list.
     """
     try:
         starts = json.loads((path / "env.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / 'env.json'}: cannot read it: {error}; delete it") from error
+        raise UserError(
+            f"{path / 'env.json'}: expected a JSON list, cannot read the file: {error}; delete it"
+        ) from error
     if not isinstance(starts, list):
-        raise UserError(f"{path / 'env.json'}: expected a list of starts; delete the file")
+        raise UserError(
+            f"{path / 'env.json'}: expected a JSON list, found {type(starts).__name__}; "
+            "delete the file"
+        )
     return starts
 
 

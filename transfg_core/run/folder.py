@@ -1,7 +1,7 @@
-"""The folder of one run: what is in it, who may write it, and what a resumed run keeps.
+"""The folder of one run: its files, its lock, and what a resumed run keeps.
 
     runs/<name>/
-      config.yaml          fully resolved; trains the same run again
+      config.yaml          fully resolved; repeats the run
       env.json             one record per start: versions, machine, device, commit, command
       metrics.jsonl        one record per line (transfg_core.run.metrics_log)
       summary.csv          one row per evaluation
@@ -9,8 +9,9 @@
       checkpoints/         last, best and step_000100 .safetensors
       tensorboard/         event files, if tensorboardX is installed
 
-metrics.jsonl is the record and the rest are views of it: a resumed run cuts it back to the update
-of its checkpoint, as a killed run may have logged further than it saved.
+metrics.jsonl is the source; summary.csv and the TensorBoard files are views of it. A killed run may
+have logged more updates than it saved. A resumed run therefore cuts metrics.jsonl back to the
+update of its checkpoint.
 """
 
 import fcntl
@@ -45,7 +46,7 @@ from transfg_core.run.tensorboard import ScalarWriter
 HEADER = "# A run of TransFG, fully resolved: train with this file to repeat it.\n"
 LOCK = ".lock"
 
-# What a run writes besides config.yaml, and so all that `overwrite` deletes.
+# The files that a run writes besides config.yaml. `overwrite` deletes these and no others.
 OURS = (
     "env.json",
     "metrics.jsonl",
@@ -55,7 +56,7 @@ OURS = (
     "tensorboard/events.out.tfevents.*",
 )
 
-Which = Literal["last", "best"] | int  # a checkpoint; a number is the update it was saved after
+Which = Literal["last", "best"] | int  # a number: the checkpoint saved after that update
 
 
 class RunFolder(Closing):
@@ -71,12 +72,13 @@ class RunFolder(Closing):
 
     @classmethod
     def create(cls, config: Config, overwrite: bool = False) -> "RunFolder":
-        """Start the folder `run.dir`/`run.name`; with `overwrite`, delete the run that is there.
+        """Create the folder `run.dir`/`run.name`; with `overwrite`, delete an existing run first.
 
-        Only files that a run writes are deleted, and only beside a config.yaml of this program.
+        This deletes only files that a run writes, and only if the folder has a config.yaml of this
+        program.
 
         Raises:
-            UserError: the folder is not empty, is not a run, or is being written.
+            UserError: the folder is not empty, is not a run, or another process is writing it.
             RunFailed: the disk is full.
         """
         path = Path(config.run.dir) / config.run.name
@@ -88,8 +90,8 @@ class RunFolder(Closing):
         lock = _lock(path)
         try:
             refuse_if_used(path, overwrite)  # again: another process may have been faster
-            for old in [old for pattern in OURS for old in path.glob(pattern)]:
-                old.unlink()
+            for old_file in [file for pattern in OURS for file in path.glob(pattern)]:
+                old_file.unlink()
             text = HEADER + dump_config(config)
             checkpoint.replace_file(path / "config.yaml", text.encode())
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -100,16 +102,17 @@ class RunFolder(Closing):
 
     @classmethod
     def open(cls, path: Path, config: Config | None = None) -> "RunFolder":
-        """Open an existing run to go on with it; call `rewind` before the first `log`.
+        """Open an existing run to resume it; call `rewind` before the first `log`.
 
-        `config` is what it goes on with, where that may differ from its config.yaml.
+        `config` is the configuration of the resumed run, if it differs from config.yaml.
 
         Raises:
-            UserError: there is no run, its config.yaml is damaged, or another process writes it.
+            UserError: there is no run, its config.yaml is damaged, or another process is writing
+                it.
         """
         if not is_run(path):
             raise UserError(
-                f"{path}: expected the folder of a run, found no config.yaml of one; "
+                f"{path}: expected the folder of a run, found no config.yaml of a run; "
                 "check the path, or train without --resume"
             )
         saved = load_config(path / "config.yaml")
@@ -122,7 +125,7 @@ class RunFolder(Closing):
         checkpoint.replace_file(self.path / "env.json", text.encode())
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record with `kind`, `update` and more; what is not finite becomes null.
+        """Append one record with `kind`, `update` and more; non-finite numbers become null.
 
         Raises:
             RunFailed: the disk is full.
@@ -141,14 +144,15 @@ class RunFolder(Closing):
             raise RunFailed(f"{self.path}: cannot write the metrics: {error.strerror}") from error
 
     def rewind(self, update: int) -> None:
-        """Forget what was logged and numbered after `update`, and a half-written last line.
+        """Delete records and numbered checkpoints after `update`, and an incomplete last line.
 
-        `best` stays: it is a checkpoint in its own right, whatever the run does next.
+        `best` stays: it remains a valid checkpoint.
 
         Raises:
             UserError: metrics.jsonl is damaged.
         """
-        kept = [one for one in read_records(self.path / "metrics.jsonl") if one["update"] <= update]
+        records = read_records(self.path / "metrics.jsonl")
+        kept = [record for record in records if record["update"] <= update]
         self._scalars.close()
         self._summary = Summary()
         rows = [row for row in map(self._summary.row, kept) if row is not None]
@@ -161,15 +165,15 @@ class RunFolder(Closing):
         self._scalars = ScalarWriter(self.path / "tensorboard", purge_step=update + 1)
 
     def checkpoint_path(self, which: Which) -> Path:
-        """Where a checkpoint is or will be."""
+        """The path of a checkpoint, which may not exist yet."""
         name = f"step_{which:06d}" if isinstance(which, int) else which
         return self.path / "checkpoints" / f"{name}.safetensors"
 
     def save(self, which: Which, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-        """Write one checkpoint; of the numbered ones only the newest `train.keep` stay.
+        """Write one checkpoint; keep only the newest `train.keep` numbered checkpoints.
 
-        Log the records of an update before saving, and save `last` after the others: a kill in
-        between then costs nothing that resuming does not make again.
+        Log the records of an update before saving, and save `last` after the other checkpoints.
+        Then a resumed run repeats everything that a kill in between loses.
 
         Raises:
             RunFailed: the disk is full; the older checkpoint is intact.
@@ -181,27 +185,27 @@ class RunFolder(Closing):
     def write_predictions(
         self, images: Sequence[str], labels: NDArray[Any], logits: NDArray[Any]
     ) -> None:
-        """predictions.csv of the final evaluation; see `metrics_log.prediction_rows`."""
+        """Write predictions.csv of the final evaluation; see `metrics_log.prediction_rows`."""
         text = csv_text(prediction_rows(images, labels, logits))
         checkpoint.replace_file(self.path / "predictions.csv", text.encode())
 
     def close(self) -> None:
-        """Flush everything and let another process write here."""
+        """Flush everything and release the lock."""
         try:
-            with suppress(OSError):  # a full disk costs curves, which metrics.jsonl has anyway
+            with suppress(OSError):  # a full disk loses only curves, which metrics.jsonl also has
                 self._scalars.close()
         finally:
             self._lock.close()
 
     def _numbered(self) -> list[tuple[int, Path]]:
-        """The step-numbered checkpoints, oldest first."""
-        found = (self.path / "checkpoints").glob("step_*.safetensors")
-        numbers = ((path.stem.removeprefix("step_"), path) for path in found)
+        """The numbered checkpoints, oldest first."""
+        paths = (self.path / "checkpoints").glob("step_*.safetensors")
+        numbers = ((path.stem.removeprefix("step_"), path) for path in paths)
         return sorted((int(digits), path) for digits, path in numbers if digits.isdecimal())
 
 
 def is_run(path: Path) -> bool:
-    """Does the folder hold a config.yaml that a run wrote?"""
+    """Whether the folder holds a config.yaml that a run wrote."""
     try:
         return (path / "config.yaml").read_bytes().startswith(HEADER.encode())
     except OSError:
@@ -209,10 +213,10 @@ def is_run(path: Path) -> bool:
 
 
 def refuse_if_used(path: Path, overwrite: bool) -> None:
-    """A run may start at `path` if nothing is there, or a run that it may overwrite.
+    """Refuse to start a run at `path` unless it is empty, or a run that may be overwritten.
 
     Raises:
-        UserError: something else is there.
+        UserError: the folder holds other files, or a run without `overwrite`.
     """
     try:
         used = any(entry.name != LOCK for entry in path.iterdir())
@@ -222,14 +226,14 @@ def refuse_if_used(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
     if used and not is_run(path):
         raise UserError(
-            f"{path}: expected an empty folder or a run of this program, found others' files and "
+            f"{path}: expected an empty folder or a run of this program, found other files and "
             "no config.yaml of a run; --overwrite deletes nothing but a run: choose another "
             "run.name, or empty the folder yourself"
         )
     if used and not overwrite:
         raise UserError(
-            f"{path}: the run folder is not empty; --resume goes on with the run, --overwrite "
-            "deletes it, run.name=... starts another"
+            f"{path}: the run folder is not empty; --resume resumes the run, --overwrite "
+            "deletes it, run.name=... starts another run"
         )
 
 

@@ -1,7 +1,7 @@
-"""Records of a run as text: JSON lines that stay valid, and the CSV view of them.
+"""The records of a run as text: JSON lines that stay valid, and a CSV view of them.
 
 A record is a flat dictionary with `kind` (train, eval or event) and `update`, the number of updates
-made when it was logged. `top1`, `top5`, `accuracy` and `part_hit` are fractions in [0, 1].
+done when it was logged. `top1`, `top5`, `accuracy` and `part_hit` are fractions in [0, 1].
 """
 
 import csv
@@ -22,12 +22,12 @@ Record = dict[str, Any]
 
 PREDICTIONS = ("image", "label", "predicted", "correct", "probability")
 
-# Columns of summary.csv: timm's names and units (accuracies in percent), then ours.
+# Columns of summary.csv: first timm's names and units (accuracies in percent), then ours.
 SUMMARY = ("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "step")
 
 
 def clean(value: Any) -> Any:
-    """The same value as JSON can hold it: NumPy scalars as Python's, not finite as None."""
+    """Convert a value for JSON: NumPy values to Python's, non-finite numbers to None."""
     if isinstance(value, Mapping):
         return {str(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -47,7 +47,7 @@ def json_line(record: Mapping[str, Any]) -> str:
 def read_records(path: Path) -> list[Record]:
     """The records of a metrics.jsonl (none if it is missing), in order.
 
-    A last line without its end is what a killed run leaves, and is skipped.
+    A killed run may leave an incomplete last line, which is skipped.
 
     Raises:
         UserError: the file cannot be read, or a complete line is not a record.
@@ -68,14 +68,14 @@ def read_records(path: Path) -> list[Record]:
         if not sound:
             raise UserError(
                 f"{path}, line {number}: expected a JSON record with kind and update, "
-                f"found {line[:60]!r}; delete the line to go on without it"
+                f"found {line[:60]!r}; delete this line to continue without it"
             )
         records.append(record)
     return records
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV with plain line ends; None is an empty field."""
+    """Rows as CSV with Unix line ends; None is an empty field."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -88,13 +88,15 @@ class Summary:
         self._recent: list[Record] = []  # training records since the last evaluation
 
     def row(self, record: Record) -> tuple[Any, ...] | None:
-        """Take the next record; an evaluation gives its row, with the mean logged training loss
-        since the evaluation before it."""
+        """Take the next record; return a row if it is an evaluation, else None.
+
+        The row has the mean logged training loss since the previous evaluation.
+        """
         if record["kind"] == "train":
             self._recent.append(record)
         if record["kind"] != "eval":
             return None
-        losses = [one["loss"] for one in self._recent if one.get("loss") is not None]
+        losses = [entry["loss"] for entry in self._recent if entry.get("loss") is not None]
         newest = self._recent[-1] if self._recent else {}
         self._recent = []
         values = {
@@ -117,7 +119,7 @@ def prediction_rows(
     Args:
         images: B identifiers that name the same picture in every run.
         labels: (B,) in [0, C).
-        logits: (B, C); the prediction is the first largest, with its softmax probability.
+        logits: (B, C); the prediction is the first largest logit, with its softmax probability.
     """
     predicted = logits.argmax(axis=1)
     probability = np.exp(logits.max(axis=1).astype(np.float64) - log_sum_exp(logits))

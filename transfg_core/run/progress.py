@@ -1,4 +1,4 @@
-"""What a person watching a run sees: a live bar on a terminal, a line now and then in a log."""
+"""Progress of a run on the screen: a live bar on a terminal, occasional lines in a log."""
 
 import os
 import sys
@@ -12,17 +12,17 @@ from rich.progress import Progress as Bar
 
 from transfg_core.closing import Closing
 
-LOG_SECONDS = 15.0  # between lines where there is no terminal
+LOG_SECONDS = 15.0  # between lines without a terminal
 
 
 class StandardError(Console):
-    """Plain text on standard error; silent once nobody reads it, since the run matters more."""
+    """Plain text on standard error; a closed pipe silences it instead of ending the run."""
 
     def __init__(self) -> None:
         super().__init__(stderr=True, markup=False, emoji=False, highlight=False)
 
     def on_broken_pipe(self) -> None:
-        """`transfg train ... 2>&1 | head` has read enough."""
+        """Print nothing more, for example after `transfg train ... 2>&1 | head` has its lines."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
@@ -31,7 +31,7 @@ class Progress(Closing):
     """Progress of training and evaluation on standard error."""
 
     def __init__(self, name: str, test_images: int, steps: int = 0, done: int = 0) -> None:
-        """Without `steps` there is nothing but one evaluation."""
+        """`steps` is 0 for an evaluation without training; `done` updates are already done."""
         self._console = StandardError()
         self._name, self._steps, self._last_update = name, steps, done
         self._last_line = time.perf_counter()
@@ -56,11 +56,11 @@ class Progress(Closing):
         return self
 
     def close(self) -> None:
-        """Take the bar from the screen."""
+        """Stop and remove the bar."""
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays on the screen."""
         self._console.print(text, soft_wrap=True)
 
     def skipped(self, bad_images: Mapping[str, str]) -> None:
@@ -70,7 +70,7 @@ class Progress(Closing):
             self._skipped.add(path)
 
     def updated(self, record: Mapping[str, Any]) -> None:
-        """One more update is done; `record` as in metrics.jsonl."""
+        """Show that an update is done; `record` as in metrics.jsonl."""
         numbers = (
             f"loss {record['loss']:.4f}  lr {record['lr']:.2e}  "
             f"{record['images_per_second']:.1f} img/s"
@@ -78,7 +78,7 @@ class Progress(Closing):
         self._bar.update(self._train, completed=record["update"], numbers=numbers)
         now = time.perf_counter()
         if not self._console.is_terminal and now - self._last_line >= LOG_SECONDS:
-            # at the pace since the last line: the first updates may compile operators
+            # uses the pace since the last line, because the first updates may compile operators
             pace = (now - self._last_line) / max(record["update"] - self._last_update, 1)
             left = pace * (self._steps - record["update"])
             self._last_line, self._last_update = now, record["update"]
@@ -87,11 +87,11 @@ class Progress(Closing):
             )
 
     def evaluating(self, images: int) -> None:
-        """So many more images of the test split are evaluated."""
+        """Show that `images` more images of the test split are evaluated."""
         self._bar.update(self._eval, advance=images, visible=True)
 
     def evaluated(self, update: int, record: Mapping[str, Any]) -> None:
-        """An evaluation is done; `record` as in metrics.jsonl."""
+        """Show that an evaluation is done; `record` as in metrics.jsonl."""
         self._bar.update(self._eval, completed=0, visible=False)
         parts = ""
         if record["part_hit"] is not None:

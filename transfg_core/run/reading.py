@@ -1,4 +1,4 @@
-"""What a run folder says about its run, finished or not, and how two runs agree."""
+"""Reading of run folders, finished or not, and comparison of two runs."""
 
 import csv
 import statistics
@@ -15,13 +15,13 @@ from transfg_core.run.folder import is_run
 from transfg_core.run.metrics_log import PREDICTIONS, Record, read_records
 
 UNKNOWN = "unknown"
-NAMES = ("run.name", "run.dir")  # keys that are no part of the experiment
+NAMES = ("run.name", "run.dir")  # keys that do not belong to the experiment
 STATES = {"finish": "finished", "interrupted": "interrupted"}  # events that end a start
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder says, finished or not. Accuracies and part hits are fractions."""
+    """The content of a run folder, finished or not. Accuracies and part hits are fractions."""
 
     path: Path
     config: Config
@@ -34,7 +34,8 @@ class Run:
     @property
     def backend(self) -> str:
         """Name of the twin that made the last update, or `unknown` if none started."""
-        return next((str(e["backend"]) for e in reversed(self.events) if "backend" in e), UNKNOWN)
+        newest_first = reversed(self.events)
+        return next((str(e["backend"]) for e in newest_first if "backend" in e), UNKNOWN)
 
     @property
     def label(self) -> str:
@@ -44,11 +45,12 @@ class Run:
     @property
     def update(self) -> int:
         """Updates logged so far."""
-        return max((one["update"] for one in self.train + self.evals + self.events), default=0)
+        records = self.train + self.evals + self.events
+        return max((record["update"] for record in records), default=0)
 
     @property
     def state(self) -> str:
-        """`finished`, `interrupted`, or `unfinished` for a run that is going on or was killed."""
+        """`finished`, `interrupted`, or `unfinished` (in progress, or killed)."""
         last = self.events[-1].get("event") if self.events else None
         return STATES.get(str(last), "unfinished")
 
@@ -64,34 +66,37 @@ class Run:
 
     @property
     def images_per_second(self) -> float | None:
-        """Median over the logged training updates, which forgives the first ones' compilation."""
+        """Median over the logged training updates; ignores slow first updates (compilation)."""
         speeds = _present(self.train, "images_per_second")
         return statistics.median(speeds) if speeds else None
 
     @property
     def peak_memory_bytes(self) -> float | None:
-        """Largest of all starts."""
+        """Largest peak of all starts."""
         return max(_present(self.events, "peak_memory_bytes"), default=None)
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of all starts that came to an orderly end."""
-        ends = [one for one in self.events if one.get("event") in STATES]
+        """Wall time of all starts that were not killed."""
+        ends = [event for event in self.events if event.get("event") in STATES]
         spent = _present(ends, "seconds")
         return sum(spent) if spent else None
 
 
 def load_run(path: Path) -> Run:
-    """Read a run folder, whether its run is finished or not.
+    """Read the folder of a finished or unfinished run.
 
     Raises:
         UserError: it is not a run folder, or a file in it is damaged.
     """
     if not is_run(path):
-        raise UserError(f"{path}: expected the folder of a run, found no config.yaml of one")
+        raise UserError(
+            f"{path}: expected the folder of a run, found no config.yaml of a run; check the path"
+        )
     records = read_records(path / "metrics.jsonl")
     train, evals, events = (
-        [one for one in records if one["kind"] == kind] for kind in ("train", "eval", "event")
+        [record for record in records if record["kind"] == kind]
+        for kind in ("train", "eval", "event")
     )
     return Run(
         path=path,
@@ -105,21 +110,23 @@ def load_run(path: Path) -> Run:
 
 
 def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:
-    """Where the configurations differ, as `key: left -> right`.
+    """The differences of two configurations, as `key: left -> right`.
 
-    Names and folders do not count, nor the keys in `but`.
+    Names, folders and the keys in `but` are left out.
     """
     lines = differing_keys(left.config, right.config)
     return [line for line in lines if line.partition(":")[0] not in (*NAMES, *but)]
 
 
 def over_seeds(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups of finished runs on one backend that differ in the seed, and in nothing else."""
+    """Groups of at least two finished runs on one backend that differ only in the seed."""
     groups: list[list[Run]] = []
     for run in (run for run in runs if run.state == "finished"):
         for group in groups:
-            found = [real_differences(run, other) for other in group]
-            only_seed = all(len(one) == 1 and one[0].startswith("run.seed:") for one in found)
+            differences = [real_differences(run, member) for member in group]
+            only_seed = all(
+                len(lines) == 1 and lines[0].startswith("run.seed:") for lines in differences
+            )
             if only_seed and run.backend == group[0].backend:
                 group.append(run)
                 break
@@ -129,11 +136,11 @@ def over_seeds(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 class Agreement(NamedTuple):
-    """Final predictions of two runs on the images that both predicted."""
+    """Final predictions of two runs, compared on the images that both predicted."""
 
     images: int
-    same: int  # same class, right or wrong
-    only_left: int  # right in the left run alone
+    same: int  # both predict the same class, right or wrong
+    only_left: int  # only the left run is right
     only_right: int
 
     @property
@@ -150,21 +157,22 @@ def agreement(left: Run, right: Run) -> Agreement | None:
     """
     counts = dict.fromkeys(Agreement._fields, 0)
     for image in left.predictions.keys() & right.predictions.keys():
-        (label, one), (other_label, two) = left.predictions[image], right.predictions[image]
-        if label != other_label:
+        label, left_class = left.predictions[image]
+        right_label, right_class = right.predictions[image]
+        if label != right_label:
             raise UserError(
                 f"{left.path} and {right.path}: image {image} has label {label} in one and "
-                f"{other_label} in the other; were they trained on the same data?"
+                f"{right_label} in the other, expected equal labels; compare runs on the same data"
             )
         counts["images"] += 1
-        counts["same"] += one == two
-        counts["only_left"] += one == label != two
-        counts["only_right"] += two == label != one
+        counts["same"] += left_class == right_class
+        counts["only_left"] += left_class == label != right_class
+        counts["only_right"] += right_class == label != left_class
     return Agreement(**counts) if counts["images"] else None
 
 
 def _present(records: Sequence[Record], key: str) -> list[float]:
-    return [one[key] for one in records if one.get(key) is not None]
+    return [record[key] for record in records if record.get(key) is not None]
 
 
 def _read_predictions(path: Path) -> dict[str, tuple[str, str]]:

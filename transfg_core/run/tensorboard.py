@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, if tensorboardX is installed; without it, nothing is written."""
+"""Curves for TensorBoard; written only if tensorboardX is installed."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FLUSH_SECONDS = 10  # what a killed run may lose from these files; metrics.jsonl loses nothing
+FLUSH_SECONDS = 10  # a killed run may lose so much of these files; metrics.jsonl loses nothing
 
 # (kind of record, key in it) -> tag.
 TAGS: dict[tuple[str, str], str] = {
@@ -18,11 +18,13 @@ TAGS: dict[tuple[str, str], str] = {
 
 
 class ScalarWriter:
-    """Event files in `folder`, opened by the first record that has a tag."""
+    """Writes event files in `folder`; the first record with a tag opens a file."""
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
-        """A resumed run gives the first update it will make: TensorBoard then drops later points
-        of the files before."""
+        """`purge_step` is the first update of a resumed run.
+
+        TensorBoard then drops points from there on in older files.
+        """
         self._folder = folder
         self._purge_step = purge_step
         self._writer: Any = None
@@ -46,8 +48,11 @@ class ScalarWriter:
 
 
 def _open_writer(folder: Path, purge_step: int | None) -> Any:
-    """tensorboardX imports torch if it finds it, which a run of another framework must not share
-    its process with: unless torch is there already, hide it during the import."""
+    """Open a writer without importing torch.
+
+    tensorboardX imports torch if it is installed, but a Jittor run must not share its process with
+    torch. So torch is hidden during the import, unless it is already imported.
+    """
     hide = "torch" not in sys.modules
     if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail

@@ -1,1 +1,1 @@
-"""What `transfg bench` measures beside the models: the published method, and single workloads."""
+"""What `transfg bench` measures besides the models: the published method, and single workloads."""

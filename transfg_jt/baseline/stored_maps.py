@@ -1,7 +1,7 @@
-"""TransFG as the published program computes it: every attention map stored, maps multiplied whole.
+"""TransFG as the published program computes it: it stores all attention maps and multiplies them.
 
-The same function as `model.TransFG` at a multiple of its cost in time and memory: what `transfg
-bench` compares with, and nothing else uses.
+The same function as `models.vit.TransFG`, but slower and with more memory. Only `transfg bench`
+uses it, for comparison.
 
 Source: He et al. 2022 (arXiv 2103.07976) and its program, classes Attention and Part_Attention.
 Twin: `transfg_torch/baseline/stored_maps.py`.
@@ -18,18 +18,18 @@ from transfg_jt.models.layers import Attention, Dropout, Tap, no_tap, under
 from transfg_jt.models.output import Output
 from transfg_jt.models.parts import gather_tokens, select_parts
 from transfg_jt.models.vit import TransFG
-from transfg_jt.ops.bfloat16 import as_low_as
+from transfg_jt.ops.bfloat16 import cast_like
 
 
-def attend_and_keep(q: Var, k: Var, v: Var, heads: int) -> tuple[Var, Var]:
+def attend_with_map(q: Var, k: Var, v: Var, heads: int) -> tuple[Var, Var]:
     """softmax(q kᵀ / √d) v per head, and the map: (B, T, D) thrice -> (B, T, D), (B, K, T, T)."""
-    # jittor block for 1 line: it would add up products of bfloat16 in bfloat16
+    # jittor block for 1 line: it would sum products of bfloat16 in bfloat16
     like = q
     q, k, v = (split_heads(at_least_float32(x), heads) for x in (q, k, v))
 
     attention_map = nn.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
-    # jittor: the type that went in
-    return as_low_as((attention_map @ v).transpose(1, 2).flatten(2), like), attention_map
+    # jittor: in the type of the input
+    return cast_like((attention_map @ v).transpose(1, 2).flatten(2), like), attention_map
 
 
 def multiply_maps(maps: list[Var]) -> Var:
@@ -41,25 +41,25 @@ def multiply_maps(maps: list[Var]) -> Var:
 
 
 class StoredMapsAttention(Attention):
-    """Multi-head self-attention that keeps its map for the backward pass, and returns it."""
+    """Multi-head self-attention that saves its map for the backward pass, and returns it."""
 
     def execute(self, x: Var, tap: Tap = no_tap) -> tuple[Var, Var, Var]:
         """(B, T, D) -> (B, T, D), and the map (B, K, T, T) twice, for queries and for keys."""
         q, k, v = self.query(x), self.key(x), self.value(x)
-        mix, attention_map = attend_and_keep(q, k, v, self.heads)
+        mix, attention_map = attend_with_map(q, k, v, self.heads)
         return self.out(mix), attention_map, attention_map
 
 
-class FloatDropout(Dropout):  # native: each keeps its mask as its framework's own does
-    """Dropout whose mask is kept in four bytes an element."""
+class FloatDropout(Dropout):  # native: each framework saves the mask in its own way
+    """Dropout whose saved mask takes four bytes per element."""
 
     def draw(self, x: Var) -> tuple[Var, None]:
-        """The result, and no mask to compute it anew with."""
+        """The result, and no mask to recompute it from."""
         return nn.Dropout.execute(self, x), None
 
 
 class StoredMapsTransFG(TransFG):
-    """TransFG whose scores are a row of the product of all maps; of `fusion` only `matmul`."""
+    """TransFG whose scores are a row of the product of all maps; only `fusion` `matmul`."""
 
     def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
@@ -71,15 +71,15 @@ class StoredMapsTransFG(TransFG):
             block.mlp.dropout = FloatDropout(config.dropout)
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
-        """(B, 3, H, W) -> Output; what the published program keeps is kept."""
+        """(B, 3, H, W) -> Output; saves what the published program saves."""
         with save_less(False):
             return super().execute(images, tap)
 
     def select_and_attend(
         self, x: Var, queries: list[Var], keys: list[Var], tap: Tap
     ) -> tuple[Var, Var, Var]:
-        """As in TransFG, from maps (B, K, T, T): their product, the last layer on the left."""
-        # a copy of the row: the products are gone before the backward pass, as they are there
+        """As in TransFG, from the product of maps (B, K, T, T), the last layer on the left."""
+        # with a copy of the row, the products are freed early, as in the published program
         scores = tap("part_scores", multiply_maps(queries)[:, :, 0, 1:].detach().clone())
         index = tap("part_index", select_parts(scores))
         x = tap("part_tokens", gather_tokens(x, index))

@@ -1,4 +1,4 @@
-"""What `transfg bench` times beside whole steps: one layer's attention, and part selection.
+"""What `transfg bench` times besides whole steps: one layer's attention, and part selection.
 
 Twin: `transfg_torch/baseline/workloads.py`.
 
@@ -15,13 +15,13 @@ from transfg_core.config.sections import Config
 from transfg_core.models.vit import grid_size, require_vit
 from transfg_jt.attention import attention
 from transfg_jt.backend import JittorBackend
-from transfg_jt.baseline.stored_maps import StoredMapsTransFG, attend_and_keep, multiply_maps
+from transfg_jt.baseline.stored_maps import StoredMapsTransFG, attend_with_map, multiply_maps
 from transfg_jt.models.parts import fuse_rows
-from transfg_jt.ops.bfloat16 import rounded
+from transfg_jt.ops.bfloat16 import round_to_bfloat16
 
 
 def stored_maps_backend(config: Config) -> JittorBackend:
-    """A backend that computes as the published program does.
+    """A backend that computes like the published program.
 
     Raises:
         UserError: the model is not a Vision Transformer.
@@ -31,39 +31,39 @@ def stored_maps_backend(config: Config) -> JittorBackend:
 
 
 def draw_tokens(backend: JittorBackend, batch: int, count: int) -> list[Var]:
-    """Random arrays (B, T, D), as queries, keys and values are."""
+    """`count` random arrays (B, T, D), for queries, keys and values."""
     config, rng = backend.config, np.random.default_rng(0)
     model = require_vit(config.model, "transfg bench --work")
     rows, columns = grid_size(config.data.crop, model)
     shape = (batch, rows * columns + 1, model.width)
     arrays = [backend.to_tensor(rng.standard_normal(shape)) for _ in range(count)]
     if config.run.precision == "bfloat16":
-        arrays = [rounded(x) for x in arrays]  # jittor: its cast cuts digits off
+        arrays = [round_to_bfloat16(x) for x in arrays]  # jittor: its cast truncates
     return arrays
 
 
 def attention_step(backend: JittorBackend, batch: int, stored: bool) -> Callable[[], None]:
-    """Attention of one layer between its linear layers, forward and backward."""
+    """Forward and backward pass of one layer's attention, without its linear layers."""
     heads = backend.config.model.heads
     *inputs, weights = draw_tokens(backend, batch, 4)
 
     def step() -> None:
-        x = attend_and_keep(*inputs, heads)[0] if stored else attention(*inputs, heads)
+        x = attend_with_map(*inputs, heads)[0] if stored else attention(*inputs, heads)
         grads = jt.grad((x * weights).sum(), inputs)
-        backend.fetch({"sum": sum(grad.sum() for grad in grads)})  # the arrays are big
+        backend.fetch({"sum": sum(grad.sum() for grad in grads)})  # one scalar, to copy little
 
     return step
 
 
 def selection_step(backend: JittorBackend, batch: int, stored: bool) -> Callable[[], None]:
-    """Scores of all patches from the queries and keys of L - 1 layers, or from their maps."""
+    """Part scores of all patches from the queries and keys of L - 1 layers, or from their maps."""
     model = backend.config.model
     layers = model.depth - 1
     tokens = draw_tokens(backend, batch, 2 * layers)
     queries, keys = tokens[:layers], tokens[layers:]
     with jt.no_grad():
         pairs = zip(queries, keys, strict=True)
-        maps = [attend_and_keep(q, k, k, model.heads)[1] for q, k in pairs] if stored else []
+        maps = [attend_with_map(q, k, k, model.heads)[1] for q, k in pairs] if stored else []
 
     def step() -> None:
         with jt.no_grad():

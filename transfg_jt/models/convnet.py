@@ -1,6 +1,6 @@
 """A small convolutional classifier, in Jittor.
 
-Source: this project's own; transfg_core/models/convnet.py names its parameters and taps.
+Source: designed for this project; transfg_core/models/convnet.py lists its parameters and taps.
 Twin: `transfg_torch/models/convnet.py`.
 
 Shapes: B batch, H and W image, F and G channels, h and w positions, C classes.
@@ -12,8 +12,8 @@ from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.models.convnet import map_sizes
 from transfg_jt.models.layers import Dropout, Tap, no_tap
 from transfg_jt.models.output import Output
-from transfg_jt.ops.bfloat16 import cast_once, in_full
-from transfg_jt.ops.exact import Conv2d, Linear, mean_over_positions
+from transfg_jt.ops.bfloat16 import cast_once, to_float32
+from transfg_jt.ops.exact import Conv2d, Linear, mean_over_positions, relu
 
 
 class ConvNet(nn.Module):
@@ -23,7 +23,7 @@ class ConvNet(nn.Module):
         super().__init__()
         map_sizes(image_size, config)  # refuses an image that is too small
         self.config = config
-        self.grad_checkpointing = False  # there are no blocks: the configuration refuses it
+        self.grad_checkpointing = False  # no blocks, so the configuration refuses it
         # jittor block: nn.Conv2d needs cuDNN 8 on CUDA
         self.conv1 = Conv2d(3, config.width, config.kernel, stride=config.stride)
         self.conv2 = Conv2d(config.width, config.width2, config.kernel, stride=config.stride)
@@ -32,11 +32,13 @@ class ConvNet(nn.Module):
         self.head = Linear(config.width2, config.classes)
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
-        """(B, 3, H, W) -> Output; the features (B, G) are those after dropout."""
-        x = tap("relu1", nn.relu(tap("conv1", self.conv1(cast_once(images)))))
-        x = tap("relu2", nn.relu(tap("conv2", self.conv2(x))))
+        """(B, 3, H, W) -> Output, with features (B, G) after dropout."""
+        # jittor block: nn.relu does not compile on bfloat16
+        x = tap("relu1", relu(tap("conv1", self.conv1(cast_once(images)))))
+        x = tap("relu2", relu(tap("conv2", self.conv2(x))))
+
         x = tap("pool", mean_over_positions(x))  # jittor: its mean has float32 constants
         features = tap("features", self.dropout(x))
-        # jittor: its argmax has no bfloat16 everywhere
-        logits = in_full(tap("logits", self.head(cast_once(features))))
+        # jittor: its argmax does not support bfloat16 on every device
+        logits = to_float32(tap("logits", self.head(cast_once(features))))
         return Output(logits, features)

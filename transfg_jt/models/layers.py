@@ -15,7 +15,7 @@ from jittor import Var, nn
 from transfg_core.config.vit import VitConfig
 from transfg_jt.attention import attention
 from transfg_jt.checkpointing import recompute_input
-from transfg_jt.ops.bfloat16 import as_low_as, cast_once, in_full
+from transfg_jt.ops.bfloat16 import cast_like, cast_once, to_float32
 from transfg_jt.ops.exact import Linear, gelu, number
 from transfg_jt.ops.layer_norm import layer_norm
 
@@ -30,7 +30,7 @@ def no_tap(name: str, value: Var) -> Var:
 
 
 def under(tap: Tap, prefix: str) -> Tap:
-    """The tap for what lies inside a module: `query` becomes `prefix.query`."""
+    """The tap for values inside a module: `query` becomes `prefix.query`."""
     return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
 
 
@@ -40,35 +40,35 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=LAYER_NORM_EPS)
 
-    def execute(self, x: Var) -> Var:  # native: Jittor's E[x²] - E[x]² is 1e3 off at mean 1e3
+    def execute(self, x: Var) -> Var:  # native: Jittor's E[x²] - E[x]² cancels at large means
         """(..., D) -> (..., D), the variance in a second pass."""
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
-class Dropout(nn.Dropout):  # native: Jittor's keeps its mask in int32
+class Dropout(nn.Dropout):  # native: Jittor's saves its mask in int32
     """Zero elements at random and divide the others by 1 - p, in training: any shape."""
 
-    masks: list[Var] | None = None  # jittor only: where the masks that are drawn are collected
-    given: list[Var] | None = None  # jittor only: masks to take in turn instead of drawing
+    masks: list[Var] | None = None  # jittor only: if a list, drawn masks are appended to it
+    given: list[Var] | None = None  # jittor only: masks to use in order instead of drawing
 
     def execute(self, x: Var) -> Var:
-        """The mask is kept in one byte an element."""
+        """The saved mask takes one byte per element."""
         return self.draw(x)[0]
 
     def draw(self, x: Var) -> tuple[Var, Var | None]:  # native: for Mlp
-        """The result, and the mask that was drawn for it, if one was."""
+        """The result, and its mask if elements are dropped, else None."""
         if not self.is_train or self.p == 0:
             return x, None
         mask = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
         if self.masks is not None:
             self.masks.append(mask)
-        return self.again(x, mask), mask
+        return self.apply_mask(x, mask), mask
 
-    def again(self, x: Var, mask: Var | None) -> Var:  # native: for Mlp, as `draw`
-        """The same result, from the mask."""
+    def apply_mask(self, x: Var, mask: Var | None) -> Var:  # native: for Mlp, as `draw`
+        """The result of `draw` for a given mask."""
         if mask is None:
             return x
-        return as_low_as(in_full(x) * mask / number(1 - self.p, x), x)
+        return cast_like(to_float32(x) * mask / number(1 - self.p, x), x)
 
 
 class Attention(nn.Module):
@@ -87,8 +87,8 @@ class Attention(nn.Module):
         q, k = tap("query", self.query(x)), tap("key", self.key(x))
         v = tap("value", self.value(x))
         mix = tap("mix", attention(q, k, v, self.heads))
-        # jittor: after start_grad, float32 and bfloat16 would make bfloat16
-        return in_full(tap("out", self.out(mix))), q, k
+        # jittor: after start_grad, float32 + bfloat16 would give bfloat16
+        return to_float32(tap("out", self.out(mix))), q, k
 
 
 class Mlp(nn.Module):
@@ -105,13 +105,13 @@ class Mlp(nn.Module):
         first = tap("fc1", self.fc1(x))
         # jittor: its own GELU has float32 constants
         hidden, mask = self.dropout.draw(tap("gelu", gelu(first)))
-        make = partial(self.hidden, mask=mask)
-        y = tap("fc2", recompute_input(self.fc2, tap("hidden", hidden), make, first))
-        return in_full(tap("out", self.dropout(y)))  # jittor: as in Attention
+        compute = partial(self.hidden, mask=mask)
+        y = tap("fc2", recompute_input(self.fc2, tap("hidden", hidden), compute, first))
+        return to_float32(tap("out", self.dropout(y)))  # jittor: as in Attention
 
     def hidden(self, first: Var, mask: Var | None) -> Var:  # native: for `recompute_input`
-        """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
-        return self.dropout.again(gelu(first), mask)
+        """Input of the second layer: GELU and dropout of the first one's output, (B, T, M)."""
+        return self.dropout.apply_mask(gelu(first), mask)
 
 
 class Block(nn.Module):

@@ -15,12 +15,12 @@ from transfg_jt.checkpointing import recompute
 from transfg_jt.models.layers import Block, Dropout, LayerNorm, Tap, no_tap, under
 from transfg_jt.models.output import Output
 from transfg_jt.models.parts import fuse_rows, gather_tokens, rollout, select_parts
-from transfg_jt.ops.bfloat16 import cast_once, in_full
+from transfg_jt.ops.bfloat16 import cast_once, to_float32
 from transfg_jt.ops.exact import Linear, PatchEmbed
 
 
 class TransFG(nn.Module):
-    """Vision Transformer; with placement `transfg` the last block sees only selected parts."""
+    """Vision Transformer; with placement `transfg` the last block gets only the selected parts."""
 
     def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -43,10 +43,10 @@ class TransFG(nn.Module):
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output."""
-        # jittor: PatchEmbed gives (B, N, D) itself
+        # jittor: PatchEmbed returns (B, N, D)
         x = tap("patch_embed", self.patch_embed(cast_once(images)))
-        # jittor: its concatenation casts nothing
-        x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), in_full(x)], dim=1)
+        # jittor: its concatenation does not cast
+        x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), to_float32(x)], dim=1)
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []
         for depth, block in enumerate(self.blocks):
@@ -65,20 +65,20 @@ class TransFG(nn.Module):
             index, scores = None, None
             x = tap("norm", self.norm(x))
         features = tap("features", x[:, 0])
-        # jittor: its argmax has no bfloat16 everywhere
-        logits = in_full(tap("logits", self.head(cast_once(features))))
+        # jittor: its argmax does not support bfloat16 on every device
+        logits = to_float32(tap("logits", self.head(cast_once(features))))
         return Output(logits, features, index, scores)
 
     def rollout(self, images: Var) -> Var:
-        """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""
+        """Attention rollout of the encoder's blocks, for plots: (B, 3, H, W) -> (B, N)."""
         taps: dict[str, Var] = {}
 
-        def keep(name: str, value: Var) -> Var:
+        def record(name: str, value: Var) -> Var:
             if name.endswith((".attn.query", ".attn.key")):
                 taps[name] = value
             return value
 
-        self(images, keep)
+        self(images, record)
         blocks = [f"block{depth:02d}.attn" for depth in range(len(self.blocks))]
         queries, keys = ([taps[f"{name}.{x}"] for name in blocks] for x in ("query", "key"))
         return rollout(queries, keys, self.config.heads)
@@ -89,7 +89,7 @@ class TransFG(nn.Module):
         """Part selection module and part layer (TransFG, section 3.2).
 
         Tokens (B, T, D) -> part layer's output (B, 1 + K, D), index (B, K), scores (B, K, N).
-        The choice of an index has no gradient, so the scores are computed without a graph.
+        An index has no gradient, so the scores are computed without a graph.
         """
         heads, fusion = self.config.heads, self.config.fusion
         with jt.no_grad():

@@ -1,11 +1,11 @@
 """Mixed precision: linear layers in bfloat16, parameters and everything else in float32.
 
-Jittor 1.3.11 has automatic casts to 16 bits, but they reach layer norms and sums too. So casts are
-written down here, where PyTorch's autocast has them: what a linear layer gets and its weights are
-rounded to bfloat16, and so is what it gives. cuBLAS adds the products up in float32, and rounds
-before the bias is added, as well as after. On the CPU Jittor would add them up in bfloat16, so
-there a product is one in float32 of rounded factors, and no faster. Attention gets and gives
-bfloat16, and has its scores and softmax in float32. PyTorch has all this, so this file has no twin.
+Jittor 1.3.11 has automatic casts to 16 bits, but it also casts layer norms and sums. So this file
+casts explicitly, where PyTorch's autocast does: it rounds the inputs, weights and outputs of linear
+layers to bfloat16. cuBLAS sums products in float32, and the result is rounded before the bias is
+added and again after. On the CPU Jittor would sum in bfloat16, so there the product of the rounded
+factors is computed in float32, and is no faster. Attention has bfloat16 inputs and outputs, and
+float32 scores and softmax. PyTorch has all this, so this file has no twin.
 
 Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3; Kalamkar et al. 2019 (arXiv
 1905.12322) for bfloat16.
@@ -18,9 +18,9 @@ import jittor as jt
 from jittor import Var
 
 from transfg_jt.ops.cpu import run_cpu
-from transfg_jt.ops.custom_grad import scope
+from transfg_jt.ops.custom_grad import override
 
-# Jittor on the CPU cuts digits off where others round.
+# Jittor's cast on the CPU truncates instead of rounding.
 ROUND = """
     #pragma omp parallel for
     for (int64_t i = 0; i < in0->num; i++) {
@@ -33,70 +33,70 @@ ROUND = """
     }
 """
 
-LOW = ContextVar("LOW", default=False)
+BFLOAT16 = ContextVar("BFLOAT16", default=False)
 
 
-def autocast(wanted: bool) -> AbstractContextManager[None]:
-    """Inside it, `cast_once` casts, or not."""
-    return scope(LOW, wanted)
+def autocast(enabled: bool) -> AbstractContextManager[None]:
+    """Switch on or off the casts of `cast_once` inside the `with` block."""
+    return override(BFLOAT16, enabled)
 
 
 def cast_once(x: Var) -> Var:
-    """In the type in which linear layers are to compute: any shape."""
-    return Down.apply(x) if LOW.get() else x
+    """x in the type in which linear layers compute: any shape."""
+    return ToBfloat16.apply(x) if BFLOAT16.get() else x
 
 
-def is_low(x: Var) -> bool:
+def is_bfloat16(x: Var) -> bool:
     """Whether x is in bfloat16."""
     return x.dtype == "bfloat16"
 
 
-def rounded(x: Var) -> Var:
-    """To bfloat16, to the nearest and of two to the even: any shape; has no gradient."""
-    if not jt.flags.use_cuda and not is_low(x):
+def round_to_bfloat16(x: Var) -> Var:
+    """x in bfloat16, rounded to the nearest, ties to even: any shape; has no gradient."""
+    if not jt.flags.use_cuda and not is_bfloat16(x):
         x = run_cpu(ROUND, [x.shape], [x])[0]
     return x.bfloat16()
 
 
-class Down(jt.Function):
-    """float32 to bfloat16: any shape."""
+class ToBfloat16(jt.Function):
+    """float32 to bfloat16, with a gradient: any shape."""
 
     def execute(self, x: Var) -> Var:
-        return rounded(x)
+        return round_to_bfloat16(x)
 
     def grad(self, grad: Var) -> Var:
         return grad.float32()
 
 
-class Up(jt.Function):
-    """bfloat16 to float32: any shape."""
+class ToFloat32(jt.Function):
+    """bfloat16 to float32, with a gradient: any shape."""
 
     def execute(self, x: Var) -> Var:
         return x.float32()
 
     def grad(self, grad: Var) -> Var:
-        return rounded(grad)
+        return round_to_bfloat16(grad)
 
 
-def in_full(x: Var) -> Var:
-    """bfloat16 becomes float32: any shape."""
-    return Up.apply(x) if is_low(x) else x
+def to_float32(x: Var) -> Var:
+    """bfloat16 becomes float32; float32 and float64 stay: any shape."""
+    return ToFloat32.apply(x) if is_bfloat16(x) else x
 
 
-def as_low_as(x: Var, y: Var) -> Var:
-    """x, in bfloat16 where y is: any shapes."""
-    return Down.apply(x) if is_low(y) else x
+def cast_like(x: Var, y: Var) -> Var:
+    """x in bfloat16 if y is in bfloat16, else x as it is: any shapes."""
+    return ToBfloat16.apply(x) if is_bfloat16(y) else x
 
 
-def as_low_as_no_grad(x: Var, y: Var) -> Var:
-    """The same without a gradient, for inside operators."""
-    return rounded(x) if is_low(y) else x
+def cast_like_no_grad(x: Var, y: Var) -> Var:
+    """`cast_like` without a gradient, for use inside operators."""
+    return round_to_bfloat16(x) if is_bfloat16(y) else x
 
 
 def product(a: Var, b: Var, trans_a: bool = False, trans_b: bool = False) -> Var:
-    """Two matrices, transposed where it says so: (M, K) and (K, N) -> (M, N), float32.
+    """Product of two matrices, each optionally transposed: (M, K) and (K, N) -> (M, N), float32.
 
-    Of factors in bfloat16, what cuBLAS gives on CUDA is rounded to bfloat16 already.
+    On CUDA, cuBLAS has already rounded the product of bfloat16 factors to bfloat16.
     """
     if jt.flags.use_cuda:
         return jt.compile_extern.cublas_ops.cublas_matmul(a, b, trans_a, trans_b).float32()

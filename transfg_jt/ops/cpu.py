@@ -1,8 +1,9 @@
 """Layer norm as one operator on the CPU, and how to run C++ there.
 
-Jittor 1.3.11's own CPU kernels use one thread, and a chain of them goes through memory once for
-each. These take float32 on the CPU; CUDA has its own (cuda_ops.py), and float64 takes the plain
-formulas where they are used. PyTorch has such operators, so this file has no twin.
+Jittor 1.3.11's own CPU kernels use one thread, and a chain of them reads and writes memory once
+for each. The operators here take float32 on the CPU. CUDA has its own (cuda.py), and float64 uses
+plain formulas, which stand where they are used. PyTorch has such operators, so this file has no
+twin.
 
 Shapes: R rows (all axes but the last), D width.
 """
@@ -18,8 +19,8 @@ HEADER = """
 #include <omp.h>
 """
 
-# (x - mean) / sqrt(variance + eps) * weight + bias, the variance in a second pass; mean and
-# 1 / sqrt(...) of each row are kept (Ba, Kiros and Hinton 2016, arXiv 1607.06450, equation 4)
+# (x - mean) / sqrt(variance + eps) * weight + bias, the variance in a second pass. Mean and
+# 1 / sqrt(...) of each row are outputs (Ba, Kiros and Hinton 2016, arXiv 1607.06450, equation 4).
 NORM = """
     const int64_t D = in1->num, R = in0->num / D;
     #pragma omp parallel for schedule(static)
@@ -37,8 +38,9 @@ NORM = """
     }
 """
 
-# With y = (x - mean) scale and h = g weight: dx = scale (h - mean(h) - y mean(h y)); the
-# gradients of weight and bias are sums over rows of g y and g, by thread and then over threads.
+# With y = (x - mean) scale and h = g weight: dx = scale (h - mean(h) - y mean(h y)). The gradients
+# of weight and bias are sums over rows of g y and g: each thread sums its rows, then the threads'
+# sums are added.
 NORM_GRAD = """
     const int64_t D = in1->num, R = in0->num / D;
     const int threads = omp_get_max_threads();
@@ -79,7 +81,7 @@ NORM_GRAD = """
 
 
 def on_cpu(x: Var) -> bool:
-    """Whether operators in C++ apply: float32 on the CPU."""
+    """Whether the C++ operators support x: float32 on the CPU."""
     return not jt.flags.use_cuda and x.dtype == "float32"
 
 
@@ -93,7 +95,7 @@ def run_cpu(
 
 
 def norm(x: Var, weight: Var, bias: Var, eps: float) -> list[Var]:
-    """Layer norm of (..., D), and what its backward pass needs: mean and 1 / deviation, (...)."""
+    """Layer norm of (..., D), and for its backward pass mean and 1 / deviation, (...)."""
     shapes = [x.shape, x.shape[:-1], x.shape[:-1]]
     return run_cpu(NORM.replace("{eps}", repr(eps)), shapes, [x, weight, bias])
 

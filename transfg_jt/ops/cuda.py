@@ -1,10 +1,10 @@
 """Attention and layer norm as operators on CUDA (kernels.cuh), and how to run them.
 
-Jittor 1.3.11 has no fused attention: a chain of its operators stores the map of a whole batch
-several times over. These hold the maps of some heads at a time, and build them anew for the
-backward pass. They take float32 and, attention, bfloat16, multiplied as it is and added up in
-float32; float64 takes the plain formulas where they are used. PyTorch has such operators, so this
-file has no twin.
+Jittor 1.3.11 has no fused attention: a chain of its operators stores the maps of a whole batch
+several times. The operators here hold the maps of a few heads at a time, and recompute them in the
+backward pass. They take float32. Attention also takes bfloat16: it multiplies in bfloat16 and sums
+in float32. float64 uses plain formulas, which stand where they are used. PyTorch has such
+operators, so this file has no twin.
 
 Shapes: B batch, T tokens, D width, K heads; R rows (all axes but the last).
 """
@@ -15,10 +15,10 @@ import jittor as jt
 from jittor import Var
 
 HEADER = Path(__file__).with_name("kernels.cuh").read_text(encoding="utf-8")
-MAPS_BYTES = 2**26  # of maps that are held at a time, of each kind: enough pairs to fill a device
-ALIGNED = 8  # a map's rows are padded to this many elements, as tensor cores want it
-NORM_BLOCKS = 256  # in which the gradients of weight and bias are summed before they are added up
-SHARED_FLOATS = 12_000  # of a thread block, on every device: 48 KB
+MAPS_BYTES = 2**26  # scratch memory for maps (and as much for their gradients): fills a device
+ALIGNED = 8  # a map's rows are padded to a multiple of this many elements, for tensor cores
+NORM_BLOCKS = 256  # thread blocks that sum the gradients of weight and bias, one partial sum each
+SHARED_FLOATS = 12_000  # shared memory of a thread block on every device: 48 KB
 
 SETUP = """
     const auto how = use_tensorcore == 1 && sizeof(in0_type) == 4 ? CUBLAS_COMPUTE_32F_FAST_TF32
@@ -56,9 +56,10 @@ def run_cuda(source: str, shapes: list, types: list, inputs: list[Var]) -> list[
 def run_attention(
     source: str, types: list, shapes: list, inputs: list[Var], heads: int
 ) -> list[Var]:
-    """Run one of the sources above, with scratch memory as further outputs, not returned."""
+    """Run one of the sources above; its scratch memory is two more outputs, not returned."""
     batch, tokens, _ = inputs[0].shape
-    kinds, arrays = (2, 11) if source is BACKWARD else (1, 6)  # of maps; of pointers
+    # maps per pair (a map, and its gradient); arrays whose matrices get a table of pointers
+    kinds, arrays = (2, 11) if source is BACKWARD else (1, 6)
     stride = -(-tokens // ALIGNED) * ALIGNED
     held = min(batch * heads, max(1, MAPS_BYTES // (tokens * stride * 4)))
     code = (SETUP + source).replace("{heads}", str(heads))
@@ -67,16 +68,16 @@ def run_attention(
     return run_cuda(code, shapes, [*types, "float32", "int64"], inputs)[:-2]
 
 
-def takes_queries(q: Var, heads: int) -> bool:
-    """Whether attention takes (B, T, D) of this type, length and width of a head.
+def supports_attention(q: Var, heads: int) -> bool:
+    """Whether attention takes (B, T, D) of this type, length and head width.
 
-    Where tensor cores multiply, cuBLAS wants each matrix, so each head, to begin at 16 bytes.
+    On tensor cores cuBLAS requires each matrix, so each head, to start at a multiple of 16 bytes.
     """
     if not jt.flags.use_cuda or q.dtype not in ("float32", "bfloat16"):
         return False
-    low = q.dtype == "bfloat16"
-    head_bytes = q.shape[2] // heads * (2 if low else 4)
-    aligned = head_bytes % 16 == 0 or not (low or jt.flags.use_tensorcore)
+    bfloat16 = q.dtype == "bfloat16"
+    head_bytes = q.shape[2] // heads * (2 if bfloat16 else 4)
+    aligned = head_bytes % 16 == 0 or not (bfloat16 or jt.flags.use_tensorcore)
     return aligned and 2 * q.shape[1] <= SHARED_FLOATS
 
 
@@ -86,7 +87,7 @@ def attend(q: Var, k: Var, v: Var, heads: int) -> Var:
 
 
 def attend_grad(q: Var, k: Var, v: Var, grad: Var, heads: int) -> list[Var]:
-    """The gradients of q, k and v from that of the result, each (B, T, D)."""
+    """The gradients of q, k and v from the gradient of the result, each (B, T, D)."""
     shapes, types = [q.shape] * 3, [q.dtype] * 3
     return run_attention(BACKWARD, types, shapes, [q, k, v, grad], heads)
 
@@ -96,14 +97,14 @@ def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
     return run_attention(PROPAGATE, ["float32"], [row.shape], [q, k, row], heads)[0]
 
 
-def takes_rows(x: Var) -> bool:
+def supports_norm(x: Var) -> bool:
     """Whether layer norm takes (..., D) of this type and width."""
-    kind = x.dtype == "float32"
-    return bool(jt.flags.use_cuda) and kind and 4 * x.shape[-1] <= SHARED_FLOATS
+    is_float32 = x.dtype == "float32"
+    return bool(jt.flags.use_cuda) and is_float32 and 4 * x.shape[-1] <= SHARED_FLOATS
 
 
 def norm(x: Var, weight: Var, bias: Var, eps: float) -> list[Var]:
-    """Layer norm of (..., D), and what its backward pass needs: mean and 1 / deviation, (...)."""
+    """Layer norm of (..., D), and for its backward pass mean and 1 / deviation, (...)."""
     shapes = [x.shape, x.shape[:-1], x.shape[:-1]]
     return run_cuda(NORM.replace("{eps}", repr(eps)), shapes, ["float32"] * 3, [x, weight, bias])
 

@@ -1,8 +1,9 @@
-"""Operators with a gradient of their own that let go of what they keep as soon as they can.
+"""Custom-gradient operators that free saved tensors early.
 
-Jittor 1.3.11 destroys such an operator, and with it what it keeps, only when all that it was asked
-to run has run: activations would stay until the optimiser is through. PyTorch lets them go, so this
-file has no twin. `scope` sets one of the variables that change how operators compute.
+Jittor 1.3.11 destroys such an operator, and the tensors that it saves, only when everything that
+Jittor was asked to run has run: activations would stay until the optimiser has finished. PyTorch
+frees them during the backward pass, so this file has no twin. `override` sets one of the variables
+that change how operators compute.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,12 @@ from typing import Any
 
 import jittor as jt
 
-ONCE = ContextVar("ONCE", default=False)
+FREE_SAVED = ContextVar("FREE_SAVED", default=False)
 
 
 @contextmanager
-def scope(variable: ContextVar, value: Any) -> Iterator[None]:
-    """Inside it, the variable has this value."""
+def override(variable: ContextVar, value: Any) -> Iterator[None]:
+    """Give the variable this value inside the `with` block."""
     token = variable.set(value)
     try:
         yield
@@ -26,31 +27,31 @@ def scope(variable: ContextVar, value: Any) -> Iterator[None]:
 
 
 class Function(jt.Function):
-    """`jt.Function` whose `execute` calls `keep`, and whose `grad` calls `take`.
+    """`jt.Function` whose `execute` calls `save_for_backward`, and whose `grad` calls `take_saved`.
 
-    What is computed inside `scope(ONCE, True)` is differentiated once: what `grad` took is gone.
-    Elsewhere a gradient may be asked for again, as Jittor has it.
+    Inside `override(FREE_SAVED, True)`, `grad` frees the saved tensors, so that `backward` can be
+    called once. Elsewhere it can be called several times, as in Jittor.
     """
 
-    kept: tuple | None = None
-    once = False
+    saved: tuple | None = None
+    free_saved = False
 
-    def keep(self, *kept: Any) -> None:
-        """Keep these for the gradient."""
-        self.kept, self.once = kept, ONCE.get()
+    def save_for_backward(self, *saved: Any) -> None:
+        """Save these values for the gradient."""
+        self.saved, self.free_saved = saved, FREE_SAVED.get()
 
-    def take(self) -> tuple:
-        """What was kept.
+    def take_saved(self) -> tuple:
+        """The saved values.
 
         Raises:
-            RuntimeError: If it is gone.
+            RuntimeError: If they were already freed.
         """
-        kept = self.kept
-        if kept is None:
+        saved = self.saved
+        if saved is None:
             raise RuntimeError(
-                f"{type(self).__name__}: what it kept for its gradient is gone, which was asked "
-                "for before, or in vain; compute what is differentiated anew"
+                f"{type(self).__name__}: saved tensors were already freed (backward called "
+                "twice?); run the forward pass again"
             )
-        if self.once:
-            self.kept = None
-        return kept
+        if self.free_saved:
+            self.saved = None
+        return saved

@@ -1,12 +1,12 @@
-"""Constants and sums as exact as the arrays they meet; GELU and linear layers with them.
+"""Constants and sums in the precision of the arrays; GELU and linear layers that use them.
 
-Jittor 1.3.11 turns a Python number that meets an array into float32, and some of its operators hold
-float32 constants, so that a computation in float64 would be one in float32 here and there; and it
-adds up one by one. PyTorch has none of this, so this file has no twin.
+Jittor 1.3.11 converts a Python number in array arithmetic to float32, and some of its operators
+hold float32 constants, so that parts of a float64 computation would have float32 precision. It
+also sums sequentially. PyTorch has none of these problems, so this file has no twin.
 
-A linear layer is one of three operators. On bfloat16 everything is rounded where PyTorch's autocast
-rounds (bfloat16.py). On float32, inside `checkpointing.recompute_input`, it saves how to compute x
-again instead of x. Otherwise it saves x.
+A linear layer is one of three operators. On bfloat16 it rounds where PyTorch's autocast rounds
+(bfloat16.py). On float32, inside `checkpointing.recompute_input`, it saves how to recompute x
+instead of x. Otherwise it saves x.
 """
 
 import math
@@ -15,13 +15,20 @@ import jittor as jt
 import numpy as np
 from jittor import Var, nn
 
-from transfg_jt.ops.bfloat16 import as_low_as_no_grad, in_full, is_low, product, rounded
+from transfg_jt.ops.bfloat16 import (
+    cast_like,
+    cast_like_no_grad,
+    is_bfloat16,
+    product,
+    round_to_bfloat16,
+    to_float32,
+)
 from transfg_jt.ops.custom_grad import Function
 from transfg_jt.ops.recomputed_input import RecomputedInput, recomputed_input
 
 
 def number(value: float, like: Var) -> Var | float:
-    """The number, in float64 where `like` is: for arithmetic with it."""
+    """The number for arithmetic with `like`: in float64 if `like` is in float64."""
     return jt.array(np.array([value])) if like.dtype == "float64" else value
 
 
@@ -31,18 +38,18 @@ def normal_cdf(x: Var) -> Var:
 
 
 class Gelu(Function):
-    """x Φ(x), whose slope is Φ(x) + x φ(x); keeps x. Jittor's slope of erf has 2/√π in float32."""
+    """x Φ(x), with derivative Φ(x) + x φ(x); saves x. Jittor's erf gradient has 2/√π in float32."""
 
     def execute(self, x: Var) -> Var:
-        self.keep(x)
-        y = in_full(x)
-        return as_low_as_no_grad(y * normal_cdf(y), x)
+        self.save_for_backward(x)
+        y = to_float32(x)
+        return cast_like_no_grad(y * normal_cdf(y), x)
 
     def grad(self, grad: Var) -> Var:
-        (kept,) = self.take()
-        x = in_full(kept)
+        (saved,) = self.take_saved()
+        x = to_float32(saved)
         density = jt.exp(x * x * -0.5) * number(1 / math.sqrt(2 * math.pi), x)
-        return as_low_as_no_grad(in_full(grad) * (normal_cdf(x) + x * density), kept)
+        return cast_like_no_grad(to_float32(grad) * (normal_cdf(x) + x * density), saved)
 
 
 def gelu(x: Var) -> Var:
@@ -50,38 +57,38 @@ def gelu(x: Var) -> Var:
     return Gelu.apply(x)
 
 
-class LowLinear(Function):
+class Bfloat16Linear(Function):
     """x weightᵀ + bias on bfloat16: (..., D) -> (..., F), rounded.
 
-    Keeps x, or what makes it anew, and weight rounded.
+    Saves x, or how to recompute it, and the rounded weight.
     """
 
-    def execute(self, x: Var, weight: Var, bias: Var, instead: RecomputedInput | None) -> Var:
-        low = rounded(weight)
-        self.keep(instead or x, low)
-        out = product(rows_of(x), low, trans_b=True) + rounded(bias).float32()
-        return rounded(out).reshape(*x.shape[:-1], weight.shape[0])
+    def execute(self, x: Var, weight: Var, bias: Var, recomputed: RecomputedInput | None) -> Var:
+        w = round_to_bfloat16(weight)
+        self.save_for_backward(recomputed or x, w)
+        out = product(rows_of(x), w, trans_b=True) + round_to_bfloat16(bias).float32()
+        return round_to_bfloat16(out).reshape(*x.shape[:-1], weight.shape[0])
 
     def grad(self, grad: Var) -> tuple:
-        kept, low = self.take()
-        x = kept.again() if isinstance(kept, RecomputedInput) else kept
-        flat = rounded(rows_of(grad))
-        # in float32, so that Jittor adds in float32 what several layers give to one input
-        by_x = rounded(product(flat, low)).float32().reshape(x.shape)
-        by_weight = rounded(product(flat, rows_of(x), trans_a=True)).float32()
-        return by_x, by_weight, rounded(flat.float32().sum(0)).float32(), None
+        saved, w = self.take_saved()
+        x = saved.recompute() if isinstance(saved, RecomputedInput) else saved
+        flat = round_to_bfloat16(rows_of(grad))
+        # in float32, so that Jittor sums the gradients of a shared input in float32
+        by_x = round_to_bfloat16(product(flat, w)).float32().reshape(x.shape)
+        by_weight = round_to_bfloat16(product(flat, rows_of(x), trans_a=True)).float32()
+        return by_x, by_weight, round_to_bfloat16(flat.float32().sum(0)).float32(), None
 
 
-class LeanLinear(Function):
-    """x weightᵀ + bias on float32: (..., D) -> (..., F); keeps what makes x anew."""
+class RecomputingLinear(Function):
+    """x weightᵀ + bias on float32: (..., D) -> (..., F); saves how to recompute x."""
 
-    def execute(self, x: Var, weight: Var, bias: Var, instead: RecomputedInput) -> Var:
-        self.keep(instead, weight)
+    def execute(self, x: Var, weight: Var, bias: Var, recomputed: RecomputedInput) -> Var:
+        self.save_for_backward(recomputed, weight)
         return nn.matmul_transpose(x, weight) + bias
 
     def grad(self, grad: Var) -> tuple:
-        instead, weight = self.take()
-        x, flat = instead.again(), rows_of(grad)
+        recomputed, weight = self.take_saved()
+        x, flat = recomputed.recompute(), rows_of(grad)
         by_weight, by_bias = product(flat, rows_of(x), trans_a=True), sum_over_rows(grad)
         return product(flat, weight).reshape(x.shape), by_weight, by_bias, None
 
@@ -92,7 +99,7 @@ def rows_of(x: Var) -> Var:
 
 
 def sum_over_rows(x: Var) -> Var:
-    """(..., D) -> (D,): in float64, axis by axis."""
+    """Sum over all axes but the last, in float64, axis by axis: (..., D) -> (D,)."""
     total = x.float64()
     while total.ndim > 1:
         total = total.sum(-2)
@@ -100,7 +107,7 @@ def sum_over_rows(x: Var) -> Var:
 
 
 class AddBias(jt.Function):
-    """x + bias, where the gradient of the bias (D,) is a sum in float64, axis by axis."""
+    """x + bias (D,); the gradient of the bias is summed in float64, axis by axis."""
 
     def execute(self, x: Var, bias: Var) -> Var:
         return x + bias
@@ -111,18 +118,18 @@ class AddBias(jt.Function):
 
 def linear(x: Var, weight: Var, bias: Var) -> Var:
     """x weightᵀ + bias, in the precision of x: (..., D), (F, D) and (F,) -> (..., F)."""
-    if is_low(x):
-        return LowLinear.apply(x, weight, bias, recomputed_input(x))
-    instead = recomputed_input(x) if x.dtype == "float32" else None
-    if instead:
-        return LeanLinear.apply(x, weight, bias, instead)
+    if is_bfloat16(x):
+        return Bfloat16Linear.apply(x, weight, bias, recomputed_input(x))
+    recomputed = recomputed_input(x) if x.dtype == "float32" else None
+    if recomputed:
+        return RecomputingLinear.apply(x, weight, bias, recomputed)
     return AddBias.apply(nn.matmul_transpose(x, weight), bias)
 
 
 class PatchEmbed(nn.Conv2d):
-    """A convolution without padding as a linear layer on unfolded patches.
+    """A convolution without padding, computed as a linear layer on unfolded patches.
 
-    On CUDA Jittor's own needs cuDNN 8. (B, R, H, W) -> (B, N, F), patches row by row.
+    (B, R, H, W) -> (B, N, F), patches row by row. Jittor's own needs cuDNN 8 on CUDA.
     """
 
     def execute(self, x: Var) -> Var:
@@ -136,7 +143,7 @@ class PatchEmbed(nn.Conv2d):
 
 
 class Conv2d(PatchEmbed):
-    """The same convolution with its positions in rows and columns: (B, R, H, W) -> (B, F, h, w)."""
+    """`PatchEmbed` with its positions in rows and columns: (B, R, H, W) -> (B, F, h, w)."""
 
     def execute(self, x: Var) -> Var:
         batch, _, height, width = x.shape
@@ -145,10 +152,15 @@ class Conv2d(PatchEmbed):
         return super().execute(x).transpose(1, 2).reshape(batch, self.out_channels, *shape)
 
 
+def relu(x: Var) -> Var:
+    """max(x, 0): any shape. Jittor's own does not compile on bfloat16."""
+    return cast_like(nn.relu(to_float32(x)), x)
+
+
 def mean_over_positions(x: Var) -> Var:
     """The mean over the last two axes: (B, F, h, w) -> (B, F)."""
     positions = x.shape[-2] * x.shape[-1]
-    x = in_full(x)
+    x = to_float32(x)
     return x.sum(-1).sum(-1) / number(float(positions), x)
 
 

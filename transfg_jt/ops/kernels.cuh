@@ -1,8 +1,8 @@
-// Attention and layer norm on CUDA; cuda_ops.py hands this text to Jittor with each operator.
+// Attention and layer norm on CUDA; cuda.py passes this text to Jittor with each operator.
 //
-// Attention multiplies by cuBLAS, for as many (image, head) pairs at a time as there are maps in
-// the scratch memory; a map's rows are changed where they lie. Nothing depends on the order in
-// which blocks run, so results repeat to the bit.
+// Attention multiplies with cuBLAS, for as many (image, head) pairs at a time as the scratch memory
+// holds maps, and changes a map's rows in place. No result depends on the order in which blocks
+// run, so results repeat bit for bit.
 //
 // B images, K heads, T tokens, D width, d = D / K; Q, K, V and O are (B, T, D), heads side by side.
 
@@ -20,19 +20,19 @@ namespace jittor {
 extern int use_tensorcore;
 }
 
-extern __shared__ float memory[];  // of a block, of the size that LAUNCH is told
+extern __shared__ float memory[];  // of a block; LAUNCH sets its size
 
 namespace {
 
 constexpr int THREADS = 128, WARPS = THREADS / 32;
 
-// The sum (or the maximum) of what the threads of a block bring; part has WARPS floats
+// The sum (or the maximum) of x over the threads of a block; `part` has WARPS floats
 template <bool MAXIMUM> __device__ float over_block(float x, float* part) {
     for (int d = 16; d; d /= 2) {
         const float y = __shfl_xor_sync(0xffffffffu, x, d);
         x = MAXIMUM ? fmaxf(x, y) : x + y;
     }
-    __syncthreads();  // what was there has been read
+    __syncthreads();  // every thread has read the old contents of `part`
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
     __syncthreads();
     x = part[0];
@@ -40,8 +40,8 @@ template <bool MAXIMUM> __device__ float over_block(float x, float* part) {
     return x;
 }
 
-// The n scores of a row, times scale: row = exp(score - the largest), and 1 / sum is given back.
-// A thread reads and writes its own elements of `row` alone, here and below.
+// From the n scores of a row: row = exp((score - largest) * scale); returns 1 / sum.
+// Here and below a thread reads and writes only its own elements of `row`.
 __device__ float exponentials(const float* scores, float* row, float* part, int n, float scale) {
     float top = -INFINITY, sum = 0.f;
     for (int j = threadIdx.x; j < n; j += THREADS) top = fmaxf(top, row[j] = scores[j]);
@@ -50,7 +50,7 @@ __device__ float exponentials(const float* scores, float* row, float* part, int 
     return 1.f / over_block<false>(sum, part);
 }
 
-// A row of a map: scores become softmax(scores * scale), of type T, from where they began
+// A row of a map, in place: float32 scores become softmax(scores * scale) of type T
 template <class T> __global__ void softmax_rows(float* maps, int n, int64_t stride, float scale) {
     float *part = memory, *row = memory + WARPS, *scores = maps + blockIdx.x * stride;
     const float inverse = exponentials(scores, row, part, n, scale);
@@ -58,8 +58,8 @@ template <class T> __global__ void softmax_rows(float* maps, int n, int64_t stri
     for (int j = threadIdx.x; j < n; j += THREADS) out[j] = T(row[j] * inverse);
 }
 
-// Likewise p = softmax(scores * scale), and the gradient g of p becomes that of the scores,
-// p (g - sum_j g p) scale
+// The same, p = softmax(scores * scale); and the gradient g of p becomes the gradient of the
+// scores, p (g - sum_j g p) scale
 template <class T>
 __global__ void softmax_rows_grad(float* maps, float* grads, int n, int64_t stride, float scale) {
     float *part = memory, *row = memory + WARPS, *g = row + n;
@@ -85,7 +85,7 @@ __global__ void point(char** at, char* from, int64_t count, int64_t group, int64
     if (p < count) at[p] = from + p / group * outer + p % group * inner;
 }
 
-// A matrix for each (image, head), row-major: where they begin, and the stride of their rows
+// A row-major matrix for each (image, head): their addresses, and the stride of their rows
 template <class T> struct Matrices {
     char** at;
     int64_t stride;
@@ -93,21 +93,21 @@ template <class T> struct Matrices {
 };
 
 struct Attention {
-    int64_t images, tokens, width, heads, held, stride;  // held maps at a time, and their row stride
+    int64_t images, tokens, width, heads, held, stride;  // `held` maps at a time, their row stride
     cublasComputeType_t how;
-    char** table;  // of pointers on the device: one for each pair and each of `arrays`
+    char** table;  // pointers on the device: one for each pair and each of `arrays`
     int64_t arrays;
     int64_t pairs = images * heads, d = width / heads;
     float scale = 1.f / std::sqrt(float(d));
 
-    // The (T, d) matrices in an array (B, T, D), or the (1, T) ones in an array (B, K, T)
+    // The (T, d) matrices of an array (B, T, D), or the (1, T) matrices of an array (B, K, T)
     template <class T> Matrices<T> heads_of(T* array) {
         return point_at<T>(array, heads, tokens * width * sizeof(T), d * sizeof(T), width);
     }
     template <class T> Matrices<T> rows_of(T* array) {
         return point_at<T>(array, pairs, 0, tokens * sizeof(T), tokens);
     }
-    // Maps (T, T) with room for float32, the same ones for each group of pairs
+    // Maps (T, T) with room for float32; every group of pairs uses the same ones
     template <class T> Matrices<T> maps_in(float* scratch) {
         const int64_t row = stride * sizeof(float);
         return point_at<T>(scratch, held, 0, tokens * row, row / sizeof(T));
@@ -121,8 +121,8 @@ struct Attention {
         (at, reinterpret_cast<char*>(from), pairs, group, outer, inner);
         return {at, row};
     }
-    // c (m, n) = a (m, k) b (k, n), factors transposed first where it says so. cuBLAS counts
-    // columns first, so it is told cᵀ = bᵀ aᵀ.
+    // c (m, n) = a (m, k) b (k, n), each factor optionally transposed first. cuBLAS is
+    // column-major, so it computes cᵀ = bᵀ aᵀ.
     template <class T, class R>
     void multiply(Matrices<T> a, bool a_transposed, Matrices<T> b, bool b_transposed,
                   Matrices<R> c, int64_t m, int64_t n, int64_t k, int64_t count) {
@@ -174,8 +174,8 @@ struct Attention {
         });
     }
 
-    // out (B, K, T) = row (B, K, T) softmax(q kᵀ scale) per head; the map and what is done with it
-    // in float32 whatever q and k are
+    // out (B, K, T) = row (B, K, T) softmax(q kᵀ scale) per head; the map and its product with
+    // the row are in float32 for every type of q and k
     template <class T> void propagate(T* q, T* k, float* row, float* out, float* maps) {
         const auto Q = heads_of(q), K = heads_of(k);
         const auto R = rows_of(row), O = rows_of(out), P = maps_in<float>(maps);
@@ -192,7 +192,7 @@ struct Attention {
 };
 
 // Layer norm of a row: (x - mean) / sqrt(variance + eps) * weight + bias, the variance in a second
-// pass; mean and 1 / sqrt(...) are kept
+// pass; mean and 1 / sqrt(...) are outputs as well
 __global__ void norm_rows(const float* in, const float* weight, const float* bias, float* out,
                           float* means, float* scales, int n, float eps) {
     float *part = memory, *row = memory + WARPS, sum = 0.f, squares = 0.f;
@@ -210,7 +210,7 @@ __global__ void norm_rows(const float* in, const float* weight, const float* bia
 }
 
 // With y = (x - mean) scale and h = g weight: dx = scale (h - mean(h) - y mean(h y)). Each block
-// takes every gridDim.x-th row, and leaves its sums of g y and of g in a row of `sums`, (blocks, 2n).
+// takes every gridDim.x-th row, and writes its sums of g y and of g to a row of `sums`, (blocks, 2n).
 __global__ void norm_rows_grad(const float* in, const float* weight, const float* means,
                                const float* scales, const float* grad, float* out, float* sums,
                                int64_t rows, int n) {
@@ -238,7 +238,7 @@ __global__ void norm_rows_grad(const float* in, const float* weight, const float
     }
 }
 
-// The sums of the columns of `sums`, (rows, 2n): the first n and the others
+// Sums over the rows of `sums`, (rows, 2n): the first n columns, and the last n
 __global__ void sum_columns(const float* sums, float* first, float* second, int64_t rows, int n) {
     const int j = blockIdx.x * THREADS + threadIdx.x;
     if (j >= 2 * n) return;

@@ -1,4 +1,4 @@
-"""What a linear layer keeps instead of its input: how to compute that input again."""
+"""What a linear layer saves instead of its input: how to recompute that input."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -6,39 +6,39 @@ from contextvars import ContextVar
 import jittor as jt
 from jittor import Var
 
-from transfg_jt.ops.bfloat16 import is_low, rounded
+from transfg_jt.ops.bfloat16 import is_bfloat16, round_to_bfloat16
 
 RECOMPUTED = ContextVar("RECOMPUTED", default=None)
 
 
 class RecomputedInput:
-    """Stands for x in what is kept for the backward pass: it is made anew when it is wanted.
+    """Replaces x among the saved tensors: x is recomputed in the backward pass.
 
-    Of the operators that keep x, the first to want it has it made, and the last lets it go.
+    Several operators may save x. The first that reads it recomputes it, and the last frees it.
     """
 
-    def __init__(self, x: Var, make: Callable[[Var], Var], source: Var) -> None:
-        self.x, self.make, self.source = x, make, source.detach()
-        self.low = is_low(x)
-        self.made = None
-        self.wanted = self.given = 0
+    def __init__(self, x: Var, compute: Callable[[Var], Var], source: Var) -> None:
+        self.x, self.compute, self.source = x, compute, source.detach()
+        self.bfloat16 = is_bfloat16(x)
+        self.value = None
+        self.saves = self.reads = 0
 
-    def again(self) -> Var:
-        """x, computed anew; the last of those that keep it lets it go."""
-        if self.made is None:
+    def recompute(self) -> Var:
+        """x, recomputed at the first read and freed after the last."""
+        if self.value is None:
             with jt.no_grad():
-                made = self.make(self.source)
-                self.made = rounded(made) if self.low else made
-        made, self.given = self.made, self.given + 1
-        if self.given % self.wanted == 0:
-            self.made = None
-        return made
+                value = self.compute(self.source)
+                self.value = round_to_bfloat16(value) if self.bfloat16 else value
+        value, self.reads = self.value, self.reads + 1
+        if self.reads % self.saves == 0:
+            self.value = None
+        return value
 
 
 def recomputed_input(x: Var) -> RecomputedInput | None:
-    """What one is to keep instead of x, if x is what `recompute_input` gave it."""
-    fed = RECOMPUTED.get()
-    if fed is None or fed.x is not x:
+    """What an operator saves instead of x, if x is the input that `recompute_input` passes."""
+    recomputed = RECOMPUTED.get()
+    if recomputed is None or recomputed.x is not x:
         return None
-    fed.wanted += 1
-    return fed
+    recomputed.saves += 1
+    return recomputed

@@ -1,1 +1,1 @@
-"""Preparing the machine so that Jittor starts. No twin."""
+"""Prepare the machine so that Jittor starts. No twin."""

@@ -1,10 +1,10 @@
-"""A CUDA home that Jittor 1.3.11 can use, made of links to the CUDA that the machine has.
+"""A CUDA home that Jittor 1.3.11 can use, made of links to the CUDA of this machine.
 
-Jittor wants one folder with nvcc, headers and libraries without version in their names, and was
-written for CUDA up to 12. Where CUDA comes as a compiler from the system or from wheels, and as
-libraries from PyTorch's wheels, no such folder exists. docs/jittor.md ("CUDA") tells what each
-part works around. Only what the twin needs is there: no cuDNN, cuFFT, cuSPARSE or NPP. Longer than
-most files here, since the texts of the headers and of the compiler's script stand in it.
+Jittor needs one folder with nvcc, headers, and libraries without a version in their names, and was
+written for CUDA up to 12. There is no such folder if the compiler comes from the system or from
+wheels, and the libraries from PyTorch's wheels. docs/jittor.md ("CUDA") says what each part works
+around. The home holds only what the twin needs: no cuDNN, cuFFT, cuSPARSE or NPP. This file is
+longer than most, because it contains the texts of the headers and of the compiler's script.
 """
 
 import ctypes
@@ -24,10 +24,10 @@ from pathlib import Path
 
 from transfg_core.errors import UserError
 
-OLDEST = 11  # major versions of CUDA that are known
+OLDEST = 11  # supported major versions of CUDA
 NEWEST = 13
-LAST_CAPABILITY = (9, 0)  # Jittor 1.3.11 makes machine code alone, for this at most
-# Libraries in the order in which they are loaded, and the wheels that hold them.
+LAST_CAPABILITY = (9, 0)  # Jittor 1.3.11 compiles only machine code, at most for this capability
+# Libraries in loading order -> the wheels that contain them.
 LIBRARIES = {
     "cudart": "nvidia-cuda-runtime",
     "cublasLt": "nvidia-cublas",
@@ -44,7 +44,7 @@ HEADERS = {
 
 SYSTEM = (Path("/usr/local/cuda/bin/nvcc"), Path("/opt/cuda/bin/nvcc"))
 
-# src/misc/cuda_limits.h takes eight numbers from a library of image processing.
+# src/misc/cuda_limits.h uses eight constants from NPP, an image processing library.
 NPP = """\
 #pragma once
 #include <climits>
@@ -58,7 +58,7 @@ NPP = """\
 #define NPP_MAX_64S LLONG_MAX
 """
 
-# CUB lost these in CUDA 13; Jittor's softmax and `where` name them.
+# CUDA 13 removed these from CUB; Jittor's softmax and `where` use them.
 CUB = """\
 #pragma once
 #include_next <cub/cub.cuh>
@@ -79,8 +79,8 @@ class TransformInputIterator : public thrust::transform_iterator<Function, Itera
 }
 """
 
-# Jittor follows a link to nvcc and takes what it finds for the home, so this is a script. It asks
-# for C++14, which CUDA 13's CUB refuses, and for fast and inexact functions.
+# A script, since Jittor would follow a link to nvcc and take the link's target for its home. Jittor
+# requests C++14, which CUDA 13's CUB refuses, and fast but inexact functions.
 NVCC = """\
 #!/bin/sh
 for argument do
@@ -97,8 +97,8 @@ exec {nvcc} -I{shims} "$@"
 
 @dataclass(frozen=True)
 class Toolkit:
-    """Where the parts of CUDA lie: the compiler and its version, folders of headers (the
-    compiler's own first), and each of LIBRARIES."""
+    """The parts of CUDA: compiler and version, header folders (the compiler's own first), and
+    the paths of LIBRARIES."""
 
     nvcc: Path
     version: tuple[int, int]
@@ -116,7 +116,7 @@ class Device:
 
 
 def find_device() -> Device | None:
-    """What the driver shows first (CUDA_VISIBLE_DEVICES counts); none without driver or device."""
+    """The driver's first device, by CUDA_VISIBLE_DEVICES; None without a driver or a device."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -126,7 +126,7 @@ def find_device() -> Device | None:
         return None
     driver.cuDriverGetVersion(ctypes.byref(version))
     driver.cuDeviceGet(ctypes.byref(device), 0)
-    for value, attribute in ((major, 75), (minor, 76)):  # of the compute capability
+    for value, attribute in ((major, 75), (minor, 76)):  # compute capability
         driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, len(name), device)
@@ -134,60 +134,66 @@ def find_device() -> Device | None:
 
 
 def refuse_unfit(device: Device, toolkit: "Toolkit") -> None:
-    """Raise UserError where this CUDA cannot drive this device."""
+    """Check that this CUDA can drive this device.
+
+    Raises:
+        UserError: it cannot.
+    """
     major = toolkit.version[0]
     name = f"compute capability {device.capability[0]}.{device.capability[1]}"
     if device.driver < major:
         raise UserError(
-            f"{toolkit.nvcc} is of CUDA {major}, and the driver knows CUDA up to {device.driver}; "
+            f"{toolkit.nvcc} is CUDA {major}, but the driver knows CUDA up to {device.driver}; "
             f"update the driver, or set CUDA_HOME to a CUDA {device.driver}"
         )
     if device.capability > LAST_CAPABILITY:
-        raise UserError(f"the device has {name}, and Jittor 1.3.11 compiles for 9.0 at most")
+        raise UserError(f"the device has {name}, but Jittor 1.3.11 compiles for 9.0 at most")
     if major >= 13 and device.capability < (7, 5):
-        raise UserError(f"the device has {name}, and CUDA 13 wants 7.5; set CUDA_HOME to a CUDA 12")
+        raise UserError(
+            f"the device has {name}, but CUDA 13 needs at least 7.5; set CUDA_HOME to a CUDA 12"
+        )
 
 
 def wheel_folders(name: str) -> list[Path]:
-    """Folders of this name (bin, lib, include) in the wheels that NVIDIA publishes."""
+    """Folders of this name (bin, lib, include) in the installed NVIDIA wheels."""
     try:
         spec = importlib.util.find_spec("nvidia")
     except (ImportError, ValueError):
         return []
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return [path for place in places for path in sorted(Path(place).glob(f"*/{name}"))]
+    roots = list(spec.submodule_search_locations or []) if spec else []
+    return [path for root in roots for path in sorted(Path(root).glob(f"*/{name}"))]
 
 
-def of_another_cuda(folder: Path, major: int) -> bool:
+def is_other_cuda(folder: Path, major: int) -> bool:
     """Whether a wheel's folder, such as cu13/include, belongs to another major version."""
     version = re.fullmatch(r"cu(\d+)", folder.parent.name)
     return version is not None and int(version[1]) != major
 
 
 def find_nvcc() -> tuple[Path, tuple[int, int], Path]:
-    """The first CUDA compiler that runs, its version, and the toolkit that it belongs to.
+    """The first CUDA compiler that runs, its version, and the folder of its toolkit.
 
     Raises:
-        UserError: there is none, or its version is not known to work.
+        UserError: there is none, or its version is not supported.
     """
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     candidates = [Path(home, "bin/nvcc") for home in homes]
-    candidates += [Path(found) for found in [shutil.which("nvcc")] if found]
+    candidates += [Path(path) for path in [shutil.which("nvcc")] if path]
     candidates += SYSTEM
     candidates += [folder / "nvcc" for folder in wheel_folders("bin")]
     for nvcc in candidates:
-        told = answer(nvcc, "--version")
-        version = re.search(r"release (\d+)\.(\d+)", told)
+        version = re.search(r"release (\d+)\.(\d+)", output_of(nvcc, "--version"))
         if version is None:
             continue
         major, minor = int(version[1]), int(version[2])
         if not OLDEST <= major <= NEWEST:
             raise UserError(
-                f"{nvcc} is of CUDA {major}.{minor}, and Jittor 1.3.11 is known to work with CUDA "
+                f"{nvcc} is CUDA {major}.{minor}, but Jittor 1.3.11 is known to work with CUDA "
                 f"{OLDEST} to {NEWEST}; set CUDA_HOME to one of these"
             )
-        # nvcc may be a script or a link that leads elsewhere, so it is asked
-        top = re.search(r"^#\$ TOP=(.+)$", answer(nvcc, "--dryrun", "-x", "cu", os.devnull), re.M)
+        # nvcc may be a script or a link into another folder, so ask nvcc for its toolkit
+        dry_run = output_of(nvcc, "--dryrun", "-x", "cu", os.devnull)
+        top = re.search(r"^#\$ TOP=(.+)$", dry_run, re.M)
         home = Path(os.path.normpath(top[1])) if top else nvcc.resolve().parent.parent
         return home / "bin/nvcc", (major, minor), home
     raise UserError(
@@ -197,8 +203,8 @@ def find_nvcc() -> tuple[Path, tuple[int, int], Path]:
 
 
 @functools.cache
-def answer(*command: str | Path) -> str:
-    """What a command prints; nothing where it does not run."""
+def output_of(*command: str | Path) -> str:
+    """The output of a command, both streams; empty if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
@@ -207,13 +213,13 @@ def answer(*command: str | Path) -> str:
 
 
 def file_name(library: str, major: int) -> str:
-    """Of the library that goes with this CUDA: cuRAND counts by itself, and CUDA 11 in full."""
+    """File name of a library of this CUDA; cuRAND, and cudart of CUDA 11, have other versions."""
     version = {"curand": "10", "cudart": "11.0" if major == 11 else str(major)}
     return f"lib{library}.so.{version.get(library, major)}"
 
 
 def wheel_name(wheel: str, version: tuple[int, int]) -> str:
-    """As pip installs it: wheels of CUDA 13 that count like CUDA have its version."""
+    """The name for pip, with a version for those wheels of CUDA 13 that have CUDA's version."""
     major, minor = version
     if major < 13:
         return f"{wheel}-cu{major}"
@@ -231,30 +237,30 @@ def find_toolkit() -> Toolkit:
     folders = [home / "lib64", home / "lib", *sorted(home.glob("targets/*/lib"))]
     folders += [*wheel_folders("lib"), machine]
     own = [home / "include", *sorted(home.glob("targets/*/include"))]
-    more = [path for path in wheel_folders("include") if not of_another_cuda(path, version[0])]
+    more = [path for path in wheel_folders("include") if not is_other_cuda(path, version[0])]
     include = tuple(path for path in [*own, *more] if path.is_dir())
     libraries, missing = {}, {}
     for library, wheel in LIBRARIES.items():
         name = file_name(library, version[0])
-        found = next((path / name for path in folders if (path / name).is_file()), None)
-        if found is None:
+        file = next((path / name for path in folders if (path / name).is_file()), None)
+        if file is None:
             missing[name] = wheel
         else:
-            libraries[library] = found
+            libraries[library] = file
     for header, wheel in HEADERS.items():
-        if not any((path / x / header).is_file() for path in include for x in ("", "cccl")):
+        if not any((path / sub / header).is_file() for path in include for sub in ("", "cccl")):
             missing[header] = wheel
     if missing:
         wheels = [wheel_name(wheel, version) for wheel in dict.fromkeys(missing.values())]
         raise UserError(
-            f"of CUDA {version[0]}.{version[1]} ({nvcc}) these are missing: {', '.join(missing)}; "
+            f"CUDA {version[0]}.{version[1]} ({nvcc}) lacks these files: {', '.join(missing)}; "
             f"run: pip install {' '.join(wheels)}"
         )
     return Toolkit(nvcc, version, include, libraries)
 
 
 def make_home(toolkit: Toolkit, parent: Path) -> Path:
-    """The home for this toolkit below `parent`; it appears whole, and is made once."""
+    """The home for this toolkit in `parent`; created if missing, in one step."""
     facts = repr((toolkit, NPP, CUB, NVCC))
     digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
     home = parent / f"transfg-cuda-{toolkit.version[0]}.{toolkit.version[1]}-{digest}"
@@ -275,7 +281,7 @@ def make_home(toolkit: Toolkit, parent: Path) -> Path:
 
 
 def fill_home(toolkit: Toolkit, folder: Path, home: Path) -> None:
-    """Make the home's contents in a folder that will be moved to `home`."""
+    """Create the home's contents in a folder, which will be moved to `home`."""
     for name in ("bin", "include", "lib64", "shims/cub"):
         (folder / name).mkdir(parents=True)
     for source in toolkit.include:
@@ -296,7 +302,7 @@ def fill_home(toolkit: Toolkit, folder: Path, home: Path) -> None:
 
 
 def link_tree(source: Path, target: Path, without: Container[str] = ()) -> None:
-    """Links in `target` to all that `source` holds; what is there stays, folders are merged."""
+    """Link the contents of `source` into `target`; existing files stay, folders are merged."""
     for path in sorted(source.iterdir()):
         link = target / path.name
         if path.name in without:
@@ -305,23 +311,27 @@ def link_tree(source: Path, target: Path, without: Container[str] = ()) -> None:
             link.symlink_to(path)
         elif path.is_dir() and link.is_dir() and not link.samefile(path):
             if link.is_symlink():
-                first = link.resolve()
+                linked = link.resolve()
                 link.unlink()
                 link.mkdir()
-                link_tree(first, link)
+                link_tree(linked, link)
             link_tree(path, link)
 
 
 def load(libraries: Iterable[Path]) -> None:
-    """Load libraries for whoever links to them by name; OSError tells what is wrong with one."""
+    """Load libraries globally, for code that links to them by name.
+
+    Raises:
+        OSError: one does not load; the message names it.
+    """
     for path in libraries:
         ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
 
 
 def load_home(nvcc: str) -> None:
-    """Load the libraries of a home beside this nvcc, if it is one of ours.
+    """Load the libraries of this nvcc's home, if `make_home` created it.
 
-    Jittor's operators link to them by name, and the loader does not search the home.
+    Jittor's operators link to them by name, and the dynamic loader does not search the home.
 
     Raises:
         UserError: one does not load.
@@ -333,11 +343,11 @@ def load_home(nvcc: str) -> None:
         load(home / f"lib64/lib{name}.so" for name in LIBRARIES)
     except OSError as error:
         raise UserError(
-            f"backend jittor: a library of CUDA does not load: {error}; nvcc_path= in the "
-            "environment keeps Jittor on the CPU"
+            f"backend jittor: a library of CUDA does not load: {error}; set nvcc_path= in the "
+            "environment to use the CPU"
         ) from error
 
 
 def flags(major: int) -> str:
-    """Compiler flags: two fields that Jittor reads are gone from CUDA 13, in code never run."""
+    """Compiler flags: they replace two fields that CUDA 13 lacks, in code that never runs."""
     return "-DcomputeMode=integrated -DclockRate=multiProcessorCount" if major >= 13 else ""

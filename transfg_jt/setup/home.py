@@ -4,9 +4,9 @@ from pathlib import Path
 
 
 def jittor_home() -> Path:
-    """The folder that Jittor calls its home; its caches lie in `.cache/jittor` below it.
+    """The folder that Jittor calls its home, with its caches in `.cache/jittor`.
 
-    JITTOR_HOME, else what Jittor remembered from an earlier JITTOR_HOME, else the user's home.
+    JITTOR_HOME, else the one that Jittor remembers from an earlier run, else the user's home.
     """
     import jittor_utils
 

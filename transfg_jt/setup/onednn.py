@@ -1,4 +1,4 @@
-"""oneDNN for Jittor's CPU operators, without root and without a download of Jittor's own."""
+"""oneDNN for Jittor's CPU operators, without root and without Jittor's own download."""
 
 import os
 import sys
@@ -8,15 +8,15 @@ from pathlib import Path
 from transfg_core.errors import UserError
 from transfg_jt.setup.home import jittor_home
 
-# Jittor looks for oneDNN here, below its home, and downloads nothing when the library is there.
+# Jittor looks for oneDNN here, below its home; if it finds the library, it downloads nothing.
 ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")
 
 
 def find_onednn() -> tuple[Path, Path]:
-    """oneDNN 2.x as (include folder, library): from the package index's wheel, else Debian's.
+    """oneDNN 2.x as (include folder, library): from the package index's wheel, else from Debian.
 
     Raises:
-        UserError: neither is there.
+        UserError: neither is installed.
     """
     system = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "")
     for include, library in (
@@ -32,11 +32,16 @@ def find_onednn() -> tuple[Path, Path]:
 
 
 def link_onednn() -> None:
-    """Make oneDNN look like the folder that Jittor would otherwise download."""
+    """Link oneDNN into the folder that Jittor would otherwise download.
+
+    Raises:
+        UserError: oneDNN is not installed.
+        OSError: the links cannot be written.
+    """
     folder = jittor_home() / ONEDNN_FOLDER
     library = folder / "lib/libmkldnn.so"
     if library.is_file() and not library.is_symlink():
-        return  # Jittor's own download, from an earlier use of Jittor
+        return  # Jittor downloaded it earlier
     include, source = find_onednn()
     (folder / "lib").mkdir(parents=True, exist_ok=True)
     for link, target in (

@@ -1,9 +1,9 @@
-"""The headers of Jittor's operators, compiled once for all of them.
+"""Precompiled headers for Jittor's operators.
 
-Jittor 1.3.11 compiles an operator at its first use, on the CPU one after the other, and reading
-its own headers takes three quarters of the time: about 0.25 s instead of 1 s without that, for each
-of the hundreds of operators of a model. GCC itself reads the text where compiler or flags differ;
-that the text is the same, and the file whole, is seen to here. No twin: PyTorch compiles nothing.
+Jittor 1.3.11 compiles each operator at its first use, on the CPU one after the other, and most of
+that time goes to reading its own headers. A model has hundreds of operators. If compiler or flags
+differ, GCC ignores the precompiled file. This module checks the rest: that the header's text is the
+same, and that the file is complete. No twin: PyTorch compiles nothing.
 
 Source: "Using Precompiled Headers" in GCC's manual.
 """
@@ -15,7 +15,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-# What the sources of operators include most, after the macro that they begin with.
+# The headers that most operators include, after the macro with which their sources begin.
 TEXT = """\
 #define JIT 1
 #include <algorithm>
@@ -38,14 +38,14 @@ TEXT = """\
 #include "ops/unary_op.h"
 """
 LINKING = ("-l", "-L", "-Wl,", "-shared")
-DEBUG = "-g"  # Jittor's asm_tuner.py adds it to what it compiles
+DEBUG = "-g"  # Jittor's asm_tuner.py adds it to its commands
 
 
 def compile_headers_once() -> None:
-    """Tell Jittor, after its import, to compile operators with precompiled headers.
+    """Make Jittor, after its import, compile operators with precompiled headers.
 
-    Where that does not work (another compiler, a full disk, a kernel that forbids it), operators
-    are compiled as before.
+    If that does not work (another compiler, a full disk, a kernel that forbids it), Jittor compiles
+    operators as before.
     """
     import jittor as jt
     import jittor_utils
@@ -62,12 +62,12 @@ def compile_headers_once() -> None:
 
 
 def compiler(path: str, flags: str) -> list[str]:
-    """The command by which Jittor compiles an operator, without files and without linking."""
-    return [path, *(x for x in shlex.split(flags) if not x.startswith(LINKING)), DEBUG]
+    """Jittor's command to compile an operator, without files and linker flags."""
+    return [path, *(flag for flag in shlex.split(flags) if not flag.startswith(LINKING)), DEBUG]
 
 
 def is_whole(header: Path) -> bool:
-    """Whether it is compiled, and nothing of the file is missing: GCC would fail then."""
+    """Whether the compiled header exists and is complete: GCC would fail on a truncated one."""
     try:
         expected = header.with_suffix(".size").read_text()
         return expected == str(header.with_suffix(".h.gch").stat().st_size)
@@ -76,37 +76,37 @@ def is_whole(header: Path) -> bool:
 
 
 def precompile(command: list[str], header: Path) -> bool:
-    """Compile the header; whether it could be done, and the compiler takes it."""
-    mine = header.with_name(f"{header.stem}-{os.getpid()}.h")
-    compiled, size = mine.with_suffix(".h.gch"), mine.with_suffix(".size")
+    """Compile the header; return whether this worked and the compiler uses the result."""
+    temporary = header.with_name(f"{header.stem}-{os.getpid()}.h")
+    compiled, size = temporary.with_suffix(".h.gch"), temporary.with_suffix(".size")
     try:
         header.parent.mkdir(exist_ok=True)
-        mine.write_text(TEXT)
-        run(*command, "-x", "c++-header", str(mine), "-o", str(compiled))
-        probe = [f"-include{mine}", "-Winvalid-pch", "-Werror", "-x", "c++", os.devnull]
+        temporary.write_text(TEXT)
+        run(*command, "-x", "c++-header", str(temporary), "-o", str(compiled))
+        probe = [f"-include{temporary}", "-Winvalid-pch", "-Werror", "-x", "c++", os.devnull]
         run(*command, *probe, "-S", "-o", os.devnull)
         with compiled.open("rb+") as file:
             os.fsync(file.fileno())
         size.write_text(str(compiled.stat().st_size))
-        for made in (mine, compiled, size):
-            made.replace(made.with_name(made.name.replace(mine.stem, header.stem, 1)))
-        for other in header.parent.glob("*.gch"):  # of earlier flags, 90 MB each
-            if not other.name.startswith(header.stem) and "-" not in other.name:
-                other.unlink()
+        for path in (temporary, compiled, size):
+            path.replace(path.with_name(path.name.replace(temporary.stem, header.stem, 1)))
+        for path in header.parent.glob("*.gch"):  # headers for earlier flags: they are large
+            if not path.name.startswith(header.stem) and "-" not in path.name:
+                path.unlink()
         return True
     except (OSError, subprocess.CalledProcessError):
         return False
     finally:
-        for made in (mine, compiled, size):
+        for path in (temporary, compiled, size):
             with suppress(OSError):
-                made.unlink()
+                path.unlink()
 
 
 def run(*command: str) -> None:
-    """Run the compiler, whose messages matter to no one.
+    """Run the compiler and discard its output.
 
     Raises:
         subprocess.CalledProcessError: it failed.
-        OSError: it is not there.
+        OSError: it does not exist.
     """
     subprocess.run(command, check=True, capture_output=True)

@@ -1,8 +1,8 @@
-"""Everything that Jittor needs around its import, in the order in which it is done.
+"""What Jittor needs before and after its import, in the order of the steps.
 
-Jittor 1.3.11 compiles itself at its first import and each new operator at its first use. It reads
-its settings from the environment at import time. The functions here make that work from the
-package index alone, without root. docs/jittor.md says what each setting works around.
+Jittor 1.3.11 compiles itself at its first import, and each new operator at its first use. It reads
+its settings from the environment at import. The functions here make this work with packages from
+the package index only, without root. docs/jittor.md says what each setting works around.
 """
 
 import importlib.metadata
@@ -23,24 +23,28 @@ from transfg_core.machine import install_command
 from transfg_jt.setup import cuda_home
 from transfg_jt.setup.home import jittor_home
 
-# These hold on every machine; what the user has set already wins.
+# Settings for every machine; the user's own settings take precedence.
 ENVIRONMENT = {
-    "use_mpi": "0",  # an mpicc on PATH would start a build of Jittor's MPI operators
-    "use_nccl": "0",  # would download NCCL's sources
-    "use_cutt": "0",  # would download cuTT
-    "use_cutlass": "0",  # would download CUTLASS
-    "FIX_TORCH_ERROR": "0",  # otherwise `import jittor` imports torch wherever it is installed
+    "use_mpi": "0",  # otherwise an mpicc on PATH starts a build of Jittor's MPI operators
+    "use_nccl": "0",  # otherwise Jittor downloads NCCL's sources
+    "use_cutt": "0",  # otherwise Jittor downloads cuTT
+    "use_cutlass": "0",  # otherwise Jittor downloads CUTLASS
+    "FIX_TORCH_ERROR": "0",  # otherwise `import jittor` imports torch if it is installed
     "log_silent": "1",
-    "gdb_path": "",  # no debugger is started when an operator fails
+    "gdb_path": "",  # otherwise Jittor starts a debugger when an operator fails
 }
 
 
 def check_python() -> None:
-    """Refuse what Jittor 1.3.11 breaks on, before it breaks."""
+    """Refuse an environment in which Jittor 1.3.11 does not work.
+
+    Raises:
+        UserError: something is missing or of the wrong version, with the command that mends it.
+    """
     if sys.version_info >= (3, 13):
         raise UserError(
             "backend jittor: Jittor 1.3.11 does not start on Python 3.13 or later, found "
-            f"{sys.version.split()[0]}; make the environment with Python 3.11 or 3.12"
+            f"{sys.version.split()[0]}; create the environment with Python 3.11 or 3.12"
         )
     if importlib.util.find_spec("jittor") is None:
         raise UserError(
@@ -49,12 +53,12 @@ def check_python() -> None:
     numpy = importlib.metadata.version("numpy")
     if int(numpy.split(".")[0]) >= 2:
         raise UserError(
-            f"backend jittor: Jittor 1.3.11 silently computes garbage under numpy 2, found numpy "
-            f"{numpy}; run: pip install 'numpy<2'"
+            "backend jittor: Jittor 1.3.11 silently computes wrong numbers with numpy 2, found "
+            f"numpy {numpy}; run: pip install 'numpy<2'"
         )
     if shutil.which(os.environ.get("cc_path", "g++")) is None:
         raise UserError(
-            "backend jittor: no C++ compiler (g++) on PATH, and Jittor compiles itself; "
+            "backend jittor: Jittor compiles itself, but there is no C++ compiler (g++) on PATH; "
             "run: apt-get install g++"
         )
     headers = Path(sysconfig.get_path("include"), "Python.h")
@@ -67,16 +71,17 @@ def check_python() -> None:
 
 
 def choose_device() -> None:
-    """The first CUDA device, else the CPU; `nvcc_path` in the environment wins, empty for the CPU.
+    """Set the environment for the first CUDA device, else for the CPU.
 
-    An nvcc on PATH without a matching runtime makes Jittor's import fail, and a driver without
-    nvcc makes it download CUDA, so it is never left to search. CPU and CUDA builds may not share
-    a cache, so each has its own.
+    `nvcc_path` in the environment takes precedence; empty, it selects the CPU. Jittor never
+    searches for CUDA itself: with an nvcc on PATH but no matching runtime its import fails, and
+    with a driver but no nvcc it downloads CUDA. CPU and CUDA builds cannot share a cache, so each
+    has its own.
     """
     toolkit = None if "nvcc_path" in os.environ else find_cuda()
     cuda = toolkit is not None or bool(os.environ.get("nvcc_path"))
     os.environ.setdefault("cache_name", "transfg-cuda" if cuda else "transfg-cpu")
-    os.environ["use_mkl"] = "0" if cuda else "1"  # oneDNN is what the CPU operators are built on
+    os.environ["use_mkl"] = "0" if cuda else "1"  # the CPU operators use oneDNN
     if toolkit:
         flags = [os.environ.get("cc_flags", ""), cuda_home.flags(toolkit.version[0])]
         os.environ["cc_flags"] = " ".join(flag for flag in flags if flag)
@@ -89,7 +94,10 @@ def choose_device() -> None:
 
 
 def find_cuda() -> cuda_home.Toolkit | None:
-    """What the first device needs; none without a device, or with the reason on standard error."""
+    """The toolkit for the first CUDA device.
+
+    None if there is no device, or if its toolkit does not work; standard error then says why.
+    """
     device = cuda_home.find_device()
     if device is None:
         return None
@@ -100,17 +108,17 @@ def find_cuda() -> cuda_home.Toolkit | None:
         return toolkit
     except (UserError, OSError) as error:
         print(
-            f"backend jittor: there is a CUDA device, but Jittor runs on the CPU: {error}. "
-            "nvcc_path= in the environment silences this.",
+            f"backend jittor: found a CUDA device, but Jittor runs on the CPU: {error}. To stop "
+            "this message, set nvcc_path= in the environment.",
             file=sys.stderr,
         )
         return None
 
 
 def write_python_config() -> Path:
-    """A stand-in for python3-config that answers from the running interpreter.
+    """Write a replacement for python3-config that describes the running interpreter.
 
-    Jittor wants one beside the interpreter or in /usr/bin: a virtual environment has none, and
+    Jittor looks for one next to the interpreter or in /usr/bin. A virtual environment has none, and
     the system's may belong to another Python.
     """
     path = jittor_home() / ".cache/jittor/transfg-python-config"
@@ -131,7 +139,7 @@ def write_python_config() -> Path:
 
 
 def announce_build() -> None:
-    """Say beforehand that the first import takes minutes."""
+    """If Jittor is not compiled yet, say before its import that this takes minutes."""
     import jittor_utils
 
     if not Path(
@@ -146,10 +154,10 @@ def announce_build() -> None:
 
 @contextmanager
 def python_signal_handlers() -> Any:
-    """Keep this process's signal handlers: Jittor's end it at once.
+    """Keep this process's signal handlers, because Jittor's end the process at once.
 
-    Its SIGCHLD handler kills the parent of a child that a signal ended, and its SIGINT handler
-    quits before a checkpoint can be saved. Python lets only its main thread put them back.
+    Jittor's SIGCHLD handler ends the process when a signal ended one of its children. Its SIGINT
+    handler exits before a checkpoint can be saved. Only Python's main thread can restore handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -164,31 +172,34 @@ def python_signal_handlers() -> Any:
 
 
 @contextmanager
-def one_name_of_python() -> Any:
-    """The interpreter by one name, bin/python3.11, whichever the program was started by.
+def canonical_interpreter() -> Any:
+    """Set `sys.executable` to one canonical name, bin/python3.11 (or 3.12).
 
-    Jittor puts `sys.executable` into the command that compiles an operator, and compiles it again
-    for another command: what `transfg` had compiled, `python -m` would not find.
+    Jittor puts `sys.executable` into the command that compiles an operator, and compiles the
+    operator again if the command differs. So `python -m` shares the operators of `transfg`.
     """
-    before = Path(sys.executable)
-    one = before.with_name(f"python3.{sys.version_info.minor}")
+    original = Path(sys.executable)
+    canonical = original.with_name(f"python3.{sys.version_info.minor}")
     try:
-        if one.exists() and one.samefile(before):
-            sys.executable = str(one)
+        if canonical.exists() and canonical.samefile(original):
+            sys.executable = str(canonical)
         yield
     finally:
-        sys.executable = str(before)
+        sys.executable = str(original)
 
 
 def import_jittor() -> None:
-    """`import jittor`, restarting the program once if Jittor has rebuilt itself.
+    """Import Jittor; restart the program once if Jittor has rebuilt itself.
 
-    After a change of compiler or flags Jittor asks to be run again and exits with status 0.
+    After a change of compiler or flags Jittor asks the user to run it again, and exits with 0.
+
+    Raises:
+        UserError: Jittor does not import.
     """
     import jittor_utils
 
     try:
-        with python_signal_handlers(), one_name_of_python():
+        with python_signal_handlers(), canonical_interpreter():
             import jittor
 
             jittor.flags.use_cuda = int(bool(os.environ["nvcc_path"]))
@@ -199,7 +210,9 @@ def import_jittor() -> None:
         os.execv(sys.executable, sys.orig_argv)
     except (ImportError, OSError, RuntimeError, AssertionError, AttributeError) as error:
         cpu = (
-            ", or use the CPU with nvcc_path= in the environment" if os.environ["nvcc_path"] else ""
+            ", or set nvcc_path= in the environment to use the CPU"
+            if os.environ["nvcc_path"]
+            else ""
         )
         raise UserError(
             f"backend jittor: Jittor does not import: {error}; remove its cache with "

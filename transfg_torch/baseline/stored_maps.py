@@ -1,7 +1,7 @@
-"""TransFG as the published program computes it: every attention map stored, maps multiplied whole.
+"""TransFG as the published program computes it: it stores all attention maps and multiplies them.
 
-The same function as `model.TransFG` at a multiple of its cost in time and memory: what `transfg
-bench` compares with, and nothing else uses.
+The same function as `models.vit.TransFG`, but slower and with more memory. Only `transfg bench`
+uses it, for comparison.
 
 Source: He et al. 2022 (arXiv 2103.07976) and its program, classes Attention and Part_Attention.
 Twin: `transfg_jt/baseline/stored_maps.py`.
@@ -21,7 +21,7 @@ from transfg_torch.models.parts import gather_tokens, select_parts
 from transfg_torch.models.vit import TransFG
 
 
-def attend_and_keep(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+def attend_with_map(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """softmax(q kᵀ / √d) v per head, and the map: (B, T, D) thrice -> (B, T, D), (B, K, T, T)."""
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
 
@@ -38,25 +38,25 @@ def multiply_maps(maps: list[Tensor]) -> Tensor:
 
 
 class StoredMapsAttention(Attention):
-    """Multi-head self-attention that keeps its map for the backward pass, and returns it."""
+    """Multi-head self-attention that saves its map for the backward pass, and returns it."""
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, D) -> (B, T, D), and the map (B, K, T, T) twice, for queries and for keys."""
         q, k, v = self.query(x), self.key(x), self.value(x)
-        mix, attention_map = attend_and_keep(q, k, v, self.heads)
+        mix, attention_map = attend_with_map(q, k, v, self.heads)
         return self.out(mix), attention_map, attention_map
 
 
-class FloatDropout(Dropout):  # native: each keeps its mask as its framework's own does
-    """Dropout whose mask is kept in four bytes an element."""
+class FloatDropout(Dropout):  # native: each framework saves the mask in its own way
+    """Dropout whose saved mask takes four bytes per element."""
 
     def draw(self, x: Tensor) -> tuple[Tensor, None]:
-        """The result, and no mask to compute it anew with."""
+        """The result, and no mask to recompute it from."""
         return F.dropout(x, self.p, self.training), None
 
 
 class StoredMapsTransFG(TransFG):
-    """TransFG whose scores are a row of the product of all maps; of `fusion` only `matmul`."""
+    """TransFG whose scores are a row of the product of all maps; only `fusion` `matmul`."""
 
     def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
@@ -68,15 +68,15 @@ class StoredMapsTransFG(TransFG):
             block.mlp.dropout = FloatDropout(config.dropout)
 
     def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
-        """(B, 3, H, W) -> Output; what the published program keeps is kept."""
+        """(B, 3, H, W) -> Output; saves what the published program saves."""
         with save_less(False):
             return super().forward(images, tap)
 
     def select_and_attend(
         self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As in TransFG, from maps (B, K, T, T): their product, the last layer on the left."""
-        # a copy of the row: the products are gone before the backward pass, as they are there
+        """As in TransFG, from the product of maps (B, K, T, T), the last layer on the left."""
+        # with a copy of the row, the products are freed early, as in the published program
         scores = tap("part_scores", multiply_maps(queries)[:, :, 0, 1:].detach().clone())
         index = tap("part_index", select_parts(scores))
         x = tap("part_tokens", gather_tokens(x, index))

@@ -1,4 +1,4 @@
-"""What `transfg bench` times beside whole steps: one layer's attention, and part selection.
+"""What `transfg bench` times besides whole steps: one layer's attention, and part selection.
 
 Twin: `transfg_jt/baseline/workloads.py`.
 
@@ -15,12 +15,12 @@ from transfg_core.config.sections import Config
 from transfg_core.models.vit import grid_size, require_vit
 from transfg_torch.attention import attention
 from transfg_torch.backend import TorchBackend
-from transfg_torch.baseline.stored_maps import StoredMapsTransFG, attend_and_keep, multiply_maps
+from transfg_torch.baseline.stored_maps import StoredMapsTransFG, attend_with_map, multiply_maps
 from transfg_torch.models.parts import fuse_rows
 
 
 def stored_maps_backend(config: Config) -> TorchBackend:
-    """A backend that computes as the published program does.
+    """A backend that computes like the published program.
 
     Raises:
         UserError: the model is not a Vision Transformer.
@@ -30,7 +30,7 @@ def stored_maps_backend(config: Config) -> TorchBackend:
 
 
 def draw_tokens(backend: TorchBackend, batch: int, count: int) -> list[Tensor]:
-    """Random arrays (B, T, D), as queries, keys and values are."""
+    """`count` random arrays (B, T, D), for queries, keys and values."""
     config, rng = backend.config, np.random.default_rng(0)
     model = require_vit(config.model, "transfg bench --work")
     rows, columns = grid_size(config.data.crop, model)
@@ -42,29 +42,29 @@ def draw_tokens(backend: TorchBackend, batch: int, count: int) -> list[Tensor]:
 
 
 def attention_step(backend: TorchBackend, batch: int, stored: bool) -> Callable[[], None]:
-    """Attention of one layer between its linear layers, forward and backward."""
+    """Forward and backward pass of one layer's attention, without its linear layers."""
     heads = backend.config.model.heads
     *inputs, weights = draw_tokens(backend, batch, 4)
     # torch only: Jittor gives gradients of any array
     inputs = [x.requires_grad_() for x in inputs]
 
     def step() -> None:
-        x = attend_and_keep(*inputs, heads)[0] if stored else attention(*inputs, heads)
+        x = attend_with_map(*inputs, heads)[0] if stored else attention(*inputs, heads)
         grads = torch.autograd.grad((x * weights).sum(), inputs)
-        backend.fetch({"sum": sum(grad.sum() for grad in grads)})  # the arrays are big
+        backend.fetch({"sum": sum(grad.sum() for grad in grads)})  # one scalar, to copy little
 
     return step
 
 
 def selection_step(backend: TorchBackend, batch: int, stored: bool) -> Callable[[], None]:
-    """Scores of all patches from the queries and keys of L - 1 layers, or from their maps."""
+    """Part scores of all patches from the queries and keys of L - 1 layers, or from their maps."""
     model = backend.config.model
     layers = model.depth - 1
     tokens = draw_tokens(backend, batch, 2 * layers)
     queries, keys = tokens[:layers], tokens[layers:]
     with torch.no_grad():
         pairs = zip(queries, keys, strict=True)
-        maps = [attend_and_keep(q, k, k, model.heads)[1] for q, k in pairs] if stored else []
+        maps = [attend_with_map(q, k, k, model.heads)[1] for q, k in pairs] if stored else []
 
     def step() -> None:
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Checkpoints of TransFG's published program: read without running code, written as safetensors.
+"""Checkpoints of TransFG's published program: read them without running code, write safetensors.
 
-Source of the format: torch.save of `{'model': state_dict}`, or of a bare state dict. The names are
-translated by `transfg_core.checkpoints.authors`. No twin: the files are PyTorch's.
+The format is torch.save of `{'model': state_dict}`, or of a bare state dict.
+`transfg_core.checkpoints.authors` translates the names. No twin: the files are PyTorch's.
 """
 
 import pickle
@@ -27,7 +27,7 @@ PARALLEL_PREFIX = "module."  # torch.nn.DataParallel and DistributedDataParallel
 
 KIND = "is it a checkpoint of the published program ({'model': state_dict})?"
 
-# What torch.load raises on files that are cut, damaged or of another kind.
+# Exceptions of torch.load for truncated or damaged files, and for files of another kind.
 DAMAGED = (
     OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeError, LookupError,
     AssertionError, OverflowError, struct.error,
@@ -35,11 +35,11 @@ DAMAGED = (
 
 
 def read_published(path: str | Path) -> Arrays:
-    """Published name -> float32 array, `module.` prefixes removed.
+    """Published name -> float32 array, without `module.` prefixes.
 
     Raises:
-        UserError: the file is missing, damaged or of another kind; it holds anything but named
-            tensors, code above all, none of which is run.
+        UserError: the file is missing, damaged or of another kind, or it holds anything but named
+            tensors. Code in it is refused and not run.
     """
     tree = _load(path)
     if isinstance(tree, dict) and isinstance(tree.get("model"), dict):
@@ -62,55 +62,56 @@ def read_published(path: str | Path) -> Arrays:
 
 
 def convert(source: str | Path, target: str | Path) -> str:
-    """Write a published checkpoint as safetensors under canonical names; returns a report.
+    """Write a published checkpoint as safetensors under canonical names; return a report.
 
-    The file at `target` is replaced in one step, only after all was checked.
+    The file at `target` is replaced in one step, after all checks.
 
     Raises:
-        UserError: `read_published`'s, or names or shapes do not make a whole model.
+        UserError: as in `read_published`, or names or shapes do not form a complete model.
         RunFailed: the target cannot be written.
     """
     if Path(target).suffix != ".safetensors":
         raise UserError(f"{target}: expected a name ending in .safetensors")
     renamed = convert_arrays(read_published(source))
-    found = infer_architecture({name: array.shape for name, array in renamed.items()})
-    shapes = _whole_model(found)
+    architecture = infer_architecture({name: array.shape for name, array in renamed.items()})
+    shapes = _model_shapes(architecture)
     arrays = strict_merge(shapes, renamed, str(source))
     data = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     replace_file(Path(target), safetensors.numpy.save(data))
-    return f"{source} -> {target}\n{found.describe()}\n{summary(shapes)}"
+    return f"{source} -> {target}\n{architecture.describe()}\n{summary(shapes)}"
 
 
 def _load(path: str | Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols of files refused below
+            warnings.simplefilter("ignore")  # of pickle protocols in files that are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: expected tensors only, found something else, which could run code: refused, "
-            f"and nothing of it was run ({_refused(error)}); {KIND}"
+            f"no code was run ({_refused(error)}); {KIND}"
         ) from error
     except DAMAGED as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
-            f"{path}: expected a PyTorch checkpoint, found a cut or damaged file or one of "
+            f"{path}: expected a PyTorch checkpoint, found a cut or damaged file, or a file of "
             f"another kind ({reason}); copy it again"
         ) from error
 
 
 def _refused(error: Exception) -> str:
-    """What PyTorch refused, without its advice to load the file unsafely."""
+    """What PyTorch refused, without PyTorch's advice to load the file unsafely."""
     name = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it names {name[1]}" if name else "it is no pickle of tensors"
+    return f"it names {name[1]}" if name else "it is not a pickle of tensors"
 
 
-def _whole_model(found: Architecture) -> dict[str, tuple[int, ...]]:
-    """Shapes of every parameter; heads do not matter to them, nor how the patches are laid out."""
+def _model_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Shapes of all parameters; they do not depend on the heads or on the grid of patches."""
     model = VitConfig(
-        width=found.width, depth=max(found.depth, 2), mlp=found.mlp, heads=1,
-        patch=found.patch, classes=found.classes,
+        width=architecture.width, depth=max(architecture.depth, 2), mlp=architecture.mlp, heads=1,
+        patch=architecture.patch, classes=architecture.classes,
     )  # fmt: skip
-    return param_shapes(model, (found.patch, found.patch * (found.tokens - 1)))
+    size = (architecture.patch, architecture.patch * (architecture.tokens - 1))
+    return param_shapes(model, size)

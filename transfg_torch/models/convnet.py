@@ -1,6 +1,6 @@
 """A small convolutional classifier, in PyTorch.
 
-Source: this project's own; transfg_core/models/convnet.py names its parameters and taps.
+Source: designed for this project; transfg_core/models/convnet.py lists its parameters and taps.
 Twin: `transfg_jt/models/convnet.py`.
 
 Shapes: B batch, H and W image, F and G channels, h and w positions, C classes.
@@ -22,7 +22,7 @@ class ConvNet(nn.Module):
         super().__init__()
         map_sizes(image_size, config)  # refuses an image that is too small
         self.config = config
-        self.grad_checkpointing = False  # there are no blocks: the configuration refuses it
+        self.grad_checkpointing = False  # no blocks, so the configuration refuses it
         self.conv1 = nn.Conv2d(3, config.width, config.kernel, stride=config.stride)
         self.conv2 = nn.Conv2d(config.width, config.width2, config.kernel, stride=config.stride)
 
@@ -30,9 +30,10 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(config.width2, config.classes)
 
     def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
-        """(B, 3, H, W) -> Output; the features (B, G) are those after dropout."""
+        """(B, 3, H, W) -> Output, with features (B, G) after dropout."""
         x = tap("relu1", F.relu(tap("conv1", self.conv1(cast_once(images)))))
         x = tap("relu2", F.relu(tap("conv2", self.conv2(x))))
+
         x = tap("pool", x.mean((2, 3)))
         features = tap("features", self.dropout(x))
         logits = tap("logits", self.head(cast_once(features)))

@@ -28,7 +28,7 @@ def no_tap(name: str, value: Tensor) -> Tensor:
 
 
 def under(tap: Tap, prefix: str) -> Tap:
-    """The tap for what lies inside a module: `query` becomes `prefix.query`."""
+    """The tap for values inside a module: `query` becomes `prefix.query`."""
     return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
 
 
@@ -39,27 +39,27 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=LAYER_NORM_EPS)
 
 
-class Dropout(nn.Dropout):  # native: on the CPU, PyTorch's keeps its mask in float32
+class Dropout(nn.Dropout):  # native: on the CPU, PyTorch's saves its mask in float32
     """Zero elements at random and divide the others by 1 - p, in training: any shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The mask is kept in one byte an element."""
+        """The saved mask takes one byte per element."""
         return self.draw(x)[0]
 
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # native: for Mlp
-        """The result, and the mask that was drawn for it, if one was."""
+        """The result, and its mask if elements are dropped, else None."""
         if not self.training or self.p == 0:
             return x, None
         return torch.native_dropout(x, self.p, True)
 
-    def again(self, x: Tensor, mask: Tensor | None) -> Tensor:  # native: for Mlp, as `draw`
-        """The same result, from the mask."""
+    def apply_mask(self, x: Tensor, mask: Tensor | None) -> Tensor:  # native: for Mlp, as `draw`
+        """The result of `draw` for a given mask."""
         if mask is None:
             return x
         scale = 1 / (1 - self.p)
         if x.is_cuda:
             return torch.ops.aten.native_dropout_backward(x, mask, scale)
-        return x * (mask * torch.tensor(scale, dtype=x.dtype))  # rounded, as it is there
+        return x * (mask * torch.tensor(scale, dtype=x.dtype))  # rounded, as native_dropout does
 
 
 class Attention(nn.Module):
@@ -94,17 +94,17 @@ class Mlp(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         first = tap("fc1", self.fc1(x))
         hidden, mask = self.dropout.draw(tap("gelu", F.gelu(first)))
-        make = partial(self.hidden, mask=mask)
-        y = tap("fc2", recompute_input(self.fc2, tap("hidden", hidden), make, first))
-        return tap("out", self.dropout(y))  # torch: it casts what is added
+        compute = partial(self.hidden, mask=mask)
+        y = tap("fc2", recompute_input(self.fc2, tap("hidden", hidden), compute, first))
+        return tap("out", self.dropout(y))  # torch: addition casts its inputs
 
     def hidden(self, first: Tensor, mask: Tensor | None) -> Tensor:  # native: for `recompute_input`
-        """What the second layer gets: GELU of what the first gives, and dropout, (B, T, F)."""
-        return self.dropout.again(F.gelu(first), mask)
+        """Input of the second layer: GELU and dropout of the first one's output, (B, T, M)."""
+        return self.dropout.apply_mask(F.gelu(first), mask)
 
 
-def cast_once(x: Tensor) -> Tensor:  # native: Jittor has mixed.py
-    """In the type of linear layers under autocast: each layer that x goes to would cast it anew."""
+def cast_once(x: Tensor) -> Tensor:  # native: Jittor has ops/bfloat16.py
+    """x in autocast's type for linear layers, so that not each layer with input x casts it."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 

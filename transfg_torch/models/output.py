@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Output(NamedTuple):
-    """Logits (B, C), and features (B, D): what the classifier and the contrastive loss see.
+    """Logits (B, C), and features (B, D), the inputs of the classifier and the contrastive loss.
 
     With part selection also part_index (B, K) int64, counted with the class token at 0, and
     part_scores (B, K, N).

@@ -1,7 +1,7 @@
 """The part selection module, and attention rollout, in PyTorch.
 
 Source: He et al. 2022, TransFG (arXiv 2103.07976), section 3.2. Where the paper and its published
-program differ, the program counts (docs/spec.md, "Part selection").
+program differ, this follows the program (docs/spec.md, "Part selection").
 Twin: `transfg_jt/models/parts.py`.
 
 Shapes: B batch, T tokens, D width, K heads, N = T - 1 patches.
@@ -20,10 +20,9 @@ def fuse_rows(
 ) -> Tensor:
     """Row 0 of the fused attention maps, without its own column: (B, K, N).
 
-    A_l = softmax(q_l k_lᵀ / √d). `matmul` is row 0 of A_n ··· A_1 A_0, computed as the row times
-    one map after the other, so no product of two maps is ever formed. `mul` is the elementwise
-    product as a sum of logarithms, since it underflows in linear space; `add` is the sum;
-    `lastlayer` is A_n alone.
+    A_l = softmax(q_l k_lᵀ / √d). `matmul` is row 0 of A_n ··· A_1 A_0: the row is multiplied by one
+    map after the other, so that no product of two maps is formed. `mul` is the elementwise product,
+    as a sum of logarithms because the product underflows; `add` is the sum; `lastlayer` is A_n.
     """
     if fusion == "matmul":
         row = F.softmax(cls_scores(queries[-1], keys[-1], heads), dim=-1)
@@ -45,7 +44,7 @@ def fuse_rows(
 
 
 def rollout(queries: list[Tensor], keys: list[Tensor], heads: int) -> Tensor:
-    """Attention rollout of the class token for pictures: (B, N).
+    """Attention rollout of the class token, for plots: (B, N).
 
     Row 0 of the product over layers of (mean over heads of A_l + I) / 2, the last layer on the
     left, without its own column (Abnar and Zuidema 2020, arXiv 2005.00928, equation 1).
@@ -59,9 +58,9 @@ def rollout(queries: list[Tensor], keys: list[Tensor], heads: int) -> Tensor:
 
 
 def select_parts(scores: Tensor) -> Tensor:
-    """First maximum per head, counted with the class token at 0: (B, K, N) -> (B, K).
+    """Index of the first maximum per head; the class token has index 0: (B, K, N) -> (B, K).
 
-    Duplicates between heads stay, heads in order (TransFG, equation 8).
+    Several heads may select the same token; the heads stay in order (TransFG, equation 8).
     """
     return scores.argmax(dim=-1) + 1
 

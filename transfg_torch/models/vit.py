@@ -18,7 +18,7 @@ from transfg_torch.models.parts import fuse_rows, gather_tokens, rollout, select
 
 
 class TransFG(nn.Module):
-    """Vision Transformer; with placement `transfg` the last block sees only selected parts."""
+    """Vision Transformer; with placement `transfg` the last block gets only the selected parts."""
 
     def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -64,15 +64,15 @@ class TransFG(nn.Module):
         return Output(logits, features, index, scores)
 
     def rollout(self, images: Tensor) -> Tensor:
-        """Attention rollout of the encoder's blocks, for pictures: (B, 3, H, W) -> (B, N)."""
+        """Attention rollout of the encoder's blocks, for plots: (B, 3, H, W) -> (B, N)."""
         taps: dict[str, Tensor] = {}
 
-        def keep(name: str, value: Tensor) -> Tensor:
+        def record(name: str, value: Tensor) -> Tensor:
             if name.endswith((".attn.query", ".attn.key")):
                 taps[name] = value
             return value
 
-        self(images, keep)
+        self(images, record)
         blocks = [f"block{depth:02d}.attn" for depth in range(len(self.blocks))]
         queries, keys = ([taps[f"{name}.{x}"] for name in blocks] for x in ("query", "key"))
         return rollout(queries, keys, self.config.heads)
@@ -83,7 +83,7 @@ class TransFG(nn.Module):
         """Part selection module and part layer (TransFG, section 3.2).
 
         Tokens (B, T, D) -> part layer's output (B, 1 + K, D), index (B, K), scores (B, K, N).
-        The choice of an index has no gradient, so the scores are computed without a graph.
+        An index has no gradient, so the scores are computed without a graph.
         """
         heads, fusion = self.config.heads, self.config.fusion
         with torch.no_grad():

@@ -1,9 +1,9 @@
-"""A row times an attention map on CUDA without the map, in two Triton kernels.
+"""A row times an attention map on CUDA without storing the map, in two Triton kernels.
 
-The first takes the log-sum-exp of each query's scores, as fused attention does on its way forward
-(Dao et al. 2022, arXiv 2205.14135, section 3.1); the second adds up what each key gets. Products of
-half precision are summed in float32 and stay there. In Jittor it is one of the operators of
-`transfg_jt/ops/cuda.py`, so this file has no twin.
+The first computes the log-sum-exp of each query's scores, like the forward pass of fused attention
+(Dao et al. 2022, arXiv 2205.14135, section 3.1). The second sums the products for each key.
+Products of half precision are summed in float32 and stay in float32. In Jittor this is one of the
+operators of `transfg_jt/ops/cuda.py`, so this file has no twin.
 
 Shapes: B batch, T tokens, D width, K heads, d = D / K.
 """
@@ -15,13 +15,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 64  # queries and keys of a tile
-HEAD_WIDTHS = (16, 32, 64, 128)  # Triton multiplies tiles of powers of two
+BLOCK = 64  # queries or keys of a tile
+HEAD_WIDTHS = (16, 32, 64, 128)  # Triton multiplies tiles whose sizes are powers of two
 
 
 @triton.jit
 def load_tokens(pointer, start, tokens, count, width, head: tl.constexpr):
-    """One head's rows of a (B, T, D) array for some tokens; zeros beyond the last."""
+    """One head's rows of a (B, T, D) array for some tokens; zeros after the last token."""
     inside = tl.arange(0, head)
     where = start + tokens[:, None] * width + inside[None, :]
     return tl.load(pointer + where, mask=tokens[:, None] < count, other=0.0)
@@ -29,7 +29,7 @@ def load_tokens(pointer, start, tokens, count, width, head: tl.constexpr):
 
 @triton.jit
 def score(q, k, scale, keys, count, precision: tl.constexpr):
-    """A tile of scores in units of log 2; minus infinity beyond the last key."""
+    """A tile of scores in units of log 2; minus infinity after the last key."""
     scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale
     return tl.where(keys[None, :] < count, scores, float("-inf"))
 
@@ -79,7 +79,7 @@ def sum_over_queries(
 
 
 def fits(dtype: torch.dtype, head: int) -> bool:
-    """Whether the kernels take queries and keys of this type and width of a head."""
+    """Whether the kernels support queries and keys of this type and head width."""
     return dtype != torch.float64 and head in HEAD_WIDTHS
 
 

@@ -1,14 +1,15 @@
-"""From "this tap of B differs from A's" to a likely cause.
+"""Explain why a tap of B differs from A's: find the likely cause.
 
     explain("block00.mlp.gelu", found, expected, Context(taps=taps_of_A))
     -> [Cause("tanh", "GELU in its tanh form", 3.1e-07)]
 
-Two layers of hypotheses: relations between the two arrays (`relations.py`), and known mistakes in
-the operation that made the tap, recomputed from A's inputs (`operations.py`, `attending.py`,
-`objective.py`). The architecture's table of taps says which operation makes a tap, from what.
+There are two layers of hypotheses: relations between the two arrays (`relations.py`), and known
+mistakes in the operation that made the tap. Mistakes are recomputed from A's inputs
+(`operations.py`, `attending.py`, `objective.py`). The architecture's table of taps names the
+operation of each tap, and its inputs.
 
-It is for the first tap that differs: after that B's inputs are no longer A's. It says nothing
-rather than something doubtful; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
+Use it for the first tap that differs: after that tap, B's inputs are no longer A's. A doubtful
+cause is not named; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
 
 Taps: activations by name, `d/<tap>` their gradients, `grad/<parameter>` before clipping,
 `momentum/<parameter>` and `step/<parameter>` (new weight minus old) after the first update.
@@ -41,7 +42,7 @@ from parity.diagnose.causes.pair import Array, Cause, Context, Pair, as_pair, ra
 from parity.diagnose.causes.relations import relations
 
 Recompute = Callable[[str, Context, Pair], Iterator[Hypothesis]]
-# operation of a tap (transfg_core/models) -> what known mistakes in it would have computed
+# operation of a tap (transfg_core/models) -> results of known mistakes in it
 OPERATIONS: dict[str, Recompute] = {
     "layer_norm": layer_norm,
     "gelu": activation,
@@ -56,7 +57,7 @@ OPERATIONS: dict[str, Recompute] = {
     "gather": part_tokens,
     "class token": features,
 }
-# the same for what no architecture's table lists
+# the same for taps that no architecture's table lists
 OTHERS: dict[str, Recompute] = {
     "cross_entropy": cross_entropy,
     "contrastive": contrastive,
@@ -71,14 +72,14 @@ PREFIXES: dict[str, Recompute] = {
 
 
 def explain(tap: str, found: Array, expected: Array, context: Context | None = None) -> list[Cause]:
-    """Likely causes of B (`found`) differing from A (`expected`) in a tap, best first; often none.
+    """Likely causes why a tap of B (`found`) differs from A's (`expected`), best first; often none.
 
-    Context is A's; without its inputs only relations are tried.
+    The context is A's. Without A's inputs in it, only relations are tried.
     """
     context = context or Context()
     causes = relations(found, expected, context, tap)
     pair = as_pair(np.asarray(found), np.asarray(expected), context, tap)
-    if pair is None or any(one.code in ("not finite", "not zero") for one in causes):
+    if pair is None or any(cause.code in ("not finite", "not zero") for cause in causes):
         return causes
     recompute = rule_for(tap, context)
     if recompute:
@@ -87,7 +88,7 @@ def explain(tap: str, found: Array, expected: Array, context: Context | None = N
 
 
 def rule_for(tap: str, context: Context) -> Recompute | None:
-    """The known mistakes of the operation that makes a tap, if there are any."""
+    """The known mistakes of the operation that makes a tap; None if there are none."""
     prefix, slash, _ = tap.partition("/")
     if slash:
         return PREFIXES.get(prefix)
@@ -97,10 +98,10 @@ def rule_for(tap: str, context: Context) -> Recompute | None:
 
 
 def recomputed(recompute: Recompute, pair: Pair, context: Context) -> Iterator[Cause]:
-    """The hypotheses of one operation that hold, as far as the context allows to compute them."""
+    """The hypotheses of one operation that reproduce B; stops where the context lacks an input."""
     try:
-        for one in recompute(pair.tap, context, pair):
-            value = np.asarray(one.value, np.float64)
-            yield from pair.cause(one.code, one.text, value, one.fitted)
+        for hypothesis in recompute(pair.tap, context, pair):
+            value = np.asarray(hypothesis.value, np.float64)
+            yield from pair.cause(hypothesis.code, hypothesis.text, value, hypothesis.fitted)
     except Absent:
         return

@@ -1,6 +1,6 @@
-"""What known mistakes in attention, and in handling tokens and parts, would have computed.
+"""Results of known mistakes in attention, and in the handling of tokens and parts.
 
-Part of `causes.py`; the form and the letters are those of `operations.py`.
+The form of the functions and the letters are those of `operations.py`.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from parity.diagnose.causes.pair import Array, Context, Pair
 
 
 class Mix(NamedTuple):
-    """One way to attend: how heads are split and merged, the scale, what weighs the values."""
+    """One way to compute attention: split and merge of heads, scale, weights of the values."""
 
     code: str
     text: str
@@ -57,12 +57,12 @@ def attention_mix(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis
     if context.heads is None:
         raise Absent("heads")
     for mix in MIXES:  # one image at a time, since each needs K maps of T x T
-        rows = [attend(*one, context.heads, mix) for one in zip(q, k, v, strict=True)]
-        yield Hypothesis(mix.code, mix.text, np.stack(rows))
+        images = [attend(*image, context.heads, mix) for image in zip(q, k, v, strict=True)]
+        yield Hypothesis(mix.code, mix.text, np.stack(images))
 
 
 def attend(q: Array, k: Array, v: Array, heads: int, mix: Mix) -> Array:
-    """One image in one way: three times (T, D) -> (T, D)."""
+    """Attention of one image in the way of `mix`: q, k, v, each (T, D) -> (T, D)."""
     tokens, width = q.shape
     d = width // heads
     q, k, v = (split(x, heads, mix.split) for x in ((k, q, v) if mix.swap else (q, k, v)))
@@ -116,7 +116,7 @@ def tokens(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
 
 def residual(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """A residual sum of a block: its input plus attention, or that sum plus the MLP."""
+    """A residual sum of a block: its input plus attention, or this sum plus the MLP."""
     base, branch, normed, *block_input = (
         tap_of(context, name) for name in row_of(tap, context).reads
     )
@@ -131,7 +131,7 @@ def residual(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
 
 def part_index(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """The first maximum of the scores per head, counted with the class token at 0."""
+    """Per head the index of the first maximum of the scores; the class token has index 0."""
     scores = input_of(tap, context)
     heads = scores.shape[1]
     best, mean = scores.argmax(-1), scores.mean(1)

@@ -1,6 +1,6 @@
-"""What known mistakes in losses, clipping and the optimiser's update would have computed.
+"""Results of known mistakes in losses, clipping and the optimiser's update.
 
-Part of `causes.py`; the form is that of `operations.py`.
+The form of the functions is the same as in `operations.py`.
 """
 
 from collections.abc import Iterator
@@ -30,10 +30,10 @@ def cross_entropy(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis
     yield Hypothesis("as defined", "cross-entropy as defined gives B", loss(log_p, s))
     others = loss(log_p, s * classes / (classes - 1))
     yield Hypothesis("smoothing", "smoothing is over the C - 1 other classes", others)
-    for other in OTHER_SMOOTHING:
-        if other != s:
-            text = f"label smoothing {other:g} instead of {s:g}" if other else "no label smoothing"
-            yield Hypothesis("smoothing", text, loss(log_p, other))
+    for wrong in OTHER_SMOOTHING:
+        if wrong != s:
+            text = f"label smoothing {wrong:g} instead of {s:g}" if wrong else "no label smoothing"
+            yield Hypothesis("smoothing", text, loss(log_p, wrong))
     yield Hypothesis("sum", "the sum over the batch, not its mean", loss(log_p, s) * batch)
     twice = loss(log_softmax(softmax(x, axis=1), axis=1), s)
     yield Hypothesis("softmax twice", "a softmax comes before the cross-entropy's own", twice)
@@ -63,7 +63,7 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         ("divisor", "divided by B (B - 1) / 2 unordered pairs", batch * (batch - 1) / 2),
     ):
         yield Hypothesis(code, text, plain.sum() / max(count, 1))
-    parts = [plain[kind].mean() for kind in (same, ~same) if kind.any()]
+    parts = [plain[chosen].mean() for chosen in (same, ~same) if chosen.any()]
     yield Hypothesis("divisor", "means of equal and unequal pairs, added", np.sum(parts))
     text = "the features are not normalised"
     product = pairs(x @ x.T, context.margin)
@@ -83,10 +83,10 @@ def loss(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     if con:
         yield Hypothesis("left out", "the contrastive loss is left out", ce)
         yield Hypothesis("left out", "the cross-entropy is left out", con)
-    for code in (cross_entropy, contrastive):
-        other = con if code is cross_entropy else ce
-        for one in code(code.__name__, context, pair):
-            yield one._replace(value=one.value + other)
+    for mistakes in (cross_entropy, contrastive):
+        right = con if mistakes is cross_entropy else ce
+        for hypothesis in mistakes(mistakes.__name__, context, pair):
+            yield hypothesis._replace(value=hypothesis.value + right)
 
 
 def grad_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
@@ -106,23 +106,23 @@ def grad_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
 def update(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """The first update of SGD: m = clipped g + wd · w, step = -lr · m."""
-    kind, _, name = tap.partition("/")
+    prefix, _, name = tap.partition("/")
     grad, weight = tap_of(context, f"grad/{name}"), param_of(context, name)
-    if kind == "step" and context.lr is None:
+    if prefix == "step" and context.lr is None:
         raise Absent("lr")
-    unit = -context.lr if kind == "step" and context.lr is not None else 1.0
+    unit = -context.lr if prefix == "step" and context.lr is not None else 1.0
     factor, decay = context.clip_factor(), context.weight_decay or 0.0
     kept = 1.0 if factor is None else factor
     plain = unit * (kept * grad + decay * weight)
     yield Hypothesis("as defined", "the update as defined, from A's gradient, gives B", plain)
     if decay:
-        text = "weight decay is missing" + (", or decoupled" if kind == "momentum" else "")
+        text = "weight decay is missing" + (", or decoupled" if prefix == "momentum" else "")
         yield Hypothesis("no decay", text, unit * kept * grad)
         yield Hypothesis("decay", "weight decay comes twice", plain + unit * decay * weight)
         text = "weight decay is subtracted"
         yield Hypothesis("decay", text, plain - 2 * unit * decay * weight)
         text = "weight decay is decoupled and not multiplied by lr"
-        if kind == "step":
+        if prefix == "step":
             yield Hypothesis("decay", text, unit * kept * grad - decay * weight)
         if kept < 1:
             text = "weight decay is added before clipping"

@@ -1,9 +1,9 @@
-"""What known mistakes in the model's operations would have computed, from A's own inputs.
+"""Results of known mistakes in the model's operations, computed from A's own inputs.
 
-One function per operation. It gets the tap's name and what is known of A, and yields hypotheses:
-code, sentence, value in float64. The first is the operation as docs/architecture.md defines it: if
-that gives B and not A, it is A that is wrong. `causes.py` says which taps each one is for, and
-compares. Needs NumPy and SciPy alone.
+Each operation has one function. It gets the tap's name and A's context, and yields hypotheses:
+code, sentence, value in float64. The first hypothesis is the operation as docs/architecture.md
+defines it: if it gives B but not A, then A is wrong. `causes/__init__.py` lists which operation
+each function is for, and compares. It needs only NumPy and SciPy.
 
 Letters: B batch, T tokens, D width, K heads, d = D / K, C classes, P patch, S stride.
 """
@@ -23,11 +23,11 @@ from transfg_core.models.rows import Tap
 
 EPS = 1e-6
 OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-5, 1e-4, 1e-3)
-ONE_PASS = 64 * 2.0**-24  # times 1 + (mean / std)²: how far float32 moves a one-pass variance
+ONE_PASS = 64 * 2.0**-24  # times 1 + (mean / std)²: error of a one-pass variance in float32
 
 
 class Hypothesis(NamedTuple):
-    """What B is if the sentence is true; `fitted` numbers of it were taken from B."""
+    """The value of B if the sentence is true; `fitted` of its numbers were taken from B."""
 
     code: str
     text: str
@@ -54,14 +54,14 @@ def param_of(context: Context, name: str) -> Array:
 
 
 def row_of(tap: str, context: Context) -> Tap:
-    """What makes a tap."""
+    """The row of the architecture's table that describes a tap."""
     if tap not in context.made_by:
         raise Absent(tap)
     return context.made_by[tap]
 
 
 def input_of(tap: str, context: Context, number: int = 0) -> Array:
-    """What goes into a tap, in float64: the tap, or the images, that it reads."""
+    """An input of a tap, in float64: the tap, or the images, that it reads."""
     return tap_of(context, row_of(tap, context).reads[number])
 
 
@@ -115,7 +115,7 @@ def one_pass(
     mean: Array, variance: Array, core: Array, bias: Array, pair: Pair
 ) -> Iterator[Hypothesis]:
     """E[x²] - E[x]² in float32: each row is off by its own factor, of the size that cancellation
-    makes. Which factor depends on the order of the sum, so it is fitted."""
+    makes. The factor depends on the order of the sum, so it is fitted."""
     if pair.noise < 1e-8 or pair.found.shape != core.shape:
         return
     factor = ((pair.found - bias) * core).sum(-1, keepdims=True)
@@ -138,7 +138,7 @@ def gelu(x: Array) -> Array:
 
 
 Activation = Callable[[Array], Array]
-# code -> (what it is called, function); the first that an operation names is the right one
+# code -> (name, function); the name of an operation is the code of its right function
 ACTIVATIONS: dict[str, tuple[str, Activation]] = {
     "gelu": ("GELU by erf", gelu),
     "tanh": ("GELU in its tanh form", gelu_tanh),
@@ -167,20 +167,23 @@ def activation(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
 
 def activation_gradient(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """The gradient before an activation: that after it times its slope, by central differences."""
-    inner = tap.removeprefix("d/")
-    after_it = next(
+    """The gradient before an activation: the gradient after it, times its slope.
+
+    The slope comes from central differences.
+    """
+    before = tap.removeprefix("d/")
+    output = next(
         (
             name
             for name, row in context.made_by.items()
-            if row.operation in ACTIVATIONS and row.reads == (inner,)
+            if row.operation in ACTIVATIONS and row.reads == (before,)
         ),
         None,
     )
-    if after_it is None:
+    if output is None:
         return
-    x, after = tap_of(context, inner), tap_of(context, f"d/{after_it}")
-    for code, text, function in activations(context.made_by[after_it].operation):
+    x, after = tap_of(context, before), tap_of(context, f"d/{output}")
+    for code, text, function in activations(context.made_by[output].operation):
         slope = (function(x + 1e-5) - function(x - 1e-5)) / 2e-5
         yield Hypothesis(code, f"in the gradient: {text}", after * slope)
 
@@ -216,8 +219,8 @@ def linear(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
 
 def siblings(module: str, shape: tuple[int, ...], context: Context) -> list[str]:
-    """Modules whose weight could be taken for this one's: in the same place of another block, or
-    in another place of the same block."""
+    """Modules whose weight could be mistaken for this one's: at the same place in another block, or
+    at another place in the same block."""
     outer, inner = block_and_place(module)
     names = [name.removesuffix(".weight") for name in context.params if name.endswith(".weight")]
     return [
@@ -230,8 +233,8 @@ def siblings(module: str, shape: tuple[int, ...], context: Context) -> list[str]
 
 def block_and_place(module: str) -> tuple[str, str]:
     """blocks.3.attn.query -> blocks.3 and attn.query."""
-    found = re.fullmatch(r"(blocks\.\d+|part_layer)\.(.*)", module)
-    return (found[1], found[2]) if found else ("", module)
+    match = re.fullmatch(r"(blocks\.\d+|part_layer)\.(.*)", module)
+    return (match[1], match[2]) if match else ("", module)
 
 
 def short_products(product: Callable[[Callable[[Array], Array]], Array]) -> Iterator[Hypothesis]:
@@ -243,55 +246,45 @@ def short_products(product: Callable[[Callable[[Array], Array]], Array]) -> Iter
     yield Hypothesis("short product", text, product(cut_to_tf32))
 
 
-def patches(images: Array, size: int, stride: int) -> Array:
-    """(B, R, H, W) -> (B, N, R, P, P), row by row."""
-    window = (1, images.shape[1], size, size)
-    windows = sliding_window_view(images, window)[:, 0, ::stride, ::stride, 0]
-    return np.asarray(windows.reshape(len(images), -1, *window[1:]))
+def patches(x: Array, size: int, stride: int) -> Array:
+    """Windows of a feature map (B, R, H, W), places first: (B, h, w, R, P, P)."""
+    window = (1, x.shape[1], size, size)
+    return sliding_window_view(x, window)[:, 0, ::stride, ::stride, 0]
 
 
 def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """A convolution without padding, of images or of a feature map (B, R, H, W).
 
-    Its result lies as (B, N, F), patches row by row, or as (B, F, h, w): as A's does.
+    The result has A's layout: (B, N, F), patches row by row, or (B, F, h, w).
     """
-    images, module = input_of(tap, context), module_of(tap, context)
+    source, module = input_of(tap, context), module_of(tap, context)
     weight, bias = params_of(tap, context)
     size, stride = weight.shape[-1], row_of(tap, context).stride
 
-    def convolve(x: Array, kernel: Array) -> Array:
-        rows = x.reshape(*x.shape[:2], -1) @ kernel.reshape(len(kernel), -1).T
-        return np.asarray(rows)
+    def convolve(x: Array, kernel: Array, bias: Array | float = bias, step: int = stride) -> Array:
+        windows = patches(x, size, step)
+        flat = windows.reshape(*windows.shape[:3], -1)
+        result = flat @ kernel.reshape(len(kernel), -1).T + bias
+        if pair.expected.ndim == 4:
+            return np.asarray(result.transpose(0, 3, 1, 2))
+        return np.asarray(result.reshape(len(x), -1, len(kernel)))
 
-    def laid_out(rows: Array) -> Array:
-        if pair.expected.ndim == 3:
-            return rows
-        places = pair.expected.shape[2] * pair.expected.shape[3]
-        if rows.shape[1] != places:
-            return rows  # another size: it explains nothing
-        return rows.swapaxes(1, 2).reshape(pair.expected.shape)
-
-    x = patches(images, size, stride)
-    plain = convolve(x, weight)
     text = f"the convolution {module} as defined gives B"
-    yield Hypothesis("as defined", text, laid_out(plain + bias))
-    yield Hypothesis("no bias", f"{module}.bias is not added", laid_out(plain))
+    yield Hypothesis("as defined", text, convolve(source, weight))
+    yield Hypothesis("no bias", f"{module}.bias is not added", convolve(source, weight, 0.0))
     for code, text, kernel in (
         ("transposed", "the kernel is transposed: rows and columns", weight.swapaxes(2, 3)),
         ("channels", "the channels are reversed: BGR for RGB", weight[:, ::-1]),
         ("flipped", "the kernel is flipped: a true convolution", weight[:, :, ::-1, ::-1]),
         ("layout", "the kernel is read as (rows, columns, channels)", channels_last(weight)),
     ):
-        yield Hypothesis(code, text, laid_out(convolve(x, kernel) + bias))
-    turned = patches(images.swapaxes(2, 3), size, stride)
+        yield Hypothesis(code, text, convolve(source, kernel))
     text = "height and width of the images are exchanged"
-    yield Hypothesis("images turned", text, laid_out(convolve(turned, weight) + bias))
-    for other in {1, size} - {stride}:
-        moved = convolve(patches(images, size, other), weight) + bias
-        # fewer places are the first ones where a stride is too large, all where it is 1
-        text = f"stride {other} instead of {stride}"
-        yield Hypothesis("stride", text, laid_out(moved))
-    yield from short_products(lambda short: laid_out(convolve(short(x), short(weight)) + bias))
+    yield Hypothesis("images turned", text, convolve(source.swapaxes(2, 3), weight))
+    for wrong in {1, size} - {stride}:
+        text = f"stride {wrong} instead of {stride}"
+        yield Hypothesis("stride", text, convolve(source, weight, step=wrong))
+    yield from short_products(lambda short: convolve(short(source), short(weight)))
 
 
 def mean_over_positions(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
@@ -306,6 +299,6 @@ def mean_over_positions(tap: str, context: Context, pair: Pair) -> Iterator[Hypo
 
 
 def channels_last(weight: Array) -> Array:
-    """The numbers of (F, R, P, P) as they lie, taken for (F, P, P, R)."""
+    """The stored numbers of a kernel (F, R, P, P), read as if they were (F, P, P, R)."""
     width, channels, size, _ = weight.shape
     return weight.reshape(width, size, size, channels).transpose(0, 3, 1, 2)

@@ -1,14 +1,13 @@
-"""Two arrays to be related, and the rule by which a hypothesis about them is accepted.
+"""Two arrays to be compared, and the rule that accepts a hypothesis about them.
 
-A relation is named only if it reproduces B far better than A does. With r the distance of B to
-what the relation makes of A, and d its distance to A itself, both relative to |A|:
+A hypothesis is named only if it reproduces B far better than A does. Let r be the distance from B
+to the hypothesis, and d the distance from B to A, both relative to |A|:
 
     r <= d / 5   and   r <= 10 · noise, or r <= d / 1000 where enough numbers are left unfitted
 
-The first bound is for faults near the noise (an epsilon), the last for inputs that differ by noise
-and have been amplified. A chance hit needs an unrelated array to agree to three digits in at least
-MANY places, or to all its digits in fewer. Below MANY no fitted constant is accepted but a known
-one.
+The first bound is for faults near the noise (an epsilon). The last is for inputs whose noise was
+amplified. For a chance hit, an unrelated array must agree to three digits in at least MANY places,
+or to all its digits in fewer. Below MANY places only known constants are accepted, not fitted ones.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +27,8 @@ NEARER, FAR_NEARER, MANY = 5.0, 1e3, 8
 
 @dataclass(frozen=True)
 class Cause:
-    """A likely cause. `residual`: what it leaves unexplained of B, relative to |A|; `fitted`: how
-    many numbers were taken from B to make it fit, the fewer the stronger the evidence."""
+    """A likely cause. `residual`: the part of B that it leaves unexplained, relative to |A|.
+    `fitted`: how many numbers were taken from B to make it fit; fewer is stronger evidence."""
 
     code: str
     text: str
@@ -39,12 +38,12 @@ class Cause:
 
 @dataclass(frozen=True)
 class Context:
-    """What is known of the computation; everything may be left out. All of it is A's.
+    """What is known of A's computation; every field is optional.
 
-    `taps` holds activations and gradients by tap name, and `images` and `labels`; `params` the
-    weights before the update. `made_by` is the architecture's table of taps, `axes` the names of
-    its letters. `sequence` is this tap after each update, `position` the place of `expected` in
-    it. `noise` is the relative error of a right result, if it has been measured.
+    `taps` holds activations and gradients by tap name, also `images` and `labels`. `params` holds
+    the weights before the update. `made_by` is the architecture's table of taps, `axes` the names
+    of its letters. `sequence` is this tap after each update, `position` the index of `expected` in
+    it. `noise` is the relative error of a right result, if it was measured.
     """
 
     taps: Mapping[str, Array] = field(default_factory=dict)
@@ -68,7 +67,7 @@ class Context:
     accumulation: int | None = None
 
     def clip_factor(self) -> float | None:
-        """What clipping multiplied the gradients by: clip / (norm + 1e-6), at most 1."""
+        """The factor of clipping on the gradients: clip / (norm + 1e-6), at most 1."""
         if self.clip is None or "grad_norm" not in self.taps:
             return None
         return min(1.0, self.clip / (float(self.taps["grad_norm"]) + 1e-6))
@@ -85,22 +84,22 @@ class Pair:
 
     @property
     def same_shape(self) -> bool:
-        """Whether elements correspond at all."""
+        """Whether both have the same shape, so that elements correspond."""
         return self.found.shape == self.expected.shape
 
     @property
     def size(self) -> float:
-        """What residuals are relative to."""
+        """The norm that residuals are relative to: |A|, or |B| if the shapes differ."""
         return float(np.linalg.norm(self.expected if self.same_shape else self.found))
 
     @property
     def distance(self) -> float:
-        """|B - A| / |A|; 1 for other shapes: nothing of B is explained."""
+        """|B - A| / |A|; 1 if the shapes differ, since then A explains nothing of B."""
         return self.residual(self.expected) if self.same_shape else 1.0
 
     @property
     def limit(self) -> float:
-        """What noise can leave; B's own noise grows with B where that is larger than A."""
+        """The largest residual that noise can leave; where B is larger than A, B's noise counts."""
         return 10 * self.noise * max(1.0, float(np.linalg.norm(self.found)) / self.size)
 
     def residual(self, hypothesis: Array) -> float:
@@ -124,9 +123,9 @@ def noise_of(*arrays: Array) -> float:
 
 
 def as_pair(found: Array, expected: Array, context: Context, tap: str = "") -> Pair | None:
-    """Both in float64, or nothing if there is nothing to explain or no number to explain it by.
+    """Both in float64; None if they agree to the noise, if B is empty or if A is all zeros.
 
-    Elements that are not finite, in both alike, count as zero.
+    Elements that are not finite in both arrays count as zero.
     """
     found, expected = np.asarray(found), np.asarray(expected)
     noise = noise_of(found, expected)
@@ -140,13 +139,14 @@ def as_pair(found: Array, expected: Array, context: Context, tap: str = "") -> P
 
 
 def ranked(causes: list[Cause], noise: float) -> list[Cause]:
-    """By residual; where that is noise it says nothing, and fewer fitted numbers come first."""
+    """Sorted by residual. Residuals within the noise rank equal: then `as defined` comes first, and
+    fewer fitted numbers before more."""
     return sorted(
         causes,
-        key=lambda one: (
-            max(one.residual, 10 * noise),
-            one.code != "as defined",
-            one.fitted,
-            one.residual,
+        key=lambda cause: (
+            max(cause.residual, 10 * noise),
+            cause.code != "as defined",
+            cause.fitted,
+            cause.residual,
         ),
     )

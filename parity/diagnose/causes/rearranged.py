@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.diagnose.causes.pair import FAR_NEARER, NEARER, Array, Cause, Context, Pair
 
-SIGNATURE = 32  # numbers by which slices are matched before all are compared
+SIGNATURE = 32  # random projections of a slice, by which slices are matched
 
 
 def axes(pair: Pair, context: Context) -> Iterator[Cause]:
@@ -38,7 +38,7 @@ def axes(pair: Pair, context: Context) -> Iterator[Cause]:
 
 
 def same_numbers(a: Array, b: Array) -> bool:
-    """A quick test that one may be a rearrangement of the other: sums of squares agree to 1 %."""
+    """A quick test whether b may be a rearrangement of a: their norms agree to 1 %."""
     return abs(float(np.linalg.norm(b)) / float(np.linalg.norm(a)) - 1) < 0.01
 
 
@@ -68,9 +68,9 @@ def order(pair: Pair, context: Context) -> Iterator[Cause]:
 
 
 def nearest(b: Array, a: Array) -> Array:
-    """For each row of b the row of a that is nearest: twice (n, m) -> (n,).
+    """For each row of b the nearest row of a: b and a, each (n, m) -> (n,).
 
-    Rows are compared by a few random projections: n² · SIGNATURE operations, whatever m is.
+    Rows are compared by a few random projections: n² · SIGNATURE operations for any m.
     """
     if a.shape[1] > SIGNATURE:
         random = np.random.default_rng(0).standard_normal((a.shape[1], SIGNATURE))
@@ -102,7 +102,7 @@ def describe(place: Array) -> str:
 
 
 def shifted(pair: Pair, context: Context) -> Iterator[Cause]:
-    """B[k] = A[k - s] along one axis, its ends left open."""
+    """B[k] = A[k - s] along one axis; the ends that the shift leaves open are not compared."""
     delta = np.abs(pair.found - pair.expected)
     for axis, count in enumerate(pair.expected.shape):
         for step in (-2, -1, 1, 2):
@@ -114,7 +114,7 @@ def shifted(pair: Pair, context: Context) -> Iterator[Cause]:
             hypothesis[where] = pair.found[where]
             kept = np.linalg.norm(np.delete(delta, np.arange(count)[open_ends], axis=axis))
             error = np.linalg.norm(pair.found - hypothesis)
-            # what differs must do so where the shift explains it, not in the open ends
+            # the difference must lie where the shift explains it, not in the open ends
             if error <= kept / NEARER and error <= max(pair.limit * pair.size, kept / FAR_NEARER):
                 text = f"B[k] = A[k {'-' if step > 0 else '+'} {abs(step)}] along axis {axis}"
                 fitted = hypothesis[where].size

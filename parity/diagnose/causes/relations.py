@@ -2,9 +2,9 @@
 
     relations(found, expected)      # found: B, expected: A -> [Cause("scaled", "B = 2 · A ...")]
 
-Knows nothing of models; what it is told in a `Context` makes its words more exact. `causes.py`
-adds the operations of the model, `rearranged.py` holds the relations that move numbers about. Needs
-NumPy alone.
+It knows nothing of models; a `Context` makes its sentences more exact. `causes/__init__.py` adds
+the operations of the model. `rearranged.py` holds the relations that move numbers to other places.
+It needs only NumPy.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,23 +26,23 @@ def relations(
     context = context or Context()
     found, expected = np.asarray(found), np.asarray(expected)
     if found.shape == expected.shape:
-        odd = list(special_values(found, expected, tap))
-        if odd:
-            return odd
+        special = list(special_values(found, expected, tap))
+        if special:
+            return special
     pair = as_pair(found, expected, context, tap)
     if pair is None:
         return []
-    rows = RELATIONS if pair.same_shape else OTHER_SHAPE
-    return ranked([cause for relation in rows for cause in relation(pair, context)], pair.noise)
+    tried = RELATIONS if pair.same_shape else OTHER_SHAPE
+    return ranked([cause for relation in tried for cause in relation(pair, context)], pair.noise)
 
 
 def special_values(found: Array, expected: Array, tap: str) -> Iterator[Cause]:
-    """NaN or infinity in one only, and zeros in one only; nothing else can be said then."""
-    odd, proper = ~np.isfinite(found), ~np.isfinite(expected)
-    if (odd != proper).any():
-        who, count = ("B", odd & ~proper) if (odd & ~proper).any() else ("A", proper & ~odd)
-        place = tuple(int(i) for i in np.argwhere(count)[0])
-        text = f"{int(count.sum())} elements of {who} alone are not finite, the first at {place}"
+    """NaN or infinity in only one array, or zeros in only one; then no relation is tried."""
+    bad_b, bad_a = ~np.isfinite(found), ~np.isfinite(expected)
+    if (bad_b != bad_a).any():
+        owner, bad = ("B", bad_b & ~bad_a) if (bad_b & ~bad_a).any() else ("A", bad_a & ~bad_b)
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        text = f"{int(bad.sum())} elements of {owner} alone are not finite, the first at {place}"
         yield Cause("not finite", text, 0.0)
     elif expected.any() and not found.any():
         why = {"grad": ": no gradient, frozen or detached", "step": ": never updated"}
@@ -98,7 +98,7 @@ def known_constants(tap: str, context: Context) -> Iterator[tuple[float, str]]:
 
 
 def scaled(pair: Pair, context: Context) -> Iterator[Cause]:
-    """B = c · A; a fitted c only where there are many elements, a known one always."""
+    """B = c · A: c is a known constant, or is fitted where there are more than MANY elements."""
     a, b = pair.expected, pair.found
     c = float((a * b).sum() / (a * a).sum())
     if pair.distance and abs(c + 1) <= 10 * pair.noise:
@@ -115,7 +115,7 @@ def scaled(pair: Pair, context: Context) -> Iterator[Cause]:
 
 
 def offset(pair: Pair, context: Context) -> Iterator[Cause]:
-    """B = A + t, with t constant along some axes: the fewest numbers that do it."""
+    """B = A + t, with t constant along some axes; the smallest t that fits is named."""
     delta = pair.found - pair.expected
     groups = [g for n in range(1, delta.ndim + 1) for g in combinations(range(delta.ndim), n)]
     for group in sorted(groups, key=lambda g: -np.prod([delta.shape[i] for i in g])):
@@ -131,7 +131,7 @@ def offset(pair: Pair, context: Context) -> Iterator[Cause]:
 
 
 def parameters(pair: Pair, t: Array, context: Context) -> Iterator[Cause]:
-    """The parameter, if any, that an offset t is."""
+    """The parameter, if any, that equals the offset t or -t."""
     for name, value in context.params.items():
         if value.size != t.size or value.size == 1 or not value.any():
             continue
@@ -143,27 +143,27 @@ def parameters(pair: Pair, t: Array, context: Context) -> Iterator[Cause]:
 
 
 def dropped(pair: Pair, context: Context) -> Iterator[Cause]:
-    """Zeros in B where A has none, the rest as it was or scaled by 1 / (1 - p)."""
-    gone = (pair.found == 0) & (pair.expected != 0)
-    kept = ~gone & (pair.expected != 0)
-    if gone.sum() < 5 or kept.sum() < MANY:
+    """Zeros in B where A has none; the rest is unchanged or scaled by 1 / (1 - p)."""
+    zeros = (pair.found == 0) & (pair.expected != 0)
+    kept = ~zeros & (pair.expected != 0)
+    if zeros.sum() < 5 or kept.sum() < MANY:
         return
     a, b = pair.expected[kept], pair.found[kept]
     c = float((a * b).sum() / (a * a).sum())
-    share = float(gone.mean())
+    share = float(zeros.mean())
     scale = 1.0 if abs(c - 1) <= 10 * pair.noise else c
-    hypothesis = np.where(gone, 0.0, scale * pair.expected)
-    spread = 5 * (share * (1 - share) / gone.size) ** 0.5  # five standard deviations
+    hypothesis = np.where(zeros, 0.0, scale * pair.expected)
+    spread = 5 * (share * (1 - share) / zeros.size) ** 0.5  # five standard deviations
     if scale > 1 and abs((1 - 1 / scale) - share) <= spread:
         text = f"dropout is on: {share:.0%} zeros, the rest times 1 / (1 - {1 - 1 / scale:.3g})"
-        yield from pair.cause("dropout", text, hypothesis, fitted=int(gone.sum()) + 1)
+        yield from pair.cause("dropout", text, hypothesis, fitted=int(zeros.sum()) + 1)
     elif scale == 1:
         text = f"{share:.1%} of B is zero where A is not, and the rest agrees"
-        yield from pair.cause("zeros", text, hypothesis, fitted=int(gone.sum()))
+        yield from pair.cause("zeros", text, hypothesis, fitted=int(zeros.sum()))
 
 
 def other_update(pair: Pair, context: Context) -> Iterator[Cause]:
-    """B is what A was, or will be, at another update."""
+    """B is A's tap after another update, earlier or later."""
     if context.position is None:
         return
     for place, value in enumerate(context.sequence):
@@ -174,12 +174,12 @@ def other_update(pair: Pair, context: Context) -> Iterator[Cause]:
 
 
 def when(step: int) -> str:
-    """In words."""
+    """The sign of a distance in updates, as a word."""
     return "later" if step > 0 else "earlier"
 
 
 def other_tap(pair: Pair, context: Context) -> Iterator[Cause]:
-    """B is another tap of A: the wrong variable was taken, or nothing was done to it."""
+    """B is another tap of A: the wrong variable was used, or the operation was left out."""
     few = slice(0, 64)
     for name, value in context.taps.items():
         if name == pair.tap or value.shape != pair.found.shape or value.size < 3:
@@ -191,7 +191,7 @@ def other_tap(pair: Pair, context: Context) -> Iterator[Cause]:
 
 
 def place(pair: Pair, context: Context) -> Iterator[Cause]:
-    """The slices along one axis that differ, where the others agree to noise."""
+    """The slices along one axis that differ, if the others agree to the noise."""
     delta = pair.found - pair.expected
     for axis, count in enumerate(delta.shape):
         rest = tuple(i for i in range(delta.ndim) if i != axis)
@@ -207,7 +207,7 @@ def place(pair: Pair, context: Context) -> Iterator[Cause]:
 
 
 def axis_name(tap: str, axis: int, context: Context) -> str:
-    """What lies along an axis of a tap."""
+    """The name of an axis of a tap."""
     row = context.made_by.get(tap.removeprefix("d/"))
     letters = row.axes.split() if row else []
     known = context.axes.get(letters[axis]) if axis < len(letters) else None
@@ -215,7 +215,7 @@ def axis_name(tap: str, axis: int, context: Context) -> str:
 
 
 def places(differ: Array, count: int, name: str) -> str:
-    """Some places along an axis in words."""
+    """Positions along an axis, in words."""
     if differ.tolist() == [0]:
         return "the class token (0)" if name == "token" else f"the first {name} (0)"
     if differ.tolist() == [count - 1]:
@@ -225,7 +225,7 @@ def places(differ: Array, count: int, name: str) -> str:
 
 
 def rounded_to(value: Array, bits: int) -> Array:
-    """To `bits` stored bits of mantissa, ties to even; the exponent is float64's."""
+    """Rounded to `bits` stored bits of mantissa, ties to even; the exponent is float64's."""
     mantissa, exponent = np.frexp(value)
     rounded: Array = np.ldexp(np.rint(np.ldexp(mantissa, bits + 1)), exponent - bits - 1)
     return rounded
@@ -234,7 +234,7 @@ def rounded_to(value: Array, bits: int) -> Array:
 def rounded(pair: Pair, context: Context) -> Iterator[Cause]:
     """Every element of B is a number of a shorter format, at most one unit from A.
 
-    Not judged by the residual: noise in A puts single elements on the other side of a tie.
+    The residual is not the judge: noise in A moves single elements across a tie.
     """
     if pair.noise == 0 or pair.found.size < MANY:
         return

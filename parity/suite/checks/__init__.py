@@ -1,11 +1,11 @@
-"""Around the model: loading, learning rates, data, predictions, dropout, and the border's contract.
+"""The checks: loading, learning rates, data, predictions, dropout, and the backends' contract.
 
-    python -m parity.suite.record      # with a job of kind and case `pipeline`
+    python -m parity.suite.record      # with a job of kind and case `checks`
 
-Much of this is the shared core, where a fault is in both backends and no pair of traces can show
-it. So beside what was computed, the trace holds *claims*: booleans that must be true in both. What
-a claim compares with is restated here or comes from the published program's golden files, and is
-not computed by the code in question. Equality of bits is asked for by CRC-32 as an integer.
+Much of this is the shared core: a fault there is in both backends, so no pair of traces shows it.
+So the trace also holds *claims*: booleans that must be true in both. The code under test does not
+compute what a claim compares with: that is defined here again, or comes from the published
+program's golden files. Equal bits are checked by a CRC-32, stored as an integer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ __all__ = ["CHECKS", "record_checks", "tagged"]
 def record_checks(
     backend: Backend, config: Config, batches: Sequence[Batch], published: str | None, run: str
 ) -> Arrays:
-    """Every tap of a backend, which stands at the start weights of CHECKS.
+    """All taps of the checks of a backend, which must hold the start weights of CHECKS.
 
     Args:
-        published: the authors' checkpoint of the first golden case as .safetensors; None leaves
-            its taps out.
-        run: checkpoint of a run to load; where there is none yet, this backend's is saved there.
+        published: the authors' checkpoint of the first golden case as .safetensors; with None its
+            taps are left out.
+        run: checkpoint of a run to load. If the file is missing, this backend saves one there.
 
     Raises:
         UserError: a checkpoint cannot be read.
@@ -54,5 +54,5 @@ def record_checks(
 
 
 def tagged(stage: str, taps: Mapping[str, Any]) -> Arrays:
-    """Arrays under `stage/name`, numbers and truth values among them."""
+    """Values as arrays under `stage/name`; numbers and booleans become arrays as well."""
     return {f"{stage}/{name}": np.asarray(value) for name, value in taps.items()}

@@ -1,4 +1,4 @@
-"""Equality of bits: between arrays of one process, and by CRC-32 between two."""
+"""Equality of bits: of arrays in one process, and by CRC-32 between two processes."""
 
 import zlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from parity.comparison.sketch import Array
 
 
 def crc(arrays: Mapping[str, Array]) -> int:
-    """CRC-32 over names and values; floating-point numbers as float32, whatever the precision."""
+    """CRC-32 over names and values; float64 is rounded to float32 first."""
     state = 0
     for name, value in arrays.items():
         value = as_stored(value)
@@ -19,12 +19,12 @@ def crc(arrays: Mapping[str, Array]) -> int:
 
 
 def as_stored(value: Array) -> Array:
-    """As a checkpoint keeps it: float64 rounded to float32."""
+    """As a checkpoint stores it: float64 rounded to float32."""
     return np.asarray(value.astype(np.float32) if value.dtype == np.float64 else value, order="C")
 
 
-def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
-    """Equal names and, as stored, equal bits, the sign of zero left aside."""
-    return one.keys() == other.keys() and all(
-        np.array_equal(as_stored(one[name]), as_stored(other[name])) for name in one
+def same(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    """Equal names and equal values as stored; 0.0 equals -0.0."""
+    return a.keys() == b.keys() and all(
+        np.array_equal(as_stored(a[name]), as_stored(b[name])) for name in a
     )

@@ -1,4 +1,4 @@
-"""The case that everything starts from, and other settings for it."""
+"""The case that all checks start from, and changes of its settings."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -28,6 +28,6 @@ def changed(config: Config, **sections: Mapping[str, Any]) -> Config:
 
 
 def with_gradient(names: Iterable[str], model: ModelConfig) -> list[str]:
-    """The parameters whose gradient is not zero by structure."""
+    """The parameters whose gradient the architecture does not force to zero."""
     zero = architecture(model).ZERO_GRADIENTS
     return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in zero)]

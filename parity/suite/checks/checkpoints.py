@@ -1,4 +1,4 @@
-"""Loading: what a backend holds after each kind of checkpoint, and what the file says."""
+"""Loading: a backend's parameters after each kind of checkpoint, against the file's."""
 
 import re
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ from transfg_core.checkpoints.authors import to_canonical
 from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.config.sections import Config
 
-# kind of checkpoint -> the model that it is loaded into, and the golden file of what it becomes
+# kind of checkpoint -> the model that loads it, and the golden file with the expected parameters
 GOOGLE = {
     "google": ({"stride": 8}, "loaded_non-overlap_32"),  # 4 x 4 positions, as in the file
     "google resized": ({"stride": 6}, "loaded_overlap_62"),  # to 5 x 5
 }
-GOOGLE_NEAR = 1e-6  # of the golden values, which were resized by another release of SciPy
+GOOGLE_NEAR = 1e-6  # tolerance: another release of SciPy resized the golden values
 
 
 def loading(backend: Backend, config: Config, published: str | None, run: str) -> Arrays:
-    """Every parameter after loading each kind of checkpoint, and what it should be."""
+    """Every parameter after loading each kind of checkpoint, and whether it is the expected one."""
     taps: dict[str, Any] = {}
     model = config.model.model_dump(mode="json")
     shape = model | GOLDEN_MODEL | {"placement": "transfg", "pretrained_head": False}
@@ -58,7 +58,7 @@ def loading(backend: Backend, config: Config, published: str | None, run: str) -
 
 
 def as_plain(params: Mapping[str, Array]) -> Arrays:
-    """TransFG's parameters under the names of a plain Vision Transformer of as many layers."""
+    """TransFG's parameters, named as in a plain Vision Transformer with as many layers."""
     blocks = {name.split(".")[1] for name in params if name.startswith("blocks.")}
     plain: Arrays = {}
     for name, value in params.items():
@@ -68,7 +68,7 @@ def as_plain(params: Mapping[str, Array]) -> Arrays:
 
 
 def load(name: str, config: Config) -> Arrays:
-    """What a backend holds after loading `model.pretrained` as training does."""
+    """A backend's parameters after it loaded `model.pretrained` as training does."""
     params, _ = build_params(config)
     backend = load_backend(name, config)
     backend.load_params(params)
@@ -76,13 +76,16 @@ def load(name: str, config: Config) -> Arrays:
 
 
 def golden_params(name: str) -> Arrays:
-    """What the published program makes of Google's file, without what it draws at random."""
+    """Parameters that the published program makes of Google's file, without the random ones."""
     with np.load(FOLDER / f"{name}.npz") as stored:
         return {to_canonical(key): stored[key] for key in stored.files}
 
 
 def agrees(loaded: Mapping[str, Array], expected: Mapping[str, Array], near: bool) -> bool:
-    """All that is expected was loaded; to the bit, or within GOOGLE_NEAR and the rest drawn."""
+    """Whether the expected parameters were loaded.
+
+    With `near` they agree within GOOGLE_NEAR, and there may be more; else all agree to the bit.
+    """
     if not near:
         return same(loaded, expected)
     return expected.keys() <= loaded.keys() and all(
@@ -92,7 +95,7 @@ def agrees(loaded: Mapping[str, Array], expected: Mapping[str, Array], near: boo
 
 
 def comes_back(backend: Backend, config: Config) -> bool:
-    """Parameters, optimiser state and count survive a checkpoint and a fresh backend."""
+    """Whether a fresh backend that loads a saved checkpoint has the same state."""
     state = backend.state()
     fresh = load_backend(backend.name, config)
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What the border promises of any backend."""
+"""The contract of `transfg_core/backend.py`: what every backend must do."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from transfg_core.train import split_batch
 
 
 def contract(backend: Backend, config: Config, batches: Sequence[Batch]) -> dict[str, Any]:
-    """What the border promises of any backend, on a model without dropout; ends after 3 updates."""
+    """Claims about any backend, on a model without dropout; runs 3 updates."""
     batch, claims = batches[0], {}
     copy = Batch(batch.images.copy(), batch.labels.copy())
     start = backend.state()
@@ -44,7 +44,7 @@ def contract(backend: Backend, config: Config, batches: Sequence[Batch]) -> dict
     claims["inputs are left alone"] = same(batch._asdict(), copy._asdict())
     trained_state = backend.state()
     backend.load_params(CHECKS.params())
-    claims["loading starts the optimiser anew"] = same(backend.state(), start)
+    claims["loading resets the optimiser"] = same(backend.state(), start)
     backend.load_state(trained_state)
     claims["state is taken up"] = same(backend.state(), trained_state)
     return claims | {"updates": np.array(counts)}

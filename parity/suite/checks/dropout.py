@@ -1,7 +1,7 @@
 """Dropout: masks at every site, and when they change.
 
-Masks are the one thing that may differ between frameworks; claims about them are tests at a level
-of CHANCE, so that a right mask does not fail in practice.
+Only the masks may differ between frameworks. Claims about them are statistical tests at the level
+CHANCE, so that a right mask practically never fails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from transfg_core.config.sections import Config
 from transfg_core.models.layout import taps_of
 from transfg_core.models.rows import Tap
 
-CHANCE = 1e-9  # a right mask fails a test this often; a trace holds about a hundred tests
+CHANCE = 1e-9  # probability that a right mask fails a test
 DROPOUT = 0.3
-SAME_LOSS = 1e-4  # relative; rounding is below 1e-5, dropout of this size moves a loss by 1e-2
+SAME_LOSS = 1e-4  # relative; more than rounding, less than the change by this dropout
 
 
 def dropout(name: str, config: Config, batches: Sequence[Batch]) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def dropout(name: str, config: Config, batches: Sequence[Batch]) -> dict[str, An
     evaluated = backend.trace(batches[0], fine=True)
     trained = backend.trace(batches[0], evaluated, fine=True, training=True)
     roundoff = ROUNDOFF[config.run.precision]
-    found = sites(evaluated, taps_of(config.model))
-    taps = mask_taps(evaluated, trained, found, DROPOUT, roundoff)
+    recorded = sites(evaluated, taps_of(config.model))
+    taps = mask_taps(evaluated, trained, recorded, DROPOUT, roundoff)
     return taps | update_claims(backend, batches[0], evaluated)
 
 
@@ -44,8 +44,8 @@ def mask_taps(
 ) -> dict[str, Any]:
     """Claims about every site, from a trace in evaluation mode and one in training mode.
 
-    The latter replays the former, gradients too: each site starts from the same numbers, whatever
-    was dropped before it.
+    The second replays the first, gradients included: each site starts from the same numbers,
+    independent of earlier dropout.
     """
     taps: dict[str, Any] = {}
     masks: dict[str, Array] = {}
@@ -67,7 +67,7 @@ def mask_taps(
 
 
 def sites(taps: Mapping[str, Array], made_by: Mapping[str, Tap]) -> dict[str, str]:
-    """Output of each dropout that was recorded -> its input, by the architecture's table."""
+    """Output of each recorded dropout -> its input, by the architecture's table."""
     return {
         name: row.reads[0]
         for name, row in made_by.items()
@@ -76,8 +76,8 @@ def sites(taps: Mapping[str, Array], made_by: Mapping[str, Tap]) -> dict[str, st
 
 
 def site_claims(given: Array, output: Array, p: float, roundoff: float) -> dict[str, bool]:
-    """Each element is dropped with probability p on its own, or else divided by 1 - p."""
-    known = given != 0  # elsewhere nothing tells whether it was dropped
+    """Each element is dropped with probability p independently, or else divided by 1 - p."""
+    known = given != 0  # a zero does not show whether it was dropped
     dropped = (output == 0) & known
     whole = given.astype(np.float64) / (1 - p)
     scaled = np.abs(output - whole) <= 8 * roundoff * np.abs(whole)
@@ -90,8 +90,8 @@ def site_claims(given: Array, output: Array, p: float, roundoff: float) -> dict[
         pair = known[*before, even] & known[*before, odd]
         equal = dropped[*before, even] == dropped[*before, odd]
         alike &= likely(int((equal & pair).sum()), int(pair.sum()), nearby)
-        gone = dropped.all(axis=axis)
-        lines &= likely(int(gone.sum()), gone.size, p**length, "greater")
+        empty = dropped.all(axis=axis)
+        lines &= likely(int(empty.sum()), empty.size, p**length, "greater")
     return {
         "zero or divided by 1 - p": bool((dropped | scaled).all()),
         "share of zeros is p": likely(int(dropped.sum()), int(known.sum()), p),
@@ -101,12 +101,12 @@ def site_claims(given: Array, output: Array, p: float, roundoff: float) -> dict[
 
 
 def likely(count: int, trials: int, probability: float, side: str = "two-sided") -> bool:
-    """Whether a count of independent trials is one that CHANCE allows; no trials show nothing."""
+    """Whether CHANCE allows this count of independent trials; False without trials."""
     return trials > 0 and bool(binomtest(count, trials, probability, side).pvalue >= CHANCE)
 
 
 def draw_apart(masks: Mapping[str, Array], p: float) -> bool:
-    """Masks of one shape agree as often as independent ones do."""
+    """Whether masks of one shape agree as often as independent masks do."""
     names = list(masks)
     return all(
         likely(int((masks[a] == masks[b]).sum()), masks[a].size, p * p + (1 - p) ** 2)
@@ -119,32 +119,32 @@ def draw_apart(masks: Mapping[str, Array], p: float) -> bool:
 def update_claims(
     backend: Backend, batch: Batch, undropped: Mapping[str, Array]
 ) -> dict[str, bool]:
-    """How the masks of updates relate; the rate is 0, so the parameters stay as they are.
+    """Claims about the masks of updates. The rate is 0, so the parameters do not change.
 
-    `undropped` holds `loss` and `logits` of the same weights and batch without dropout.
+    `undropped` holds `loss` and `logits` for the same weights and batch without dropout.
     """
 
     def losses(updates: int, between: bool = False, copies: int = 1) -> list[float]:
         backend.load_params(CHECKS.params())
-        found = []
+        values = []
         for _ in range(updates):
             report = backend.fetch(backend.train_step([batch] * copies, 0.0))
-            found.append(float(report["loss"]))
+            values.append(float(report["loss"]))
             if between:
                 evaluated.append(backend.fetch(backend.eval_step(batch.images))["logits"])
-        return found
+        return values
 
     evaluated: list[Array] = []
     plain, again, twice = losses(2), losses(2, between=True), losses(1, copies=2)
     logits, loss = undropped["logits"], float(undropped["loss"])
     return {
-        "every update drops": all(abs(one - loss) > SAME_LOSS * loss for one in plain + again),
+        "every update drops": all(abs(value - loss) > SAME_LOSS * loss for value in plain + again),
         "updates draw apart": plain[0] != plain[1],
         "an update draws the same again": plain[0] == again[0],
         "an evaluation in between changes nothing": plain[1] == again[1],
         "micro-batches draw apart": plain[0] != twice[0],
         "nothing dropped in evaluation": all(
-            np.linalg.norm(found - logits) <= SAME_LOSS * np.linalg.norm(logits)
-            for found in evaluated
+            np.linalg.norm(value - logits) <= SAME_LOSS * np.linalg.norm(logits)
+            for value in evaluated
         ),
     }

@@ -1,4 +1,4 @@
-"""Learning rates: the schedule against its formula, and each parameter's rate and weight decay.
+"""Learning rates: schedules against their formulas; each parameter's rate and weight decay.
 
 Letters: P parameters, U updates.
 """
@@ -25,12 +25,12 @@ GROUPED: dict[str, Any] = {
     "weight_decay": 0.2,
     "groups": [
         {"match": "head.*", "lr_scale": 5.0, "weight_decay": 0.0},
-        {"match": "*.bias", "lr_scale": 0.5},  # head.bias is of the group before
+        {"match": "*.bias", "lr_scale": 0.5},  # head.bias belongs to the group before
         {"match": "pos_embed", "lr_scale": 0.0},
         {"match": "cls_token", "weight_decay": 0.4},
     ],
 }
-# the same by hand: the first pattern that fits, its rate in units of lr, its weight decay
+# the expected result: the first pattern that fits, its rate in units of lr, its weight decay
 RATES = (
     ("head.*", 5.0, 0.0),
     ("*.bias", 0.5, 0.2),
@@ -41,7 +41,7 @@ RATES = (
 
 
 def schedules() -> dict[str, Any]:
-    """The rate of every update, (U,) float64 each, and the formula they must follow."""
+    """The rates of all updates, (U,) float64 for each schedule; whether they follow the formula."""
     taps: dict[str, Any] = {}
     for schedule, warmup in SCHEDULES:
         optim = OptimConfig.model_validate(
@@ -56,7 +56,7 @@ def schedules() -> dict[str, Any]:
 
 
 def defined_rates(schedule: str, warmup: int) -> Array:
-    """Rates of updates 1..STEPS (U,): a line up to update `warmup`, from there down to STEPS."""
+    """Rates of updates 1..STEPS (U,): linear warm-up to update `warmup`, then decay to STEPS."""
     update = np.arange(1, STEPS + 1)
     progress = np.clip((update - warmup) / (STEPS - warmup), 0, 1)
     falls = {
@@ -68,13 +68,13 @@ def defined_rates(schedule: str, warmup: int) -> Array:
 
 
 def group_rates(name: str, config: Config, batch: Batch) -> dict[str, Any]:
-    """What each parameter's rate and weight decay come to in an update, in hundredths (P,).
+    """Each parameter's rate, and rate times weight decay, in an update; in hundredths (P,).
 
-    Found from the step itself, which is -lr · rate · (direction + decay · parameter).
+    They are measured from the step, which is -lr · rate · (direction + decay · parameter).
     """
     taps: dict[str, Any] = {}
-    for kind in ("sgd", "adamw"):
-        new = changed(config, optim=GROUPED | {"name": kind})
+    for optimiser in ("sgd", "adamw"):
+        new = changed(config, optim=GROUPED | {"name": optimiser})
         backend = load_backend(name, new)
         backend.load_params(CHECKS.params())
         before = params_of(backend.state())
@@ -82,18 +82,18 @@ def group_rates(name: str, config: Config, batch: Batch) -> dict[str, Any]:
         clipped = passed["clipped_norm"] / passed["grad_norm"]
         backend.fetch(backend.train_step([batch], new.optim.lr))
         names = with_gradient(before, config.model)
-        found = []
-        for one, after in params_of(backend.state()).items():
-            if one in names:
-                gradient = passed[f"grad/{one}"].astype(np.float64) * clipped
-                eps = new.optim.eps  # Adam's first direction: the signs
-                direction = gradient / (np.abs(gradient) + eps) if kind == "adamw" else gradient
-                step = (after.astype(np.float64) - before[one]) / -new.optim.lr
-                found.append(measured_rate(step, direction, before[one]))
-        rates = np.rint(100 * np.array(found)).astype(np.int64)
-        expected = np.rint(100 * np.array([expected_rate(one) for one in names]))
-        taps |= {f"{kind} groups/rate": rates[:, 0], f"{kind} groups/decay": rates[:, 1]}
-        taps[f"{kind} groups/as configured"] = np.array_equal(rates, expected)
+        measured = []
+        for param, after in params_of(backend.state()).items():
+            if param in names:
+                gradient = passed[f"grad/{param}"].astype(np.float64) * clipped
+                signs = gradient / (np.abs(gradient) + new.optim.eps)  # Adam's first direction
+                direction = signs if optimiser == "adamw" else gradient
+                step = (after.astype(np.float64) - before[param]) / -new.optim.lr
+                measured.append(measured_rate(step, direction, before[param]))
+        rates = np.rint(100 * np.array(measured)).astype(np.int64)
+        expected = np.rint(100 * np.array([expected_rate(param) for param in names]))
+        taps |= {f"{optimiser} groups/rate": rates[:, 0], f"{optimiser} groups/decay": rates[:, 1]}
+        taps[f"{optimiser} groups/as configured"] = np.array_equal(rates, expected)
     return taps
 
 
@@ -105,6 +105,6 @@ def measured_rate(step: Array, direction: Array, param: Array) -> tuple[float, f
 
 
 def expected_rate(name: str) -> tuple[float, float]:
-    """Rate of a parameter, and rate times weight decay, by RATES."""
+    """Rate of a parameter, and rate times weight decay, according to RATES."""
     _, rate, decay = next(row for row in RATES if fnmatchcase(name, row[0]))
     return rate, rate * decay

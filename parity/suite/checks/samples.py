@@ -1,4 +1,4 @@
-"""Data and predictions: batches of the toy set, their order and pixels, and what is made of them.
+"""Data and predictions: batches of the toy set, their order, pixels and predictions.
 
 Letters: B batch, H height, W width.
 """
@@ -20,7 +20,7 @@ from transfg_core.data.datasets import Dataset, read_dataset
 from transfg_core.data.loader import TrainStream, eval_batches
 from transfg_core.evaluate import evaluate
 
-# one image of each class in either split, so that an epoch's labels are a permutation
+# one image of each class in both splits, so that an epoch's labels are a permutation
 RESIZED = (52, 40)
 TOY = {"name": "toy", "resize": list(RESIZED), "threads": 2}
 TOY_SIZE = ToyConfig(train_per_class=1, test_per_class=1, size=56)
@@ -30,20 +30,20 @@ DATA: dict[str, dict[str, Any]] = {
     "random_resized_crop": {"random_resized_crop": [0.3, 1.0], "normalise": "half"},
     "autoaugment": {"auto_augment": True, "rotation": 15.0, "normalise": "cifar"},
 }
-# of "imagenet", by channel
+# of the normalisation "imagenet", by channel
 MEAN = np.array([0.485, 0.456, 0.406])
 DEVIATION = np.array([0.229, 0.224, 0.225])
 
 
 def data_config(config: Config, root: str, setting: str) -> Config:
-    """The toy set at `root` through one of the DATA settings, in batches of BATCH."""
+    """The configuration that reads the toy set at `root` with one of the DATA settings."""
     section = TOY | DATA[setting] | {"root": root, "toy": TOY_SIZE.model_dump()}
     sizes = {"batch_size": BATCH, "eval_batch_size": BATCH}
     return changed(config, data=section, train=sizes)
 
 
 def data(config: Config, root: str) -> dict[str, Any]:
-    """Two epochs of training and the test split for each setting, batch by batch."""
+    """For each setting, two epochs of training and the test split, batch by batch."""
     taps: dict[str, Any] = {}
     for setting in DATA:
         new = data_config(config, root, setting)
@@ -62,7 +62,7 @@ def data(config: Config, root: str) -> dict[str, Any]:
 
 
 def described(prefix: str, batches: Sequence[Batch]) -> dict[str, Any]:
-    """Batches by CRC-32, sum and size; the labels of all."""
+    """CRC-32, sum and size of each batch, and the labels of all."""
     return {
         f"{prefix}/crc": np.array([crc({"images": batch.images}) for batch in batches]),
         f"{prefix}/sum": np.array([batch.images.sum(dtype=np.float64) for batch in batches]),
@@ -72,7 +72,7 @@ def described(prefix: str, batches: Sequence[Batch]) -> dict[str, Any]:
 
 
 def order_claims(train: Sequence[Batch], test: Sequence[Batch], dataset: Dataset) -> dict[str, Any]:
-    """What holds of the order of any data set with one image per class and split."""
+    """Claims about the order of a data set with one image per class and split."""
     labels = np.concatenate([batch.labels for batch in train])
     count = len(dataset.classes)
     first, second = labels[:count], labels[count : 2 * count]
@@ -90,7 +90,7 @@ def order_claims(train: Sequence[Batch], test: Sequence[Batch], dataset: Dataset
 
 
 def pixel_claims(train: Sequence[Batch], test: Sequence[Batch], dataset: Dataset) -> dict[str, Any]:
-    """Pixels of the setting `crop`: resized, then cut, then normalised."""
+    """Claims about pixels with the setting `crop`: resized, then cut, then normalised."""
     size = train[0].images.shape[2:]
     resized = {"train": dataset.train, "test": dataset.test}
     files = {
@@ -102,16 +102,16 @@ def pixel_claims(train: Sequence[Batch], test: Sequence[Batch], dataset: Dataset
         for batch in train
         for image, label in zip(pixels_of(batch.images), batch.labels.tolist(), strict=True)
     ]
-    found = [place for place in places if place]
+    known = [place for place in places if place]
     images = np.concatenate([batch.images for batch in test])
     top, left = ((n - c) // 2 for n, c in zip(RESIZED, size, strict=True))
     expected = [files["test"][y] for y in dataset.test.labels.tolist()]
     middle = np.stack(expected)[:, top : top + size[0], left : left + size[1]]
     normal = ((middle / 255 - MEAN) / DEVIATION).transpose(0, 3, 1, 2)
     return {
-        "train/cut from the resized image": len(found) == len(places),
-        "train/cut and mirrored in many ways": len({p[:2] for p in found}) > len(places) / 4
-        and {p[2] for p in found} == {False, True},
+        "train/cut from the resized image": len(known) == len(places),
+        "train/cut and mirrored in many ways": len({p[:2] for p in known}) > len(places) / 4
+        and {p[2] for p in known} == {False, True},
         "test/as defined": images.shape == normal.shape and np.allclose(images, normal, atol=1e-5),
     }
 
@@ -128,7 +128,7 @@ def pixels_of(images: Array) -> Array:
 
 
 def place_of(image: Array, source: Array, size: Sequence[int]) -> tuple[int, int, bool] | None:
-    """Where an image (H, W, 3) was cut from its source: (top, left, mirrored), or nowhere."""
+    """Where an image (H, W, 3) was cut from its source: (top, left, mirrored), or None."""
     height, width = size
     windows = sliding_window_view(source, (height, width, 3))[:, :, 0]
     for mirrored in (False, True):
@@ -141,22 +141,26 @@ def place_of(image: Array, source: Array, size: Sequence[int]) -> tuple[int, int
 
 
 def predictions(backend: Backend, config: Config, root: str) -> dict[str, Any]:
-    """The test split, whose last batch is short, image by image, from the start weights."""
+    """Predictions for each image of the test split, with the start weights.
+
+    The last batch of the split is short.
+    """
     backend.load_params(CHECKS.params())
     new = data_config(config, root, "crop")
     dataset = read_dataset(new.data, new.run.seed)
-    found = evaluate(backend, dataset.test, new)
-    prediction = found.logits.argmax(axis=-1)
+    result = evaluate(backend, dataset.test, new)
+    prediction = result.logits.argmax(axis=-1)
     labels, count = dataset.test.labels, len(dataset.test.paths)
     right = int((prediction == labels[: len(prediction)]).sum()) if len(prediction) else 0
     return {
-        "images": found.images,
-        "index": found.index,
-        "labels": found.labels,
+        "images": result.images,
+        "index": result.index,
+        "labels": result.labels,
         "prediction": prediction,
-        "logits": found.logits,
+        "logits": result.logits,
         "last batch is short": count % BATCH != 0,
-        "every image once": found.images == count and np.array_equal(found.index, np.arange(count)),
-        "labels are the split's": np.array_equal(found.labels, labels),
-        "top1 counts every image": np.isclose(found.top1 * count, right),
+        "every image once": result.images == count
+        and np.array_equal(result.index, np.arange(count)),
+        "labels are the split's": np.array_equal(result.labels, labels),
+        "top1 counts every image": np.isclose(result.top1 * count, right),
     }

@@ -59,7 +59,7 @@ def test_golden(file, size, stride):
     assert set(report.initialised) == left
     assert {name.partition(".")[0] for name in left} == {"part_layer", "head"}
     assert len(report.ignored) == 16 + 2 + 2 and not report.missing
-    assert "pre_logits/kernel and 1 more: no part of the network" in report.summary()
+    assert "pre_logits/kernel and 1 more: not part of the network" in report.summary()
 
 
 def test_last_block_uses_every_row():
@@ -163,7 +163,7 @@ def test_save_refuses_what_the_format_cannot_hold(tmp_path):
     with pytest.raises(UserError, match="expected model.placement none, found transfg"):
         save_vit_npz(path, {}, MODEL)
     plain = MODEL.model_copy(update={"placement": "none"})
-    with pytest.raises(UserError, match="6 positions: expected a square grid"):
+    with pytest.raises(UserError, match="expected a square grid, found 6 positions"):
         save_vit_npz(path, initial_params(plain, (16, 24), 0), plain)
     with pytest.raises(UserError, match="cls_token: missing"):
         save_vit_npz(path, {}, plain)

@@ -236,7 +236,7 @@ def test_own_positions_are_resized(tmp_path):
     old, new = (a[0, 1:].reshape(-1, 3, 12) for a in (arrays["pos_embed"], values["pos_embed"]))
     assert np.allclose(new[::2], old) and np.allclose(new[1], (old[0] + old[1]) / 2)
     assert report is not None
-    assert report.resized == ("pos_embed: 3 x 3 (taken to be square) to 5 x 3",)
+    assert report.resized == ("pos_embed: 3 x 3 (assumed square) to 5 x 3",)
     arrays["pos_embed"] = arrays["pos_embed"][:, :9]
     safetensors.numpy.save_file(arrays, path)
     with pytest.raises(UserError, match="pos_embed.*only a square grid"):
@@ -259,10 +259,10 @@ def test_a_run_becomes_googles_file(tmp_path):
         {"data": {"crop": list(IMAGE)}, "model": SMALL | {"placement": "none", "stride": 2}}, "test"
     )
     checkpoint.save(source, state, {"config": overlapping.model_dump(mode="json")})
-    with pytest.raises(UserError, match="a square of patches side by side"):
+    with pytest.raises(UserError, match="a square grid of patches without overlap"):
         export_vit_npz(source, target)
     safetensors.numpy.save_file(arrays, source)
-    with pytest.raises(UserError, match="does not tell its model"):
+    with pytest.raises(UserError, match="found weights without a configuration"):
         export_vit_npz(source, target)
 
 
@@ -339,5 +339,5 @@ def test_a_runs_checkpoint_tells_its_heads_and_grid(tmp_path):
     assert np.allclose(values["pos_embed"][0, 1:], [first, last, first, last])
 
     wide["model"]["heads"] = 2 * SMALL["heads"]
-    with pytest.raises(UserError, match="expected a model of 6 heads, found one of 3"):
+    with pytest.raises(UserError, match="expected a model with 6 heads, found one with 3"):
         build_params(build_config(wide, "test"))

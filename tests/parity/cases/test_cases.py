@@ -1,4 +1,4 @@
-"""The experiments of the suite: that they build, and that together they cover the choices."""
+"""The experiments of the suite build, and together they cover all choices of the settings."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Variants of a case compute the same function: shown on the NumPy reference of the network."""
+"""Variants of a case compute the same function, tested with the NumPy reference of the network."""
 
 import numpy as np
 import pytest
@@ -35,19 +35,19 @@ def test_a_symmetry_leaves_every_tap_as_it_was(case, name):
     moved = taps_of(case, variant.params(params), variant.batch(batch))
     found = variant.back(moved)
     assert list(found) == list(expected)
-    expected.pop("prediction"), found.pop("prediction")  # classes by number: another one's
+    expected.pop("prediction"), found.pop("prediction")  # class numbers, which are permuted
     for tap, value in expected.items():
         if value.dtype.kind == "i":
             assert np.array_equal(found[tap], value), tap
         else:
             assert reference.relative(found[tap], value) < 1e-12, tap
-    # and it has moved something: where nothing changes places, nothing is shown
+    # the symmetry did move something, else the test shows nothing
     for tap in ("embed", "logits", "features", "part_norm" if case is CASE else "norm"):
         assert not np.allclose(moved[tap], expected[tap]), tap
 
 
 @both
-def test_given_is_the_way_there(case):
+def test_given_is_the_inverse_of_back(case):
     variant, params, batch = Variant("symmetry:1", case.config()), case.params(), case.batches()[0]
     taps = taps_of(case, params, batch)
     there = variant.given(taps)
@@ -78,7 +78,7 @@ def test_a_symmetry_moves_every_axis_that_it_can():
 
 
 def test_images_stay_in_their_micro_batch():
-    """The contrastive loss is over the pairs of one."""
+    """The contrastive loss is over the pairs of a micro-batch."""
     for seed in range(20):
         order = Variant(f"symmetry:{seed}", PLAIN.config()).orders()["B"]
         assert set(order[:3]) == {0, 1, 2} and set(order[3:]) == {3, 4, 5}
@@ -132,7 +132,7 @@ def test_a_variant_is_a_function_of_its_name(kind):
 
 @pytest.mark.parametrize(("precision", "bits"), [("tf32", 11), ("bfloat16", 8)])
 def test_a_unit_of_fewer_digits_is_not_rounded_away(precision, bits):
-    """Products that round to so many binary digits would not see one unit of float32."""
+    """Products with so few binary digits would round one unit of float32 away."""
     rng = np.random.default_rng(0)
     value = np.append(rng.standard_normal(1000), [0, 1, -0.5]).astype(np.float32)
     moved = move_by_ulp(value, rng, precision)
@@ -151,7 +151,7 @@ def test_move_by_ulp_goes_both_ways_from_zero():
 
 
 @pytest.mark.parametrize("name", ["ulp", "ulp:", "ulp:-1", "ulp:x", "shift:1", "", "symmetry"])
-def test_a_variant_that_there_is_not(name):
+def test_an_unknown_variant_is_refused(name):
     with pytest.raises(ValueError, match=f"--variant {name}: expected ulp:SEED or symmetry:SEED"):
         Variant(name, CASE.config())
 

@@ -1,6 +1,6 @@
-"""Verdicts on traces made by hand: each rule with what it lets pass and what it does not.
+"""Verdicts on traces made by hand: for each rule, a case that passes and one that does not.
 
-Arrays are float64 also where the trace says float32, so that distances come out to many digits.
+Arrays are float64 even if the trace says float32, so that distances are exact to many digits.
 """
 
 from dataclasses import replace
@@ -13,9 +13,9 @@ import pytest
 from parity.comparison import differences
 from parity.comparison.differences import load_differences
 from parity.comparison.judge import (
+    BASELINE_ALONE,
+    BASELINE_OFF,
     BEHIND_TIES,
-    FIRST_ALONE,
-    FIRST_OFF,
     FLOOR_FACTOR,
     ROUNDOFF_FACTOR,
     ZERO,
@@ -37,7 +37,7 @@ SIBLINGS = {"*.attn.key.bias": ".attn.key.>.attn.query."}
 
 @pytest.fixture(autouse=True)
 def no_differences(monkeypatch):
-    """No documented difference but those that a test adds."""
+    """No documented differences, except those that a test adds."""
     entries = []
     monkeypatch.setattr(differences, "load_differences", lambda: entries)
     return entries
@@ -45,18 +45,18 @@ def no_differences(monkeypatch):
 
 def trace(taps, name="first", precision="float32", **manifest):
     facts = {"producer": {"name": name}, "precision": precision, "case": "small", "subject": {}}
-    facts["kind"] = "checks"  # so that claims and documented differences count
+    facts["kind"] = "checks"  # claims and documented differences count only in this kind
     return Trace(Path(f"{name}.npz"), facts | manifest, taps)
 
 
-def verdict(candidate, first=A, tap="forward/x", **evidence):
-    """The row of one tap; values of `reference` and of the variants stand for their traces."""
+def verdict(candidate, baseline=A, tap="forward/x", **evidence):
+    """The row of one tap; `reference` and the variants are given as values, not as traces."""
     precision = evidence.pop("precision", "float32")
     if "reference" in evidence:
         evidence["reference"] = trace({tap: evidence["reference"]}, precision="float64")
     for key in ("baseline_variants", "candidate_variants"):
         evidence[key] = [trace({tap: v}, variant="ulp:1") for v in evidence.get(key, ())]
-    pair = [trace({tap: x}, n, precision) for n, x in (("first", first), ("other", candidate))]
+    pair = [trace({tap: x}, n, precision) for n, x in (("first", baseline), ("other", candidate))]
     (row,) = judge(Evidence(*pair, **evidence))
     return row
 
@@ -81,8 +81,8 @@ def test_bound_by_roundoff(precision):
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "different")])
-def test_bound_by_the_firsts_own_distance(factor, expected):
-    row = verdict(off(-FLOOR_FACTOR * 1e-5 * factor), first=off(1e-5), reference=A)
+def test_bound_by_the_baselines_own_distance(factor, expected):
+    row = verdict(off(-FLOOR_FACTOR * 1e-5 * factor), baseline=off(1e-5), reference=A)
     assert row.verdict == expected
     assert row.baseline_error == row.noise_floor == pytest.approx(1e-5)
     assert row.bound == pytest.approx(FLOOR_FACTOR * 1e-5)
@@ -95,14 +95,14 @@ def test_bound_by_the_worst_variant(factor, expected):
     variants = [off(1e-7), off(-1e-5), off(2e-6)]
     row = verdict(off(5e-5 * factor), reference=A, baseline_variants=variants)
     assert row.verdict == expected and row.noise_floor == pytest.approx(1e-5)
-    # without a float64 reference the first trace stands for it
+    # without a float64 reference, the baseline takes its place
     row = verdict(off(5e-5 * factor), baseline_variants=variants)
     assert row.verdict == expected and row.baseline_error == 0
 
 
 @pytest.mark.parametrize("factor, expected", [(0.9, "equivalent"), (1.1, "different")])
 def test_rounding_of_the_parameter_counts_as_noise_of_its_step(factor, expected):
-    """Where the reference's own rounding is not seen, and only there."""
+    """Only if the reference does not show this rounding."""
     names = "parameters/param/head.bias", "one update/step/head.bias"
     parameter, step = A[0], A[1] * 1e-3
     allowed = FLOOR_FACTOR * ROUNDOFF["float64"] * np.linalg.norm(parameter) / np.linalg.norm(step)
@@ -110,20 +110,20 @@ def test_rounding_of_the_parameter_counts_as_noise_of_its_step(factor, expected)
     def last(reference=None):
         taps = [dict(zip(names, (parameter, x), strict=True)) for x in (step, step + error)]
         pair = [trace(t, n, "float64") for t, n in zip(taps, ("first", "other"), strict=True)]
-        elsewhere = trace(taps[0] | {"forward/x": off(1e-15)}, precision="float64")
-        for one in pair:
-            one.taps["forward/x"] = A
-        return judge(Evidence(*pair, reference, baseline_variants=[elsewhere]))[1]
+        variant = trace(taps[0] | {"forward/x": off(1e-15)}, precision="float64")
+        for recording in pair:
+            recording.taps["forward/x"] = A
+        return judge(Evidence(*pair, reference, baseline_variants=[variant]))[1]
 
     error = step * factor * allowed
     assert last().verdict == expected
     assert last().bound == pytest.approx(allowed)
-    seen = trace({names[1]: step}, precision="float64")
-    assert last(seen).verdict == "different"
+    exact = trace({names[1]: step}, precision="float64")
+    assert last(exact).verdict == "different"
 
 
-def test_a_variant_that_changed_nothing_is_none():
-    """Two traces alone cannot be told apart; one that repeats the first makes them no surer."""
+def test_a_variant_that_changed_nothing_is_ignored():
+    """Two traces alone are undecided; a copy of the baseline is no further evidence."""
     same = verdict(off(1e-5), baseline_variants=[A, A])
     assert same == verdict(off(1e-5)) and same.verdict == "undecided"
     assert verdict(off(1e-5), baseline_variants=[A, off(1e-7)]).verdict == "different"
@@ -136,16 +136,18 @@ def test_a_variant_that_changed_nothing_is_none():
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "undecided")])
-def test_a_fault_that_the_firsts_variants_share_proves_nothing(factor, expected):
-    """Without variants of the candidate: it could be a fault, which would widen the bound."""
-    first = off(1e-4)
+def test_a_fault_that_the_baselines_variants_share_proves_nothing(factor, expected):
+    """Without the candidate's variants, a fault of the baseline could widen the bound."""
+    baseline = off(1e-4)
     shared = off(1e-4 * (1 + factor**-1 / FLOOR_FACTOR))
     for error in (1e-7, 4e-4):
-        row = verdict(off(error), first, reference=A, baseline_variants=[shared])
+        row = verdict(off(error), baseline, reference=A, baseline_variants=[shared])
         assert row.verdict == expected
-        assert row.reason == (FIRST_ALONE if expected == "undecided" else "")
+        assert row.reason == (BASELINE_ALONE if expected == "undecided" else "")
     # beyond the bound nothing is in doubt
-    assert verdict(off(1e-3), first, reference=A, baseline_variants=[shared]).verdict == "different"
+    assert (
+        verdict(off(1e-3), baseline, reference=A, baseline_variants=[shared]).verdict == "different"
+    )
 
 
 def test_variants_of_the_candidate_widen_nothing():
@@ -154,14 +156,18 @@ def test_variants_of_the_candidate_widen_nothing():
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.999, "equivalent"), (1.001, "different")])
-def test_a_fault_of_the_first_alone_is_not_its_noise(factor, expected):
-    """Its variants share it, so the floor would hide it; the candidate's noise does not."""
-    first = off(-FLOOR_FACTOR * 1e-5 * factor)
+def test_a_fault_of_the_baseline_alone_is_not_its_noise(factor, expected):
+    """Its variants share the fault, so the noise floor hides it; the candidate's noise does not."""
+    baseline = off(-FLOOR_FACTOR * 1e-5 * factor)
     for own, error in ((1e-5, 1e-7), (1e-7, 1e-5)):
         row = verdict(
-            off(error), first, reference=A, baseline_variants=[first], candidate_variants=[off(own)]
+            off(error),
+            baseline,
+            reference=A,
+            baseline_variants=[baseline],
+            candidate_variants=[off(own)],
         )
-        assert row.verdict == expected and (row.reason == FIRST_OFF) == (expected == "different")
+        assert row.verdict == expected and (row.reason == BASELINE_OFF) == (expected == "different")
     near = off(0.9 * ROUNDOFF_FACTOR * U)
     assert verdict(A, near, reference=A, candidate_variants=[A]).verdict == "equivalent"
     far = off(1.1 * ROUNDOFF_FACTOR * U)
@@ -169,14 +175,14 @@ def test_a_fault_of_the_first_alone_is_not_its_noise(factor, expected):
 
 
 @pytest.mark.parametrize(("spread", "expected"), [(0.9, "different"), (1.1, "equivalent")])
-def test_noise_of_the_first_alone_is_no_fault(spread, expected):
-    """Its variants then lie as far from it as from the truth; one that is right says nothing."""
-    first = off(1e-4)
+def test_noise_of_the_baseline_alone_is_no_fault(spread, expected):
+    """Noisy variants are far from baseline and reference; variants without error prove nothing."""
+    baseline = off(1e-4)
     row = verdict(
-        off(1e-6), first, reference=A, candidate_variants=[off(1e-6)],
-        baseline_variants=[off(1e-4 * (1 + spread / FLOOR_FACTOR)), first, A],
+        off(1e-6), baseline, reference=A, candidate_variants=[off(1e-6)],
+        baseline_variants=[off(1e-4 * (1 + spread / FLOOR_FACTOR)), baseline, A],
     )  # fmt: skip
-    assert row.verdict == expected and (row.reason == FIRST_OFF) == (expected == "different")
+    assert row.verdict == expected and (row.reason == BASELINE_OFF) == (expected == "different")
 
 
 def test_a_variant_without_the_tap_says_nothing():
@@ -197,7 +203,7 @@ LIMIT = 2.0**-12  # half of float32's digits
         (1.1 * LIMIT, 0, "undecided"),
     ],
 )
-def test_noise_that_nothing_can_be_told_from(noise, error, expected):
+def test_too_much_noise_is_undecided(noise, error, expected):
     row = verdict(off(error), reference=A, baseline_variants=[off(noise)])
     assert row.verdict == expected
     assert ("noise is too large" in row.reason) == (expected == "undecided")
@@ -208,8 +214,8 @@ def test_noise_that_nothing_can_be_told_from(noise, error, expected):
     [A * np.nan, A[:2], A.astype(int), np.full_like(A, np.inf)],
     ids="nan cut int inf".split(),
 )
-def test_a_broken_witness_lets_nothing_pass(broken):
-    """A variant or a reference that cannot be compared is no leave to be wrong."""
+def test_broken_evidence_lets_nothing_pass(broken):
+    """A variant or a reference that cannot be compared must not widen the bound."""
     for evidence in (
         {"reference": broken},
         {"reference": A, "baseline_variants": [broken]},
@@ -246,11 +252,12 @@ def test_no_size_of_the_numbers_hides_a_fault(scale):
         assert verdict(candidate, A * scale, reference=A * scale).verdict == "different"
 
 
-def test_sketches_are_judged_alike():
+def test_sketches_are_judged_like_arrays():
     large = np.random.default_rng(1).standard_normal(9000)
-    kept = [sketch(large * (1 + 3e-7)), sketch(large * (1 + 1e-4))]
+    near, far = sketch(large * (1 + 3e-7)), sketch(large * (1 + 1e-4))
     rows = [
-        verdict(x, sketch(large), reference=large, baseline_variants=[sketch(large)]) for x in kept
+        verdict(x, sketch(large), reference=large, baseline_variants=[sketch(large)])
+        for x in (near, far)
     ]
     assert [row.verdict for row in rows] == ["equivalent", "different"]
 
@@ -261,7 +268,7 @@ def with_one(value, place=(3, 4)):
     return copy
 
 
-def test_the_row_tells_where():
+def test_the_row_names_the_place():
     row = verdict(with_one(A[3, 4] + 0.5), reference=A)
     assert (row.case, row.stage, row.tap) == ("small", "forward", "x")
     assert (row.precision, row.pair) == ("float32", "other : first")
@@ -335,42 +342,44 @@ def test_claims_hold_in_both():
     assert verdict(np.array(1), np.array(True)).verdict == "different"
 
 
-def test_rungs_and_taps_to_judge():
+def test_stages_and_taps_to_judge():
     names = ("x/a", "y/b", "x/c")
     evidence = Evidence(*(trace(dict.fromkeys(names, A), n) for n in ("first", "other")))
     assert [row.tap for row in judge(evidence)] == ["a", "b", "c"]
     assert [row.tap for row in judge(evidence, without=("x",))] == ["b"]
     assert [row.tap for row in judge(evidence, only=["x/c", "x/d"])] == ["c", "d"]
-    assert judge(evidence, only=["x/d"])[0].verdict == "different"  # what was asked for is missing
+    assert judge(evidence, only=["x/d"])[0].verdict == "different"  # a wanted tap is missing
 
 
 @pytest.mark.parametrize("place", range(4))
 def test_traces_of_two_computations_are_refused(place):
     traces = [trace({"x/y": A}, name) for name in "abcd"]
     traces[place] = trace({"x/y": A}, "wrong", subject={"weights": "others"})
-    first, candidate, reference, variant = traces
+    baseline, candidate, reference, variant = traces
     with pytest.raises(UserError, match="weights is .*wrong|wrong.*weights is"):
-        judge(Evidence(first, candidate, reference, [variant]))
+        judge(Evidence(baseline, candidate, reference, [variant]))
     with pytest.raises(UserError, match="weights"):
-        judge(Evidence(first, candidate, reference, (), [variant]))
+        judge(Evidence(baseline, candidate, reference, (), [variant]))
 
 
 def test_the_worst_of_many():
     assert worst(["equivalent", "undecided", "equivalent"]) == "undecided"
     assert worst(["undecided", "different", "equivalent"]) == "different"
     assert worst(["equivalent"] * 3) == "equivalent"
-    assert worst([]) == "undecided"  # nothing compared is nothing decided
+    assert worst([]) == "undecided"
     assert EXIT_CODES == {"equivalent": 0, "different": 1, "undecided": 2}
 
 
 # Zero by structure
 
 
-def zeros(candidate, first=1e-9, reference=1e-17, variants=(), sibling=A, **facts):
-    """The row of a key bias's gradient of these sizes beside a query bias's of size 1."""
+def zeros(candidate, baseline=1e-9, reference=1e-17, variants=(), sibling=A, **facts):
+    """The row of a key bias's gradient of these sizes; the query bias's gradient has size 1."""
     unit = A / np.linalg.norm(A)
     query = sibling / np.linalg.norm(sibling) if sibling.any() else sibling
-    taps = [{KEY: size * unit, QUERY: query} for size in (first, candidate, reference, *variants)]
+    taps = [
+        {KEY: size * unit, QUERY: query} for size in (baseline, candidate, reference, *variants)
+    ]
     kinds = [trace(taps[0]), trace(taps[1], "other")]
     kinds.append(trace(taps[2], precision="float64", **facts))
     more = [trace(each, variant="ulp:1") for each in taps[3:]]
@@ -380,7 +389,7 @@ def zeros(candidate, first=1e-9, reference=1e-17, variants=(), sibling=A, **fact
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.9, "equivalent"), (1.1, "different")])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_zero_by_structure_is_small_beside_its_sibling(sign, factor, expected):
+def test_zero_by_structure_is_small_relative_to_its_sibling(sign, factor, expected):
     row = zeros(sign * factor * ZERO_BOUND * U)
     assert (row.verdict, row.reason) == (expected, ZERO)
 
@@ -388,30 +397,30 @@ def test_zero_by_structure_is_small_beside_its_sibling(sign, factor, expected):
 @pytest.mark.parametrize(("factor", "expected"), [(0.9, "equivalent"), (1.1, "different")])
 def test_zero_by_structure_is_no_larger_than_the_noise_there(factor, expected):
     noise = 20 * U
-    assert zeros(factor * FLOOR_FACTOR * noise, first=noise).verdict == expected
+    assert zeros(factor * FLOOR_FACTOR * noise, baseline=noise).verdict == expected
     assert zeros(factor * FLOOR_FACTOR * noise, variants=[noise, U]).verdict == expected
 
 
-def test_noise_where_zero_should_be_has_an_end():
-    """The first trace and its variants must be small there too, whatever the candidate is."""
+def test_noise_of_a_structural_zero_has_a_limit():
+    """Baseline and variants must be small as well, for any candidate."""
     too_large = 1.1 * ZERO_FACTOR * U
-    for row in (zeros(1e-9, first=too_large), zeros(1e-9, variants=[too_large])):
+    for row in (zeros(1e-9, baseline=too_large), zeros(1e-9, variants=[too_large])):
         assert (row.verdict, row.reason) == ("undecided", ZERO)
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.9, "undecided"), (1.1, "different")])
-def test_noise_too_large_to_be_called_zero_tells_little(factor, expected):
-    """With outlier weights a float64 reference is no zero either, but as noisy as its variants."""
+def test_a_reference_that_is_noise_instead_of_zero(factor, expected):
+    """With outlier weights the float64 reference is not zero, but as noisy as its variants."""
     size = 2 * ZERO_FACTOR * ROUNDOFF["float64"]
-    row = zeros(factor * ZERO_BOUND * size, first=size, reference=size, variants=[0.9 * size])
+    row = zeros(factor * ZERO_BOUND * size, baseline=size, reference=size, variants=[0.9 * size])
     assert (row.verdict, row.reason) == (expected, ZERO)
-    steady = zeros(size, first=size, reference=size, variants=[0.9999 * size])
+    steady = zeros(size, baseline=size, reference=size, variants=[0.9999 * size])
     assert (steady.verdict, steady.reason) == ("equivalent", "")
 
 
 def test_a_noisy_zero_is_equivalent_where_that_is_documented(no_differences):
     """Under Adam the step of a key bias is noise of the size of the rate."""
-    facts = {"first": 1.0, "reference": 0.5, "variants": [-1.0]}
+    facts = {"baseline": 1.0, "reference": 0.5, "variants": [-1.0]}
     assert zeros(-0.7, **facts).verdict == "undecided"
     no_differences.append(entry(taps=["*.attn.key.bias"], absolute=1.0))
     assert zeros(-0.7, **facts).verdict == "equivalent"
@@ -419,23 +428,23 @@ def test_a_noisy_zero_is_equivalent_where_that_is_documented(no_differences):
 
 
 def test_what_is_not_zero_is_judged_by_ratio():
-    """Zero is asked of the reference in its own precision, however coarse the pair's."""
+    """Zero is measured in the reference's own precision, not in the pair's."""
     size = ZERO_FACTOR * ROUNDOFF["float64"]
     assert zeros(1e-9, reference=0.9 * size).reason == ZERO
     assert zeros(1e-9, reference=1.1 * size).reason != ZERO
-    # a gradient of a twenty-thousandth of its sibling is one, and so is its sign
+    # a gradient of a twenty-thousandth of its sibling is not zero: size and sign count
     for wrong in (1.01, -1):
-        assert zeros(wrong * 5e-5, first=5e-5, reference=5e-5).verdict == "different"
-    assert zeros(5e-5, first=5e-5, reference=5e-5).reason == ""
-    # and so is what lies beside a sibling that is zero itself
+        assert zeros(wrong * 5e-5, baseline=5e-5, reference=5e-5).verdict == "different"
+    assert zeros(5e-5, baseline=5e-5, reference=5e-5).reason == ""
+    # a sibling that is zero excuses nothing
     assert zeros(1e-9, sibling=np.zeros_like(A)).verdict != "equivalent"
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(0.9, ZERO), (1.1, "")])
-def test_a_piece_is_as_exact_as_what_it_starts_from(factor, expected):
-    """The pair's numbers, in the pair's precision, also where it is computed in float64."""
+def test_an_isolated_operation_is_as_exact_as_its_inputs(factor, expected):
+    """Its inputs are in the pair's precision, even if it computes in float64."""
     size = factor * ZERO_FACTOR * U
-    row = zeros(size, first=size, reference=size, kind="isolated")
+    row = zeros(size, baseline=size, reference=size, kind="isolated")
     assert (row.verdict, row.reason) == ("equivalent", expected)
 
 
@@ -471,9 +480,9 @@ SCORES = np.array([[[0.5, 0.2, 0.3, 0.1], [0.1, 0.4, 0.4 + 1e-6, 0.2]]])  # (B, 
 INDEX = np.array([[1, 3]])
 
 
-def parts(candidate_scores, candidate_index, first=(SCORES, INDEX), reference=(SCORES, INDEX)):
+def parts(candidate_scores, candidate_index, baseline=(SCORES, INDEX), reference=(SCORES, INDEX)):
     """The row of part indices."""
-    pairs = [first, (candidate_scores, candidate_index), reference]
+    pairs = [baseline, (candidate_scores, candidate_index), reference]
     names, kinds = ("first", "other", "first"), ("float32", "float32", "float64")
     traces = [
         trace({k: v for k, v in zip(KEYS, pair, strict=True) if v is not None}, name, kind)
@@ -494,13 +503,13 @@ def noisy_scores(size):
 
 def test_a_tie_inside_the_noise_passes():
     """Margin 1e-6; noise is twice the sum of both largest errors in that row."""
-    first = (noisy_scores(-0.2e-6), INDEX)
-    row = parts(noisy_scores(0.4e-6), FLIPPED, first=first)
+    baseline = (noisy_scores(-0.2e-6), INDEX)
+    row = parts(noisy_scores(0.4e-6), FLIPPED, baseline=baseline)
     assert (row.verdict, row.reason, row.error) == ("equivalent", "1 ties", 0)
     (tie,) = row.ties
     assert (tie["image"], tie["head"], tie["baseline"], tie["candidate"]) == (0, 1, 3, 2)
     assert tie["margin"] == pytest.approx(1e-6) and tie["noise"] == pytest.approx(1.2e-6)
-    # scores whose error is no noise tie nothing
+    # scores with an error that is not noise excuse nothing
     row = parts(noisy_scores(1e-3), FLIPPED)
     assert row.ties[0]["margin"] <= row.ties[0]["noise"] and row.verdict == "different"
 
@@ -509,13 +518,13 @@ def test_a_flip_beyond_the_noise_fails():
     row = parts(noisy_scores(0.4e-6), FLIPPED)
     assert row.verdict == "different" and row.ties[0]["margin"] > row.ties[0]["noise"]
     assert parts(SCORES, FLIPPED).verdict == "different"
-    # noise in another row is none in this one
+    # noise in another row does not count
     elsewhere = SCORES + np.array([[[0, 0, 0, 1.0], [0] * 4]])
     assert parts(elsewhere, FLIPPED).verdict == "different"
     # one flip inside and one beyond
     row = parts(noisy_scores(0.6e-6), np.array([[2, 2]]))
     assert row.verdict == "different" and len(row.ties) == 2
-    # and scores that are no numbers make no noise
+    # NaN in the scores is not noise
     assert parts(noisy_scores(np.nan), FLIPPED).verdict == "different"
 
 
@@ -533,7 +542,7 @@ def test_an_index_outside_the_image_is_no_tie(index):
 def test_indices_of_another_shape_or_type_are_no_tie(index):
     row = parts(noisy_scores(1.0), index)
     assert row.verdict == "different" and "expected" in row.reason
-    assert parts(noisy_scores(1.0), INDEX, first=(SCORES, index)).verdict == "different"
+    assert parts(noisy_scores(1.0), INDEX, baseline=(SCORES, index)).verdict == "different"
 
 
 @pytest.mark.parametrize(
@@ -542,14 +551,14 @@ def test_indices_of_another_shape_or_type_are_no_tie(index):
 def test_without_scores_a_flip_is_a_difference(scores):
     assert parts(scores, FLIPPED).verdict == "different"
     good = noisy_scores(1.0)
-    assert parts(good, FLIPPED, first=(scores, INDEX)).verdict == "different"
+    assert parts(good, FLIPPED, baseline=(scores, INDEX)).verdict == "different"
     assert parts(good, FLIPPED, reference=(scores, INDEX)).verdict == "different"
 
 
-def test_scores_of_another_rung_are_no_excuse():
+def test_scores_of_another_stage_are_no_excuse():
     taps = {"forward/part_scores": noisy_scores(1.0), "selection/part_index": FLIPPED}
-    first = {"forward/part_scores": SCORES, "selection/part_index": INDEX}
-    rows = judge(Evidence(trace(first), trace(taps, "other"), trace(first)))
+    baseline = {"forward/part_scores": SCORES, "selection/part_index": INDEX}
+    rows = judge(Evidence(trace(baseline), trace(taps, "other"), trace(baseline)))
     assert rows[1].verdict == "different"
 
 
@@ -563,8 +572,8 @@ def test_only_choices_can_tie():
 def test_a_prediction_ties_where_the_logits_do():
     names = ("evaluation/logits", "evaluation/prediction")
     for size, expected in ((0.3e-6, "equivalent"), (0.2e-6, "different")):
-        first, candidate = (noisy_scores(error)[0] for error in (-size, size))
-        taps = [(first, INDEX[0] - 1), (candidate, FLIPPED[0] - 1), (SCORES[0], INDEX[0] - 1)]
+        baseline, candidate = (noisy_scores(error)[0] for error in (-size, size))
+        taps = [(baseline, INDEX[0] - 1), (candidate, FLIPPED[0] - 1), (SCORES[0], INDEX[0] - 1)]
         traces = [trace(dict(zip(names, t, strict=True))) for t in taps]
         row = judge(Evidence(*traces))[1]
         assert row.verdict == expected
@@ -572,24 +581,24 @@ def test_a_prediction_ties_where_the_logits_do():
         assert (tie["image"], tie["head"], tie["baseline"], tie["candidate"]) == (1, None, 2, 1)
 
 
-def test_behind_a_tie_nothing_can_be_told():
+def test_taps_behind_a_tie_are_undecided():
     names = [f"evaluation/{name}" for name in ("block00", "part_scores", "part_index", "logits")]
     names.append("forward/logits")
 
     def judged(index, candidate):
-        """Part scores that both are a little off, and logits that differ."""
-        first = noisy_scores(-0.3e-6)
-        taps = [(A, first, INDEX, A, A), (off(1e-2), candidate, index, off(1e-2), off(1e-2))]
+        """The rows of traces whose part scores are both slightly off, and whose logits differ."""
+        baseline = noisy_scores(-0.3e-6)
+        taps = [(A, baseline, INDEX, A, A), (off(1e-2), candidate, index, off(1e-2), off(1e-2))]
         traces = [
             trace(dict(zip(names, t, strict=True))) for t in (*taps, (A, SCORES, INDEX, A, A))
         ]
         return judge(Evidence(*traces))
 
     rows = judged(FLIPPED, noisy_scores(0.3e-6))
-    # what comes before it, and what is in another stage, is judged all the same
-    told = ["different", "equivalent", "equivalent", "undecided", "different"]
-    assert [row.verdict for row in rows] == told and rows[3].reason == BEHIND_TIES
-    # nothing is excused without a tie, nor by scores that are wrong
+    # taps before the choice and taps of another stage are judged as usual
+    expected = ["different", "equivalent", "equivalent", "undecided", "different"]
+    assert [row.verdict for row in rows] == expected and rows[3].reason == BEHIND_TIES
+    # without a tie, or with wrong scores, nothing is excused
     assert judged(INDEX, noisy_scores(0.3e-6))[3].verdict == "different"
     rows = judged(FLIPPED, noisy_scores(1.0))
     assert rows[1].verdict == "different" and rows[2].ties and rows[3].verdict == "different"
@@ -621,7 +630,7 @@ def test_documented_absolute(no_differences, factor, expected):
 
 
 def test_documented_difference_is_named_only_where_it_is_needed_or_holds(no_differences):
-    """A tap inside its ordinary bound passes also where an entry's is narrower."""
+    """A tap within its ordinary bound passes, even if the bound of an entry is narrower."""
     no_differences.append(entry(relative=1e-9))
     assert verdict(off(1e-7), reference=A).verdict == "equivalent"
     assert verdict(off(1e-5), reference=A).verdict == "different"
@@ -649,7 +658,7 @@ def test_documented_difference_counts_only_where_it_is_documented(no_differences
 
 
 def test_first_entry_that_covers_a_tap_counts(no_differences):
-    no_differences += [{"id": "told"}, entry(relative=1e-4), entry(relative=1e-1)]
+    no_differences += [{"id": "no taps"}, entry(relative=1e-4), entry(relative=1e-1)]
     assert verdict(off(1e-2), reference=A).verdict == "different"
 
 
@@ -661,12 +670,12 @@ def test_documented_difference_excuses_no_integer_and_no_claim(no_differences):
 
 
 def test_documented_difference_bounds_what_counts_as_zero(no_differences):
-    """By what it says and no more, beside the sibling; the end of the noise stays where it is."""
+    """The entry's bound is relative to the sibling; the limit of the noise does not change."""
     assert zeros(1e-4).verdict == "different"
     no_differences.append(entry(taps=["*.attn.key.bias"], relative=1e-4))
     assert zeros(0.9e-4).verdict == "equivalent"
     assert zeros(1.1e-4).verdict == "different"
-    assert zeros(1e-9, first=1.1 * ZERO_FACTOR * U).verdict == "undecided"
+    assert zeros(1e-9, baseline=1.1 * ZERO_FACTOR * U).verdict == "undecided"
 
 
 def test_the_list_of_differences_is_complete_and_in_date():
@@ -687,7 +696,7 @@ def test_the_list_of_differences_is_complete_and_in_date():
 
 @pytest.mark.parametrize(("terms", "expected"), [(None, "different"), (10_000, "equivalent")])
 def test_the_length_of_a_sum_is_in_the_bound(terms, expected):
-    """Ten thousand numbers one by one: a hundred roundings, where eight are allowed otherwise."""
+    """Ten thousand numbers added one by one allow a hundred roundings instead of eight."""
     manifest = {"terms": {"forward/x": terms}} if terms else {}
     traces = [trace({"forward/x": x}, n, **manifest) for n, x in (("a", A), ("b", off(60 * U)))]
     (row,) = judge(Evidence(*traces, trace({"forward/x": A}, "a", "float64")))

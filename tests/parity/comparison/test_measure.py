@@ -54,7 +54,7 @@ def test_two_diverged_taps_do_not_agree():
         assert gap(sketch(value), sketch(value)).relative == np.inf
 
 
-def test_type_may_differ_where_it_is_said():
+def test_type_may_differ_on_request():
     assert gap(A.astype("f8"), A, same_type=False) == Gap(0.0)
     assert "type int64" in gap(A.astype(int), A, same_type=False).reason
     assert "type bool" in gap(A > 0, np.ones((3, 4), int), same_type=False).reason
@@ -81,8 +81,8 @@ def test_worst_element_is_named():
     assert (found.relative, found.index, found.values) == (0.5, (), (3.0, 2.0))
 
 
-def test_bias_tells_a_shift_from_noise():
-    """√n for a shift alone, about 1 for noise, as of a normal distribution's mean."""
+def test_bias_separates_a_shift_from_noise():
+    """√n for a shift alone; about 1 for noise, like the mean of a normal distribution."""
     rng = np.random.default_rng(0)
     value = rng.standard_normal(10_000)
     assert gap(value + 1e-3, value).bias == pytest.approx(100)
@@ -99,10 +99,10 @@ def test_units_in_the_last_place(kind):
         moved[1, 1] = np.nextafter(moved[1, 1], moved.dtype.type(9))
     assert gap(moved, value).ulps == 3
     # an element near zero is left out: any error is many of its units
-    beside = np.concatenate([value.ravel(), np.array([1e-6], kind)])
-    other = beside.copy()
+    with_small = np.concatenate([value.ravel(), np.array([1e-6], kind)])
+    other = with_small.copy()
     other[-1] = 2e-6
-    assert gap(other, beside).ulps == 0
+    assert gap(other, with_small).ulps == 0
 
 
 def test_integers_and_booleans_are_equal_or_not():
@@ -114,7 +114,7 @@ def test_integers_and_booleans_are_equal_or_not():
     assert gap(index.astype("i4"), index).reason == "type int32, expected int64"
     assert gap(index > 1, index > 1) == Gap(0.0)
     assert gap(index > 1, index > 2).reason == "1 differ"
-    # also where float64 cannot tell them apart
+    # also integers that are equal in float64
     large = np.array([2**53, 7])
     assert gap(large + [1, 0], large).reason == "1 differ"
 
@@ -137,7 +137,7 @@ def test_empty_taps_are_equal(shape):
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-30, 1e30, 1e200, 1e300])
 def test_no_size_hides_a_difference(scale):
-    """Squares of these leave the range of float64: NaN would pass every bound."""
+    """Squares of these numbers leave the range of float64, and NaN would pass every bound."""
     value = A.astype("f8") * scale
     for one, other in ((value * 1.01, value), (sketch(value * 1.01), sketch(value))):
         assert gap(one, other).relative == pytest.approx(0.01)
@@ -155,7 +155,7 @@ def test_distance_is_taken_in_float64():
     assert gap(half * np.float16(0.5), half).relative == pytest.approx(0.5)
 
 
-def test_a_sketch_beside_an_array():
+def test_a_sketch_against_an_array():
     rng = np.random.default_rng(3)
     value = rng.standard_normal((70, 80))
     other = value + 1e-4 * rng.standard_normal(value.shape)

@@ -1,4 +1,4 @@
-"""Trace files: what goes in comes out, and what is not whole is refused."""
+"""Trace files: reading gives back what was written, and damaged files are refused."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ TAPS = {
 
 
 def same(one, other):
-    """Whether two traces hold the same, sketches included."""
+    """Whether two traces hold the same taps and manifest, sketches included."""
     return (
         list(one.taps) == list(other.taps)
         and one.manifest == other.manifest
@@ -59,7 +59,7 @@ def same(one, other):
 
 @pytest.fixture
 def path(tmp_path):
-    """A small trace that has all that a trace can have."""
+    """A small trace with every type of content that a trace can have."""
     path = tmp_path / "a.npz"
     write_trace(path, TAPS, MANIFEST_OF_A, sketch_above=100, buckets=16)
     return path
@@ -129,28 +129,28 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     with pytest.raises(RunFailed, match=r"a\.npz: cannot write: .*No space left"):
         write_trace(path, TAPS, MANIFEST_OF_A)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
-    monkeypatch.setattr(np, "savez", lambda *_, **__: 1 / 0)  # nor does a fault of our own
+    monkeypatch.setattr(np, "savez", lambda *_, **__: 1 / 0)  # a bug leaves it as well
     with pytest.raises(ZeroDivisionError):
         write_trace(path, TAPS, MANIFEST_OF_A)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
 def test_the_file_appears_at_once(path, monkeypatch):
-    """While it is being written the old one stands."""
-    seen = []
+    """During the write, the old file stays."""
+    precisions = []
     save = np.savez
 
     def look(file, **arrays):
         save(file, **arrays)
-        seen.append(read_trace(path).manifest["precision"])
+        precisions.append(read_trace(path).manifest["precision"])
 
     monkeypatch.setattr(np, "savez", look)
     write_trace(path, TAPS, MANIFEST_OF_A | {"precision": "float64"})
-    assert seen == ["float32"] and read_trace(path).manifest["precision"] == "float64"
+    assert precisions == ["float32"] and read_trace(path).manifest["precision"] == "float64"
 
 
 def test_the_old_file_is_replaced_and_not_written_over(path):
-    """A reader that has it open goes on reading the old one."""
+    """A reader that has the old file open still reads the old content."""
     with open(path, "rb") as reader:
         before = reader.read()
         write_trace(path, {}, MANIFEST_OF_A)
@@ -178,7 +178,7 @@ def test_settings_from_numpy_are_what_they_are(tmp_path):
     plain = written(tmp_path, steps=3, flag=True, kernel=[[1.5, 2.0]], name="a")
     arrays = {"steps": np.int64(3), "flag": np.True_, "kernel": np.array([[1.5, 2.0]])}
     refuse_mixture([plain, written(tmp_path, **arrays, name=np.str_("a"))])
-    long = np.arange(5000)  # so long that NumPy would print it in short
+    long = np.arange(5000)  # NumPy would print it shortened
     one_off = np.where(long == 2500, 0, long)
     with pytest.raises(UserError, match="settings.order"):
         refuse_mixture([written(tmp_path, order=long), written(tmp_path, order=one_off)])
@@ -227,7 +227,7 @@ def test_a_trace_cut_off_anywhere_is_refused(path):
 
 @pytest.mark.parametrize("flip", [0x01, 0xFF])
 def test_a_flipped_byte_anywhere_is_refused_or_harmless(path, flip):
-    """Harmless: the archive's dates and other facts that nothing reads."""
+    """Harmless bytes are the archive's dates and other facts that nothing reads."""
     whole, expected = path.read_bytes(), read_trace(path)
     read = 0
     for place in range(len(whole)):
@@ -244,7 +244,7 @@ def test_a_flipped_byte_anywhere_is_refused_or_harmless(path, flip):
 
 
 def rewrite(path, change):
-    """Let `change` alter the arrays of a file and its manifest, both in place."""
+    """Change the arrays and the manifest of a file in place, by `change(arrays, manifest)`."""
     with np.load(path) as stored:
         arrays = {name: stored[name] for name in stored.files}
     manifest = json.loads(arrays[MANIFEST].tobytes())
@@ -327,7 +327,7 @@ def test_a_manifest_that_disagrees_is_refused(path, change, message):
 
 
 def test_a_rewritten_trace_that_agrees_is_read(path):
-    """Else the refusals above would be those of the rewriting."""
+    """So the refusals above are not caused by the rewriting."""
     expected = read_trace(path)
     rewrite(path, lambda arrays, manifest: None)
     assert same(read_trace(path), expected)
@@ -378,23 +378,23 @@ def test_digest_is_of_names_types_shapes_and_bytes():
     assert len({first, *map(digest, others)}) == len(others) + 1
 
 
-def test_a_number_and_an_array_of_one_have_digests_of_their_own():
+def test_a_number_and_an_array_of_one_have_different_digests():
     assert digest({"a": np.float32(1)}) != digest({"a": np.ones(1, np.float32)})
 
 
 # Sketches
 
-AT_LEAST = 1000  # elements: of 68, two that share a bucket moved the estimate by 8 %
+AT_LEAST = 1000  # elements: among few, two in one bucket move the estimate by per cents
 
 
 def noisy(size, scale, seed):
-    """A float32 array and one beside it, as far apart as `scale` says."""
+    """An array, and the same array with noise of size `scale`."""
     rng = np.random.default_rng([size, seed])
     value = rng.standard_normal(size)
     return value, value + scale * rng.standard_normal(size)
 
 
-# derandomized: a bound of 4.5 deviations is passed once in 100,000 draws
+# derandomized: one random draw in 100,000 would exceed a bound of 4.5 deviations
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     size=st.integers(AT_LEAST, 200_000),
@@ -412,7 +412,7 @@ def test_error_estimated_from_sketches(size, scale, seed):
 
 
 def test_error_estimated_from_sketches_has_no_bias():
-    """Over 200 pairs: the mean to a quarter of a deviation, the spread as published."""
+    """Over 200 pairs: the mean within a quarter of a deviation, the spread as published."""
     buckets = 1024
     ratios = []
     for seed in range(200):
@@ -427,7 +427,7 @@ def test_error_estimated_from_sketches_has_no_bias():
 
 @pytest.mark.parametrize("size", [100, 5000, 100_000])
 def test_errors_of_one_sign_are_not_added_up(size):
-    """Without its random signs a sketch would take a shift for √(n / m) times its size."""
+    """Without random signs, a sketch would estimate a shift as √(n / m) times its size."""
     value, _ = noisy(size, 0, 0)
     found = gap(sketch(value + 1e-3), sketch(value)).relative
     assert found == pytest.approx(gap(value + 1e-3, value).relative, rel=0.05)
@@ -459,7 +459,7 @@ ARRANGED = {
 
 @pytest.mark.parametrize("change", ARRANGED.values(), ids=ARRANGED)
 def test_elements_in_another_order_are_another_sketch(change):
-    """Norm, mean and largest stay; the relative error is told all the same."""
+    """Norm, mean and largest stay the same, but the sketch still gives the relative error."""
     value = draw(60, 80)
     one, other = sketch(np.ascontiguousarray(change(value))), sketch(value)
     assert one.norm == pytest.approx(other.norm) and one.largest == other.largest
@@ -468,7 +468,7 @@ def test_elements_in_another_order_are_another_sketch(change):
     assert gap(one, other).relative == pytest.approx(exact, rel=0.05)
 
 
-def test_sketch_tells_what_is_not_finite():
+def test_sketch_counts_what_is_not_finite():
     value = draw(50, 2)
     value[3, 1], value[4, 0], value[5, 0] = np.nan, np.inf, -np.inf
     found = sketch(value)
@@ -548,7 +548,7 @@ def test_a_mixture_is_refused_by_name(subject, message):
         refuse_mixture([other, first])
 
 
-def test_a_mixture_tells_its_files(tmp_path):
+def test_a_mixture_names_its_files(tmp_path):
     traces = []
     for name, weights in (("a", "1"), ("b", "2")):
         write_trace(tmp_path / name, {}, MANIFEST_OF_A | {"subject": {"weights": weights}})
@@ -557,8 +557,8 @@ def test_a_mixture_tells_its_files(tmp_path):
         refuse_mixture(traces)
 
 
-def test_a_trace_of_the_format_before_is_read_in_the_new_words(tmp_path):
-    """As version 0.1.0 wrote it: isolated operations were called pieces."""
+def test_a_trace_of_the_old_format_gets_the_new_names(tmp_path):
+    """Version 0.1.0 called isolated operations pieces."""
     taps = dict.fromkeys(
         ["pieces forward/x", "pieces gradients/grad/x", "forward/pieces of"], np.ones(3)
     )

@@ -1,7 +1,7 @@
-"""Every entry of the catalogue of causes is recognised, and nothing is said without a reason.
+"""Every cause of the catalogue is recognised, and no cause is named without evidence.
 
-Data are random and different along every axis; both sides carry float32 noise, as two right
-implementations do. The faults are computed here, in other words than the catalogue's.
+Data are random and different along every axis. Both sides carry float32 noise, as two right
+implementations do. The faults are computed here with other code than the catalogue's.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ RNG = np.random.default_rng(7)
 
 
 def draw(*shape: int) -> np.ndarray:
-    """Uneven along every axis, in float64."""
+    """Random numbers in float64, with another scale and mean at each index of every axis."""
     value = RNG.standard_normal(shape)
     for axis, count in enumerate(shape):
         ramp = np.linspace(0.7, 1.6, count).reshape(
@@ -35,7 +35,7 @@ def draw(*shape: int) -> np.ndarray:
 
 
 def noisy(value, seed=0):
-    """In float32, with a relative error of NOISE; integers stay as they are."""
+    """In float32, with a relative error of NOISE; integers do not change."""
     value = np.asarray(value)
     if value.dtype.kind == "i":
         return value
@@ -48,7 +48,7 @@ def codes(causes):
 
 
 def best(found, expected, context=None, tap=""):
-    """The first relation between B and A, both with noise."""
+    """The best relation between B and A, both with noise."""
     causes = relations(noisy(found, 1), noisy(expected, 2), context, tap)
     assert causes, "nothing was recognised"
     return causes[0]
@@ -412,7 +412,7 @@ FAULTS = [
 
 
 def said(tap, found, context=CONTEXT, expected=None):
-    """All that is said of a tap, best first."""
+    """The sentences of all causes of a tap, best first."""
     stored = context.taps[tap] if expected is None else noisy(expected, 5)
     return [cause.text for cause in explain(tap, noisy(found, 99), stored, context)]
 
@@ -432,7 +432,7 @@ def test_mistakes_in_attention(mix: Mix):
 @pytest.mark.parametrize(
     "tap", [t for t in TAPS if t not in ("images", "labels", "embed", "part_scores")]
 )
-def test_silence_on_noise_and_on_an_unrelated_array(tap):
+def test_no_cause_for_noise_or_for_an_unrelated_array(tap):
     assert said(tap, TAPS[tap]) == []
     if tap != "part_index":
         unrelated = np.random.default_rng(11).standard_normal(TAPS[tap].shape)
@@ -441,8 +441,8 @@ def test_silence_on_noise_and_on_an_unrelated_array(tap):
 
 
 @pytest.mark.parametrize("tap", ["part_norm", "block01.mlp.gelu", "block01.attn.mix", "logits"])
-def test_a_wrong_reference_is_told(tap):
-    """A is another function of its own inputs; B is what the definition gives."""
+def test_a_wrong_baseline_is_recognised(tap):
+    """A is another function of its own inputs; B is the operation as defined."""
     right = TAPS[tap]
     damaged = right * np.linspace(0.5, 1.5, right.shape[-1]) ** 2
     texts = said(tap, right, expected=damaged)
@@ -486,7 +486,7 @@ def test_products_of_short_inputs(bits, words):
         return (raw & ~np.uint32((1 << bits) - 1)).view(np.float32).astype(float)
 
     weight = short(W[f"{QUERY}.weight"])
-    x = short(STORED["block01.norm1"])  # what A's recording holds: rounding is not continuous
+    x = short(STORED["block01.norm1"])  # as stored in A's trace: rounding is not continuous
     assert words in said("block01.attn.query", wrong_weight(x, QUERY, weight))[0]
 
 

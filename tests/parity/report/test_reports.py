@@ -1,4 +1,4 @@
-"""Reports of made-up rows: every format holds the same counts, whatever the names and numbers."""
+"""Reports of made-up rows: every format holds the same counts, for any names and numbers."""
 
 import base64
 import errno
@@ -33,7 +33,7 @@ FILES = ["junit.xml", "parity.json", "report.html"]
 
 
 def row(tap, stage="forward", **fields):
-    """An equivalent row at half of its bound, but for `fields`."""
+    """An equivalent row at half of its bound, except for `fields`."""
     facts = {
         "case": "small",
         "precision": "float32",
@@ -65,7 +65,7 @@ def suite():
 TIE = {"image": 3, "head": 1, "baseline": 17, "candidate": 18, "margin": 1e-9, "noise": 2e-8}
 BAD = [
     row("different", verdict="different", error=3e-3, bias=77.0, ulps=4321.0),
-    row("undecided", verdict="undecided", reason="its own noise is too large to tell"),
+    row("undecided", verdict="undecided", reason="the baseline's noise is too large to tell"),
     row("absent", verdict="different", error=np.inf, pair_error=np.inf, index=None, values=None),
     row("nothing", verdict="different", error=np.nan, values=(np.nan, np.inf), bound=0.0),
     row("part_index", "selection", ties=(TIE, TIE | {"margin": np.inf}), verdict="different"),
@@ -110,7 +110,7 @@ class Opened(HTMLParser):
 
 
 def report(folder, rows, *more):
-    """What the three files hold."""
+    """Write a report and read its three files."""
     write_reports(folder, rows, ENVIRONMENT, *more)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     pytest.importorskip("matplotlib", reason="the report extra is not installed")
@@ -210,10 +210,10 @@ def test_the_page_stands_alone_and_is_complete(tmp_path):
     assert len(found["stages"]) == 8
 
 
-def test_pieces_have_a_picture_where_there_is_nothing_else(tmp_path):
+def test_isolated_operations_have_a_picture_if_there_is_no_whole_pass(tmp_path):
     rows = [row(f"fc{i}", "isolated forward", case="") for i in range(5)]
     _, _, page = report(tmp_path, rows)
-    assert len(page.images) == 2 and "piece by piece" in " ".join(page.text)
+    assert len(page.images) == 2 and "isolated operations" in " ".join(page.text)
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
@@ -265,7 +265,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, call):
 
 @pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
 def test_without_the_report_extra(tmp_path, monkeypatch, capsys, module):
-    """The verdict does not depend on it, and an older page does not stay beside a newer verdict."""
+    """The other files are written, and an older page is removed."""
     write_reports(tmp_path, BAD, ENVIRONMENT)
     monkeypatch.setitem(sys.modules, module, None)
     write_reports(tmp_path, suite(), ENVIRONMENT)

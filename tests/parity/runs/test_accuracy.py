@@ -1,4 +1,4 @@
-"""Comparison of run folders that are written here: verdicts, refusals, what is printed."""
+"""Comparison of run folders that the tests write: verdicts, refusals, printed texts."""
 
 import json
 
@@ -38,13 +38,13 @@ def write(tmp_path):
 
 
 def errors(share, seed, images=2000):
-    """Places of the wrong images: `share` of all, others with each seed."""
+    """Indices of the wrong images: `share` of all, different for each seed."""
     rng = np.random.default_rng(seed)
     return rng.permutation(images)[: round(share * images)]
 
 
 def two_sides(write, seeds, extra=0, churn=4):
-    """Runs of the twins by seed: the second has `churn` other images wrong, and `extra` more."""
+    """Runs of the twins by seed: the second has `churn` other wrong images, and `extra` more."""
     left, right = [], []
     for seed in seeds:
         wrong = errors(0.1, seed)
@@ -153,10 +153,11 @@ def test_runs_without_a_final_evaluation_are_refused(write):
 
 def test_other_test_images_or_labels_are_refused(write):
     left, fewer, other = write("a"), write("b", images=1999), write("c")
-    assert "1 test images are in one alone, such as 01999.jpg" in refusal([left], [fewer])
+    assert "1 test images are in only one of them, such as 01999.jpg" in refusal([left], [fewer])
     text = (other / "predictions.csv").read_text()
     (other / "predictions.csv").write_text(text.replace("00007.jpg,7,", "00007.jpg,8,"))
-    assert "image 00007.jpg has label 7 in one and 8 in the other" in refusal([left], [other])
+    text = refusal([left], [other])
+    assert "image 00007.jpg has label 7 in the first and 8 in the second" in text
 
 
 @pytest.mark.parametrize("margin", [0.0, -0.1, 1.0, float("nan")])
@@ -180,7 +181,7 @@ def test_the_record_is_json_and_complete(write):
     assert record["seeds"]["verdict"] == "equivalent" and record["seeds"]["p"] < 0.05
 
 
-def test_what_is_printed(write, capsys):
+def test_printed_tables(write, capsys):
     left, right = two_sides(write, (1, 2, 3))
     print_accuracy(compare_accuracy(left, right, margin=0.01))
     text = capsys.readouterr().out
@@ -193,12 +194,12 @@ def test_what_is_printed(write, capsys):
         "seeds: 3, paired",
         "+0.00",
     )
-    assert [one for one in expected if one not in text] == []
+    assert [words for words in expected if words not in text] == []
     assert "equivalent: the two sides reach the same accuracy within the margin" in text
     assert "margin 1 points" in text
 
 
-def test_what_is_printed_where_there_is_too_little(write, capsys):
+def test_printed_tables_with_too_little_evidence(write, capsys):
     print_accuracy(compare_accuracy([write("a", images=50)], [write("b", images=50)], 0.005))
     text = capsys.readouterr().out
     assert "3 seeds a side, or more" in text and "1171 images" in text
@@ -214,13 +215,13 @@ def falling(seed, updates=120):
 
 
 def drifting(losses, sign, rate=1e-9):
-    """The same losses up to what doubles every three updates."""
+    """The same losses with a relative difference that doubles every three updates."""
     return losses * (1 + sign * rate * 2 ** (np.arange(len(losses)) / 3).clip(max=24))
 
 
 @pytest.fixture
 def trained(write):
-    """Reference runs of five seeds, as many candidates, three repetitions of seed 2."""
+    """Baseline runs of five seeds, as many candidates, three repetitions of seed 2."""
     left = [write(f"a{seed}", seed, losses=falling(seed)) for seed in range(5)]
     right = [
         write(f"b{seed}", seed, losses=drifting(falling(seed), 1.5), backend="jittor")

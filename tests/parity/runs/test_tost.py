@@ -1,4 +1,4 @@
-"""Verdicts against published and independently computed values, and what must not pass."""
+"""Verdicts against published and independently computed values, and cases that must not pass."""
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ from parity.runs.tost import (
 )
 
 WORDS = ("equivalent", "different", "undecided")
-# final accuracies in percent of six seeds, of two programs
+# final accuracies in per cent of two programs, six seeds each
 ONE = np.array([91.2, 91.6, 90.9, 91.4, 91.1, 91.5])
 TWO = np.array([91.3, 91.5, 91.1, 91.2, 91.2, 91.6])
-NOTHING = 1e-9  # a floor that does not bind
+NOTHING = 1e-9  # a floor without effect
 
 
 def right(images, *wrong):
@@ -35,7 +35,7 @@ def right(images, *wrong):
 
 
 def pair(images, lost, gained, classes=100):
-    """Two runs of which `lost` images are right in the first alone and `gained` in the other."""
+    """Two runs: `lost` images are right only in the first, `gained` images only in the second."""
     rng = np.random.default_rng(5)
     places = rng.permutation(images)[: lost + gained]
     one, two = right(images, *places[lost:]), right(images, *places[:lost])
@@ -143,7 +143,7 @@ def test_a_planted_difference_of_two_points_between_seeds():
     assert compare_seeds(ONE / 100, TWO / 100 - 0.02, 0.03, 0.001, True).verdict == "equivalent"
 
 
-# Simulated chances of TOST, two samples of S seeds with one standard deviation, pooled; 1 %.
+# Simulated power of TOST (two samples of S seeds, one pooled standard deviation), to 1 %
 @pytest.mark.parametrize(
     ("deviation", "seeds", "margin", "power"),
     [
@@ -170,7 +170,7 @@ def test_the_seeds_needed_are_the_fewest_that_reach_the_power():
     assert shares[0] < 0.8 + 0.02 and shares[1] > 0.8 - 0.02 and shares[0] < shares[1]
 
 
-def test_no_number_of_seeds_mends_too_few_images():
+def test_no_number_of_seeds_makes_up_for_too_few_images():
     assert seeds_needed(0.001, 0.005, 0.001, paired=True) is not None
     assert seeds_needed(0.001, 0.005, 0.004, paired=True) is None
     assert seeds_needed(0.5, 0.005, NOTHING, paired=True) is None
@@ -244,7 +244,7 @@ def test_too_few_images_are_never_equivalent(images, lost, gained, runs):
 
 
 def test_a_difference_of_one_margin_seldom_passes_for_none():
-    """All discordant images go one way, the hardest case: exact chance, by their number."""
+    """The hardest case: all discordant images go one way. The exact chance, summed over counts."""
     images, margin = 5794, 0.005
     counts = np.arange(60)
     chances = stats.binom.pmf(counts, images, margin)
@@ -326,7 +326,7 @@ UPDATES = 400
 
 
 def curves(seeds, seed=0, scale=0.02):
-    """Losses that fall alike, each with noise of its own that lasts some updates."""
+    """Losses that fall in the same way, each with its own noise that lasts some updates."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, scale, size=(seeds, UPDATES)).cumsum(axis=1) / 8
     return 3 * np.exp(-np.arange(UPDATES) / 200) + 1 + noise
@@ -340,7 +340,7 @@ def perturbed(curve, runs, seed, horizon=100):
 
 
 def case(seeds=6, **changes):
-    """Arguments of a comparison that is equivalent, and what is changed in it."""
+    """Arguments of a comparison that is equivalent, except for `changes`."""
     baseline = curves(seeds)
     candidate = np.concatenate([perturbed(one, 1, seed=9 + i) for i, one in enumerate(baseline)])
     repetitions = perturbed(baseline[0], 4, seed=1)
@@ -379,7 +379,7 @@ def test_the_candidate_may_stray_five_times_as_far_as_the_farthest_repetition(fa
 
 
 @pytest.mark.parametrize(("runs", "verdict"), [(3, "undecided"), (4, "different")])
-def test_three_repetitions_do_not_condemn(runs, verdict):
+def test_the_verdict_different_needs_four_repetitions(runs, verdict):
     arguments = case()
     arguments["candidate"][0, 40:] *= 1.01
     arguments["repetitions"] = arguments["repetitions"][:runs]
@@ -419,7 +419,7 @@ def test_inside_the_band_is_not_enough_for_equivalence():
     arguments = case()
     arguments["candidate"] = arguments["candidate"][:2]
     found = compare_curves(**arguments)
-    assert (found.inside, found.late) == (1.0, "undecided")  # two seeds tell nothing
+    assert (found.inside, found.late) == (1.0, "undecided")  # two seeds are too few
     arguments = case()
     arguments["candidate"][:, 150:] *= 1.05
     wider = arguments["baseline"] * np.linspace(0.6, 1.4, 6)[:, None]
@@ -461,7 +461,7 @@ def test_repetitions_that_never_leave_put_the_horizon_at_the_end():
     assert len(found.at) == 0 and found.inside is None
 
 
-def test_repetitions_equal_to_the_last_bit_do_not_condemn():
+def test_repetitions_equal_to_the_last_bit_measure_nothing():
     same = np.repeat(curves(1), 3, axis=0)
     found = compare_curves(**case(seeds=1, repetitions=same))
     assert (found.horizon, found.early) == (UPDATES, "undecided")

@@ -1,4 +1,4 @@
-"""The recorder, with a backend that computes nothing."""
+"""The recorder, with a backend that returns noise."""
 
 import io
 import json
@@ -58,8 +58,8 @@ def test_what_a_trace_of_a_case_holds(job):
     for name in NoiseBackend(config).param_shapes():
         for tap in (f"parameters/param/{name}", f"gradients/grad/{name}", f"updates/step/{name}"):
             assert tap in trace.taps
-    assert "forward/block00.attn.query" in trace.taps  # a case with taps inside blocks
-    assert trace.taps["updates/loss"].shape == (19,)  # one report for each after the first
+    assert "forward/block00.attn.query" in trace.taps  # this case records taps inside blocks
+    assert trace.taps["updates/loss"].shape == (19,)  # one report for each update after the first
     assert trace.taps["one update/loss"].shape == (1,)
     assert trace.taps["state/optim/updates"] == 20
     assert trace.taps["cross-load/optim/updates"] == 21
@@ -73,7 +73,7 @@ def test_taps_inside_blocks_are_recorded_where_asked_for(job):
 
 
 def test_steps_are_differences_in_float64(job):
-    """In float32 a step of 1e-6 beside a weight of 1 would have two digits."""
+    """In float32, a step of 1e-6 on a weight of 1 would have few digits."""
     trace = recorded(job)
     start = trace.arrays("parameters")
     name = "head.weight"
@@ -128,7 +128,7 @@ def test_variants_are_sketched_and_leave_out_bits(job, monkeypatch):
     )
     first, moved = recorded(job), recorded(job, variant="ulp:1")
     assert moved.manifest["variant"] == "ulp:1"
-    assert moved.manifest["subject"] == first.manifest["subject"]  # digests of the case's own
+    assert moved.manifest["subject"] == first.manifest["subject"]  # of the case's own inputs
     assert "parameters" not in moved.stages() and "state" not in moved.stages()
     kept = moved.taps["forward/block00"]
     assert isinstance(kept, Sketch) and kept.buckets.shape == (1024,)
@@ -139,7 +139,7 @@ def test_variants_are_sketched_and_leave_out_bits(job, monkeypatch):
 
 
 def test_only_what_is_replayed_is_whole_in_a_large_case(job, monkeypatch):
-    """Pieces start from the first backend's float32 numbers."""
+    """Isolated operations are fed from the baseline's float32 numbers."""
     case = replace(BY_NAME["overlap"], name=LARGE.name, sketch_above=500)
     monkeypatch.setitem(BY_NAME, LARGE.name, case)
     for backend, precision, whole in (
@@ -151,7 +151,7 @@ def test_only_what_is_replayed_is_whole_in_a_large_case(job, monkeypatch):
             assert isinstance(trace.taps[tap], np.ndarray if whole else Sketch), tap
 
 
-def test_pieces_start_from_the_source(job, monkeypatch, tmp_path):
+def test_isolated_operations_are_fed_from_the_source(job, monkeypatch, tmp_path):
     calls = []
     trace = NoiseBackend.trace
 
@@ -169,7 +169,7 @@ def test_pieces_start_from_the_source(job, monkeypatch, tmp_path):
     assert replay.keys() == expected.keys()
     assert all(np.array_equal(replay[name], value) for name, value in expected.items())
     assert set(isolated.stages()) == {f"isolated {r}" for r in STAGES[1:6]}
-    # norms of all gradients, clipped or not, are of no one piece
+    # the norm after clipping belongs to no isolated operation
     assert "isolated gradients/grad_norm" in isolated.taps
     assert "isolated gradients/clipped_norm" not in isolated.taps
     assert isolated.manifest["subject"]["isolated from"]
@@ -187,7 +187,7 @@ def test_indices_are_forced_from_a_trace(job, monkeypatch, tmp_path):
     assert forced[0] == {}
     recorded(job, force=job.out, out=str(tmp_path / "b.npz"))
     assert list(forced[2]) == ["part_index"]
-    # indices are kept whole, whatever else is a sketch
+    # indices are stored whole, even where all else is a sketch
     recorded(job, out=str(tmp_path / "s.npz"), sketch_above=8)
     recorded(job, force=str(tmp_path / "s.npz"), out=str(tmp_path / "t.npz"))
     assert list(forced[-2]) == ["part_index"]
@@ -195,7 +195,7 @@ def test_indices_are_forced_from_a_trace(job, monkeypatch, tmp_path):
         recorded(job, case="vit", force=job.out, out=str(tmp_path / "c.npz"))
 
 
-def test_updates_take_the_parts_of_the_trace_to_force(job, monkeypatch, tmp_path):
+def test_updates_use_the_parts_of_the_trace_to_force(job, monkeypatch, tmp_path):
     given = []
     train_step = NoiseBackend.train_step
     monkeypatch.setattr(
@@ -215,28 +215,28 @@ def test_updates_take_the_parts_of_the_trace_to_force(job, monkeypatch, tmp_path
     assert len(given) == len(moved) and all(map(np.array_equal, given, moved.values()))
     assert not any(map(np.array_equal, given, own.values()))
     assert not forced.arrays("state parts")
-    # a forced trace does not tell them again
-    with pytest.raises(UserError, match=r"b\.npz: it does not tell the parts of update 1; record"):
+    # a trace with forced parts does not store them
+    with pytest.raises(UserError, match=r"b\.npz: it does not hold the parts of update 1; record"):
         recorded(job, force=str(tmp_path / "b.npz"), out=str(tmp_path / "c.npz"))
 
 
-def test_going_on_from_the_others_state(job, tmp_path):
+def test_continuing_from_the_others_state(job, tmp_path):
     source = recorded(job)
-    went_on = recorded(
+    continued = recorded(
         job, kind="continue", source=job.out, backend="jittor", out=str(tmp_path / "b.npz")
     )
-    assert went_on.stages() == ["cross-load"] and went_on.producer("name") == "jittor"
-    assert went_on.arrays("cross-load").keys() == source.arrays("cross-load").keys()
-    assert went_on.manifest["subject"] == source.manifest["subject"]
+    assert continued.stages() == ["cross-load"] and continued.producer("name") == "jittor"
+    assert continued.arrays("cross-load").keys() == source.arrays("cross-load").keys()
+    assert continued.manifest["subject"] == source.manifest["subject"]
     for name, value in source.arrays("cross-load").items():
-        assert np.array_equal(went_on.taps[f"cross-load/{name}"], value), name
+        assert np.array_equal(continued.taps[f"cross-load/{name}"], value), name
 
 
 def test_state_of_one_update_alone(job, monkeypatch):
     monkeypatch.setitem(BY_NAME, "overlap", replace(BY_NAME["mul"], updates=1, optim=LARGE.optim))
     trace = recorded(job)
     assert not {"updates", "cross-load", "state"} & set(trace.stages())
-    assert "evaluation/part_index" not in trace.taps  # without scores its ties cannot be told
+    assert "evaluation/part_index" not in trace.taps  # without scores its ties cannot be judged
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_state_of_one_update_alone(job, monkeypatch):
         ("cross_entropy", "losses"),
     ],
 )  # fmt: skip
-def test_rungs_of_taps(tap, stage):
-    fusion = BY_NAME["vit" if tap == "norm" else "overlap"]
-    assert stage_of(tap, fusion.config().model) == stage
+def test_stages_of_taps(tap, stage):
+    case = BY_NAME["vit" if tap == "norm" else "overlap"]
+    assert stage_of(tap, case.config().model) == stage
 
 
 @pytest.mark.parametrize(
@@ -303,10 +303,11 @@ def test_the_child_process_ends_with_2_after_any_error(job, monkeypatch, capsys,
 
 
 def test_a_recorder_gives_variants_of_its_batches(job, monkeypatch):
-    """The case's own batches stand in the digest, the variant's are what is computed."""
+    """The digest is of the case's own batches; the backend computes the variant's."""
     monkeypatch.setattr(Variant, "_permute", PERMUTE)
     plain, moved = Recorder(job), Recorder(replace(job, variant="symmetry:1"))
     assert plain.manifest["subject"] == moved.manifest["subject"]
-    for one, other in zip(plain.batches, moved.batches, strict=True):
-        assert not np.array_equal(one.images, other.images)
-        assert np.array_equal(np.sort(one.images.ravel()), np.sort(other.images.ravel()))
+    for plain_batch, moved_batch in zip(plain.batches, moved.batches, strict=True):
+        a, b = plain_batch.images, moved_batch.images
+        assert not np.array_equal(a, b)
+        assert np.array_equal(np.sort(a.ravel()), np.sort(b.ravel()))

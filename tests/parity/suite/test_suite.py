@@ -1,4 +1,4 @@
-"""The suite must be able to say no: one planted fault in files that agree flips the verdict."""
+"""The suite can reject: one planted fault in files that agree changes the verdict."""
 
 import json
 import os
@@ -50,7 +50,7 @@ EXACT = "float64"
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """A suite of noise, and the jobs of each child process."""
+    """A recorded suite of noise, and the jobs of each child process."""
     suite = suite_of(tmp_path_factory.mktemp("recorded"), CASES, ("smooth",))
     (suite.folder / "traces").mkdir()
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -61,18 +61,18 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(recorded):
-    """The verdicts on it."""
+    """The verdicts on the recorded suite."""
     return judge_suite(recorded[0])
 
 
 @pytest.fixture
 def suite(recorded, tmp_path):
-    """A copy of one case, to be spoiled."""
+    """A copy of one case, in which tests plant faults."""
     return copy_of(recorded, tmp_path, "overlap")
 
 
 def copy_of(recorded, folder, *cases, goldens=(), checks=False):
-    """A suite of some cases and their traces."""
+    """A suite of these cases, with copies of their traces."""
     suite = replace(suite_of(folder, cases, goldens), checks=checks)
     (folder / "traces").mkdir()
     names = [*cases, *(f"golden-{name}" for name in goldens), *["checks"] * checks]
@@ -83,7 +83,7 @@ def copy_of(recorded, folder, *cases, goldens=(), checks=False):
 
 
 def wrong(suite):
-    """What is not equivalent: pair, precision, stage/tap."""
+    """The rows that are not equivalent: pair, precision, stage/tap."""
     return [
         (row.pair, row.precision, f"{row.stage}/{row.tap}")
         for row in judge_suite(suite)
@@ -112,8 +112,8 @@ def test_jittor_has_one_process_at_a_time_and_each_waits_for_its_sources(recorde
     # in the order of record_suite
     together = [started[:2], started[2:4], started[4:6], started[6:]]
     backends = [[jobs[0].backend for jobs in group] for group in together]
-    first = [BASELINE, BASELINE]
-    assert backends == [first, first, [BASELINE, CANDIDATE], [*first, CANDIDATE, BASELINE]]
+    twice = [BASELINE, BASELINE]
+    assert backends == [twice, twice, [BASELINE, CANDIDATE], [*twice, CANDIDATE, BASELINE]]
     written: set[str] = set()
     for group in together:
         before = set(written)
@@ -129,7 +129,7 @@ def test_jittor_has_one_process_at_a_time_and_each_waits_for_its_sources(recorde
 
 
 def test_float64_has_processes_without_a_device(recorded):
-    """Jittor has no such products on CUDA, and noise is of the device that it is compared on."""
+    """Jittor has no float64 products on CUDA, and noise depends on the device."""
     _, started = recorded
     kinds = [{job.precision for job in jobs} for jobs in started]
     assert all(len(kind) == 1 for kind in kinds) and {EXACT} in kinds and {"float32"} in kinds
@@ -207,7 +207,7 @@ FAULTS = {
     "evaluation/part_index": one_off,
     "evaluation/prediction": one_off,
 }
-EXACT_FAULTS = {  # small, for variants keep sketches of what is large
+EXACT_FAULTS = {  # in small taps, since variants store large ones as sketches
     "forward/logits": scaled,
     "gradients/grad/head.bias": scaled,
     "losses/loss": scaled,
@@ -231,7 +231,7 @@ def plant(path, faults):
 
 @pytest.mark.parametrize("backend", [CANDIDATE, BASELINE])
 def test_faults_between_the_twins(suite, backend):
-    """Each flips its own row and no other."""
+    """Each fault changes the verdict of its own row and of no other."""
     plant(suite.path(backend, "overlap", "case", "float32"), FAULTS)
     found = wrong(suite)
     assert {tap for _, _, tap in found} == set(FAULTS) and len(found) == len(FAULTS)
@@ -250,7 +250,10 @@ def test_faults_in_float64(suite, backend, kind):
     faults = EXACT_FAULTS
     if kind == "isolated":
         faults = {f"isolated {tap}": f for tap, f in faults.items() if not tap.startswith("up")}
-    for variant in (None, *FLOAT64_VARIANTS[kind]):  # a fault of the first is in its variants too
+    for variant in (
+        None,
+        *FLOAT64_VARIANTS[kind],
+    ):  # its variants have the fault as well
         path = suite.path(backend, "overlap", kind, EXACT, variant)
         if path.exists():
             plant(path, faults)
@@ -258,14 +261,14 @@ def test_faults_in_float64(suite, backend, kind):
     assert found == set(faults)
 
 
-def test_faults_in_isolated(suite):
+def test_faults_in_isolated_operations(suite):
     plant(suite.path(CANDIDATE, "overlap", "isolated", "float32"), ISOLATED)
     found = wrong(suite)
     assert {tap for _, _, tap in found} == set(ISOLATED) and len(found) == len(ISOLATED)
 
 
-def test_noise_of_pieces_is_measured(suite):
-    """The bound of a piece in float32 follows from its variant, too."""
+def test_noise_of_isolated_operations_is_measured(suite):
+    """The bound of an isolated operation in float32 also follows from its variant."""
     tap = "isolated losses/loss"
     path = suite.path(BASELINE, "overlap", "isolated", "float32", "symmetry:1")
     change(path, tap, lambda value: value * np.float32(1 + 1e-6))
@@ -288,7 +291,7 @@ def test_faults_after_loading_the_others_state(recorded, tmp_path):
     assert wrong(suite) == [(pair, "float32", tap) for pair in pairs]
 
 
-def test_causes_come_from_the_trace_that_went_on(recorded, tmp_path):
+def test_causes_come_from_the_trace_that_continued(recorded, tmp_path):
     suite = copy_of(recorded, tmp_path, "adam")
     tap = "cross-load/step/head.bias"
     plant(suite.path(CANDIDATE, "adam", "continue", "float32"), {tap: lambda value: 2 * value})
@@ -298,7 +301,7 @@ def test_causes_come_from_the_trace_that_went_on(recorded, tmp_path):
 
 
 def test_faults_of_both_show_against_the_published_program(recorded, tmp_path):
-    """In every recording of both backends; what it did not publish stays hidden here."""
+    """The fault is in every recording of both backends. Taps without published numbers hide it."""
     suite = copy_of(recorded, tmp_path, goldens=("smooth",))
     taps = ("forward/features", "forward/logits", "losses/loss", "gradients/grad/cls_token",
             "updates/step/head.bias")  # fmt: skip
@@ -323,7 +326,7 @@ def test_a_part_that_the_published_program_did_not_select(recorded, tmp_path, mo
 
 
 @pytest.mark.parametrize("backend", [BASELINE, CANDIDATE])
-def test_faults_around_the_model(recorded, tmp_path, backend):
+def test_faults_in_the_checks(recorded, tmp_path, backend):
     suite = copy_of(recorded, tmp_path, checks=True)
     faults = {"contract/holds": np.logical_not, "data/crc": one_off, "loading/x": one_bit}
     path = suite.path(backend, "checks", "checks", "float32")
@@ -334,7 +337,7 @@ def test_faults_around_the_model(recorded, tmp_path, backend):
     assert {tap for _, _, tap in found} == set(faults)
 
 
-def test_a_claim_that_neither_keeps(recorded, tmp_path):
+def test_a_claim_that_is_false_in_both(recorded, tmp_path):
     suite = copy_of(recorded, tmp_path, checks=True)
     for backend in (BASELINE, CANDIDATE):
         path = suite.path(backend, "checks", "checks", "float32")
@@ -359,7 +362,7 @@ def test_a_trace_that_is_missing_or_of_other_weights(suite, recorded, backend, k
 
 @pytest.fixture
 def run(suite, monkeypatch, capsys):
-    """Run the suite on prepared traces, with a fault if one is given; its code and report."""
+    """Run the suite on prepared traces, with a fault if given; return code, report and output."""
     prepared = suite.folder / "prepared"
     (suite.folder / "traces").rename(prepared)
 
@@ -383,7 +386,7 @@ def test_a_run_of_equal_files(run, suite):
     code, report, printed = run()
     assert code == 0 and report["verdict"] == "equivalent" and printed
     assert set(report["environment"]) == {BASELINE, CANDIDATE}
-    assert not (suite.folder / "traces").exists()  # what served the verdict alone is gone
+    assert not (suite.folder / "traces").exists()  # files that only served the verdict are deleted
     before = {path.name for path in (suite.folder / "prepared").iterdir()}
     assert run(keep=True)[0] == 0
     assert {path.name for path in (suite.folder / "traces").iterdir()} == before
@@ -416,7 +419,7 @@ def test_nothing_compared_is_no_agreement(tmp_path):
 
 
 def impostor(monkeypatch, tmp_path, script):
-    """Have child processes run a shell script in place of Python."""
+    """Make child processes run a shell script in place of Python."""
     path = tmp_path / "impostor"
     path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     path.chmod(0o755)
@@ -450,7 +453,7 @@ def test_weights_without_a_seed_are_refused_before_anything_is_cleared(options, 
     assert [path.name for path in tmp_path.iterdir()] == ["parity.json"]
 
 
-def test_what_no_run_made_is_left_alone(tmp_path):
+def test_files_that_no_run_made_are_left_alone(tmp_path):
     (tmp_path / "traces").mkdir()
     (tmp_path / "traces" / "mine.txt").write_text("mine", encoding="utf-8")
     (tmp_path / "parity.json").write_text("mine", encoding="utf-8")
@@ -503,8 +506,8 @@ def test_a_child_is_given_its_jobs_and_this_source_tree(monkeypatch, tmp_path):
     assert [Job(**fields) for fields in json.loads(jobs)] == [job]
 
 
-def test_the_jobs_of_a_whole_ladder_fit_on_a_command_line(tmp_path):
-    """Linux takes 128 KiB in one argument; the folder's name stands in it many times."""
+def test_the_jobs_of_a_whole_suite_fit_on_a_command_line(tmp_path):
+    """Linux accepts 128 KiB in one argument; the folder's name is in it many times."""
     suite = Suite(tmp_path / ("x" * 100))
     for jobs in (
         baseline_jobs(suite),
@@ -521,7 +524,7 @@ def test_the_jobs_of_a_whole_ladder_fit_on_a_command_line(tmp_path):
 
 
 def test_every_allowance_is_in_use(rows):
-    """Each case, stage and pattern of differences.yaml fits a tap that the suite compares."""
+    """Each case, stage and pattern of differences.yaml matches a tap that the suite compares."""
     taps = {(row.case, row.stage, row.precision, row.tap) for row in rows}
     for entry in load_differences():
         allow = entry.get("allow")
@@ -554,7 +557,7 @@ def test_nothing_is_excused_but_key_biases_under_adam_and_last_digits_of_float64
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_lower_precisions_are_compared_alone(tmp_path, monkeypatch, precision):
-    """Float64 and what lies around the model are the other suite's; bfloat16 goes by pieces."""
+    """Only float32 has float64 and checks; bfloat16 compares only isolated operations."""
     plans = []
     monkeypatch.setattr(suite_run, "run_suite", lambda plan, keep: plans.append(plan) or 0)
     arguments = ["--precision", precision, "--out", str(tmp_path)]
@@ -564,7 +567,7 @@ def test_lower_precisions_are_compared_alone(tmp_path, monkeypatch, precision):
     assert (plan.whole, bool(plan.goldens)) == (precision != "bfloat16",) * 2
 
 
-def test_a_suite_of_pieces_records_and_judges_nothing_else(suite, tmp_path):
+def test_a_suite_of_isolated_operations_records_and_judges_nothing_else(suite, tmp_path):
     plan = replace(
         suite, precision="bfloat16", float64=False, whole=False, goldens=(), checks=False
     )
@@ -574,7 +577,7 @@ def test_a_suite_of_pieces_records_and_judges_nothing_else(suite, tmp_path):
         for job in make(plan)
     }
     assert kinds == {
-        ("torch", "case", "bfloat16"),  # what the pieces start from
+        ("torch", "case", "bfloat16"),  # feeds the isolated operations
         ("torch", "isolated", "bfloat16"),
         ("torch", "isolated", "float64"),
         ("jittor", "isolated", "bfloat16"),

@@ -25,7 +25,7 @@ from transfg.bench.worker import NO_MEMORY
 from transfg_core.config.loading import build_config, load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.machine import forget_peak_rss, peak_rss
-from transfg_core.models import vit
+from transfg_core.models import convnet, vit
 
 CUB = Path(__file__).parents[3] / "configs/cub/overlap.yaml"
 VIT_B = {
@@ -66,6 +66,15 @@ def test_subjects_that_there_are_not(text):
 def test_the_published_method_has_one_fusion():
     with pytest.raises(UserError, match="expected model.fusion matmul"):
         parse_subject("torch:published model.fusion=add").config(CUB, ["train.accumulation=1"], 1)
+
+
+def test_the_published_method_is_of_a_vit():
+    config = CUB.parents[1] / "toy/convnet.yaml"
+    with pytest.raises(UserError, match="torch:published: expected model.name vit, found convnet"):
+        parse_subject("torch:published").config(config, [], 1)
+    settings = parse_subject("torch").config(config, ["data.crop=40"], 2)
+    assert step_flops(settings, "infer") == 2 * convnet.forward_flops(settings.model, (40, 40))
+    assert selection_flops(settings) is None
 
 
 # --- operations
@@ -201,7 +210,7 @@ def test_a_worker_that_is_killed(monkeypatch, tmp_path):
     died = "os.kill(os.getpid(), 9)"
     subjects, configs = stand_in(monkeypatch, tmp_path, torch=died, jittor=died)
     found = measure(subjects, "train", configs, rounds=1, warmup=0)
-    assert {one.failed for one in found} == {"killed, most likely for want of memory"}
+    assert {one.failed for one in found} == {"killed, most likely out of memory"}
 
 
 def test_a_worker_that_closes_its_pipe_and_goes_on_is_ended(monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
-"""Readers of data set layouts: one small module each, all returning `Dataset`.
+"""Readers of data set layouts; each returns a `Dataset`.
 
-Everything that can be wrong with a data set is found here, before the first step: missing files,
-malformed rows, labels out of range, classes without images.
+Readers check the whole data set before the first update: missing files, malformed rows, labels
+out of range, classes without images.
 """
 
 import sys
@@ -24,9 +24,9 @@ READERS: dict[str, Callable[[DataConfig, int], Dataset]] = {
 
 
 def read_dataset(config: DataConfig, seed: int) -> Dataset:
-    """Read `config.name` from `config.root`; `seed` matters only to `split: random`.
+    """Read `config.name` from `config.root`; only `split: random` uses `seed`.
 
-    The toy set is rendered first where it is absent.
+    The toy set is rendered first if it is absent.
 
     Raises:
         UserError: the data set is incomplete or inconsistent; the text names file and line.

@@ -1,4 +1,4 @@
-"""CUB-200-2011 (Wah et al. 2011) and sets in its layout.
+"""CUB-200-2011 (Wah et al. 2011) and data sets in its layout.
 
     images.txt              <image id> <path below images/>
     image_class_labels.txt  <image id> <class id, from 1>
@@ -6,10 +6,10 @@
     classes.txt             <class id> <name>
     part_boxes.txt          <image id> <part name> <x> <y> <width> <height>   (optional, ours)
 
-`split: random` ignores train_test_split.txt: from each class, 10 % of the images (at least one)
-are the test split and 80 % the training split. The other 10 % are for validation while choosing
-settings and are in neither, so that a number on the test split stays honest. The draw depends on
-the seed and the image names alone.
+`split: random` ignores train_test_split.txt. For each class, 10 % of the images (at least one) are
+the test split and 80 % the training split. The other 10 % are in neither split: they are for
+validation while choosing settings, so that the test accuracy stays unbiased. The draw depends only
+on the seed and the image names.
 """
 
 import os
@@ -25,13 +25,13 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.errors import UserError
 
-SPLIT_STREAM = 3  # keeps these draws apart from those of the loader (STREAMS in records.py)
+SPLIT_STREAM = 3  # a random stream apart from the loader's (STREAMS in sample_reader.py)
 
 Boxes = tuple[NDArray[np.float32], ...]
 
 
 class Row(NamedTuple):
-    """The value of one `id value` row, and the line it stands on."""
+    """The value of one `id value` row, and its line number."""
 
     value: str
     line: int
@@ -43,7 +43,7 @@ Rows = dict[str, Row]
 def read_cub(config: DataConfig, seed: int) -> Dataset:
     """Read the layout above from `config.root`, or from `CUB_200_2011/` inside it.
 
-    With `on_bad_image: skip`, images that are absent stay listed and are counted by the loader.
+    With `on_bad_image: skip`, absent images stay listed, and the loader counts them.
 
     Raises:
         UserError: something is missing or inconsistent; the text names file and line.
@@ -76,7 +76,7 @@ def read_cub(config: DataConfig, seed: int) -> Dataset:
 
 
 def read_rows(path: Path) -> Rows:
-    """Rows `id value` of a text file in file order; the last one may lack its newline.
+    """Read the `id value` rows of a text file in file order; the last newline is optional.
 
     Raises:
         UserError: the file is missing, unreadable or empty, a row has no value, or an id repeats.
@@ -89,8 +89,8 @@ def read_rows(path: Path) -> Rows:
         key, value = fields[0], fields[1].strip()
         if key in rows:
             raise UserError(
-                f"{path}:{line}: id {key} stands on line {rows[key].line} already; "
-                "expected each id once"
+                f"{path}:{line}: expected each id once, found id {key} also on line "
+                f"{rows[key].line}; remove one of the lines"
             )
         rows[key] = Row(value, line)
     if not rows:
@@ -99,7 +99,7 @@ def read_rows(path: Path) -> Rows:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Line number from 1 and text of every line that is not blank."""
+    """Line number (from 1) and text of every line that is not blank."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -128,13 +128,13 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 
 def _check_images(root: Path, images: Rows, must_exist: bool) -> None:
-    """Every path once, and on disk where that is asked for."""
+    """Check that each path is listed once and, if `must_exist`, that the file exists."""
     path, lines = root / "images.txt", dict[str, int]()
     for row in images.values():
         if row.value in lines:
             raise UserError(
-                f"{path}:{row.line}: {row.value} stands on line {lines[row.value]} already; "
-                "expected each image once"
+                f"{path}:{row.line}: expected each image once, found {row.value} also on line "
+                f"{lines[row.value]}; remove one of the lines"
             )
         lines[row.value] = row.line
     folder = os.path.join(root, "images")
@@ -142,24 +142,24 @@ def _check_images(root: Path, images: Rows, must_exist: bool) -> None:
     if absent and must_exist:
         raise UserError(
             f"{path}:{lines[absent[0]]}: {os.path.join(folder, absent[0])} is listed but absent "
-            f"({len(absent)} of {len(lines)} images are); restore the files or set "
+            f"({len(absent)} of {len(lines)} images are absent); restore the files, or set "
             "data.on_bad_image=skip"
         )
 
 
 def _read_integers(root: Path, name: str, images: Rows, low: int, high: int) -> NDArray[np.int64]:
-    """One integer in [low, high] for each image, (N,) in the order of images.txt."""
+    """One integer in [low, high] for each image: (N,), in the order of images.txt."""
     path, rows = root / name, read_rows(root / name)
     for left, left_rows, right, right_rows in (
         ("images.txt", images, name, rows),
         (name, rows, "images.txt", images),
     ):
-        lacking = [key for key in left_rows if key not in right_rows]
-        if lacking:
+        missing = [key for key in left_rows if key not in right_rows]
+        if missing:
             raise UserError(
-                f"{root / left}:{left_rows[lacking[0]].line}: id {lacking[0]} is not in {right} "
-                f"({len(lacking)} such ids); expected the same ids in both; "
-                "do the files belong together?"
+                f"{root / left}:{left_rows[missing[0]].line}: id {missing[0]} is not in {right} "
+                f"({len(missing)} such ids); expected the same ids in both files; "
+                "do they belong together?"
             )
     values = []
     for key in images:
@@ -185,7 +185,7 @@ def _check_every_class(root: Path, classes: tuple[str, ...], labels: NDArray[np.
 def _random_split(
     ids: list[str], labels: NDArray[np.int64], classes: tuple[str, ...], seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the 80 % for training and the 10 % for testing, class by class."""
+    """Draw each class's 80 % for training and 10 % for testing; return their sorted indices."""
     rng = np.random.default_rng([seed, SPLIT_STREAM])
     by_name = np.array(sorted(range(len(ids)), key=ids.__getitem__))
     train, test = [], []
@@ -194,8 +194,8 @@ def _random_split(
         tenth = (len(members) + 5) // 10
         if len(members) < 2:
             raise UserError(
-                f"data.split: random: class {name} has {len(members)} image, expected at least 2; "
-                "remove the class or set data.split=official"
+                f"data.split: random: class {name}: expected at least 2 images, "
+                f"found {len(members)}; remove the class, or set data.split=official"
             )
         test.append(members[: max(tenth, 1)])
         train.append(members[max(tenth, 1) + tenth :])
@@ -203,7 +203,7 @@ def _random_split(
 
 
 def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
-    """Boxes of each image, (n, 4) as x0, y0, x1, y1; None where there is no such file."""
+    """Boxes of each image, (n, 4) as x0, y0, x1, y1; None if the file does not exist."""
     if not path.is_file():
         return None
     boxes: dict[str, list[list[float]]] = defaultdict(list)
@@ -219,6 +219,9 @@ def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
                 f"{path}:{line}: expected `image_id part_name x y width height`, found {text!r}"
             )
         if key not in images:
-            raise UserError(f"{path}:{line}: image id {key} is not in images.txt")
+            raise UserError(
+                f"{path}:{line}: expected an image id from images.txt, found image id {key}; "
+                "do the files belong together?"
+            )
         boxes[key].append([x, y, x + width, y + height])
     return tuple(np.array(boxes[key], dtype=np.float32).reshape(-1, 4) for key in images)

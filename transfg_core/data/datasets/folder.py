@@ -1,8 +1,8 @@
-"""Any data set as folders: `train/<class>/*` and `val/<class>/*` (or `test/<class>/*`).
+"""A data set as folders: `train/<class>/*` and `val/<class>/*` (or `test/<class>/*`).
 
-Classes are sorted by name, images by path; a class folder may hold sub-folders. Files are images
-by their suffix; names that begin with a dot are ignored. With both `val/` and `test/` present,
-`val/` is the one that is read.
+Classes are sorted by name, images by path; a class folder may hold sub-folders. The suffix decides
+whether a file is an image; names that begin with a dot are ignored. If both `val/` and `test/`
+exist, the reader takes `val/`.
 """
 
 import os
@@ -18,7 +18,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 
 
 def read_folder(config: DataConfig, seed: int) -> Dataset:
-    """Read the layout above; nothing is drawn, so `seed` is unused.
+    """Read the layout above; `seed` is unused, because nothing is random.
 
     Raises:
         UserError: a folder is missing or empty, or the splits have different classes.
@@ -26,7 +26,7 @@ def read_folder(config: DataConfig, seed: int) -> Dataset:
     root = Path(config.root)
     if config.split != "official":
         raise UserError(
-            f"data.split: {config.split}: a folder data set has its splits on disk; "
+            f"data.split: {config.split}: a folder data set has fixed splits on disk; "
             "set data.split=official"
         )
     train = _split_folder(root, ("train",))
@@ -61,14 +61,15 @@ def _class_names(split: Path) -> tuple[str, ...]:
 def _same_classes(
     left: Path, left_names: tuple[str, ...], right: Path, right_names: tuple[str, ...]
 ) -> None:
-    for one, other, only in (
+    for split, counterpart, unmatched in (
         (left, right, sorted(set(left_names) - set(right_names))),
         (right, left, sorted(set(right_names) - set(left_names))),
     ):
-        if only:
+        if unmatched:
             raise UserError(
-                f"{one / only[0]}: {len(only)} class{'es' * (len(only) > 1)} of {one.name}/ "
-                f"found no match in {other}; expected the same class folders in both"
+                f"{split / unmatched[0]}: {len(unmatched)} class{'es' * (len(unmatched) > 1)} "
+                f"of {split.name}/ found no match in {counterpart}; "
+                "expected the same class folders in both"
             )
 
 
@@ -76,14 +77,14 @@ def _read_split(root: Path, split: Path, classes: tuple[str, ...]) -> Samples:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = _images_below(split / name)
-        if not found:
+        images = _images_below(split / name)
+        if not images:
             raise UserError(
                 f"{split / name}: expected images ({' '.join(sorted(SUFFIXES))}), found none; "
-                "add some or remove the folder from both splits"
+                "add images, or remove the folder from both splits"
             )
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     return Samples(
         paths=tuple(str(file) for file in files),
         labels=np.array(labels, dtype=np.int64),
@@ -92,10 +93,10 @@ def _read_split(root: Path, split: Path, classes: tuple[str, ...]) -> Samples:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    found = [
+    images = [
         Path(parent, name)
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
         if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
     ]
-    return sorted(found, key=lambda path: path.as_posix())
+    return sorted(images, key=lambda path: path.as_posix())

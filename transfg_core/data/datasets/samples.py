@@ -1,4 +1,4 @@
-"""What every reader returns: file names and labels of a training and a test split."""
+"""The result of every reader: file names and labels of a training and a test split."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ from transfg_core.errors import UserError
 class Samples:
     """One split of N images, in the order of the data set's own list.
 
-    `paths` are the files; `ids` the same files relative to the image folder, with forward slashes,
-    as they appear in predictions. `labels` (N,) int64 in [0, C). `part_boxes`, where the data set
-    has them, holds for each image (n, 4) float32 rows x0, y0, x1, y1 in pixels of the stored image.
+    `paths` are the files; `ids` name them in predictions: paths relative to the image folder, with
+    forward slashes. `labels` is (N,) int64 in [0, C). `part_boxes` is None if the data set has no
+    boxes, else it holds (n, 4) float32 rows x0, y0, x1, y1 in pixels of each stored image.
     """
 
     paths: tuple[str, ...]
@@ -25,7 +25,7 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set: its name, C class names in label order, and two splits."""
+    """A data set: its name, C class names in the order of labels, and two splits."""
 
     name: str
     classes: tuple[str, ...]
@@ -34,10 +34,11 @@ class Dataset:
 
 
 def check_splits(dataset: Dataset, source: str) -> Dataset:
-    """The same data set, once every class has images in both splits.
+    """Check that every class has images in both splits; return the data set.
 
     Raises:
-        UserError: a split is empty or lacks a class; `source` says where the split comes from.
+        UserError: a split is empty or lacks a class; the message begins with `source`, the file or
+            folder that defines the splits.
     """
     count = len(dataset.classes)
     splits = {"training": dataset.train, "test": dataset.test}
@@ -49,12 +50,12 @@ def check_splits(dataset: Dataset, source: str) -> Dataset:
             )
     present = {name: np.bincount(s.labels, minlength=count) > 0 for name, s in splits.items()}
     for split in splits:
-        lacking = np.flatnonzero(~present[split])
-        if len(lacking):
-            names = ", ".join(dataset.classes[i] for i in lacking[:3])
-            more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        absent = np.flatnonzero(~present[split])
+        if len(absent):
+            names = ", ".join(dataset.classes[i] for i in absent[:3])
+            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             raise UserError(
                 f"{source}: expected {split} images of each of {count} classes, found none of "
-                f"{names}{more}; add images or remove the class everywhere"
+                f"{names}{more}; add images, or remove the class from both splits"
             )
     return dataset

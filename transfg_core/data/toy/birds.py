@@ -1,14 +1,14 @@
 """The birds of the toy set: twenty classes that differ only in five small parts.
 
-Shape, pose, scale, light, plumage and background are drawn at random, whatever the class. A class
-is one row of `TABLE`: every value of a part is shared by five classes, and any two classes differ
-in at least three parts. Two classes rendered from equal generators differ inside the part boxes
-alone. A part without a mark (`none`) still tells classes apart by its absence, and a box is the
-place of the part whatever its value, so every image has all five boxes.
+Shape, pose, scale, light, plumage and background are random and do not depend on the class. A
+class is one row of `TABLE`. Five classes share each value of a part, and any two classes differ in
+at least three parts. Two classes rendered from equal generators differ only inside the part boxes.
+A missing mark (`none`) distinguishes classes as well. A box is the place of a part, marked or not,
+so every image has all five boxes.
 
-Outlines are written as `x,y` in thousandths of the side of the image at scale 1, x to the right,
-y down, from a point near the middle of the bird, which faces right. P vertices: points are (P, 2).
-These tables make the file longer than most; apart from the code that draws them they say nothing.
+An outline is a list of `x,y` in thousandths of the side of the image at scale 1; x points right and
+y down. The origin is near the middle of the bird, which faces right. P vertices are (P, 2). The
+tables make this file longer than most; they stay here because only this code uses them.
 """
 
 import math
@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels, as CUB writes them
 Colour = tuple[int, int, int]
 Points = NDArray[np.float64]  # (P, 2)
-Layers = tuple[tuple[Colour, Points], ...]  # painted in order
+Layers = tuple[tuple[Colour, Points], ...]  # in painting order
 
 PARTS = ("bill", "eye_ring", "wing_bar", "tail_tip", "breast")
 
@@ -139,7 +139,7 @@ _MARKS: dict[str, dict[str, Layers]] = {
     },
 }
 
-# The bird in painting order: (colour, brightness, outline), or the part whose mark goes here
+# The bird in painting order: (colour, brightness, outline), or the name of a part to mark here
 _BIRD: tuple[tuple[str, float, Points] | str, ...] = (
     ("wing", 0.85, _polygon("-140,30 -90,170 -375,325 -395,210")),  # tail
     ("wing", 0.6, _polygon("-120,105 -120,115 -385,270 -385,262")),
@@ -187,7 +187,7 @@ def _palette(codes: str) -> tuple[Colour, ...]:
     return tuple((code[0], code[1], code[2]) for code in map(bytes.fromhex, codes.split()))
 
 
-# Colours of everything that does not tell the class, as red, green, blue in hexadecimal
+# Colours of everything that does not depend on the class, as red, green, blue in hexadecimal
 _EARTHY = _palette("7a5c42 966848 606a76 547092 707a4c 8e8468 785454 4e7672 68625c a0805c")
 _PALE = _palette("e2d6bc d6d8d6 dcc4a4 ced4b2 e0c8be")
 _PLUMAGE = {  # palette, lowest and highest brightness
@@ -210,19 +210,19 @@ _BERRIES: tuple[Colour, ...] = (_INK, _WHITE, _GOLD, _SCARLET, _AZURE, _VIOLET)
 _LEG_COLOUR: Colour = (70, 56, 50)
 _LEAF_SHAPE = _curve("1000,0 0,350 -1000,0 0,-350")
 
-_OVER = 3  # drawn this many times larger, then averaged
-_MARGIN = 0.06  # of the side, kept free around the bird: a centre crop of 8/9 holds all of it
+_OVER = 3  # the drawing is this many times larger, then averaged
+_MARGIN = 0.06  # share of the side kept free around the bird: a centre crop of 8/9 holds all of it
 
 
 @dataclass(frozen=True)
 class _Pose:
-    """Bird coordinates to canvas pixels: `matrix` (2, 2) and `offset` (2,)."""
+    """Map from bird coordinates to canvas pixels: `matrix` (2, 2) and `offset` (2,)."""
 
     matrix: NDArray[np.float64]
     offset: NDArray[np.float64]
 
     def place(self, points: Points) -> NDArray[np.int64]:
-        """Points (P, 2) to whole canvas pixels (P, 2)."""
+        """Points (P, 2) as whole canvas pixels (P, 2)."""
         placed = points @ self.matrix.T + self.offset
         return np.asarray(np.rint(placed), np.int64)
 
@@ -235,7 +235,7 @@ class _Pose:
 
 
 def _draw_pose(rng: np.random.Generator, side: int) -> _Pose:
-    """Mirror, up to 15 degrees, scale 0.8 to 1.1 where it fits, and a shift in the room left."""
+    """A random pose: mirror, up to 15 degrees, scale 0.8 to 1.1 if it fits, shift in the image."""
     mirror, turn = rng.choice((-1, 1)), math.radians(rng.uniform(-15, 15))
     scale, stretch = rng.uniform(0.8, 1.1), rng.uniform(0.94, 1.06)
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
@@ -254,7 +254,7 @@ def _shaded(colour: Colour, brightness: float) -> Colour:
 
 
 def _tint(rng: np.random.Generator, palette: tuple[Colour, ...], low: float, high: float) -> Colour:
-    """A colour of the palette, its channels jittered, its brightness scaled by low to high."""
+    """A random palette colour with jittered channels and a brightness factor in [low, high]."""
     red, green, blue = palette[rng.integers(len(palette))]
     by_red, by_green, by_blue = rng.integers(-12, 13, 3).tolist()
     return _shaded((red + by_red, green + by_green, blue + by_blue), rng.uniform(low, high))
@@ -306,7 +306,7 @@ def _perch(draw: ImageDraw.ImageDraw, rng: np.random.Generator, pose: _Pose, sid
 
 
 def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A gain that slopes across the image, and a slight tint."""
+    """Apply a gain that slopes across the image, and a slight tint."""
     ramp = np.linspace(-0.5, 0.5, image.width)
     slope, gain = rng.uniform(-0.22, 0.22, 2), rng.uniform(0.8, 1.08)
     field = gain + slope[0] * ramp[None, :] + slope[1] * ramp[:, None]  # (height, width)

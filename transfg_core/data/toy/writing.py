@@ -1,9 +1,9 @@
 """The embedded data set: procedural birds in the layout of CUB-200-2011 (Wah et al. 2011).
 
-Beside CUB's own files, `part_boxes.txt` holds `image_id part x y width height`, one line for each
-discriminative part of each image (all five, also where the part is unmarked: its absence counts),
-and `toy.json` the settings. An image depends on (seed, split, class, number within the split)
-alone, not on how many others are made. What the birds look like: `birds.py`.
+There are two more files than in CUB. `part_boxes.txt` holds `image_id part x y width height`: one
+line for each of the five discriminative parts of each image, marked or not. `toy.json` holds the
+settings. An image depends only on (seed, split, class, number within the split), not on the size
+of the set. `birds.py` draws the birds.
 """
 
 import fcntl
@@ -23,22 +23,22 @@ from transfg_core.errors import RunFailed, UserError
 
 __all__ = ["CLASSES", "ensure_toy", "render", "write_toy"]
 
-FORMAT = 1  # raise it when any picture or file changes
+FORMAT = 1  # increase it when any picture or file changes
 
 
 def render(
     class_index: int, size: int, rng: np.random.Generator
 ) -> tuple[Image.Image, dict[str, Box]]:
-    """One bird: an RGB image of size x size, and part name -> (x, y, width, height) in pixels."""
+    """Draw one bird: an RGB image of size x size, and part -> (x, y, width, height) in pixels."""
     image, _, boxes = draw_bird(class_index, size, rng)
     return image, boxes
 
 
 def ensure_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print) -> None:
-    """Write the set at `root` unless it is there already; of two processes one waits.
+    """Write the set at `root` unless it exists; a second process waits until the first is done.
 
     Raises:
-        UserError: `root` holds a toy set of other settings, or something else.
+        UserError: `root` holds a toy set of other settings, or other files.
         RunFailed: the disk is full or not writable.
     """
     with _one_writer(root.resolve().parent):
@@ -47,7 +47,7 @@ def ensure_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print
 
 @contextmanager
 def _one_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, made where it is absent."""
+    """Lock a folder, which is created if it is absent."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -72,12 +72,12 @@ def _ensure(root: Path, toy: ToyConfig, report: Callable[[str], None]) -> None:
         )
         raise UserError(
             f"{root}: toy set of other settings: {problems}; "
-            "delete the folder or set data.root to another one"
+            "delete the folder, or set data.root to another folder"
         )
 
 
 def write_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print) -> None:
-    """Render the set into a new folder `root`: all of it, or nothing when it fails half-way.
+    """Render the set into a new folder `root`; a failure leaves nothing behind.
 
     Raises:
         UserError: `root` is not empty.
@@ -86,12 +86,12 @@ def write_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print)
     root = root.resolve()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(
-            f"{root}: expected no such folder or an empty one, found something in it; "
-            "delete it or set data.root to another folder"
+            f"{root}: expected an empty folder or none, found files; "
+            "delete them, or set data.root to another folder"
         )
     count = len(CLASSES) * (toy.train_per_class + toy.test_per_class)
     report(f"{root}: rendering {count} toy images of {toy.size} x {toy.size}")
-    partial = root.with_name(root.name + ".partial")  # a killed write leaves it behind
+    partial = root.with_name(root.name + ".partial")  # a killed process leaves it behind
     try:
         if partial.exists():
             shutil.rmtree(partial)
@@ -110,21 +110,21 @@ def _settings(toy: ToyConfig) -> dict[str, object]:
 
 
 def _settings_at(root: Path) -> dict[str, object] | None:
-    """What `toy.json` says; None where there is nothing yet."""
+    """The settings in `toy.json`; None if the folder is absent or empty."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     try:
         found = json.loads((root / "toy.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{root}: expected a toy set or an empty folder, found something else ({error}); "
-            "set data.root to another folder, or data.name to what this one holds"
+            f"{root}: expected a toy set or an empty folder, found other files ({error}); "
+            "set data.root to another folder, or set data.name to the data set in this folder"
         ) from error
     return found if isinstance(found, dict) else {}
 
 
 def _samples(toy: ToyConfig) -> Iterator[tuple[int, int, int, np.random.Generator]]:
-    """Class index, file number from 1, 1 for training, and the generator of that image."""
+    """For each image: class index, file number from 1, 1 if it is for training, generator."""
     for label in range(len(CLASSES)):
         for number in range(toy.train_per_class + toy.test_per_class):
             train = number < toy.train_per_class
@@ -138,7 +138,7 @@ def _samples(toy: ToyConfig) -> Iterator[tuple[int, int, int, np.random.Generato
 
 
 def _write_files(folder: Path, toy: ToyConfig) -> None:
-    """Every file of the set, image ids counting from 1 in the order of classes."""
+    """Write every file of the set; image ids count from 1 in the order of classes."""
     folders = [f"{label:03d}.{name}" for label, name in enumerate(CLASSES, 1)]
     for name in folders:
         (folder / "images" / name).mkdir(parents=True)

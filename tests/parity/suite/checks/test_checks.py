@@ -1,4 +1,4 @@
-"""The stages around the model: every claim holds where it should and fails on a planted fault."""
+"""The stages of the checks: each claim holds for right code and fails on a planted fault."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ CONFIG = CHECKS.config()
 # Learning rates
 
 
-def test_schedules_of_every_config_are_here():
+def test_schedules_of_every_config_are_checked():
     for path in (ROOT / "configs").glob("*.yaml"):
         optim = build_config(yaml.safe_load(path.read_text("utf-8")), str(path)).optim
         assert (optim.schedule, 4 if optim.warmup else 0) in SCHEDULES, path
@@ -76,7 +76,7 @@ def test_defined_rates_by_hand():
     assert defined_rates("cosine", 0)[[7, 15]] == pytest.approx([0.015, 0], abs=1e-17)
 
 
-def test_expected_rates_are_those_of_the_groups():
+def test_expected_rates_match_the_groups():
     config = changed(CONFIG, optim=GROUPED)
     names = initial_params(config.model, config.data.crop, 0)
     for name, (scale, decay) in param_groups(names, config.optim).items():
@@ -85,7 +85,7 @@ def test_expected_rates_are_those_of_the_groups():
 
 
 @pytest.mark.parametrize(("rate", "decay"), [(5.0, 0.0), (0.5, 0.1), (0.0, 0.0)])
-def test_rates_are_read_off_a_step(rate, decay):
+def test_rates_are_measured_from_a_step(rate, decay):
     direction, param = 1e-3 * given(0), given(1)
     before = param - np.float32(0.5) * (rate * direction + decay * param)
     step = (before.astype(np.float64) - param) / -0.5
@@ -141,18 +141,18 @@ def claims_of(taps):
 
 
 def changed_crcs(taps, clean):
-    """Which CRC-32 differ from those of the sound loader."""
+    """The names of CRC-32 that differ from those of the right loader."""
     return {n for n in clean if n.endswith("crc") and not np.array_equal(taps[n], clean[n])}
 
 
-def test_sound_data_hold_every_claim(toy, clean):
+def test_right_data_hold_every_claim(toy, clean):
     assert len(claims_of(clean)) == 18 and not failing(claims_of(clean))
     assert clean["crop/test/size"].tolist() == [6, 6, 6, 2]
     assert clean["crop/train/size"].tolist() == [6] * 7
     assert not changed_crcs(samples.data(CONFIG, toy), clean)
 
 
-def test_other_statistics_show(toy, clean, monkeypatch):
+def test_other_statistics_are_found(toy, clean, monkeypatch):
     right = loader.normalise
     monkeypatch.setattr(loader, "normalise", lambda images, data: right(images[..., ::-1], data))
     taps = samples.data(CONFIG, toy)
@@ -160,7 +160,7 @@ def test_other_statistics_show(toy, clean, monkeypatch):
     assert failing(claims_of(taps)) >= {"cut from the resized image", "as defined"}
 
 
-def test_cut_before_resizing_shows(toy, clean, monkeypatch):
+def test_a_cut_before_resizing_is_found(toy, clean, monkeypatch):
     def early(image, data):
         height, width = data.crop
         top, left = (image.height - height) // 2, (image.width - width) // 2
@@ -172,8 +172,8 @@ def test_cut_before_resizing_shows(toy, clean, monkeypatch):
     assert failing(claims_of(taps)) == {"as defined"}
 
 
-def test_normalising_before_resizing_shows(toy):
-    """Bytes are rounded after a resize; numbers normalised before it are not."""
+def test_normalising_before_resizing_is_found(toy):
+    """A resize rounds bytes; it does not round numbers that were normalised before."""
     train, test, dataset = batches(toy)
     top, left = (RESIZED[0] - 44) // 2, (RESIZED[1] - 32) // 2
 
@@ -201,11 +201,11 @@ def test_order_claims_fail_on_planted_orders(toy):
     assert "every image once an epoch" in failing(order_claims(train[::-1], test, dataset))
     ordered = [
         Batch(b.images, np.arange(6 * i, 6 * i + 6) % 20) for i, b in enumerate(train)
-    ]  # neither shuffled nor shuffled anew
+    ]  # not shuffled, and the same in both epochs
     assert failing(order_claims(ordered, test, dataset)) == {"epochs differ", "shuffled"}
 
 
-def test_one_order_for_all_epochs_shows(toy, clean, monkeypatch):
+def test_one_order_for_all_epochs_is_found(toy, clean, monkeypatch):
     right = records.epoch_order
     monkeypatch.setattr(records, "epoch_order", lambda seed, epoch, n: right(seed, 0, n))
     taps = samples.data(CONFIG, toy)
@@ -225,7 +225,7 @@ def test_places():
 
 
 class Constant:
-    """Evaluates to logits that depend on the pixels alone."""
+    """A backend whose logits depend only on the pixels."""
 
     name = "constant"
 
@@ -241,8 +241,8 @@ class Constant:
 
 
 def test_predictions_are_of_the_whole_split(toy, monkeypatch):
-    sound = samples.predictions(Constant(), CONFIG, toy)
-    assert sound["images"] == 20 and not failing(claims_of(sound))
+    right = samples.predictions(Constant(), CONFIG, toy)
+    assert right["images"] == 20 and not failing(claims_of(right))
 
     def short(*arguments):
         yield from (b for b in eval_batches(*arguments) if len(b.labels) == BATCH)
@@ -254,7 +254,7 @@ def test_predictions_are_of_the_whole_split(toy, monkeypatch):
 
 
 def test_a_claim_that_fails_in_both_is_judged_different(tmp_path):
-    """A fault of the shared core is in both traces."""
+    """Both traces contain a fault of the shared core."""
     manifest = {"producer": {"name": "x"}, "precision": "float32", "subject": {}}
     manifest["kind"] = "checks"
     for holds, verdict in ((True, "equivalent"), (False, "different")):

@@ -13,7 +13,7 @@ U = 2.0**-24
 
 
 def dropped(values, p=DROPOUT, seed=1, shape=None, scale=None):
-    """Dropout with a mask of `shape`, spread over the rest."""
+    """Dropout with a mask of `shape`, broadcast to the values."""
     mask = np.random.default_rng(seed).random(shape or values.shape) >= p
     return (values * mask * np.float32(scale or 1 / (1 - p))).astype(np.float32)
 
@@ -25,7 +25,7 @@ def test_right_masks_pass(shape):
         assert not failing(site_claims(values, dropped(values, seed=seed + 100), DROPOUT, U))
 
 
-def test_inputs_that_are_zero_tell_nothing():
+def test_inputs_that_are_zero_are_not_counted():
     values = given()
     values[given(5) > 1] = 0
     assert not failing(site_claims(values, dropped(values), DROPOUT, U))
@@ -49,7 +49,7 @@ NEAR, LINE = "neighbours are independent", "no line is dropped whole"
         (lambda x: dropped(x, shape=(6, 1, 48)), {NEAR, LINE}),  # whole channels of an image
         (lambda x: dropped(x, shape=(1, 21, 48)), {NEAR, LINE}),  # one mask for the batch
         (lambda x: dropped(x, shape=(6, 1, 1)), {NEAR, LINE}),  # whole images
-        (lambda x: np.where(x == x[2, 3:4], 0, dropped(x)), {LINE}),  # one token more
+        (lambda x: np.where(x == x[2, 3:4], 0, dropped(x)), {LINE}),  # an additional token
     ],
 )
 def test_planted_masks_fail(fault, expected):
@@ -62,7 +62,7 @@ SITES = {"embed": "tokens", "block00.mlp.out": "block00.mlp.fc2"}
 
 
 def traces(fault=lambda x: x, seeds=(1, 2), evaluation=lambda x: x):
-    """A trace in evaluation mode and one in training mode, of a model that is all dropout."""
+    """A trace in evaluation mode and one in training mode, of a model with only dropout."""
     pairs = {"embed": "tokens", "block00.mlp.out": "block00.mlp.fc2"}
     evaluated, trained = {}, {}
     for seed, (site, source) in zip(seeds, pairs.items(), strict=True):
@@ -106,7 +106,7 @@ def test_gradient_with_another_mask_fails():
 
 
 class Dropping:
-    """A backend whose loss tells which masks were drawn: one more draw, one more loss."""
+    """A backend whose loss shows which masks were drawn: each draw gives another loss."""
 
     def __init__(self, fault=""):
         self.fault, self.mode = fault, "train"

@@ -1,0 +1,152 @@
+"""The table of every architecture is whole: each axis has a size, each parameter a tap."""
+
+import numpy as np
+import pytest
+
+from parity.cases.case import CASES
+from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.own import load_own
+from transfg_core.checkpoints.pretrained import load_pretrained
+from transfg_core.config.loading import build_config, load_config
+from transfg_core.errors import UserError
+from transfg_core.models import convnet, vit
+from transfg_core.models.layout import (
+    ARCHITECTURES,
+    architecture,
+    choice_taps,
+    maker_of,
+    param_shapes,
+    param_specs,
+    taps_of,
+)
+from transfg_core.params.initial import initial_params
+from transfg_core.params.merge import strict_merge
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+CONVNET = load_config(None, ["model.name=convnet", "model.classes=5", "data.crop=[40,33]"])
+
+
+def test_every_architecture_has_a_case():
+    assert {case.config().model.name for case in CASES} == set(ARCHITECTURES)
+
+
+@each_case
+def test_every_axis_has_a_size(case):
+    config = case.config()
+    known = architecture(config.model)
+    sizes = known.sizes(config.model, config.data.crop) | {"B": 6, "C": 7}
+    letters = {
+        letter
+        for text in [
+            *(spec.dims for spec in param_specs(config.model).values()),
+            *(tap.axes for tap in taps_of(config.model).values()),
+        ]
+        for letter in text.split()
+    }
+    assert {letter for letter in letters if not letter.isdigit()} <= set(sizes)
+    orders = known.orders(config.model, np.random.default_rng(0))
+    for letter, order in orders.items():
+        assert sorted(order) == list(range(sizes[letter])), letter
+
+
+@each_case
+def test_taps_read_what_comes_before_them(case):
+    before = {"images"}
+    for name, tap in taps_of(case.config().model).items():
+        assert set(tap.reads) <= before, name
+        before.add(name)
+    assert name == "logits"
+
+
+@each_case
+def test_every_parameter_makes_one_tap(case):
+    model = case.config().model
+    taps, params = taps_of(model), param_specs(model)
+    used = [param for tap in taps.values() for param in tap.params]
+    assert sorted(used) == sorted(params)
+    assert all(param in taps[maker_of(param, taps)].params for param in params)
+
+
+@each_case
+def test_the_choice_of_parts_alone_has_no_gradient(case):
+    model = case.config().model
+    assert bool(choice_taps(model)) == model.selects_parts
+    assert choice_taps(model) <= {"part_scores", "part_index", *(f"part_row0{i}" for i in (1, 2))}
+
+
+def test_sizes_of_the_convnet_by_hand():
+    # (40, 33) -> ((40 - 5) // 2 + 1, (33 - 5) // 2 + 1) -> ((18 - 5) // 2 + 1, (15 - 5) // 2 + 1)
+    assert convnet.map_sizes((40, 33), CONVNET.model) == ((18, 15), (7, 6))
+    shapes = param_shapes(CONVNET.model, CONVNET.data.crop)
+    assert shapes["conv1.weight"] == (32, 3, 5, 5) and shapes["conv2.weight"] == (64, 32, 5, 5)
+    assert shapes["head.weight"] == (5, 64)
+    products = 18 * 15 * 25 * 3 * 32 + 7 * 6 * 25 * 32 * 64 + 64 * 5
+    assert convnet.forward_flops(CONVNET.model, CONVNET.data.crop) == 2 * products
+
+
+def test_an_image_that_is_too_small_is_refused():
+    """The smallest that is taken, and one pixel less: 4 · 2 + 5 = 13."""
+    assert convnet.map_sizes((13, 13), CONVNET.model)[1] == (1, 1)
+    with pytest.raises(UserError, match="image 13 x 12: expected at least 13 each way"):
+        convnet.map_sizes((13, 12), CONVNET.model)
+    with pytest.raises(UserError, match=r"data.crop \[12, 12\] is smaller than what model.kernel"):
+        load_config(None, ["model.name=convnet", "data.crop=12"])
+
+
+@pytest.mark.parametrize("switch", ["run.compile=true", "run.grad_checkpointing=true"])
+def test_what_needs_blocks_is_refused_without(switch):
+    with pytest.raises(UserError, match="expected a model with attention blocks, found model.name"):
+        load_config(None, ["model.name=convnet", switch])
+
+
+def test_names_and_keys_of_another_architecture():
+    with pytest.raises(UserError, match="model.name: expected 'vit', 'convnet', found 'resnet'"):
+        load_config(None, ["model.name=resnet"])
+    with pytest.raises(UserError, match="model.placement: unknown key"):
+        load_config(None, ["model.name=convnet", "model.placement=none"])
+    with pytest.raises(UserError, match="model.kernel: unknown key"):
+        load_config(None, ["model.kernel=3"])
+
+
+def test_a_configuration_of_version_0_1_0_is_a_vit():
+    """It has no `model.name`, and sizes that were not set were null."""
+    tree = {"model": {"size": "S", "width": None, "heads": None, "stride": None, "patch": 16}}
+    model = build_config(tree, "old").model
+    assert (model.name, model.width, model.heads, model.mlp) == ("vit", 384, 6, 1536)
+    assert model.stride == 16
+    assert build_config({"model": {"width": 24, "heads": 3}}, "old").model.depth == 4
+
+
+def test_a_wrong_shape_names_the_setting_of_its_architecture():
+    for config, name, setting in (
+        (CONVNET, "head.weight", "model.width2"),
+        (load_config(None, ["model.classes=5"]), "head.weight", "model.width"),
+    ):
+        shapes = param_shapes(config.model, config.data.crop)
+        arrays = initial_params(config.model, config.data.crop, 0)
+        arrays[name] = np.zeros((5, 3), np.float32)
+        with pytest.raises(UserError, match=f"{name}: .* is {setting} right"):
+            strict_merge(shapes, arrays, "x")
+
+
+def test_parameters_of_a_convnet_as_pretrained(tmp_path):
+    params = initial_params(CONVNET.model, CONVNET.data.crop, 3)
+    arrays = {f"param/{name}": value for name, value in params.items()}
+    path = tmp_path / "best.safetensors"
+    checkpoint.save(path, arrays, {"config": CONVNET.model_dump(mode="json")})
+    loaded, report = load_own(str(path), CONVNET.model, (64, 50))  # of another image size
+    assert loaded.keys() == params.keys() and not report.resized
+    assert all(np.array_equal(loaded[name], value) for name, value in params.items())
+    other = CONVNET.model.model_copy(update={"classes": 9})
+    loaded, report = load_own(str(path), other, (64, 50))
+    assert set(report.initialised) == {"head.weight", "head.bias"}
+    plain = load_config(None, ["model.classes=5"]).model
+    with pytest.raises(UserError, match="expected model.name vit, found convnet; set model.name"):
+        load_own(str(path), plain, (64, 64))
+    with pytest.raises(UserError, match="expected model.name vit, found convnet"):
+        load_pretrained("weights.npz", CONVNET.model, (64, 64))
+
+
+def test_vit_only_functions_refuse_others():
+    with pytest.raises(UserError, match="rollout: expected model.name vit, found convnet"):
+        vit.require_vit(CONVNET.model, "rollout")
