@@ -170,7 +170,8 @@ def first_difference(rows: Sequence[Row]) -> str:
                 facts.append(f"at {row.index} it is {row.values[0]:.7g}, not {row.values[1]:.7g}")
             if row.reason:
                 facts.insert(0, row.reason)
-            return f"begins at {row.stage}/{row.tap} in {row.precision}: {'; '.join(facts)}"
+            place = f"{row.stage}/{row.tap} in {row.precision}"
+            return f"first not equivalent: {place}: {'; '.join(facts)}"
     return ""
 
 

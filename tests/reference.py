@@ -55,13 +55,13 @@ def heads_of(x: Array, heads: int) -> Array:
 
 
 def attention_maps(q: Array, k: Array, heads: int) -> Array:
-    """softmax(q kᵀ / √d): twice (B, T, D) -> (B, K, T, T)."""
+    """softmax(q kᵀ / √d): q, k (B, T, D) -> (B, K, T, T)."""
     q, k = heads_of(q, heads), heads_of(k, heads)
     return softmax(np.einsum("bkid,bkjd->bkij", q, k) / np.sqrt(q.shape[-1]))
 
 
 def attention(q: Array, k: Array, v: Array, heads: int) -> Array:
-    """Attention: three times (B, T, D) -> (B, T, D)."""
+    """Attention: q, k, v (B, T, D) -> (B, T, D)."""
     out = np.einsum("bkij,bkjd->bkid", attention_maps(q, k, heads), heads_of(v, heads))
     return np.concatenate(list(np.moveaxis(out, 1, 0)), axis=-1)
 

@@ -110,7 +110,7 @@ def test_source_imports_one_way(folder):
 
 
 def module_graph(root: Path) -> dict[str, set[str]]:
-    """Module -> the project's modules that it imports anywhere, also in functions."""
+    """Dict: module -> the project's modules that it imports anywhere, also in functions."""
     files = {name: path for package in PACKAGES for name, path in named(root, package).items()}
     graph: dict[str, set[str]] = {}
     for module, path in files.items():

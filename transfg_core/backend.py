@@ -47,7 +47,7 @@ class Backend(Protocol):
     name: str
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Canonical name -> shape of every parameter."""
+        """Dict: canonical name -> shape of every parameter."""
         ...
 
     def load_params(self, arrays: Mapping[str, Array]) -> None:

@@ -139,7 +139,7 @@ def join_heads(x: Var) -> Var:  # native: for FusedAttention
 
 
 def attention_map(q: Var, k: Var) -> Var:  # native: for FusedAttention
-    """softmax(q kᵀ / √d): twice (B, K, T, d) -> (B, K, T, T)."""
+    """softmax(q kᵀ / √d): q, k (B, K, T, d) -> (B, K, T, T)."""
     return nn.softmax(q @ k.transpose(-2, -1) * number(q.shape[-1] ** -0.5, q), dim=-1)
 
 
@@ -177,12 +177,15 @@ class FusedAttention(Function):  # native: PyTorch has such an operator
 
 
 def attention(q: Var, k: Var, v: Var, heads: int) -> Var:
-    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
+    """softmax(q kᵀ / √d) v per head; stores no T x T map: q, k, v (B, T, D) -> (B, T, D)."""
     return FusedAttention.apply(q, k, v, heads)  # jittor: see above
 
 
 def cls_scores(q: Var, k: Var, heads: int) -> Var:
-    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T); at least float32."""
+    """Scores of the class token before the softmax, row 0 of q kᵀ / √d, in float32 or float64.
+
+    q, k (B, T, D) -> (B, K, T).
+    """
     q, k = (split_heads(at_least_float32(x), heads) for x in (q, k))
     # jittor block for 1 line: exact in float64
     scale = number(q.shape[-1] ** -0.5, q)
@@ -190,7 +193,7 @@ def cls_scores(q: Var, k: Var, heads: int) -> Var:
 
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:  # native: C++ on CPU and CUDA
-    """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    """row · softmax(q kᵀ / √d) per head: row (B, K, T); q, k (B, T, D) -> (B, K, T)."""
     if cuda_ops.supports_attention(q, heads):
         return cuda_ops.propagate(row, q, k, heads)
     q, k = at_least_float32(q), at_least_float32(k)

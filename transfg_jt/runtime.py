@@ -62,8 +62,8 @@ def set_precision(precision: str) -> None:  # native: each framework has its own
         raise UserError("run.precision tf32: needs a CUDA device, found none; use float32")
     if precision == "float64" and jt.flags.use_cuda:
         raise UserError(
-            "run.precision float64: Jittor 1.3.11 has no float64 matrix products on CUDA; set "
-            "nvcc_path= in the environment to use the CPU"
+            "run.precision float64: Jittor 1.3.11 has no float64 matrix products on CUDA; to use "
+            "the CPU, set the environment variable nvcc_path to an empty value"
         )
     # After float32 work in the same process, Jittor's float64 gradients are wrong. The switch for
     # TF32 holds for the whole process.

@@ -31,14 +31,17 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D); stores no T x T map."""
+    """softmax(q kᵀ / √d) v per head; stores no T x T map: q, k, v (B, T, D) -> (B, T, D)."""
     # torch block for 1 line: Jittor has no such operator
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def cls_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    """Row 0 of q kᵀ / √d, before the softmax: twice (B, T, D) -> (B, K, T); at least float32."""
+    """Scores of the class token before the softmax, row 0 of q kᵀ / √d, in float32 or float64.
+
+    q, k (B, T, D) -> (B, K, T).
+    """
     q, k = (split_heads(at_least_float32(x), heads) for x in (q, k))
     return (q[:, :, :1] * k).sum(-1) * q.shape[-1] ** -0.5
 
@@ -67,7 +70,7 @@ def row_kernel(dtype: torch.dtype, head: int) -> ModuleType | None:  # native: w
 
 
 def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # native: Jittor has C++
-    """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    """row · softmax(q kᵀ / √d) per head: row (B, K, T); q, k (B, T, D) -> (B, K, T)."""
     head = q.shape[-1] // heads
     kernel = row_kernel(q.dtype, head) if row.is_cuda else None
     if kernel:

@@ -242,7 +242,7 @@ def without_evidence(row: Row, least: float) -> Row:
     if row.error > half_the_digits:
         return replace(row, bound=half_the_digits)
     return replace(
-        row, verdict="undecided", reason="no float64 reference and no variants to judge it by"
+        row, verdict="undecided", reason="the traces have no float64 reference and no variants"
     )
 
 

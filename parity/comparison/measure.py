@@ -75,8 +75,9 @@ def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:
 def gap(value: Tap, reference: Tap, same_type: bool = True) -> Gap:
     """The difference of `value` from `reference`, relative to `reference`.
 
-    A tap with NaN or infinity cannot be compared: two runs that both diverged do not agree. For
-    integers and booleans `relative` is 0 or infinity.
+    A tap with NaN or infinity never agrees, even if both taps have NaN there: both runs have
+    diverged. For integers and booleans, the field `relative` is 0 if all elements are equal, else
+    infinity.
     """
     reason = unfit(value, reference, same_type)
     if reason:

@@ -1,12 +1,16 @@
-"""Where two implementations begin to differ: one finding per case and pair, sharpest first.
+"""Where two implementations begin to differ: one finding per case and pair.
 
     findings = locate(rows)                     # rows of parity/comparison/judge.py
-    find_causes(findings[0], baseline, candidate)    # the traces of its stage and precision
+    find_causes(findings[0], baseline, candidate)    # traces of the finding's stage and precision
 
-Many taps differ after one fault. `PHASES` ranks the evidence. First come the inputs. Then come the
-isolated operations, each fed with the baseline's inputs: the operation that differs has the fault.
-Then come the chained stages, where the first differing tap in order of computation counts. In a
-backward pass this order is reversed. Float64 goes before float32, where rounding can hide a fault.
+Many taps differ after one fault. `PHASES` ranks the evidence:
+
+1. the inputs;
+2. isolated operations, each fed with the baseline's inputs: one that differs has the fault;
+3. chained stages: the first tap that differs, in the order of computation, shows the place. In a
+   backward pass, the order of computation is reversed.
+
+Float64 is looked at before float32, because rounding in float32 can hide a fault.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +62,7 @@ STEP_ORDER = ("grad_norm", "clipped_norm", "loss", "lr", "momentum/", "exp_avg",
 
 
 def locate(rows: Sequence[Row]) -> list[Finding]:
-    """One finding for each case and pair with a `different` row, the sharpest first."""
+    """One finding for each case and pair with a `different` row, the strongest evidence first."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.case, row.pair), []).append(row)
@@ -83,7 +87,7 @@ def phase_of(stage: str) -> int:
 
 
 def digits(row: Row) -> int:
-    """A number that is higher for a sharper precision."""
+    """A number that is higher for a more exact precision."""
     return {"float64": 2, "float32": 1}.get(row.precision, 0)
 
 

@@ -59,8 +59,8 @@ def sentence(rows: Sequence[Row]) -> str:
     if number["equivalent"] == len(rows):
         return f"equivalent: all {len(rows)} taps are equivalent."
     return (
-        f"{worst([row.verdict for row in rows])}: of {len(rows)} taps {number['equivalent']} are "
-        f"equivalent, {number['different']} different and {number['undecided']} undecided."
+        f"{worst([row.verdict for row in rows])}: {len(rows)} taps: {number['equivalent']} "
+        f"equivalent, {number['different']} different, {number['undecided']} undecided."
     )
 
 

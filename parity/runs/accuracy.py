@@ -67,7 +67,9 @@ class Side:
 
 @dataclass(frozen=True)
 class AccuracyResult:
-    """Two sets of runs compared: these checkpoints, this training, and the overall verdict."""
+    """The comparison of two sets of runs, with three verdicts.
+
+    One is on these checkpoints only, one on the way of training in general, one is overall."""
 
     margin: float
     baseline: Side
@@ -97,7 +99,8 @@ def compare_accuracy(
     """
     if not 0 < margin < 1:
         raise UserError(
-            f"margin: expected more than 0 and less than 100 points, found {100 * margin:g}"
+            f"margin: expected more than 0 and less than 100 percentage points, found "
+            f"{100 * margin:g}"
         )
     left, right = load_side(baseline, "baseline"), load_side(candidate, "candidate")
     check_apart(left, right)

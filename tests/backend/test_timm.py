@@ -65,7 +65,7 @@ def batch() -> Batch:
 
 
 def timm_name(name: str) -> str:
-    """Canonical name -> timm's name; timm has query, key and value in one array."""
+    """Dict: canonical name -> timm's name; timm has query, key and value in one array."""
     for ours, theirs in (
         ("patch_embed.", "patch_embed.proj."),
         ("attn.query", "attn.qkv"),

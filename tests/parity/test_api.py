@@ -143,7 +143,9 @@ def test_a_fault_is_found_where_it_begins(files, write, fault):
     rows = compare(files)
     begin = next(row for row in rows if row.verdict == "different")
     assert f"{begin.stage}/{begin.tap}" == FAULT_AT[fault]
-    assert first_difference(rows).startswith(f"begins at {FAULT_AT[fault]} in float32: error")
+    assert first_difference(rows).startswith(
+        f"first not equivalent: {FAULT_AT[fault]} in float32: error"
+    )
 
 
 def test_a_gradient_that_should_be_zero_and_is_not(files, write):
@@ -210,7 +212,7 @@ def test_nan_is_different_also_where_both_have_it(files, write):
 
     files[1] = write("nan.npz", "theirs", change=broken)
     assert first_difference(compare(files)).startswith(
-        "begins at forward/logits in float32: 1 elements are not finite"
+        "first not equivalent: forward/logits in float32: 1 elements are not finite"
     )
     files[0] = write("nan-too.npz", change=broken)
     assert verdicts(compare(files))["forward/logits"] == "different"
@@ -503,7 +505,7 @@ def test_exit_codes(files, write, tmp_path, capsys):
     assert "equivalent: all 7 taps are equivalent." in capsys.readouterr().out
     bad = write("bad.npz", "theirs", fault="scale")
     assert compare_files([files[0], bad, *files[2:]], out=tmp_path / "report") == 1
-    assert "begins at forward/hidden" in capsys.readouterr().out
+    assert "first not equivalent: forward/hidden" in capsys.readouterr().out
     assert compare_files([files[0], bad]) == 2
     report = json.loads((tmp_path / "report/parity.json").read_text())
     assert report["verdict"] == "different" and {"ours", "theirs"} == set(report["environment"])

@@ -5,7 +5,7 @@
     python -m tools.mutation --clean 10            # no fault planted: nothing may differ
 
 Each entry of `mutations.yaml` is a substitution in a copy of the packages. Child processes record
-that copy. The mutated backend is judged against the clean baseline, sharpest evidence first, until
+that copy. The mutated backend is judged against the clean baseline, strongest evidence first, until
 something differs. The suite compares the twins, so it cannot see a fault of the shared core or of
 both twins. For these faults the table also shows whether the published program's numbers or a claim
 reveal them without a clean backend.
@@ -47,7 +47,7 @@ class Outcome:
     name: str
     twin: str
     caught: str  # yes, no, or error: the mutant does not run
-    stages: tuple[str, ...] = ()  # all stages that differ, sharpest first
+    stages: tuple[str, ...] = ()  # all stages that differ, strongest evidence first
     place: str = ""
     case: str = ""
     precision: str = ""
@@ -111,7 +111,7 @@ def try_mutation(
 
 
 def check_control(backend: str, clean: Path) -> None:
-    """Check that the harness finds nothing without a fault; else its results prove nothing.
+    """Check that this tool finds nothing without a fault; else its results prove nothing.
 
     Raises:
         UserError: a copy without a fault does not run, or differs.
@@ -120,8 +120,8 @@ def check_control(backend: str, clean: Path) -> None:
     print(f"{outcome.name}: caught {outcome.caught}, {outcome.seconds} s", flush=True)
     if outcome.caught != "no":
         raise UserError(
-            f"{outcome.name}: expected no difference without a fault, found "
-            f"{outcome.text or outcome.place}; repair the twins or the harness first"
+            f"{outcome.name}: expected the twins to agree before a fault is planted, found "
+            f"{outcome.text or outcome.place}; repair the twins or this tool, then run it again"
         )
 
 

@@ -25,7 +25,10 @@ LAST_WORDS = 30  # seconds for a worker to exit after it has closed its pipe
 
 @dataclass
 class Measurement:
-    """The measurement of one subject at one batch size; times in seconds, memory in bytes."""
+    """Time in seconds and memory in bytes of one subject at one batch size.
+
+    A subject is a backend, a method and their settings.
+    """
 
     subject: str
     backend: str

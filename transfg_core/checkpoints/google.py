@@ -97,7 +97,7 @@ class Plan(NamedTuple):
 def load_vit_npz(
     path: str | Path, model: VitConfig, image_size: tuple[int, int]
 ) -> tuple[Arrays, LoadReport]:
-    """Canonical name -> C-contiguous float32 array, for the parameters that the file fills.
+    """Dict: canonical name -> C-contiguous float32 array, for the parameters that the file fills.
 
     With part selection the encoder norm becomes `part_norm`, and the last block becomes
     `part_layer` only if `model.part_layer_init` is `last_block`. The head is read only if

@@ -38,7 +38,7 @@ class NpzFile(Closing):
         self.archive.close()
 
     def shapes(self) -> dict[str, Shape]:
-        """Key -> shape, from the arrays' headers alone.
+        """Dict: key -> shape, from the arrays' headers alone.
 
         Raises:
             UserError: a member is damaged, is not an array, or holds Python objects.

@@ -120,7 +120,9 @@ def _fit_positions(
 
 
 def refuse_other_model(path: str, saved: ModelConfig, model: ModelConfig) -> None:
-    """Refuse another architecture or another number of heads, which no shape shows.
+    """Refuse a checkpoint of another architecture, or with another number of heads.
+
+    No shape of a parameter shows the number of heads.
 
     Raises:
         UserError: the architectures or the numbers of heads differ.

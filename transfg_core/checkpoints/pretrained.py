@@ -15,7 +15,9 @@ from transfg_core.params.initial import initial_params
 
 
 def build_params(config: Config) -> tuple[Arrays, LoadReport | None]:
-    """Canonical name -> starting value, and a report on `model.pretrained` (None without it).
+    """The starting parameters (dict: canonical name -> array), and a report of the loading.
+
+    The report is None if `model.pretrained` is not set.
 
     Raises:
         UserError: the checkpoint cannot be read or does not fit the model.
@@ -34,7 +36,7 @@ def build_params(config: Config) -> tuple[Arrays, LoadReport | None]:
 def load_pretrained(
     path: str, model: ModelConfig, image_size: tuple[int, int]
 ) -> tuple[Arrays, LoadReport]:
-    """Canonical name -> array for the parameters that the checkpoint fills, and a report.
+    """Dict: canonical name -> array for the parameters that the checkpoint fills, and a report.
 
     Raises:
         UserError: the file is of an unknown type, cannot be read, or does not fit the model.

@@ -121,7 +121,7 @@ def place_of(item: Any, root: type[BaseModel]) -> tuple[int | str, ...]:
 
 
 def _choices(root: type[BaseModel], field: str) -> dict[str, type[BaseModel]]:
-    """Name -> section, for a field that takes one of several sections; else empty."""
+    """Dict: name -> section, for a field that takes one of several sections; else empty."""
     if field not in root.model_fields:
         return {}
     options = get_args(root.model_fields[field].annotation)

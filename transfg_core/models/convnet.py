@@ -64,7 +64,7 @@ def map_sizes(image_size: tuple[int, int], model: ConvNetConfig) -> tuple[tuple[
 
 
 def param_specs(model: ConvNetConfig) -> dict[str, Spec]:
-    """Canonical name -> its row, in the model's order."""
+    """Dict: canonical name -> its row, in the model's order."""
     return {spec.name: spec for spec in SPECS}
 
 
@@ -74,7 +74,7 @@ def dims_of(name: str) -> str:
 
 
 def sizes(model: ConvNetConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:
-    """Letter -> number; H, W, h, w only with an image size, C only if `model.classes` is set."""
+    """Dict: letter -> number; H, W, h, w only with an image size, C only with `model.classes`."""
     numbers = {"R": 3, "X": model.kernel, "F": model.width, "G": model.width2}
     if model.classes is not None:
         numbers["C"] = model.classes
@@ -85,7 +85,7 @@ def sizes(model: ConvNetConfig, image_size: tuple[int, int] | None = None) -> di
 
 
 def taps(model: ConvNetConfig) -> dict[str, Tap]:
-    """Tap -> its row, in the order of the forward pass."""
+    """Dict: tap -> its row, in the order of the forward pass."""
     first, second = "B F H W", "B G h w"
     return {
         "conv1": Tap(first, "convolution", ("images",), affine("conv1"), model.stride),

@@ -30,7 +30,7 @@ class Architecture(Protocol):
     CHANNELS: str  # a parameter that is added to channels; they are its last axis
 
     def param_specs(self, model: Any) -> dict[str, Spec]:
-        """Canonical name -> its row, in the model's order."""
+        """Dict: canonical name -> its row, in the model's order."""
         ...
 
     def dims_of(self, name: str) -> str:
@@ -38,7 +38,7 @@ class Architecture(Protocol):
         ...
 
     def sizes(self, model: Any, image_size: tuple[int, int] | None = None) -> dict[str, int]:
-        """Letter -> number.
+        """Dict: letter -> number.
 
         Letters that depend on the image are included only with its (height, width); C only if
         `model.classes` is set.
@@ -49,11 +49,11 @@ class Architecture(Protocol):
         ...
 
     def taps(self, model: Any) -> dict[str, Tap]:
-        """Tap -> its row, in the order of the forward pass, up to `logits`."""
+        """Dict: tap -> its row, in the order of the forward pass, up to `logits`."""
         ...
 
     def orders(self, model: Any, rng: np.random.Generator) -> dict[str, Order]:
-        """Letter -> a random permutation of that axis, which changes no result of the model."""
+        """Dict: letter -> a random permutation of that axis; it changes no result of the model."""
         ...
 
     def forward_flops(self, model: Any, image_size: tuple[int, int]) -> float:
@@ -73,12 +73,12 @@ def architecture(model: ModelConfig) -> Architecture:
 
 
 def param_specs(model: ModelConfig) -> dict[str, Spec]:
-    """Canonical name -> its row, in the model's order; works without `model.classes`."""
+    """Dict: canonical name -> its row, in the model's order; works without `model.classes`."""
     return architecture(model).param_specs(model)
 
 
 def param_shapes(model: ModelConfig, image_size: tuple[int, int]) -> dict[str, Shape]:
-    """Canonical name -> shape, in the model's order.
+    """Dict: canonical name -> shape, in the model's order.
 
     Raises:
         UserError: `model.classes` is not set, or the image is too small for the model.
@@ -89,7 +89,7 @@ def param_shapes(model: ModelConfig, image_size: tuple[int, int]) -> dict[str, S
 
 @cache
 def taps_of(model: ModelConfig) -> dict[str, Tap]:
-    """Tap -> its row, in the order of the forward pass; names with a dot are `fine` taps."""
+    """Dict: tap -> its row, in the order of the forward pass; names with a dot are `fine` taps."""
     return architecture(model).taps(model)
 
 

@@ -97,7 +97,7 @@ def grid_size(image_size: tuple[int, int], model: VitConfig) -> tuple[int, int]:
 
 
 def param_specs(model: VitConfig) -> dict[str, Spec]:
-    """Canonical name -> its row, in the model's order."""
+    """Dict: canonical name -> its row, in the model's order."""
     tables: list[tuple[str, tuple[Spec, ...]]] = [("", STEM)]
     if model.selects_parts:
         tables += [(f"blocks.{i}.", BLOCK) for i in range(model.depth - 1)]
@@ -119,7 +119,7 @@ def dims_of(name: str) -> str:
 
 
 def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:
-    """Letter -> number; N and T only with an image size, C only if `model.classes` is set."""
+    """Dict: letter -> number; N and T only with an image size, C only if `model.classes` is set."""
     numbers = {
         "R": 3,
         "D": model.width,
@@ -139,7 +139,7 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
 
 
 def taps(model: VitConfig) -> dict[str, Tap]:
-    """Tap -> its row, in the order of the forward pass."""
+    """Dict: tap -> its row, in the order of the forward pass."""
     rows = {
         "patch_embed": Tap(
             "B N D", "convolution", ("images",), affine("patch_embed"), model.stride

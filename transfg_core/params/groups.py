@@ -8,7 +8,7 @@ from transfg_core.params.merge import nearest, refuse
 
 
 def param_groups(names: Iterable[str], optim: OptimConfig) -> dict[str, tuple[float, float]]:
-    """Name -> (factor on the learning rate, weight decay); the first matching group wins.
+    """Dict: name -> (factor on the learning rate, weight decay); the first matching group wins.
 
     Raises:
         UserError: a group's pattern matches no name.

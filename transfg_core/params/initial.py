@@ -17,7 +17,7 @@ def initial_params(
     seed: int,
     only: Collection[str] | None = None,
 ) -> Arrays:
-    """Canonical name -> float32 initial value, of all parameters or of those in `only`.
+    """Dict: canonical name -> float32 initial value, of all parameters or of those in `only`.
 
     Each array has its own random stream, keyed by the seed and its name. So adding or removing a
     parameter does not change the others.

@@ -144,9 +144,10 @@ class RunFolder(Closing):
             raise RunFailed(f"{self.path}: cannot write the metrics: {error.strerror}") from error
 
     def rewind(self, update: int) -> None:
-        """Delete records and numbered checkpoints after `update`, and an incomplete last line.
+        """Delete records and numbered checkpoints that are later than update `update`.
 
-        `best` stays: it remains a valid checkpoint.
+        An incomplete last line of metrics.jsonl goes as well. `best` is kept, even if it is
+        later: its parameters can still be used.
 
         Raises:
             UserError: metrics.jsonl is damaged.

@@ -22,7 +22,7 @@ from transfg_jt.ops.bfloat16 import cast_like
 
 
 def attend_with_map(q: Var, k: Var, v: Var, heads: int) -> tuple[Var, Var]:
-    """softmax(q kᵀ / √d) v per head, and the map: (B, T, D) thrice -> (B, T, D), (B, K, T, T)."""
+    """softmax(q kᵀ / √d) v per head, and the map: q, k, v (B, T, D) -> (B, T, D), (B, K, T, T)."""
     # jittor block for 1 line: it would sum products of bfloat16 in bfloat16
     like = q
     q, k, v = (split_heads(at_least_float32(x), heads) for x in (q, k, v))

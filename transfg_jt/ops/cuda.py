@@ -82,7 +82,7 @@ def supports_attention(q: Var, heads: int) -> bool:
 
 
 def attend(q: Var, k: Var, v: Var, heads: int) -> Var:
-    """softmax(q kᵀ / √d) v per head: three times (B, T, D) -> (B, T, D)."""
+    """softmax(q kᵀ / √d) v per head: q, k, v (B, T, D) -> (B, T, D)."""
     return run_attention(FORWARD, [q.dtype], [q.shape], [q, k, v], heads)[0]
 
 
@@ -93,7 +93,7 @@ def attend_grad(q: Var, k: Var, v: Var, grad: Var, heads: int) -> list[Var]:
 
 
 def propagate(row: Var, q: Var, k: Var, heads: int) -> Var:
-    """row · softmax(q kᵀ / √d) per head, in float32: (B, K, T), twice (B, T, D) -> (B, K, T)."""
+    """row · softmax(q kᵀ / √d) per head, in float32: row (B, K, T); q, k (B, T, D) -> (B, K, T)."""
     return run_attention(PROPAGATE, ["float32"], [row.shape], [q, k, row], heads)[0]
 
 

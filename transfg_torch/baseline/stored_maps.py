@@ -22,7 +22,7 @@ from transfg_torch.models.vit import TransFG
 
 
 def attend_with_map(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """softmax(q kᵀ / √d) v per head, and the map: (B, T, D) thrice -> (B, T, D), (B, K, T, T)."""
+    """softmax(q kᵀ / √d) v per head, and the map: q, k, v (B, T, D) -> (B, T, D), (B, K, T, T)."""
     q, k, v = split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
 
     attention_map = F.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)

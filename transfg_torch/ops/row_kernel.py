@@ -84,7 +84,7 @@ def fits(dtype: torch.dtype, head: int) -> bool:
 
 
 def propagate_row(row: Tensor, q: Tensor, k: Tensor) -> Tensor:
-    """row · softmax(q kᵀ / √d) per head: (B, K, T) and twice (B, T, D) -> (B, K, T)."""
+    """row · softmax(q kᵀ / √d) per head: row (B, K, T); q, k (B, T, D) -> (B, K, T)."""
     row, q, k = row.contiguous(), q.contiguous(), k.contiguous()
     batch, heads, count = row.shape
     width = q.shape[-1]

@@ -67,7 +67,7 @@ def mask_taps(
 
 
 def sites(taps: Mapping[str, Array], made_by: Mapping[str, Tap]) -> dict[str, str]:
-    """Output of each recorded dropout -> its input, by the architecture's table."""
+    """Dict: output of each recorded dropout -> its input, by the architecture's table."""
     return {
         name: row.reads[0]
         for name, row in made_by.items()

@@ -22,7 +22,7 @@ from transfg_core.run.reading import agreement
 PARITY = {
     "format": "parity-report/2",
     "verdict": "undecided",
-    "sentence": "undecided: of 1063 taps 1062 are equivalent, 0 different and 1 undecided.",
+    "sentence": "undecided: 1063 taps: 1062 equivalent, 0 different, 1 undecided.",
     "stages": [
         {
             "pair": "jittor : torch",

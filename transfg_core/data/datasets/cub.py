@@ -4,12 +4,12 @@
     image_class_labels.txt  <image id> <class id, from 1>
     train_test_split.txt    <image id> <1: training, 0: test>
     classes.txt             <class id> <name>
-    part_boxes.txt          <image id> <part name> <x> <y> <width> <height>   (optional, ours)
+    part_boxes.txt          <image id> <part name> <x> <y> <width> <height>   (optional, not in CUB)
 
 `split: random` ignores train_test_split.txt. For each class, 10 % of the images (at least one) are
-the test split and 80 % the training split. The other 10 % are in neither split: they are for
-validation while choosing settings, so that the test accuracy stays unbiased. The draw depends only
-on the seed and the image names.
+the test split and 80 % the training split. The other 10 % are in neither split. Use them
+to choose settings: then the test accuracy stays unbiased. The random split depends only on the seed
+and the image names.
 """
 
 import os
