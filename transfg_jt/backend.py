@@ -22,8 +22,8 @@ from transfg_jt import runtime
 from transfg_jt.checkpointing import save_less
 from transfg_jt.loss import compute_losses
 from transfg_jt.models import MODELS
-from transfg_jt.models.layers import Tap, no_tap
 from transfg_jt.models.output import Output
+from transfg_jt.models.taps import Tap, no_tap
 from transfg_jt.ops.bfloat16 import autocast, cast_like, to_float32
 from transfg_jt.ops.custom_grad import FREE_SAVED, override
 from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots

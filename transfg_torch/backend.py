@@ -22,8 +22,8 @@ from transfg_torch import runtime
 from transfg_torch.checkpointing import save_less
 from transfg_torch.loss import compute_losses
 from transfg_torch.models import MODELS
-from transfg_torch.models.layers import Tap, no_tap
 from transfg_torch.models.output import Output
+from transfg_torch.models.taps import Tap, no_tap
 from transfg_torch.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
 
 Handle = dict[str, Tensor]

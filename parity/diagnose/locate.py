@@ -29,7 +29,7 @@ from parity.diagnose.finding import Direction, Finding
 from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 from transfg_core.models.layout import architecture, maker_of, taps_of
-from transfg_core.models.rows import Tap
+from transfg_core.models.rows import TapSpec
 from transfg_core.schedule import lr_at
 
 
@@ -111,7 +111,7 @@ def rank(row: Row, order: Mapping[str, int], end: int) -> tuple[int, int]:
     return (0, -position(row.tap, order, end, taps_of(model) if model else {}))
 
 
-def position(tap: str, order: Mapping[str, int], end: int, taps: Mapping[str, Tap]) -> int:
+def position(tap: str, order: Mapping[str, int], end: int, taps: Mapping[str, TapSpec]) -> int:
     """The place of an activation's or a parameter's gradient in the order of the forward pass."""
     prefix, _, name = tap.partition("/")
     if prefix == "grad":

@@ -52,7 +52,7 @@ assert len(TO_CANONICAL) == len(TO_PUBLISHED) == len(NAMES)
 NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")  # a block's number, without leading zeros
 
 
-class Architecture(NamedTuple):
+class Dimensions(NamedTuple):
     """The dimensions that shapes show: all but the heads, the stride and the image size."""
 
     width: int
@@ -111,7 +111,7 @@ def convert_arrays(arrays: Mapping[str, Array]) -> Arrays:
     return converted
 
 
-def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
+def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> Dimensions:
     """Infer the architecture from canonical names and shapes.
 
     Raises:
@@ -132,7 +132,7 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
     ]
     refuse("published checkpoint", list(dict.fromkeys(wrong)))
     width, mlp, patch, classes, tokens = (shapes[name][axis] for name, axis, _ in sources)
-    return Architecture(width, max(blocks, default=-1) + 2, mlp, patch, classes, tokens)
+    return Dimensions(width, max(blocks, default=-1) + 2, mlp, patch, classes, tokens)
 
 
 def _translate(name: str, table: Mapping[str, str], owner: str) -> str:

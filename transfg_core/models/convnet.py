@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.errors import UserError
-from transfg_core.models.rows import Spec, Tap, affine
+from transfg_core.models.rows import ParamSpec, TapSpec, affine
 
 SPECS = (
-    Spec("conv1.weight", "F R X X", "uniform", "R X X"),
-    Spec("conv1.bias", "F", "uniform", "R X X"),
-    Spec("conv2.weight", "G F X X", "uniform", "F X X"),
-    Spec("conv2.bias", "G", "uniform", "F X X"),
-    Spec("head.weight", "C G", "uniform", "G"),
-    Spec("head.bias", "C", "uniform", "G"),
+    ParamSpec("conv1.weight", "F R X X", "uniform", "R X X"),
+    ParamSpec("conv1.bias", "F", "uniform", "R X X"),
+    ParamSpec("conv2.weight", "G F X X", "uniform", "F X X"),
+    ParamSpec("conv2.bias", "G", "uniform", "F X X"),
+    ParamSpec("head.weight", "C G", "uniform", "G"),
+    ParamSpec("head.bias", "C", "uniform", "G"),
 )
 AXES = {
     "B": "batch item",
@@ -63,7 +63,7 @@ def map_sizes(image_size: tuple[int, int], model: ConvNetConfig) -> tuple[tuple[
     return tuple(maps)
 
 
-def param_specs(model: ConvNetConfig) -> dict[str, Spec]:
+def param_specs(model: ConvNetConfig) -> dict[str, ParamSpec]:
     """Dict: canonical name -> its row, in the model's order."""
     return {spec.name: spec for spec in SPECS}
 
@@ -84,17 +84,17 @@ def sizes(model: ConvNetConfig, image_size: tuple[int, int] | None = None) -> di
     return numbers
 
 
-def taps(model: ConvNetConfig) -> dict[str, Tap]:
+def taps(model: ConvNetConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass."""
     first, second = "B F H W", "B G h w"
     return {
-        "conv1": Tap(first, "convolution", ("images",), affine("conv1"), model.stride),
-        "relu1": Tap(first, "relu", ("conv1",)),
-        "conv2": Tap(second, "convolution", ("relu1",), affine("conv2"), model.stride),
-        "relu2": Tap(second, "relu", ("conv2",)),
-        "pool": Tap("B G", "mean over positions", ("relu2",)),
-        "features": Tap("B G", "dropout", ("pool",)),
-        "logits": Tap("B C", "linear", ("features",), affine("head")),
+        "conv1": TapSpec(first, "convolution", ("images",), affine("conv1"), model.stride),
+        "relu1": TapSpec(first, "relu", ("conv1",)),
+        "conv2": TapSpec(second, "convolution", ("relu1",), affine("conv2"), model.stride),
+        "relu2": TapSpec(second, "relu", ("conv2",)),
+        "pool": TapSpec("B G", "mean over positions", ("relu2",)),
+        "features": TapSpec("B G", "dropout", ("pool",)),
+        "logits": TapSpec("B C", "linear", ("features",), affine("head")),
     }
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.model import ModelConfig
 from transfg_core.models import convnet, vit
-from transfg_core.models.rows import Shape, Spec, Tap, resolve
+from transfg_core.models.rows import ParamSpec, Shape, TapSpec, resolve
 
 Order = NDArray[np.intp]
 
@@ -29,7 +29,7 @@ class Architecture(Protocol):
     ZERO_GRADIENTS: dict[str, str]  # pattern of zero-gradient parameters -> sibling (rows.py)
     CHANNELS: str  # a parameter that is added to channels; they are its last axis
 
-    def param_specs(self, model: Any) -> dict[str, Spec]:
+    def param_specs(self, model: Any) -> dict[str, ParamSpec]:
         """Dict: canonical name -> its row, in the model's order."""
         ...
 
@@ -48,7 +48,7 @@ class Architecture(Protocol):
         """
         ...
 
-    def taps(self, model: Any) -> dict[str, Tap]:
+    def taps(self, model: Any) -> dict[str, TapSpec]:
         """Dict: tap -> its row, in the order of the forward pass, up to `logits`."""
         ...
 
@@ -72,7 +72,7 @@ def architecture(model: ModelConfig) -> Architecture:
     return ARCHITECTURES[model.name]
 
 
-def param_specs(model: ModelConfig) -> dict[str, Spec]:
+def param_specs(model: ModelConfig) -> dict[str, ParamSpec]:
     """Dict: canonical name -> its row, in the model's order; works without `model.classes`."""
     return architecture(model).param_specs(model)
 
@@ -88,7 +88,7 @@ def param_shapes(model: ModelConfig, image_size: tuple[int, int]) -> dict[str, S
 
 
 @cache
-def taps_of(model: ModelConfig) -> dict[str, Tap]:
+def taps_of(model: ModelConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass; names with a dot are `fine` taps."""
     return architecture(model).taps(model)
 
@@ -104,7 +104,7 @@ def pass_stage(tap: str, model: ModelConfig) -> Literal["forward", "selection"]:
     return row.stage if row else "forward"
 
 
-def maker_of(param: str, taps: Mapping[str, Tap]) -> str:
+def maker_of(param: str, taps: Mapping[str, TapSpec]) -> str:
     """The tap that a parameter helps compute: `blocks.3.attn.query.weight` -> `block03.attn.query`.
 
     If no tap lists the parameter, the result is the name of its module.

@@ -1,4 +1,4 @@
-"""The rows of an architecture's tables: a `Spec` for each parameter, a `Tap` for each tap."""
+"""Rows of an architecture's tables: a `ParamSpec` per parameter, a `TapSpec` per tap."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 KEY_BIASES = {"*.attn.key.bias": ".attn.key.>.attn.query."}
 
 
-class Spec(NamedTuple):
+class ParamSpec(NamedTuple):
     """One parameter: its shape in letters and its initial values.
 
     `uniform` draws from ±1/√n, with n the product of the letters in `fan_in`.
@@ -23,7 +23,7 @@ class Spec(NamedTuple):
     fan_in: str = ""
 
 
-class Tap(NamedTuple):
+class TapSpec(NamedTuple):
     """One tap: its axes in letters, and the operation that computes it from other taps.
 
     `reads` names the input taps (or `images`), `params` the parameters. `stride` belongs to a

@@ -16,34 +16,34 @@ from numpy.typing import NDArray
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
-from transfg_core.models.rows import KEY_BIASES, Spec, Tap, affine
+from transfg_core.models.rows import KEY_BIASES, ParamSpec, TapSpec, affine
 
 STEM = (
-    Spec("cls_token", "1 1 D", "zeros"),
-    Spec("pos_embed", "1 T D", "zeros"),
-    Spec("patch_embed.weight", "D R P P", "uniform", "R P P"),
-    Spec("patch_embed.bias", "D", "uniform", "R P P"),
+    ParamSpec("cls_token", "1 1 D", "zeros"),
+    ParamSpec("pos_embed", "1 T D", "zeros"),
+    ParamSpec("patch_embed.weight", "D R P P", "uniform", "R P P"),
+    ParamSpec("patch_embed.bias", "D", "uniform", "R P P"),
 )
 BLOCK = (
-    Spec("norm1.weight", "D", "ones"),
-    Spec("norm1.bias", "D", "zeros"),
-    Spec("attn.query.weight", "E D", "uniform", "D"),
-    Spec("attn.query.bias", "E", "uniform", "D"),
-    Spec("attn.key.weight", "E D", "uniform", "D"),
-    Spec("attn.key.bias", "E", "uniform", "D"),
-    Spec("attn.value.weight", "E D", "uniform", "D"),
-    Spec("attn.value.bias", "E", "uniform", "D"),
-    Spec("attn.out.weight", "D E", "uniform", "E"),
-    Spec("attn.out.bias", "D", "uniform", "E"),
-    Spec("norm2.weight", "D", "ones"),
-    Spec("norm2.bias", "D", "zeros"),
-    Spec("mlp.fc1.weight", "M D", "xavier"),
-    Spec("mlp.fc1.bias", "M", "near_zero"),
-    Spec("mlp.fc2.weight", "D M", "xavier"),
-    Spec("mlp.fc2.bias", "D", "near_zero"),
+    ParamSpec("norm1.weight", "D", "ones"),
+    ParamSpec("norm1.bias", "D", "zeros"),
+    ParamSpec("attn.query.weight", "E D", "uniform", "D"),
+    ParamSpec("attn.query.bias", "E", "uniform", "D"),
+    ParamSpec("attn.key.weight", "E D", "uniform", "D"),
+    ParamSpec("attn.key.bias", "E", "uniform", "D"),
+    ParamSpec("attn.value.weight", "E D", "uniform", "D"),
+    ParamSpec("attn.value.bias", "E", "uniform", "D"),
+    ParamSpec("attn.out.weight", "D E", "uniform", "E"),
+    ParamSpec("attn.out.bias", "D", "uniform", "E"),
+    ParamSpec("norm2.weight", "D", "ones"),
+    ParamSpec("norm2.bias", "D", "zeros"),
+    ParamSpec("mlp.fc1.weight", "M D", "xavier"),
+    ParamSpec("mlp.fc1.bias", "M", "near_zero"),
+    ParamSpec("mlp.fc2.weight", "D M", "xavier"),
+    ParamSpec("mlp.fc2.bias", "D", "near_zero"),
 )
-NORM = (Spec("weight", "D", "ones"), Spec("bias", "D", "zeros"))
-HEAD = (Spec("weight", "C D", "uniform", "D"), Spec("bias", "C", "uniform", "D"))
+NORM = (ParamSpec("weight", "D", "ones"), ParamSpec("bias", "D", "zeros"))
+HEAD = (ParamSpec("weight", "C D", "uniform", "D"), ParamSpec("bias", "C", "uniform", "D"))
 
 AXES = {
     "B": "batch item",
@@ -96,9 +96,9 @@ def grid_size(image_size: tuple[int, int], model: VitConfig) -> tuple[int, int]:
     return (height - model.patch) // model.stride + 1, (width - model.patch) // model.stride + 1
 
 
-def param_specs(model: VitConfig) -> dict[str, Spec]:
+def param_specs(model: VitConfig) -> dict[str, ParamSpec]:
     """Dict: canonical name -> its row, in the model's order."""
-    tables: list[tuple[str, tuple[Spec, ...]]] = [("", STEM)]
+    tables: list[tuple[str, tuple[ParamSpec, ...]]] = [("", STEM)]
     if model.selects_parts:
         tables += [(f"blocks.{i}.", BLOCK) for i in range(model.depth - 1)]
         tables += [("part_layer.", BLOCK), ("part_norm.", NORM)]
@@ -138,14 +138,14 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
     return numbers
 
 
-def taps(model: VitConfig) -> dict[str, Tap]:
+def taps(model: VitConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass."""
     rows = {
-        "patch_embed": Tap(
+        "patch_embed": TapSpec(
             "B N D", "convolution", ("images",), affine("patch_embed"), model.stride
         ),
-        "tokens": Tap("B T D", "tokens", ("patch_embed",), ("cls_token", "pos_embed")),
-        "embed": Tap("B T D", "dropout", ("tokens",)),
+        "tokens": TapSpec("B T D", "tokens", ("patch_embed",), ("cls_token", "pos_embed")),
+        "embed": TapSpec("B T D", "dropout", ("tokens",)),
     }
     last, encoder = "embed", model.depth - int(model.selects_parts)
     for depth in range(encoder):
@@ -154,51 +154,57 @@ def taps(model: VitConfig) -> dict[str, Tap]:
         last = block
     if model.selects_parts:
         rows |= selection_taps(model, encoder)
-        rows["part_tokens"] = Tap("B Q D", "gather", (last, "part_index"))
+        rows["part_tokens"] = TapSpec("B Q D", "gather", (last, "part_index"))
         rows |= block_taps("part_layer", "part_tokens", "part_layer", "Q")
-        rows["part_norm"] = Tap("B Q D", "layer_norm", ("part_layer",), affine("part_norm"))
+        rows["part_norm"] = TapSpec("B Q D", "layer_norm", ("part_layer",), affine("part_norm"))
         last, norm = "part_layer", "part_norm"
     else:
         norm = "norm"
-        rows["norm"] = Tap("B T D", "layer_norm", (last,), affine("norm"))
-    rows["features"] = Tap("B D", "class token", (norm, last))
-    rows["logits"] = Tap("B C", "linear", ("features",), affine("head"))
+        rows["norm"] = TapSpec("B T D", "layer_norm", (last,), affine("norm"))
+    rows["features"] = TapSpec("B D", "class token", (norm, last))
+    rows["logits"] = TapSpec("B C", "linear", ("features",), affine("head"))
     return rows
 
 
-def block_taps(block: str, source: str, module: str, tokens: str) -> dict[str, Tap]:
+def block_taps(block: str, source: str, module: str, tokens: str) -> dict[str, TapSpec]:
     """The taps of one encoder block over T or Q tokens; the block's output is the last."""
     wide, heads, hidden = f"B {tokens} D", f"B {tokens} E", f"B {tokens} M"
 
-    def rows() -> Iterator[tuple[str, Tap]]:
-        yield "norm1", Tap(wide, "layer_norm", (source,), affine(f"{module}.norm1"))
+    def rows() -> Iterator[tuple[str, TapSpec]]:
+        yield "norm1", TapSpec(wide, "layer_norm", (source,), affine(f"{module}.norm1"))
         for name in ("query", "key", "value"):
             params = affine(f"{module}.attn.{name}")
-            yield f"attn.{name}", Tap(heads, "linear", (f"{block}.norm1",), params)
+            yield f"attn.{name}", TapSpec(heads, "linear", (f"{block}.norm1",), params)
         inputs = tuple(f"{block}.attn.{name}" for name in ("query", "key", "value"))
-        yield "attn.mix", Tap(heads, "attention", inputs)
-        yield "attn.out", Tap(wide, "linear", (f"{block}.attn.mix",), affine(f"{module}.attn.out"))
-        yield "mid", Tap(wide, "residual", (source, f"{block}.attn.out", f"{block}.norm1"))
-        yield "norm2", Tap(wide, "layer_norm", (f"{block}.mid",), affine(f"{module}.norm2"))
-        yield "mlp.fc1", Tap(hidden, "linear", (f"{block}.norm2",), affine(f"{module}.mlp.fc1"))
-        yield "mlp.gelu", Tap(hidden, "gelu", (f"{block}.mlp.fc1",))
-        yield "mlp.hidden", Tap(hidden, "dropout", (f"{block}.mlp.gelu",))
-        yield "mlp.fc2", Tap(wide, "linear", (f"{block}.mlp.hidden",), affine(f"{module}.mlp.fc2"))
-        yield "mlp.out", Tap(wide, "dropout", (f"{block}.mlp.fc2",))
+        yield "attn.mix", TapSpec(heads, "attention", inputs)
+        yield (
+            "attn.out",
+            TapSpec(wide, "linear", (f"{block}.attn.mix",), affine(f"{module}.attn.out")),
+        )
+        yield "mid", TapSpec(wide, "residual", (source, f"{block}.attn.out", f"{block}.norm1"))
+        yield "norm2", TapSpec(wide, "layer_norm", (f"{block}.mid",), affine(f"{module}.norm2"))
+        yield "mlp.fc1", TapSpec(hidden, "linear", (f"{block}.norm2",), affine(f"{module}.mlp.fc1"))
+        yield "mlp.gelu", TapSpec(hidden, "gelu", (f"{block}.mlp.fc1",))
+        yield "mlp.hidden", TapSpec(hidden, "dropout", (f"{block}.mlp.gelu",))
+        yield (
+            "mlp.fc2",
+            TapSpec(wide, "linear", (f"{block}.mlp.hidden",), affine(f"{module}.mlp.fc2")),
+        )
+        yield "mlp.out", TapSpec(wide, "dropout", (f"{block}.mlp.fc2",))
 
     inner = {f"{block}.{name}": tap for name, tap in rows()}
     inputs = (f"{block}.mid", f"{block}.mlp.out", f"{block}.norm2", source)
-    return inner | {block: Tap(wide, "residual", inputs)}
+    return inner | {block: TapSpec(wide, "residual", inputs)}
 
 
-def selection_taps(model: VitConfig, encoder: int) -> dict[str, Tap]:
+def selection_taps(model: VitConfig, encoder: int) -> dict[str, TapSpec]:
     """The taps of part selection after `encoder` blocks; none has a gradient."""
     rows = {}
     if model.fusion == "matmul":
         for depth in reversed(range(1, encoder)):
-            rows[f"part_row{depth:02d}"] = Tap("B K T", "fused row", stage="selection")
-    rows["part_scores"] = Tap("B K N", "scores", stage="selection")
-    rows["part_index"] = Tap("B K", "choice", ("part_scores",), stage="selection")
+            rows[f"part_row{depth:02d}"] = TapSpec("B K T", "fused row", stage="selection")
+    rows["part_scores"] = TapSpec("B K N", "scores", stage="selection")
+    rows["part_index"] = TapSpec("B K", "choice", ("part_scores",), stage="selection")
     return rows
 
 

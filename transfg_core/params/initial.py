@@ -8,7 +8,7 @@ import numpy as np
 from transfg_core.backend import Array, Arrays
 from transfg_core.config.model import ModelConfig
 from transfg_core.models.layout import architecture, param_shapes, param_specs
-from transfg_core.models.rows import Shape, Spec, resolve
+from transfg_core.models.rows import ParamSpec, Shape, resolve
 
 
 def initial_params(
@@ -31,7 +31,9 @@ def initial_params(
     }
 
 
-def _draw(spec: Spec, shape: Shape, sizes: Mapping[str, int], rng: np.random.Generator) -> Array:
+def _draw(
+    spec: ParamSpec, shape: Shape, sizes: Mapping[str, int], rng: np.random.Generator
+) -> Array:
     if spec.init == "zeros":
         return np.zeros(shape, np.float32)
     if spec.init == "ones":

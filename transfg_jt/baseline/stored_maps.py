@@ -14,9 +14,10 @@ from jittor import Var, nn
 from transfg_core.config.vit import VitConfig
 from transfg_jt.attention import at_least_float32, split_heads
 from transfg_jt.checkpointing import save_less
-from transfg_jt.models.layers import Attention, Dropout, Tap, no_tap, under
+from transfg_jt.models.layers import Attention, Dropout
 from transfg_jt.models.output import Output
 from transfg_jt.models.parts import gather_tokens, select_parts
+from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.models.vit import TransFG
 from transfg_jt.ops.bfloat16 import cast_like
 

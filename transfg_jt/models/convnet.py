@@ -10,8 +10,9 @@ from jittor import Var, nn
 
 from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.models.convnet import map_sizes
-from transfg_jt.models.layers import Dropout, Tap, no_tap
+from transfg_jt.models.layers import Dropout
 from transfg_jt.models.output import Output
+from transfg_jt.models.taps import Tap, no_tap
 from transfg_jt.ops.bfloat16 import cast_once, to_float32
 from transfg_jt.ops.exact import Conv2d, Linear, mean_over_positions, relu
 

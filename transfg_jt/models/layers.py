@@ -6,7 +6,6 @@ Twin: `transfg_torch/models/layers.py`.
 Shapes: B batch, T tokens, D width, K heads, M width of the MLP.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jittor as jt
@@ -15,23 +14,12 @@ from jittor import Var, nn
 from transfg_core.config.vit import VitConfig
 from transfg_jt.attention import attention
 from transfg_jt.checkpointing import recompute_input
+from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.bfloat16 import cast_like, cast_once, to_float32
 from transfg_jt.ops.exact import Linear, gelu, number
 from transfg_jt.ops.layer_norm import layer_norm
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
-
-Tap = Callable[[str, Var], Var]
-
-
-def no_tap(name: str, value: Var) -> Var:
-    """The default tap: records nothing."""
-    return value
-
-
-def under(tap: Tap, prefix: str) -> Tap:
-    """The tap for values inside a module: `query` becomes `prefix.query`."""
-    return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -11,7 +11,7 @@ import jittor as jt
 from jittor import Var, nn
 
 from transfg_jt.attention import cls_scores, propagate
-from transfg_jt.models.layers import Tap, no_tap
+from transfg_jt.models.taps import Tap, no_tap
 
 
 def fuse_rows(

@@ -12,9 +12,10 @@ from jittor import Var, nn
 from transfg_core.config.vit import VitConfig
 from transfg_core.models.vit import grid_size
 from transfg_jt.checkpointing import recompute
-from transfg_jt.models.layers import Block, Dropout, LayerNorm, Tap, no_tap, under
+from transfg_jt.models.layers import Block, Dropout, LayerNorm
 from transfg_jt.models.output import Output
 from transfg_jt.models.parts import fuse_rows, gather_tokens, rollout, select_parts
+from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.bfloat16 import cast_once, to_float32
 from transfg_jt.ops.exact import Linear, PatchEmbed
 

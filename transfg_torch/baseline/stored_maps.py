@@ -15,9 +15,10 @@ from torch import Tensor
 from transfg_core.config.vit import VitConfig
 from transfg_torch.attention import split_heads
 from transfg_torch.checkpointing import save_less
-from transfg_torch.models.layers import Attention, Dropout, Tap, no_tap, under
+from transfg_torch.models.layers import Attention, Dropout
 from transfg_torch.models.output import Output
 from transfg_torch.models.parts import gather_tokens, select_parts
+from transfg_torch.models.taps import Tap, no_tap, under
 from transfg_torch.models.vit import TransFG
 
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 import torch
 
 from transfg_core.backend import Arrays
-from transfg_core.checkpoints.authors import Architecture, convert_arrays, infer_architecture
+from transfg_core.checkpoints.authors import Dimensions, convert_arrays, infer_architecture
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
@@ -107,7 +107,7 @@ def _refused(error: Exception) -> str:
     return f"it names {name[1]}" if name else "it is not a pickle of tensors"
 
 
-def _model_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def _model_shapes(architecture: Dimensions) -> dict[str, tuple[int, ...]]:
     """Shapes of all parameters; they do not depend on the heads or on the grid of patches."""
     model = VitConfig(
         width=architecture.width, depth=max(architecture.depth, 2), mlp=architecture.mlp, heads=1,

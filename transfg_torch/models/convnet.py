@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.models.convnet import map_sizes
-from transfg_torch.models.layers import Dropout, Tap, cast_once, no_tap
+from transfg_torch.models.layers import Dropout, cast_once
 from transfg_torch.models.output import Output
+from transfg_torch.models.taps import Tap, no_tap
 
 
 class ConvNet(nn.Module):

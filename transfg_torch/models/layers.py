@@ -6,7 +6,6 @@ Twin: `transfg_jt/models/layers.py`.
 Shapes: B batch, T tokens, D width, K heads, M width of the MLP.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -16,20 +15,9 @@ from torch import Tensor, nn
 from transfg_core.config.vit import VitConfig
 from transfg_torch.attention import attention
 from transfg_torch.checkpointing import recompute_input
+from transfg_torch.models.taps import Tap, no_tap, under
 
 LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' default is 1e-5
-
-Tap = Callable[[str, Tensor], Tensor]
-
-
-def no_tap(name: str, value: Tensor) -> Tensor:
-    """The default tap: records nothing."""
-    return value
-
-
-def under(tap: Tap, prefix: str) -> Tap:
-    """The tap for values inside a module: `query` becomes `prefix.query`."""
-    return tap if tap is no_tap else lambda name, value: tap(f"{prefix}.{name}", value)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transfg_torch.attention import cls_scores, propagate
-from transfg_torch.models.layers import Tap, no_tap
+from transfg_torch.models.taps import Tap, no_tap
 
 
 def fuse_rows(

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transfg_core.config.vit import VitConfig
 from transfg_core.models.vit import grid_size
 from transfg_torch.checkpointing import recompute
-from transfg_torch.models.layers import Block, Dropout, LayerNorm, Tap, cast_once, no_tap, under
+from transfg_torch.models.layers import Block, Dropout, LayerNorm, cast_once
 from transfg_torch.models.output import Output
 from transfg_torch.models.parts import fuse_rows, gather_tokens, rollout, select_parts
+from transfg_torch.models.taps import Tap, no_tap, under
 
 
 class TransFG(nn.Module):

@@ -19,7 +19,7 @@ from scipy.special import erf, expit, log_softmax, softmax
 
 from parity.diagnose.causes.pair import Array, Context, Pair
 from parity.diagnose.causes.relations import FORMATS, rounded_to
-from transfg_core.models.rows import Tap
+from transfg_core.models.rows import TapSpec
 
 EPS = 1e-6
 OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-5, 1e-4, 1e-3)
@@ -53,7 +53,7 @@ def param_of(context: Context, name: str) -> Array:
     return context.params[name].astype(np.float64)
 
 
-def row_of(tap: str, context: Context) -> Tap:
+def row_of(tap: str, context: Context) -> TapSpec:
     """The row of the architecture's table that describes a tap."""
     if tap not in context.made_by:
         raise Absent(tap)

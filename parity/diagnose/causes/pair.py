@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfg_core.models.rows import Tap
+from transfg_core.models.rows import TapSpec
 
 Array = NDArray[Any]
 
@@ -48,7 +48,7 @@ class Context:
 
     taps: Mapping[str, Array] = field(default_factory=dict)
     params: Mapping[str, Array] = field(default_factory=dict)
-    made_by: Mapping[str, Tap] = field(default_factory=dict)
+    made_by: Mapping[str, TapSpec] = field(default_factory=dict)
     axes: Mapping[str, str] = field(default_factory=dict)
     sequence: Sequence[Array] = ()
     position: int | None = None

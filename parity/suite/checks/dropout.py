@@ -16,7 +16,7 @@ from parity.suite.checks.case import CHECKS, changed
 from transfg_core.backend import Backend, Batch, load_backend
 from transfg_core.config.sections import Config
 from transfg_core.models.layout import taps_of
-from transfg_core.models.rows import Tap
+from transfg_core.models.rows import TapSpec
 
 CHANCE = 1e-9  # probability that a right mask fails a test
 DROPOUT = 0.3
@@ -66,7 +66,7 @@ def mask_taps(
     return taps | {"sites draw apart": draw_apart(masks, p)}
 
 
-def sites(taps: Mapping[str, Array], made_by: Mapping[str, Tap]) -> dict[str, str]:
+def sites(taps: Mapping[str, Array], made_by: Mapping[str, TapSpec]) -> dict[str, str]:
     """Dict: output of each recorded dropout -> its input, by the architecture's table."""
     return {
         name: row.reads[0]
