@@ -16,7 +16,7 @@ READY := $(VENV)/.transfg-ready
 RUNS := runs
 QUICK := $(RUNS)/quickstart
 TRAIN := $(TRANSFG) train configs/toy/quickstart.yaml --resume
-SOURCES := $(shell find transfg_core transfg_torch transfg_jt parity -type f -not -name '*.pyc')
+SOURCES := $(shell find transfg transfg_core transfg_torch transfg_jt parity -type f -not -name '*.pyc')
 
 .PHONY: quickstart test mutation lint clean setup
 .DELETE_ON_ERROR:

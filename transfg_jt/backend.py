@@ -13,7 +13,7 @@ from jittor import Var, nn
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch
 from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
-from transfg_core.models.layout import choice_taps
+from transfg_core.models.layout import choice_taps, param_specs
 from transfg_core.models.vit import require_vit
 from transfg_core.params.groups import param_groups
 from transfg_core.params.merge import split_state, strict_merge
@@ -47,6 +47,7 @@ class JittorBackend:
 
         self.model.grad_checkpointing = config.run.grad_checkpointing
         self.params = dict(self.model.named_parameters())
+        assert list(self.params) == list(param_specs(config.model)), "not the table's parameters"
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:

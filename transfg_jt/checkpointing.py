@@ -45,7 +45,7 @@ def recompute_input(  # native: PyTorch has hooks on saved tensors
 
 
 class Recomputed(Function):  # native: PyTorch has such a function
-    """A block as one operator, which saves its input and its dropout masks.
+    """A block of the ViT as one operator, which saves its input and its dropout masks.
 
     The block's parameters are inputs as well, so that they get gradients. The queries and keys have
     no gradient, because part selection, which reads them, has none.

@@ -36,7 +36,7 @@ def cross_entropy(logits: Var, labels: Var, smoothing: float) -> Var:
 
 
 def contrastive(features: Var, labels: Var, margin: float) -> Var:
-    """Contrastive loss on L2-normalised class tokens: (B, D) and (B,) -> scalar.
+    """Contrastive loss on L2-normalised features: (B, D) and (B,) -> scalar.
 
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
     where they differ, divided by B². Half precision becomes float32 first.

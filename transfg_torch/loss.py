@@ -31,7 +31,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
 
 
 def contrastive(features: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Contrastive loss on L2-normalised class tokens: (B, D) and (B,) -> scalar.
+    """Contrastive loss on L2-normalised features: (B, D) and (B,) -> scalar.
 
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
     where they differ, divided by B². Half precision becomes float32 first.

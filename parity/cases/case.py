@@ -12,9 +12,10 @@ import numpy as np
 
 from transfg_core.backend import Array, Arrays, Batch
 from transfg_core.config.loading import build_config
+from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import Config
 from transfg_core.config.vit import SIZES
-from transfg_core.models.layout import architecture
+from transfg_core.models.layout import architecture, param_specs
 from transfg_core.params.initial import initial_params
 
 BATCH = 6
@@ -74,7 +75,7 @@ class Case:
         config = self.config()
         initial = initial_params(config.model, config.data.crop, self.seed)
         rng = np.random.default_rng([self.seed, 1])
-        return WEIGHTS[self.weights](initial, rng, architecture(config.model).CHANNELS)
+        return WEIGHTS[self.weights](initial, rng, config.model)
 
     def batches(self) -> list[Batch]:
         """`updates` + 1 batches: images (6, 3, H, W) and labels (6,), some of them equal."""
@@ -94,7 +95,7 @@ class Case:
         return replace(self, name=f"{self.name}-{seed}-{weights}", seed=seed, weights=weights)
 
 
-def with_noise(initial: Arrays, rng: np.random.Generator, channels: str = "") -> Arrays:
+def with_noise(initial: Arrays, rng: np.random.Generator, model: ModelConfig) -> Arrays:
     """Initial values plus noise on every parameter."""
     return {
         name: (value + NOISE * rng.standard_normal(value.shape)).astype(np.float32)
@@ -102,29 +103,28 @@ def with_noise(initial: Arrays, rng: np.random.Generator, channels: str = "") ->
     }
 
 
-def truncated_normal(initial: Arrays, rng: np.random.Generator, channels: str = "") -> Arrays:
-    """Values with standard deviation 0.02, clipped at two deviations; norms near 1.
+def truncated_normal(initial: Arrays, rng: np.random.Generator, model: ModelConfig) -> Arrays:
+    """Values with standard deviation 0.02, clipped at two deviations; those of norms near 1.
 
     Many ViTs start so.
     """
+    ones = {name for name, spec in param_specs(model).items() if spec.init == "ones"}
     return {
         name: (
-            (value if ".norm" in name or "norm." in name else 0.0)
+            (value if name in ones else 0.0)
             + 0.02 * np.clip(rng.standard_normal(value.shape), -2, 2)
         ).astype(np.float32)
         for name, value in initial.items()
     }
 
 
-def with_outliers(initial: Arrays, rng: np.random.Generator, channels: str) -> Arrays:
-    """Two channels far from zero (80 and -50), as in the residual stream of pretrained ViTs.
-
-    `channels` names a parameter that is added to the channels, which are its last axis.
-    """
-    params = with_noise(initial, rng)
-    count = params[channels].shape[-1]
-    params[channels][..., 5] += 80
-    params[channels][..., 17 % count] -= 50
+def with_outliers(initial: Arrays, rng: np.random.Generator, model: ModelConfig) -> Arrays:
+    """Two channels far from zero (80 and -50), as in the residual stream of pretrained ViTs."""
+    params = with_noise(initial, rng, model)
+    channels = params[architecture(model).CHANNELS]
+    count = channels.shape[-1]
+    channels[..., 5 % count] += 80
+    channels[..., 17 % count - (17 % count == 5 % count)] -= 50
     return params
 
 

@@ -226,6 +226,10 @@ def _with_new_names(manifest: dict[str, Any]) -> dict[str, Any]:
         renamed |= {key: OLD_NAMES[value]} if isinstance(value, str) and value in OLD_NAMES else {}
     if isinstance(renamed.get("subject"), dict):
         renamed["subject"] = {OLD_NAMES.get(k, k): v for k, v in renamed["subject"].items()}
+        settings = renamed["subject"].get("settings")
+        model = settings.get("model") if isinstance(settings, dict) else None
+        if isinstance(model, dict) and "placement" in model:  # only one architecture then
+            model.setdefault("name", "vit")
     if isinstance(renamed.get("taps"), dict):
         old_prefix = re.compile(r"^pieces (?=.*/)")
         renamed["taps"] = {old_prefix.sub("isolated ", k): v for k, v in renamed["taps"].items()}

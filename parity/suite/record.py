@@ -51,7 +51,7 @@ def record_case(recorder: Recorder) -> Arrays:
     taps = tagged("parameters", recorder.own(start, "param/"))
     passed = backend.trace(recorder.batches[0], recorder.forced(), fine=recorder.fine)
     taps |= sorted_taps(back(passed), recorder.config.model)
-    if recorder.config.model.has_blocks:
+    if recorder.config.model.has_rollout:
         taps |= tagged("rollout", back(backend.fetch(backend.rollout(images))))
     taps |= tagged("one update", recorder.run_updates(1, 1) | back(recorder.state_since(start)))
     if last > 1:

@@ -78,7 +78,9 @@ def test_convnet_in_bfloat16(twin):
     backend = load_backend(twin.name, CONVNET.config("bfloat16"))
     backend.load_params(CONVNET.params())
     batch = CONVNET.batches()[0]
-    logits = backend.trace(batch)["logits"]
+    trace = backend.trace(batch)
+    logits, pool = trace["logits"], np.ascontiguousarray(trace["pool"])
+    assert not (pool.view(np.uint32) & 0xFFFF).any()  # bfloat16: the upper half of a float32
     assert 1e-5 < relative(logits, twin.backend(CONVNET).trace(batch)["logits"]) < 3e-2
 
 

@@ -14,7 +14,7 @@ from parity.diagnose.finding import Finding
 from parity.diagnose.locate import PHASES, find_causes, locate
 from parity.suite import run as suite_run
 from tools.mutation import __main__ as mutation
-from tools.mutation import false_positives as unmutated
+from tools.mutation import false_positives
 from tools.mutation.__main__ import Outcome, table
 from tools.mutation.planting import ROOT, Edit, complaint, load_mutations
 from transfg_core.errors import UserError
@@ -87,8 +87,8 @@ def test_clean_backends_are_judged_as_in_the_suite(tmp_path, monkeypatch):
     recorded = []
     monkeypatch.setattr(suite_run, "record_suite", recorded.append)
     monkeypatch.setattr(suite_run, "judge_suite", lambda suite: [])
-    monkeypatch.setattr(unmutated, "save_trained", lambda *_: None)
-    assert unmutated.run_clean(tmp_path, 1, CASES) == []
+    monkeypatch.setattr(false_positives, "save_trained", lambda *_: None)
+    assert false_positives.run_clean(tmp_path, 1, CASES) == []
     assert [suite.seed for suite in recorded] == [None, 101]
 
 

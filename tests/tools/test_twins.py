@@ -105,7 +105,7 @@ PLANTED = {
         "nothing differs there",
     ),
     "a mark without a difference": (
-        "models/layers.py",
+        "models/taps.py",
         replace(
             "def no_tap(name: str, value: ", "def no_tap(  # native: x\n    name: str, value: "
         ),

@@ -23,7 +23,7 @@ from transfg_core.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = Path(__file__).with_name("mutations.yaml")
 PACKAGES = ("transfg_core", "transfg_torch", "transfg_jt", "parity")
-COPIED = (".py", ".cuh", ".yaml", ".npz", ".bin", ".html", ".css", ".js")
+COPIED = (".py", ".cuh", ".yaml", ".npz", ".bin", ".j2")
 FIELDS = ("name", "file", "replace", "with", "count", "also", "tap", "cause", "note")
 TWINS = {"transfg_torch": "torch", "transfg_jt": "jittor", "transfg_core": "core"}
 # Runs the recorder, but only from the copy: an installed package must not take its place.

@@ -12,7 +12,7 @@ from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
-from transfg_core.models.layout import param_shapes
+from transfg_core.models.layout import architecture, param_shapes
 from transfg_core.models.rows import Shape
 from transfg_core.models.vit import grid_size
 from transfg_core.params.merge import as_float32, refuse, strict_merge
@@ -120,26 +120,18 @@ def _fit_positions(
 
 
 def refuse_other_model(path: str, saved: ModelConfig, model: ModelConfig) -> None:
-    """Refuse a checkpoint of another architecture, or with another number of heads.
-
-    No shape of a parameter shows the number of heads.
+    """Refuse a checkpoint of another architecture, or of settings that no parameter's shape shows.
 
     Raises:
-        UserError: the architectures or the numbers of heads differ.
+        UserError: the architectures or such settings differ.
     """
-    if saved.name != model.name:
-        raise UserError(
-            f"{path}: expected model.name {model.name}, found {saved.name}; "
-            f"set model.name={saved.name}"
-        )
-    expected, found = (
-        section.heads if isinstance(section, VitConfig) else 0 for section in (model, saved)
-    )
-    if found != expected:
-        raise UserError(
-            f"{path}: expected a model with {expected} heads, found one with {found}; "
-            f"set model.heads={found}"
-        )
+    # the name first: another architecture need not have the hidden settings
+    for key in ("name", *architecture(model).HIDDEN_SETTINGS):
+        expected, found = getattr(model, key), getattr(saved, key, None)
+        if found != expected:
+            raise UserError(
+                f"{path}: expected model.{key} {expected}, found {found}; set model.{key}={found}"
+            )
 
 
 def read_own(path: str) -> tuple[Arrays, list[str], Config | None]:

@@ -38,7 +38,12 @@ class ModelConfig(Section):
 
     @property
     def has_blocks(self) -> bool:
-        """Whether it has attention blocks: rollout, recompute and compilation need them."""
+        """Whether it has blocks: recompute and compilation work block by block."""
+        return False
+
+    @property
+    def has_rollout(self) -> bool:
+        """Whether it has attention, so that attention rollout is defined."""
         return False
 
     @property

@@ -86,7 +86,7 @@ class DataConfig(Section):
 
 
 class LossConfig(Section):
-    """Cross-entropy with label smoothing, plus the contrastive loss on the class token."""
+    """Cross-entropy with label smoothing, plus the contrastive loss on the features."""
 
     label_smoothing: Fraction = 0.0
     contrastive: bool = True
@@ -130,7 +130,8 @@ class TrainConfig(Section):
 
 def _architecture(value: Any) -> Any:
     """The name that chooses the model's section; the default is `vit`."""
-    return value.get("name", "vit") if isinstance(value, dict) else getattr(value, "name", "vit")
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return "vit" if name is None else name
 
 
 Model = Annotated[

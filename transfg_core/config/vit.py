@@ -48,7 +48,8 @@ class VitConfig(ModelConfig):
         size = values.get("size", "tiny")
         numbers = SIZES.get(size, SIZES["tiny"]) if isinstance(size, str) else SIZES["tiny"]
         defaults = dict(zip(("width", "heads", "depth", "mlp"), numbers, strict=True))
-        defaults["stride"] = values.get("patch", cls.model_fields["patch"].default)
+        patch = values.get("patch")
+        defaults["stride"] = patch if type(patch) is int else cls.model_fields["patch"].default
         given = {
             name: value
             for name, value in values.items()
@@ -77,6 +78,11 @@ class VitConfig(ModelConfig):
 
     @property
     def has_blocks(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def has_rollout(self) -> bool:
         """Always."""
         return True
 

@@ -7,6 +7,8 @@ Letters: B batch, R colours, X kernel, C classes; F, H, W channels, rows and col
 convolution's output, G, h, w those of the second's.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,6 +41,7 @@ SETTINGS = {
     "C": "model.classes",
 }
 ZERO_GRADIENTS: dict[str, str] = {}
+HIDDEN_SETTINGS: Sequence[str] = ("stride",)
 CHANNELS = "conv1.bias"
 
 

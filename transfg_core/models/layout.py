@@ -7,7 +7,7 @@ An architecture is a module with the members of `Architecture`; `ARCHITECTURES` 
 `model.name`. Common letters: B images, R colour channels, C classes.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -27,6 +27,7 @@ class Architecture(Protocol):
     AXES: dict[str, str]  # letter -> what an index on such an axis counts, in words
     SETTINGS: dict[str, str]  # letter -> the setting to check when that dimension is wrong
     ZERO_GRADIENTS: dict[str, str]  # pattern of zero-gradient parameters -> sibling (rows.py)
+    HIDDEN_SETTINGS: Sequence[str]  # keys of the section that no parameter's shape shows
     CHANNELS: str  # a parameter that is added to channels; they are its last axis
 
     def param_specs(self, model: Any) -> dict[str, ParamSpec]:

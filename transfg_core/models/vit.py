@@ -8,7 +8,7 @@ E = K d concatenated heads, M width of the MLP, Q = 1 + K class token and parts,
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,7 @@ SETTINGS = {
     "C": "model.classes",
 }
 ZERO_GRADIENTS = KEY_BIASES
+HIDDEN_SETTINGS: Sequence[str] = ("heads",)  # a smaller stride resizes the positions
 CHANNELS = "pos_embed"
 
 

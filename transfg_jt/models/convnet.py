@@ -26,8 +26,8 @@ class ConvNet(nn.Module):
         self.config = config
         self.grad_checkpointing = False  # no blocks, so the configuration refuses it
         # jittor block: nn.Conv2d needs cuDNN 8 on CUDA
-        self.conv1 = Conv2d(3, config.width, config.kernel, stride=config.stride)
-        self.conv2 = Conv2d(config.width, config.width2, config.kernel, stride=config.stride)
+        self.conv1 = Conv2d(3, config.width, config.kernel, config.stride)
+        self.conv2 = Conv2d(config.width, config.width2, config.kernel, config.stride)
 
         self.dropout = Dropout(config.dropout)
         self.head = Linear(config.width2, config.classes)

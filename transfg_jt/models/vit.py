@@ -29,7 +29,7 @@ class TransFG(nn.Module):
         self.config = config
         self.grad_checkpointing = False
         # jittor: its convolution needs cuDNN 8
-        self.patch_embed = PatchEmbed(3, config.width, config.patch, stride=config.stride)
+        self.patch_embed = PatchEmbed(3, config.width, config.patch, config.stride)
         self.cls_token = jt.zeros(1, 1, config.width)
         self.pos_embed = jt.zeros(1, rows * columns + 1, config.width)
         self.dropout = Dropout(config.dropout)

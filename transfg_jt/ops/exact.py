@@ -1,4 +1,4 @@
-"""Constants and sums in the precision of the arrays; GELU and linear layers that use them.
+"""Constants and sums in the precision of the arrays, and layers that use them.
 
 Jittor 1.3.11 converts a Python number in array arithmetic to float32, and some of its operators
 hold float32 constants, so that parts of a float64 computation would have float32 precision. It
@@ -126,30 +126,46 @@ def linear(x: Var, weight: Var, bias: Var) -> Var:
     return AddBias.apply(nn.matmul_transpose(x, weight), bias)
 
 
-class PatchEmbed(nn.Conv2d):
-    """A convolution without padding, computed as a linear layer on unfolded patches.
+class Convolution(nn.Conv2d):
+    """A convolution computed as a linear layer on unfolded patches; Jittor's needs cuDNN 8 on CUDA.
 
-    (B, R, H, W) -> (B, N, F), patches row by row. Jittor's own needs cuDNN 8 on CUDA.
+    It has a bias and one group, and neither pads nor dilates.
     """
 
-    def execute(self, x: Var) -> Var:
-        batch, channels, height, width = x.shape
-        (rows, columns), (down, right) = self.kernel_size, self.stride
-        shape = [(height - rows) // down + 1, (width - columns) // right + 1]
+    def __init__(self, channels: int, features: int, kernel: int, stride: int) -> None:
+        super().__init__(channels, features, kernel, stride=stride)
+
+    def positions(self, x: Var) -> tuple[int, int]:
+        """Rows and columns of the result: (B, R, H, W) -> h, w."""
+        rows, columns = (
+            (side - kernel) // step + 1
+            for side, kernel, step in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
+        )
+        return rows, columns
+
+    def by_position(self, x: Var) -> Var:
+        """(B, R, H, W) -> (B, h w, F), row by row."""
+        batch, channels = x.shape[:2]
+        shape, (down, right) = self.positions(x), self.stride
         where = ["i0", "i3", f"i1*{down}+i4", f"i2*{right}+i5"]
-        patches = x.reindex([batch, *shape, channels, rows, columns], where)
-        patches = patches.reshape(batch, shape[0] * shape[1], channels * rows * columns)
+        patches = x.reindex([batch, *shape, channels, *self.kernel_size], where)
+        patches = patches.reshape(batch, shape[0] * shape[1], -1)
         return linear(patches, self.weight.reshape(self.out_channels, -1), self.bias)
 
 
-class Conv2d(PatchEmbed):
-    """`PatchEmbed` with its positions in rows and columns: (B, R, H, W) -> (B, F, h, w)."""
+class PatchEmbed(Convolution):
+    """Non-overlapping or overlapping patches as tokens: (B, R, H, W) -> (B, N, F), row by row."""
 
     def execute(self, x: Var) -> Var:
-        batch, _, height, width = x.shape
-        (rows, columns), (down, right) = self.kernel_size, self.stride
-        shape = ((height - rows) // down + 1, (width - columns) // right + 1)
-        return super().execute(x).transpose(1, 2).reshape(batch, self.out_channels, *shape)
+        return self.by_position(x)
+
+
+class Conv2d(Convolution):
+    """A feature map: (B, R, H, W) -> (B, F, h, w)."""
+
+    def execute(self, x: Var) -> Var:
+        flat = self.by_position(x)
+        return flat.transpose(1, 2).reshape(x.shape[0], self.out_channels, *self.positions(x))
 
 
 def relu(x: Var) -> Var:
@@ -159,9 +175,8 @@ def relu(x: Var) -> Var:
 
 def mean_over_positions(x: Var) -> Var:
     """The mean over the last two axes: (B, F, h, w) -> (B, F)."""
-    positions = x.shape[-2] * x.shape[-1]
-    x = to_float32(x)
-    return x.sum(-1).sum(-1) / number(float(positions), x)
+    wide = to_float32(x)
+    return cast_like(wide.sum(-1).sum(-1) / number(float(x.shape[-2] * x.shape[-1]), wide), x)
 
 
 class Linear(nn.Linear):

@@ -1,6 +1,6 @@
 """Explain why a tap of B differs from A's: find the likely cause.
 
-    explain("block00.mlp.gelu", found, expected, Context(taps=taps_of_A))
+    explain("block00.mlp.gelu", found, expected, Context(taps, params, taps_of(model)))   # all A's
     -> [Cause("tanh", "GELU in its tanh form", 3.1e-07)]
 
 There are two layers of hypotheses: relations between the two arrays (`relations.py`), and known

@@ -117,16 +117,15 @@ def tokens(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
 def residual(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """A residual sum of a block: its input plus attention, or this sum plus the MLP."""
-    base, branch, normed, *block_input = (
-        tap_of(context, name) for name in row_of(tap, context).reads
-    )
+    base, branch, *others = (tap_of(context, name) for name in row_of(tap, context).reads)
     yield Hypothesis("as defined", "the residual sum as defined gives B", base + branch)
     yield Hypothesis("no residual", "the residual is not added", branch)
     yield Hypothesis("no branch", "the branch is not added: the residual alone", base)
-    text = "the residual is taken after the layer norm, not before"
-    yield Hypothesis("residual", text, normed + branch)
-    for value in block_input:
-        text = "the residual is the block's input, without its attention"
+    texts = (
+        "the residual is taken after the layer norm, not before",
+        "the residual is the block's input, without its attention",
+    )
+    for text, value in zip(texts, others, strict=False):
         yield Hypothesis("residual", text, value + branch)
 
 

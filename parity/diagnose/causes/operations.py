@@ -1,7 +1,7 @@
 """Results of known mistakes in the model's operations, computed from A's own inputs.
 
 Each operation has one function. It gets the tap's name and A's context, and yields hypotheses:
-code, sentence, value in float64. The first hypothesis is the operation as docs/architecture.md
+code, sentence, value in float64. The first hypothesis is the operation as docs/spec.md
 defines it: if it gives B but not A, then A is wrong. `causes/__init__.py` lists which operation
 each function is for, and compares. It needs only NumPy and SciPy.
 
@@ -253,16 +253,23 @@ def patches(x: Array, size: int, stride: int) -> Array:
 
 
 def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """A convolution without padding, of images or of a feature map (B, R, H, W).
+    """A convolution of images or of a feature map (B, R, H, W), with zeros around it if it pads.
 
     The result has A's layout: (B, N, F), patches row by row, or (B, F, h, w).
     """
     source, module = input_of(tap, context), module_of(tap, context)
-    weight, bias = params_of(tap, context)
-    size, stride = weight.shape[-1], row_of(tap, context).stride
+    weight, *biases = params_of(tap, context)
+    added: Array | float = biases[0] if biases else 0.0
+    size, stride, padding = (
+        weight.shape[-1],
+        row_of(tap, context).stride,
+        row_of(tap, context).padding,
+    )
 
-    def convolve(x: Array, kernel: Array, bias: Array | float = bias, step: int = stride) -> Array:
-        windows = patches(x, size, step)
+    def convolve(
+        x: Array, kernel: Array, bias: Array | float = added, step: int = stride, pad: int = padding
+    ) -> Array:
+        windows = patches(np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))), size, step)
         flat = windows.reshape(*windows.shape[:3], -1)
         result = flat @ kernel.reshape(len(kernel), -1).T + bias
         if pair.expected.ndim == 4:
@@ -271,7 +278,8 @@ def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
     text = f"the convolution {module} as defined gives B"
     yield Hypothesis("as defined", text, convolve(source, weight))
-    yield Hypothesis("no bias", f"{module}.bias is not added", convolve(source, weight, 0.0))
+    if biases:
+        yield Hypothesis("no bias", f"{module}.bias is not added", convolve(source, weight, 0.0))
     for code, text, kernel in (
         ("transposed", "the kernel is transposed: rows and columns", weight.swapaxes(2, 3)),
         ("channels", "the channels are reversed: BGR for RGB", weight[:, ::-1]),
@@ -284,6 +292,8 @@ def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     for wrong in {1, size} - {stride}:
         text = f"stride {wrong} instead of {stride}"
         yield Hypothesis("stride", text, convolve(source, weight, step=wrong))
+    if padding:
+        yield Hypothesis("padding", "no zeros around the map", convolve(source, weight, pad=0))
     yield from short_products(lambda short: convolve(short(source), short(weight)))
 
 

@@ -17,6 +17,9 @@ from parity.diagnose.causes.rearranged import axes, order, shifted
 
 # format -> bits of the mantissa that it stores; float32 stores 23
 FORMATS = {"bfloat16": 7, "float16 or TF32": 10}
+# operations (transfg_core/models) in which a factor √d of a head, or of dropout, can be wrong
+WITH_HEADS = ("linear", "attention", "fused row", "scores")
+WITH_DROPOUT = ("dropout", "attention")
 
 
 def relations(
@@ -56,6 +59,8 @@ def known_constants(tap: str, context: Context) -> Iterator[tuple[float, str]]:
     """Factors that have a meaning for this tap: (factor, meaning)."""
     b, c, m, p = context.batch, context.classes, context.momentum, context.dropout
     kind = tap.partition("/")[0] if "/" in tap else ""
+    row = context.made_by.get(tap.removeprefix("d/"))
+    operation = row.operation if row else ""
     loss_like = tap in ("loss", "cross_entropy", "contrastive", "grad_norm") or kind in (
         "grad",
         "d",
@@ -74,7 +79,7 @@ def known_constants(tap: str, context: Context) -> Iterator[tuple[float, str]]:
     if c and c > 1:
         yield c / (c - 1), "C / (C - 1) for C classes"
         yield (c - 1) / c, "(C - 1) / C for C classes"
-    if context.width and context.heads:
+    if context.width and context.heads and (kind or operation in WITH_HEADS):
         d = context.width / context.heads
         yield d**0.5, "√d of a head: the scale 1/√d is left out"
         yield d**-0.5, "1/√d of a head: scaled once more"
@@ -89,7 +94,7 @@ def known_constants(tap: str, context: Context) -> Iterator[tuple[float, str]]:
     if factor and factor < 1 and (update or kind == "grad" or tap == "grad_norm"):
         yield 1 / factor, "1 / clip factor: not clipped, or stepped before clipping"
         yield factor, "the clip factor: clipped once more, or where A is not"
-    if p and ("." in tap or tap == "embed"):
+    if p and operation in WITH_DROPOUT:
         yield 1 / (1 - p), "1 / (1 - dropout): rescaled but not dropped"
         yield 1 - p, "1 - dropout: scaled at evaluation"
     if tap == "images":

@@ -339,5 +339,5 @@ def test_a_runs_checkpoint_tells_its_heads_and_grid(tmp_path):
     assert np.allclose(values["pos_embed"][0, 1:], [first, last, first, last])
 
     wide["model"]["heads"] = 2 * SMALL["heads"]
-    with pytest.raises(UserError, match="expected a model with 6 heads, found one with 3"):
+    with pytest.raises(UserError, match="expected model.heads 6, found 3; set model.heads=3"):
         build_params(build_config(wide, "test"))

@@ -77,6 +77,17 @@ def test_weights_of_every_kind(draw):
         assert params["part_norm.weight"].mean() == pytest.approx(1, abs=0.02)
 
 
+def test_outliers_of_every_architecture():
+    """Two channels, even where the channels are few."""
+    for channels in (10, 12):
+        model = {"name": "convnet", "width": channels}
+        params = replace(BY_NAME["convnet"], model=model, weights="outliers").params()
+        assert set(np.flatnonzero(np.abs(params["conv1.bias"]) > 10)) == {
+            5,
+            {10: 7, 12: 4}[channels],
+        }
+
+
 @pytest.mark.parametrize("golden", GOLDENS, ids=lambda golden: golden.name)
 def test_goldens_build(golden):
     config, batches, trace = golden.config(), golden.batches(), golden.trace()

@@ -562,7 +562,8 @@ def test_a_trace_of_the_old_format_gets_the_new_names(tmp_path):
     taps = dict.fromkeys(
         ["pieces forward/x", "pieces gradients/grad/x", "forward/pieces of"], np.ones(3)
     )
-    subject = {"weights": "w", "pieces of": "p", "settings": {"pieces": 1}}
+    settings = {"pieces": 1, "model": {"placement": "transfg"}}
+    subject = {"weights": "w", "pieces of": "p", "settings": settings}
     facts = {"kind": "pieces", "case": "overlap", "subject": subject}
     write_trace(tmp_path / "old.npz", taps, MANIFEST_OF_A | facts)
     with np.load(tmp_path / "old.npz") as stored:
@@ -577,5 +578,6 @@ def test_a_trace_of_the_old_format_gets_the_new_names(tmp_path):
         "forward/pieces of",
     ]
     assert trace.manifest["kind"] == "isolated" and trace.manifest["case"] == "overlap"
-    subject = {"weights": "w", "isolated from": "p", "settings": {"pieces": 1}}
+    settings["model"]["name"] = "vit"  # the only architecture then, and not recorded
+    subject = {"weights": "w", "isolated from": "p", "settings": settings}
     assert trace.manifest["subject"] == subject

@@ -67,6 +67,7 @@ SETTINGS = Context(
     accumulation=4,
     clip=1.0,
     taps={"grad_norm": np.float64(2.5)},
+    made_by=taps_of(MODEL),
 )
 SQUARE = draw(6, 6)
 GRID = 1 + np.arange(T - 1).reshape(3, 4).T.ravel()

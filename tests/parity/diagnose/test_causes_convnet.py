@@ -3,6 +3,8 @@
 The faults are computed here, by sums over shifted feature maps.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -11,6 +13,7 @@ from parity.diagnose.causes import explain
 from parity.diagnose.causes.pair import Context
 from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.models.layout import architecture, taps_of
+from transfg_core.models.rows import TapSpec
 
 NOISE = 3e-7
 MODEL = ConvNetConfig(classes=4, width=5, width2=6, kernel=3, stride=2)
@@ -97,6 +100,22 @@ def test_mistakes_are_named(tap, words, found):
 @pytest.mark.parametrize("tap", [tap for tap in X if tap != "images"])
 def test_silence_on_noise(tap):
     assert said(tap, X[tap]) == []
+
+
+def test_a_convolution_that_pads_and_has_no_bias():
+    """And a sum of two inputs: a residual connection between convolutions."""
+    row = TapSpec("B F H W", "convolution", ("relu1",), ("conv2.weight",), stride=2, padding=1)
+    padded = np.pad(X["relu1"], ((0, 0), (0, 0), (1, 1), (1, 1)))
+    right, wrong = conv(padded, "conv2", b=0), conv(X["relu1"], "conv2", b=0)
+    rows = {"padded": row, "sum": TapSpec("B F H W", "residual", ("relu1", "conv1"))}
+    context = replace(CONTEXT, made_by=rows)
+    flipped = conv(padded, "conv2", b=0, kernel=W2[..., ::-1, ::-1])
+    for found, words in ((wrong, "no zeros around"), (flipped, "flipped")):
+        texts = [c.text for c in explain("padded", noisy(found, 9), noisy(right), context)]
+        assert any(words in text for text in texts), texts
+    right = X["relu1"] + X["conv1"]
+    texts = [c.text for c in explain("sum", noisy(X["conv1"], 9), noisy(right), context)]
+    assert any("the residual is not added" in text for text in texts), texts
 
 
 def test_places_have_the_names_of_their_axes():

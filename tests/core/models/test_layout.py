@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from parity.cases.case import CASES
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.own import load_own
 from transfg_core.checkpoints.pretrained import load_pretrained
@@ -22,17 +21,23 @@ from transfg_core.models.layout import (
 from transfg_core.params.initial import initial_params
 from transfg_core.params.merge import strict_merge
 
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+CONFIGS = {
+    "parts": build_config({"model": {"classes": 7}}, "parts"),
+    "overlap": build_config({"model": {"classes": 7, "patch": 8, "stride": 5}}, "overlap"),
+    "lastlayer": build_config({"model": {"classes": 7, "fusion": "lastlayer"}}, "lastlayer"),
+    "plain": build_config({"model": {"classes": 7, "placement": "none"}}, "plain"),
+    "convnet": build_config({"model": {"classes": 7, "name": "convnet"}}, "convnet"),
+}
+each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 CONVNET = load_config(None, ["model.name=convnet", "model.classes=5", "data.crop=[40,33]"])
 
 
-def test_every_architecture_has_a_case():
-    assert {case.config().model.name for case in CASES} == set(ARCHITECTURES)
+def test_every_architecture_is_here():
+    assert {config.model.name for config in CONFIGS.values()} == set(ARCHITECTURES)
 
 
-@each_case
-def test_every_axis_has_a_size(case):
-    config = case.config()
+@each_config
+def test_every_axis_has_a_size(config):
     known = architecture(config.model)
     sizes = known.sizes(config.model, config.data.crop) | {"B": 6, "C": 7}
     letters = {
@@ -49,27 +54,27 @@ def test_every_axis_has_a_size(case):
         assert sorted(order) == list(range(sizes[letter])), letter
 
 
-@each_case
-def test_taps_read_what_comes_before_them(case):
+@each_config
+def test_taps_read_what_comes_before_them(config):
     before = {"images"}
-    for name, tap in taps_of(case.config().model).items():
+    for name, tap in taps_of(config.model).items():
         assert set(tap.reads) <= before, name
         before.add(name)
     assert name == "logits"
 
 
-@each_case
-def test_every_parameter_makes_one_tap(case):
-    model = case.config().model
+@each_config
+def test_every_parameter_makes_one_tap(config):
+    model = config.model
     taps, params = taps_of(model), param_specs(model)
     used = [param for tap in taps.values() for param in tap.params]
     assert sorted(used) == sorted(params)
     assert all(param in taps[maker_of(param, taps)].params for param in params)
 
 
-@each_case
-def test_the_choice_of_parts_alone_has_no_gradient(case):
-    model = case.config().model
+@each_config
+def test_the_choice_of_parts_alone_has_no_gradient(config):
+    model = config.model
     assert bool(choice_taps(model)) == model.selects_parts
     assert choice_taps(model) <= {"part_scores", "part_index", *(f"part_row0{i}" for i in (1, 2))}
 
@@ -102,6 +107,8 @@ def test_what_needs_blocks_is_refused_without(switch):
 def test_names_and_keys_of_another_architecture():
     with pytest.raises(UserError, match="model.name: expected 'vit', 'convnet', found 'resnet'"):
         load_config(None, ["model.name=resnet"])
+    with pytest.raises(UserError, match="model.name: input should be 'vit', found None"):
+        build_config({"model": {"name": None}}, "empty")
     with pytest.raises(UserError, match="model.placement: unknown key"):
         load_config(None, ["model.name=convnet", "model.placement=none"])
     with pytest.raises(UserError, match="model.kernel: unknown key"):
@@ -115,6 +122,13 @@ def test_a_configuration_of_version_0_1_0_is_a_vit():
     assert (model.name, model.width, model.heads, model.mlp) == ("vit", 384, 6, 1536)
     assert model.stride == 16
     assert build_config({"model": {"width": 24, "heads": 3}}, "old").model.depth == 4
+
+
+def test_a_patch_of_a_wrong_type_is_named_alone():
+    """Not the stride, which would be the same by default."""
+    with pytest.raises(UserError, match="model.patch") as raised:
+        build_config({"model": {"patch": "x"}}, "test")
+    assert "stride" not in str(raised.value)
 
 
 def test_a_wrong_shape_names_the_setting_of_its_architecture():
@@ -143,6 +157,9 @@ def test_parameters_of_a_convnet_as_pretrained(tmp_path):
     plain = load_config(None, ["model.classes=5"]).model
     with pytest.raises(UserError, match="expected model.name vit, found convnet; set model.name"):
         load_own(str(path), plain, (64, 64))
+    strided = CONVNET.model.model_copy(update={"stride": 3})
+    with pytest.raises(UserError, match="expected model.stride 3, found 2; set model.stride=2"):
+        load_own(str(path), strided, (64, 64))
     with pytest.raises(UserError, match="expected model.name vit, found convnet"):
         load_pretrained("weights.npz", CONVNET.model, (64, 64))
 

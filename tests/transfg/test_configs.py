@@ -16,7 +16,7 @@ from transfg_core.config.loading import apply_overrides, build_config, dump_conf
 from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("parity/**/*.md")])
