@@ -130,7 +130,7 @@ def _difference_table(runs: Sequence[Run]) -> Table:
 
 def _parity_table(path: Path) -> Table:
     """The results in a parity.json, with one row per pair and precision."""
-    names = ("stage", "case", "tap", "error", "floor", "bound", "ratio", "verdict")
+    names = ("stage", "case", "tap", "error", "noise_floor", "bound", "ratio", "verdict")
     try:
         parity = json.loads(path.read_text(encoding="utf-8"))
         if parity["format"] != PARITY_FORMAT:

@@ -32,7 +32,7 @@ PARITY = {
             "case": "overlap|odd",
             "tap": tap,
             "error": error,
-            "floor": 1e-6,
+            "noise_floor": 1e-6,
             "bound": 5e-6,
             "ratio": ratio,
             "verdict": verdict,

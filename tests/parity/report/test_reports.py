@@ -21,7 +21,12 @@ from parity.comparison.verdict import Row
 from parity.diagnose.locate import Finding
 from parity.report.console import print_table
 from parity.report.files import write_reports
+from tools.gpu import report as gpu_report
+from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed
+from transfg_core.report.tables import details
+from transfg_core.run.folder import RunFolder
+from transfg_core.run.reading import load_run
 
 HOSTILE = "<b>\"'&]]> $\\frac{ [red] 龍 \x00\x1b[31m \ud800 " + "x" * 300
 ENVIRONMENT = {
@@ -150,6 +155,21 @@ def test_all_formats_agree(tmp_path, capsys, rows, verdict):
     print_table(rows)
     assert capsys.readouterr().out.splitlines()[-1] == found["sentence"]
     assert found["sentence"] in page.text and found["sentence"].startswith(verdict)
+
+
+def test_programs_that_read_parity_json(tmp_path):
+    """The report on runs and the report of a GPU machine read the fields that are written."""
+    write_reports(tmp_path / "parity", [*suite(), *BAD], ENVIRONMENT)
+    path = tmp_path / "parity" / "parity.json"
+    with RunFolder.create(load_config(None, [f"run.dir={tmp_path}"])) as folder:
+        pass
+    (table,) = [each for each in details([load_run(folder.path)], path) if each.title == "Parity"]
+    found = json.loads(path.read_text())
+    pairs = {(stage["pair"], stage["precision"]) for stage in found["stages"]}
+    assert {tuple(line[:2]) for line in table.rows} == pairs
+    assert sum(int(line[2]) for line in table.rows) == len(found["rows"])
+    rows = list(gpu_report.parity_rows(found))
+    assert len(rows) == len(found["stages"])
 
 
 def test_parity_json_keeps_what_matters(tmp_path):
