@@ -152,7 +152,8 @@ def _parity_table(path: Path) -> Table:
             f"{path}: expected the parity.json of a parity run, but it cannot be read as one: "
             f"{error!r}; check the path, or run `transfg parity` again"
         ) from error
-    header = ["pair", "dtype", "taps", "worst stage", "case", *names[2:]]
+    header = ["pair", "dtype", "taps", "worst stage", "case", "tap"]
+    header += ["error", "noise floor", "bound", "ratio", "verdict"]
     return Table("Parity", note, header, rows, (2, 6, 7, 8, 9))
 
 
