@@ -41,14 +41,16 @@ def contrastive(features: Var, labels: Var, margin: float) -> Var:
     Over all ordered pairs, i = j included: 1 - cos where the labels agree, max(cos - margin, 0)
     where they differ, divided by B². Half precision becomes float32 first.
     """
-    z = at_least_float32(features)  # jittor: its normalize has eps 1e-30, not 1e-12
+    # jittor: sums over D in float64, since they are sequential; its normalize has eps 1e-30
+    z = at_least_float32(features).float64()
     squares = (z * z).sum(-1, keepdims=True)  # jittor only: as above
     z = z / jt.sqrt(squares.maximum(number(1e-24, z)))  # jittor only: as above
     cosine = z @ z.transpose(0, 1)
     same = labels.unsqueeze(1) == labels.unsqueeze(0)
     # jittor: exact in float64
     pairs = jt.where(same, 1 - cosine, jt.clamp(cosine - number(margin, cosine), min_v=0.0))
-    return pairs.sum() / labels.shape[0] ** 2
+    loss = pairs.sum() / labels.shape[0] ** 2  # jittor only: as above
+    return loss if features.dtype == "float64" else loss.float32()  # jittor: as above
 
 
 def compute_losses(output: Output, labels: Var, config: LossConfig) -> Losses:

@@ -36,6 +36,21 @@ def test_contrastive(twin, margin, labels):
     assert value.item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
+def test_contrastive_of_wide_features(twin):
+    """768 channels and two images, whose cosine is near the margin: a sum one by one would be 5e-7
+    to 2e-6 off."""
+    loss, labels = twin.module("loss").contrastive, twin.tensor(np.array([0, 1]))
+    errors = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        features = rng.standard_normal(768) + 0.65 * rng.standard_normal((2, 768))
+        features = features.astype(np.float32)
+        expected = reference.contrastive(features.astype(np.float64), np.array([0, 1]), 0.4)
+        value = loss(twin.tensor(features), labels, 0.4).item()
+        errors.append(abs(value - expected) / expected)
+    assert np.median(errors) < 2e-7 and max(errors) < 8e-7
+
+
 def test_contrastive_gradient(twin):
     loss, labels = twin.module("loss").contrastive, twin.tensor(LABELS)
     (grad,) = twin.gradients(lambda x: loss(x, labels, 0.4), [FEATURES])
