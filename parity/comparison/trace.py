@@ -12,7 +12,6 @@ framework can write traces (docs/parity.md).
 import hashlib
 import json
 import os
-import re
 import sys
 import zipfile
 import zlib
@@ -24,12 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.comparison.old_format import OLD_FORMAT, with_new_names
 from parity.comparison.sketch import BUCKETS, Array, Sketch, Tap, sketch
 from transfg_core.errors import RunFailed, UserError
 
 FORMAT = "parity-trace/2"
-OLD_FORMAT = "parity-trace/1"  # differs only in names within this project's own recordings
-OLD_NAMES = {"pieces": "isolated", "pieces of": "isolated from", "pipeline": "checks"}
 MANIFEST = "manifest.json"
 AGAIN = "record it again"  # the end of messages about files that cannot be used
 ABSENT = "absent"
@@ -186,7 +184,7 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
     if version == OLD_FORMAT:
-        manifest = _with_new_names(manifest)
+        manifest = with_new_names(manifest)
     elif version != FORMAT:
         raise UserError(
             f"{path}: format {version!r}, but this program reads {OLD_FORMAT!r} and {FORMAT!r}; "
@@ -213,27 +211,6 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
     if arrays.keys() != {MANIFEST}:
         raise UserError(f"{path}: holds arrays that its manifest does not list; {AGAIN}")
     return Trace(path, manifest, taps)
-
-
-def _with_new_names(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of format 1 with the names of format 2: stages, kinds and digests.
-
-    Parts of the wrong form stay as they are; the reader refuses them.
-    """
-    renamed = dict(manifest)
-    for key in ("kind", "case"):
-        value = renamed.get(key)
-        renamed |= {key: OLD_NAMES[value]} if isinstance(value, str) and value in OLD_NAMES else {}
-    if isinstance(renamed.get("subject"), dict):
-        renamed["subject"] = {OLD_NAMES.get(k, k): v for k, v in renamed["subject"].items()}
-        settings = renamed["subject"].get("settings")
-        model = settings.get("model") if isinstance(settings, dict) else None
-        if isinstance(model, dict) and "placement" in model:  # only one architecture then
-            model.setdefault("name", "vit")
-    if isinstance(renamed.get("taps"), dict):
-        old_prefix = re.compile(r"^pieces (?=.*/)")
-        renamed["taps"] = {old_prefix.sub("isolated ", k): v for k, v in renamed["taps"].items()}
-    return renamed
 
 
 def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -5,8 +5,8 @@
 
 There are two layers of hypotheses: relations between the two arrays (`relations.py`), and known
 mistakes in the operation that made the tap. Mistakes are recomputed from A's inputs
-(`operations.py`, `attending.py`, `objective.py`). The architecture's table of taps names the
-operation of each tap, and its inputs.
+(`operations.py`, `convolving.py`, `attending.py`, `objective.py`). The architecture's table of taps
+names the operation of each tap, and its inputs.
 
 Use it for the first tap that differs: after that tap, B's inputs are no longer A's. A doubtful
 cause is not named; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
@@ -27,16 +27,15 @@ from parity.diagnose.causes.attending import (
     residual,
     tokens,
 )
+from parity.diagnose.causes.convolving import convolution, mean_over_positions
 from parity.diagnose.causes.objective import contrastive, cross_entropy, grad_norm, loss, update
 from parity.diagnose.causes.operations import (
     Absent,
     Hypothesis,
     activation,
     activation_gradient,
-    convolution,
     layer_norm,
     linear,
-    mean_over_positions,
 )
 from parity.diagnose.causes.pair import Array, Cause, Context, Pair, as_pair, ranked
 from parity.diagnose.causes.relations import relations

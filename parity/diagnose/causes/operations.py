@@ -14,7 +14,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import erf, expit, log_softmax, softmax
 
 from parity.diagnose.causes.pair import Array, Context, Pair
@@ -244,71 +243,3 @@ def short_products(product: Callable[[Callable[[Array], Array]], Array]) -> Iter
         yield Hypothesis("short product", text, product(partial(rounded_to, bits=bits)))
     text = "the inputs of the product are cut to TF32"
     yield Hypothesis("short product", text, product(cut_to_tf32))
-
-
-def patches(x: Array, size: int, stride: int) -> Array:
-    """Windows of a feature map (B, R, H, W), places first: (B, h, w, R, P, P)."""
-    window = (1, x.shape[1], size, size)
-    return sliding_window_view(x, window)[:, 0, ::stride, ::stride, 0]
-
-
-def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """A convolution of images or of a feature map (B, R, H, W), with zeros around it if it pads.
-
-    The result has A's layout: (B, N, F), patches row by row, or (B, F, h, w).
-    """
-    source, module = input_of(tap, context), module_of(tap, context)
-    weight, *biases = params_of(tap, context)
-    added: Array | float = biases[0] if biases else 0.0
-    size, stride, padding = (
-        weight.shape[-1],
-        row_of(tap, context).stride,
-        row_of(tap, context).padding,
-    )
-
-    def convolve(
-        x: Array, kernel: Array, bias: Array | float = added, step: int = stride, pad: int = padding
-    ) -> Array:
-        windows = patches(np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))), size, step)
-        flat = windows.reshape(*windows.shape[:3], -1)
-        result = flat @ kernel.reshape(len(kernel), -1).T + bias
-        if pair.expected.ndim == 4:
-            return np.asarray(result.transpose(0, 3, 1, 2))
-        return np.asarray(result.reshape(len(x), -1, len(kernel)))
-
-    text = f"the convolution {module} as defined gives B"
-    yield Hypothesis("as defined", text, convolve(source, weight))
-    if biases:
-        yield Hypothesis("no bias", f"{module}.bias is not added", convolve(source, weight, 0.0))
-    for code, text, kernel in (
-        ("transposed", "the kernel is transposed: rows and columns", weight.swapaxes(2, 3)),
-        ("channels", "the channels are reversed: BGR for RGB", weight[:, ::-1]),
-        ("flipped", "the kernel is flipped: a true convolution", weight[:, :, ::-1, ::-1]),
-        ("layout", "the kernel is read as (rows, columns, channels)", channels_last(weight)),
-    ):
-        yield Hypothesis(code, text, convolve(source, kernel))
-    text = "height and width of the images are exchanged"
-    yield Hypothesis("images turned", text, convolve(source.swapaxes(2, 3), weight))
-    for wrong in {1, size} - {stride}:
-        text = f"stride {wrong} instead of {stride}"
-        yield Hypothesis("stride", text, convolve(source, weight, step=wrong))
-    if padding:
-        yield Hypothesis("padding", "no zeros around the map", convolve(source, weight, pad=0))
-    yield from short_products(lambda short: convolve(short(source), short(weight)))
-
-
-def mean_over_positions(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """The mean over the last two axes of a feature map (B, F, h, w)."""
-    x = input_of(tap, context)
-    axes = (2, 3)
-    yield Hypothesis("as defined", "the mean over positions gives B", x.mean(axes))
-    yield Hypothesis("pooling", "the sum over positions, not the mean", x.sum(axes))
-    yield Hypothesis("pooling", "the largest over positions, not the mean", x.max(axes))
-    yield Hypothesis("pooling", "the first position alone", x[:, :, 0, 0])
-    yield Hypothesis("pooling", "the mean over rows of the first column", x.mean(2)[:, :, 0])
-
-
-def channels_last(weight: Array) -> Array:
-    """The stored numbers of a kernel (F, R, P, P), read as if they were (F, P, P, R)."""
-    width, channels, size, _ = weight.shape
-    return weight.reshape(width, size, size, channels).transpose(0, 3, 1, 2)
