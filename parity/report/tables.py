@@ -10,8 +10,9 @@ from parity.comparison.differences import load_differences
 from parity.comparison.judge import ZERO
 from parity.comparison.verdict import Row
 from parity.report.summary import badness, counts, grouped, ratio, summaries
+from transfg_core.config.loading import flatten
 from transfg_core.report.numbers import NONE
-from transfg_core.report.tables import Table, flatten
+from transfg_core.report.tables import Table
 
 MOST_BAD, MOST_TIES = 10, 40
 HIDDEN = ("name", "cache")  # facts about a producer that are of no use on another machine

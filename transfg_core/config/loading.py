@@ -10,9 +10,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from transfg_core.config.sections import Config
 from transfg_core.config.yaml_text import describe_problem, dump_yaml, parse_yaml, place_of
@@ -97,12 +95,21 @@ def dump_config(config: Config) -> str:
 
 def differing_keys(left: Config, right: Config) -> list[str]:
     """One line `key: left -> right` for each dotted key whose values differ."""
-    flat_left, flat_right = _flatten(left.model_dump()), _flatten(right.model_dump())
+    flat_left, flat_right = flatten(left.model_dump()), flatten(right.model_dump())
     return [
         f"{key}: {flat_left.get(key)!r} -> {flat_right.get(key)!r}"
         for key in dict.fromkeys([*flat_left, *flat_right])
         if flat_left.get(key) != flat_right.get(key)
     ]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings into one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
 
 
 def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -128,13 +135,3 @@ def _without(tree: Mapping[str, Any], places: Iterable[tuple[int | str, ...]]) -
         elif not rest or not isinstance(section, dict):
             copy.pop(str(name), None)
     return copy
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

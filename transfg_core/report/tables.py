@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from transfg_core.config.loading import flatten
 from transfg_core.errors import UserError
 from transfg_core.report.numbers import NONE, number, percent
 from transfg_core.run.reading import Run, agreement, over_seeds, real_differences
@@ -199,15 +200,6 @@ def _environment_table(runs: Sequence[Run]) -> Table:
     rows += [[key, *(_cell(facts.get(key)) for facts in newest)] for key in keys]
     note = "From the last start of each run."
     return Table("Environment", note, ["", *(run.label for run in runs)], rows, range(0))
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings into one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
 
 
 def _times(factor: float, value: float | None) -> float | None:
