@@ -24,7 +24,6 @@ class ConvNet(nn.Module):
         super().__init__()
         map_sizes(image_size, config)  # refuses an image that is too small
         self.config = config
-        self.grad_checkpointing = False  # no blocks, so the configuration refuses it
         # jittor block: nn.Conv2d needs cuDNN 8 on CUDA
         self.conv1 = Conv2d(3, config.width, config.kernel, config.stride)
         self.conv2 = Conv2d(config.width, config.width2, config.kernel, config.stride)

@@ -23,7 +23,6 @@ class ConvNet(nn.Module):
         super().__init__()
         map_sizes(image_size, config)  # refuses an image that is too small
         self.config = config
-        self.grad_checkpointing = False  # no blocks, so the configuration refuses it
         self.conv1 = nn.Conv2d(3, config.width, config.kernel, stride=config.stride)
         self.conv2 = nn.Conv2d(config.width, config.width2, config.kernel, stride=config.stride)
 
