@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from transfg.options import BackendName, Checkpoint, Overrides
-from transfg_core.errors import UserError
+from transfg.options import BackendName, Checkpoint, Overrides, require_folder
 
 
 def evaluate(
@@ -23,8 +22,7 @@ def evaluate(
     from transfg_core.experiment import evaluate_checkpoint
     from transfg_core.run.metrics_log import clean, csv_text, prediction_rows
 
-    if predictions and not predictions.parent.is_dir():
-        raise UserError(f"--predictions {predictions}: no such folder; make it first")
+    require_folder("--predictions", predictions)
     result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])
     if predictions:
         names = [dataset.test.ids[row] for row in result.index]

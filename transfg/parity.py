@@ -4,12 +4,12 @@ Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused (wit
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from transfg.options import one_of
-from transfg_core.backend import BACKENDS
+from transfg.options import one_of, require_folder, write_json
+from transfg_core.backend import BACKENDS, FLOAT_TYPES
 from transfg_core.errors import UserError
 
 app = typer.Typer(
@@ -18,7 +18,6 @@ app = typer.Typer(
     help="Check whether two implementations agree. Without a command, run the whole suite.",
 )
 
-PRECISIONS = ("float32", "float64", "tf32", "bfloat16")
 Seed = Annotated[
     int | None, typer.Option(min=0, help="Seed of other weights and images than the case's own.")
 ]
@@ -88,7 +87,7 @@ def record(
     out: Annotated[Path, typer.Argument(help="the trace file (.npz) to write")],
     case: Annotated[str, typer.Option(help="a case of the suite, such as overlap")],
     backend: Annotated[str, typer.Option("--backend", "-b", help="torch or jittor")] = "torch",
-    precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "float32",
+    precision: Annotated[str, typer.Option(help=", ".join(FLOAT_TYPES))] = "float32",
     variant: Annotated[
         str | None,
         typer.Option(help="ulp:SEED or symmetry:SEED: the same function, computed differently"),
@@ -118,7 +117,7 @@ def record(
         case=case,
         out=str(out),
         kind="isolated" if source else "case",
-        precision=one_of("--precision", precision, PRECISIONS),
+        precision=one_of("--precision", precision, FLOAT_TYPES),
         variant=variant,
         source=str(source) if source else None,
         force=str(force) if force else None,
@@ -127,8 +126,7 @@ def record(
         draw=draw,
         sketch_above=sketch_above,
     )
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: no such folder; make it first")
+    require_folder("--out", out)
     record_job(job)
     print(out)
 
@@ -178,6 +176,7 @@ def accuracy(
     """Compare the accuracy of two sets of runs. They are equivalent, different or undecided."""
     from parity.runs.accuracy import compare_accuracy, exit_code, print_accuracy
 
+    require_folder("--out", out)
     result = compare_accuracy(baseline, candidate, margin / 100)
     print_accuracy(result)
     write_json(out, result.to_record())
@@ -200,18 +199,8 @@ def curves(
     from parity.runs.accuracy import exit_code
     from parity.runs.loss_curves import compare_loss_curves, print_curves
 
+    require_folder("--out", out)
     result = compare_loss_curves(baseline, candidate, repetition or ())
     print_curves(result)
     write_json(out, result.to_record())
     raise typer.Exit(exit_code(result.comparison.verdict))
-
-
-def write_json(path: Path | None, record: Any) -> None:
-    """Write a result to `path` as JSON; do nothing without a path."""
-    import json
-
-    from transfg_core.checkpoints.file import replace_file
-    from transfg_core.run.metrics_log import clean
-
-    if path:
-        replace_file(path, (json.dumps(clean(record), indent=2) + "\n").encode())

@@ -4,4 +4,4 @@
 jittor; `tests/test_layering.py` checks this in a subprocess.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

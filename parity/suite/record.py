@@ -19,6 +19,7 @@ from parity.suite.jobs import BASELINE, Job
 from parity.suite.recorder import Recorder
 from transfg_core.backend import Arrays
 from transfg_core.config.model import ModelConfig
+from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.models.layout import pass_stage
 
@@ -51,7 +52,7 @@ def record_case(recorder: Recorder) -> Arrays:
     taps = tagged("parameters", recorder.own(start, "param/"))
     passed = backend.trace(recorder.batches[0], recorder.forced(), fine=recorder.fine)
     taps |= sorted_taps(back(passed), recorder.config.model)
-    if recorder.config.model.has_rollout:
+    if isinstance(recorder.config.model, VitConfig):
         taps |= tagged("rollout", back(backend.fetch(backend.rollout(images))))
     taps |= tagged("one update", recorder.run_updates(1, 1) | back(recorder.state_since(start)))
     if last > 1:

@@ -14,6 +14,7 @@ from running import CONFIG, environment, records, transfg
 
 from transfg import app as cli
 from transfg import train as train_command
+from transfg_core import __version__
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,13 @@ TRAIN = ("train", "config.yaml", "run.name=new")
         (("evaluate", LAST, "data.name=folder"), ("data/toy: expected train/<class>",)),
         (("evaluate", LAST, "train.batchsize=3"), ("did you mean train.batch_size?",)),
         (("evaluate", LAST, "--predictions", "no/p.csv"), ("no/p.csv: no such folder",)),
+        *(
+            (
+                ("parity", command, "--baseline", "a", "--candidate", "b", "--out", "no/x.json"),
+                ("--out no/x.json: no such folder",),
+            )
+            for command in ("accuracy", "curves")
+        ),
         (("toy", "runs"), ("runs: expected a toy set or an empty folder",)),
         (("toy", "new", "--size", "3"), ("data.toy.size", "found 3")),
         (("report", "absent", "--out", "out"), ("absent: expected the folder of a run",)),
@@ -178,7 +186,7 @@ def test_messages_are_printed_as_they_are(capsys):
 
 
 def test_help_and_version(call):
-    assert call("--version")[:2] == (0, "transfg 0.1.0\n")
+    assert call("--version")[:2] == (0, f"transfg {__version__}\n")
     code, out, _ = call("--help")
     assert code == 0
     for command in ("train", "evaluate", "toy", "convert", "report", "doctor"):

@@ -5,8 +5,8 @@
 For each stage, the folder's README.md shows its command, how it ended and its results: verdict and
 worst taps of the suite, tables of times and memory, accuracies with their verdict. Every number on
 the page is read from a file of the stages. These files lie next to the page; parity.json is stored
-without its thousands of rows. Absolute paths are cut to their last name. The script needs Jinja2
-and PyYAML.
+without its thousands of rows. Absolute paths are cut to their last name. The script needs this
+project to be installed, Jinja2 and PyYAML.
 """
 
 import argparse
@@ -149,8 +149,8 @@ def main() -> None:
     summary = args.stages / "summary.json"
     if not summary.is_file():
         sys.exit(f"error: {summary}: no such file; expected the OUT of tools/gpu/unattended.py")
-    page = args.out / "README.md"
-    if args.out.exists() and not (page.is_file() and page.read_text().startswith(TITLE)):
+    readme = args.out / "README.md"
+    if args.out.exists() and not (readme.is_file() and readme.read_text().startswith(TITLE)):
         sys.exit(f"error: {args.out}: holds something other than a report; name a new folder")
     listed = yaml.safe_load(args.commands.read_text(encoding="utf-8"))
     commands = {stage["name"]: stage["command"].strip() for stage in listed}

@@ -1,11 +1,11 @@
 """`transfg bench`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from transfg.options import one_of, require_folder, write_json
 from transfg_core.errors import RunFailed, UserError
 
 LEAST_TURN = 4
@@ -48,13 +48,9 @@ def bench(
     from transfg.bench.results import as_record, print_table
     from transfg.bench.runner import measure
     from transfg.bench.subject import WORK, parse_subject
-    from transfg_core.checkpoints.file import replace_file
-    from transfg_core.run.metrics_log import clean
 
-    if work not in WORK:
-        raise UserError(f"--work {work}: expected one of {', '.join(WORK)}")
-    if out and not out.parent.is_dir():
-        raise UserError(f"--out {out}: no such folder; make it first")
+    one_of("--work", work, WORK)
+    require_folder("--out", out)
     subjects = [parse_subject(text) for text in subject or ["torch", "jittor"]]
     if work == "input":
         subjects = subjects[:1]  # this work uses no backend
@@ -73,9 +69,8 @@ def bench(
         measurements = measure(subjects, work, plan, rounds, warmup, turn, threads)
         results += measurements
         baselines += [measurements[0]] * len(measurements)
-        if out:  # write after every batch size, so that a failure loses no measurement
-            record = clean(as_record(results, baselines))
-            replace_file(out, (json.dumps(record, indent=1) + "\n").encode())
+        # after every batch size, so that a failure loses no measurement
+        write_json(out, as_record(results, baselines))
     print_table(results, baselines)
     if all(result.failed for result in results):
         raise RunFailed(f"bench: every subject failed; the first: {results[0].failed}")

@@ -109,7 +109,7 @@ def as_record(results: Sequence[Measurement], baselines: Sequence[Measurement]) 
             name: asdict(value) if isinstance(value, Spread) else value
             for name, value in summary(result, baseline).items()
         }
-        rows.append(asdict(result) | {"summary": numbers | {"reference": baseline.subject}})
+        rows.append(asdict(result) | {"summary": numbers | {"baseline": baseline.subject}})
     return {"format": "bench/1", "measurements": rows, "linearity": linearity(results)}
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from transfg_core.backend import Array, Arrays
 from transfg_core.config.vit import SIZES
 from transfg_core.errors import UserError
-from transfg_core.params.merge import as_float32, refuse
+from transfg_core.params.merge import as_float, refuse
 from transfg_core.params.positions import square_side
 
 # (published name, canonical name) of modules outside the blocks, of blocks, of modules in a block.
@@ -47,8 +47,7 @@ NAMES = (
     ),
 )
 TO_CANONICAL = dict(NAMES)
-TO_PUBLISHED = {new: old for old, new in NAMES}
-assert len(TO_CANONICAL) == len(TO_PUBLISHED) == len(NAMES)
+assert len(TO_CANONICAL) == len(set(TO_CANONICAL.values())) == len(NAMES)
 NUMBER = re.compile(r"(?<=\.)(0|[1-9]\d*)(?=\.)")  # a block's number, without leading zeros
 
 
@@ -83,16 +82,13 @@ def to_canonical(name: str) -> str:
     Raises:
         UserError: the published program has no such name; the message gives the nearest one.
     """
-    return _translate(name, TO_CANONICAL, "the published program")
-
-
-def to_published(name: str) -> str:
-    """`blocks.3.mlp.fc1.bias` -> `transformer.encoder.layer.3.ffn.fc1.bias`.
-
-    Raises:
-        UserError: the name is not canonical, or the published program lacks it (`norm`).
-    """
-    return _translate(name, TO_PUBLISHED, "a model with part selection")
+    number = NUMBER.search(name)
+    pattern = NUMBER.sub("{i}", name, count=1)
+    if pattern in TO_CANONICAL and "{i}" not in name:
+        return TO_CANONICAL[pattern].replace("{i}", number[0] if number else "")
+    near = difflib.get_close_matches(pattern, TO_CANONICAL, n=1, cutoff=0.0)
+    example = near[0].replace("{i}", number[0] if number else "0")
+    raise UserError(f"{name}: unknown to the published program; the nearest name is {example}")
 
 
 def convert_arrays(arrays: Mapping[str, Array]) -> Arrays:
@@ -104,7 +100,7 @@ def convert_arrays(arrays: Mapping[str, Array]) -> Arrays:
     converted, problems = {}, []
     for name, array in arrays.items():
         try:
-            converted[to_canonical(name)] = as_float32(array)
+            converted[to_canonical(name)] = as_float(array)
         except UserError as error:
             problems.append(str(error))
     refuse("published checkpoint", problems)
@@ -133,13 +129,3 @@ def infer_architecture(shapes: Mapping[str, tuple[int, ...]]) -> Dimensions:
     refuse("published checkpoint", list(dict.fromkeys(wrong)))
     width, mlp, patch, classes, tokens = (shapes[name][axis] for name, axis, _ in sources)
     return Dimensions(width, max(blocks, default=-1) + 2, mlp, patch, classes, tokens)
-
-
-def _translate(name: str, table: Mapping[str, str], owner: str) -> str:
-    number = NUMBER.search(name)
-    pattern = NUMBER.sub("{i}", name, count=1)
-    if pattern in table and "{i}" not in name:
-        return table[pattern].replace("{i}", number[0] if number else "")
-    near = difflib.get_close_matches(pattern, table, n=1, cutoff=0.0)
-    example = near[0].replace("{i}", number[0] if number else "0")
-    raise UserError(f"{name}: unknown to {owner}; the nearest name is {example}")

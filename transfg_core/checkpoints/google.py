@@ -24,7 +24,7 @@ from transfg_core.models.layout import suspects
 from transfg_core.models.rows import Shape, resolve
 from transfg_core.models.vit import SETTINGS, grid_size, param_specs
 from transfg_core.models.vit import sizes as vit_sizes
-from transfg_core.params.merge import and_more, as_float32, refuse, strict_merge
+from transfg_core.params.merge import and_more, as_float, refuse, strict_merge
 from transfg_core.params.positions import resize_pos_embed, square_side
 
 
@@ -114,7 +114,7 @@ def load_vit_npz(
     with NpzFile(path) as file:
         plan = plan_vit_npz(file.shapes(), model, str(path))
         for key, row, name in plan.steps:
-            array = as_float32(file.read(key))
+            array = as_float(file.read(key))
             if not np.isfinite(array).all():
                 problems.append(f"{key}: holds NaN or infinity; download the file again")
             array = array.transpose(row.axes)

@@ -15,7 +15,7 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, param_shapes
 from transfg_core.models.rows import Shape
 from transfg_core.models.vit import grid_size
-from transfg_core.params.merge import as_float32, refuse, strict_merge
+from transfg_core.params.merge import as_float, refuse, strict_merge
 from transfg_core.params.positions import resize_pos_embed, square_side
 
 PREFIX = "param/"  # of parameters in a run's checkpoint, which also holds optimiser state
@@ -104,7 +104,7 @@ def _fit_positions(
     if source and embedding.shape[1] == source[0] * source[1] + 1:
         if source == grid:
             return ()
-        arrays["pos_embed"] = resize_pos_embed(as_float32(embedding), grid, source)
+        arrays["pos_embed"] = resize_pos_embed(as_float(embedding), grid, source)
         return (f"pos_embed: {source[0]} x {source[1]} to {grid[0]} x {grid[1]}",)
     if embedding.shape[1] == shape[1]:
         return ()
@@ -115,7 +115,7 @@ def _fit_positions(
             f"can be resized, and {embedding.shape[1]} tokens are not 1 + a square number; "
             "train with the checkpoint's data.crop"
         )
-    arrays["pos_embed"] = resize_pos_embed(as_float32(embedding), grid)
+    arrays["pos_embed"] = resize_pos_embed(as_float(embedding), grid)
     return (f"pos_embed: {side} x {side} (assumed square) to {grid[0]} x {grid[1]}",)
 
 

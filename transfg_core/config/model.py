@@ -42,11 +42,6 @@ class ModelConfig(Section):
         return False
 
     @property
-    def has_rollout(self) -> bool:
-        """Whether it has attention, so that attention rollout is defined."""
-        return False
-
-    @property
     def smallest_image(self) -> tuple[int, str]:
         """The shortest image side in pixels that the model takes, and the reason in words."""
         return 1, "one pixel"

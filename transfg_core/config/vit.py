@@ -82,11 +82,6 @@ class VitConfig(ModelConfig):
         return True
 
     @property
-    def has_rollout(self) -> bool:
-        """Always."""
-        return True
-
-    @property
     def smallest_image(self) -> tuple[int, str]:
         """The side of one patch."""
         return self.patch, f"model.patch {self.patch}"

@@ -26,8 +26,8 @@ class ParamSpec(NamedTuple):
 class TapSpec(NamedTuple):
     """One tap: its axes in letters, and the operation that computes it from other taps.
 
-    `reads` names the input taps (or `images`), `params` the parameters. A convolution has `stride`
-    and `padding`. Taps of the stage `selection` have no gradient.
+    `reads` names the input taps (or `images`), `params` the parameters. `stride` belongs to a
+    convolution. Taps of the stage `selection` have no gradient.
     """
 
     axes: str
@@ -35,7 +35,6 @@ class TapSpec(NamedTuple):
     reads: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
     stride: int = 1
-    padding: int = 0
     stage: Literal["forward", "selection"] = "forward"
 
 

@@ -64,8 +64,7 @@ def strict_merge(
         elif arrays[name].dtype.kind not in "fiu":
             problems.append(f"{name}: expected real numbers, found {arrays[name].dtype}")
         else:
-            with np.errstate(over="ignore"):  # overflow becomes infinity, reported below
-                merged[name] = np.asarray(arrays[name], dtype=dtype, order="C")
+            merged[name] = as_float(arrays[name], dtype)  # overflow becomes infinity
             if not np.isfinite(merged[name]).all():
                 problems.append(f"{name}: holds NaN or infinity; take another checkpoint")
     for name in arrays.keys() - target_shapes.keys():
@@ -76,10 +75,10 @@ def strict_merge(
     return merged
 
 
-def as_float32(array: Array) -> Array:
-    """The array as C-contiguous float32; values too large for float32 become infinite."""
+def as_float(array: Array, dtype: DTypeLike = np.float32) -> Array:
+    """The array C-contiguous in another floating type; values too large for it become infinite."""
     with np.errstate(over="ignore"):
-        return np.asarray(array, dtype=np.float32, order="C")
+        return np.asarray(array, dtype=dtype, order="C")
 
 
 def refuse(source: str, problems: list[str]) -> None:

@@ -9,7 +9,6 @@ Shapes: B batch, H and W image, F and G channels, h and w positions, C classes.
 from jittor import Var, nn
 
 from transfg_core.config.convnet import ConvNetConfig
-from transfg_core.models.convnet import map_sizes
 from transfg_jt.models.layers import Dropout
 from transfg_jt.models.output import Output
 from transfg_jt.models.taps import Tap, no_tap
@@ -22,7 +21,6 @@ class ConvNet(nn.Module):
 
     def __init__(self, config: ConvNetConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
-        map_sizes(image_size, config)  # refuses an image that is too small
         self.config = config
         # jittor block: nn.Conv2d needs cuDNN 8 on CUDA
         self.conv1 = Conv2d(3, config.width, config.kernel, config.stride)

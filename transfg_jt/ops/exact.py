@@ -129,7 +129,7 @@ def linear(x: Var, weight: Var, bias: Var) -> Var:
 class Convolution(nn.Conv2d):
     """A convolution computed as a linear layer on unfolded patches; Jittor's needs cuDNN 8 on CUDA.
 
-    It has a bias and one group, and neither pads nor dilates.
+    It has a bias and one group, and neither pads nor dilates: the constructor takes no such option.
     """
 
     def __init__(self, channels: int, features: int, kernel: int, stride: int) -> None:

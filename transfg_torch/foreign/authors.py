@@ -21,7 +21,7 @@ from transfg_core.checkpoints.file import replace_file
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.models.layout import param_shapes
-from transfg_core.params.merge import as_float32, refuse, strict_merge, summary
+from transfg_core.params.merge import as_float, refuse, strict_merge, summary
 
 PARALLEL_PREFIX = "module."  # torch.nn.DataParallel and DistributedDataParallel
 
@@ -56,7 +56,7 @@ def read_published(path: str | Path) -> Arrays:
         elif value.layout is not torch.strided or value.is_quantized or name in arrays:
             problems.append(f"{key}: expected a plain tensor, named once")
         else:
-            arrays[name] = as_float32(value.detach().float().numpy())
+            arrays[name] = as_float(value.detach().float().numpy())
     refuse(str(path), problems)
     return arrays
 

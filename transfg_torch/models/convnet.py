@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transfg_core.config.convnet import ConvNetConfig
-from transfg_core.models.convnet import map_sizes
 from transfg_torch.models.layers import Dropout, cast_once
 from transfg_torch.models.output import Output
 from transfg_torch.models.taps import Tap, no_tap
@@ -21,7 +20,6 @@ class ConvNet(nn.Module):
 
     def __init__(self, config: ConvNetConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
-        map_sizes(image_size, config)  # refuses an image that is too small
         self.config = config
         self.conv1 = nn.Conv2d(3, config.width, config.kernel, stride=config.stride)
         self.conv2 = nn.Conv2d(config.width, config.width2, config.kernel, stride=config.stride)

@@ -26,23 +26,17 @@ def patches(x: Array, size: int, stride: int) -> Array:
 
 
 def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """A convolution of images or of a feature map (B, R, H, W), with zeros around it if it pads.
+    """A convolution without padding, of images or of a feature map (B, R, H, W).
 
     The result has A's layout: (B, N, F), patches row by row, or (B, F, h, w).
     """
     source, module = input_of(tap, context), module_of(tap, context)
     weight, *biases = params_of(tap, context)
     added: Array | float = biases[0] if biases else 0.0
-    size, stride, padding = (
-        weight.shape[-1],
-        row_of(tap, context).stride,
-        row_of(tap, context).padding,
-    )
+    size, stride = weight.shape[-1], row_of(tap, context).stride
 
-    def convolve(
-        x: Array, kernel: Array, bias: Array | float = added, step: int = stride, pad: int = padding
-    ) -> Array:
-        windows = patches(np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))), size, step)
+    def convolve(x: Array, kernel: Array, bias: Array | float = added, step: int = stride) -> Array:
+        windows = patches(x, size, step)
         flat = windows.reshape(*windows.shape[:3], -1)
         result = flat @ kernel.reshape(len(kernel), -1).T + bias
         if pair.expected.ndim == 4:
@@ -65,8 +59,6 @@ def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     for wrong in {1, size} - {stride}:
         text = f"stride {wrong} instead of {stride}"
         yield Hypothesis("stride", text, convolve(source, weight, step=wrong))
-    if padding:
-        yield Hypothesis("padding", "no zeros around the map", convolve(source, weight, pad=0))
     yield from short_products(lambda short: convolve(short(source), short(weight)))
 
 

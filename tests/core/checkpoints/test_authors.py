@@ -10,7 +10,6 @@ from transfg_core.checkpoints.authors import (
     convert_arrays,
     infer_architecture,
     to_canonical,
-    to_published,
 )
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
@@ -36,14 +35,9 @@ def test_golden_names_map_one_to_one():
     assert {name: array.shape for name, array in converted.items()} == dict(
         param_shapes(MODEL, (38, 38))
     )
-    assert [to_published(name) for name in converted] == list(arrays)
+    assert [to_canonical(name) for name in arrays] == list(converted)
     for old, new in zip(arrays, converted, strict=True):
         assert np.array_equal(arrays[old], converted[new])
-
-
-def test_every_canonical_name_of_part_selection_comes_back():
-    for name in param_shapes(MODEL, (38, 38)):
-        assert to_canonical(to_published(name)) == name
 
 
 def test_table_covers_the_model():
@@ -65,7 +59,6 @@ def test_table_covers_the_model():
 )
 def test_names(published, canonical):
     assert to_canonical(published) == canonical
-    assert to_published(canonical) == published
 
 
 @pytest.mark.parametrize(
@@ -87,8 +80,6 @@ def test_unknown_names(name):
 def test_nearest_name_keeps_the_block():
     with pytest.raises(UserError, match=r"is transformer\.encoder\.layer\.7\.attn\.query\.bias$"):
         to_canonical("transformer.encoder.layer.7.attn.qeury.bias")
-    with pytest.raises(UserError, match="norm.weight: unknown to a model with part selection"):
-        to_published("norm.weight")
 
 
 def test_unknown_names_are_all_listed():
