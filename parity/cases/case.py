@@ -21,6 +21,7 @@ from transfg_core.params.initial import initial_params
 BATCH = 6
 CLASSES = 7
 UPDATES = 20
+CONTINUED = 3  # updates after a state was loaded: fewer would hide a wrong count of updates
 NOISE = 0.05  # added to initial values: a parameter of zeros or ones could hide a fault
 
 # Settings that all cases of an architecture share; all sizes differ from one another.
@@ -54,6 +55,11 @@ class Case:
         common = {"classes": CLASSES, "dropout": 0.0}
         return common | MODELS[self.model.get("name", "vit")] | self.model
 
+    @property
+    def continued(self) -> int:
+        """The number of updates that each backend makes from the other's saved state."""
+        return CONTINUED if self.updates > 1 else 0
+
     def config(self, precision: str = "float32") -> Config:
         """The full configuration; images (height, width) are not square."""
         tree = {
@@ -63,7 +69,7 @@ class Case:
             "loss": self.loss,
             "optim": self.optim,
             "train": {
-                "steps": self.updates + 1,
+                "steps": 2 * self.updates,  # all updates lie in the first half: no rate is zero
                 "batch_size": self.batch,
                 "accumulation": self.accumulation,
             },
@@ -78,7 +84,7 @@ class Case:
         return WEIGHTS[self.weights](initial, rng, config.model)
 
     def batches(self) -> list[Batch]:
-        """`updates` + 1 batches: images (6, 3, H, W) and labels (6,), some of them equal."""
+        """A batch for each update: images (6, 3, H, W) and labels (6,), some of them equal."""
         rng = np.random.default_rng([self.seed, 2])
         shape = (self.batch, 3, *self.crop)
         classes = self.config().model.class_count
@@ -87,7 +93,7 @@ class Case:
                 rng.standard_normal(shape).astype(np.float32),
                 rng.integers(0, max(classes - 2, 1), self.batch),
             )
-            for _ in range(self.updates + 1)
+            for _ in range(self.updates + self.continued)
         ]
 
     def reseeded(self, seed: int, weights: str) -> "Case":

@@ -28,6 +28,7 @@ class Golden:
     stride: int
     label_smoothing: float = 0.0
     updates: int = 6
+    continued: int = 0
     fine: bool = False
 
     def config(self, precision: str = "float32") -> Config:
@@ -59,7 +60,7 @@ class Golden:
     def batches(self) -> list[Batch]:
         """The traced batch, once for every update: images (6, 3, H, W), labels (6,)."""
         trace = self.trace()
-        return [Batch(trace["images"], trace["labels"])] * (self.updates + 1)
+        return [Batch(trace["images"], trace["labels"])] * self.updates
 
 
 GOLDENS = (

@@ -17,7 +17,7 @@ class Job:
 
     case      a pass, updates, an evaluation
     isolated  a pass of isolated operations, each fed from the trace `source`
-    continue  one update from the last state in the trace `source`
+    continue  some updates from the last state in the trace `source`
     checks    loading, data, rates, ...; `source` is the first golden case's checkpoint
     """
 

@@ -177,7 +177,7 @@ def candidate_jobs(suite: Suite) -> list[Job]:
         if isinstance(case, Case):
             source = suite.job(BASELINE, case).out
             jobs.append(suite.job(CANDIDATE, case, "isolated", source=source))
-            if suite.whole and case.updates > 1:
+            if suite.whole and case.continued:
                 jobs.append(suite.job(CANDIDATE, case, "continue", source=source))
     return [*jobs, suite.checks_job(CANDIDATE)] if suite.checks else jobs
 
@@ -205,7 +205,7 @@ def continue_jobs(suite: Suite) -> list[Job]:
     return [
         suite.job(BASELINE, case, "continue", source=suite.job(CANDIDATE, case).out)
         for case in suite.cases
-        if suite.whole and case.updates > 1
+        if suite.whole and case.continued
     ]
 
 

@@ -59,9 +59,9 @@ def record_case(recorder: Recorder) -> Arrays:
         reports = recorder.run_updates(2, last)
         taps |= tagged("updates", reports | back(recorder.state_since(start)))
     taps |= tagged("evaluation", back(evaluate(recorder, images)))
-    if 1 < last < recorder.config.train.steps:
+    if recorder.case.continued:
         before = backend.state()
-        report = recorder.run_updates(last + 1, last + 1)
+        report = recorder.run_updates(last + 1, last + recorder.case.continued)
         taps |= tagged("cross-load", report | back(recorder.state_since(before)))
         taps |= tagged("state", recorder.own(before))
     return taps | tagged("state parts", recorder.chosen)
@@ -95,13 +95,13 @@ def record_isolated(recorder: Recorder) -> Arrays:
 
 
 def record_continuation(recorder: Recorder) -> Arrays:
-    """Continue from the other backend's state for one update."""
+    """Continue from the other backend's state for some updates."""
     assert recorder.job.source
     state = read_trace(recorder.job.source).arrays("state")
     recorder.backend.load_state(state)
     last = recorder.case.updates
     before = {name: value for name, value in state.items() if name.startswith("param/")}
-    report = recorder.run_updates(last + 1, last + 1)
+    report = recorder.run_updates(last + 1, last + recorder.case.continued)
     return tagged("cross-load", report | recorder.state_since(before))
 
 

@@ -78,7 +78,7 @@ def judge_suite(suite: Suite) -> list[Row]:
     """The rows of all cases."""
     rows = []
     for case in suite.cases:
-        rows += judge_case(suite, case.name, (CANDIDATE, BASELINE) if case.updates > 1 else ())
+        rows += judge_case(suite, case.name, (CANDIDATE, BASELINE) if case.continued else ())
     for golden in suite.goldens:
         rows += judge_golden(suite, golden)
     return rows + (judge_checks(suite) if suite.checks else [])
@@ -104,7 +104,7 @@ def pair(suite: Suite, case: str) -> Evidence:
 def judge_case(suite: Suite, case: str, continued: Sequence[str] = ()) -> list[Row]:
     """One case: whole, isolated and in float64.
 
-    Each backend in `continued` is also judged on an update from the other's state.
+    Each backend in `continued` is also judged on updates from the other's state.
     """
     if not suite.whole:
         return judge_isolated(suite, case)
@@ -119,7 +119,7 @@ def judge_case(suite: Suite, case: str, continued: Sequence[str] = ()) -> list[R
 
 
 def judge_crossed(suite: Suite, case: str, evidence: Evidence, backend: str) -> list[Row]:
-    """One backend's update from the other's saved state, against the other's own update."""
+    """One backend's updates from the other's saved state, against the other's own updates."""
     continued = suite.trace(backend, case, "continue")
     crossed = Evidence(
         evidence.baseline if backend == CANDIDATE else evidence.candidate,

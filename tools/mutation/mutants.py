@@ -127,14 +127,14 @@ def run_steps(suite: MutantSuite, root: Path, twin: str, whole: bool) -> list[Ro
 
 
 def mutant_jobs(suite: MutantSuite, step: Step, cases: Sequence[Case]) -> list[Job]:
-    """One step, in float64 and float32; `continue` is one update from the baseline's state."""
+    """One step, in float64 and float32; `continue` starts from the baseline's state."""
     if step is CHECKS_STEP:
         return [suite.checks_job(CANDIDATE)]
     jobs = []
     for case in cases:
         source = suite.job(BASELINE, case).out
         for kind in step.kinds:
-            if kind == "continue" and case.updates == 1:
+            if kind == "continue" and not case.continued:
                 continue  # it saves no state to continue from
             more = {} if kind == "case" else {"source": source}
             if kind != "continue":
@@ -154,8 +154,8 @@ def published_jobs(suite: Suite) -> list[Job]:
 
 
 def judge_whole(suite: Suite, case: Case) -> list[Row]:
-    """Rows as the suite judges a candidate, with one update from the baseline's state."""
-    return suite_run.judge_case(suite, case.name, (CANDIDATE,) if case.updates > 1 else ())
+    """Rows as the suite judges a candidate, with updates from the baseline's state."""
+    return suite_run.judge_case(suite, case.name, (CANDIDATE,) if case.continued else ())
 
 
 def judge_published(suite: Suite) -> list[Row]:

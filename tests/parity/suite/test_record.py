@@ -62,7 +62,7 @@ def test_what_a_trace_of_a_case_holds(job):
     assert trace.taps["updates/loss"].shape == (19,)  # one report for each update after the first
     assert trace.taps["one update/loss"].shape == (1,)
     assert trace.taps["state/optim/updates"] == 20
-    assert trace.taps["cross-load/optim/updates"] == 21
+    assert trace.taps["cross-load/optim/updates"] == 23
     assert all(isinstance(value, np.ndarray) for value in trace.taps.values())
 
 
@@ -93,7 +93,7 @@ def test_rates_are_the_schedules(job, monkeypatch):
     )
     recorded(job)
     config = BY_NAME["overlap"].config()
-    expected = [lr_at(update, config.optim, config.train.steps) for update in range(1, 22)]
+    expected = [lr_at(update, config.optim, config.train.steps) for update in range(1, 24)]
     assert rates == expected and len(set(rates)) > 15
 
 
