@@ -10,7 +10,7 @@ from tools.mutation.planting import control, plant, record_copy
 
 def test_a_copy_without_a_fault_records_the_same(twin, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    plant(control(twin.name), tmp_path / "tree")
+    plant(control(twin.name, 1), tmp_path / "tree")
     job = Job(twin.name, "vit", str(tmp_path / "copy.npz"))
     record_copy(tmp_path / "tree", [job])
     original_job = Job(twin.name, "vit", str(tmp_path / "original.npz"))

@@ -98,7 +98,14 @@ def try_mutation(
         root, traces = Path(name) / "tree", Path(name) / "traces"
         plant(mutation, root)
         traces.mkdir()
-        suite = MutantSuite(clean, cases, (), mutant=traces, backend=mutation.backend)
+        suite = MutantSuite(
+            clean,
+            cases,
+            (),
+            mutant=traces,
+            backend=mutation.backend,
+            threads=mutation.threads,
+        )
         try:
             rows = run_steps(suite, root, mutation.twin, whole)
             outcome = described(outcome, mutation, suite, rows)
@@ -110,13 +117,13 @@ def try_mutation(
     return replace(outcome, placed=placed, seconds=round(time.monotonic() - start, 1))
 
 
-def check_control(backend: str, clean: Path) -> None:
+def check_control(backend: str, threads: int, clean: Path) -> None:
     """Check that this tool finds nothing without a fault; else its results prove nothing.
 
     Raises:
         UserError: a copy without a fault does not run, or differs.
     """
-    outcome = try_mutation(control(backend), clean, CASES)
+    outcome = try_mutation(control(backend, threads), clean, CASES)
     print(f"{outcome.name}: caught {outcome.caught}, {outcome.seconds} s", flush=True)
     if outcome.caught != "no":
         raise UserError(
@@ -218,8 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             record_reference(clean, CASES)
         if options.clean is not None:
             return 1 if run_clean(options.out.resolve(), options.clean, CASES) else 0
-        for backend in dict.fromkeys(mutation.backend for mutation in chosen):
-            check_control(backend, clean)
+        for backend, threads in dict.fromkeys((each.backend, each.threads) for each in chosen):
+            check_control(backend, threads, clean)
         outcomes = []
         for mutation in chosen:
             outcome = try_mutation(mutation, clean, CASES, options.whole)

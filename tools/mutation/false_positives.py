@@ -7,6 +7,7 @@ kinds of weights, and with trained weights. Every row that is `different` is a f
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,9 +68,10 @@ def run_clean(out: Path, seeds: int, cases: Sequence[Case]) -> list[dict[str, An
         suite_run.record_suite(suite)
         rows = suite_run.judge_suite(suite)
         differing = [row for row in rows if row.verdict == "different"]
-        undecided = sum(row.verdict == "undecided" for row in rows)
+        number = Counter(row.verdict for row in rows)
         print(
-            f"{label}: {len(rows)} taps, {len(differing)} different, {undecided} undecided, "
+            f"{label}: {len(rows)} taps, {len(differing)} different, {number['undecided']} "
+            f"undecided, {number['less precise']} less precise, {number['vacuous']} vacuous, "
             f"{time.monotonic() - start:.0f} s",
             *map(described, differing),
             sep="\n  ",

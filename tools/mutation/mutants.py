@@ -40,6 +40,7 @@ class MutantSuite(Suite):
 
     mutant: Path = Path()
     backend: str = BASELINE
+    threads: int = THREADS  # of the mutated backend
 
     def path(self, backend: str, case: str, *words: str | None) -> Path:
         """The file of a trace; the candidate's traces lie in another folder."""
@@ -79,7 +80,7 @@ def record_reference(folder: Path, cases: Sequence[Case]) -> None:
         plan.baseline_jobs(suite) + plan.variant_jobs(suite, BASELINE),
         plan.float64_baseline_jobs(suite),
     ]
-    # as many threads as the mutants use: the order of sums depends on their number
+    # as many threads as most mutants use: the order of sums depends on their number
     for jobs in groups:
         plan.run_children(plan.start_child(jobs, threads=THREADS))
 
@@ -111,7 +112,7 @@ def run_steps(suite: MutantSuite, root: Path, twin: str, whole: bool) -> list[Ro
     rows: list[Row] = []
     for step in steps_for(twin):
         cases = [case for case in suite.cases if step.fine in (None, case.fine)]
-        record_copy(root, mutant_jobs(suite, step, cases))
+        record_copy(root, mutant_jobs(suite, step, cases), suite.threads)
         if step is CHECKS_STEP:
             rows += suite_run.judge_checks(suite)
         elif step is WHOLE:
@@ -174,7 +175,8 @@ def judge_published(suite: Suite) -> list[Row]:
 def seen_alone(suite: MutantSuite, root: Path) -> bool:
     """Whether a fault shows without a clean backend: the published program's numbers differ, or a
     claim of the checks is false."""
-    record_copy(root, [*published_jobs(suite), suite.checks_job(CANDIDATE)])
+    jobs = [*published_jobs(suite), suite.checks_job(CANDIDATE)]
+    record_copy(root, jobs, suite.threads)
     checks = suite.trace(CANDIDATE, CHECKS.name, CHECKS_KIND)
     arrays = [tap for tap in checks.taps.values() if isinstance(tap, np.ndarray)]
     claims_hold = all(tap.all() for tap in arrays if tap.dtype.kind == "b")

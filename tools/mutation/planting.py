@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = Path(__file__).with_name("mutations.yaml")
 PACKAGES = ("transfg_core", "transfg_torch", "transfg_jt", "parity")
 COPIED = (".py", ".cuh", ".yaml", ".npz", ".bin", ".j2")
-FIELDS = ("name", "file", "replace", "with", "count", "also", "tap", "cause", "note")
+FIELDS = ("name", "file", "replace", "with", "count", "also", "tap", "cause", "threads", "note")
 TWINS = {"transfg_torch": "torch", "transfg_jt": "jittor", "transfg_core": "core"}
 # Runs the recorder, but only from the copy: an installed package must not take its place.
 CHILD = """
@@ -35,7 +35,8 @@ for module in (transfg_core, parity):
 sys.exit(parity.suite.record.main())
 """
 TIMEOUT = 600  # seconds for one process
-# Idle threads spin while they wait; on a busy machine this slows the recording.
+# Of a recording, unless the entry says otherwise. Idle threads spin while they wait; on a busy
+# machine this slows the recording.
 THREADS = 1
 
 
@@ -72,6 +73,7 @@ class Mutation:
     edits: tuple[Edit, ...]
     taps: tuple[str, ...]  # patterns of `stage/tap`
     cause: str = ""  # the code, or words of the sentence, of a likely cause
+    threads: int = THREADS  # one thread hides a fault in how threads share their work
     note: str = ""
 
     @property
@@ -86,11 +88,12 @@ class Mutation:
         return self.twin if self.twin in BACKENDS else BASELINE
 
 
-def control(backend: str) -> Mutation:
+def control(backend: str, threads: int) -> Mutation:
     """No fault at all: a substitution by the same text."""
     package = next(name for name, twin in TWINS.items() if twin == backend)
     text = "LAYER_NORM_EPS = 1e-6"
-    return Mutation(f"control-{backend}", (Edit(f"{package}/models/layers.py", text, text),), ())
+    edit = Edit(f"{package}/models/layers.py", text, text)
+    return Mutation(f"control-{backend}-threads-{threads}", (edit,), (), threads=threads)
 
 
 def load_mutations(path: Path = MUTATIONS) -> list[Mutation]:
@@ -118,6 +121,7 @@ def _mutation(entry: dict[str, Any], path: Path) -> Mutation:
         edits=tuple(Edit(p["file"], p["replace"], p["with"], p.get("count", 1)) for p in places),
         taps=tuple(taps),
         cause=entry.get("cause", ""),
+        threads=entry.get("threads", THREADS),
         note=entry.get("note", ""),
     )
 
@@ -142,7 +146,7 @@ class MutantFailed(Exception):
     """A mutant does not run; the message is the line that says why."""
 
 
-def record_copy(root: Path, jobs: Sequence[Job]) -> None:
+def record_copy(root: Path, jobs: Sequence[Job], threads: int = THREADS) -> None:
     """Record with the packages at `root`, each precision in its own process, one after the other:
     Jittor cannot record both in one process.
 
@@ -152,7 +156,7 @@ def record_copy(root: Path, jobs: Sequence[Job]) -> None:
     more = {
         "PYTHONPATH": str(root),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": str(THREADS),
+        "OMP_NUM_THREADS": str(threads),
     }
     for precision in dict.fromkeys(job.precision for job in jobs):
         some = [job for job in jobs if job.precision == precision]
