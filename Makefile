@@ -1,5 +1,7 @@
 # make quickstart   set up, train both twins on toy birds, resume one in the other, parity, report
 # make test         set up, then run every test and the parity suite
+# make processors   run `make test` under several instruction sets and numbers of threads (an hour);
+#                   SETTINGS="avx2 default" TARGET=suite for less
 # make mutation     check that the suite finds planted faults, and reports nothing else (an hour)
 # make lint         run ruff and mypy
 # make clean        remove the output of quickstart and test, but not the environment
@@ -18,7 +20,7 @@ QUICK := $(RUNS)/quickstart
 TRAIN := $(TRANSFG) train configs/toy/quickstart.yaml --resume
 SOURCES := $(shell find transfg transfg_core transfg_torch transfg_jt parity -type f -not -name '*.pyc')
 
-.PHONY: quickstart test mutation lint clean setup
+.PHONY: quickstart suite test processors mutation lint clean setup
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -69,15 +71,21 @@ $(QUICK)/report/report.html: $(RUNS)/quickstart-torch/predictions.csv \
 	    $(RUNS)/quickstart-jittor-then-torch --parity $(QUICK)/parity/parity.json \
 	    --pictures $(QUICK)/parts.png --out $(@D)
 
-# Each framework runs in its own process, because they disturb each other.
-test: $(READY)
+suite: $(READY)
 	@echo "== Parity suite"
 	$(TRANSFG) parity --out build/parity
+
+# Each framework runs in its own process, because they disturb each other.
+test: suite
 	@echo "== Tests of each backend"
 	$(BIN)/pytest -q tests/backend --backends torch
 	$(BIN)/pytest -q tests/backend --backends jittor
 	@echo "== All other tests"
 	$(BIN)/pytest -q -n 2 --ignore tests/backend --backends torch,jittor
+
+TARGET ?= test
+processors: $(READY)
+	$(BIN)/python -m tools.processors $(SETTINGS) --target $(TARGET)
 
 mutation: $(READY)
 	$(BIN)/python -m tools.mutation --out build/mutation
