@@ -19,6 +19,7 @@ import numpy as np
 from parity.comparison.evidence import find_evidence, read_names
 from parity.comparison.judge import NOT_JUDGED, judge
 from parity.comparison.measure import ROUNDOFF, move_by_ulp
+from parity.comparison.settling import settle_precision
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace, digest, environment, read_trace, write_trace
 from parity.comparison.verdict import EXIT_CODES, Row, worst
@@ -158,13 +159,13 @@ def compare(
                 f"{', '.join([*candidate][:2])}; give a mapping of names"
             )
         rows += judge(evidence, NOT_JUDGED)
-    return rows
+    return settle_precision(rows)
 
 
 def first_difference(rows: Sequence[Row]) -> str:
     """A sentence on the first tap in data order that is not equivalent; empty if all are."""
     for row in rows:
-        if row.verdict != "equivalent":
+        if row.verdict not in ("equivalent", "vacuous"):
             facts = [f"error {row.error:.2g}, bound {row.bound:.2g}"]
             if row.values:
                 facts.append(f"at {row.index} it is {row.values[0]:.7g}, not {row.values[1]:.7g}")
@@ -178,7 +179,7 @@ def first_difference(rows: Sequence[Row]) -> str:
 def compare_files(paths: Sequence[Path], names: Path | None = None, out: Path | None = None) -> int:
     """Compare trace files, print the table, and write the reports into `out` if that is given.
 
-    Returns the exit code: 0 equivalent, 1 different, 2 undecided.
+    Returns the exit code: 0 equivalent, 1 different, 2 undecided, 3 less precise.
 
     Raises:
         UserError: as in `compare`; its exit code is 2.

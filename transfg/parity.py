@@ -1,6 +1,7 @@
 """`transfg parity` and its commands.
 
-Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused (with a message).
+Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused (with a message); 3 less
+precise.
 """
 
 from pathlib import Path
@@ -52,7 +53,7 @@ def suite(
 ) -> None:
     """Check whether two implementations agree. Without a command, run the whole suite.
 
-    Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused.
+    Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused; 3 less precise.
     """
     if context.invoked_subcommand:
         return

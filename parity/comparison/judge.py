@@ -6,43 +6,45 @@ several float32 recordings of the baseline's function: the baseline and its vari
 in another order or from weights moved by one unit in the last place. A candidate passes if its own
 distance is at most
 
-    max(FLOOR_FACTOR · noise floor, ROUNDOFF_FACTOR · u, √n · u)
+    max(factor · noise floor, ROUNDOFF_FACTOR · u, √n · u)
 
-u is the unit roundoff of the pair's precision. n is the length of the sums that make the numbers of
-the tap, if the baseline's trace states it (`terms`): the rounding errors of a sum of n numbers,
-added one by one, grow to about √n · u (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815).
+The factor is FLOOR_FACTOR, and more for a tap of one to three numbers, whose noise floor is itself
+uncertain (`chance.py`). u is the unit roundoff of the pair's precision. n is the length of the sums
+that make the numbers of the tap, if the baseline's trace states it (`terms`): the rounding errors
+of a sum of n numbers, added one by one, grow to about √n · u (Higham and Mary 2019, SIAM J. Sci.
+Comput. 41, A2815).
+
+Above the bound, the candidate's own variants decide: if they scatter as widely as it errs, the
+error is noise, else it is another function. Noise is called `less precise` if the two agree in
+float64. Without such variants, an error just above the bound is a question: `undecided`.
 
 If the candidate's noise was measured, the baseline must lie within that noise in the same way. The
 same rule judges float64 against float64; there, a remaining difference is another function.
-docs/parity.md says how the two factors were chosen.
+docs/parity.md says how the factors were chosen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 
+from parity.comparison.chance import floor_factor, question_factor
 from parity.comparison.differences import allowed, documented
-from parity.comparison.measure import ROUNDOFF, gap, norm, unfit
-from parity.comparison.ties import CHOICES, whole, with_ties
-from parity.comparison.trace import Trace, refuse_mixture
-from parity.comparison.verdict import Evidence, Row, Verdict
+from parity.comparison.measure import ROUNDOFF, gap
+from parity.comparison.noise import Noise, measure_noise
+from parity.comparison.settling import OWN_NOISE, settle_ties
+from parity.comparison.ties import whole, with_ties
+from parity.comparison.trace import Trace, distance, refuse_mixture
+from parity.comparison.verdict import EXACT, Evidence, Row, Verdict
+from parity.comparison.zeros import NOISE_LIMIT, ZERO, structural_zero, without_vacuous
 
-FLOOR_FACTOR = 5.0
-ROUNDOFF_FACTOR = 8.0
-ZERO_FACTOR = 1e3  # a reference below this many roundoffs of its sibling is zero by structure;
-ZERO_BOUND = 32.0  # the candidate must then lie below this many
-EXACT = ("parameters", "loading")  # stages that compute nothing: bits must be equal
-ZERO = "zero by structure"
+QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this many bounds is open
 NO_REFERENCE = "the float64 reference does not have this tap"
-BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
 BASELINE_OFF = "the baseline is further from float64 than the candidate's noise explains"
 BASELINE_ALONE = "the baseline is further from float64 than its own variants explain"
+JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 NOISY = "the baseline's noise is too large to tell"
 NOT_JUDGED = ("state", "state parts")  # stages that only hold what other recordings start from
-NOISE_LIMIT = 1e-2  # relative errors cannot judge a tap that is noisier than this
 
 
 def judge(
@@ -68,7 +70,7 @@ def judge(
     names = dict.fromkeys([*evidence.baseline.taps, *evidence.candidate.taps])
     wanted = [name for name in names if name.partition("/")[0] not in without]
     rows = [judge_tap(name, evidence) for name in (wanted if only is None else only)]
-    return settle_ties(rows)
+    return [without_vacuous(row, evidence) for row in settle_ties(rows)]
 
 
 def moved(variant: Trace, base: Trace) -> bool:
@@ -78,29 +80,6 @@ def moved(variant: Trace, base: Trace) -> bool:
         for name, tap in variant.taps.items()
         if name in base.taps and name.partition("/")[0] not in (*EXACT, *NOT_JUDGED)
     )
-
-
-def settle_ties(rows: Sequence[Row]) -> list[Row]:
-    """Rows whose verdicts take ties into account.
-
-    After a tie, both choices are right, but later taps of that stage cannot be compared: those that
-    differ become `undecided`. If the scores themselves are `different`, the choice is not a tie.
-    """
-    wrong = {(row.stage, row.tap) for row in rows if row.verdict == "different"}
-    tied: set[str] = set()
-    judged = []
-    for row in rows:
-        if row.stage in tied and row.verdict == "different":
-            row = replace(row, verdict="undecided", reason=BEHIND_TIES)
-        if row.ties and row.verdict == "equivalent":
-            scores, _ = CHOICES[row.tap]
-            if (row.stage, scores) in wrong:  # their error is not noise
-                reason = f"{row.reason}, but {scores} are different"
-                row = replace(row, verdict="different", error=np.inf, reason=reason)
-            else:
-                tied.add(row.stage)
-        judged.append(row)
-    return judged
 
 
 def judge_tap(name: str, evidence: Evidence) -> Row:
@@ -156,23 +135,14 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     reference = evidence.reference or evidence.baseline
     if name not in reference.taps:
         return replace(row, verdict="undecided", reason=NO_REFERENCE)
-    baseline_variants = [v for v in evidence.baseline_variants if name in v.taps]
-    candidate_variants = [v for v in evidence.candidate_variants if name in v.taps]
-    variant_errors = [distance(name, variant, reference) for variant in baseline_variants]
-    candidate_errors = [distance(name, variant, reference) for variant in candidate_variants]
-    baseline_error = distance(name, evidence.baseline, reference)
-    least = least_bound(name, row, evidence.baseline)
-    step_rounding = rounding_of_step(row, evidence, reference)
-    # A float64 reference shows the rounding of a parameter; the baseline as reference does not.
-    hidden = [step_rounding] if reference is evidence.baseline else []
-    noise_floor = max([baseline_error, *variant_errors, *hidden])
+    noise = measure_noise(name, row, evidence)
     row = replace(
         row,
         error=distance(name, evidence.candidate, reference),
-        baseline_error=baseline_error,
-        candidate_noise=max(candidate_errors, default=0.0),
-        noise_floor=noise_floor,
-        bound=max(FLOOR_FACTOR * noise_floor, least),
+        baseline_error=noise.baseline_error,
+        candidate_noise=max(noise.candidate_errors, default=0.0),
+        noise_floor=noise.floor,
+        bound=max(floor_factor(noise.elements, noise.recordings) * noise.floor, noise.least),
     )
     entry = documented(row, evidence)
     zero = structural_zero(name, evidence, reference, entry)
@@ -182,40 +152,44 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
             return row
     if zero:
         return replace(row, verdict=zero, reason=ZERO)
-    if not (variant_errors or evidence.reference):
-        return without_evidence(row, least)
+    if not (noise.variant_errors or evidence.reference):
+        return without_evidence(row, noise.least)
     if row.error > row.bound:
-        return row
-    # A fault of the baseline alone must not count as its noise. Noise moves the variants as well:
-    # away from the reference and away from the baseline.
-    spread = [distance(name, variant, evidence.baseline) for variant in baseline_variants]
-    variants_noise = max([step_rounding, *map(min, variant_errors, spread)])
-    noise = max(row.error, row.candidate_noise, variants_noise)
-    if candidate_variants and baseline_error > max(FLOOR_FACTOR * noise, least):
-        return replace(row, reason=BASELINE_OFF)
-    if (
-        variant_errors
-        and not candidate_variants
-        and baseline_error > max(FLOOR_FACTOR * variants_noise, least)
-    ):
+        return above_bound(row, noise)
+    return judge_baseline(row, noise)
+
+
+def above_bound(row: Row, noise: Noise) -> Row:
+    """The verdict on an error above the bound.
+
+    The candidate's own variants decide. If there is none that differs from it, an error just above
+    the bound, or one that luck explains, is open.
+    """
+    moved_variants = sum(step > 0 for step in noise.candidate_steps)
+    if not moved_variants:
+        chance = question_factor(noise.elements, noise.recordings) * noise.floor
+        is_open = row.error <= max(QUESTION_FACTOR * row.bound, chance)
+        return replace(row, verdict="undecided", reason=JUST_ABOVE) if is_open else row
+    explained = question_factor(noise.elements, moved_variants) * noise.of_candidate
+    if row.error <= explained:
+        return replace(row, verdict="undecided", reason=OWN_NOISE)
+    return row
+
+
+def judge_baseline(row: Row, noise: Noise) -> Row:
+    """The verdict on an error within the bound, which a fault of the baseline may have widened."""
+    factor = question_factor(noise.elements, len(noise.variant_errors))
+    if noise.candidate_errors:
+        explained = factor * max(row.error, row.candidate_noise, noise.of_baseline)
+        excess = row.baseline_error / max(explained, noise.least)
+        if excess > 1:
+            verdict: Verdict = "different" if excess > QUESTION_FACTOR else "undecided"
+            return replace(row, verdict=verdict, reason=BASELINE_OFF)
+    elif noise.variant_errors and row.baseline_error > max(factor * noise.of_baseline, noise.least):
         return replace(row, verdict="undecided", reason=BASELINE_ALONE)
-    if noise_floor > noise_limit(row):
+    if row.noise_floor > noise_limit(row):
         return replace(row, verdict="undecided", reason=NOISY)
     return replace(row, verdict="equivalent")
-
-
-def rounding_of_step(row: Row, evidence: Evidence, reference: Trace) -> float:
-    """The error of a step from rounding when the parameter is stored: u · |parameter| / |step|.
-
-    Zero for other taps. No variant shows this error: all may be rounded to the same numbers.
-    """
-    prefix, _, name = row.tap.partition("/")
-    start = "state" if row.stage == "cross-load" else "parameters"
-    parameter = evidence.baseline.taps.get(f"{start}/param/{name}")
-    if prefix != "step" or parameter is None:
-        return 0.0
-    size = norm(reference.taps[f"{row.stage}/{row.tap}"])
-    return ROUNDOFF[row.precision] * norm(parameter) / size if size else 0.0
 
 
 def noise_limit(row: Row) -> float:
@@ -228,12 +202,6 @@ def noise_limit(row: Row) -> float:
     return min(NOISE_LIMIT, float(ROUNDOFF[row.precision] ** 0.5))
 
 
-def least_bound(name: str, row: Row, baseline: Trace) -> float:
-    """The error that rounding alone allows in any tap; more if each number is a long sum."""
-    terms = (baseline.manifest.get("terms") or {}).get(name, 1)
-    return float(max(ROUNDOFF_FACTOR, terms**0.5) * ROUNDOFF[row.precision])
-
-
 def without_evidence(row: Row, least: float) -> Row:
     """The verdict on two traces alone: equivalent up to `least`, different above √u."""
     if row.error <= least:
@@ -244,48 +212,3 @@ def without_evidence(row: Row, least: float) -> Row:
     return replace(
         row, verdict="undecided", reason="the traces have no float64 reference and no variants"
     )
-
-
-def distance(name: str, trace: Trace, reference: Trace) -> float:
-    """Relative L2 distance of one tap; infinite if either trace lacks it."""
-    if name not in trace.taps or name not in reference.taps:
-        return np.inf
-    return gap(trace.taps[name], reference.taps[name], same_type=False).relative
-
-
-def structural_zero(
-    name: str, evidence: Evidence, reference: Trace, entry: Mapping[str, Any] | None
-) -> Verdict | None:
-    """The verdict on a tap that is zero by structure; None if it is not such a tap.
-
-    Example: the gradient of a key bias is zero, because softmax is invariant to shifts. The
-    computed gradient is noise, and ratios of noise mean nothing. It must be small relative to its
-    sibling, such as the query bias, or at most a few times the noise that the baseline and its
-    variants have there. If that noise is itself not small, or the reference is not zero but noise,
-    the tap is undecided, unless the candidate is far above the noise.
-    """
-    for pattern, (old, new) in ((p, s.split(">")) for p, s in evidence.siblings.items()):
-        sibling, baseline = name.replace(old, new), evidence.baseline.taps
-        common = baseline.keys() & reference.taps.keys()
-        if not fnmatchcase(name, pattern) or not {name, sibling} <= common:
-            continue
-        if any(unfit(baseline[n], reference.taps[n], same_type=False) for n in (name, sibling)):
-            return None
-        scale = norm(reference.taps[sibling])
-        roundoff = ROUNDOFF[evidence.candidate.manifest["precision"]]
-        # an isolated operation is fed in the pair's precision, even if it computes in float64
-        isolated = reference.manifest.get("kind") == "isolated"
-        exact = roundoff if isolated else ROUNDOFF[reference.manifest["precision"]]
-        variants = [variant for variant in evidence.baseline_variants if name in variant.taps]
-        noise = max(norm(trace.taps[name]) for trace in (evidence.baseline, *variants))
-        size = norm(evidence.candidate.taps[name])
-        if norm(reference.taps[name]) > ZERO_FACTOR * exact * scale:
-            if all(distance(name, variant, reference) <= NOISE_LIMIT for variant in variants):
-                return None
-            return "different" if size > ZERO_BOUND * noise else "undecided"
-        relative = float(entry["allow"].get("relative", 0)) if entry else 0.0
-        bound = max(FLOOR_FACTOR * noise, max(ZERO_BOUND * roundoff, relative) * scale)
-        if size > bound:
-            return "different"
-        return "equivalent" if noise <= ZERO_FACTOR * roundoff * scale else "undecided"
-    return None

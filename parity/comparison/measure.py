@@ -40,6 +40,16 @@ def norm(tap: Tap) -> float:
     return l2(tap.astype(np.float64))
 
 
+def size_of(tap: Tap) -> int:
+    """The number of elements of a tap."""
+    return int(np.prod(tap.shape))
+
+
+def constant(tap: Tap) -> bool:
+    """Whether a tap of several elements has the same number everywhere; a sketch cannot tell."""
+    return isinstance(tap, np.ndarray) and tap.size > 1 and bool((tap == tap.flat[0]).all())
+
+
 def move_by_ulp(value: Array, rng: np.random.Generator, precision: str = "") -> Array:
     """Every element moved by one unit in the last place, up or down.
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.comparison.measure import gap
 from parity.comparison.old_format import OLD_FORMAT, with_new_names
 from parity.comparison.sketch import BUCKETS, Array, Sketch, Tap, sketch
 from transfg_core.errors import RunFailed, UserError
@@ -286,3 +287,10 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "threads_asked": os.environ.get("OMP_NUM_THREADS"),
     }
+
+
+def distance(name: str, trace: Trace, reference: Trace) -> float:
+    """Relative L2 distance of one tap; infinite if either trace lacks it."""
+    if name not in trace.taps or name not in reference.taps:
+        return np.inf
+    return gap(trace.taps[name], reference.taps[name], same_type=False).relative

@@ -1,4 +1,11 @@
-"""The three verdicts, the row of a tap, and the evidence that a pair of traces is judged by."""
+"""The verdicts, the row of a tap, and the evidence that a pair of traces is judged by.
+
+equivalent    as near to float64 as the baseline's own noise explains
+vacuous       equal, but no fault could have changed this tap: it is no evidence
+less precise  further off, by rounding: float64 shows the same function
+undecided     this evidence cannot tell
+different     another function
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,13 +15,29 @@ import numpy as np
 
 from parity.comparison.trace import Trace
 
-Verdict = Literal["equivalent", "different", "undecided"]
-SEVERITY: dict[Verdict, int] = {"equivalent": 0, "undecided": 1, "different": 2}
-EXIT_CODES: dict[Verdict, int] = {"equivalent": 0, "different": 1, "undecided": 2}
+Verdict = Literal["equivalent", "vacuous", "less precise", "undecided", "different"]
+SEVERITY: dict[Verdict, int] = {
+    "vacuous": -1,
+    "equivalent": 0,
+    "less precise": 1,
+    "undecided": 2,
+    "different": 3,
+}
+EXACT = ("parameters", "loading")  # stages that compute nothing: bits must be equal
+EXIT_CODES: dict[Verdict, int] = {
+    "equivalent": 0,
+    "different": 1,
+    "undecided": 2,
+    "vacuous": 2,
+    "less precise": 3,
+}
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """The most severe of many verdicts; `undecided` if there is none."""
+    """The most severe of many verdicts; `undecided` if there is none.
+
+    Vacuous taps count only if all are vacuous.
+    """
     return max(verdicts, key=SEVERITY.__getitem__, default="undecided")
 
 
@@ -44,6 +67,11 @@ class Row:
     bias: float = 0.0
     ulps: float = 0.0
     ties: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def place(self) -> tuple[str, str, str, str]:
+        """What the row is about, apart from its precision."""
+        return (self.pair, self.case, self.stage, self.tap)
 
     @property
     def ratio(self) -> float:

@@ -10,7 +10,13 @@ from rich.text import Text
 from parity.comparison.verdict import Row
 from parity.report.summary import sentence, shown, summaries
 
-STYLES = {"equivalent": "green", "different": "bold red", "undecided": "yellow"}
+STYLES = {
+    "equivalent": "green",
+    "vacuous": "dim",
+    "less precise": "magenta",
+    "undecided": "yellow",
+    "different": "bold red",
+}
 
 
 def print_table(rows: Sequence[Row]) -> None:

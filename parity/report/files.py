@@ -15,7 +15,14 @@ from transfg_core.errors import RunFailed, UserError
 from transfg_core.report.plots import load_optional
 from transfg_core.run.metrics_log import clean
 
-FORMAT = "parity-report/2"
+FORMAT = "parity-report/3"
+# Elements of junit.xml
+TAGS = {
+    "different": "failure",
+    "less precise": "failure",
+    "undecided": "error",
+    "vacuous": "skipped",
+}
 PAGE = "report.html"
 # Fields in parity.json: of an equivalent row, besides its numbers, and of a finding
 IN_SHORT = ("case", "stage", "tap", "precision", "pair", "verdict")
@@ -124,7 +131,8 @@ def junit(rows: Sequence[Row]) -> bytes:
     """The text of junit.xml: one test case per tap.
 
     An undecided tap is an `error`, not `skipped`: CI systems treat skipped tests as harmless, and
-    an undecided tap must not look like an equivalent one.
+    an undecided tap must not look like an equivalent one. A less precise tap is a `failure`; a
+    vacuous one is `skipped`.
     """
     root = ElementTree.Element("testsuites", _totals(rows) | {"name": "parity"})
     for key, members in grouped(rows, "pair", "precision", "case", "stage").items():
@@ -138,7 +146,7 @@ def junit(rows: Sequence[Row]) -> bytes:
                 value = f"{getattr(row, number):.6g}"
                 ElementTree.SubElement(properties, "property", {"name": number, "value": value})
             if row.verdict != "equivalent":
-                tag = "failure" if row.verdict == "different" else "error"
+                tag = TAGS[row.verdict]
                 facts = {"type": row.verdict, "message": why(row)}
                 ElementTree.SubElement(element, tag, facts).text = shown(_strict(row.record()))
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
@@ -147,6 +155,7 @@ def junit(rows: Sequence[Row]) -> bytes:
 
 def _totals(rows: Sequence[Row]) -> dict[str, str]:
     by_verdict = counts(rows)
-    numbers = (len(rows), by_verdict["different"], by_verdict["undecided"], 0)
+    failures = by_verdict["different"] + by_verdict["less precise"]
+    numbers = (len(rows), failures, by_verdict["undecided"], by_verdict["vacuous"])
     names = ("tests", "failures", "errors", "skipped")
     return dict(zip(names, map(str, numbers), strict=True))

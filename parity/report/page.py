@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.comparison.judge import FLOOR_FACTOR, ROUNDOFF_FACTOR
+from parity.comparison.chance import FLOOR_FACTOR
+from parity.comparison.noise import ROUNDOFF_FACTOR
 from parity.comparison.ties import whole
 from parity.comparison.trace import read_trace
 from parity.comparison.verdict import Row, worst
@@ -27,6 +28,7 @@ from parity.report.tables import (
     ratio_text,
     stages_table,
     ties_table,
+    vacuous_table,
     zeros_table,
 )
 from transfg_core.report.plots import load_optional
@@ -84,6 +86,7 @@ def page_text(
         findings=findings,
         differences=differences_table(rows),
         zeros=zeros_table(rows),
+        vacuous=vacuous_table(rows),
     )
     return text
 
@@ -125,7 +128,7 @@ def depth_of(profiles: Sequence[Profile], name: str, precision: str) -> Figure:
     sentences = []
     for panel in profiles:
         worst_row = max(panel.rows, key=badness)
-        failed = sum(row.verdict != "equivalent" for row in panel.rows)
+        failed = sum(row.verdict not in ("equivalent", "vacuous") for row in panel.rows)
         sentences.append(
             f"{panel.title}: {len(panel.rows)} taps, {failed} not equivalent. The worst is "
             f"{worst_row.tap}: the error of {candidate} is {number(worst_row.error)}, the bound "
@@ -148,7 +151,7 @@ def heat_map(rows: Sequence[Row]) -> Figure | None:
     caption = (
         "Largest ratio of error and bound, by case and stage; above 1 a tap fails. 0: equal. A "
         "dash: all taps are zero by structure or have an absolute bound. Orange with X: "
-        "different; yellow with ?: undecided; empty: not compared."
+        "different; yellow with ?: undecided; purple with ~: less precise; empty: not compared."
     )
     bad = max(rows, key=badness)
     alt = (

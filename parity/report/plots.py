@@ -15,7 +15,13 @@ from parity.comparison.verdict import Row
 from transfg_core.report.plots import COLOURS, STYLE, load_optional
 
 DIFFERENT, UNDECIDED = "#d55e00", "#e69f00"  # Okabe and Ito 2008
-MARKS = {"different": ("X", DIFFERENT), "undecided": ("D", UNDECIDED)}
+LESS_PRECISE = "#cc79a7"
+MARKS = {
+    "different": ("X", DIFFERENT),
+    "undecided": ("D", UNDECIDED),
+    "less precise": ("P", LESS_PRECISE),
+}
+CELL_MARKS = {"different": " X", "undecided": " ?", "less precise": " ~"}
 FLOOR, BOUND = "#e2e2e2", "#222222"
 # Names of taps and cases must not be parsed as formulas.
 PLAIN = STYLE | {"font.size": 9, "axes.titlesize": 10, "text.parse_math": False}
@@ -185,11 +191,11 @@ def _plot_heat(panel: Any, heat: Heat) -> None:
         if np.isnan(value):
             continue
         verdict, text = heat.verdicts[row][column], _ratio_text(float(value))
-        if verdict != "equivalent":
+        if verdict in MARKS:
             colour = MARKS[verdict][1]
             panel.add_patch(rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white"))
-            text += " X" if verdict == "different" else " ?"
-        weight = "normal" if verdict == "equivalent" else "bold"
+        text += CELL_MARKS.get(verdict, "")
+        weight = "bold" if verdict in MARKS else "normal"
         panel.text(column + 0.5, row + 0.5, text, weight=weight, **style)
     panel.set_yticks(
         np.arange(len(heat.cases)) + 0.5, [plain(case) for case in heat.cases], fontsize=8

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.differences import load_differences
-from parity.comparison.judge import ZERO
 from parity.comparison.verdict import SEVERITY, Row, Verdict, worst
+from parity.comparison.zeros import ZERO
 
+ORDER: tuple[Verdict, ...] = (
+    "equivalent", "different", "undecided", "less precise", "vacuous",
+)  # fmt: skip
 NUMBERS = ("error", "noise_floor", "bound", "ratio")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -48,20 +51,20 @@ def badness(row: Row) -> tuple[int, float]:
 def counts(rows: Iterable[Row]) -> dict[Verdict, int]:
     """The number of taps with each verdict."""
     counter = Counter(row.verdict for row in rows)
-    return {verdict: counter[verdict] for verdict in SEVERITY}
+    return {verdict: counter[verdict] for verdict in ORDER}
 
 
 def sentence(rows: Sequence[Row]) -> str:
     """The outcome in one sentence."""
-    number = counts(rows)
     if not rows:
         return "undecided: no tap was compared."
-    if number["equivalent"] == len(rows):
+    number = {verdict: count for verdict, count in counts(rows).items() if count}
+    if list(number) == ["equivalent"]:
         return f"equivalent: all {len(rows)} taps are equivalent."
-    return (
-        f"{worst([row.verdict for row in rows])}: {len(rows)} taps: {number['equivalent']} "
-        f"equivalent, {number['different']} different, {number['undecided']} undecided."
-    )
+    parts = [f"{count} {verdict}" for verdict, count in number.items()]
+    no_evidence = " Vacuous taps are no evidence." if "vacuous" in number else ""
+    outcome = worst([row.verdict for row in rows])
+    return f"{outcome}: {len(rows)} taps: {', '.join(parts)}.{no_evidence}"
 
 
 def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[str, ...], list[Row]]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.differences import load_differences
-from parity.comparison.judge import ZERO
 from parity.comparison.verdict import Row
+from parity.comparison.zeros import ZERO
 from parity.report.summary import badness, counts, grouped, ratio, summaries
 from transfg_core.config.loading import flatten
 from transfg_core.report.numbers import NONE
@@ -18,12 +18,14 @@ MOST_BAD, MOST_TIES = 10, 40
 HIDDEN = ("name", "cache")  # facts about a producer that are of no use on another machine
 DIGITS = {"float32": 9, "float64": 17}  # enough to distinguish any two numbers
 HEADERS = {
-    "pairs": "candidate : baseline|dtype|taps|equal to the bit|different|undecided|ratio|worst tap",
+    "pairs": "candidate : baseline|dtype|taps|equal to the bit|different|undecided|less precise|"
+    "vacuous|ratio|worst tap",
     "stages": "pair|dtype|stage|taps|worst case|worst tap|error|noise floor|bound|verdict",
     "bad": "compared|case, stage|tap|error|bound|ratio|index|candidate|baseline|bias|ulps|verdict",
     "ties": "compared|case, stage|image|head|choice of baseline|choice of candidate|margin|noise|",
     "differences": "difference|taps|largest|allowed|reason|measured|upstream|look again",
     "zeros": "pair|dtype|stage|taps|not equivalent|cases|names",
+    "vacuous": "pair|dtype|case, stage|taps|why|names",
 }
 
 
@@ -45,10 +47,13 @@ def pairs_table(rows: Sequence[Row]) -> Table:
     for (pair, precision), members in grouped(rows, "pair", "precision").items():
         by_verdict, worst_row = counts(members), max(members, key=badness)
         equal = sum(row.pair_error == 0 for row in members)
-        numbers = (len(members), equal, by_verdict["different"], by_verdict["undecided"])
+        failed = (
+            by_verdict[name] for name in ("different", "undecided", "less precise", "vacuous")
+        )
+        numbers = (len(members), equal, *failed)
         place = f"{worst_row.case}, {worst_row.stage}, {worst_row.tap}"
         lines.append([pair, precision, *map(str, numbers), ratio_text(worst_row), place])
-    return Table("Compared", "", HEADERS["pairs"].split("|"), lines, range(2, 7))
+    return Table("Compared", "", HEADERS["pairs"].split("|"), lines, range(2, 9))
 
 
 def producers_table(environment: Mapping[str, Any]) -> Table:
@@ -148,3 +153,14 @@ def zeros_table(rows: Sequence[Row]) -> Table:
         failed = sum(row.verdict != "equivalent" for row in members)
         lines.append([*key, str(len(members)), str(failed), ", ".join(cases), ", ".join(names)])
     return Table("Zeros by structure", "", HEADERS["zeros"].split("|"), lines, (3, 4))
+
+
+def vacuous_table(rows: Sequence[Row]) -> Table:
+    """Taps that agree but prove nothing, by pair, precision, case and stage."""
+    lines = []
+    taps = (row for row in rows if row.verdict == "vacuous")
+    for key, members in grouped(taps, "pair", "precision", "case", "stage", "reason").items():
+        pair, precision, case, stage, reason = key
+        names = ", ".join(dict.fromkeys(row.tap for row in members))
+        lines.append([pair, precision, f"{case}, {stage}", str(len(members)), reason, names])
+    return Table("Vacuous taps", "", HEADERS["vacuous"].split("|"), lines, (3,))

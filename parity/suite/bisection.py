@@ -8,12 +8,13 @@ has the fault itself (`record_isolated`). Float64 comes first, since rounding is
 from pathlib import Path
 
 from parity.cases.case import BY_NAME
+from parity.comparison.settling import settle_precision
 from parity.comparison.verdict import EXIT_CODES, worst
-from parity.suite.jobs import BASELINE, Job
+from parity.suite.jobs import Job
 from parity.suite.plan import (
-    CANDIDATE,
     Suite,
     baseline_jobs,
+    candidate_jobs,
     float64_baseline_jobs,
     float64_jobs,
     reference_jobs,
@@ -26,13 +27,12 @@ from transfg_core.errors import UserError
 
 def bisection_jobs(suite: Suite) -> list[list[Job]]:
     """The jobs of each process: first the baseline's, then the candidate's, in both precisions."""
-    source = suite.job(BASELINE, suite.cases[0]).out
     isolated = [job for job in float64_baseline_jobs(suite) if job.kind == "isolated"]
     return [
         reference_jobs(suite),
         baseline_jobs(suite),
         isolated,
-        [suite.job(CANDIDATE, suite.cases[0], "isolated", source=source)],
+        [job for job in candidate_jobs(suite) if job.kind == "isolated"],
         [job for job in float64_jobs(suite) if job.kind == "isolated"] if suite.float64 else [],
     ]
 
@@ -53,7 +53,7 @@ def run_bisection(folder: Path, case: str, seed: int | None = None, draw: str = 
     for jobs in bisection_jobs(suite):
         run_children(start_child(jobs))
     rows = judge_float64(suite, case, kinds=("isolated",)) if suite.float64 else []
-    rows += judge_isolated(suite, case)
+    rows = settle_precision([*rows, *judge_isolated(suite, case)])
     report(suite, rows)
     verdict = worst([row.verdict for row in rows])
     if verdict == "equivalent":

@@ -21,11 +21,15 @@ VARIANTS = {
     BASELINE: ("ulp:1", "symmetry:1", "ulp:2", "symmetry:2"),
     CANDIDATE: ("ulp:1", "symmetry:1"),
 }
-ISOLATED_VARIANTS = ("symmetry:1",)  # of the baseline, in both precisions
+# of isolated operations: the baseline's in both precisions, the candidate's in float32
+ISOLATED_VARIANTS = {
+    BASELINE: ("symmetry:1", "symmetry:2", "symmetry:3"),
+    CANDIDATE: ("symmetry:1", "symmetry:2"),
+}
 # of the baseline in float64, by kind of trace
 FLOAT64_VARIANTS = {
     "case": ("symmetry:1", "symmetry:2", "symmetry:3", "ulp:1", "ulp:2", "ulp:3"),
-    "isolated": ISOLATED_VARIANTS,
+    "isolated": ISOLATED_VARIANTS[BASELINE],
 }
 RUN = "run.safetensors"  # the checkpoint that both backends load
 PAIR = f"{CANDIDATE} : {BASELINE}"
@@ -106,12 +110,13 @@ class Suite:
         """A recorded trace."""
         return read_trace(self.path(backend, case, kind, *(words or (self.precision,))))
 
-    def variants(self, backend: str, case: str) -> list[Trace]:
+    def variants(self, backend: str, case: str, kind: str = "case") -> list[Trace]:
         """The recorded variants of a case from one backend."""
+        names = VARIANTS if kind == "case" else ISOLATED_VARIANTS
         return [
-            self.trace(backend, case, "case", self.precision, variant)
-            for variant in VARIANTS[backend]
-            if self.path(backend, case, "case", self.precision, variant).exists()
+            self.trace(backend, case, kind, self.precision, variant)
+            for variant in names[backend]
+            if self.path(backend, case, kind, self.precision, variant).exists()
         ]
 
 
@@ -127,15 +132,18 @@ def baseline_jobs(suite: Suite) -> list[Job]:
     for case in suite.everything:
         jobs.append(suite.job(BASELINE, case))
         if isinstance(case, Case):
-            jobs += isolated_jobs(suite, case, suite.precision, ISOLATED_VARIANTS)
+            variants = ISOLATED_VARIANTS[BASELINE]
+            jobs += isolated_jobs(suite, BASELINE, case, suite.precision, variants)
     return [*jobs, suite.checks_job(BASELINE)] if suite.checks else jobs
 
 
-def isolated_jobs(suite: Suite, case: Case, precision: str, variants: Sequence[str]) -> list[Job]:
-    """The baseline's isolated operations, fed from its trace in the compared precision."""
+def isolated_jobs(
+    suite: Suite, backend: str, case: Case, precision: str, variants: Sequence[str]
+) -> list[Job]:
+    """Isolated operations, fed from the baseline's trace in the compared precision."""
     source = suite.job(BASELINE, case).out
     return [
-        suite.job(BASELINE, case, "isolated", precision=precision, variant=variant, source=source)
+        suite.job(backend, case, "isolated", precision=precision, variant=variant, source=source)
         for variant in (None, *variants)
     ]
 
@@ -159,7 +167,7 @@ def float64_baseline_jobs(suite: Suite) -> list[Job]:
         job
         for case in suite.cases
         for job in (
-            *isolated_jobs(suite, case, "float64", variants["isolated"]),
+            *isolated_jobs(suite, BASELINE, case, "float64", variants["isolated"]),
             *(
                 suite.job(BASELINE, case, precision="float64", variant=variant)
                 for variant in variants["case"]
@@ -175,8 +183,9 @@ def candidate_jobs(suite: Suite) -> list[Job]:
         if suite.whole:
             jobs.append(suite.job(CANDIDATE, case))
         if isinstance(case, Case):
+            variants = ISOLATED_VARIANTS[CANDIDATE]
+            jobs += isolated_jobs(suite, CANDIDATE, case, suite.precision, variants)
             source = suite.job(BASELINE, case).out
-            jobs.append(suite.job(CANDIDATE, case, "isolated", source=source))
             if suite.whole and case.continued:
                 jobs.append(suite.job(CANDIDATE, case, "continue", source=source))
     return [*jobs, suite.checks_job(CANDIDATE)] if suite.checks else jobs
@@ -189,13 +198,7 @@ def float64_jobs(suite: Suite) -> list[Job]:
         for case in suite.cases
         for job in (
             suite.job(CANDIDATE, case, precision="float64"),
-            suite.job(
-                CANDIDATE,
-                case,
-                "isolated",
-                precision="float64",
-                source=suite.job(BASELINE, case).out,
-            ),
+            *isolated_jobs(suite, CANDIDATE, case, "float64", ()),
         )
     ]
 

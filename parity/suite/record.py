@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
+from parity.cases.terms import sum_lengths
 from parity.comparison.sketch import BUCKETS
 from parity.comparison.trace import digest, read_trace, write_trace
 from parity.suite.checks import record_checks, tagged
@@ -135,6 +136,10 @@ def record(job: Job) -> None:
         raise UserError(f"kind {job.kind}: expected one of {', '.join(KINDS)}")
     recorder = Recorder(job)
     taps = KINDS[job.kind](recorder)
+    lengths = sum_lengths(recorder.config)
+    recorder.manifest["terms"] = {
+        name: lengths[base] for name in taps if (base := name.partition("/")[2]) in lengths
+    }
     above = job.sketch_above or getattr(recorder.case, "sketch_above", None)
     buckets = BUCKETS
     full: tuple[str, ...] = ()

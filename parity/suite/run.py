@@ -1,7 +1,7 @@
 """The suite, end to end: record each backend in its own processes, judge, report.
 
 Exit codes: 0 all taps are equivalent; 1 some tap is different; 2 some tap is undecided, or a
-backend could not be recorded.
+backend could not be recorded; 3 the worst tap is less precise.
 """
 
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from parity.cases.golden import Golden
 from parity.comparison.judge import NOT_JUDGED, judge
+from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Evidence, Row, worst
 from parity.diagnose.finding import Finding
@@ -22,7 +23,6 @@ from parity.suite.jobs import BASELINE
 from parity.suite.plan import (
     CANDIDATE,
     FLOAT64_VARIANTS,
-    ISOLATED_VARIANTS,
     PAIR,
     RUN,
     Suite,
@@ -38,6 +38,7 @@ from parity.suite.plan import (
     variant_jobs,
 )
 from parity.suite.record import KINDS, stage_of
+from parity.suite.vacuous import refuse_vacuous
 from transfg_core.backend import BACKENDS, Arrays, load_authors_reader
 from transfg_core.errors import UserError
 from transfg_core.models.layout import ARCHITECTURES
@@ -81,7 +82,7 @@ def judge_suite(suite: Suite) -> list[Row]:
         rows += judge_case(suite, case.name, (CANDIDATE, BASELINE) if case.continued else ())
     for golden in suite.goldens:
         rows += judge_golden(suite, golden)
-    return rows + (judge_checks(suite) if suite.checks else [])
+    return refuse_vacuous(rows + (judge_checks(suite) if suite.checks else []))
 
 
 def both(suite: Suite, case: str, kind: str, *words: str) -> tuple[Trace, Trace]:
@@ -115,7 +116,7 @@ def judge_case(suite: Suite, case: str, continued: Sequence[str] = ()) -> list[R
     rows += judge_isolated(suite, case)
     if suite.float64:
         rows += judge_float64(suite, case)
-    return rows
+    return settle_precision(rows)
 
 
 def judge_crossed(suite: Suite, case: str, evidence: Evidence, backend: str) -> list[Row]:
@@ -136,10 +137,16 @@ def judge_isolated(suite: Suite, case: str) -> list[Row]:
     """The isolated operations of a pass, each fed with the same numbers in both backends."""
     baseline, candidate = both(suite, case, "isolated")
     reference = suite.trace(BASELINE, case, "isolated", "float64")
-    variants = [
-        suite.trace(BASELINE, case, "isolated", suite.precision, name) for name in ISOLATED_VARIANTS
-    ]
-    return judge(Evidence(baseline, candidate, reference, variants, siblings=SIBLINGS))
+    return judge(
+        Evidence(
+            baseline,
+            candidate,
+            reference,
+            suite.variants(BASELINE, case, "isolated"),
+            suite.variants(CANDIDATE, case, "isolated"),
+            siblings=SIBLINGS,
+        )
+    )
 
 
 def judge_float64(

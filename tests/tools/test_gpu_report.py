@@ -16,7 +16,7 @@ STAGE = {
     "tap": "block00|x", "error": 1.5e-7, "bound": 3e-6, "ratio": None, "verdict": "equivalent",
 }  # fmt: skip
 PARITY = {
-    "format": "parity-report/2",
+    "format": "parity-report/3",
     "sentence": "equivalent: all 42 taps are equivalent.",
     "environment": {"torch": {"version": "9.9", "device": "A device"}, "date": "today"},
     "stages": [STAGE],

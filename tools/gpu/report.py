@@ -110,7 +110,7 @@ def findings(folder: Path) -> dict[str, list[Any]]:
         name, record = str(path.relative_to(folder)), read(path)
         if not isinstance(record, dict):
             continue
-        if record.get("format") == "parity-report/2":
+        if record.get("format") == "parity-report/3":
             results["parity"].append((name, record, list(parity_rows(record))))
         elif record.get("format") == "bench/1":
             devices = (row["device"].get("device") for row in record["measurements"])

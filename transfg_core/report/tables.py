@@ -13,7 +13,7 @@ from transfg_core.errors import UserError
 from transfg_core.report.numbers import NONE, number, percent
 from transfg_core.run.reading import Run, agreement, over_seeds, real_differences
 
-PARITY_FORMAT = "parity-report/2"
+PARITY_FORMAT = "parity-report/3"
 PARITY_NOTE = (
     "The parity suite found {} Each row shows the worst tap of one comparison, candidate : "
     "baseline. Errors are relative L2; a ratio (error over bound) above 1 fails. parity.json holds "
@@ -169,8 +169,9 @@ def _by_comparison(
 
 def _badness(stage: Mapping[str, Any]) -> tuple[int, float]:
     """Sort key: by verdict, then by ratio; null stands for a number that is not finite."""
-    order = ("equivalent", "undecided", "different").index(stage["verdict"])
-    return order, math.inf if stage["ratio"] is None else float(stage["ratio"])
+    order = ("vacuous", "equivalent", "less precise", "undecided", "different")
+    verdict = order.index(stage["verdict"])
+    return verdict, math.inf if stage["ratio"] is None else float(stage["ratio"])
 
 
 def _measured(stage: Mapping[str, Any], name: str) -> str:

@@ -20,7 +20,7 @@ from transfg_core.run.folder import RunFolder
 from transfg_core.run.reading import agreement
 
 PARITY = {
-    "format": "parity-report/2",
+    "format": "parity-report/3",
     "verdict": "undecided",
     "sentence": "undecided: 1063 taps: 1062 equivalent, 0 different, 1 undecided.",
     "stages": [

@@ -15,9 +15,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from parity.comparison.judge import ZERO
 from parity.comparison.trace import write_trace
 from parity.comparison.verdict import Row
+from parity.comparison.zeros import ZERO
 from parity.diagnose.locate import Finding
 from parity.report.console import print_table
 from parity.report.files import write_reports
@@ -143,7 +143,7 @@ def page_of(folder):
 def test_all_formats_agree(tmp_path, capsys, rows, verdict):
     found, junit, page = report(tmp_path, rows, [FOUND] if verdict == "different" else [])
     expected = Counter(one.verdict for one in rows)
-    assert found["format"] == "parity-report/2" and found["verdict"] == verdict
+    assert found["format"] == "parity-report/3" and found["verdict"] == verdict
     assert found["counts"] == {key: expected[key] for key in found["counts"]}
     assert sum(one["taps"] for one in found["stages"]) == len(found["rows"]) == len(rows)
     totals = [len(rows), expected["different"], expected["undecided"], 0]

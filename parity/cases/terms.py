@@ -1,0 +1,72 @@
+"""How many terms each number of a tap sums, from the tables of the architecture.
+
+The bound of a tap allows for sums that are added one by one (`parity.comparison.judge`).
+"""
+
+from math import prod
+
+from transfg_core.config.sections import Config
+from transfg_core.models.layout import architecture, param_specs, taps_of
+from transfg_core.models.rows import TapSpec, resolve
+
+
+def sum_lengths(config: Config) -> dict[str, int]:
+    """Dict: tap, without its stage -> terms of one sum. Taps that compute no long sum are absent.
+
+    Taps are activations (`block00.attn.query`), gradients of activations (`d/...`) and of
+    parameters (`grad/...`), and losses. Each counts the sum of its own operation, not of those
+    before it.
+    """
+    model, batch = config.model, config.train.batch_size
+    sizes = architecture(model).sizes(model, config.data.crop)
+    sizes |= {"B": batch, "C": model.class_count}
+    specs, taps = param_specs(model), taps_of(model)
+    weights = {name: resolve(spec.dims, sizes) for name, spec in specs.items()}
+    lengths: dict[str, int] = {}
+    for name, tap in taps.items():
+        shape = resolve(tap.axes, sizes)
+        weight = weights[tap.params[0]] if tap.params else ()
+        lengths[name] = _forward(tap, shape, weight, taps, sizes)
+        for source in set(tap.reads) - {"images"}:
+            backward = f"d/{source}"
+            length = _backward(tap, shape, weight)
+            lengths[backward] = max(length, lengths.get(backward, 1))
+        for param in tap.params:
+            # a class token or position is used once for each image
+            axes = ["B"] if tap.operation == "tokens" else tap.axes.split()
+            summed = [letter for letter in axes if letter not in specs[param].dims]
+            lengths[f"grad/{param}"] = prod(resolve(" ".join(summed), sizes))
+    features = taps["features"].axes.split()[-1]
+    lengths |= {
+        "cross_entropy": batch * sizes["C"],
+        "contrastive": batch * batch * sizes[features],
+    }
+    return {name: length for name, length in lengths.items() if length > 1}
+
+
+def _forward(
+    tap: TapSpec,
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    taps: dict[str, TapSpec],
+    sizes: dict[str, int],
+) -> int:
+    """Terms of one sum of a tap's own operation."""
+    if tap.operation in ("linear", "convolution"):
+        return prod(weight[1:])
+    if tap.operation == "layer_norm":
+        return shape[-1]
+    if tap.operation == "attention":  # over tokens; scores are over the width of a head
+        return max(shape[1], shape[-1])
+    if tap.operation == "mean over positions":
+        return prod(resolve(taps[tap.reads[0]].axes, sizes)) // prod(shape)
+    return 1
+
+
+def _backward(tap: TapSpec, shape: tuple[int, ...], weight: tuple[int, ...]) -> int:
+    """Terms of one sum of the gradient that a tap's operation passes to its input."""
+    if tap.operation in ("linear", "convolution"):
+        return prod(weight) // weight[1]
+    if tap.operation == "layer_norm":
+        return shape[-1]
+    return max(shape[1], shape[-1]) if tap.operation == "attention" else 1

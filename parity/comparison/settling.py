@@ -1,0 +1,50 @@
+"""Verdicts that need more than one row: choices between ties, and noise that float64 confirms."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from parity.comparison.ties import CHOICES
+from parity.comparison.verdict import Row
+
+BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
+OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
+
+
+def settle_ties(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose verdicts take ties into account.
+
+    After a tie, both choices are right, but later taps of that stage cannot be compared: those that
+    differ become `undecided`. If the scores themselves are `different`, the choice is not a tie.
+    """
+    wrong = {(row.stage, row.tap) for row in rows if row.verdict == "different"}
+    tied: set[str] = set()
+    judged = []
+    for row in rows:
+        if row.stage in tied and row.verdict == "different":
+            row = replace(row, verdict="undecided", reason=BEHIND_TIES)
+        if row.ties and row.verdict == "equivalent":
+            scores, _ = CHOICES[row.tap]
+            if (row.stage, scores) in wrong:  # their error is not noise
+                reason = f"{row.reason}, but {scores} are different"
+                row = replace(row, verdict="different", error=np.inf, reason=reason)
+            else:
+                tied.add(row.stage)
+        judged.append(row)
+    return judged
+
+
+def settle_precision(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one pair in two precisions: noise is `less precise` where float64 agrees."""
+    exact = {row.place: row.verdict for row in rows if row.precision == "float64"}
+    return [
+        replace(
+            row,
+            verdict="less precise",
+            reason=f"rounding, {row.ratio:.2g} times the bound; in float64 the two agree",
+        )
+        if row.reason == OWN_NOISE and exact.get(row.place) == "equivalent"
+        else row
+        for row in rows
+    ]

@@ -1,0 +1,88 @@
+"""Taps that are zero by structure, and taps that prove nothing."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from parity.comparison.chance import FLOOR_FACTOR
+from parity.comparison.measure import ROUNDOFF, constant, gap, norm, size_of, unfit
+from parity.comparison.sketch import Tap
+from parity.comparison.trace import Trace, distance
+from parity.comparison.verdict import EXACT, Evidence, Row, Verdict
+
+ZERO_FACTOR = 1e3  # a reference below this many roundoffs of its sibling is zero by structure;
+ZERO_BOUND = 32.0  # the candidate must then lie below this many
+NOISE_LIMIT = 1e-2  # relative errors cannot judge a tap that is noisier than this
+ZERO = "zero by structure"
+ALL_ZERO = "zero in the baseline"
+CONSTANT = "the same number everywhere in the baseline"
+UNMOVED = "other weights do not change it"
+LUCKY = 16  # so many numbers are not all rounded to the same bits by luck
+
+
+def structural_zero(
+    name: str, evidence: Evidence, reference: Trace, entry: Mapping[str, Any] | None
+) -> Verdict | None:
+    """The verdict on a tap that is zero by structure; None if it is not such a tap.
+
+    Example: the gradient of a key bias is zero, because softmax is invariant to shifts. The
+    computed gradient is noise, and ratios of noise mean nothing. It must be small relative to its
+    sibling, such as the query bias, or at most a few times the noise that the baseline and its
+    variants have there. If that noise is itself not small, or the reference is not zero but noise,
+    the tap is undecided, unless the candidate is far above the noise.
+    """
+    for pattern, (old, new) in ((p, s.split(">")) for p, s in evidence.siblings.items()):
+        sibling, baseline = name.replace(old, new), evidence.baseline.taps
+        common = baseline.keys() & reference.taps.keys()
+        if not fnmatchcase(name, pattern) or not {name, sibling} <= common:
+            continue
+        if any(unfit(baseline[n], reference.taps[n], same_type=False) for n in (name, sibling)):
+            return None
+        scale = norm(reference.taps[sibling])
+        roundoff = ROUNDOFF[evidence.candidate.manifest["precision"]]
+        # an isolated operation is fed in the pair's precision, even if it computes in float64
+        isolated = reference.manifest.get("kind") == "isolated"
+        exact = roundoff if isolated else ROUNDOFF[reference.manifest["precision"]]
+        variants = [variant for variant in evidence.baseline_variants if name in variant.taps]
+        noise = max(norm(trace.taps[name]) for trace in (evidence.baseline, *variants))
+        size = norm(evidence.candidate.taps[name])
+        if norm(reference.taps[name]) > ZERO_FACTOR * exact * scale:
+            if all(distance(name, variant, reference) <= NOISE_LIMIT for variant in variants):
+                return None
+            return "different" if size > ZERO_BOUND * noise else "undecided"
+        relative = float(entry["allow"].get("relative", 0)) if entry else 0.0
+        bound = max(FLOOR_FACTOR * noise, max(ZERO_BOUND * roundoff, relative) * scale)
+        if size > bound:
+            return "different"
+        return "equivalent" if noise <= ZERO_FACTOR * roundoff * scale else "undecided"
+    return None
+
+
+def without_vacuous(row: Row, evidence: Evidence) -> Row:
+    """The row, `vacuous` if the tap agrees but no fault could have changed it."""
+    name = f"{row.stage}/{row.tap}"
+    tap = evidence.baseline.taps.get(name)
+    if row.verdict != "equivalent" or tap is None or row.reason == ZERO:
+        return row
+    kind = np.dtype(tap.dtype).kind
+    if kind == "f" and norm(tap) == 0:
+        return replace(row, verdict="vacuous", reason=ALL_ZERO)
+    if kind != "b" and constant(tap):
+        return replace(row, verdict="vacuous", reason=CONSTANT)
+    if kind == "f" and row.stage not in EXACT and _never_moves(name, tap, evidence):
+        return replace(row, verdict="vacuous", reason=UNMOVED)
+    return row
+
+
+def _never_moves(name: str, tap: Tap, evidence: Evidence) -> bool:
+    """Whether the tap has the same bits in all recordings with other weights, and not by luck."""
+    others = [
+        variant.taps[name]
+        for variant in evidence.baseline_variants
+        if name in variant.taps and str(variant.manifest.get("variant")).startswith("ulp")
+    ]
+    unmoved = all(gap(other, tap).relative == 0 for other in others)
+    return unmoved and size_of(tap) * len(others) >= LUCKY
