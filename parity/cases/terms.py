@@ -37,10 +37,8 @@ def sum_lengths(config: Config) -> dict[str, int]:
             summed = [letter for letter in axes if letter not in specs[param].dims]
             lengths[f"grad/{param}"] = prod(resolve(" ".join(summed), sizes))
     features = taps["features"].axes.split()[-1]
-    lengths |= {
-        "cross_entropy": batch * sizes["C"],
-        "contrastive": batch * batch * sizes[features],
-    }
+    pairs = batch * batch * sizes[features]
+    lengths |= {"cross_entropy": batch * sizes["C"], "contrastive": pairs, "loss": pairs}
     return {name: length for name, length in lengths.items() if length > 1}
 
 

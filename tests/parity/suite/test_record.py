@@ -54,6 +54,10 @@ def test_what_a_trace_of_a_case_holds(job):
     assert facts["producer"].keys() >= {"name", "version", "device", "threads", "numpy", "python"}
     assert facts["subject"].keys() == {"weights", "inputs", "settings"}
     assert "precision" not in facts["subject"]["settings"]["run"]
+    assert (
+        facts["terms"]["losses/contrastive"] == facts["terms"]["updates/contrastive"] == 6 * 6 * 48
+    )
+    assert facts["terms"].keys() <= trace.taps.keys()
     config = BY_NAME["overlap"].config()
     for name in NoiseBackend(config).param_shapes():
         for tap in (f"parameters/param/{name}", f"gradients/grad/{name}", f"updates/step/{name}"):
