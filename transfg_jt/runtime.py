@@ -7,10 +7,11 @@ from typing import Any
 from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, usable_cpus
 from transfg_jt.setup import cuda_home
-from transfg_jt.setup.onednn import link_onednn
+from transfg_jt.setup.onednn import link_onednn, signal_flags
 from transfg_jt.setup.precompiled import compile_headers_once
 from transfg_jt.setup.start import (
     ENVIRONMENT,
+    add_compiler_flags,
     announce_build,
     check_python,
     choose_device,
@@ -37,6 +38,7 @@ def prepare() -> None:  # native: Jittor needs much preparation
         os.environ.setdefault("python_config_path", str(write_python_config()))
         if os.environ["use_mkl"] == "1":
             link_onednn()
+            add_compiler_flags(signal_flags())
     except OSError as error:
         raise UserError(
             f"backend jittor: cannot write Jittor's cache: {error}; free some space, or set "

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from transfg_core import fonts
 from transfg_core.metrics import patch_boxes
 
 Colour = tuple[int, int, int]
@@ -122,19 +123,24 @@ def _outline(
 
 def _cell(views: Sequence[Image.Image], title: str | None) -> Image.Image:
     """Place views side by side under their title."""
-    font = ImageFont.load_default(FONT_SIZE)
     top = 0 if title is None else FONT_SIZE + 7
     width = sum(view.width for view in views) + SEAM * (len(views) - 1)
     cell = Image.new("RGB", (width, top + views[0].height), PAPER)
     if title is not None:
-        while title and font.getlength(title) > width:
-            title = title.removesuffix("…")[:-1] + "…" if len(title) > 1 else ""
-        ImageDraw.Draw(cell).text((0, 0), title, fill=INK, font=font)
+        _write(ImageDraw.Draw(cell), fonts.shorten(title, FONT_SIZE, width))
     left = 0
     for view in views:
         cell.paste(view, (left, top))
         left += view.width + SEAM
     return cell
+
+
+def _write(pen: ImageDraw.ImageDraw, title: fonts.Pieces) -> None:
+    """Write a title at the upper left, its pieces on one base line."""
+    left = 0.0
+    for text, font in title:
+        pen.text((left, FONT_SIZE), text, fill=INK, font=font, anchor="ls")
+        left += font.getlength(text)
 
 
 def _sheet(cells: Sequence[Image.Image]) -> Image.Image:

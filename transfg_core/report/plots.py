@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from transfg_core import fonts
 from transfg_core.errors import UserError
 from transfg_core.machine import install_command
 
@@ -26,6 +27,7 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "transfg",  # without this, the ids differ in every picture
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",  # comes with matplotlib
+    "text.parse_math": False,  # names may contain dollar signs
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -71,7 +73,8 @@ def draw_curves(curves: Sequence[Curve], twins: tuple[int, int] | None) -> str:
     """
     matplotlib = load_optional("matplotlib")
     figures = load_optional("matplotlib.figure")
-    with matplotlib.rc_context(STYLE):
+    labels = [fonts.readable(curve.label) for curve in curves]
+    with matplotlib.rc_context(STYLE | {"font.family": fonts.families(labels)}):
         rows = 1 if twins is None else 2
         figure = figures.Figure(figsize=(10, 0.5 + 3.4 * rows), layout="constrained")
         figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.08)
@@ -80,8 +83,8 @@ def draw_curves(curves: Sequence[Curve], twins: tuple[int, int] | None) -> str:
         for panel, kind, title in zip(
             panels, ("loss", "accuracy"), ("training loss", "test accuracy (%)"), strict=True
         ):
-            for number, curve in enumerate(curves):
-                _plot(panel, getattr(curve, kind), curve.label, number)
+            for number, (curve, label) in enumerate(zip(curves, labels, strict=True)):
+                _plot(panel, getattr(curve, kind), label, number)
             panel.set_title(title)
             panel.set_xlabel("update")
         if twins is not None:

@@ -88,9 +88,14 @@ def on_cpu(x: Var) -> bool:
 def run_cpu(
     source: str, shapes: list, inputs: list[Var], header: str = HEADER, include: str = ""
 ) -> list[Var]:
-    """Run C++ on arrays `in0_p`, ... into float32 arrays `out0_p`, ... of the given shapes."""
-    flags = {f"FLAGS: {include} -fopenmp ": 1}
-    with jt.flag_scope(compile_options=flags):
+    """Run C++ on arrays `in0_p`, ... into float32 arrays `out0_p`, ... of the given shapes.
+
+    Signals wait meanwhile, so that no thread that OpenMP starts here ever runs a signal's handler:
+    oneDNN will use these threads too (setup/include/transfg_signals.h).
+    """
+    header = f"#include <transfg_signals.h>\n{header}"
+    source = f"transfg::SignalsWait wait;\n{source}"
+    with jt.flag_scope(compile_options={f"FLAGS: {include} -fopenmp ": 1}):
         return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=header, cpu_src=source)
 
 

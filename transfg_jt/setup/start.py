@@ -83,14 +83,20 @@ def choose_device() -> None:
     os.environ.setdefault("cache_name", "transfg-cuda" if cuda else "transfg-cpu")
     os.environ["use_mkl"] = "0" if cuda else "1"  # the CPU operators use oneDNN
     if toolkit:
-        flags = [os.environ.get("cc_flags", ""), cuda_home.flags(toolkit.version[0])]
-        os.environ["cc_flags"] = " ".join(flag for flag in flags if flag)
+        add_compiler_flags(cuda_home.flags(toolkit.version[0]))
         home = cuda_home.make_home(toolkit, jittor_home() / ".cache/jittor")
         os.environ["nvcc_path"] = str(home / "bin/nvcc")
     if cuda:
         os.environ.setdefault("conv_opt", "1")  # without cuDNN, cuFFT and cuSPARSE
         cuda_home.load_home(os.environ["nvcc_path"])
     os.environ.setdefault("nvcc_path", "")
+
+
+def add_compiler_flags(flags: str) -> None:
+    """Let Jittor compile with these flags; child processes inherit them, and add them no more."""
+    given = os.environ.get("cc_flags", "")
+    if flags not in given:
+        os.environ["cc_flags"] = f"{given} {flags}".strip()
 
 
 def find_cuda() -> cuda_home.Toolkit | None:

@@ -13,9 +13,11 @@ pytest.importorskip("jinja2", reason="the report extra is not installed")
 
 from PIL import Image
 
+from transfg_core import fonts
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 from transfg_core.report.page import load_run, write_report
+from transfg_core.report.plots import Curve, draw_curves
 from transfg_core.run.folder import RunFolder
 from transfg_core.run.reading import agreement
 
@@ -175,6 +177,18 @@ def test_panels(twins, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "three (jittor) is unfinished at update 40 of 40" in text
     assert "| three (jittor) | optim.lr | 0.03 | 0.5 |" in text
+
+
+def test_names_of_runs_are_drawn_in_any_script(tmp_path, monkeypatch):
+    """matplotlib warns about a missing glyph, which here is an error; no name is a formula."""
+    monkeypatch.setattr(fonts, "system_font", lambda char: None)
+    fonts.font_of.cache_clear()
+    names = ["麻雀", "喜鹊", "Воробей", "$x$ 鸟", "$\\frac", "นก"]
+    curves = [Curve(name, {1: 2.0, 2: 1.0}, {2: 50.0}) for name in names]
+    svg = draw_curves(curves, None)
+    assert len(set(re.findall(r'id="DroidSansFallback-([0-9a-f]+)"', svg))) == len("麻雀喜鹊鸟")
+    assert svg == draw_curves(curves, None)
+    fonts.font_of.cache_clear()
 
 
 def test_a_run_with_nothing_logged_yet(tmp_path):
