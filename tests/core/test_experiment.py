@@ -13,7 +13,8 @@ from PIL import Image
 
 from transfg_core import experiment
 from transfg_core.checkpoints import file as checkpoint
-from transfg_core.checkpoints.google import save_vit_npz
+from transfg_core.checkpoints.export import save_as
+from transfg_core.checkpoints.google import GOOGLE
 from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.experiment import evaluate_checkpoint, start_training
@@ -387,9 +388,9 @@ def test_data_that_is_no_data_set(place):
     [
         ("a.npz", b"PK\x03\x04 cut", "cut or damaged"),
         ("a.npz", b"", "cut or damaged"),
-        ("a.bin", b"x", "found a PyTorch checkpoint"),
+        ("a.bin", b"x", "cut or damaged"),
         ("a.safetensors", b"x", "cut or damaged"),
-        ("a.txt", b"x", "expected a .npz or .safetensors"),
+        ("a.txt", b"x", r"expected a \.safetensors, \.npz or PyTorch file"),
     ],
 )
 def test_pretrained_files_that_are_none(place, name, content, match):
@@ -404,7 +405,7 @@ def test_pretrained_files_of_another_kind(place):
     place.refuses("pickled Python objects", f"model.pretrained={objects}")
     other = load_config(None, ["model.placement=none", "model.depth=3", "model.classes=2"]).model
     deeper = place.folder / "deeper.npz"
-    save_vit_npz(deeper, initial_params(other, (16, 16), 0), other)
+    save_as(GOOGLE, deeper, initial_params(other, (16, 16), 0), other)
     error = place.refuses("is model.depth right?", f"model.pretrained={deeper}")
     assert "the file holds depth 3, width 96, heads 4" in str(error)
     cut = place.folder / "cut.npz"
