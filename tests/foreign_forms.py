@@ -94,6 +94,25 @@ def hugging_face(p: Arrays, prefix: str = "") -> Arrays:
     return {prefix + name: array for name, array in a.items()} | heads
 
 
+def hugging_face_5(p: Arrays) -> Arrays:
+    """The state_dict of a model in transformers 5, which differs from the file that it saves."""
+    inner = {
+        "encoder.layer.": "layers.",
+        "attention.attention.query": "attention.q_proj",
+        "attention.attention.key": "attention.k_proj",
+        "attention.attention.value": "attention.v_proj",
+        "attention.output.dense": "attention.o_proj",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+    }
+    a = {}
+    for name, array in hugging_face(p, "vit.").items():
+        for old, new in inner.items():
+            name = name.replace(old, new)
+        a[name] = array
+    return a
+
+
 def torchvision(p: Arrays, first: str = "mlp.0", second: str = "mlp.3") -> Arrays:
     """torchvision; its published files call the layers of the MLP linear_1 and linear_2."""
     a = {"class_token": p["cls_token"], "encoder.pos_embedding": p["pos_embed"]}
@@ -206,6 +225,7 @@ FORMS = {
     "timm": timm,
     "Hugging Face": hugging_face,
     "Hugging Face with vit.": lambda p: hugging_face(p, "vit."),
+    "transformers 5 in memory": hugging_face_5,
     "torchvision": torchvision,
     "torchvision as published": lambda p: torchvision(p, "mlp.linear_1", "mlp.linear_2"),
     "ViT-pytorch": vit_pytorch,

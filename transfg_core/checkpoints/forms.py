@@ -56,7 +56,7 @@ class Form:
     block: str  # the start of the names in a block: "blocks.{i}."
     rows: tuple[Row, ...]
     prefixes: tuple[str, ...] = ()  # that may stand before every name
-    renamed: tuple[tuple[str, str], ...] = ()  # older (part of a name, replacement)
+    renamed: tuple[tuple[str, str], ...] = ()  # of other versions: (part of a name, replacement)
     ignored: Mapping[str, str] = field(default_factory=dict)  # start of a name -> reason
     has_parts: bool = False  # part selection: the last block is named apart, and the head is wanted
     class_position: bool = True  # False: the class token has no position in newer files

@@ -54,6 +54,16 @@ HUGGING_FACE = Form(
         Row("embeddings.mask_token", "1 1 D", "", SAME),
     ),
     prefixes=("vit.",),
+    # names in the memory of transformers 5; what it saves as a model has the names above
+    renamed=(
+        ("layers.", "encoder.layer."),
+        (".attention.q_proj.", ".attention.attention.query."),
+        (".attention.k_proj.", ".attention.attention.key."),
+        (".attention.v_proj.", ".attention.attention.value."),
+        (".attention.o_proj.", ".attention.output.dense."),
+        (".mlp.fc1.", ".intermediate.dense."),
+        (".mlp.fc2.", ".output.dense."),
+    ),
     ignored={"decoder": DECODER},
 )
 ENCODER_LAYER = "encoder.layers.encoder_layer_{i}."
