@@ -1,6 +1,7 @@
 """What `train` does around its loop, on a backend in NumPy: refusals, resuming, bad images."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -442,3 +443,25 @@ def test_a_full_disk(place, monkeypatch):
     assert place.train("train.save_every=1", resume=True) == 0
     assert place.events() == ["start", "resume", "finish"]
     assert [record["update"] for record in place.records()] == [1, 2, 3, 4]
+
+
+def test_the_file_of_weights_is_recorded(place):
+    """Its path, size, hash and form stand in env.json, also after the run is resumed without it."""
+    weights = place.folder / "vit.npz"
+    model = load_config(None, [*SETTINGS, "model.placement=none", "model.classes=2"]).model
+    save_as(GOOGLE, weights, initial_params(model, (16, 16), 0), model)
+    given = ("model.placement=none", f"model.pretrained={weights}")
+    assert place.train(*given, "train.save_every=2") == 0
+    expected = {
+        "file": str(weights),
+        "bytes": weights.stat().st_size,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "form": "google-research/vision_transformer",
+    }
+    assert load_run(place.run).weights == expected
+    place.checkpoint().unlink(), place.checkpoint("step_000004").unlink(), weights.unlink()
+    assert place.train(*given, "train.save_every=2", resume=True) == 0
+    run = load_run(place.run)
+    assert run.weights == expected and ["weights" in start for start in run.starts] == [True, False]
+    assert place.train("run.name=plain") == 0
+    assert load_run(place.folder / "runs/plain").weights == {}

@@ -12,7 +12,8 @@ class LoadReport:
 
     These are canonical names: loaded, missing (the checkpoint lacks them) and initialised (they
     keep their initial values). These are lines `name: reason`: resized, for some of the loaded
-    arrays, and ignored, with names as in the checkpoint. `origin` is the file.
+    arrays, and ignored, with names as in the checkpoint. `origin` is the file; `notes`
+    are lines of advice.
     """
 
     source: str
@@ -22,6 +23,7 @@ class LoadReport:
     missing: tuple[str, ...]
     initialised: tuple[str, ...]
     origin: Origin | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A few lines for the user; their number does not grow with the model's depth."""
@@ -37,4 +39,4 @@ class LoadReport:
             modules = dict.fromkeys(name.partition(".")[0] for name in names)
             if modules:
                 lines.append(f"{label}: {', '.join(modules)} ({len(names)} arrays)")
-        return "\n  ".join(lines)
+        return "\n  ".join([*lines, *self.notes])

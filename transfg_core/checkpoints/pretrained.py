@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from transfg_core.backend import Arrays
+from transfg_core.checkpoints.known import weights_at
 from transfg_core.checkpoints.load_report import LoadReport
 from transfg_core.checkpoints.own import load_own
 from transfg_core.checkpoints.plan import load_form
@@ -27,11 +28,23 @@ def build_params(config: Config) -> tuple[Arrays, LoadReport | None]:
     if model.pretrained is None:
         return initial_params(model, image_size, config.run.seed), None
     loaded, report = load_pretrained(model.pretrained, model, image_size)
+    report = replace(report, notes=_advice(model.pretrained, config.data.normalise))
     drawn = initial_params(model, image_size, config.run.seed, only=report.initialised)
     values = loaded | drawn
     shapes = param_shapes(model, image_size)
     assert {name: value.shape for name, value in values.items()} == shapes
     return {name: values[name] for name in shapes}, report
+
+
+def _advice(path: str, normalise: str) -> tuple[str, ...]:
+    """A line if known weights were trained on otherwise normalised images."""
+    row = weights_at(path)
+    if row is None or row.normalise == normalise:
+        return ()
+    return (
+        f"note: {row.name} was trained with data.normalise={row.normalise}, "
+        f"this run has {normalise}",
+    )
 
 
 def load_pretrained(

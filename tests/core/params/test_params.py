@@ -335,3 +335,19 @@ def test_a_runs_checkpoint_tells_its_heads_and_grid(tmp_path):
     wide["model"]["heads"] = 2 * SMALL["heads"]
     with pytest.raises(UserError, match="expected model.heads 6, found 3; set model.heads=3"):
         build_params(build_config(wide, "test"))
+
+
+def test_weights_trained_on_other_pixels_are_noted(tmp_path):
+    """The table of public weights knows a file by the place where its command puts it."""
+    path = tmp_path / "vit_base_patch16_224.orig_in21k" / "model.safetensors"
+    path.parent.mkdir()
+    write(path, PARTS)
+    _, report = build_params(make_config(pretrained=str(path)))
+    assert report.notes == (
+        "note: vit_base_patch16_224.orig_in21k was trained with data.normalise=half, this run has "
+        "imagenet",
+    )
+    assert report.notes[0] in report.summary()
+    data = {"crop": list(IMAGE), "normalise": "half"}
+    config = build_config({"data": data, "model": SMALL | {"pretrained": str(path)}}, "test")
+    assert build_params(config)[1].notes == ()
