@@ -62,7 +62,7 @@ def convert(source: str, target: Path) -> str:
             return _to_own(file, form, target)
     to = GOOGLE if suffix == ".npz" else TIMM
     save_as(to, target, arrays, model)
-    return f"{source} -> {target}: {len(arrays)} arrays under the names of {to.title}"
+    return f"{source} -> {target}: {len(arrays)} parameters under the names of {to.title}"
 
 
 def save_as(form: Form, path: Path, arrays: Mapping[str, Array], model: VitConfig) -> None:

@@ -251,7 +251,7 @@ def test_a_run_becomes_googles_file(tmp_path):
     state = {f"param/{name}": value for name, value in arrays.items()}
     state |= {f"momentum/{name}": value for name, value in arrays.items()}
     checkpoint.save(source, state, {"config": config.model_dump(mode="json")})
-    assert f"{len(arrays)} arrays" in convert(str(source), target)
+    assert f"{len(arrays)} parameters" in convert(str(source), target)
     given = {"pretrained": str(target), "pretrained_head": True}
     values, _ = build_params(make_config(placement="none", **given))
     assert all(np.array_equal(value, arrays[name]) for name, value in values.items())
