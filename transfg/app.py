@@ -19,6 +19,7 @@ from transfg.parts import parts
 from transfg.report import report
 from transfg.toy import toy
 from transfg.train import train
+from transfg.weights import weights
 from transfg_core.errors import UserError
 from transfg_core.run.progress import StandardError
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
 )
 app.add_typer(parity_app, name="parity")
-for command in (train, evaluate, parts, toy, convert, report, doctor, bench):
+for command in (train, evaluate, parts, toy, weights, convert, report, doctor, bench):
     app.command()(command)
 
 

@@ -5,24 +5,23 @@ from typing import Annotated
 
 import typer
 
+from transfg.options import require_folder
+
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="*_checkpoint.bin of the authors' program, or a run's checkpoint")
+        Path, typer.Argument(help="a run's checkpoint, or weights of another program")
     ],
-    target: Annotated[
-        Path, typer.Argument(help="file to write: .safetensors, or .npz for a run's checkpoint")
-    ],
+    target: Annotated[Path, typer.Argument(help="file to write: .safetensors or .npz")],
 ) -> None:
-    """Convert a checkpoint of the authors' program into weights for model.pretrained.
+    """Convert weights of plain Vision Transformers between programs.
 
-    Or convert the checkpoint of a plain Vision Transformer that was trained here into an .npz with
-    Google's names, which other programs can read.
+    The checkpoint of a run becomes an .npz with Google's names or a .safetensors with timm's.
+    A PyTorch file (.bin, .pth) of another program, or of TransFG's authors, becomes a .safetensors
+    for model.pretrained, without a pickle; other weights become an .npz with Google's names.
+    model.pretrained also takes all these files as they are.
     """
-    from transfg_core.backend import load_authors_reader
-    from transfg_core.checkpoints.export import export_vit_npz
+    from transfg_core.checkpoints.export import convert as convert_file
 
-    if target.suffix == ".npz":
-        print(export_vit_npz(source, target))
-        return
-    print(load_authors_reader().convert(source, target))
+    require_folder("TARGET", target)
+    print(convert_file(str(source), target))

@@ -170,13 +170,3 @@ def load_workloads(name: str) -> Any:
     """
     start_framework(name)
     return importlib.import_module(f"{BACKENDS[name]}.baseline.workloads")
-
-
-def load_authors_reader() -> Any:
-    """The reader of the authors' checkpoints; it needs PyTorch, since they are torch pickles.
-
-    Raises:
-        UserError: PyTorch is missing.
-    """
-    importlib.import_module(f"{BACKENDS['torch']}.runtime").prepare()
-    return importlib.import_module(f"{BACKENDS['torch']}.foreign.authors")

@@ -11,6 +11,7 @@ from pathlib import Path
 from transfg_core.backend import Arrays, Backend, load_backend
 from transfg_core.checkpoints.own import PREFIX
 from transfg_core.checkpoints.pretrained import build_params
+from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config
 from transfg_core.data.datasets import Dataset, read_dataset
@@ -67,14 +68,14 @@ def start_training(
         progress.say(f"{own}: already at update {position.update} of {config.train.steps}")
         return 0
     check_first_images(config, dataset, position)
-    backend = start_backend(config, backend_name, state, source, progress)
+    backend, weights = start_backend(config, backend_name, state, source, progress)
     if source:
         progress.say(f"{source}: resuming after update {position.update}")
     progress.say(describe_run(config, dataset, folder))
     with RunFolder.open(folder, config) if own else RunFolder.create(config, replace) as run:
         if own:
             run.rewind(position.update)
-        run.record_environment(backend.device_info(), sys.argv)
+        run.record_environment(backend.device_info(), sys.argv, weights)
         return run_loop(Training(config, backend, dataset, run, position, progress))
 
 
@@ -90,20 +91,23 @@ def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
 
 def start_backend(
     config: Config, name: str, state: Arrays | None, source: Path | None, progress: Progress
-) -> Backend:
-    """Create the backend, with the state of the checkpoint `source` or with initial values."""
+) -> tuple[Backend, Origin | None]:
+    """Create the backend, with the state of the checkpoint `source` or with starting values.
+
+    Also returns the file of weights that the starting values came from, if there is one.
+    """
     if state is None:
         params, report = build_params(config)
         backend = load_backend(name, config)
         backend.load_params(params)
         progress.say(report.summary() if report else summary(backend.param_shapes()))
-        return backend
+        return backend, report.origin if report else None
     backend = load_backend(name, config)
     try:
         backend.load_state(state)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    return backend
+    return backend, None
 
 
 def run_loop(training: Training) -> int:

@@ -39,7 +39,8 @@ from parity.suite.plan import (
 )
 from parity.suite.record import KINDS, stage_of
 from parity.suite.vacuous import refuse_vacuous
-from transfg_core.backend import BACKENDS, Arrays, load_authors_reader
+from transfg_core.backend import BACKENDS, Arrays
+from transfg_core.checkpoints.export import convert
 from transfg_core.errors import UserError
 from transfg_core.models.layout import ARCHITECTURES
 
@@ -57,11 +58,9 @@ def record_suite(suite: Suite) -> None:
 
     The backends never share a process. Jittor locks its cache, so it has one process at a time.
     """
-    if suite.goldens:
-        reader = load_authors_reader()
-        for golden in suite.goldens:
-            target = suite.folder / f"golden-{golden.name}.safetensors"
-            reader.convert(golden.checkpoint, target)
+    for golden in suite.goldens:
+        target = suite.folder / f"golden-{golden.name}.safetensors"
+        convert(str(golden.checkpoint), target)
     for jobs in (reference_jobs(suite), baseline_jobs(suite)):
         run_children(*map(start_child, halves(jobs)))
     run_children(

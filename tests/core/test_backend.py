@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from transfg_core import backend
-from transfg_core.backend import load_authors_reader, load_backend
+from transfg_core.backend import load_backend
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 
@@ -57,9 +57,3 @@ def test_a_missing_framework_names_its_command(name, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"backend {name}: .*run: .*pip install .*\[{name}\]"):
         load_backend(name, CONFIG)
-
-
-def test_the_reader_of_published_checkpoints_needs_torch(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"PyTorch is not installed; run: .*pip install"):
-        load_authors_reader()

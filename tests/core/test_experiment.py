@@ -1,6 +1,7 @@
 """What `train` does around its loop, on a backend in NumPy: refusals, resuming, bad images."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ from PIL import Image
 
 from transfg_core import experiment
 from transfg_core.checkpoints import file as checkpoint
-from transfg_core.checkpoints.google import save_vit_npz
+from transfg_core.checkpoints.export import save_as
+from transfg_core.checkpoints.google import GOOGLE
 from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.experiment import evaluate_checkpoint, start_training
@@ -387,9 +389,9 @@ def test_data_that_is_no_data_set(place):
     [
         ("a.npz", b"PK\x03\x04 cut", "cut or damaged"),
         ("a.npz", b"", "cut or damaged"),
-        ("a.bin", b"x", "found a PyTorch checkpoint"),
+        ("a.bin", b"x", "cut or damaged"),
         ("a.safetensors", b"x", "cut or damaged"),
-        ("a.txt", b"x", "expected a .npz or .safetensors"),
+        ("a.txt", b"x", r"expected a \.safetensors, \.npz or PyTorch file"),
     ],
 )
 def test_pretrained_files_that_are_none(place, name, content, match):
@@ -404,7 +406,7 @@ def test_pretrained_files_of_another_kind(place):
     place.refuses("pickled Python objects", f"model.pretrained={objects}")
     other = load_config(None, ["model.placement=none", "model.depth=3", "model.classes=2"]).model
     deeper = place.folder / "deeper.npz"
-    save_vit_npz(deeper, initial_params(other, (16, 16), 0), other)
+    save_as(GOOGLE, deeper, initial_params(other, (16, 16), 0), other)
     error = place.refuses("is model.depth right?", f"model.pretrained={deeper}")
     assert "the file holds depth 3, width 96, heads 4" in str(error)
     cut = place.folder / "cut.npz"
@@ -441,3 +443,25 @@ def test_a_full_disk(place, monkeypatch):
     assert place.train("train.save_every=1", resume=True) == 0
     assert place.events() == ["start", "resume", "finish"]
     assert [record["update"] for record in place.records()] == [1, 2, 3, 4]
+
+
+def test_the_file_of_weights_is_recorded(place):
+    """Its path, size, hash and form stand in env.json, also after the run is resumed without it."""
+    weights = place.folder / "vit.npz"
+    model = load_config(None, [*SETTINGS, "model.placement=none", "model.classes=2"]).model
+    save_as(GOOGLE, weights, initial_params(model, (16, 16), 0), model)
+    given = ("model.placement=none", f"model.pretrained={weights}")
+    assert place.train(*given, "train.save_every=2") == 0
+    expected = {
+        "file": str(weights),
+        "bytes": weights.stat().st_size,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "form": "google-research/vision_transformer",
+    }
+    assert load_run(place.run).weights == expected
+    place.checkpoint().unlink(), place.checkpoint("step_000004").unlink(), weights.unlink()
+    assert place.train(*given, "train.save_every=2", resume=True) == 0
+    run = load_run(place.run)
+    assert run.weights == expected and ["weights" in start for start in run.starts] == [True, False]
+    assert place.train("run.name=plain") == 0
+    assert load_run(place.folder / "runs/plain").weights == {}

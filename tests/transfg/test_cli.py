@@ -3,10 +3,12 @@
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -49,6 +51,7 @@ def call(place, monkeypatch, capsys):
 
 LAST = "runs/trial/checkpoints/last.safetensors"
 TRAIN = ("train", "config.yaml", "run.name=new")
+GOOGLE = Path(__file__).parents[2] / "parity" / "cases" / "golden" / "tiny_vit.npz"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ TRAIN = ("train", "config.yaml", "run.name=new")
         ((*TRAIN, "data.toy.size=50"), ("toy set of other settings", "delete the folder")),
         ((*TRAIN, "data.crop=99", "data.resize=null"), ("found [96, 96]", "smaller data.crop")),
         ((*TRAIN, "model.classes=7"), ("expected 7", "20 classes", "leave model.classes out")),
-        ((*TRAIN, "model.pretrained=x.bin"), ("transfg convert x.bin x.safetensors",)),
+        ((*TRAIN, "model.pretrained=x.bin"), ("x.bin: no such file",)),
         ((*TRAIN, "model.pretrained=x.npz"), ("x.npz: no such file",)),
         ((*TRAIN, f"model.pretrained={LAST}", "model.width=48"), ("is model.width right?",)),
         (("train", "config.yaml"), ("runs/trial", "--resume", "--overwrite", "run.name=")),
@@ -96,15 +99,18 @@ TRAIN = ("train", "config.yaml", "run.name=new")
         (("report", "absent", "--out", "out"), ("absent: expected the folder of a run",)),
         (("report", "runs/trial", "--out", "out", "--parity", "x"), ("x: expected the parity",)),
         (("convert", "absent.bin", "out.safetensors"), ("absent.bin: no such file",)),
-        (("convert", "config.yaml", "out.bin"), ("expected a name ending in .safetensors",)),
+        (("convert", "config.yaml", "out.bin"), ("a name ending in .safetensors or .npz",)),
         (("convert", "absent", "out.npz"), ("absent: no such file",)),
-        (("convert", "config.yaml", "out.npz"), ("expected a .safetensors file",)),
-        (("convert", LAST, "out.npz"), ("expected model.placement none, found transfg",)),
+        (("convert", "absent", "no/out.npz"), ("no/out.npz: no such folder; make it first",)),
+        (("convert", "config.yaml", "out.npz"), ("config.yaml: expected a .safetensors, .npz or",)),
+        (("convert", LAST, "out.NPZ"), ("expected model.placement none, found transfg",)),
+        (("convert", LAST, "out.safetensors"), ("expected model.placement none, found",)),
+        (("convert", GOOGLE, "out.safetensors"), (f"set model.pretrained={GOOGLE}",)),
+        (("convert", GOOGLE, "out.npz"), ("need no conversion",)),
+        (("weights", "B/15"), ("no known weights have this name", "`transfg weights` lists all")),
     ],
 )  # fmt: skip
 def test_input_errors(call, args, parts):
-    if args[0] == "convert":
-        pytest.importorskip("torch")
     code, out, err = call(*args)
     assert code == 2 and out == ""
     for part in parts:
@@ -143,10 +149,11 @@ class Evil:
 
 
 def test_a_pickle_with_code_is_not_run(call, place):
-    pytest.importorskip("torch")
     marker = place.parent / "marker"
     (place / "evil.bin").write_bytes(pickle.dumps({"model": Evil(marker)}))
     code, _, err = call("convert", "evil.bin", "out.safetensors")
+    assert code == 2 and "refused, no code was run" in " ".join(err.split())
+    code, _, err = call(*TRAIN, "model.pretrained=evil.bin")
     assert code == 2 and "refused, no code was run" in " ".join(err.split())
     code, _, err = call("evaluate", "evil.bin")
     assert code == 2 and "never opened" in err
@@ -155,7 +162,7 @@ def test_a_pickle_with_code_is_not_run(call, place):
 
 def test_a_missing_framework_is_named_with_its_command(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    for args in (TRAIN, ("evaluate", LAST), ("convert", "x.bin", "x.safetensors")):
+    for args in (TRAIN, ("evaluate", LAST)):
         code, _, err = call(*args)
         assert code == 2 and "PyTorch is not installed; run: " in err
 
@@ -189,8 +196,21 @@ def test_help_and_version(call):
     assert call("--version")[:2] == (0, f"transfg {__version__}\n")
     code, out, _ = call("--help")
     assert code == 0
-    for command in ("train", "evaluate", "toy", "convert", "report", "doctor"):
+    for command in ("train", "evaluate", "toy", "weights", "convert", "report", "doctor"):
         assert f"\n  {command} " in out
+
+
+def test_weights(call):
+    code, out, err = call("weights")
+    assert code == 0 and err == ""
+    assert re.search(r"^vit_base_patch16_224\.orig_in21k +B/16 +224 +0 +half +343 ", out, re.M)
+    code, out, err = call("weights", "vit_base_patch16_224.orig_in21k")
+    assert code == 0 and err == ""
+    folder = "data/weights/vit_base_patch16_224.orig_in21k"
+    name = "timm/vit_base_patch16_224.orig_in21k model.safetensors"
+    assert f" hf download {name} --local-dir {folder}\n" in out
+    assert f"HF_ENDPOINT=https://hf-mirror.com hf download {name}" in out
+    assert out.endswith(f"model.pretrained={folder}/model.safetensors\n")
 
 
 def test_toy_twice_is_once(call, place):

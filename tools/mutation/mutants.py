@@ -23,7 +23,7 @@ from parity.suite.checks import CHECKS
 from parity.suite.jobs import BASELINE, Job
 from parity.suite.plan import CANDIDATE, Suite
 from tools.mutation.planting import THREADS, record_copy
-from transfg_core.backend import load_authors_reader
+from transfg_core.checkpoints.export import convert
 
 CHECKS_KIND = "checks"
 
@@ -71,9 +71,8 @@ def record_reference(folder: Path, cases: Sequence[Case]) -> None:
     """Record the clean baseline with its variants, and convert the published weights."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "traces").mkdir(parents=True)
-    reader = load_authors_reader()
     for golden in GOLDENS:
-        reader.convert(golden.checkpoint, folder / f"golden-{golden.name}.safetensors")
+        convert(str(golden.checkpoint), folder / f"golden-{golden.name}.safetensors")
     suite = MutantSuite(folder, cases, ())
     groups = [
         plan.reference_jobs(suite),

@@ -1,35 +1,193 @@
-"""Export parameters of this project to other programs."""
+"""Convert weights: parameters of this project for other programs, and weights of others for it."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
-from transfg_core.checkpoints.google import save_vit_npz
+import numpy as np
+import safetensors.numpy
+
+from transfg_core.backend import Array, Arrays
+from transfg_core.checkpoints.file import replace_file
+from transfg_core.checkpoints.forms import Form, describe, dimensions, known_size, write_form
+from transfg_core.checkpoints.google import GOOGLE
 from transfg_core.checkpoints.own import read_own
+from transfg_core.checkpoints.plan import load_form
+from transfg_core.checkpoints.recognise import open_weights, recognise
+from transfg_core.checkpoints.tables import TIMM
+from transfg_core.checkpoints.torch_file import TorchFile
+from transfg_core.checkpoints.weight_file import WeightFile
+from transfg_core.config.vit import SIZES, VitConfig
 from transfg_core.errors import UserError
-from transfg_core.models.vit import grid_size, require_vit
+from transfg_core.models.rows import resolve
+from transfg_core.models.vit import grid_size, param_specs, require_vit
+from transfg_core.models.vit import sizes as vit_sizes
+from transfg_core.params.merge import strict_merge, summary
+from transfg_core.params.positions import square_side
+
+SUFFIXES = (".npz", ".safetensors")
+NEEDED = {"D": "the width", "M": "the width of the MLP", "P": "the size of a patch"}
 
 
-def export_vit_npz(source: Path, target: Path) -> str:
-    """Write a run's plain Vision Transformer as Google's .npz, and return a line about it.
+def convert(source: str, target: Path) -> str:
+    """Convert a file of weights, and return lines about it.
+
+    | source | target | names in the target |
+    | --- | --- | --- |
+    | a run's checkpoint, plain ViT | .npz | Google's |
+    | a run's checkpoint, plain ViT | .safetensors | timm's |
+    | a PyTorch file of a known form | .safetensors | this project's, for model.pretrained |
+    | any file of a known form, plain ViT | .npz | Google's |
+
+    The target is replaced in one step, after all checks.
 
     Raises:
-        UserError: the source is not a run's checkpoint, or not of a plain Vision Transformer on a
-            square grid without overlap.
+        UserError: the source is of no known form, needs no conversion, or cannot have this target.
         RunFailed: the target cannot be written.
     """
-    if not source.is_file():
-        raise UserError(f"{source}: no such file; check the path")
-    arrays, _, saved = read_own(str(source))
+    suffix = target.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{target}: expected a name ending in .safetensors or .npz")
+    with open_weights(source) as file:
+        form = recognise(file, file.headers())
+        if form is None:
+            arrays, model = _of_run(file)
+        elif form is GOOGLE and suffix == ".npz":
+            raise UserError(_no_need(source, form))
+        elif suffix == ".npz":
+            arrays, model = _of_form(file, form)
+        elif not isinstance(file, TorchFile):
+            raise UserError(_no_need(source, form))
+        else:
+            return _to_own(file, form, target)
+    to = GOOGLE if suffix == ".npz" else TIMM
+    save_as(to, target, arrays, model)
+    return f"{source} -> {target}: {len(arrays)} parameters under the names of {to.title}"
+
+
+def save_as(form: Form, path: Path, arrays: Mapping[str, Array], model: VitConfig) -> None:
+    """Write a plain Vision Transformer under other names, as .npz (Google's) or .safetensors.
+
+    Raises:
+        UserError: the model has part selection, which such a file cannot hold; names or shapes
+            differ from the model's; or the positions are not a square grid.
+        RunFailed: the file cannot be written.
+    """
+    if model.placement != "none":
+        raise UserError(f"{path}: expected model.placement none, found {model.placement}")
+    # the model alone does not determine T and C, so the arrays give them
+    sources = (("T", "pos_embed", 1), ("C", "head.bias", 0))
+    free = {letter: arrays[name].shape[axis] for letter, name, axis in sources if name in arrays}
+    sizes = vit_sizes(model) | {"T": 0, "C": 0} | free
+    headless = not any(name.startswith("head.") for name in arrays)
+    shapes = {
+        name: resolve(spec.dims, sizes)
+        for name, spec in param_specs(model).items()
+        if not (headless and name.startswith("head."))
+    }
+    values = strict_merge(shapes, arrays, str(path))
+    if square_side(sizes["T"]) is None:
+        raise UserError(f"{path}: expected a square grid, found {sizes['T'] - 1} positions")
+    named = write_form(form, values, model)
+    if path.suffix.lower() == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, **named)
+        replace_file(path, buffer.getvalue())
+    else:
+        # transformers refuses a file without this metadata
+        replace_file(path, safetensors.numpy.save(named, metadata={"format": "pt"}))
+
+
+def _of_run(file: WeightFile) -> tuple[Arrays, VitConfig]:
+    """The parameters and the model of a run's checkpoint that other programs can hold."""
+    arrays, _, saved = read_own(file)
     if saved is None:
         raise UserError(
-            f"{source}: expected a checkpoint of a run, found weights without a configuration; "
-            "choose a checkpoint from a run's folder"
+            f"{file.path}: expected a checkpoint of a run, found weights without a configuration; "
+            "choose a checkpoint from a run's folder. model.pretrained takes the file as it is"
         )
-    model = require_vit(saved.model, f"{source}: Google's .npz")
+    model = require_vit(saved.model, f"{file.path}: a Vision Transformer")
     rows, columns = grid_size(saved.data.crop, model)
     if rows != columns or model.stride != model.patch:
         raise UserError(
-            f"{source}: expected a square grid of patches without overlap, as Google's .npz needs, "
-            f"found {rows} x {columns} patches of {model.patch} pixels every {model.stride} pixels"
+            f"{file.path}: expected a square grid of patches without overlap, as other programs "
+            f"need, found {rows} x {columns} patches of {model.patch} pixels every {model.stride} "
+            "pixels"
         )
-    save_vit_npz(target, arrays, model)
-    return f"{source} -> {target}: {len(arrays)} arrays under Google's names"
+    return arrays, model
+
+
+def _of_form(file: WeightFile, form: Form) -> tuple[Arrays, VitConfig]:
+    """The parameters and the model of another program's file, for Google's names."""
+    if form.has_parts:
+        raise UserError(
+            f"{file.path}: expected a plain Vision Transformer, found one with part selection, "
+            "which Google's names cannot hold; model.pretrained takes the file as it is"
+        )
+    model, size, heads = model_of(file, form)
+    if heads is None:
+        raise UserError(
+            f"{file.path}: the number of heads is not in the file, and its sizes are of none of "
+            f"{', '.join(SIZES)}; Google's arrays need it. model.pretrained takes the file as it is"
+        )
+    return load_form(file, form, model, size)[0], model
+
+
+def _to_own(file: WeightFile, form: Form, target: Path) -> str:
+    """Write a PyTorch file's parameters under this project's names, without a pickle."""
+    model, size, _ = model_of(file, form)
+    arrays, report = load_form(file, form, model, size)
+    replace_file(target, safetensors.numpy.save(arrays))
+    shapes = {name: array.shape for name, array in arrays.items()}
+    found = describe_file(file, form)
+    return f"{report.summary()}\n{file.path} -> {target}\n{found}\n{summary(shapes)}"
+
+
+def model_of(file: WeightFile, form: Form) -> tuple[VitConfig, tuple[int, int], int | None]:
+    """The model that a file's headers show, an image size for it, and its heads if they show.
+
+    Raises:
+        UserError: the file lacks an array that shows them.
+    """
+    found, tokens, classes = _sizes(file, form)
+    absent = [name for letter, name in NEEDED.items() if not found.get(letter)]
+    side = square_side(tokens) or square_side(tokens + 1)
+    if absent or not side or found["depth"] < 2:
+        absent += [] if side else ["a square grid of positions"]
+        absent += [] if found["depth"] >= 2 else ["at least two blocks"]
+        raise UserError(f"{file.path}: expected {', '.join(absent)}; is the file complete?")
+    size = known_size(found)
+    heads = found.get("K") or (SIZES[size][1] if size else None)
+    model = VitConfig(
+        width=found["D"], depth=found["depth"], mlp=found["M"], patch=found["P"], heads=heads or 1,
+        classes=classes, placement="transfg" if form.has_parts else "none", pretrained_head=True,
+    )  # fmt: skip
+    return model, (side * model.patch, side * model.patch), heads
+
+
+def _sizes(file: WeightFile, form: Form) -> tuple[dict[str, int], int, int | None]:
+    """Dimensions by letter, tokens, and classes (None: there is no head, or of one class)."""
+    headers = file.headers()
+    shapes = {name: headers[key].shape for name, key in form.bare_names(headers).items()}
+    found = dimensions(form, shapes, form.depth(shapes))
+    classes = found.get("C", 0)
+    return found, found.get("T", 0), classes if classes > 1 else None
+
+
+def describe_file(file: WeightFile, form: Form) -> str:
+    """The settings of `model` and `data` that a file shows, as lines for the user."""
+    found, tokens, classes = _sizes(file, form)
+    side = square_side(tokens) or square_side(tokens + 1)
+    heads = "" if "K" in found or known_size(found) else ", heads: not in the file"
+    placement = "transfg" if form.has_parts else "none"
+    return (
+        f"placement {placement}, {describe(found)}, classes {classes or 'none'}{heads}\n"
+        f"{side} x {side} patches: choose data.crop and model.stride to match"
+    )
+
+
+def _no_need(source: str, form: Form) -> str:
+    return (
+        f"{source}: has the names of {form.title}, which need no conversion; "
+        f"set model.pretrained={source}"
+    )

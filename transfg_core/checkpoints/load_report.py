@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.params.merge import and_more
 
 
@@ -11,7 +12,8 @@ class LoadReport:
 
     These are canonical names: loaded, missing (the checkpoint lacks them) and initialised (they
     keep their initial values). These are lines `name: reason`: resized, for some of the loaded
-    arrays, and ignored, with names as in the checkpoint.
+    arrays, and ignored, with names as in the checkpoint. `origin` is the file; `notes`
+    are lines of advice.
     """
 
     source: str
@@ -20,6 +22,8 @@ class LoadReport:
     ignored: tuple[str, ...]
     missing: tuple[str, ...]
     initialised: tuple[str, ...]
+    origin: Origin | None = None
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """A few lines for the user; their number does not grow with the model's depth."""
@@ -27,11 +31,12 @@ class LoadReport:
         for item in self.ignored:
             name, _, reason = item.rpartition(": ")
             reasons.setdefault(reason, []).append(name)
-        lines = [f"{self.source}: {len(self.loaded)} arrays loaded"]
+        form = f", names of {self.origin.form}" if self.origin else ""
+        lines = [f"{self.source}: {len(self.loaded)} arrays loaded{form}"]
         lines += [f"resized: {item}" for item in self.resized]
         lines += [f"ignored: {names[0]}{and_more(names)}: {why}" for why, names in reasons.items()]
         for label, names in (("missing", self.missing), ("initial values", self.initialised)):
             modules = dict.fromkeys(name.partition(".")[0] for name in names)
             if modules:
                 lines.append(f"{label}: {', '.join(modules)} ({len(names)} arrays)")
-        return "\n  ".join(lines)
+        return "\n  ".join([*lines, *self.notes])

@@ -1,12 +1,11 @@
-"""Load pretrained parameters from a .safetensors file of this project."""
+"""Load pretrained parameters from a file with this project's names."""
 
 from collections.abc import Mapping
-
-import safetensors
 
 from transfg_core.backend import Arrays
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.checkpoints.weight_file import FLOATS, WeightFile
 from transfg_core.config.loading import build_config
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import Config
@@ -20,25 +19,24 @@ from transfg_core.params.positions import resize_pos_embed, square_side
 
 PREFIX = "param/"  # of parameters in a run's checkpoint, which also holds optimiser state
 
-FLOATS = ("F16", "F32", "F64")
-
 
 def load_own(
-    path: str, model: ModelConfig, image_size: tuple[int, int]
+    file: WeightFile, model: ModelConfig, image_size: tuple[int, int]
 ) -> tuple[Arrays, LoadReport]:
     """Load parameters of this project, stored under `param/<name>` or bare names, into a model.
 
     Names and shapes must be equal, with three exceptions. The head keeps its initial values if the
-    number of classes differs. Positions are resized to the model's grid. Weights without a
-    configuration do not show their own grid: it counts as the model's if the number of tokens is
-    equal, else as square. A plain Vision Transformer may become one with part selection: its
-    encoder norm becomes `part_norm`; its last block becomes `part_layer` or is ignored, as
-    `model.part_layer_init` says.
+    number of classes differs, or if the file has none. Positions are resized to the model's grid.
+    Weights without a configuration do not show their own grid: it counts as the model's if the
+    number of tokens is equal, else as square. A plain Vision Transformer may become one with part
+    selection: its encoder norm becomes `part_norm`; its last block becomes `part_layer` or is
+    ignored, as `model.part_layer_init` says.
 
     Raises:
         UserError: the file cannot be read, or names or shapes do not fit.
     """
-    arrays, ignored, saved = read_own(path)
+    path = file.path
+    arrays, ignored, saved = read_own(file)
     if saved is not None:
         refuse_other_model(path, saved.model, model)
     target = param_shapes(model, image_size)
@@ -51,6 +49,10 @@ def load_own(
         else:
             arrays |= {new + name.removeprefix(old): arrays[name] for name in moved}
         arrays = {name: array for name, array in arrays.items() if name not in moved}
+    missing = tuple(name for name in target if name.startswith("head."))
+    if any(name in arrays for name in missing):
+        missing = ()
+    target = {name: shape for name, shape in target.items() if name not in missing}
     resized: tuple[str, ...] = ()
     if isinstance(model, VitConfig):
         source = None
@@ -59,7 +61,7 @@ def load_own(
         resized = _fit_positions(arrays, target, source, grid_size(image_size, model), path)
     merged = strict_merge(target, arrays, path)
     initialised = tuple(name for name in param_shapes(model, image_size) if name not in merged)
-    return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), (), initialised)
+    return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), missing, initialised)
 
 
 def _changes(path: str, arrays: Arrays, model: VitConfig) -> list[tuple[str, str, str]]:
@@ -134,7 +136,7 @@ def refuse_other_model(path: str, saved: ModelConfig, model: ModelConfig) -> Non
             )
 
 
-def read_own(path: str) -> tuple[Arrays, list[str], Config | None]:
+def read_own(file: WeightFile) -> tuple[Arrays, list[str], Config | None]:
     """Read a file: parameters by canonical name, ignored arrays, and the saved configuration.
 
     Ignored arrays are lines `name: reason`. The configuration is None if the file holds none.
@@ -142,29 +144,18 @@ def read_own(path: str) -> tuple[Arrays, list[str], Config | None]:
     Raises:
         UserError: the file cannot be read, or a parameter does not hold floating-point numbers.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            keys = list(file.keys())
-            prefixed = any(key.startswith(PREFIX) for key in keys)
-            params = [key for key in keys if key.startswith(PREFIX) or not prefixed]
-            dtypes = {key: file.get_slice(key).get_dtype() for key in params}
-            wrong = [
-                f"{key}: expected floating-point numbers that NumPy can hold, found {dtype}"
-                for key, dtype in dtypes.items()
-                if dtype not in FLOATS
-            ]
-            refuse(path, wrong)
-            arrays = {key.removeprefix(PREFIX): file.get_tensor(key) for key in params}
-            strings = file.metadata() or {}
-            has_metadata = checkpoint.KEY in strings
-            metadata = checkpoint.read_metadata(path, strings) if has_metadata else {}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}); check model.pretrained") from error
-    except safetensors.SafetensorError as error:
-        raise UserError(
-            f"{path}: expected a .safetensors file, found a cut or damaged one or one of another "
-            f"type ({error}); copy it again"
-        ) from error
-    ignored = [f"{key}: state of the run" for key in keys if key not in dtypes]
-    saved = build_config(metadata["config"], path) if "config" in metadata else None
+    headers = file.headers()
+    prefixed = any(key.startswith(PREFIX) for key in headers)
+    params = [key for key in headers if key.startswith(PREFIX) or not prefixed]
+    wrong = [
+        f"{key}: expected floating-point numbers, found {headers[key].dtype}"
+        for key in params
+        if headers[key].dtype not in FLOATS
+    ]
+    refuse(file.path, wrong)
+    has_metadata = checkpoint.KEY in file.strings
+    metadata = checkpoint.read_metadata(file.path, file.strings) if has_metadata else {}
+    arrays = {key.removeprefix(PREFIX): file.read(key) for key in params}
+    ignored = [f"{key}: state of the run" for key in headers if key not in params]
+    saved = build_config(metadata["config"], file.path) if "config" in metadata else None
     return arrays, ignored, saved

@@ -1,14 +1,16 @@
 """Starting values of a model: from `model.pretrained` where it has them, else initial values."""
 
-from pathlib import Path
+from dataclasses import replace
 
 from transfg_core.backend import Arrays
-from transfg_core.checkpoints.google import load_vit_npz
+from transfg_core.checkpoints.known import weights_at
 from transfg_core.checkpoints.load_report import LoadReport
 from transfg_core.checkpoints.own import load_own
+from transfg_core.checkpoints.plan import load_form
+from transfg_core.checkpoints.recognise import open_weights, recognise
+from transfg_core.checkpoints.weight_file import origin_of
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import Config
-from transfg_core.errors import UserError
 from transfg_core.models.layout import param_shapes
 from transfg_core.models.vit import require_vit
 from transfg_core.params.initial import initial_params
@@ -26,6 +28,7 @@ def build_params(config: Config) -> tuple[Arrays, LoadReport | None]:
     if model.pretrained is None:
         return initial_params(model, image_size, config.run.seed), None
     loaded, report = load_pretrained(model.pretrained, model, image_size)
+    report = replace(report, notes=_advice(model.pretrained, config.data.normalise))
     drawn = initial_params(model, image_size, config.run.seed, only=report.initialised)
     values = loaded | drawn
     shapes = param_shapes(model, image_size)
@@ -33,23 +36,33 @@ def build_params(config: Config) -> tuple[Arrays, LoadReport | None]:
     return {name: values[name] for name in shapes}, report
 
 
+def _advice(path: str, normalise: str) -> tuple[str, ...]:
+    """A line if known weights were trained on otherwise normalised images."""
+    row = weights_at(path)
+    if row is None or row.normalise == normalise:
+        return ()
+    return (
+        f"note: {row.name} was trained with data.normalise={row.normalise}, "
+        f"this run has {normalise}",
+    )
+
+
 def load_pretrained(
     path: str, model: ModelConfig, image_size: tuple[int, int]
 ) -> tuple[Arrays, LoadReport]:
     """Dict: canonical name -> array for the parameters that the checkpoint fills, and a report.
 
+    The file's content says what it is: any form of `tables.FORMS`, or this project's own names, in
+    a .safetensors, an .npz or a file of torch.save.
+
     Raises:
-        UserError: the file is of an unknown type, cannot be read, or does not fit the model.
+        UserError: the file is of an unknown form, cannot be read, or does not fit the model.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".npz":
-        return load_vit_npz(path, require_vit(model, f"{path}: a Vision Transformer"), image_size)
-    if suffix == ".safetensors":
-        return load_own(path, model, image_size)
-    if suffix in (".bin", ".pth", ".pt"):
-        raise UserError(
-            f"{path}: expected a .npz or .safetensors file, found a PyTorch checkpoint; run "
-            f"`transfg convert {path} {Path(path).with_suffix('.safetensors')}` and set "
-            "model.pretrained to the result"
-        )
-    raise UserError(f"{path}: expected a .npz or .safetensors file; check model.pretrained")
+    with open_weights(path) as file:
+        form = recognise(file, file.headers())
+        if form is None:
+            arrays, report = load_own(file, model, image_size)
+        else:
+            vit = require_vit(model, f"{path}: a Vision Transformer")
+            arrays, report = load_form(file, form, vit, image_size)
+    return arrays, replace(report, origin=origin_of(path, form.title if form else "this project"))

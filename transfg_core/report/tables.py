@@ -63,7 +63,7 @@ def details(runs: Sequence[Run], parity: Path | None) -> list[Table]:
     tables = [_seeds_table(runs), _agreement_table(runs), _difference_table(runs)]
     if parity is not None:
         tables.append(_parity_table(parity))
-    tables.append(_environment_table(runs))
+    tables += [_weights_table(runs), _environment_table(runs)]
     return [table for table in tables if table.rows]
 
 
@@ -191,10 +191,21 @@ def _versions(environment: Mapping[str, Any]) -> str:
     )
 
 
+def _weights_table(runs: Sequence[Run]) -> Table:
+    """The files that runs started from."""
+    rows = []
+    for run in runs:
+        names = ("file", "form", "bytes", "sha256")
+        if run.weights:
+            rows.append([run.label, *(_cell(run.weights.get(name)) for name in names)])
+    header = ["run", "file", "names of", "bytes", "SHA-256"]
+    return Table("Weights", "The files of model.pretrained.", header, rows, (3,))
+
+
 def _environment_table(runs: Sequence[Run]) -> Table:
     newest = [flatten(run.starts[-1]) if run.starts else {} for run in runs]
     all_keys = dict.fromkeys(key for facts in newest for key in facts)
-    keys = [key for key in all_keys if key != "command"]
+    keys = [key for key in all_keys if key != "command" and not key.startswith("weights.")]
     rows = [["folder", *(str(run.path) for run in runs)]]
     rows += [["seed", *(str(run.config.run.seed) for run in runs)]]
     rows += [["starts", *(str(len(run.starts)) for run in runs)]]

@@ -20,6 +20,7 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from transfg_core.backend import Array
 from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.closing import Closing
 from transfg_core.config.loading import dump_config, load_config
 from transfg_core.config.sections import Config
@@ -118,9 +120,17 @@ class RunFolder(Closing):
         saved = load_config(path / "config.yaml")
         return cls(path, config or saved, _lock(path))
 
-    def record_environment(self, device: Mapping[str, Any], command: Sequence[str]) -> None:
-        """Append this start to env.json: machine, `Backend.device_info()` and the command."""
-        starts = clean([*read_starts(self.path), describe_environment(device, command)])
+    def record_environment(
+        self, device: Mapping[str, Any], command: Sequence[str], weights: Origin | None = None
+    ) -> None:
+        """Append this start to env.json: machine, `Backend.device_info()` and the command.
+
+        `weights` is the file of model.pretrained, if the start read it.
+        """
+        record = describe_environment(device, command)
+        if weights:
+            record["weights"] = asdict(weights)
+        starts = clean([*read_starts(self.path), record])
         text = json.dumps(starts, indent=2) + "\n"
         checkpoint.replace_file(self.path / "env.json", text.encode())
 

@@ -38,6 +38,11 @@ class Run:
         return next((str(e["backend"]) for e in newest_first if "backend" in e), UNKNOWN)
 
     @property
+    def weights(self) -> dict[str, Any]:
+        """The file of model.pretrained that the run started from; empty if there was none."""
+        return next((start["weights"] for start in self.starts if "weights" in start), {})
+
+    @property
     def label(self) -> str:
         """Name for legends and tables."""
         return f"{self.config.run.name} ({self.backend})"

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfg_core.checkpoints.authors import to_canonical
-from transfg_core.checkpoints.google import ROWS, load_vit_npz, plan_vit_npz, save_vit_npz
+from transfg_core.checkpoints.export import save_as
+from transfg_core.checkpoints.google import GOOGLE
+from transfg_core.checkpoints.plan import plan_form
+from transfg_core.checkpoints.pretrained import load_pretrained
+from transfg_core.checkpoints.recognise import recognise
+from transfg_core.checkpoints.weight_file import Header, WeightFile
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.models.layout import param_shapes
@@ -46,7 +51,7 @@ def changed(path: Path, **changes: object) -> Path:
 )
 def test_golden(file, size, stride):
     model = MODEL.model_copy(update={"stride": stride})  # 12 over patch 8 is the golden file's
-    arrays, report = load_vit_npz(TINY, model, (size, size))
+    arrays, report = load_pretrained(str(TINY), model, (size, size))
     with np.load(GOLDEN / f"loaded_{file}.npz") as golden:
         expected = {to_canonical(name): golden[name] for name in golden.files}
     assert arrays.keys() == expected.keys() == set(report.loaded)
@@ -64,26 +69,25 @@ def test_golden(file, size, stride):
 
 def test_last_block_uses_every_row():
     model = MODEL.model_copy(update={"part_layer_init": "last_block"})
-    arrays, report = load_vit_npz(TINY, model, (32, 32))
+    arrays, report = load_pretrained(str(TINY), model, (32, 32))
     assert report.initialised == ("head.weight", "head.bias")
     kernel = tiny()["Transformer/encoderblock_3/MlpBlock_3/Dense_1/kernel"]
     assert np.array_equal(arrays["part_layer.mlp.fc2.weight"], kernel.T)
 
 
-def test_kernels_element_by_element():
+def test_kernels_element_by_element(tmp_path):
     """Each transposition against its definition, on arrays whose every element is different."""
     rng = np.random.default_rng(5)
     shapes = {key: array.shape for key, array in tiny().items()}
     google = {key: rng.normal(size=shape).astype("f4") for key, shape in shapes.items()}
     model = MODEL.model_copy(update={"placement": "none", "pretrained_head": True, "classes": 21})
-    path = Path("unused")
+    path = tmp_path / "google.npz"
+    np.savez(path, **google)
 
     def at(key, *index):
         return google[key][index]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transfg_core.checkpoints.google.NpzFile", _fake(google))
-        arrays, report = load_vit_npz(path, model, (32, 32))
+    arrays, report = load_pretrained(str(path), model, (32, 32))
     assert not report.initialised
     k, d = 1, 7  # head, element within the head: row 1 * 12 + 7 of the matrix
     for part in ("query", "key", "value"):
@@ -100,24 +104,12 @@ def test_kernels_element_by_element():
     assert np.array_equal(arrays["blocks.0.norm2.bias"], google[f"{BLOCK0}LayerNorm_2/bias"])
 
 
-def _fake(google):
-    class Fake:
-        def __init__(self, path):
-            pass
+def headers_of(shapes):
+    return {key: Header(shape, "float32") for key, shape in shapes.items()}
 
-        def __enter__(self):
-            return self
 
-        def __exit__(self, *_):
-            pass
-
-        def shapes(self):
-            return {key: array.shape for key, array in google.items()}
-
-        def read(self, key):
-            return google[key]
-
-    return Fake
+def plan(shapes, model):
+    return plan_form(GOOGLE, headers_of(shapes), model, "file")
 
 
 @settings(max_examples=15, deadline=None)
@@ -139,8 +131,8 @@ def test_round_trip(tmp_path_factory, heads, per_head, depth, mlp, patch, classe
     rng = np.random.default_rng(0)
     arrays = {n: rng.normal(size=s).astype("f4") for n, s in param_shapes(model, size).items()}
     path = tmp_path_factory.mktemp("npz") / "model.npz"
-    save_vit_npz(path, arrays, model)
-    loaded, report = load_vit_npz(path, model, size)
+    save_as(GOOGLE, path, arrays, model)
+    loaded, report = load_pretrained(str(path), model, size)
     assert loaded.keys() == arrays.keys() and not report.initialised and not report.ignored
     assert all(np.array_equal(loaded[name], arrays[name]) for name in arrays)
 
@@ -150,8 +142,8 @@ def test_save_restores_the_golden_file(tmp_path):
         **MODEL.model_dump(include={"width", "heads", "depth", "mlp", "patch"}),
         placement="none", classes=21, pretrained_head=True,
     )  # fmt: skip
-    arrays, _ = load_vit_npz(TINY, model, (32, 32))
-    save_vit_npz(tmp_path / "again.npz", arrays, model)
+    arrays, _ = load_pretrained(str(TINY), model, (32, 32))
+    save_as(GOOGLE, tmp_path / "again.npz", arrays, model)
     with np.load(tmp_path / "again.npz") as again:
         expected = {key: a for key, a in tiny().items() if not key.startswith("pre_logits")}
         assert set(again.files) == set(expected)
@@ -161,12 +153,12 @@ def test_save_restores_the_golden_file(tmp_path):
 def test_save_refuses_what_the_format_cannot_hold(tmp_path):
     path = tmp_path / "x.npz"
     with pytest.raises(UserError, match="expected model.placement none, found transfg"):
-        save_vit_npz(path, {}, MODEL)
+        save_as(GOOGLE, path, {}, MODEL)
     plain = MODEL.model_copy(update={"placement": "none"})
     with pytest.raises(UserError, match="expected a square grid, found 6 positions"):
-        save_vit_npz(path, initial_params(plain, (16, 24), 0), plain)
+        save_as(GOOGLE, path, initial_params(plain, (16, 24), 0), plain)
     with pytest.raises(UserError, match="cls_token: missing"):
-        save_vit_npz(path, {}, plain)
+        save_as(GOOGLE, path, {}, plain)
     assert not path.exists()
 
 
@@ -185,15 +177,15 @@ def test_names_of_the_real_files():
         size, _, patch = file.rpartition("/")[2].partition("-i21k")[0].rpartition("_")
         size, patch = size.removeprefix("ViT-"), patch.removesuffix("-224")
         if size.startswith("R50"):
-            with pytest.raises(UserError, match="conv_root/kernel: a hybrid"):
-                plan_vit_npz(shapes, VitConfig(size="B", patch=int(patch)), file)
+            with pytest.raises(UserError, match=r"a ResNet in front \(hybrid\): conv_root/kernel"):
+                recognise(WeightFile(file), headers_of(shapes))
             continue
         for placement in ("none", "transfg"):
             model = VitConfig(
                 size=size, patch=int(patch), placement=placement, part_layer_init="last_block",
                 pretrained_head=True, classes=shapes["head/bias"][0],
             )  # fmt: skip
-            check_plan(plan_vit_npz(shapes, model, file), shapes, model)
+            check_plan(plan(shapes, model), shapes, model)
 
 
 def check_plan(plan, shapes, model):
@@ -202,8 +194,8 @@ def check_plan(plan, shapes, model):
     assert sorted(used) == sorted(shapes) and not plan.missing
     assert all(item.startswith("pre_logits/") for item in plan.ignored)
     specs = param_specs(model)
-    assert [*sorted(step.name for step in plan.steps)] == sorted(specs)
-    for key, row, name in plan.steps:
+    assert [*sorted(name for step in plan.steps for name in step.names)] == sorted(specs)
+    for key, row, (name,) in plan.steps:
         tokens = shapes["Transformer/posembed_input/pos_embedding"][1]
         target = resolve(specs[name].dims, sizes(model) | {"T": tokens})
         moved = np.broadcast_to(np.float32(0), shapes[key]).transpose(row.axes).shape
@@ -215,8 +207,8 @@ def test_prefix_and_optimiser_state(tmp_path):
     path = tmp_path / "augreg.npz"
     arrays = {f"opt/target/{key}": array for key, array in tiny().items()}
     np.savez(path, **arrays, **{"opt/state/step": np.int64(3)})
-    loaded, report = load_vit_npz(path, MODEL, (32, 32))
-    expected, _ = load_vit_npz(TINY, MODEL, (32, 32))
+    loaded, report = load_pretrained(str(path), MODEL, (32, 32))
+    expected, _ = load_pretrained(str(TINY), MODEL, (32, 32))
     assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
     assert "opt/state/step: optimiser state" in report.ignored
 
@@ -231,7 +223,7 @@ def test_prefix_and_optimiser_state(tmp_path):
 )
 def test_head(wanted, classes, loaded, reason):
     model = MODEL.model_copy(update={"pretrained_head": wanted, "classes": classes})
-    arrays, report = load_vit_npz(TINY, model, (32, 32))
+    arrays, report = load_pretrained(str(TINY), model, (32, 32))
     assert ("head.weight" in arrays) == ("head.bias" in arrays) == loaded
     assert reason is None or f"head/bias: {reason}" in report.ignored
 
@@ -239,21 +231,21 @@ def test_head(wanted, classes, loaded, reason):
 def test_head_missing_or_zero(tmp_path):
     model = MODEL.model_copy(update={"pretrained_head": True, "classes": 21})
     none = {"head/kernel": None, "head/bias": None}
-    _, report = load_vit_npz(changed(tmp_path / "a.npz", **none), model, (32, 32))
+    _, report = load_pretrained(str(changed(tmp_path / "a.npz", **none)), model, (32, 32))
     assert report.missing == ("head.weight", "head.bias")
     assert {"head.weight", "head.bias"} <= set(report.initialised)
     zeros = {"head/kernel": np.zeros((24, 21), "f4"), "head/bias": np.zeros(21, "f4")}
-    arrays, _ = load_vit_npz(changed(tmp_path / "b.npz", **zeros), model, (32, 32))
+    arrays, _ = load_pretrained(str(changed(tmp_path / "b.npz", **zeros)), model, (32, 32))
     assert not arrays["head.weight"].any()
     half = changed(tmp_path / "c.npz", **{"head/bias": None})
     with pytest.raises(UserError, match="head/bias: missing"):
-        load_vit_npz(half, model, (32, 32))
+        load_pretrained(str(half), model, (32, 32))
 
 
 def test_other_float_types_become_float32(tmp_path):
     path = tmp_path / "half.npz"
     np.savez(path, **{key: array.astype(np.float16) for key, array in tiny().items()})
-    arrays, _ = load_vit_npz(path, MODEL, (32, 32))
+    arrays, _ = load_pretrained(str(path), MODEL, (32, 32))
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
 
 
@@ -273,7 +265,7 @@ def test_other_float_types_become_float32(tmp_path):
 )
 def test_wrong_architecture(update, expected):
     with pytest.raises(UserError, match=expected) as caught:
-        load_vit_npz(TINY, MODEL.model_copy(update=update), (32, 32))
+        load_pretrained(str(TINY), MODEL.model_copy(update=update), (32, 32))
     text = str(caught.value)
     assert text.startswith(f"{TINY}: ") and len(text.splitlines()) <= 6
     assert "the file holds depth 4, width 24, heads 2, mlp 40, patch 8" in text
@@ -284,7 +276,7 @@ def test_size_of_the_file_is_named():
     if not files:
         pytest.skip(f"no {REAL.name}: the names of the real files")
     with pytest.raises(UserError, match="the file holds model.size L: depth 24, width 1024"):
-        plan_vit_npz(files["imagenet21k/ViT-L_16"], VitConfig(size="B", patch=16), "x")
+        plan(files["imagenet21k/ViT-L_16"], VitConfig(size="B", patch=16))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +291,7 @@ def test_size_of_the_file_is_named():
         ({"cls": np.zeros((1, 24), "f4")}, r"cls: expected \(1, 1, 24\), found \(1, 24\)"),
         ({"cls": np.zeros((1, 1, 24), int)}, "cls: expected floating-point numbers, found int64"),
         ({"cls": np.array([{}])}, "cls: expected numbers, found pickled Python objects"),
-        ({"embedding/kernel": None}, "expected Google's Vision Transformer names"),
+        ({"embedding/kernel": None}, "embedding/kernel: missing"),
         (
             {"Transformer/posembed_input/pos_embedding": np.zeros((1, 16, 24), "f4")},
             r"pos_embedding: expected 1 \+ a square number of tokens, found 16",
@@ -309,7 +301,7 @@ def test_size_of_the_file_is_named():
 def test_wrong_arrays(tmp_path, changes, expected):
     path = changed(tmp_path / "changed.npz", **changes)
     with pytest.raises(UserError, match=expected) as caught:
-        load_vit_npz(path, MODEL, (32, 32))
+        load_pretrained(str(path), MODEL, (32, 32))
     assert str(path) in str(caught.value)
 
 
@@ -318,18 +310,17 @@ def test_files_of_other_kinds(tmp_path):
     contents = {
         b"": "cut or damaged",
         b"hello, this is text": "cut or damaged",
-        (GOLDEN / "overlap_checkpoint.bin").read_bytes(): "transfg convert",
     }
     for content, expected in contents.items():
         path.write_bytes(content)
         with pytest.raises(UserError, match=expected):
-            load_vit_npz(path, MODEL, (32, 32))
+            load_pretrained(str(path), MODEL, (32, 32))
     np.savez(path)
     with pytest.raises(UserError, match="found no arrays"):
-        load_vit_npz(path, MODEL, (32, 32))
+        load_pretrained(str(path), MODEL, (32, 32))
     for missing, expected in ((tmp_path / "none.npz", "no such file"), (tmp_path, "directory")):
         with pytest.raises(UserError, match=expected):
-            load_vit_npz(missing, MODEL, (32, 32))
+            load_pretrained(str(missing), MODEL, (32, 32))
 
 
 @settings(max_examples=60, deadline=None)
@@ -348,10 +339,10 @@ def test_damage_is_always_a_user_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("damaged") / "x.npz"
     path.write_bytes(content)
     try:
-        arrays, _ = load_vit_npz(path, MODEL, (32, 32))
+        arrays, _ = load_pretrained(str(path), MODEL, (32, 32))
     except UserError:
         return
-    expected, _ = load_vit_npz(TINY, MODEL, (32, 32))
+    expected, _ = load_pretrained(str(TINY), MODEL, (32, 32))
     assert all(np.array_equal(arrays[name], expected[name]) for name in expected)
 
 
@@ -384,7 +375,7 @@ def test_square_side():
 
 
 def test_table_has_each_parameter_once():
-    names = [row.name for row in ROWS if row.name]
+    names = [row.name for row in GOOGLE.rows if row.name]
     assert (
         len(set(names))
         == len(names)

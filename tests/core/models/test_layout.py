@@ -1,10 +1,11 @@
 """The table of every architecture is whole: each axis has a size, each parameter a tap."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from transfg_core.checkpoints import file as checkpoint
-from transfg_core.checkpoints.own import load_own
 from transfg_core.checkpoints.pretrained import load_pretrained
 from transfg_core.config.loading import build_config, load_config
 from transfg_core.errors import UserError
@@ -21,6 +22,7 @@ from transfg_core.models.layout import (
 from transfg_core.params.initial import initial_params
 from transfg_core.params.merge import strict_merge
 
+TINY = Path(__file__).parents[3] / "parity" / "cases" / "golden" / "tiny_vit.npz"
 CONFIGS = {
     "parts": build_config({"model": {"classes": 7}}, "parts"),
     "overlap": build_config({"model": {"classes": 7, "patch": 8, "stride": 5}}, "overlap"),
@@ -148,20 +150,20 @@ def test_parameters_of_a_convnet_as_pretrained(tmp_path):
     arrays = {f"param/{name}": value for name, value in params.items()}
     path = tmp_path / "best.safetensors"
     checkpoint.save(path, arrays, {"config": CONVNET.model_dump(mode="json")})
-    loaded, report = load_own(str(path), CONVNET.model, (64, 50))  # of another image size
+    loaded, report = load_pretrained(str(path), CONVNET.model, (64, 50))  # of another image size
     assert loaded.keys() == params.keys() and not report.resized
     assert all(np.array_equal(loaded[name], value) for name, value in params.items())
     other = CONVNET.model.model_copy(update={"classes": 9})
-    loaded, report = load_own(str(path), other, (64, 50))
+    loaded, report = load_pretrained(str(path), other, (64, 50))
     assert set(report.initialised) == {"head.weight", "head.bias"}
     plain = load_config(None, ["model.classes=5"]).model
     with pytest.raises(UserError, match="expected model.name vit, found convnet; set model.name"):
-        load_own(str(path), plain, (64, 64))
+        load_pretrained(str(path), plain, (64, 64))
     strided = CONVNET.model.model_copy(update={"stride": 3})
     with pytest.raises(UserError, match="expected model.stride 3, found 2; set model.stride=2"):
-        load_own(str(path), strided, (64, 64))
+        load_pretrained(str(path), strided, (64, 64))
     with pytest.raises(UserError, match="expected model.name vit, found convnet"):
-        load_pretrained("weights.npz", CONVNET.model, (64, 64))
+        load_pretrained(str(TINY), CONVNET.model, (64, 64))
 
 
 def test_vit_only_functions_refuse_others():

@@ -14,6 +14,7 @@ pytest.importorskip("jinja2", reason="the report extra is not installed")
 from PIL import Image
 
 from transfg_core import fonts
+from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 from transfg_core.report.page import load_run, write_report
@@ -49,14 +50,15 @@ PARITY = {
 }
 
 
-def make_run(folder, name, backend, shift=0.0, overrides=(), finish=True):
+def make_run(folder, name, backend, shift=0.0, overrides=(), finish=True, weights=None):
     """A run of 40 updates whose numbers are known."""
     config = load_config(
         None,
         [f"run.dir={folder}", f"run.name={name}", "train.steps=40", "optim.warmup=4", *overrides],
     )
     with RunFolder.create(config) as run:
-        run.record_environment({"device": "a <processor>"}, ["transfg", "train", "run.name=a b"])
+        command = ["transfg", "train", "run.name=a b"]
+        run.record_environment({"device": "a <processor>"}, command, weights)
         run.log({"kind": "event", "event": "start", "backend": backend, "update": 0, "seconds": 0})
         for k in range(2, 41, 2):
             loss = float("nan") if k == 6 else 4 / k + shift * (k > 10)
@@ -293,3 +295,15 @@ def test_runs_of_different_seeds_alone_are_compared_with_each_other(tmp_path):
     runs = [make_run(tmp_path, f"a{k}", "a", 0.0, [f"run.seed={k}"]) for k in (1, 2)]
     page = write_report(runs, tmp_path / "out").with_name("report.md").read_text(encoding="utf-8")
     assert "| a1 (a) | a2 (a) | 8 of 8 |" in page
+
+
+def test_weights_are_named(tmp_path):
+    origin = Origin("data/weights/x/model.safetensors", 343210987, "ab" * 32, "timm")
+    run = make_run(tmp_path / "runs", "one", "torch", weights=origin)
+    other = make_run(tmp_path / "runs", "two", "torch")
+    write_report([run, other], tmp_path / "out")
+    text = (tmp_path / "out/report.md").read_text()
+    row = f"| one (torch) | {origin.file} | timm | 343210987 | {origin.sha256} |"
+    assert row in text and "weights.sha256" not in text
+    write_report([other], tmp_path / "plain")
+    assert "## Weights" not in (tmp_path / "plain/report.md").read_text()

@@ -1,0 +1,142 @@
+"""Weights that timm, transformers and torchvision write themselves: both twins give their logits.
+
+The project requires none of them. To run this, install them outside the environment:
+
+    pip install --no-deps --target FOLDER 'timm==1.0.*' transformers torchvision huggingface_hub \
+        tokenizers regex httpx2 httpcore2 truststore click anyio idna h11 certifi
+    PYTHONPATH=FOLDER pytest tests/backend/test_published_weights.py --backends torch
+    PYTHONPATH=FOLDER pytest tests/backend/test_published_weights.py --backends jittor
+
+The programs run in a process of their own, since PyTorch and Jittor disturb one another.
+"""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import relative
+
+from transfg_core.backend import load_backend
+from transfg_core.checkpoints.export import save_as
+from transfg_core.checkpoints.google import GOOGLE
+from transfg_core.checkpoints.pretrained import build_params
+from transfg_core.checkpoints.tables import TIMM
+from transfg_core.config.loading import build_config
+from transfg_core.params.initial import initial_params
+
+BOUND = 1e-6
+LIBRARIES = ("timm", "transformers", "torchvision")
+TREE = {
+    "data": {"crop": [48, 48]},
+    "model": {
+        "placement": "none", "width": 96, "heads": 4, "depth": 3, "mlp": 160, "patch": 8,
+        "classes": 7, "dropout": 0.0, "pretrained_head": True,
+    },
+    "loss": {"contrastive": False},
+}  # fmt: skip
+
+# What each program does: a random model, its logits, its files.
+PROGRAMS = """
+import sys
+from pathlib import Path
+from types import ModuleType
+sys.modules["torchvision._meta_registrations"] = ModuleType("empty")  # needs another PyTorch
+import numpy as np, torch, timm, transformers
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer as Timm
+from torchvision.models.vision_transformer import VisionTransformer as Torchvision
+
+folder = Path(sys.argv[1])
+images = torch.from_numpy(np.load(folder / "images.npy"))
+torch.manual_seed(5)
+
+def spread(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+def keep(name, logits):
+    np.save(folder / f"{name}.npy", logits.detach().numpy())
+
+def timm_model(**changes):
+    return Timm(img_size=48, patch_size=8, embed_dim=96, depth=3, num_heads=4, mlp_ratio=160 / 96,
+                num_classes=7, **changes).eval()
+
+model = spread(timm_model())
+save_file(model.state_dict(), folder / "timm.safetensors", {"format": "pt"})
+torch.save(model.state_dict(), folder / "timm.bin")
+torch.save({"model": model.state_dict()}, folder / "timm.pth", _use_new_zipfile_serialization=False)
+keep("timm", model(images))
+
+settings = dict(hidden_size=96, num_hidden_layers=3, num_attention_heads=4, intermediate_size=160,
+                image_size=48, patch_size=8, num_labels=7, layer_norm_eps=1e-6)
+model = spread(transformers.ViTForImageClassification(transformers.ViTConfig(**settings)))
+model.save_pretrained(folder / "transformers")
+torch.save(model.state_dict(), folder / "transformers.bin")
+keep("transformers", model(images).logits)
+
+model = spread(Torchvision(48, 8, 3, 4, 96, 160, num_classes=7))
+torch.save(model.state_dict(), folder / "torchvision.pth")
+keep("torchvision", model(images))
+
+model = timm_model()  # timm reads what this project writes
+model.load_state_dict(load_file(folder / "ours.safetensors"), strict=True)
+keep("ours", model(images))
+model = timm_model()
+model.load_pretrained(folder / "ours.npz")
+keep("ours_npz", model(images))
+"""
+
+# file -> the logits that it must give
+FILES = {
+    "timm.safetensors": "timm",
+    "timm.bin": "timm",
+    "timm.pth": "timm",
+    "transformers/model.safetensors": "transformers",
+    "transformers.bin": "transformers",
+    "torchvision.pth": "torchvision",
+    "ours.safetensors": "ours",
+    "ours.npz": "ours_npz",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The files and logits of all programs, or a skip that says what is missing."""
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed; this file's docstring says how")
+    folder = tmp_path_factory.mktemp("published")
+    rng = np.random.default_rng(12)
+    np.save(folder / "images.npy", rng.standard_normal((3, 3, 48, 48)).astype(np.float32))
+    model = build_config(TREE, "ours").model
+    params = {
+        name: value + 0.1 * rng.standard_normal(value.shape).astype(np.float32)
+        for name, value in initial_params(model, (48, 48), 0).items()
+    }
+    save_as(TIMM, folder / "ours.safetensors", params, model)
+    save_as(GOOGLE, folder / "ours.npz", params, model)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAMS, folder], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_logits_are_those_of_the_program(twin, folder, file, record_property):
+    tree = TREE | {"model": TREE["model"] | {"pretrained": str(folder / file)}}
+    config = build_config(tree, file)
+    params, report = build_params(config)
+    assert not report.initialised and not report.resized and not report.ignored
+    backend = load_backend(twin.name, config)
+    backend.load_params(params)
+    found = backend.fetch(backend.eval_step(np.load(folder / "images.npy")))["logits"]
+    distance = relative(found, np.load(folder / f"{FILES[file]}.npy"))
+    record_property(file, f"{distance:.1e}")
+    print(f"{twin.name} {file}: {distance:.1e}")
+    assert distance <= BOUND

@@ -1,0 +1,96 @@
+"""Which form a file of weights has, and which models only look like a Vision Transformer."""
+
+import re
+from collections.abc import Mapping
+
+from transfg_core.checkpoints.file import KEY
+from transfg_core.checkpoints.forms import Form
+from transfg_core.checkpoints.npz_file import NpzFile
+from transfg_core.checkpoints.own import PREFIX
+from transfg_core.checkpoints.safetensors_file import SafetensorsFile
+from transfg_core.checkpoints.tables import FORMS
+from transfg_core.checkpoints.torch_file import TorchFile
+from transfg_core.checkpoints.weight_file import Header, WeightFile, container_of
+from transfg_core.errors import UserError
+from transfg_core.models.layout import ARCHITECTURES
+
+CONTAINERS: dict[str, type[WeightFile]] = {
+    "safetensors": SafetensorsFile,
+    "npz": NpzFile,
+    "torch": TorchFile,
+}
+HALF = 0.5  # of a form's rows must be there for a message about this form
+REMEDY = (
+    "this program has the plain Vision Transformer with a class token; `transfg weights` lists "
+    "files that fit"
+)
+
+# What else a model has -> a pattern of the names that show it.
+LOOKALIKES = (
+    ("relative positions (Swin, BEiT)", r"relative_position"),
+    ("LayerScale (DINOv2, CaiT, BEiT)", r"\.ls[12]\b|layer_scale|\.gamma_?[12]\b|\.lambda_?[12]\b"),
+    ("register tokens", r"\breg_token|register_tokens|storage_tokens"),
+    ("rotary positions", r"\brope|rotary|freqs_cis"),
+    ("a distillation token (DeiT)", r"\bdist_token|head_dist|distillation|cls_classifier"),
+    ("mean pooling (fc_norm)", r"\bfc_norm\b"),
+    ("a norm before the blocks (CLIP)", r"\bnorm_pre\b|\bln_pre\b|pre_?layrnorm|layernorm_pre"),
+    ("a MAP head (SigLIP, big_vision)", r"\battn_pool\b|MAPHead|vision_model\.head\.probe"),
+    ("norms of queries and keys", r"\battn\.[qk]_norm\b"),
+    ("a gated MLP (SwiGLU)", r"\bmlp\.(w12|w3|fc1_[gx])\b"),
+    ("a ResNet in front (hybrid)", r"^(.*/)?conv_root/|patch_embed\.backbone|hybrid_model"),
+    ("blocks stacked in one array (scan)", r"/encoderblock/"),
+)  # fmt: skip
+
+
+def open_weights(path: str) -> WeightFile:
+    """Open a file of weights; its content says how.
+
+    Raises:
+        UserError: there is no such file, or it is damaged or of another kind.
+    """
+    return CONTAINERS[container_of(path)](path)
+
+
+def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | None:
+    """The form of a file's names, or None for this project's own.
+
+    Raises:
+        UserError: the names are of no known form, or of a model that only looks like one.
+    """
+    if KEY in file.strings or any(key.startswith(PREFIX) for key in headers):
+        return None
+    if not headers:
+        raise UserError(f"{file.path}: expected weights, found no arrays; download it again")
+    examples = [
+        f"{description}: {key}"
+        for description, pattern in LOOKALIKES
+        if (key := next((key for key in headers if re.search(pattern, key)), None))
+    ]
+    if examples:
+        raise UserError(f"{file.path}: the model has {'; '.join(examples)}; {REMEDY}")
+    dims = [each.dims_of for each in ARCHITECTURES.values()]
+    own = sum(any(of(key) for of in dims) for key in headers) / len(headers)
+    shares = [_share(form, headers) for form in FORMS]
+    if own and own >= max(shares):
+        return None
+    form = FORMS[shares.index(max(shares))]
+    if max(shares) < HALF:
+        raise UserError(
+            f"{file.path}: expected the names of {', '.join(form.title for form in FORMS)} or this "
+            f"project, found {', '.join(list(headers)[:3])}; {REMEDY}"
+        )
+    bare = form.bare_names(headers)
+    (token,) = (row.key for row in form.rows if row.name == "cls_token")
+    if token not in bare:
+        raise UserError(
+            f"{file.path}: {token}: missing, though the other names are those of {form.title}: the "
+            f"model has no class token; {REMEDY}"
+        )
+    return form
+
+
+def _share(form: Form, headers: Mapping[str, Header]) -> float:
+    """The share of a form's rows that a file has; the head does not count."""
+    patterns = {form.pattern(name) for name in form.bare_names(headers)}
+    rows = [row for row in form.rows if row.name and not row.name.startswith("head.")]
+    return sum(row.key in patterns for row in rows) / len(rows)

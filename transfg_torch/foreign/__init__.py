@@ -1,1 +1,0 @@
-"""Files that only PyTorch can read. No twin."""
