@@ -163,7 +163,9 @@ def test_a_missing_framework_is_named_with_its_command(call, monkeypatch):
 def test_what_the_system_refuses_and_memory(call, monkeypatch):
     for error, text in (
         (OSError(5, "Input/output error", "disk"), "refused: [Errno 5] Input/output error: 'disk'"),
-        (MemoryError("Unable to allocate 8 TiB"), "out of memory (Unable to allocate 8 TiB); try"),
+        (MemoryError("Unable to allocate 8 TiB"), "out of memory: Unable to allocate 8 TiB; try"),
+        (MemoryError(), "out of memory: no more is available; try a smaller train.batch_size"),
+        (RuntimeError("CUDA out of memory. Tried 2\nmore"), "out of memory: CUDA out of memory. T"),
     ):
         monkeypatch.setattr(train_command, "load_config", lambda *args, error=error: raise_(error))
         code, _, err = call("train", "config.yaml")
