@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +64,13 @@ def evaluate(
     started = time.perf_counter()
     bad_images: dict[str, str] = {}
     columns: dict[str, list[NDArray[Any]]] = {}
-    for batch in eval_batches(samples, config.data, config.train.eval_batch_size, bad_images):
-        output = backend.fetch(backend.eval_step(batch.images))
-        for name, values in (output | {"label": batch.labels, "row": batch.index}).items():
-            columns.setdefault(name, []).append(values)
-        advance(len(batch.labels))
+    batches = eval_batches(samples, config.data, config.train.eval_batch_size, bad_images)
+    with closing(batches):  # `advance` may raise
+        for batch in batches:
+            output = backend.fetch(backend.eval_step(batch.images))
+            for name, values in (output | {"label": batch.labels, "row": batch.index}).items():
+                columns.setdefault(name, []).append(values)
+            advance(len(batch.labels))
     table = {name: np.concatenate(values) for name, values in columns.items()}
     logits, labels, parts = table["logits"], table["label"], table.get("part_index")
     if not np.isfinite(logits).all():

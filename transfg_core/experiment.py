@@ -73,7 +73,7 @@ def start_training(
     progress.say(describe_run(config, dataset, folder))
     with RunFolder.open(folder, config) if own else RunFolder.create(config, replace) as run:
         if own:
-            run.rewind(position.update)
+            run.rewind(own, position.update, position.evaluated)
         run.record_environment(backend.device_info(), sys.argv)
         return run_loop(Training(config, backend, dataset, run, position, progress))
 
@@ -125,7 +125,7 @@ def run_loop(training: Training) -> int:
             # Ctrl-C also ends the compilers that Jittor started; the operator then fails.
             if stop.signal is None:
                 raise
-            progress.say("interrupted while compiling operators: nothing new to save")
+            progress.say("interrupted while compiling operators")
             return 128 + stop.signal
         if evaluation is None:
             assert stop.signal is not None

@@ -67,6 +67,7 @@ class RunFolder(Closing):
         self.path = path
         self.config = config
         self._lock = lock
+        self._saved: tuple[Path, int] | None = None  # the newest intact checkpoint and its update
         self._summary = Summary()
         self._scalars = ScalarWriter(path / "tensorboard")
 
@@ -133,27 +134,28 @@ class RunFolder(Closing):
         sound = clean(record)
         assert sound["kind"] in ("train", "eval", "event") and sound["update"] >= 0
         try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json_line(sound))
+            _append(self.path / "metrics.jsonl", json_line(sound))
             row = self._summary.row(sound)
             if row is not None:
-                with open(self.path / "summary.csv", "a", encoding="utf-8") as file:
-                    file.write(csv_text([row] if file.tell() else [SUMMARY, row]))
+                summary = self.path / "summary.csv"
+                _append(summary, csv_text([row] if summary.exists() else [SUMMARY, row]))
             self._scalars.log(sound)
         except OSError as error:
             raise RunFailed(f"{self.path}: cannot write the metrics: {error.strerror}") from error
 
-    def rewind(self, update: int) -> None:
-        """Delete records and numbered checkpoints that are later than update `update`.
+    def rewind(self, source: Path, update: int, evaluated: int) -> None:
+        """Keep what belongs to the checkpoint `source`, the state after update `update`.
 
-        An incomplete last line of metrics.jsonl goes as well. `best` is kept, even if it is
-        later: its parameters can still be used.
+        Later records and numbered checkpoints are deleted. So are evaluations after update
+        `evaluated`, which the resumed run makes again, and an incomplete last line of
+        metrics.jsonl. `best` is kept, even if it is later: its parameters can still be used.
 
         Raises:
             UserError: metrics.jsonl is damaged.
         """
         records = read_records(self.path / "metrics.jsonl")
-        kept = [record for record in records if record["update"] <= update]
+        limits = {"eval": evaluated}
+        kept = [row for row in records if row["update"] <= limits.get(row["kind"], update)]
         self._scalars.close()
         self._summary = Summary()
         rows = [row for row in map(self._summary.row, kept) if row is not None]
@@ -164,6 +166,7 @@ class RunFolder(Closing):
             if number > update:
                 path.unlink()
         self._scalars = ScalarWriter(self.path / "tensorboard", purge_step=update + 1)
+        self._saved = source, update
 
     def checkpoint_path(self, which: Which) -> Path:
         """The path of a checkpoint, which may not exist yet."""
@@ -179,9 +182,23 @@ class RunFolder(Closing):
         Raises:
             RunFailed: the disk is full; the older checkpoint is intact.
         """
-        checkpoint.save(self.checkpoint_path(which), arrays, metadata)
+        path = self.checkpoint_path(which)
+        checkpoint.save(path, arrays, metadata)
+        self._saved = path, metadata["position"]["update"]
         for _, path in self._numbered()[: -self.config.train.keep]:
             path.unlink()
+
+    @property
+    def saved_update(self) -> int | None:
+        """The update of the newest checkpoint; None if there is none."""
+        return self._saved and self._saved[1]
+
+    def describe_saved(self) -> str:
+        """Which checkpoint is the newest intact one, as a sentence without its full stop."""
+        if self._saved is None:
+            return "no checkpoint is saved"
+        path, update = self._saved
+        return f"{path} holds the state after update {update}; --resume continues from there"
 
     def write_predictions(
         self, images: Sequence[str], labels: NDArray[Any], logits: NDArray[Any]
@@ -236,6 +253,20 @@ def refuse_if_used(path: Path, overwrite: bool) -> None:
             f"{path}: the run folder is not empty; --resume resumes the run, --overwrite "
             "deletes it, run.name=... starts another run"
         )
+
+
+def _append(path: Path, text: str) -> None:
+    """Append to a file; if the disk is full, leave no part of the text in it."""
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        data = text.encode()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
 
 
 def _lock(path: Path) -> IO[bytes]:
