@@ -288,7 +288,7 @@ def test_checkpoints_that_do_not_fit(place):
     place.refuses("part_layer|missing", *more, "model.depth=3", resume_from=last)
     cut = place.folder / "cut.safetensors"
     cut.write_bytes(last.read_bytes()[:-100])
-    place.refuses(f"{cut}: .*cut file .*take an older", *more, resume_from=cut)
+    place.refuses(f"{cut}: .*cut or damaged file .*take an older", *more, resume_from=cut)
     place.refuses("No such file", *more, resume_from=place.folder / "absent.safetensors")
     bare = place.folder / "bare.safetensors"
     checkpoint.save(bare, {"x": np.zeros(2)}, {})

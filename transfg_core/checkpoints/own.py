@@ -1,8 +1,8 @@
 """Load pretrained parameters from a .safetensors file of this project."""
 
 from collections.abc import Mapping
-
-import safetensors
+from pathlib import Path
+from typing import Any
 
 from transfg_core.backend import Arrays
 from transfg_core.checkpoints import file as checkpoint
@@ -142,29 +142,23 @@ def read_own(path: str) -> tuple[Arrays, list[str], Config | None]:
     Raises:
         UserError: the file cannot be read, or a parameter does not hold floating-point numbers.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            keys = list(file.keys())
-            prefixed = any(key.startswith(PREFIX) for key in keys)
-            params = [key for key in keys if key.startswith(PREFIX) or not prefixed]
-            dtypes = {key: file.get_slice(key).get_dtype() for key in params}
-            wrong = [
-                f"{key}: expected floating-point numbers that NumPy can hold, found {dtype}"
-                for key, dtype in dtypes.items()
-                if dtype not in FLOATS
-            ]
-            refuse(path, wrong)
+    with checkpoint.open_file(Path(path)) as file:
+        keys = list(file.keys())
+        prefixed = any(key.startswith(PREFIX) for key in keys)
+        params = [key for key in keys if key.startswith(PREFIX) or not prefixed]
+        dtypes = {key: file.get_slice(key).get_dtype() for key in params}
+        wrong = [
+            f"{key}: expected floating-point numbers that NumPy can hold, found {dtype}"
+            for key, dtype in dtypes.items()
+            if dtype not in FLOATS
+        ]
+        refuse(path, wrong)
+        metadata: dict[str, Any] = {}
+        if checkpoint.KEY in (file.metadata() or {}):
+            stored, metadata = checkpoint.load(Path(path))  # compares the checksum
+            arrays = {key.removeprefix(PREFIX): stored[key] for key in params}
+        else:
             arrays = {key.removeprefix(PREFIX): file.get_tensor(key) for key in params}
-            strings = file.metadata() or {}
-            has_metadata = checkpoint.KEY in strings
-            metadata = checkpoint.read_metadata(path, strings) if has_metadata else {}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error}); check model.pretrained") from error
-    except safetensors.SafetensorError as error:
-        raise UserError(
-            f"{path}: expected a .safetensors file, found a cut or damaged one or one of another "
-            f"type ({error}); copy it again"
-        ) from error
     ignored = [f"{key}: state of the run" for key in keys if key not in dtypes]
     saved = build_config(metadata["config"], path) if "config" in metadata else None
     return arrays, ignored, saved
