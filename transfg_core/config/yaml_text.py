@@ -6,6 +6,7 @@ number. A key that is given twice is a problem.
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -106,7 +107,7 @@ def describe_problem(item: Any, root: type[BaseModel]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("value_error", "missing"):
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]}, found {item['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {reprlib.repr(item['input'])}"
 
 
 def place_of(item: Any, root: type[BaseModel]) -> tuple[int | str, ...]:
