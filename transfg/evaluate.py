@@ -19,8 +19,8 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint of either backend on the test split, and print JSON."""
     from transfg_core.checkpoints.file import replace_file
-    from transfg_core.experiment import evaluate_checkpoint
     from transfg_core.run.metrics_log import clean, csv_text, prediction_rows
+    from transfg_core.trained import evaluate_checkpoint
 
     require_folder("--predictions", predictions)
     result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])

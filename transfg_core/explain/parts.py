@@ -12,9 +12,9 @@ from transfg_core.checkpoints.file import replace_file
 from transfg_core.data.transforms import eval_transform, normalise, read_image
 from transfg_core.errors import UserError
 from transfg_core.evaluate import boxes_in_crop
-from transfg_core.experiment import open_checkpoint
 from transfg_core.explain.drawing import part_picture
 from transfg_core.models.vit import grid_size, require_vit
+from transfg_core.trained import open_checkpoint
 
 Heat = Literal["scores", "rollout"]
 

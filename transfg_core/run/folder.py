@@ -14,10 +14,7 @@ have logged more updates than it saved. A resumed run therefore cuts metrics.jso
 update of its checkpoint.
 """
 
-import fcntl
 import json
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +29,7 @@ from transfg_core.config.loading import dump_config, load_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.run.environment import describe_environment, read_starts
+from transfg_core.run.lock import HEADER, is_run, lock_folder, refuse_if_used
 from transfg_core.run.metrics_log import (
     SUMMARY,
     Summary,
@@ -43,16 +41,14 @@ from transfg_core.run.metrics_log import (
 )
 from transfg_core.run.tensorboard import ScalarWriter
 
-HEADER = "# A run of TransFG, fully resolved: train with this file to repeat it.\n"
-LOCK = ".lock"
-
-# The files that a run writes besides config.yaml. `overwrite` deletes these and no others.
+# The files that a run writes besides config.yaml, in the order in which `overwrite` deletes them.
+# Without a checkpoint, nothing resumes a run that is half deleted.
 OURS = (
+    "checkpoints/*.safetensors",
     "env.json",
     "metrics.jsonl",
     "summary.csv",
     "predictions.csv",
-    "checkpoints/*.safetensors",
     "tensorboard/events.out.tfevents.*",
 )
 
@@ -88,24 +84,18 @@ class RunFolder(Closing):
         except OSError as error:
             raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
         refuse_if_used(path, overwrite)
-        lock = _lock(path)
+        run = cls(path, config, lock_folder(path))
         try:
             refuse_if_used(path, overwrite)  # again: another process may have been faster
-            for old_file in [file for pattern in OURS for file in path.glob(pattern)]:
-                old_file.unlink()
-            text = HEADER + dump_config(config)
-            checkpoint.replace_file(path / "config.yaml", text.encode())
-            (path / "checkpoints").mkdir(exist_ok=True)
+            run.start_over(config)
         except BaseException:
-            lock.close()
+            run.close()
             raise
-        return cls(path, config, lock)
+        return run
 
     @classmethod
-    def open(cls, path: Path, config: Config | None = None) -> "RunFolder":
+    def open(cls, path: Path) -> "RunFolder":
         """Open an existing run to resume it; call `rewind` before the first `log`.
-
-        `config` is the configuration of the resumed run, if it differs from config.yaml.
 
         Raises:
             UserError: there is no run, its config.yaml is damaged, or another process is writing
@@ -116,8 +106,33 @@ class RunFolder(Closing):
                 f"{path}: expected the folder of a run, found no config.yaml of a run; "
                 "check the path, or train without --resume"
             )
-        saved = load_config(path / "config.yaml")
-        return cls(path, config or saved, _lock(path))
+        lock = lock_folder(path)
+        try:
+            return cls(path, load_config(path / "config.yaml"), lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def start_over(self, config: Config) -> None:
+        """Delete what the run wrote, and write its configuration.
+
+        Raises:
+            RunFailed: the disk is full.
+        """
+        for old_file in [file for pattern in OURS for file in self.path.glob(pattern)]:
+            old_file.unlink()
+        self.write_config(config)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml; a resumed run may have another name and other folders.
+
+        Raises:
+            RunFailed: the disk is full.
+        """
+        self.config = config
+        text = HEADER + dump_config(config)
+        checkpoint.replace_file(self.path / "config.yaml", text.encode())
 
     def record_environment(self, device: Mapping[str, Any], command: Sequence[str]) -> None:
         """Append this start to env.json: machine, `Backend.device_info()` and the command."""
@@ -222,39 +237,6 @@ class RunFolder(Closing):
         return sorted((int(digits), path) for digits, path in numbers if digits.isdecimal())
 
 
-def is_run(path: Path) -> bool:
-    """Whether the folder holds a config.yaml that a run wrote."""
-    try:
-        return (path / "config.yaml").read_bytes().startswith(HEADER.encode())
-    except OSError:
-        return False
-
-
-def refuse_if_used(path: Path, overwrite: bool) -> None:
-    """Refuse to start a run at `path` unless it is empty, or a run that may be overwritten.
-
-    Raises:
-        UserError: the folder holds other files, or a run without `overwrite`.
-    """
-    try:
-        used = any(entry.name != LOCK for entry in path.iterdir())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
-    if used and not is_run(path):
-        raise UserError(
-            f"{path}: expected an empty folder or a run of this program, found other files and "
-            "no config.yaml of a run; --overwrite deletes nothing but a run: choose another "
-            "run.name, or empty the folder yourself"
-        )
-    if used and not overwrite:
-        raise UserError(
-            f"{path}: the run folder is not empty; --resume resumes the run, --overwrite "
-            "deletes it, run.name=... starts another run"
-        )
-
-
 def _append(path: Path, text: str) -> None:
     """Append to a file; if the disk is full, leave no part of the text in it."""
     with open(path, "ab", buffering=0) as file:
@@ -267,26 +249,3 @@ def _append(path: Path, text: str) -> None:
             with suppress(OSError):
                 file.truncate(size)
             raise
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """Lock the folder until the returned file is closed or the process ends."""
-    try:
-        file = open(path / LOCK, "a+b", buffering=0)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the run folder: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().decode(errors="replace").strip() or "another process"
-        file.close()
-        busy = isinstance(error, BlockingIOError)
-        raise UserError(
-            f"{path}: {holder} is writing this run; stop it, or choose another run.name"
-            if busy
-            else f"{path / LOCK}: cannot lock the run folder: {error.strerror}"
-        ) from error
-    return file

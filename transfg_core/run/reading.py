@@ -11,7 +11,7 @@ from transfg_core.config.loading import differing_keys, load_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
 from transfg_core.run.environment import read_starts
-from transfg_core.run.folder import is_run
+from transfg_core.run.lock import is_run
 from transfg_core.run.metrics_log import PREDICTIONS, Record, read_records
 
 UNKNOWN = "unknown"

@@ -16,7 +16,8 @@ from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.run import folder
 from transfg_core.run.environment import read_starts
-from transfg_core.run.folder import LOCK, RunFolder
+from transfg_core.run.folder import RunFolder
+from transfg_core.run.lock import LOCK
 from transfg_core.run.metrics_log import read_records
 from transfg_core.run.tensorboard import TAGS
 
