@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from transfg_core import experiment, trained
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.google import save_vit_npz
 from transfg_core.config.loading import load_config
+from transfg_core.data.transforms import eval_transform, read_image
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.experiment import start_training
+from transfg_core.explain import parts
 from transfg_core.explain.parts import draw_parts
 from transfg_core.params.initial import initial_params
 from transfg_core.run.folder import RunFolder
@@ -459,6 +462,42 @@ def test_a_checkpoint_renders_no_toy_set(place, named):
     with pytest.raises(UserError, match="`transfg toy victim/"):
         draw_parts(place.folder / "toy.safetensors", "torch", overrides, 1, place.folder / "p.png")
     assert not (place.folder / "victim").exists()
+
+
+def test_parts_read_as_an_evaluation_does(place, capsys, monkeypatch):
+    """`data.on_bad_image: skip` counts there too, and an error names the image."""
+    drawn = []
+    place.train()
+    monkeypatch.setattr(parts, "part_picture", lambda pixels, *args: drawn.append(pixels) or EMPTY)
+    monkeypatch.setattr(FakeBackend, "trace", trace, raising=False)
+    bad = place.data / "val" / NAMES[1]
+    bad.write_text("not a picture")
+    draw = partial(draw_parts, place.checkpoint(), "torch", count=4, out=place.folder / "p.png")
+    with pytest.raises(RunFailed, match=f"{bad}: expected an image"):
+        draw(overrides=[])
+    capsys.readouterr()
+    draw(overrides=["data.on_bad_image=skip"])
+    assert capsys.readouterr().err.startswith(f"{bad}: skipped: ")
+    (pixels,) = drawn
+    config = place.config().data
+    for number, crop in zip((0, 2, 3), pixels, strict=True):
+        assert (
+            crop == eval_transform(read_image(place.data / "val" / NAMES[number]), config)
+        ).all()
+    for name in NAMES:
+        (place.data / "val" / name).write_text("not a picture")
+    with pytest.raises(RunFailed, match="found none among 4"):
+        draw(overrides=["data.on_bad_image=skip"])
+
+
+EMPTY = Image.new("RGB", (1, 1))
+
+
+def trace(self, batch):
+    """What `draw_parts` needs of a trace."""
+    scores = np.ones((1, 2, 4), np.float32)
+    index = np.ones((1, 2), np.int64)
+    return {"logits": self.logits(batch.images), "part_index": index, "part_scores": scores}
 
 
 def test_a_model_that_the_file_does_not_hold_is_never_made(place, monkeypatch):
