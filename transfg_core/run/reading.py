@@ -2,8 +2,9 @@
 
 import csv
 import statistics
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Run:
     """The content of a run folder, finished or not. Accuracies and part hits are fractions."""
 
     path: Path
+    name: str  # of the folder, which may have been renamed since the run
     config: Config
     train: list[Record]
     evals: list[Record]
@@ -40,7 +42,7 @@ class Run:
     @property
     def label(self) -> str:
         """Name for legends and tables."""
-        return f"{self.config.run.name} ({self.backend})"
+        return f"{self.name} ({self.backend})"
 
     @property
     def update(self) -> int:
@@ -100,6 +102,7 @@ def load_run(path: Path) -> Run:
     )
     return Run(
         path=path,
+        name=path.resolve().name,
         config=load_config(path / "config.yaml"),
         train=train,
         evals=evals,
@@ -107,6 +110,17 @@ def load_run(path: Path) -> Run:
         starts=read_starts(path),
         predictions=_read_predictions(path / "predictions.csv"),
     )
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read several run folders; runs that would have one label get their paths as names.
+
+    Raises:
+        UserError: see `load_run`.
+    """
+    runs = [load_run(path) for path in paths]
+    count = Counter(run.label for run in runs)
+    return [replace(run, name=str(run.path)) if count[run.label] > 1 else run for run in runs]
 
 
 def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 
@@ -17,7 +18,7 @@ from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 from transfg_core.report.page import load_run, write_report
 from transfg_core.run.folder import RunFolder
-from transfg_core.run.reading import agreement
+from transfg_core.run.reading import agreement, load_runs
 
 PARITY = {
     "format": "parity-report/2",
@@ -279,3 +280,15 @@ def test_runs_of_different_seeds_alone_are_compared_with_each_other(tmp_path):
     runs = [make_run(tmp_path, f"a{k}", "a", 0.0, [f"run.seed={k}"]) for k in (1, 2)]
     page = write_report(runs, tmp_path / "out").with_name("report.md").read_text(encoding="utf-8")
     assert "| a1 (a) | a2 (a) | 8 of 8 |" in page
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    """A copied folder has its new name, and two folders of one name have their paths."""
+    for folder in ("a", "b"):
+        make_run(tmp_path / folder, "trial", "torch")
+    shutil.copytree(tmp_path / "a/trial", tmp_path / "copy")
+    paths = [tmp_path / "a/trial", tmp_path / "b/trial", tmp_path / "copy"]
+    labels = [run.label for run in load_runs(paths)]
+    assert labels == [f"{paths[0]} (torch)", f"{paths[1]} (torch)", "copy (torch)"]
+    page = write_report(paths, tmp_path / "out", None, None).read_text()
+    assert all(label in page for label in labels)
