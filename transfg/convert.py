@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from transfg.options import check_file
+
 
 def convert(
     source: Annotated[
@@ -22,6 +24,7 @@ def convert(
     from transfg_core.backend import load_authors_reader
     from transfg_core.checkpoints.export import export_vit_npz
 
+    check_file("target", target)
     if target.suffix == ".npz":
         print(export_vit_npz(source, target))
         return
