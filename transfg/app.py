@@ -20,7 +20,7 @@ from transfg.report import report
 from transfg.toy import toy
 from transfg.train import train
 from transfg_core.errors import UserError, is_out_of_memory
-from transfg_core.run.progress import StandardError
+from transfg_core.run.progress import StandardError, plain
 
 HELP = "TransFG fine-grained recognition, natively in PyTorch and in Jittor."
 
@@ -68,4 +68,4 @@ def run() -> None:
 
 def complain(message: str) -> None:
     """Print a message on standard error, in red if the terminal has colours."""
-    StandardError().print(f"error: {message}", style="red", soft_wrap=True)
+    StandardError().print(plain(f"error: {message}"), style="red", soft_wrap=True)

@@ -207,6 +207,13 @@ def test_messages_are_printed_as_they_are(capsys):
     assert capsys.readouterr().err == ("error: /a/[b]/:smile:/c: [red]no[/red] " + "x" * 200 + "\n")
 
 
+def test_messages_do_not_steer_the_terminal(capsys):
+    cli.complain("class '\x1b[2J\x07' of 鳥\n  and\tmore" + "y" * 9000)
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: class '\\x1b[2J\\x07' of 鳥\n  and\\tmore")
+    assert 8000 < len(shown) < 8100 and shown.endswith("y...\n")
+
+
 def test_help_and_version(call):
     assert call("--version")[:2] == (0, f"transfg {__version__}\n")
     code, out, _ = call("--help")

@@ -24,6 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from transfg_core.backend import Array, Arrays
+from transfg_core.config.yaml_text import is_too_deep
 from transfg_core.errors import RunFailed, UserError
 
 FORMAT = 1  # increase it when readers of the previous format would misread the file
@@ -188,7 +189,7 @@ def _read_wrapped(path: Path, strings: Mapping[str, str]) -> dict[str, Any]:
             "a newer version of this program wrote it: update this program"
         )
     whole = type(number) is int and isinstance(wrapped.get("metadata"), dict)
-    if not whole or wrapped.keys() - {"format", "metadata", "sha256"}:
+    if not whole or wrapped.keys() - {"format", "metadata", "sha256"} or is_too_deep(wrapped):
         raise Damaged(
             f"{path}: expected format and metadata as JSON under the metadata key {KEY!r}, found "
             f"{strings[KEY][:40]!r}; the file is damaged: take an older checkpoint"

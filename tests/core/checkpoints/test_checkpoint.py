@@ -105,6 +105,8 @@ def bfloat16():
     return len(header).to_bytes(8, "little") + header + bytes(4)
 
 
+DEEP = '{"format": 1, "metadata": {"x": ' + "[" * 40 + "]" * 40 + "}}"
+
 BROKEN = {
     "bfloat16": (bfloat16(), "found BF16 in param/x"),
     "empty": (b"", "empty file"),
@@ -118,6 +120,7 @@ BROKEN = {
     "foreign json": (foreign({"transfg": "[]"}), "JSON under the metadata key"),
     "not a number": (foreign({"transfg": '{"format": 1, "metadata": {"x": NaN}}'}), "JSON under"),
     "deep": (foreign({"transfg": "[" * 100_000}), "JSON under the metadata key"),
+    "deep, but JSON": (foreign({"transfg": DEEP}), "JSON under the metadata key"),
     "a key too many": (foreign({"transfg": '{"format": 1, "metadata": {}, "x": 1}'}), "JSON under"),
     "format as text": (foreign({"transfg": '{"format": "1", "metadata": {}}'}), "JSON under"),
     "a huge header": ((2**40).to_bytes(8, "little") + b"{" + bytes(100), "a header of 10995116"),
