@@ -25,6 +25,10 @@ class RunFailed(UserError):
         super().__init__(message, exit_code=1)
 
 
+class Diverged(RunFailed):
+    """The numbers of a run are not finite, so that its state is not worth saving."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, NumPy or a framework could not allocate memory."""
     return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))

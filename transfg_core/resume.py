@@ -86,7 +86,8 @@ def refuse_other_run(saved: TrainingCheckpoint, config: Config, dataset: Dataset
     if images != len(dataset.train.labels):
         raise UserError(
             f"{saved.path}: the run was started with {images} training images, but "
-            f"{config.data.root} has {len(dataset.train.labels)}; restore the data set"
+            f"{config.data.root} has {len(dataset.train.labels)}; restore the data set, or "
+            "use --resume-from with another run.name"
         )
 
 

@@ -14,12 +14,12 @@ from transfg_core.backend import Arrays, Backend, Batch
 from transfg_core.config.sections import Config, TrainConfig
 from transfg_core.data.datasets import Dataset
 from transfg_core.data.loader import TrainStream
-from transfg_core.errors import RunFailed
+from transfg_core.errors import Diverged, RunFailed
 from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.run.folder import RunFolder, Which
 from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
-from transfg_core.update_log import Diverged, UpdateLog
+from transfg_core.update_log import UpdateLog
 
 STANDARD_ERROR = 2
 STOPPING = b"\nstopping after this update and saving `last`; a second signal stops at once\n"
@@ -119,7 +119,8 @@ class Training:
             if not np.isfinite(array).all():
                 raise Diverged(
                     f"update {update}: {name} is not finite: training has diverged; "
-                    f"{self.run.describe_saved()}. Try a smaller optim.lr"
+                    f"{self.run.describe_saved()}. Start another run, also from there with "
+                    "--resume-from, with a smaller optim.lr"
                 )
 
     def rescue(self, log: UpdateLog) -> None:
@@ -131,7 +132,8 @@ class Training:
                 self.save()
         except Exception as error:  # whatever it is, the first error counts
             self.progress.say(f"the state after update {update} is not saved: {error}")
-        self.progress.say(self.run.describe_saved())
+        advice = "; --resume continues from there" if self.run.saved_update else ""
+        self.progress.say(self.run.describe_saved() + advice)
 
 
 def train(training: Training, stop: StopRequest) -> Evaluation | None:

@@ -4,13 +4,9 @@ import math
 from typing import Any
 
 from transfg_core.backend import Backend
-from transfg_core.errors import RunFailed
+from transfg_core.errors import Diverged
 from transfg_core.run.folder import RunFolder
 from transfg_core.run.progress import Progress
-
-
-class Diverged(RunFailed):
-    """The numbers of the run are not finite, so that its state is not worth saving."""
 
 
 class UpdateLog:
@@ -46,6 +42,7 @@ class UpdateLog:
         if broken:
             raise Diverged(
                 f"update {record['update']}: {broken[0]} is {values[broken[0]]}, expected a finite "
-                f"number; {self._run.describe_saved()}. Try a smaller optim.lr, a longer "
-                "optim.warmup or a smaller optim.clip"
+                f"number; {self._run.describe_saved()}. Start another run, also from there with "
+                "--resume-from, with a smaller optim.lr, a longer optim.warmup or a smaller "
+                "optim.clip"
             )

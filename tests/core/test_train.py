@@ -191,7 +191,7 @@ def test_diverged_parameters_stop_the_evaluation(dataset, tmp_path):
 # (np.errstate does not hold reliably while other threads compute, in NumPy 1)
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-def test_logits_that_overflow_stop_the_evaluation(dataset, tmp_path):
+def test_logits_that_overflow_stop_the_evaluation(dataset, tmp_path, capsys):
     """The parameters are finite, so they are saved."""
     trial = Trial(dataset, tmp_path)
     step = trial.backend.train_step
@@ -206,6 +206,7 @@ def test_logits_that_overflow_stop_the_evaluation(dataset, tmp_path):
     with pytest.raises(RunFailed, match="expected finite logits"):
         trial.run()
     assert trial.last()[1]["position"]["update"] == 6
+    assert "--resume continues" not in capsys.readouterr().err  # it would fail there again
 
 
 def test_resuming_goes_on_exactly(dataset, tmp_path):

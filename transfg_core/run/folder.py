@@ -213,7 +213,7 @@ class RunFolder(Closing):
         if self._saved is None:
             return "no checkpoint is saved"
         path, update = self._saved
-        return f"{path} holds the state after update {update}; --resume continues from there"
+        return f"{path} holds the state after update {update}"
 
     def write_predictions(
         self, images: Sequence[str], labels: NDArray[Any], logits: NDArray[Any]
