@@ -55,7 +55,7 @@ from transfg import main
 sync, seen = os.fsync, []
 def fsync(descriptor):
     seen.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-    if sum(".last.safetensors." in name for name in seen) == 4:
+    if sum(".last.safetensors." in name for name in seen) == 5:  # before the evaluation of 4
         os.ftruncate(descriptor, 1000)
         os.kill(os.getpid(), signal.SIGKILL)
     sync(descriptor)
@@ -75,22 +75,24 @@ def test_kill_during_a_checkpoint_write(place):
     assert list((run / "checkpoints").glob(".*tmp*")), "the window was missed"
     done = transfg(place, *settings, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "last.safetensors: resuming after update 3" in done.stderr
+    assert "step_000004.safetensors: resuming after update 4" in done.stderr
     assert not list((run / "checkpoints").glob(".*tmp*"))
     assert_same_numbers(place, "killed")
     assert [one["event"] for one in records(run, "event")] == ["start", "resume", "finish"]
 
 
 def test_resume_of_a_finished_run_is_cheap(place):
-    before = {path: path.stat().st_mtime_ns for path in (place / "runs/straight").rglob("*")}
+    def times():
+        found = (place / "runs/straight").rglob("*")
+        return {path: path.stat().st_mtime_ns for path in found if path.name != ".lock"}
+
+    before = times()
     code = "import sys; from transfg import main; sys.modules['torch'] = None; main.main()"
     done = python(
         place, ["-c", code, *TRAIN, "run.name=straight", "train.steps=6", "--resume"], timeout=30
     )
     assert done.returncode == 0 and "already at update 6 of 6" in done.stderr, done.stderr
-    assert before == {
-        path: path.stat().st_mtime_ns for path in (place / "runs/straight").rglob("*")
-    }
+    assert before == times()
 
 
 def start(place, name, *args, **options):
@@ -133,6 +135,23 @@ def test_stopping_and_going_on(place):
         update = later
     events = [one["event"] for one in records(run, "event")]
     assert events == ["start", "interrupted", "resume", "interrupted", "resume", "interrupted"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_group_of_a_run_with_workers(place, number):
+    """As `timeout`, schedulers and terminals send it."""
+    name = f"group{int(number)}"
+    child = start(
+        place, name, "data.workers=2", start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: len(records(place / "runs" / name)) > 3)
+    os.killpg(child.pid, number)
+    _, messages = child.communicate(timeout=60)
+    assert child.returncode == 128 + number, messages
+    assert "Traceback" not in messages and "resume with --resume" in messages
+    assert saved_update(place, name) > 3
+    with pytest.raises(ProcessLookupError):  # no worker is left in the group
+        wait_for(lambda: os.killpg(child.pid, 0), seconds=2)
 
 
 def read_all(master):

@@ -20,8 +20,8 @@ from transfg.report import report
 from transfg.toy import toy
 from transfg.train import train
 from transfg.weights import weights
-from transfg_core.errors import UserError
-from transfg_core.run.progress import StandardError
+from transfg_core.errors import UserError, is_out_of_memory
+from transfg_core.run.progress import StandardError, plain
 
 HELP = "TransFG fine-grained recognition, natively in PyTorch and in Jittor."
 
@@ -56,11 +56,17 @@ def run() -> None:
     except OSError as error:
         complain(f"the operating system refused: {error}")
         sys.exit(failed)
-    except MemoryError as error:
-        complain(f"out of memory ({error}); try a smaller model, train.batch_size or data.crop")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "no more is available")
+        complain(
+            f"out of memory: {reason}; try a smaller train.batch_size, train.eval_batch_size, "
+            "data.crop or model, or a larger train.accumulation"
+        )
         sys.exit(failed)
 
 
 def complain(message: str) -> None:
     """Print a message on standard error, in red if the terminal has colours."""
-    StandardError().print(f"error: {message}", style="red", soft_wrap=True)
+    StandardError().print(plain(f"error: {message}"), style="red", soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from transfg.options import require_folder
+from transfg.options import check_file
 
 
 def convert(
@@ -23,5 +23,5 @@ def convert(
     """
     from transfg_core.checkpoints.export import convert as convert_file
 
-    require_folder("TARGET", target)
+    check_file("target", target)
     print(convert_file(str(source), target))

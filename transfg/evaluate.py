@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from transfg.options import BackendName, Checkpoint, Overrides, require_folder
+from transfg.options import BackendName, Checkpoint, Overrides, check_file
 
 
 def evaluate(
@@ -19,14 +19,14 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint of either backend on the test split, and print JSON."""
     from transfg_core.checkpoints.file import replace_file
-    from transfg_core.experiment import evaluate_checkpoint
     from transfg_core.run.metrics_log import clean, csv_text, prediction_rows
+    from transfg_core.trained import evaluate_checkpoint
 
-    require_folder("--predictions", predictions)
+    check_file("--predictions", predictions)
     result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])
+    record = {"checkpoint": str(checkpoint), "backend": backend} | result.record()
+    print(json.dumps(clean(record)), flush=True)  # also if the predictions cannot be written
     if predictions:
         names = [dataset.test.ids[row] for row in result.index]
         rows = prediction_rows(names, result.labels, result.logits)
         replace_file(predictions, csv_text(rows).encode())
-    record = {"checkpoint": str(checkpoint), "backend": backend} | result.record()
-    print(json.dumps(clean(record)), flush=True)

@@ -1,6 +1,8 @@
 """Arguments that several commands share."""
 
 import json
+import os
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,14 +24,44 @@ def one_of(option: str, value: str, known: Collection[str]) -> str:
     return value
 
 
-def require_folder(option: str, path: Path | None) -> None:
-    """Refuse a file whose folder does not exist, before any work; None passes.
+def check_file(option: str, path: Path | None, make_parents: bool = False) -> None:
+    """Refuse a file that could not be written, before any work; None passes.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: it is a folder or a device, or its folder is absent or not writable.
     """
-    if path and not path.parent.is_dir():
-        raise UserError(f"{option} {path}: no such folder; make it first")
+    if path is None:
+        return
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot write there: {error.strerror}") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "something else"
+        raise UserError(f"{option} {path}: expected the name of a file to write, found {kind}")
+    _check_writable(f"{option} {path}", path.parent, make_parents)
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Refuse a folder that could not be made or written, before any work.
+
+    Raises:
+        UserError: it or the nearest existing folder above it is not writable, or is a file.
+    """
+    _check_writable(f"{option} {path}", path, make=True)
+
+
+def _check_writable(place: str, folder: Path, make: bool) -> None:
+    nearest = folder
+    while make and not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        found = f"{nearest} is no folder" if os.path.lexists(nearest) else "no such folder"
+        raise UserError(f"{place}: {found}; make it first, or choose another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{place}: {nearest} is not writable; choose another place")
 
 
 def write_json(path: Path | None, record: Any) -> None:

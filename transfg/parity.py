@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from transfg.options import one_of, require_folder, write_json
+from transfg.options import check_file, check_folder, one_of, write_json
 from transfg_core.backend import BACKENDS, FLOAT_TYPES
 from transfg_core.errors import UserError
 
@@ -62,6 +62,7 @@ def suite(
     from parity.suite.plan import Suite
     from parity.suite.run import run_suite
 
+    check_folder("--out", out)
     if large and case:
         raise UserError("--large and --case exclude each other; give one")
     one_of("--precision", precision, ("float32", "tf32", "bfloat16"))
@@ -127,7 +128,7 @@ def record(
         draw=draw,
         sketch_above=sketch_above,
     )
-    require_folder("--out", out)
+    check_file("out", out)
     record_job(job)
     print(out)
 
@@ -146,6 +147,8 @@ def compare(
     """Show whether and where traces differ; needs no framework."""
     from parity.api import compare_files
 
+    if out:
+        check_folder("--out", out)
     raise typer.Exit(compare_files(traces, names, out))
 
 
@@ -159,6 +162,7 @@ def bisect(
     """Name the operations that differ. Each operation gets the other backend's inputs."""
     from parity.suite.bisection import run_bisection
 
+    check_folder("--out", out)
     raise typer.Exit(run_bisection(out, case, seed, draw))
 
 
@@ -177,7 +181,7 @@ def accuracy(
     """Compare the accuracy of two sets of runs. They are equivalent, different or undecided."""
     from parity.runs.accuracy import compare_accuracy, exit_code, print_accuracy
 
-    require_folder("--out", out)
+    check_file("--out", out)
     result = compare_accuracy(baseline, candidate, margin / 100)
     print_accuracy(result)
     write_json(out, result.to_record())
@@ -200,7 +204,7 @@ def curves(
     from parity.runs.accuracy import exit_code
     from parity.runs.loss_curves import compare_loss_curves, print_curves
 
-    require_folder("--out", out)
+    check_file("--out", out)
     result = compare_loss_curves(baseline, candidate, repetition or ())
     print_curves(result)
     write_json(out, result.to_record())

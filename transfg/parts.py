@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from transfg.options import BackendName, Checkpoint, Overrides
+from transfg.options import BackendName, Checkpoint, Overrides, check_file
 
 
 def parts(
@@ -22,5 +22,6 @@ def parts(
     """Draw test images with the patches that a checkpoint's model selects."""
     from transfg_core.explain.parts import draw_parts
 
+    check_file("--out", out, make_parents=True)
     draw_parts(checkpoint, backend, overrides or [], images, out, heat)
     print(out)

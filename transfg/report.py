@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from transfg.options import check_folder
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="run folders")],
@@ -17,5 +19,6 @@ def report(
     """Write one page about runs: numbers, curves, agreement, parity, commands."""
     from transfg_core.report.page import write_report
 
+    check_folder("--out", out)
     write_report(runs, out, parity, pictures)
     print(out / "report.html")

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 
 # run.precision -> the type of parameters and of every floating-point array that a twin returns
-FLOAT_TYPES = {
+FLOAT_TYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "tf32": np.dtype(np.float32),
     "bfloat16": np.dtype(np.float32),

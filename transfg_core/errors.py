@@ -1,5 +1,10 @@
 """The exceptions for problems that the user can fix."""
 
+import re
+
+# messages of PyTorch's devices, PyTorch's CPU allocator, C++ and oneDNN
+NO_MEMORY = re.compile(r"out of memory|can't allocate|bad_alloc|is memory short")
+
 
 class UserError(ValueError):
     """Bad input, configuration or environment: shown as a message, never as a traceback.
@@ -18,3 +23,12 @@ class RunFailed(UserError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, exit_code=1)
+
+
+class Diverged(RunFailed):
+    """The numbers of a run are not finite, so that its state is not worth saving."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, NumPy or a framework could not allocate memory."""
+    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))

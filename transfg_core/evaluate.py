@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Samples
 from transfg_core.data.loader import eval_batches
 from transfg_core.data.transforms import boxes_through_eval, image_size
-from transfg_core.errors import RunFailed
+from transfg_core.errors import Diverged
 from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
 from transfg_core.models.vit import grid_size, require_vit
 
@@ -58,22 +59,26 @@ def evaluate(
     `advance` is called after each batch with the number of its images.
 
     Raises:
-        RunFailed: the logits are not finite, or an image cannot be read.
+        Diverged: the logits are not finite.
+        RunFailed: an image cannot be read.
     """
     started = time.perf_counter()
     bad_images: dict[str, str] = {}
     columns: dict[str, list[NDArray[Any]]] = {}
-    for batch in eval_batches(samples, config.data, config.train.eval_batch_size, bad_images):
-        output = backend.fetch(backend.eval_step(batch.images))
-        for name, values in (output | {"label": batch.labels, "row": batch.index}).items():
-            columns.setdefault(name, []).append(values)
-        advance(len(batch.labels))
+    batches = eval_batches(samples, config.data, config.train.eval_batch_size, bad_images)
+    with closing(batches):  # `advance` may raise
+        for batch in batches:
+            output = backend.fetch(backend.eval_step(batch.images))
+            for name, values in (output | {"label": batch.labels, "row": batch.index}).items():
+                columns.setdefault(name, []).append(values)
+            advance(len(batch.labels))
     table = {name: np.concatenate(values) for name, values in columns.items()}
     logits, labels, parts = table["logits"], table["label"], table.get("part_index")
     if not np.isfinite(logits).all():
-        raise RunFailed(
-            "evaluation: expected finite logits, found inf or nan: training has diverged; "
-            "try a smaller optim.lr, or evaluate an older checkpoint"
+        raise Diverged(
+            "evaluation: expected finite logits, found inf or nan: training has diverged; take an "
+            "older checkpoint (best, or a numbered one), or start another run with a smaller "
+            "optim.lr"
         )
     hit, chance = mean_part_hits(parts, table["row"], samples, config)
     return Evaluation(

@@ -1,33 +1,25 @@
-"""The commands `train` and `evaluate`: from a configuration or a checkpoint to a result.
+"""The command `train`: from a configuration to a run.
 
 All input is checked here, before the first update.
 """
 
 import sys
 import time
-from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
-from transfg_core.backend import Arrays, Backend, load_backend
-from transfg_core.checkpoints.own import PREFIX
+from transfg_core.backend import Backend, load_backend
 from transfg_core.checkpoints.pretrained import build_params
+from transfg_core.checkpoints.training import TrainingCheckpoint, newest_intact, read_checkpoint
 from transfg_core.checkpoints.weight_file import Origin
-from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config
 from transfg_core.data.datasets import Dataset, read_dataset
 from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
-from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.params.merge import summary
-from transfg_core.resume import (
-    check_classes,
-    is_finished,
-    load_checkpoint,
-    newest_checkpoint,
-    read_checkpoint,
-    refuse_to_delete,
-)
-from transfg_core.run.folder import RunFolder, refuse_if_used
+from transfg_core.resume import is_finished, refuse_to_delete, resume_position
+from transfg_core.run.folder import RunFolder
+from transfg_core.run.lock import is_run, refuse_if_used
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position, Training, stop_on_signals, train
 
@@ -41,40 +33,51 @@ def start_training(
 ) -> int:
     """Start or resume a training run; return 0, or 128 + the signal that stopped it.
 
-    `resume` continues from the run folder's newest checkpoint; without one, the run starts from the
-    beginning. `resume_from` starts a run at any checkpoint of either backend. With both, the
-    folder's own checkpoint takes precedence.
+    `resume` continues from the run folder's newest intact checkpoint, and names damaged ones;
+    without a checkpoint, the run starts from the beginning. `resume_from` starts a run at any
+    checkpoint of either backend. With both, the folder's own checkpoint takes precedence.
 
     Raises:
         UserError: the configuration, data, checkpoint or folder is wrong.
         RunFailed: the run failed.
     """
     folder = Path(config.run.dir) / config.run.name
-    own = newest_checkpoint(folder) if resume else None
-    replace = overwrite or (resume and own is None)  # no checkpoint: there is nothing to lose
-    if own is None:
-        refuse_if_used(folder, replace)
-        refuse_to_delete(resume_from, folder, replace)
-    dataset = read_dataset(config.data, config.run.seed)
-    config = with_classes(config, dataset)
-    position, state = Position(), None
-    source = own or resume_from
-    if source:
-        state, position = load_checkpoint(source, config, dataset, same_run=own is not None)
-    progress = Progress(
-        config.run.name, len(dataset.test.labels), config.train.steps, position.update
-    )
-    if own and position.update == config.train.steps and is_finished(folder):
-        progress.say(f"{own}: already at update {position.update} of {config.train.steps}")
-        return 0
-    check_first_images(config, dataset, position)
-    backend, weights = start_backend(config, backend_name, state, source, progress)
-    if source:
-        progress.say(f"{source}: resuming after update {position.update}")
-    progress.say(describe_run(config, dataset, folder))
-    with RunFolder.open(folder, config) if own else RunFolder.create(config, replace) as run:
-        if own:
-            run.rewind(position.update)
+    with ExitStack() as stack:
+        run, own, damaged = None, None, list[str]()
+        if resume and is_run(folder):
+            run = stack.enter_context(RunFolder.open(folder))  # locked before it is read
+            own, damaged = newest_intact(folder)
+        replace = overwrite or run is not None  # a run without a checkpoint has nothing to lose
+        if own is None:
+            refuse_if_used(folder, replace)
+            refuse_to_delete(resume_from, folder, replace)
+        dataset = read_dataset(config.data, config.run.seed)
+        config = with_classes(config, dataset)
+        source = own or (read_checkpoint(resume_from) if resume_from else None)
+        position = Position()
+        if source:
+            position = resume_position(source, config, dataset, same_run=own is not None)
+        images, steps = len(dataset.test.labels), config.train.steps
+        progress = Progress(config.run.name, images, steps, position.update)
+        for message in damaged:
+            progress.say(message)
+        if own and position.update == steps and is_finished(folder):
+            progress.say(f"{own.path}: already at update {position.update} of {steps}")
+            return 0
+        check_first_images(config, dataset, position)
+        backend, weights = start_backend(config, backend_name, source, progress)
+        if source:
+            progress.say(f"{source.path}: resuming after update {position.update}")
+        elif resume:
+            progress.say(f"{folder}: no checkpoint to resume from, starting at update 1")
+        progress.say(describe_run(config, dataset, folder))
+        if run is None:
+            run = stack.enter_context(RunFolder.create(config, overwrite))
+        elif own is None:
+            run.start_over(config)
+        else:
+            run.write_config(config)
+            run.rewind(own.path, position.update, position.evaluated)
         run.record_environment(backend.device_info(), sys.argv, weights)
         return run_loop(Training(config, backend, dataset, run, position, progress))
 
@@ -90,13 +93,13 @@ def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
 
 
 def start_backend(
-    config: Config, name: str, state: Arrays | None, source: Path | None, progress: Progress
+    config: Config, name: str, source: TrainingCheckpoint | None, progress: Progress
 ) -> tuple[Backend, Origin | None]:
     """Create the backend, with the state of the checkpoint `source` or with starting values.
 
     Also returns the file of weights that the starting values came from, if there is one.
     """
-    if state is None:
+    if source is None:
         params, report = build_params(config)
         backend = load_backend(name, config)
         backend.load_params(params)
@@ -104,9 +107,9 @@ def start_backend(
         return backend, report.origin if report else None
     backend = load_backend(name, config)
     try:
-        backend.load_state(state)
+        backend.load_state(source.arrays)
     except UserError as error:
-        raise UserError(f"{source}: {error}") from error
+        raise UserError(f"{source.path}: {error}") from error
     return backend, None
 
 
@@ -129,7 +132,7 @@ def run_loop(training: Training) -> int:
             # Ctrl-C also ends the compilers that Jittor started; the operator then fails.
             if stop.signal is None:
                 raise
-            progress.say("interrupted while compiling operators: nothing new to save")
+            progress.say("interrupted while compiling operators")
             return 128 + stop.signal
         if evaluation is None:
             assert stop.signal is not None
@@ -174,50 +177,3 @@ def with_classes(config: Config, dataset: Dataset) -> Config:
         )
     model = config.model.model_copy(update={"classes": found})
     return config.model_copy(update={"model": model})
-
-
-def open_checkpoint(
-    path: Path, backend_name: str, overrides: Iterable[str]
-) -> tuple[Config, Dataset, Backend]:
-    """Load the model and data set of a checkpoint, without the state for training.
-
-    `overrides` change the checkpoint's configuration.
-
-    Raises:
-        UserError: the checkpoint or the data set is broken, or they do not belong together.
-    """
-    arrays, metadata, saved = read_checkpoint(path)
-    tree = saved.model_dump(mode="json")
-    apply_overrides(tree, overrides)
-    config = build_config(tree, str(path))
-    dataset = read_dataset(config.data, config.run.seed)
-    check_classes(path, metadata, dataset)
-    config = with_classes(config, dataset)
-    check_first_images(config, dataset, Position())
-    backend = load_backend(backend_name, config)
-    params = {
-        name.removeprefix(PREFIX): value
-        for name, value in arrays.items()
-        if name.startswith(PREFIX)
-    }
-    try:
-        backend.load_params(params)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return config, dataset, backend
-
-
-def evaluate_checkpoint(
-    path: Path, backend_name: str, overrides: Iterable[str]
-) -> tuple[Evaluation, Dataset]:
-    """Evaluate a checkpoint on its data set's test split.
-
-    Raises:
-        UserError: see `open_checkpoint`.
-        RunFailed: an image cannot be read, or the logits are not finite.
-    """
-    config, dataset, backend = open_checkpoint(path, backend_name, overrides)
-    with Progress("evaluate", len(dataset.test.labels)) as progress:
-        evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
-        progress.skipped(evaluation.bad_images)
-    return evaluation, dataset

@@ -1,20 +1,17 @@
-"""Resuming from a checkpoint: which one to use, whether it fits, and what not to delete."""
+"""Resuming from a checkpoint: whether it fits, and what not to delete."""
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from transfg_core.backend import Arrays
-from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.own import refuse_other_model
-from transfg_core.config.loading import build_config, differing_keys
+from transfg_core.checkpoints.training import TrainingCheckpoint
+from transfg_core.config.loading import differing_keys
 from transfg_core.config.sections import Config
 from transfg_core.data.datasets import Dataset
 from transfg_core.errors import UserError
 from transfg_core.run.metrics_log import read_records
 from transfg_core.train import Position
 
-# Keys that may change when a run is resumed: the location of files, how they are read, and how
+# Keys that may change when a run is resumed: names and places of files, how they are read, how
 # often the run evaluates and saves. None of them changes what the run computes.
 FREE_ON_RESUME = (
     "data.on_bad_image",
@@ -23,20 +20,12 @@ FREE_ON_RESUME = (
     "data.workers",
     "model.pretrained",
     "run.dir",
+    "run.name",
     "train.eval_batch_size",
     "train.eval_every",
     "train.keep",
     "train.save_every",
 )
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to resume from: `last`, or the newest if the run was killed before `last`."""
-    last = folder / "checkpoints" / "last.safetensors"
-    if last.exists():
-        return last
-    saved = folder.glob("checkpoints/*.safetensors")
-    return max(saved, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def is_finished(folder: Path) -> bool:
@@ -54,56 +43,30 @@ def refuse_to_delete(source: Path | None, folder: Path, replace: bool) -> None:
         )
 
 
-def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any], Config]:
-    """Read a training checkpoint: arrays, metadata and the configuration of its run.
+def resume_position(
+    saved: TrainingCheckpoint, config: Config, dataset: Dataset, same_run: bool
+) -> Position:
+    """The position to resume from; `same_run` also requires the same experiment.
 
     Raises:
-        UserError: the file is broken, or was not written by training.
+        UserError: the checkpoint belongs to another model, data set or experiment.
     """
-    arrays, metadata = checkpoint.load(path)
-    absent = [key for key in ("config", "position", "dataset") if key not in metadata]
-    if absent:
-        raise UserError(
-            f"{path}: expected a checkpoint written by `train`, found a file without "
-            f"{', '.join(absent)}; bare weights go into model.pretrained"
-        )
-    return arrays, metadata, build_config(metadata["config"], f"{path} (its configuration)")
-
-
-def load_checkpoint(
-    path: Path, config: Config, dataset: Dataset, same_run: bool
-) -> tuple[Arrays, Position]:
-    """The state and position to resume from; `same_run` also requires the same experiment.
-
-    Raises:
-        UserError: the file is broken, or belongs to another model, data set or experiment.
-    """
-    arrays, metadata, saved = read_checkpoint(path)
-    try:
-        position = Position(**metadata["position"])
-    except TypeError as error:
-        raise UserError(
-            f"{path}: expected a position of {', '.join(asdict(Position()))}, found "
-            f"{metadata['position']}; the file comes from another version: "
-            "use it as model.pretrained"
-        ) from error
+    path, position = saved.path, Position(**saved.position.model_dump())
     if same_run:
-        refuse_other_run(path, metadata, saved, config, dataset)
+        refuse_other_run(saved, config, dataset)
     else:
         position = Position(position.update)  # a new run tracks its own best evaluation
-        refuse_other_model(str(path), saved.model, config.model)
-    check_classes(path, metadata, dataset)
+        refuse_other_model(str(path), saved.config.model, config.model)
+    check_classes(path, saved.dataset.classes, dataset)
     if position.update >= config.train.steps and not same_run:
         raise UserError(
             f"{path}: expected a checkpoint from before update {config.train.steps}, found one "
             f"after update {position.update}; raise train.steps, or use it as model.pretrained"
         )
-    return arrays, position
+    return position
 
 
-def refuse_other_run(
-    path: Path, metadata: dict[str, Any], saved: Config, config: Config, dataset: Dataset
-) -> None:
+def refuse_other_run(saved: TrainingCheckpoint, config: Config, dataset: Dataset) -> None:
     """Check that a resumed run keeps its configuration and its number of training images.
 
     Raises:
@@ -111,25 +74,26 @@ def refuse_other_run(
     """
     changed = [
         line
-        for line in differing_keys(saved, config)
+        for line in differing_keys(saved.config, config)
         if line.partition(":")[0] not in FREE_ON_RESUME
     ]
     if changed:
         raise UserError(
-            f"{path}: the run was started with another configuration; make these keys equal, "
+            f"{saved.path}: the run was started with another configuration; make these keys equal, "
             "or use --resume-from with another run.name:\n  " + "\n  ".join(changed)
         )
-    images = metadata["dataset"]["train_images"]
+    images = saved.dataset.train_images
     if images != len(dataset.train.labels):
         raise UserError(
-            f"{path}: the run was started with {images} training images, but "
-            f"{config.data.root} has {len(dataset.train.labels)}; restore the data set"
+            f"{saved.path}: the run was started with {images} training images, but "
+            f"{config.data.root} has {len(dataset.train.labels)}; restore the data set, or "
+            "use --resume-from with another run.name"
         )
 
 
-def check_classes(path: Path, metadata: dict[str, Any], dataset: Dataset) -> None:
+def check_classes(path: Path, saved: list[str], dataset: Dataset) -> None:
     """Refuse a data set whose classes or their order differ from the checkpoint's."""
-    saved, found = metadata["dataset"]["classes"], list(dataset.classes)
+    found = list(dataset.classes)
     if saved != found:
         pairs = enumerate(zip(saved, found, strict=False))
         first = next((k for k, (a, b) in pairs if a != b), min(len(saved), len(found)))

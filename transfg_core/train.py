@@ -1,6 +1,5 @@
 """The training loop that both backends share."""
 
-import math
 import os
 import signal
 import time
@@ -8,17 +7,19 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Any
+
+import numpy as np
 
 from transfg_core.backend import Arrays, Backend, Batch
 from transfg_core.config.sections import Config, TrainConfig
 from transfg_core.data.datasets import Dataset
 from transfg_core.data.loader import TrainStream
-from transfg_core.errors import RunFailed
+from transfg_core.errors import Diverged, RunFailed
 from transfg_core.evaluate import Evaluation, evaluate
-from transfg_core.run.folder import RunFolder
+from transfg_core.run.folder import RunFolder, Which
 from transfg_core.run.progress import Progress
 from transfg_core.schedule import lr_at
+from transfg_core.update_log import UpdateLog
 
 STANDARD_ERROR = 2
 STOPPING = b"\nstopping after this update and saving `last`; a second signal stops at once\n"
@@ -41,6 +42,10 @@ class StopRequest:
     signal: int | None = None
 
 
+class Stopped(Exception):
+    """A signal ended an evaluation; the state is saved, and the resumed run evaluates it."""
+
+
 @dataclass
 class Training:
     """The parts of one training run; `position` advances with the updates."""
@@ -52,26 +57,44 @@ class Training:
     position: Position
     progress: Progress
 
-    def evaluate(self) -> Evaluation:
-        """Evaluate the test split once."""
-        test = self.dataset.test
-        return evaluate(self.backend, test, self.config, self.progress.evaluating)
+    def evaluate(self, stop: StopRequest) -> Evaluation:
+        """Evaluate the test split once.
 
-    def evaluate_and_log(self) -> Evaluation:
-        """Evaluate; update the position, append to metrics.jsonl and print the result."""
-        position, evaluation = self.position, self.evaluate()
+        Raises:
+            Stopped: a signal came before the last batch.
+        """
+
+        def advance(images: int) -> None:
+            if stop.signal is not None:
+                raise Stopped
+            self.progress.evaluating(images)
+
+        return evaluate(self.backend, self.dataset.test, self.config, advance)
+
+    def evaluate_and_save(self, stop: StopRequest) -> Evaluation:
+        """Evaluate, log and print the result, and save `last`, and `best` if this is the best."""
+        position, evaluation = self.position, self.evaluate(stop)
         self.progress.skipped(evaluation.bad_images)
         self.run.log({"kind": "eval", "update": position.update} | evaluation.record())
         self.progress.evaluated(position.update, evaluation.record())
         position.evaluated = position.update
-        if evaluation.top1 > position.best_top1:  # a tie keeps the earlier update
+        best = evaluation.top1 > position.best_top1  # a tie keeps the earlier update
+        if best:
             position.best_top1, position.best_update = evaluation.top1, position.update
+        others: list[Which] = ["best"] if best else []
+        self.save(*others)
         return evaluation
 
-    def save(self, numbered: bool = False) -> None:
-        """Save `best` if this update is the best, a numbered checkpoint if asked, then `last`."""
+    def save(self, *others: Which) -> None:
+        """Save the state under each name in `others`, then as `last`.
+
+        Raises:
+            Diverged: a number is not finite; the older checkpoints are intact.
+            RunFailed: an update failed half-way, or the disk is full.
+        """
         arrays: Arrays = self.backend.state()
         position, dataset = self.position, self.dataset
+        self.check(arrays)
         metadata = {
             "backend": self.backend.name,
             "config": self.config.model_dump(mode="json"),
@@ -82,72 +105,71 @@ class Training:
                 "train_images": len(dataset.train.labels),
             },
         }
-        if position.best_update == position.update:
-            self.run.save("best", arrays, metadata)
-        if numbered:
-            self.run.save(position.update, arrays, metadata)
-        self.run.save("last", arrays, metadata)
+        for which in (*others, "last"):
+            self.run.save(which, arrays, metadata)
 
-
-class UpdateLog:
-    """Fetches each update's numbers one update late, so that the device never waits for the host.
-
-    The host checks for NaN here, because kernels compiled with fast maths may miss it.
-    """
-
-    def __init__(self, backend: Backend, run: RunFolder, progress: Progress) -> None:
-        self._backend, self._run, self._progress = backend, run, progress
-        self._pending: tuple[Any, dict[str, Any]] | None = None
-
-    def put(self, handle: Any, record: dict[str, Any]) -> None:
-        """Remember an issued update; call `flush` for the previous one first."""
-        assert self._pending is None
-        self._pending = handle, record
-
-    def flush(self) -> None:
-        """Wait for the pending update, if any, and log it.
-
-        Raises:
-            RunFailed: its loss or gradient norm is not finite.
-        """
-        if self._pending is None:
-            return
-        handle, record = self._pending
-        self._pending = None
-        values = {name: float(value) for name, value in self._backend.fetch(handle).items()}
-        record = {"kind": "train"} | record | values
-        self._run.log(record)
-        self._progress.updated(record)
-        broken = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
-        if broken:
+    def check(self, arrays: Arrays) -> None:
+        """Refuse a state that is not the one after update `position.update`, or is not finite."""
+        update, done = self.position.update, int(arrays["optim/updates"])
+        if done != update:
             raise RunFailed(
-                f"update {record['update']}: {broken[0]} is {values[broken[0]]}, expected a finite "
-                f"number; {self._run.checkpoint_path('last')} (if it exists) was saved before "
-                "that. Try a smaller optim.lr, a longer optim.warmup or a smaller optim.clip"
+                f"expected the state after update {update}, but update {done} failed half-way"
             )
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise Diverged(
+                    f"update {update}: {name} is not finite: training has diverged; "
+                    f"{self.run.describe_saved()}. Start another run, also from there with "
+                    "--resume-from, with a smaller optim.lr"
+                )
+
+    def rescue(self, log: UpdateLog) -> None:
+        """Save the state after the last whole update, after an error, and say what is saved."""
+        update = self.position.update
+        try:
+            log.flush()
+            if self.run.saved_update != update > 0:
+                self.save()
+        except Exception as error:  # whatever it is, the first error counts
+            self.progress.say(f"the state after update {update} is not saved: {error}")
+        advice = "; --resume continues from there" if self.run.saved_update else ""
+        self.progress.say(self.run.describe_saved() + advice)
 
 
 def train(training: Training, stop: StopRequest) -> Evaluation | None:
     """Train from the position to `config.train.steps`; return None if stopped before the end.
 
     Update k = 1, 2, ... takes batch k of the stream and the rate lr_at(k). A run therefore resumes
-    from a checkpoint of either backend.
+    from a checkpoint of either backend. An error does not lose the updates before it: the state
+    after the last whole update is saved as `last`.
 
     Raises:
         RunFailed: a loss or gradient is not finite, an image cannot be read, the disk is full.
     """
+    log = UpdateLog(training.backend, training.run, training.progress)
+    try:
+        return run_updates(training, stop, log)
+    except Stopped:
+        return None
+    except Diverged:
+        raise
+    except Exception:
+        training.rescue(log)
+        raise
+
+
+def run_updates(training: Training, stop: StopRequest, log: UpdateLog) -> Evaluation | None:
+    """Make the updates, with the evaluations and checkpoints that the configuration asks for."""
     config, backend, position = training.config, training.backend, training.position
     dataset, progress, settings = training.dataset, training.progress, training.config.train
     evaluation = None
-    log = UpdateLog(backend, training.run, progress)
+    if is_due(position, settings):
+        # this evaluation was due when the run was stopped; a stop does not wait for it
+        evaluation = training.evaluate_and_save(stop)
     stream = TrainStream(
         dataset.train, config.data, settings.batch_size, config.run.seed, position.update
     )
     with closing(stream):
-        if is_due(position, settings) and position.update < settings.steps:
-            # this evaluation was due when the run was stopped; a stop does not wait for it
-            training.evaluate_and_log()
-            training.save()
         for update in range(position.update + 1, settings.steps + 1):
             began = time.perf_counter()
             batch = next(stream)
@@ -163,17 +185,16 @@ def train(training: Training, stop: StopRequest) -> Evaluation | None:
             log.put(handle, {"update": update, "epoch": epoch, "lr": lr} | timing)
             position.update = update
             numbered = settings.save_every is not None and update % settings.save_every == 0
-            stopping = stop.signal is not None and update < settings.steps
-            if not (is_due(position, settings) or numbered or stopping):
+            if not (is_due(position, settings) or numbered or stop.signal is not None):
                 continue
             log.flush()
-            if is_due(position, settings) and not stopping:
-                evaluation = training.evaluate_and_log()
-            training.save(numbered)
-            if stopping:
+            training.save(*([update] if numbered else []))
+            if stop.signal is not None:
                 return None
+            if is_due(position, settings):  # saved before, so that a failure loses nothing
+                evaluation = training.evaluate_and_save(stop)
     # without an evaluation, the run was resumed after its last update, to write its predictions
-    return evaluation or training.evaluate()
+    return evaluation or training.evaluate(stop)
 
 
 def is_due(position: Position, settings: TrainConfig) -> bool:

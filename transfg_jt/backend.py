@@ -118,9 +118,9 @@ class JittorBackend:
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
     ) -> Handle:
-        self.updates += 1
+        update = self.updates + 1
         # dropout depends on (seed, update) only, so that a resumed run draws the same masks
-        jt.set_seed(step_seed(self.config.run.seed, self.updates))
+        jt.set_seed(step_seed(self.config.run.seed, update))
         self.model.train()
         self.optimizer.zero_grad()
         reports: list[Handle] = []
@@ -140,6 +140,7 @@ class JittorBackend:
             reports.append(describe(losses, correct))
         grads = [param.opt_grad(self.optimizer) for param in self.params.values()]
         norm = clip_gradients(grads, self.config.optim.clip)
+        self.updates = update  # an error before this line changes nothing that `state` returns
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.n_step = self.updates  # jittor only: it counts backward passes, not updates

@@ -126,9 +126,9 @@ class TorchBackend:
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
     ) -> Handle:
-        self.updates += 1
+        update = self.updates + 1
         # dropout depends on (seed, update) only, so that a resumed run draws the same masks
-        torch.manual_seed(step_seed(self.config.run.seed, self.updates))
+        torch.manual_seed(step_seed(self.config.run.seed, update))
         self.model.train()
         self.optimizer.zero_grad()
         reports: list[Handle] = []
@@ -144,6 +144,7 @@ class TorchBackend:
             reports.append(describe(losses, correct))
         grads = [param.grad for param in self.params.values()]
         norm = clip_gradients(grads, self.config.optim.clip)
+        self.updates = update  # an error before this line changes nothing that `state` returns
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.step()

@@ -155,6 +155,8 @@ def read_trace(path: Path | str) -> Trace:
         UserError: the file is missing, cut off, damaged, of another version or no trace.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe may never end
+        raise UserError(f"{path}: expected a trace file, found no regular file; check the path")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -182,7 +184,7 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
     try:
         manifest = json.loads(arrays[MANIFEST].tobytes())
         version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
     if version == OLD_FORMAT:
         manifest = with_new_names(manifest)

@@ -51,8 +51,9 @@ class FakeBackend:
         return self.params["head.bias"] + mean[:, None] * self.params["head.weight"][:, 0]
 
     def train_step(self, micro_batches, lr):
-        self.updates += 1
-        self.at_update(self.updates)
+        update = self.updates + 1
+        self.at_update(update)
+        self.updates = update
         images = b"".join(batch.images.tobytes() for batch in micro_batches)
         self.steps.append(([batch.labels.tolist() for batch in micro_batches], images, lr))
         noise = np.random.default_rng([self.config.run.seed, self.updates]).normal(size=3)

@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,21 @@ import pytest
 from fake import FakeBackend
 from PIL import Image
 
-from transfg_core import experiment
+from transfg_core import experiment, trained
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.export import save_as
 from transfg_core.checkpoints.google import GOOGLE
 from transfg_core.config.loading import load_config
+from transfg_core.data.transforms import eval_transform, read_image
 from transfg_core.errors import RunFailed, UserError
-from transfg_core.experiment import evaluate_checkpoint, start_training
+from transfg_core.experiment import start_training
+from transfg_core.explain import parts
 from transfg_core.explain.parts import draw_parts
 from transfg_core.params.initial import initial_params
+from transfg_core.run.folder import RunFolder
 from transfg_core.run.metrics_log import read_records
 from transfg_core.run.reading import load_run
+from transfg_core.trained import evaluate_checkpoint
 
 SETTINGS = [
     "data.name=folder", "data.resize=20", "data.crop=16", "optim.warmup=1", "train.steps=4",
@@ -101,6 +107,8 @@ class Place:
 def place(tmp_path, monkeypatch):
     place = Place(tmp_path)
     monkeypatch.setattr(experiment, "load_backend", place.load)
+    monkeypatch.setattr(trained, "load_backend", place.load)
+    monkeypatch.chdir(tmp_path)
     return place
 
 
@@ -243,6 +251,107 @@ def test_a_run_killed_before_its_predictions(place):
     assert [record["update"] for record in place.records("eval")] == [2, 4]
 
 
+def killed(place, *overrides):
+    """A run with numbered checkpoints of updates 1 to 3, killed in update 4."""
+    place.kill_at(4)
+    with pytest.raises(KeyboardInterrupt):
+        place.train("train.save_every=1", *overrides)
+    place.at_update = None
+
+
+def flip(path, position):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("position", [3, 40, -1], ids=["length", "header", "parameters"])
+def test_a_damaged_last_is_named_and_the_newest_intact_one_used(place, capsys, position):
+    """Whatever the times of the files say."""
+    place.train("run.name=straight", "train.save_every=1")
+    killed(place)
+    flip(place.checkpoint(), position)
+    flip(place.checkpoint("step_000003"), position)
+    os.utime(place.checkpoint("step_000001"))
+    assert place.train("train.save_every=1", resume=True) == 0
+    messages = capsys.readouterr().err
+    for name in ("last", "step_000003"):
+        assert f"{place.checkpoint(name)}: expected" in messages and "damaged" in messages
+    assert f"{place.checkpoint('step_000002')}: resuming after update 2" in messages or (
+        f"{place.checkpoint('best')}: resuming after update 2" in messages
+    )
+    assert [record["update"] for record in place.records()] == [1, 2, 3, 4]
+    assert [record["update"] for record in place.records("eval")] == [2, 4]
+    other, _ = checkpoint.load(place.folder / "runs/straight/checkpoints/last.safetensors")
+    arrays, _ = checkpoint.load(place.checkpoint())
+    assert all(arrays[name].tobytes() == other[name].tobytes() for name in other)
+
+
+def test_a_position_that_was_changed_does_not_count(place, capsys):
+    killed(place)
+    path = place.checkpoint("step_000001")
+    data = path.read_bytes()
+    assert data.count(b'\\"update\\": 1') == 1
+    path.write_bytes(data.replace(b'\\"update\\": 1', b'\\"update\\": 9'))
+    assert place.train("train.save_every=1", resume=True) == 0
+    messages = capsys.readouterr().err
+    assert f"{path}: expected the content that was written" in messages
+    assert f"{place.checkpoint()}: resuming after update 3" in messages
+
+
+def test_without_an_intact_checkpoint_nothing_is_deleted(place):
+    killed(place)
+    names = sorted(path.stem for path in (place.run / "checkpoints").iterdir())
+    for name in names:
+        flip(place.checkpoint(name), -1)
+    error = place.refuses("found only damaged ones.*--overwrite", "train.save_every=1", resume=True)
+    assert all(f"{name}.safetensors: expected" in str(error) for name in names)
+    assert place.train("train.save_every=1", overwrite=True) == 0
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_renamed_or_copied_run_resumes(place, copied):
+    killed(place)
+    other = place.run.with_name("better-name")
+    if copied:
+        shutil.copytree(place.run, other)
+    else:
+        place.run.rename(other)
+    name = "run.name=better-name"
+    assert place.train("train.save_every=1", name, resume=True) == 0
+    assert [record["update"] for record in place.records(run=other)] == [1, 2, 3, 4]
+    assert load_run(other).config.run.name == "better-name"
+    assert place.run.exists() == copied
+    evaluation, _ = evaluate_checkpoint(other / "checkpoints/last.safetensors", "torch", [])
+    assert evaluation.images == 4
+
+
+def test_what_a_killed_start_leaves_does_not_block(place, capsys):
+    """Between the writing of the first config.yaml and its renaming."""
+    for flags in ({}, {"resume": True}, {"overwrite": True}):
+        place.run.mkdir(parents=True)
+        (place.run / ".lock").write_text("process 1 on here\n")
+        left = place.run / f".config.yaml.1{checkpoint.TEMPORARY}"
+        left.write_text("# A run of")
+        assert place.train(**flags) == 0
+        assert not left.exists()
+        shutil.rmtree(place.run)
+    assert capsys.readouterr().err.count("no checkpoint to resume from, starting at update 1") == 1
+
+
+def test_resume_takes_the_lock_before_it_reads(place, monkeypatch):
+    killed(place)
+    monkeypatch.setattr(experiment, "newest_intact", pytest.fail)
+    with RunFolder.open(place.run):
+        place.refuses("is writing this run", "train.save_every=1", resume=True)
+
+
+def test_a_refused_resume_frees_the_lock(place):
+    killed(place)
+    place.refuses("another configuration", "optim.lr=0.5", resume=True)
+    assert place.train("train.save_every=1", resume=True) == 0
+
+
 def test_resume_wants_the_same_experiment(place):
     place.kill_at(4)
     with pytest.raises(KeyboardInterrupt):
@@ -290,7 +399,7 @@ def test_checkpoints_that_do_not_fit(place):
     place.refuses("part_layer|missing", *more, "model.depth=3", resume_from=last)
     cut = place.folder / "cut.safetensors"
     cut.write_bytes(last.read_bytes()[:-100])
-    place.refuses(f"{cut}: .*cut file .*take an older", *more, resume_from=cut)
+    place.refuses(f"{cut}: .*cut or damaged file .*take an older", *more, resume_from=cut)
     place.refuses("No such file", *more, resume_from=place.folder / "absent.safetensors")
     bare = place.folder / "bare.safetensors"
     checkpoint.save(bare, {"x": np.zeros(2)}, {})
@@ -313,10 +422,101 @@ def test_evaluate(place, capsys):
     assert evaluation.top1 == place.records("eval")[-1]["top1"]
     assert evaluation.images == len(dataset.test.paths) == 4
     assert capsys.readouterr().out == ""
-    with pytest.raises(UserError, match=rf"{place.checkpoint()}: load_params: \d+ problems"):
+    with pytest.raises(UserError, match=rf"{place.checkpoint()}: \d+ problems"):
         evaluate_checkpoint(place.checkpoint(), "torch", ["model.width=16"])
     with pytest.raises(UserError, match="train.batchsize: unknown key"):
         evaluate_checkpoint(place.checkpoint(), "torch", ["train.batchsize=3"])
+
+
+def test_a_checkpoint_does_not_choose_what_is_read(place, monkeypatch, tmp_path_factory):
+    place.train()
+    root = f"data.root={place.data}"
+    assert evaluate_checkpoint(place.checkpoint(), "torch", [])[0].images == 4
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    with pytest.raises(UserError, match="outside the current folder") as caught:
+        evaluate_checkpoint(place.checkpoint(), "torch", [])
+    assert str(caught.value).endswith(f"add {shlex.quote(root)}")  # the advice
+    assert evaluate_checkpoint(place.checkpoint(), "torch", [root])[0].images == 4
+    # a link in the current folder is the user's own; a name with dots is not
+    Path("data").symlink_to(place.data)
+    arrays, metadata = checkpoint.load(place.checkpoint())
+    for name, allowed in (("data", True), (f"../{Path.cwd().name}/data", True), ("..", False)):
+        metadata["config"]["data"]["root"] = name
+        checkpoint.save(Path("other.safetensors"), arrays, metadata)
+        if allowed:
+            evaluate_checkpoint(Path("other.safetensors"), "torch", [])
+        else:
+            with pytest.raises(UserError, match="outside the current folder"):
+                evaluate_checkpoint(Path("other.safetensors"), "torch", [])
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_checkpoint_renders_no_toy_set(place, named):
+    """Neither where it says, nor where the user says: its size is the checkpoint's."""
+    place.train()
+    arrays, metadata = checkpoint.load(place.checkpoint())
+    metadata["config"]["data"] |= {"name": "toy", "root": "victim/toy"}
+    checkpoint.save(place.folder / "toy.safetensors", arrays, metadata)
+    overrides = ["data.root=victim/other"] if named else []
+    with pytest.raises(UserError, match="`transfg toy victim/.* --train-per-class 100") as caught:
+        evaluate_checkpoint(place.folder / "toy.safetensors", "torch", overrides)
+    assert "--test-per-class 25 --size 96 --seed 0`" in str(caught.value)
+    with pytest.raises(UserError, match="`transfg toy victim/"):
+        draw_parts(place.folder / "toy.safetensors", "torch", overrides, 1, place.folder / "p.png")
+    assert not (place.folder / "victim").exists()
+
+
+def test_parts_read_as_an_evaluation_does(place, capsys, monkeypatch):
+    """`data.on_bad_image: skip` counts there too, and an error names the image."""
+    drawn = []
+    place.train()
+    monkeypatch.setattr(parts, "part_picture", lambda pixels, *args: drawn.append(pixels) or EMPTY)
+    monkeypatch.setattr(FakeBackend, "trace", trace, raising=False)
+    bad = place.data / "val" / NAMES[1]
+    bad.write_text("not a picture")
+    draw = partial(draw_parts, place.checkpoint(), "torch", count=4, out=place.folder / "p.png")
+    with pytest.raises(RunFailed, match=f"{bad}: expected an image"):
+        draw(overrides=[])
+    capsys.readouterr()
+    draw(overrides=["data.on_bad_image=skip"])
+    assert capsys.readouterr().err.startswith(f"{bad}: skipped: ")
+    (pixels,) = drawn
+    config = place.config().data
+    for number, crop in zip((0, 2, 3), pixels, strict=True):
+        assert (
+            crop == eval_transform(read_image(place.data / "val" / NAMES[number]), config)
+        ).all()
+    for name in NAMES:
+        (place.data / "val" / name).write_text("not a picture")
+    with pytest.raises(RunFailed, match="found none among 4"):
+        draw(overrides=["data.on_bad_image=skip"])
+
+
+EMPTY = Image.new("RGB", (1, 1))
+
+
+def trace(self, batch):
+    """What `draw_parts` needs of a trace."""
+    scores = np.ones((1, 2, 4), np.float32)
+    index = np.ones((1, 2), np.int64)
+    return {"logits": self.logits(batch.images), "part_index": index, "part_scores": scores}
+
+
+def test_a_model_that_the_file_does_not_hold_is_never_made(place, monkeypatch):
+    place.train()
+    monkeypatch.setattr(trained, "load_backend", pytest.fail)
+    arrays, metadata = checkpoint.load(place.checkpoint())
+    too_deep = "model.depth: input should be less than or equal to 1000"
+    for key, value, match in (
+        ("width", 2**40, "problems"),
+        ("mlp", 2**50, "problems"),
+        ("depth", 900, "problems"),
+        ("depth", 10**9, too_deep),
+    ):
+        metadata["config"]["model"][key] = value
+        checkpoint.save(place.folder / "huge.safetensors", arrays, metadata)
+        with pytest.raises(UserError, match=match):
+            evaluate_checkpoint(place.folder / "huge.safetensors", "torch", [])
 
 
 def spoil(path, kind):

@@ -12,6 +12,7 @@ from transfg_core.backend import Batch
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.config.loading import load_config
 from transfg_core.data.datasets import Dataset, Samples
+from transfg_core.data.loader import TrainStream
 from transfg_core.errors import RunFailed
 from transfg_core.params.initial import initial_params
 from transfg_core.run.folder import RunFolder
@@ -60,7 +61,8 @@ class Trial:
             self.backend.load_state(arrays)
             self.position = Position(**metadata["position"])
             self.run_dir = RunFolder.open(resumed.run_dir.path)
-            self.run_dir.rewind(self.position.update)
+            source = self.run_dir.checkpoint_path("last")
+            self.run_dir.rewind(source, self.position.update, self.position.evaluated)
         else:
             self.run_dir = RunFolder.create(self.config)
         self._watch("log", lambda record: (record["kind"], record["update"]))
@@ -116,7 +118,8 @@ def test_when_it_evaluates_and_saves(dataset, tmp_path):
     trial = Trial(dataset, tmp_path, "train.save_every=2", "train.keep=2")
     evaluation = trial.run()
     saved = [what for kind, what in trial.events if kind == "save" and what != "best"]
-    assert saved == [2, "last", "last", 4, "last", 6, "last", "last"]
+    # before each evaluation, and after it
+    assert saved == [2, "last", *["last"] * 2, 4, "last", 6, *["last"] * 2, *["last"] * 2]
     assert [record["update"] for record in trial.records("eval")] == [3, 6, 7]
     assert [record["update"] for record in trial.records("train")] == list(range(1, 8))
     for number, (kind, what) in enumerate(trial.events):  # all is logged before it is saved
@@ -179,9 +182,31 @@ def test_diverged_parameters_stop_the_evaluation(dataset, tmp_path):
     trial.backend.train_step = lambda batches, lr, step=trial.backend.train_step: (
         step(batches, lr) | {"loss": 1.0, "grad_norm": 1.0}
     )
-    with pytest.raises(RunFailed, match="expected finite logits"):
+    match = r"param/head.\w+ is not finite.*last.safetensors holds the state after update 3"
+    with pytest.raises(RunFailed, match=match):
         trial.run()
     assert trial.last()[1]["position"]["update"] == 3
+
+
+# (np.errstate does not hold reliably while other threads compute, in NumPy 1)
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_logits_that_overflow_stop_the_evaluation(dataset, tmp_path, capsys):
+    """The parameters are finite, so they are saved."""
+    trial = Trial(dataset, tmp_path)
+    step = trial.backend.train_step
+
+    def train_step(batches, lr):
+        handle = step(batches, lr)
+        if trial.backend.updates == 6:
+            trial.backend.params["head.weight"].fill(3e38)
+        return handle
+
+    trial.backend.train_step = train_step
+    with pytest.raises(RunFailed, match="expected finite logits"):
+        trial.run()
+    assert trial.last()[1]["position"]["update"] == 6
+    assert "--resume continues" not in capsys.readouterr().err  # it would fail there again
 
 
 def test_resuming_goes_on_exactly(dataset, tmp_path):
@@ -210,18 +235,115 @@ def test_resuming_goes_on_exactly(dataset, tmp_path):
 
 @pytest.mark.parametrize("at", [3, 7])
 def test_a_stop_at_an_evaluation(dataset, tmp_path, at):
-    """At update 3 the stop does not wait for the evaluation, which the resumed run makes first;
-    after the last update there is nothing to stop."""
+    """The stop does not wait for the evaluation, which the resumed run makes first."""
     trial = Trial(dataset, tmp_path)
     trial.backend.at_update = lambda k: k == at and setattr(trial.stop, "signal", 15)
-    assert (trial.run() is None) == (at == 3)
+    assert trial.run() is None
+    assert_stopped_before_evaluating(trial, dataset, tmp_path, at)
+
+
+@pytest.mark.parametrize("at", [3, 7])
+def test_a_stop_amid_an_evaluation(dataset, tmp_path, at):
+    trial = Trial(dataset, tmp_path)
+    step = trial.backend.eval_step
+
+    def eval_step(images):
+        if trial.backend.updates == at:
+            trial.stop.signal = 15
+        return step(images)
+
+    trial.backend.eval_step = eval_step
+    assert trial.run() is None
+    assert_stopped_before_evaluating(trial, dataset, tmp_path, at)
+
+
+def assert_stopped_before_evaluating(trial, dataset, folder, at):
     assert trial.last()[1]["position"]["update"] == at
-    assert [record["update"] for record in trial.records("eval")] == ([] if at == 3 else [3, 6, 7])
-    if at == 3:
-        resumed = Trial(dataset, tmp_path)
-        resumed.run(resumed=trial)
-        assert [record["update"] for record in resumed.records("eval")] == [3, 6, 7]
-        assert resumed.run_dir.checkpoint_path("best").exists()
+    evaluated = [3, 6, 7][: {3: 0, 7: 2}[at]]
+    assert [record["update"] for record in trial.records("eval")] == evaluated
+    resumed = Trial(dataset, folder)
+    evaluation = resumed.run(resumed=trial)
+    assert [record["update"] for record in resumed.records("eval")] == [3, 6, 7]
+    assert evaluation.images == COUNT and resumed.last()[1]["position"]["evaluated"] == 7
+    straight = Trial(dataset, folder / "straight")
+    straight.run()
+    assert resumed.last()[1]["position"] == straight.last()[1]["position"]
+    best = [checkpoint.load(one.run_dir.checkpoint_path("best")) for one in (resumed, straight)]
+    assert best[0][1]["position"] == best[1][1]["position"]
+
+
+ERRORS = [MemoryError(), RuntimeError("cudaErrorUnknown"), RunFailed("x.png: cut"), KeyError("bug")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("place", ["step", "data", "evaluation"])
+def test_an_error_loses_no_whole_update(dataset, tmp_path, capsys, monkeypatch, error, place):
+    """Whatever ends the run after update 4 (of evaluation: 6), that update is saved and logged."""
+    straight = Trial(dataset, tmp_path / "straight")
+    straight.run()
+    trial = Trial(dataset, tmp_path / "broken")
+    done = 6 if place == "evaluation" else 4
+
+    def fail(*args):
+        if trial.backend.updates >= done and trial.backend.params is not None:
+            raise error
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        if place == "step":
+            trial.backend.at_update = lambda k: k == 5 and fail()
+        elif place == "data":
+            original = TrainStream.__next__
+            patch.setattr(TrainStream, "__next__", fail)
+        else:
+            original = trial.backend.eval_step
+            trial.backend.eval_step = fail
+        with pytest.raises(type(error)):
+            trial.run()
+    assert trial.last()[1]["position"]["update"] == done
+    assert [record["update"] for record in trial.records("train")] == list(range(1, done + 1))
+    message = f"last.safetensors holds the state after update {done}; --resume continues"
+    assert message in capsys.readouterr().err
+    resumed = Trial(dataset, tmp_path / "broken")
+    resumed.run(resumed=trial)
+    assert resumed.last()[1]["position"] == straight.last()[1]["position"]
+    for name, array in straight.last()[0].items():
+        assert resumed.last()[0][name].tobytes() == array.tobytes()
+    for kind in ("train", "eval"):
+        updates = [record["update"] for record in straight.records(kind)]
+        assert [record["update"] for record in resumed.records(kind)] == updates
+
+
+def test_an_update_that_failed_half_way_is_not_saved(dataset, tmp_path, capsys):
+    """Its optimiser may have changed some parameters and not others."""
+    trial = Trial(dataset, tmp_path)
+    step = trial.backend.train_step
+
+    def train_step(micro_batches, lr):
+        step(micro_batches, lr)
+        if trial.backend.updates == 5:
+            raise MemoryError
+        return {"update": trial.backend.updates, "loss": 1.0, "grad_norm": 1.0}
+
+    trial.backend.train_step = train_step
+    trial.backend.fetch = lambda handle: {name: np.asarray(handle[name]) for name in handle}
+    with pytest.raises(MemoryError):
+        trial.run()
+    assert trial.last()[1]["position"]["update"] == 3
+    message = capsys.readouterr().err
+    assert (
+        "update 4 is not saved: expected the state after update 4, but update 5 failed" in message
+    )
+    assert "last.safetensors holds the state after update 3" in message
+
+
+def test_an_error_before_the_first_update(dataset, tmp_path, capsys):
+    trial = Trial(dataset, tmp_path)
+    trial.backend.at_update = lambda k: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trial.run()
+    assert "no checkpoint is saved" in capsys.readouterr().err
+    assert not trial.run_dir.checkpoint_path("last").exists()
 
 
 @pytest.mark.parametrize("moment", ["log", "save", "put"])
@@ -235,7 +357,7 @@ def test_a_stop_at_any_moment_loses_nothing(dataset, tmp_path, moment, monkeypat
         return original(*args)
 
     if moment == "put":
-        from transfg_core.train import UpdateLog
+        from transfg_core.update_log import UpdateLog
 
         original = UpdateLog.put
         monkeypatch.setattr(UpdateLog, "put", interrupting)

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -83,10 +84,22 @@ GOOGLE = Path(__file__).parents[2] / "parity" / "cases" / "golden" / "tiny_vit.n
         (("train",), ("Missing argument",)),
         (("trian",), ("No such command", "train")),
         (("evaluate", "absent"), ("absent: expected a checkpoint",)),
-        (("evaluate", "config.yaml"), ("cut file",)),
+        (("evaluate", "config.yaml"), ("cut or damaged file",)),
         (("evaluate", LAST, "data.name=folder"), ("data/toy: expected train/<class>",)),
         (("evaluate", LAST, "train.batchsize=3"), ("did you mean train.batch_size?",)),
         (("evaluate", LAST, "--predictions", "no/p.csv"), ("no/p.csv: no such folder",)),
+        (("evaluate", LAST, "--predictions", "runs"), ("runs: expected the name of a file",)),
+        (("evaluate", LAST, "--predictions", "/dev/null"), ("found something else",)),
+        (("parts", LAST, "--out", "runs"), ("runs: expected the name of a file",)),
+        (("parts", LAST, "--out", "config.yaml/p.png"), ("config.yaml is no folder",)),
+        (("report", "runs/trial", "--out", "config.yaml"), ("config.yaml is no folder",)),
+        (("convert", LAST, "runs"), ("runs: expected the name of a file",)),
+        (("parity", "--out", "config.yaml/x"), ("config.yaml is no folder",)),
+        (("parity", "bisect", "--out", "config.yaml"), ("config.yaml is no folder",)),
+        (("parity", "compare", "a", "b", "--out", "config.yaml"), ("config.yaml is no folder",)),
+        (("parity", "record", "runs", "--case", "overlap"), ("runs: expected the name of a file",)),
+        (("evaluate", "/dev/null"), ("found no regular file",)),
+        (("evaluate", "../" + "x" * 300), ("File name too long",)),
         *(
             (
                 ("parity", command, "--baseline", "a", "--candidate", "b", "--out", "no/x.json"),
@@ -170,11 +183,20 @@ def test_a_missing_framework_is_named_with_its_command(call, monkeypatch):
 def test_what_the_system_refuses_and_memory(call, monkeypatch):
     for error, text in (
         (OSError(5, "Input/output error", "disk"), "refused: [Errno 5] Input/output error: 'disk'"),
-        (MemoryError("Unable to allocate 8 TiB"), "out of memory (Unable to allocate 8 TiB); try"),
+        (MemoryError("Unable to allocate 8 TiB"), "out of memory: Unable to allocate 8 TiB; try"),
+        (MemoryError(), "out of memory: no more is available; try a smaller train.batch_size"),
+        (RuntimeError("CUDA out of memory. Tried 2\nmore"), "out of memory: CUDA out of memory. T"),
     ):
         monkeypatch.setattr(train_command, "load_config", lambda *args, error=error: raise_(error))
         code, _, err = call("train", "config.yaml")
         assert code == 1 and text in err
+
+
+def test_results_are_printed_if_the_predictions_cannot_be_written(call, place, monkeypatch):
+    """The disk may fill up after the check of the place."""
+    monkeypatch.setattr(os, "fsync", lambda *args: raise_(OSError(28, "No space left on device")))
+    code, out, err = call("evaluate", LAST, "--predictions", "p.csv")
+    assert code == 1 and json.loads(out)["images"] and "No space left on device" in err
 
 
 def raise_(error):
@@ -190,6 +212,13 @@ def test_our_own_bugs_keep_their_traceback(call, monkeypatch):
 def test_messages_are_printed_as_they_are(capsys):
     cli.complain("/a/[b]/:smile:/c: [red]no[/red] " + "x" * 200)
     assert capsys.readouterr().err == ("error: /a/[b]/:smile:/c: [red]no[/red] " + "x" * 200 + "\n")
+
+
+def test_messages_do_not_steer_the_terminal(capsys):
+    cli.complain("class '\x1b[2J\x07' of 鳥\n  and\tmore" + "y" * 9000)
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: class '\\x1b[2J\\x07' of 鳥\n  and\\tmore")
+    assert 8000 < len(shown) < 8100 and shown.endswith("y...\n")
 
 
 def test_help_and_version(call):
@@ -227,7 +256,7 @@ def test_report(call, place):
     code, out, _ = call("report", "runs/trial", "--out", "the report")
     assert code == 0 and out == "the report/report.html\n"
     assert (place / out.strip()).is_file()
-    assert call("report", "runs/trial", "--out", "config.yaml")[0] == 1
+    assert call("report", "runs/trial", "--out", "config.yaml")[0] == 2
 
 
 def test_evaluate_prints_one_json_object(place):
@@ -242,15 +271,23 @@ def test_evaluate_prints_one_json_object(place):
     assert written == (place / "runs/trial/predictions.csv").read_text()
 
 
-def test_evaluate_makes_its_toy_set_in_silence(place, tmp_path):
-    """Standard output is for the result alone; and it may be closed."""
-    command = f"'{sys.executable}' -m transfg evaluate '{LAST}' data.root='{tmp_path}/toy'"
+def test_evaluate_names_the_command_that_renders_its_toy_set(call, place, tmp_path):
+    """It renders nothing itself, since a checkpoint of somebody else may say where and how much."""
+    evaluate = ("evaluate", LAST, f"data.root={tmp_path}/toy")
+    code, _, err = call(*evaluate)
+    assert code == 2 and not (tmp_path / "toy").exists()
+    advice = shlex.split(err[err.index("`transfg toy ") :].split("`")[1])
+    assert call(*advice[1:])[0] == 0
+    assert call(*evaluate)[0] == 0
+
+
+def test_standard_output_is_for_the_result_alone_and_may_be_closed(place):
+    command = f"'{sys.executable}' -m transfg evaluate '{LAST}'"
     script = f"{command} | head -c 0; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", script], cwd=place, env=environment(), capture_output=True, text=True
     )
     assert done.stdout == "1\n" and "Traceback" not in done.stderr
-    assert "rendering 80 toy images" in done.stderr
 
 
 def test_a_reader_that_leaves_does_not_stop_the_run(place):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from transfg.options import one_of, require_folder, write_json
+from transfg.options import check_file, one_of, write_json
 from transfg_core.errors import RunFailed, UserError
 
 LEAST_TURN = 4
@@ -50,7 +50,7 @@ def bench(
     from transfg.bench.subject import WORK, parse_subject
 
     one_of("--work", work, WORK)
-    require_folder("--out", out)
+    check_file("--out", out)
     subjects = [parse_subject(text) for text in subject or ["torch", "jittor"]]
     if work == "input":
         subjects = subjects[:1]  # this work uses no backend
@@ -65,12 +65,15 @@ def bench(
     sizes = batch or [1]
     plans = [[entry.config(config, overrides or [], size) for entry in subjects] for size in sizes]
     results, baselines = [], []
-    for plan in plans:
-        measurements = measure(subjects, work, plan, rounds, warmup, turn, threads)
-        results += measurements
-        baselines += [measurements[0]] * len(measurements)
-        # after every batch size, so that a failure loses no measurement
-        write_json(out, as_record(results, baselines))
-    print_table(results, baselines)
+    try:
+        for plan in plans:
+            measurements = measure(subjects, work, plan, rounds, warmup, turn, threads)
+            results += measurements
+            baselines += [measurements[0]] * len(measurements)
+            # after every batch size, so that a failure loses no measurement
+            write_json(out, as_record(results, baselines))
+    finally:
+        if results:
+            print_table(results, baselines)
     if all(result.failed for result in results):
         raise RunFailed(f"bench: every subject failed; the first: {results[0].failed}")

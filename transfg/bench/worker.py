@@ -10,7 +10,6 @@ holds; it survives the restart that Jittor needs after it has rebuilt itself.
 
 import gc
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,14 +24,12 @@ from transfg_core.config.loading import build_config
 from transfg_core.config.sections import Config
 from transfg_core.data.datasets import read_dataset
 from transfg_core.data.loader import TrainStream
-from transfg_core.errors import UserError
+from transfg_core.errors import UserError, is_out_of_memory
 from transfg_core.machine import forget_peak_rss, peak_rss
 from transfg_core.train import split_batch
 
 Step = Callable[[], object]
 OUT_OF_MEMORY = 3  # exit status
-# messages of PyTorch's devices, PyTorch's CPU allocator, C++ and oneDNN
-NO_MEMORY = re.compile(r"out of memory|can't allocate|bad_alloc|is memory short")
 
 
 def random_batch(config: Config) -> Batch:
@@ -143,7 +140,7 @@ def main() -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except (MemoryError, RuntimeError) as error:
-            if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            if not is_out_of_memory(error):
                 raise
             print(f"error: out of memory: {error}", file=sys.stderr)
             return OUT_OF_MEMORY

@@ -4,14 +4,18 @@ The writer fills a temporary file in the same folder, syncs it to the disk, and 
 old file. So a reader finds the old file or the new one, never half of one. The writer locks its
 temporary file; a later writer deletes temporary files without a lock, which killed writers left.
 
-Equal arrays and metadata give equal bytes.
+The metadata is one JSON string with a SHA-256 over itself and the arrays, so that damage is found.
+Files of older versions have none. Equal arrays and metadata give equal bytes.
 """
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,13 @@ import safetensors
 import safetensors.numpy
 
 from transfg_core.backend import Array, Arrays
+from transfg_core.config.yaml_text import is_too_deep
 from transfg_core.errors import RunFailed, UserError
 
 FORMAT = 1  # increase it when readers of the previous format would misread the file
 KEY = "transfg"  # a single key: safetensors does not keep the order of several
 TEMPORARY = ".transfg-tmp"
+LARGEST_HEADER = 2**24  # bytes; 600 arrays and 10,000 class names take less than 2**19
 
 # First bytes of other file types that a user may pass as a checkpoint -> what the file is.
 FOREIGN: dict[bytes, str] = {
@@ -33,6 +39,10 @@ FOREIGN: dict[bytes, str] = {
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "a single NumPy array",
 }
+
+
+class Damaged(UserError):
+    """A checkpoint that is cut, changed or of another type; an older one may be intact."""
 
 
 def save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
@@ -46,32 +56,83 @@ def save(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -
         RunFailed: the disk is full, the folder is not writable, ...; an older file is intact.
         ValueError, TypeError: JSON cannot hold the metadata.
     """
-    text = json.dumps({"format": FORMAT, "metadata": metadata}, sort_keys=True, allow_nan=False)
+    wrapped = {"format": FORMAT, "metadata": metadata}
     dense = {name: _dense(name, array) for name, array in arrays.items()}
+    text = _text(wrapped | {"sha256": _checksum(wrapped, dense)})
     replace_file(path, safetensors.numpy.save(dense, metadata={KEY: text}))
+
+
+def _text(wrapped: Mapping[str, Any]) -> str:
+    return json.dumps(wrapped, sort_keys=True, allow_nan=False)
+
+
+def _checksum(wrapped: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
+    """SHA-256 of format and metadata, and of each array's name, type, shape and bytes."""
+    digest = hashlib.sha256(_text(wrapped).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def load(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """The arrays and the metadata that `save` wrote.
 
     Raises:
-        UserError: the file is missing, cut short, of another type, without this project's
-            metadata, or written by a newer version.
+        Damaged: the file is cut short, of another type, or not as it was written.
+        UserError: the file is missing, has no metadata of this project, or is of a newer version.
     """
+    with open_file(path) as opened:
+        wrapped = _read_wrapped(path, opened.metadata() or {})
+        arrays = {name: _read_array(path, opened, name) for name in opened.keys()}
+    expected = wrapped.pop("sha256", None)
+    if expected is not None and expected != _checksum(wrapped, arrays):
+        raise Damaged(
+            f"{path}: expected the content that was written, found another SHA-256: the file is "
+            "damaged; copy it again or take an older checkpoint"
+        )
+    return arrays, wrapped["metadata"]
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone, which may be damaged: only `load` compares the checksum.
+
+    Raises:
+        Damaged, UserError: see `load`.
+    """
+    with open_file(path) as opened:
+        metadata: dict[str, Any] = _read_wrapped(path, opened.metadata() or {})["metadata"]
+    return metadata
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[Any]:
+    """Open a safetensors file, after a check that it is a regular file with a header of sane size.
+
+    Raises:
+        Damaged: the file is cut short or of another type, also if an array turns out to be so.
+        UserError: the file is missing, or not a regular file such as a pipe or a device.
+    """
+    start = b""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could wait for ever
+            raise UserError(f"{path}: expected a checkpoint, found no regular file; check the path")
         with open(path, "rb") as file:
             start = file.read(9)
+        header = int.from_bytes(start[:8], "little")
+        if header > LARGEST_HEADER:
+            limit = f"a header of {header} bytes, of which {LARGEST_HEADER} are allowed"
+            raise Damaged(f"{path}: {_explain(start, limit)}")
         with safetensors.safe_open(path, framework="numpy") as opened:
-            metadata = read_metadata(path, opened.metadata() or {})
-            arrays = {name: _read_array(path, opened, name) for name in opened.keys()}
+            yield opened
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
             f"{path}: expected a checkpoint, but reading it failed ({reason}); check the path"
         ) from error
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path}: {_explain(start, error)}") from error
-    return arrays, metadata
+        raise Damaged(f"{path}: {_explain(start, error)}") from error
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -110,31 +171,34 @@ def _dense(name: str, array: Array) -> Array:
     return np.ascontiguousarray(native).reshape(array.shape)
 
 
-def read_metadata(path: str | Path, strings: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata that `save` wrote, from the strings in a safetensors header.
-
-    Raises:
-        UserError: they are missing, damaged or written by a newer version.
-    """
+def _read_wrapped(path: Path, strings: Mapping[str, str]) -> dict[str, Any]:
+    """Format, metadata and checksum, from the strings in a safetensors header."""
     if KEY not in strings:
         raise UserError(
             f"{path}: expected a checkpoint of this program, found a safetensors file without its "
             f"{KEY!r} metadata; bare weights go into model.pretrained"
         )
     try:
-        wrapped = json.loads(strings[KEY])
-        number, metadata = int(wrapped["format"]), dict(wrapped["metadata"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path}: expected JSON under the metadata key {KEY!r}, found {strings[KEY][:40]!r}; "
-            "the file is damaged; take an older checkpoint"
-        ) from error
-    if number > FORMAT:
+        wrapped = json.loads(strings[KEY], parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        wrapped = None
+    number = wrapped.get("format") if isinstance(wrapped, dict) else None
+    if type(number) is int and number > FORMAT:
         raise UserError(
             f"{path}: expected checkpoint format {FORMAT} or older, found {number}; "
             "a newer version of this program wrote it: update this program"
         )
-    return metadata
+    whole = type(number) is int and isinstance(wrapped.get("metadata"), dict)
+    if not whole or wrapped.keys() - {"format", "metadata", "sha256"} or is_too_deep(wrapped):
+        raise Damaged(
+            f"{path}: expected format and metadata as JSON under the metadata key {KEY!r}, found "
+            f"{strings[KEY][:40]!r}; the file is damaged: take an older checkpoint"
+        )
+    return dict(wrapped)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _read_array(path: Path, opened: Any, name: str) -> Array:
@@ -149,7 +213,7 @@ def _read_array(path: Path, opened: Any, name: str) -> Array:
     return array
 
 
-def _explain(start: bytes, error: Exception) -> str:
+def _explain(start: bytes, reason: object) -> str:
     # safetensors: 8 bytes for the header's length, which can equal a magic, then the header in JSON
     own = start[8:] == b"{"
     for magic, description in FOREIGN.items():
@@ -158,7 +222,7 @@ def _explain(start: bytes, error: Exception) -> str:
     if not start:
         return "expected a checkpoint, found an empty file; take an older checkpoint"
     return (
-        f"expected a safetensors checkpoint, found a damaged or cut file ({error}); "
+        f"expected a safetensors checkpoint, found a cut or damaged file ({reason}); "
         "copy it again or take an older checkpoint"
     )
 

@@ -1,6 +1,8 @@
 """Load pretrained parameters from a file with this project's names."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from transfg_core.backend import Arrays
 from transfg_core.checkpoints import file as checkpoint
@@ -153,9 +155,12 @@ def read_own(file: WeightFile) -> tuple[Arrays, list[str], Config | None]:
         if headers[key].dtype not in FLOATS
     ]
     refuse(file.path, wrong)
-    has_metadata = checkpoint.KEY in file.strings
-    metadata = checkpoint.read_metadata(file.path, file.strings) if has_metadata else {}
-    arrays = {key.removeprefix(PREFIX): file.read(key) for key in params}
+    metadata: dict[str, Any] = {}
+    if checkpoint.KEY in file.strings:
+        stored, metadata = checkpoint.load(Path(file.path))  # compares the checksum
+        arrays = {key.removeprefix(PREFIX): stored[key] for key in params}
+    else:
+        arrays = {key.removeprefix(PREFIX): file.read(key) for key in params}
     ignored = [f"{key}: state of the run" for key in headers if key not in params]
     saved = build_config(metadata["config"], file.path) if "config" in metadata else None
     return arrays, ignored, saved

@@ -6,10 +6,24 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
+# Bounds far above every sound value, so that a file of somebody else cannot take all memory.
+Pixels = Annotated[int, Field(ge=1, le=2**14)]
+Images = Annotated[int, Field(ge=1, le=2**16)]  # of one batch
+Depth = Annotated[int, Field(ge=2, le=1000)]
+Threads = Annotated[int, Field(ge=1, le=256)]
+Workers = Annotated[int, Field(ge=0, le=256)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Size = Annotated[tuple[Positive, Positive], Field(strict=False)]
-FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
+Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
+
+
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("expected a path, found a NUL character in it")
+    return os.path.expanduser(value)
+
+
+FilePath = Annotated[str, AfterValidator(_path)]
 
 
 class Section(BaseModel):

@@ -5,6 +5,7 @@
 A key that is unknown or given twice is an error. The message suggests a key for an unknown one.
 """
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -13,7 +14,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from transfg_core.config.sections import Config
-from transfg_core.config.yaml_text import describe_problem, dump_yaml, parse_yaml, place_of
+from transfg_core.config.yaml_text import (
+    describe_problem,
+    dump_yaml,
+    is_too_deep,
+    parse_yaml,
+    place_of,
+)
 from transfg_core.errors import UserError
 
 
@@ -67,6 +74,11 @@ def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] =
     Raises:
         UserError: a key or value is wrong, or the caller already found `problems`.
     """
+    if not isinstance(tree, Mapping) or is_too_deep(tree):
+        raise UserError(
+            f"{source}: expected sections such as `train:` with keys and values, found "
+            f"{reprlib.repr(tree)}"
+        )
     errors: list[Any] = []
     try:
         config = Config.model_validate(tree)

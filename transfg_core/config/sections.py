@@ -15,7 +15,18 @@ from pydantic import (
 )
 
 from transfg_core.config.convnet import ConvNetConfig
-from transfg_core.config.fields import FilePath, Fraction, NonNegative, Positive, Section, Size
+from transfg_core.config.fields import (
+    FilePath,
+    Fraction,
+    Images,
+    NonNegative,
+    Pixels,
+    Positive,
+    Section,
+    Size,
+    Threads,
+    Workers,
+)
 from transfg_core.config.vit import VitConfig
 
 # Channel means and standard deviations by name, on inputs in [0, 1].
@@ -60,7 +71,7 @@ class DataConfig(Section):
     name: Literal["toy", "cub", "folder"] = "toy"
     root: FilePath = "data/toy"
     split: Literal["official", "random"] = "official"
-    resize: Size | Positive | None = None  # (h, w), or the length of the shorter side
+    resize: Size | Pixels | None = None  # (h, w), or the length of the shorter side
     crop: Size = (64, 64)
     random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None
     flip: bool = True
@@ -68,8 +79,8 @@ class DataConfig(Section):
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, drawn from [-r, r]
     normalise: Literal["imagenet", "half", "cifar"] = "imagenet"
     on_bad_image: Literal["error", "skip"] = "error"
-    threads: Positive = 2
-    workers: Annotated[int, Field(ge=0)] = 0
+    threads: Threads = 2
+    workers: Workers = 0
     toy: ToyConfig = ToyConfig()
 
     @field_validator("crop", mode="before")
@@ -120,9 +131,9 @@ class TrainConfig(Section):
     """Length of a run in updates, batches, and how often it evaluates and saves."""
 
     steps: Positive = 1000
-    batch_size: Positive = 32  # images per update
+    batch_size: Images = 32  # images per update
     accumulation: Positive = 1  # micro-batches per update
-    eval_batch_size: Positive = 32
+    eval_batch_size: Images = 32
     eval_every: Positive = 200
     save_every: Positive | None = None  # of step-numbered checkpoints, besides last and best
     keep: Positive = 3  # number of step-numbered checkpoints to keep

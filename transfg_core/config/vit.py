@@ -1,10 +1,10 @@
 """The `model` section of the Vision Transformer and of TransFG (`model.name: vit`)."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from transfg_core.config.fields import Positive
+from transfg_core.config.fields import Depth, Positive
 from transfg_core.config.model import ModelConfig
 
 # Width, heads, depth, MLP width of the Vision Transformer sizes (Dosovitskiy et al. 2021, table 1;
@@ -32,7 +32,7 @@ class VitConfig(ModelConfig):
     size: Literal["tiny", "Ti", "S", "B", "L", "H"] = "tiny"
     width: Positive = 96
     heads: Positive = 4
-    depth: Annotated[int, Field(ge=2)] = 4
+    depth: Depth = 4
     mlp: Positive = 192
     patch: Positive = 8
     stride: Positive = 8

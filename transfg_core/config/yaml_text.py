@@ -6,6 +6,7 @@ number. A key that is given twice is a problem.
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -88,6 +89,24 @@ def parse_yaml(text: str, source: str) -> tuple[Any, list[str]]:
         ) from error
 
 
+def is_too_deep(tree: Any) -> bool:
+    """Whether lists and tables lie deeper in one another than any sound value (16 levels).
+
+    Python's copying and JSON functions end with a RecursionError on some hundred levels.
+    """
+    level = [tree]
+    for _ in range(16):
+        nested = [item for item in level if isinstance(item, Mapping | list)]
+        level = [
+            value
+            for item in nested
+            for value in (item.values() if isinstance(item, Mapping) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def dump_yaml(tree: Mapping[str, Any]) -> str:
     """YAML that `parse_yaml` and a YAML 1.1 reader both read as the same values."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
@@ -106,7 +125,7 @@ def describe_problem(item: Any, root: type[BaseModel]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("value_error", "missing"):
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]}, found {item['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {reprlib.repr(item['input'])}"
 
 
 def place_of(item: Any, root: type[BaseModel]) -> tuple[int | str, ...]:

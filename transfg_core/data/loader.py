@@ -9,14 +9,24 @@ B positions from `(k - 1) * B`; batches run across the border between epochs. Re
 uint8 and become float32 in the caller's thread. grain reads ahead in threads or worker processes:
 it reads one record at a time and keeps the order. A record holds the error of a broken image, and
 this module raises it.
+
+`timeout`, schedulers and Ctrl-C signal the whole process group. Worker processes ignore SIGINT and
+SIGTERM: the parent still needs them for its last update, and then ends them. They end by themselves
+if the parent is gone.
 """
 
 import atexit
 import importlib
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from itertools import chain
+from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -29,6 +39,8 @@ from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.sample_reader import EvalReader, Record, TrainReader, none_readable
 from transfg_core.data.transforms import normalise
 from transfg_core.errors import RunFailed
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class EvalBatch(NamedTuple):
@@ -85,7 +97,7 @@ def eval_batches(
     data: DataConfig,
     batch_size: int,
     bad_images: dict[str, str] | None = None,
-) -> Iterator[EvalBatch]:
+) -> Generator[EvalBatch, None, None]:
     """Every sample once, in order; the last batch may be smaller.
 
     With `on_bad_image: skip`, unreadable images are left out, so that the next images fill the
@@ -118,12 +130,11 @@ def _batches(
     bad_images: dict[str, str],
 ) -> Generator[EvalBatch, None, None]:
     """Batches of `batch_size`; the last batch may be smaller."""
-    records = _prefetched(read, positions, data, batch_size)
+    source = _prefetched(read, positions, data, batch_size)
     try:
+        records = _start_workers(source) if data.workers else source
         while taken := _take(records, batch_size, bad_images):
-            batch = _collate(taken, data)
-            del taken  # their memory may belong to a worker
-            yield batch
+            yield _collate(taken, data)
     except RuntimeError as error:
         if data.workers == 0:
             raise
@@ -132,7 +143,7 @@ def _batches(
             "try fewer workers, or data.workers=0"
         ) from error
     finally:
-        records.close()
+        source.close()
 
 
 def _take(records: Iterator[Record], batch_size: int, bad_images: dict[str, str]) -> list[Record]:
@@ -169,14 +180,50 @@ def _prefetched(
     if data.workers:
         per_worker = -(-batch_size // data.workers)
         elements = elements.mp_prefetch(
-            grain.MultiprocessingOptions(data.workers, per_worker), _ignore_interrupt
+            grain.MultiprocessingOptions(data.workers, per_worker), _init_worker
         )
+        # through pipes: what killed processes leave in shared memory, nobody removes
+        pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        elements = grain.experimental.WithOptionsIterDataset(elements, pipes)
     return iter(elements)
 
 
-def _ignore_interrupt(worker: int, workers: int) -> None:
-    """Leave Ctrl-C to the parent process, which then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_workers(source: Iterator[Record]) -> Iterator[Record]:
+    """Take the first record, which starts the worker processes, with their signals blocked.
+
+    A worker needs a second before `_init_worker` runs. Until then only the signal mask protects
+    it, which processes inherit from the thread that starts them, and threads from theirs.
+    """
+    first: Future[Record | None] = Future()
+
+    def take() -> None:
+        try:
+            first.set_result(next(source, None))
+        except BaseException as error:
+            first.set_exception(error)
+
+    resource_tracker.ensure_running()  # starting it would unblock the signals
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        threading.Thread(target=take, daemon=True).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    record = first.result()
+    return source if record is None else chain([record], source)
+
+
+def _init_worker(worker: int, workers: int) -> None:
+    """Ignore the signals that stop a run, and end with the parent process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()  # waits for the end of a pipe that the parent holds open
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _import_grain() -> ModuleType:

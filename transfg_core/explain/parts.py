@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfg_core.backend import Array, Backend, Batch
 from transfg_core.checkpoints.file import replace_file
-from transfg_core.data.transforms import eval_transform, normalise, read_image
-from transfg_core.errors import UserError
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets import Samples
+from transfg_core.data.sample_reader import EvalReader, none_readable
+from transfg_core.data.transforms import normalise
+from transfg_core.errors import RunFailed, UserError
 from transfg_core.evaluate import boxes_in_crop
-from transfg_core.experiment import open_checkpoint
 from transfg_core.explain.drawing import part_picture
 from transfg_core.models.vit import grid_size, require_vit
+from transfg_core.run.progress import Progress
+from transfg_core.trained import open_checkpoint
 
 Heat = Literal["scores", "rollout"]
 
@@ -32,8 +37,11 @@ def draw_parts(
     Next to each image is a copy dimmed by the part scores, or by the attention rollout, which also
     exists in a plain Vision Transformer.
 
+    With `data.on_bad_image: skip`, unreadable images are named and left out, as in an evaluation.
+
     Raises:
         UserError: the checkpoint is broken, or `heat` is "scores" and its model selects no parts.
+        RunFailed: an image cannot be read.
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides)
     model = require_vit(config.model, f"{path}: pictures of parts and attention")
@@ -44,8 +52,7 @@ def draw_parts(
             "another checkpoint, or --heat rollout"
         )
     test = dataset.test
-    rows = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
-    pixels = np.stack([eval_transform(read_image(test.paths[row]), config.data) for row in rows])
+    rows, pixels = _read(test, config.data, count)
     images = normalise(pixels, config.data)
     traces = [
         backend.trace(Batch(images[k : k + 1], test.labels[rows[k : k + 1]]))
@@ -71,6 +78,23 @@ def draw_parts(
     picture.save(data, format="PNG")
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, data.getvalue())
+
+
+def _read(
+    test: Samples, data: DataConfig, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Rows of up to `count` images, evenly spread over the split, and their crops (B, H, W, 3)."""
+    read = EvalReader(test.paths, test.labels, data)
+    spread = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
+    records = [read(int(row)) for row in spread]
+    skipped = {path: reason for record in records for path, reason in record.skipped.items()}
+    Progress("parts", count).skipped(skipped)
+    errors = [record.error for record in records if record.error]
+    shown = [record for record in records if record.pixels.size]
+    if errors or not shown:
+        raise RunFailed(errors[0] if errors else none_readable(skipped, len(records)))
+    rows = np.array([record.sample for record in shown], np.int64)
+    return rows, np.stack([record.pixels for record in shown])
 
 
 def _rollout(backend: Backend, image: Array) -> Array:

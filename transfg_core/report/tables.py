@@ -35,7 +35,7 @@ def headline(runs: Sequence[Run]) -> Table:
     """The results of each run."""
     # (name of the column, text of a run in it)
     columns = (
-        ("run", lambda run: run.config.run.name),
+        ("run", lambda run: run.name),
         ("backend", lambda run: run.backend),
         ("updates", lambda run: f"{run.update} of {run.config.train.steps}"),
         ("top-1 %", lambda run: percent(run.final.get("top1"))),
@@ -79,7 +79,7 @@ def _seeds_table(runs: Sequence[Run]) -> Table:
     )
     rows = [
         [
-            ", ".join(run.config.run.name for run in group),
+            ", ".join(run.name for run in group),
             group[0].backend,
             str(len(group)),
             *(_spread([value(run) for run in group]) for _, value in columns),

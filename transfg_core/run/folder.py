@@ -14,10 +14,7 @@ have logged more updates than it saved. A resumed run therefore cuts metrics.jso
 update of its checkpoint.
 """
 
-import fcntl
 import json
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -34,6 +31,7 @@ from transfg_core.config.loading import dump_config, load_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.run.environment import describe_environment, read_starts
+from transfg_core.run.lock import HEADER, is_run, lock_folder, refuse_if_used
 from transfg_core.run.metrics_log import (
     SUMMARY,
     Summary,
@@ -45,16 +43,14 @@ from transfg_core.run.metrics_log import (
 )
 from transfg_core.run.tensorboard import ScalarWriter
 
-HEADER = "# A run of TransFG, fully resolved: train with this file to repeat it.\n"
-LOCK = ".lock"
-
-# The files that a run writes besides config.yaml. `overwrite` deletes these and no others.
+# The files that a run writes besides config.yaml, in the order in which `overwrite` deletes them.
+# Without a checkpoint, nothing resumes a run that is half deleted.
 OURS = (
+    "checkpoints/*.safetensors",
     "env.json",
     "metrics.jsonl",
     "summary.csv",
     "predictions.csv",
-    "checkpoints/*.safetensors",
     "tensorboard/events.out.tfevents.*",
 )
 
@@ -69,6 +65,7 @@ class RunFolder(Closing):
         self.path = path
         self.config = config
         self._lock = lock
+        self._saved: tuple[Path, int] | None = None  # the newest intact checkpoint and its update
         self._summary = Summary()
         self._scalars = ScalarWriter(path / "tensorboard")
 
@@ -89,24 +86,18 @@ class RunFolder(Closing):
         except OSError as error:
             raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
         refuse_if_used(path, overwrite)
-        lock = _lock(path)
+        run = cls(path, config, lock_folder(path))
         try:
             refuse_if_used(path, overwrite)  # again: another process may have been faster
-            for old_file in [file for pattern in OURS for file in path.glob(pattern)]:
-                old_file.unlink()
-            text = HEADER + dump_config(config)
-            checkpoint.replace_file(path / "config.yaml", text.encode())
-            (path / "checkpoints").mkdir(exist_ok=True)
+            run.start_over(config)
         except BaseException:
-            lock.close()
+            run.close()
             raise
-        return cls(path, config, lock)
+        return run
 
     @classmethod
-    def open(cls, path: Path, config: Config | None = None) -> "RunFolder":
+    def open(cls, path: Path) -> "RunFolder":
         """Open an existing run to resume it; call `rewind` before the first `log`.
-
-        `config` is the configuration of the resumed run, if it differs from config.yaml.
 
         Raises:
             UserError: there is no run, its config.yaml is damaged, or another process is writing
@@ -117,8 +108,33 @@ class RunFolder(Closing):
                 f"{path}: expected the folder of a run, found no config.yaml of a run; "
                 "check the path, or train without --resume"
             )
-        saved = load_config(path / "config.yaml")
-        return cls(path, config or saved, _lock(path))
+        lock = lock_folder(path)
+        try:
+            return cls(path, load_config(path / "config.yaml"), lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def start_over(self, config: Config) -> None:
+        """Delete what the run wrote, and write its configuration.
+
+        Raises:
+            RunFailed: the disk is full.
+        """
+        for old_file in [file for pattern in OURS for file in self.path.glob(pattern)]:
+            old_file.unlink()
+        self.write_config(config)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+
+    def write_config(self, config: Config) -> None:
+        """Write config.yaml; a resumed run may have another name and other folders.
+
+        Raises:
+            RunFailed: the disk is full.
+        """
+        self.config = config
+        text = HEADER + dump_config(config)
+        checkpoint.replace_file(self.path / "config.yaml", text.encode())
 
     def record_environment(
         self, device: Mapping[str, Any], command: Sequence[str], weights: Origin | None = None
@@ -143,27 +159,28 @@ class RunFolder(Closing):
         sound = clean(record)
         assert sound["kind"] in ("train", "eval", "event") and sound["update"] >= 0
         try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json_line(sound))
+            _append(self.path / "metrics.jsonl", json_line(sound))
             row = self._summary.row(sound)
             if row is not None:
-                with open(self.path / "summary.csv", "a", encoding="utf-8") as file:
-                    file.write(csv_text([row] if file.tell() else [SUMMARY, row]))
+                summary = self.path / "summary.csv"
+                _append(summary, csv_text([row] if summary.exists() else [SUMMARY, row]))
             self._scalars.log(sound)
         except OSError as error:
             raise RunFailed(f"{self.path}: cannot write the metrics: {error.strerror}") from error
 
-    def rewind(self, update: int) -> None:
-        """Delete records and numbered checkpoints that are later than update `update`.
+    def rewind(self, source: Path, update: int, evaluated: int) -> None:
+        """Keep what belongs to the checkpoint `source`, the state after update `update`.
 
-        An incomplete last line of metrics.jsonl goes as well. `best` is kept, even if it is
-        later: its parameters can still be used.
+        Later records and numbered checkpoints are deleted. So are evaluations after update
+        `evaluated`, which the resumed run makes again, and an incomplete last line of
+        metrics.jsonl. `best` is kept, even if it is later: its parameters can still be used.
 
         Raises:
             UserError: metrics.jsonl is damaged.
         """
         records = read_records(self.path / "metrics.jsonl")
-        kept = [record for record in records if record["update"] <= update]
+        limits = {"eval": evaluated}
+        kept = [row for row in records if row["update"] <= limits.get(row["kind"], update)]
         self._scalars.close()
         self._summary = Summary()
         rows = [row for row in map(self._summary.row, kept) if row is not None]
@@ -174,6 +191,7 @@ class RunFolder(Closing):
             if number > update:
                 path.unlink()
         self._scalars = ScalarWriter(self.path / "tensorboard", purge_step=update + 1)
+        self._saved = source, update
 
     def checkpoint_path(self, which: Which) -> Path:
         """The path of a checkpoint, which may not exist yet."""
@@ -189,9 +207,23 @@ class RunFolder(Closing):
         Raises:
             RunFailed: the disk is full; the older checkpoint is intact.
         """
-        checkpoint.save(self.checkpoint_path(which), arrays, metadata)
+        path = self.checkpoint_path(which)
+        checkpoint.save(path, arrays, metadata)
+        self._saved = path, metadata["position"]["update"]
         for _, path in self._numbered()[: -self.config.train.keep]:
             path.unlink()
+
+    @property
+    def saved_update(self) -> int | None:
+        """The update of the newest checkpoint; None if there is none."""
+        return self._saved and self._saved[1]
+
+    def describe_saved(self) -> str:
+        """Which checkpoint is the newest intact one, as a sentence without its full stop."""
+        if self._saved is None:
+            return "no checkpoint is saved"
+        path, update = self._saved
+        return f"{path} holds the state after update {update}"
 
     def write_predictions(
         self, images: Sequence[str], labels: NDArray[Any], logits: NDArray[Any]
@@ -215,57 +247,15 @@ class RunFolder(Closing):
         return sorted((int(digits), path) for digits, path in numbers if digits.isdecimal())
 
 
-def is_run(path: Path) -> bool:
-    """Whether the folder holds a config.yaml that a run wrote."""
-    try:
-        return (path / "config.yaml").read_bytes().startswith(HEADER.encode())
-    except OSError:
-        return False
-
-
-def refuse_if_used(path: Path, overwrite: bool) -> None:
-    """Refuse to start a run at `path` unless it is empty, or a run that may be overwritten.
-
-    Raises:
-        UserError: the folder holds other files, or a run without `overwrite`.
-    """
-    try:
-        used = any(entry.name != LOCK for entry in path.iterdir())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
-    if used and not is_run(path):
-        raise UserError(
-            f"{path}: expected an empty folder or a run of this program, found other files and "
-            "no config.yaml of a run; --overwrite deletes nothing but a run: choose another "
-            "run.name, or empty the folder yourself"
-        )
-    if used and not overwrite:
-        raise UserError(
-            f"{path}: the run folder is not empty; --resume resumes the run, --overwrite "
-            "deletes it, run.name=... starts another run"
-        )
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """Lock the folder until the returned file is closed or the process ends."""
-    try:
-        file = open(path / LOCK, "a+b", buffering=0)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the run folder: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    except OSError as error:
-        file.seek(0)
-        holder = file.read().decode(errors="replace").strip() or "another process"
-        file.close()
-        busy = isinstance(error, BlockingIOError)
-        raise UserError(
-            f"{path}: {holder} is writing this run; stop it, or choose another run.name"
-            if busy
-            else f"{path / LOCK}: cannot lock the run folder: {error.strerror}"
-        ) from error
-    return file
+def _append(path: Path, text: str) -> None:
+    """Append to a file; if the disk is full, leave no part of the text in it."""
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        data = text.encode()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise

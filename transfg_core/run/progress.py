@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from transfg_core.closing import Closing
 
 LOG_SECONDS = 15.0  # between lines without a terminal
+LONGEST = 8000  # characters of a message
 
 
 class StandardError(Console):
@@ -25,6 +26,15 @@ class StandardError(Console):
         """Print nothing more, for example after `transfg train ... 2>&1 | head` has its lines."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def plain(text: str) -> str:
+    """The text with escapes in place of characters that would steer a terminal, cut if very long.
+
+    Class names and paths in messages may come from files of somebody else.
+    """
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 class Progress(Closing):
@@ -61,7 +71,7 @@ class Progress(Closing):
 
     def say(self, text: str) -> None:
         """Print a line that stays on the screen."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(plain(text), soft_wrap=True)
 
     def skipped(self, bad_images: Mapping[str, str]) -> None:
         """Name each unreadable image (path -> reason) once."""

@@ -2,8 +2,9 @@
 
 import csv
 import statistics
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from transfg_core.config.loading import differing_keys, load_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
 from transfg_core.run.environment import read_starts
-from transfg_core.run.folder import is_run
+from transfg_core.run.lock import is_run
 from transfg_core.run.metrics_log import PREDICTIONS, Record, read_records
 
 UNKNOWN = "unknown"
@@ -24,6 +25,7 @@ class Run:
     """The content of a run folder, finished or not. Accuracies and part hits are fractions."""
 
     path: Path
+    name: str  # of the folder, which may have been renamed since the run
     config: Config
     train: list[Record]
     evals: list[Record]
@@ -45,7 +47,7 @@ class Run:
     @property
     def label(self) -> str:
         """Name for legends and tables."""
-        return f"{self.config.run.name} ({self.backend})"
+        return f"{self.name} ({self.backend})"
 
     @property
     def update(self) -> int:
@@ -105,6 +107,7 @@ def load_run(path: Path) -> Run:
     )
     return Run(
         path=path,
+        name=path.resolve().name,
         config=load_config(path / "config.yaml"),
         train=train,
         evals=evals,
@@ -112,6 +115,17 @@ def load_run(path: Path) -> Run:
         starts=read_starts(path),
         predictions=_read_predictions(path / "predictions.csv"),
     )
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read several run folders; runs that would have one label get their paths as names.
+
+    Raises:
+        UserError: see `load_run`.
+    """
+    runs = [load_run(path) for path in paths]
+    count = Counter(run.label for run in runs)
+    return [replace(run, name=str(run.path)) if count[run.label] > 1 else run for run in runs]
 
 
 def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:

@@ -300,3 +300,27 @@ def test_a_configuration_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Config().train.steps = 3
     assert math.isfinite(Config().optim.lr)
+
+
+def test_values_that_are_too_deep_or_no_sections(tmp_path):
+    """Copying them to look for more problems would end in a RecursionError, or a ValueError."""
+    for text in ("[" * 250 + "]" * 250, "{a: " * 250 + "}" * 250):
+        with pytest.raises(UserError, match="defaults: expected sections such as `train:`"):
+            load_config(None, [f"model.width={text}"])
+    with pytest.raises(UserError, match="expected sections"):
+        build_config(["x"], "file")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["model.depth=1001", "data.crop=16385", "data.resize=16385", "train.batch_size=65537",
+     "train.eval_batch_size=65537", "data.threads=257", "data.workers=257"],
+)  # fmt: skip
+def test_bounds_that_keep_the_memory_sane(setting):
+    with pytest.raises(UserError, match="less than or equal to"):
+        load_config(None, [setting])
+
+
+def test_a_path_without_nul():
+    with pytest.raises(UserError, match="data.root: expected a path, found a NUL character"):
+        build_config({"data": {"root": "a\0b"}}, "file")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 
@@ -20,7 +21,7 @@ from transfg_core.errors import UserError
 from transfg_core.report.page import load_run, write_report
 from transfg_core.report.plots import Curve, draw_curves
 from transfg_core.run.folder import RunFolder
-from transfg_core.run.reading import agreement
+from transfg_core.run.reading import agreement, load_runs
 
 PARITY = {
     "format": "parity-report/3",
@@ -307,3 +308,15 @@ def test_weights_are_named(tmp_path):
     assert row in text and "weights.sha256" not in text
     write_report([other], tmp_path / "plain")
     assert "## Weights" not in (tmp_path / "plain/report.md").read_text()
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    """A copied folder has its new name, and two folders of one name have their paths."""
+    for folder in ("a", "b"):
+        make_run(tmp_path / folder, "trial", "torch")
+    shutil.copytree(tmp_path / "a/trial", tmp_path / "copy")
+    paths = [tmp_path / "a/trial", tmp_path / "b/trial", tmp_path / "copy"]
+    labels = [run.label for run in load_runs(paths)]
+    assert labels == [f"{paths[0]} (torch)", f"{paths[1]} (torch)", "copy (torch)"]
+    page = write_report(paths, tmp_path / "out", None, None).read_text()
+    assert all(label in page for label in labels)

@@ -1,6 +1,8 @@
 """Run folders: what they hold, whom they refuse, and what a resumed run keeps."""
 
 import csv
+import errno
+import io
 import json
 import os
 import subprocess
@@ -12,8 +14,10 @@ import pytest
 
 from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
+from transfg_core.run import folder
 from transfg_core.run.environment import read_starts
-from transfg_core.run.folder import LOCK, RunFolder
+from transfg_core.run.folder import RunFolder
+from transfg_core.run.lock import LOCK
 from transfg_core.run.metrics_log import read_records
 from transfg_core.run.tensorboard import TAGS
 
@@ -29,6 +33,15 @@ def train_record(update):
 
 def eval_record(update):
     return {"kind": "eval", "update": update, "loss": 0.5, "top1": update / 100, "top5": 1.0}
+
+
+def at(update):
+    return {"position": {"update": update}}
+
+
+def rewind(run, update, evaluated=None):
+    evaluated = update if evaluated is None else evaluated
+    run.rewind(run.checkpoint_path("last"), update, evaluated)
 
 
 def log_updates(run, first, last):
@@ -52,7 +65,7 @@ def test_the_files_of_a_run(config):
         run.record_environment({"device": "cpu", "threads": np.int64(2)}, ["transfg", "train"])
         run.log({"kind": "event", "event": "start", "backend": "torch", "update": 0})
         log_updates(run, 1, 4)
-        run.save("last", {"x": np.zeros(2)}, {"update": 4})
+        run.save("last", {"x": np.zeros(2)}, at(4))
     assert run.path.name == "trial"
     assert load_config(run.path / "config.yaml") == config
     (start,) = read_starts(run.path)
@@ -99,7 +112,7 @@ def test_a_folder_in_use_is_refused(config):
 def test_overwrite_deletes_the_run_and_nothing_else(config):
     with RunFolder.create(config) as run:
         log_updates(run, 1, 2)
-        run.save(1, {"x": np.zeros(2)}, {})
+        run.save(1, {"x": np.zeros(2)}, at(1))
     (run.path / "notes.txt").write_text("mine")
     with RunFolder.create(config, overwrite=True) as run:
         left = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
@@ -164,7 +177,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(config):
     with RunFolder.create(config) as run:
         log_updates(run, 1, 7)
         for update in (2, 4, 6):
-            run.save(update, {"x": np.zeros(1)}, {"update": update})
+            run.save(update, {"x": np.zeros(1)}, at(update))
     with open(run.path / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "upd')  # killed while writing
     straight = (run.path / "summary.csv").read_text()
@@ -172,7 +185,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(config):
 
     with RunFolder.open(run.path) as resumed:
         assert resumed.config == config
-        resumed.rewind(5)
+        rewind(resumed, 5)
         assert updates(resumed) == [1, 2, 2, 3, 4, 4, 5]
         assert [row["step"] for row in summary(resumed)] == ["2", "4"]
         assert not resumed.checkpoint_path(6).exists() and resumed.checkpoint_path(4).exists()
@@ -181,10 +194,51 @@ def test_resume_forgets_what_came_after_the_checkpoint(config):
     assert (run.path / "summary.csv").read_text() == straight
 
 
+def test_an_evaluation_that_is_made_again_is_logged_once(config):
+    """The checkpoint of update 4 was saved before its evaluation, which was logged."""
+    with RunFolder.create(config) as run:
+        log_updates(run, 1, 5)
+    with RunFolder.open(run.path) as run:
+        rewind(run, 4, evaluated=2)
+        assert updates(run) == [1, 2, 2, 3, 4]
+        run.log(eval_record(4))
+    assert [row["step"] for row in summary(run)] == ["2", "4"]
+
+
+def test_which_checkpoint_is_the_newest(config):
+    with RunFolder.create(config) as run:
+        assert run.describe_saved() == "no checkpoint is saved" and run.saved_update is None
+        run.save(3, {"x": np.zeros(1)}, at(3))
+        assert run.saved_update == 3
+        assert run.describe_saved() == f"{run.checkpoint_path(3)} holds the state after update 3"
+    with RunFolder.open(run.path) as run:
+        rewind(run, 2)
+        assert run.saved_update == 2
+
+
+def test_a_full_disk_leaves_whole_records(config, monkeypatch):
+    """A record that fits in part would spoil the next one."""
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if len(data) < 20:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[:20])
+
+    with RunFolder.create(config) as run:
+        run.log(train_record(1))
+        monkeypatch.setattr(folder, "open", lambda *args, **options: Full(*args[:2]), raising=False)
+        with pytest.raises(RunFailed, match="No space left"):
+            run.log(train_record(2))
+        monkeypatch.undo()
+        run.log(train_record(3))
+    assert updates(run) == [1, 3]
+
+
 def test_resume_before_anything_was_logged(config):
     RunFolder.create(config).close()
     with RunFolder.open(Path(config.run.dir) / config.run.name) as run:
-        run.rewind(0)
+        rewind(run, 0)
         log_updates(run, 1, 2)
     assert updates(run) == [1, 2, 2]
 
@@ -195,14 +249,14 @@ def test_a_damaged_line_in_the_middle_is_named(config):
     path = run.path / "metrics.jsonl"
     path.write_text("not json\n" + path.read_text())
     with RunFolder.open(run.path) as run, pytest.raises(UserError, match="line 1"):
-        run.rewind(1)
+        rewind(run, 1)
 
 
 def test_only_the_newest_numbered_checkpoints_stay(config):
     with RunFolder.create(config) as run:
-        run.save("best", {"x": np.zeros(1)}, {})
+        run.save("best", {"x": np.zeros(1)}, at(1))
         for update in (5, 10, 999_999, 1_000_000):
-            run.save(update, {"x": np.zeros(1)}, {})
+            run.save(update, {"x": np.zeros(1)}, at(update))
         names = sorted(path.name for path in (run.path / "checkpoints").iterdir())
     kept = ["best.safetensors", "step_1000000.safetensors", "step_999999.safetensors"]
     assert names == kept
@@ -246,7 +300,7 @@ def test_tensorboard_tags_and_purge(config):
     with RunFolder.create(config) as run:
         log_updates(run, 1, 4)
     with RunFolder.open(run.path) as run:
-        run.rewind(2)
+        rewind(run, 2)
         log_updates(run, 3, 3)
     found = list(events(run.path / "tensorboard"))
     points = {(value.tag, one.step) for one in found for value in one.summary.value}

@@ -21,9 +21,8 @@ from transfg.bench.results import (
 )
 from transfg.bench.runner import Measurement, measure
 from transfg.bench.subject import parse_subject
-from transfg.bench.worker import NO_MEMORY
 from transfg_core.config.loading import build_config, load_config
-from transfg_core.errors import RunFailed, UserError
+from transfg_core.errors import RunFailed, UserError, is_out_of_memory
 from transfg_core.machine import forget_peak_rss, peak_rss
 from transfg_core.models import convnet, vit
 
@@ -232,7 +231,7 @@ def test_a_subject_that_ended_early_has_no_peak_and_no_ratio():
     ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory", "std::bad_alloc"],
 )
 def test_what_says_that_memory_is_short(text):
-    assert NO_MEMORY.search(text)
+    assert is_out_of_memory(RuntimeError(text))
 
 
 def test_the_peak_can_be_forgotten():

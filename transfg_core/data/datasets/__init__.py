@@ -23,16 +23,19 @@ READERS: dict[str, Callable[[DataConfig, int], Dataset]] = {
 }
 
 
-def read_dataset(config: DataConfig, seed: int) -> Dataset:
+def read_dataset(config: DataConfig, seed: int, may_render: bool = True) -> Dataset:
     """Read `config.name` from `config.root`; only `split: random` uses `seed`.
 
-    The toy set is rendered first if it is absent.
+    The toy set is rendered first if it is absent, unless `may_render` is false.
 
     Raises:
         UserError: the data set is incomplete or inconsistent; the text names file and line.
     """
     if config.name == "toy":
-        from transfg_core.data.toy.writing import ensure_toy
+        from transfg_core.data.toy.writing import ensure_toy, require_toy
 
-        ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
+        if may_render:
+            ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
+        else:
+            require_toy(Path(config.root), config.toy)
     return READERS[config.name](config, seed)

@@ -9,6 +9,7 @@ of the set. `birds.py` draws the birds.
 import fcntl
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,11 +62,26 @@ def _one_writer(folder: Path) -> Iterator[None]:
 
 
 def _ensure(root: Path, toy: ToyConfig, report: Callable[[str], None]) -> None:
-    found = _settings_at(root)
-    expected = _settings(toy)
-    if found is None:
+    if _settings_at(root) is None:
         write_toy(root, toy, report)
-    elif found != expected:
+    else:
+        require_toy(root, toy)
+
+
+def require_toy(root: Path, toy: ToyConfig) -> None:
+    """Check that the set is at `root`, without writing anything.
+
+    Raises:
+        UserError: there is none, it has other settings, or `root` holds other files.
+    """
+    found, expected = _settings_at(root), _settings(toy)
+    if found is None:
+        options = [f"--{key.replace('_', '-')} {value}" for key, value in toy.model_dump().items()]
+        raise UserError(
+            f"{root}: expected the toy set, found no files; set data.root, or render it with "
+            f"`transfg toy {shlex.quote(str(root))} {' '.join(options)}`"
+        )
+    if found != expected:
         differing = [key for key in {**expected, **found} if found.get(key) != expected.get(key)]
         problems = ", ".join(
             f"{key} expected {expected.get(key)!r}, found {found.get(key)!r}" for key in differing

@@ -1,0 +1,91 @@
+"""The commands that use a trained model: from a checkpoint to its model, data and results.
+
+A checkpoint may come from somebody else, so it does not command. Nothing is written where its
+metadata says; images are read there only inside the current folder, unless the user names the
+place.
+"""
+
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from transfg_core.backend import FLOAT_TYPES, Backend, load_backend
+from transfg_core.checkpoints.own import PREFIX
+from transfg_core.checkpoints.training import read_checkpoint
+from transfg_core.config.loading import apply_overrides, build_config
+from transfg_core.config.sections import Config
+from transfg_core.data.datasets import Dataset, read_dataset
+from transfg_core.errors import UserError
+from transfg_core.evaluate import Evaluation, evaluate
+from transfg_core.experiment import check_first_images, with_classes
+from transfg_core.models.layout import param_shapes
+from transfg_core.params.merge import strict_merge
+from transfg_core.resume import check_classes
+from transfg_core.run.progress import Progress
+from transfg_core.train import Position
+
+
+def open_checkpoint(
+    path: Path, backend_name: str, overrides: Iterable[str]
+) -> tuple[Config, Dataset, Backend]:
+    """Load the model and data set of a checkpoint, without the state for training.
+
+    `overrides` change the checkpoint's configuration.
+
+    Raises:
+        UserError: the checkpoint or the data set is broken, they do not belong together, or the
+            data set lies at a place that the user did not name.
+    """
+    saved = read_checkpoint(path)
+    overrides = list(overrides)
+    tree = saved.config.model_dump(mode="json")
+    apply_overrides(tree, overrides)
+    config = build_config(tree, str(path))
+    if not any(item.partition("=")[0] in ("data", "data.root") for item in overrides):
+        refuse_foreign_place(path, config.data.root)
+    dataset = read_dataset(config.data, config.run.seed, may_render=False)
+    check_classes(path, saved.dataset.classes, dataset)
+    config = with_classes(config, dataset)
+    params = {
+        name.removeprefix(PREFIX): value
+        for name, value in saved.arrays.items()
+        if name.startswith(PREFIX)
+    }
+    shapes = param_shapes(config.model, config.data.crop)  # before a backend allocates a model
+    params = strict_merge(shapes, params, str(path), FLOAT_TYPES[config.run.precision])
+    check_first_images(config, dataset, Position())
+    backend = load_backend(backend_name, config)
+    backend.load_params(params)
+    return config, dataset, backend
+
+
+def refuse_foreign_place(path: Path, root: str) -> None:
+    """Refuse a recorded `data.root` outside the current folder.
+
+    Symbolic links inside the folder count as inside: the user made them.
+
+    Raises:
+        UserError: the place lies outside.
+    """
+    if not Path(os.path.abspath(root)).is_relative_to(os.getcwd()):
+        raise UserError(
+            f"{path}: the checkpoint records images outside the current folder, in {root}; if you "
+            f"trust this place, add {shlex.quote(f'data.root={root}')}"
+        )
+
+
+def evaluate_checkpoint(
+    path: Path, backend_name: str, overrides: Iterable[str]
+) -> tuple[Evaluation, Dataset]:
+    """Evaluate a checkpoint on its data set's test split.
+
+    Raises:
+        UserError: see `open_checkpoint`.
+        RunFailed: an image cannot be read, or the logits are not finite.
+    """
+    config, dataset, backend = open_checkpoint(path, backend_name, overrides)
+    with Progress("evaluate", len(dataset.test.labels)) as progress:
+        evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
+        progress.skipped(evaluation.bad_images)
+    return evaluation, dataset
