@@ -15,7 +15,7 @@ from transfg_core.checkpoints.file import replace_file
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.report.plots import Curve, Points, draw_curves, load_optional
 from transfg_core.report.tables import details, headline
-from transfg_core.run.reading import Run, load_run, real_differences
+from transfg_core.run.reading import Run, load_run, load_runs, real_differences
 
 __all__ = ["Run", "load_run", "write_report"]
 
@@ -43,7 +43,7 @@ def write_report(
     """
     if not runs:
         raise UserError("a report needs at least one run folder, found none; give some")
-    loaded = [load_run(path) for path in runs]
+    loaded = load_runs(runs)
     picture = None if pictures is None else _read_picture(pictures)
     page: dict[str, Any] = {
         "open_runs": [run for run in loaded if run.state != "finished"],

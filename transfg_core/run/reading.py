@@ -2,8 +2,9 @@
 
 import csv
 import statistics
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ class Run:
     events: list[Record]
     starts: list[dict[str, Any]]  # env.json
     predictions: dict[str, tuple[str, str]]  # image -> (label, predicted)
+    name: str  # run.name, or the folder where several runs have this name
 
     @property
     def backend(self) -> str:
@@ -40,7 +42,7 @@ class Run:
     @property
     def label(self) -> str:
         """Name for legends and tables."""
-        return f"{self.config.run.name} ({self.backend})"
+        return f"{self.name} ({self.backend})"
 
     @property
     def update(self) -> int:
@@ -98,15 +100,35 @@ def load_run(path: Path) -> Run:
         [record for record in records if record["kind"] == kind]
         for kind in ("train", "eval", "event")
     )
+    config = load_config(path / "config.yaml")
     return Run(
         path=path,
-        config=load_config(path / "config.yaml"),
+        config=config,
         train=train,
         evals=evals,
         events=events,
         starts=read_starts(path),
         predictions=_read_predictions(path / "predictions.csv"),
+        name=config.run.name,
     )
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read several run folders; runs that would have the same label get their folder's path.
+
+    Raises:
+        UserError: a folder is not that of a run, is damaged, or is given twice.
+    """
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if path.resolve() in seen:
+            raise UserError(
+                f"{path}: is the same run folder as {seen[path.resolve()]}; give each one once"
+            )
+        seen[path.resolve()] = path
+    runs = [load_run(path) for path in paths]
+    labels = Counter(run.label for run in runs)
+    return [replace(run, name=str(run.path)) if labels[run.label] > 1 else run for run in runs]
 
 
 def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:
