@@ -7,6 +7,7 @@ from typing import Any
 from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, usable_cpus
 from transfg_jt.setup import cuda_home
+from transfg_jt.setup.home import check_paths, choose_home
 from transfg_jt.setup.onednn import link_onednn, signal_flags
 from transfg_jt.setup.precompiled import compile_headers_once
 from transfg_jt.setup.start import (
@@ -31,9 +32,11 @@ def prepare() -> None:  # native: Jittor needs much preparation
     if "jittor" in sys.modules:
         return
     check_python()
+    check_paths()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
+        choose_home()
         choose_device()
         os.environ.setdefault("python_config_path", str(write_python_config()))
         if os.environ["use_mkl"] == "1":

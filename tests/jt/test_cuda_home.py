@@ -159,7 +159,7 @@ def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
 def test_without_a_part_of_cuda_the_cpu_is_used_with_a_message(toolkit, environment, capsys):
     environment["CUDA_HOME"] = str(toolkit("12.4", libraries=[]))
     start.choose_device()
-    wanted = {"nvcc_path": "", "use_mkl": "1", "cache_name": "transfg-cpu"}
+    wanted = {"nvcc_path": "", "use_mkl": "1", "cache_name": "transfg-cpu-2"}
     assert wanted.items() <= environment.items() and not environment["loaded"]
     said = capsys.readouterr().err
     assert "runs on the CPU" in said and "pip install nvidia-cuda-runtime-cu12" in said
@@ -170,7 +170,7 @@ def test_what_the_user_says_wins(environment, given):
     environment["nvcc_path"] = given
     start.choose_device()
     assert environment["nvcc_path"] == given and not environment["loaded"]
-    assert environment["cache_name"] == ("transfg-cuda" if given else "transfg-cpu")
+    assert environment["cache_name"] == ("transfg-cuda" if given else "transfg-cpu-2")
     assert "cc_flags" not in environment
 
 

@@ -118,14 +118,21 @@ def load_run(path: Path) -> Run:
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read several run folders; runs that would have one label get their paths as names.
+    """Read several run folders; runs that would have the same label get their folder's path.
 
     Raises:
-        UserError: see `load_run`.
+        UserError: a folder is not that of a run, is damaged, or is given twice.
     """
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if path.resolve() in seen:
+            raise UserError(
+                f"{path}: is the same run folder as {seen[path.resolve()]}; give each one once"
+            )
+        seen[path.resolve()] = path
     runs = [load_run(path) for path in paths]
-    count = Counter(run.label for run in runs)
-    return [replace(run, name=str(run.path)) if count[run.label] > 1 else run for run in runs]
+    labels = Counter(run.label for run in runs)
+    return [replace(run, name=str(run.path)) if labels[run.label] > 1 else run for run in runs]
 
 
 def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:

@@ -194,6 +194,18 @@ def test_names_of_runs_are_drawn_in_any_script(tmp_path, monkeypatch):
     fonts.font_of.cache_clear()
 
 
+def test_a_run_given_twice_and_two_of_one_name(tmp_path):
+    first, second = (make_run(tmp_path / folder, "r", "torch") for folder in ("one", "two"))
+    third = make_run(tmp_path / "one", "s", "torch")
+    text = write_report([first, second, third], tmp_path / "out").with_suffix(".md").read_text()
+    assert f"{first} (torch)" in text and f"{second} (torch)" in text
+    assert "| r (torch) |" not in text and "| s (torch) |" in text
+    link = tmp_path / "link"
+    link.symlink_to(first)
+    with pytest.raises(UserError, match="the same run folder as"):
+        write_report([first, link], tmp_path / "out")
+
+
 def test_a_run_with_nothing_logged_yet(tmp_path):
     config = load_config(None, [f"run.dir={tmp_path}"])
     RunFolder.create(config).close()
