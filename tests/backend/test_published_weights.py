@@ -56,7 +56,7 @@ torch.manual_seed(5)
 def spread(model):
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter += 0.05 * torch.randn_like(parameter)
     return model.eval()
 
 def keep(name, logits):
@@ -115,7 +115,7 @@ def folder(tmp_path_factory) -> Path:
     np.save(folder / "images.npy", rng.standard_normal((3, 3, 48, 48)).astype(np.float32))
     model = build_config(TREE, "ours").model
     params = {
-        name: value + 0.1 * rng.standard_normal(value.shape).astype(np.float32)
+        name: value + 0.05 * rng.standard_normal(value.shape).astype(np.float32)
         for name, value in initial_params(model, (48, 48), 0).items()
     }
     save_as(TIMM, folder / "ours.safetensors", params, model)
