@@ -158,6 +158,8 @@ def model_of(file: WeightFile, form: Form) -> tuple[VitConfig, tuple[int, int], 
         raise UserError(f"{file.path}: expected {', '.join(absent)}; is the file complete?")
     size = known_size(found)
     heads = found.get("K") or (SIZES[size][1] if size else None)
+    if found["D"] % (heads or 1):
+        raise UserError(f"{file.path}: expected a width for {heads} heads, found {found['D']}")
     model = VitConfig(
         width=found["D"], depth=found["depth"], mlp=found["M"], patch=found["P"], heads=heads or 1,
         classes=classes, placement="transfg" if form.has_parts else "none", pretrained_head=True,

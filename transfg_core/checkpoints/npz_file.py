@@ -67,7 +67,7 @@ class NpzFile(WeightFile):
         """
         with self._explained(key), self.archive.open(f"{key}.npy") as file:
             array: Array = NPY.read_array(file, allow_pickle=False)
-        return widen_bfloat16(array.view("<u2")) if array.dtype == BFLOAT16 else array
+        return widen_bfloat16(array) if array.dtype == BFLOAT16 else array
 
     @contextmanager
     def _explained(self, key: str = "") -> Iterator[None]:

@@ -51,9 +51,8 @@ def load_own(
         else:
             arrays |= {new + name.removeprefix(old): arrays[name] for name in moved}
         arrays = {name: array for name, array in arrays.items() if name not in moved}
-    missing = tuple(name for name in target if name.startswith("head."))
-    if any(name in arrays for name in missing):
-        missing = ()
+    headless = not any(name.startswith("head.") for name in arrays)
+    missing = tuple(name for name in target if headless and name.startswith("head."))
     target = {name: shape for name, shape in target.items() if name not in missing}
     resized: tuple[str, ...] = ()
     if isinstance(model, VitConfig):

@@ -4,7 +4,7 @@
 `load_form` reads the arrays, one at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,11 +99,32 @@ def plan_form(form: Form, headers: Mapping[str, Header], model: VitConfig, sourc
     refuse(source, [f"{key}: expected each array once, found two" for key in sorted(twice)])
     shapes = {name: headers[key].shape for name, key in bare.items()}
     depth = form.depth(bare)
+    expected = {step.key: step for step in form.expand(model, depth)}
+    plan, lines = _assign(form, model, expected, bare, shapes)
+    if depth != model.depth:
+        lines.insert(0, f"blocks: expected {model.depth}, found {depth}; is model.depth right?")
+    found = dimensions(form, shapes, depth)
+    lines += _shape_problems(form, plan.steps, shapes, model)
+    lines += _head_count_problems(found, model) + _type_problems(plan.steps, headers, bare)
+    refuse(source, [*lines, f"the file holds {describe(found)}"] if lines else [])
+    return plan._replace(steps=tuple(step._replace(key=bare[step.key]) for step in plan.steps))
+
+
+def _assign(
+    form: Form,
+    model: VitConfig,
+    expected: Mapping[str, Step],
+    bare: Mapping[str, str],
+    shapes: Mapping[str, Shape],
+) -> tuple[Plan, list[str]]:
+    """What becomes of each array by its name, and a line for each kind of missing or further one.
+
+    The steps have the names of the table; `bare` gives the keys of the file for them.
+    """
     steps: list[Step] = []
     ignored: list[str] = []
     missing: list[str] = []
-    problems: dict[str, list[str]] = {}  # what several lines have in common -> lines
-    expected = {step.key: step for step in form.expand(model, depth)}
+    problems: dict[str, list[str]] = {}  # the pattern of a name -> lines
     for name, step in expected.items():
         reason = _reason_to_skip(step, shapes, form, model)
         if reason is None and name in bare:
@@ -111,9 +132,8 @@ def plan_form(form: Form, headers: Mapping[str, Header], model: VitConfig, sourc
         elif reason is None and _is_headless(step, expected, bare):
             missing += step.names
         elif reason is None:
-            problems.setdefault(f"missing {step.row.key}", []).append(
-                f"{name}: missing; is the file complete?"
-            )
+            line = f"{name}: missing; is the file complete?"
+            problems.setdefault(step.row.key, []).append(line)
         elif name in bare:
             ignored.append(f"{bare[name]}: {reason}")
     for name in (name for name in bare if name not in expected):
@@ -121,18 +141,10 @@ def plan_form(form: Form, headers: Mapping[str, Header], model: VitConfig, sourc
         if reason:
             ignored.append(f"{bare[name]}: {reason}")
         else:
-            problems.setdefault(f"unexpected {form.pattern(name)}", []).append(
-                f"{bare[name]}: unexpected, found {shapes[name]}"
-            )
+            line = f"{bare[name]}: unexpected, found {shapes[name]}"
+            problems.setdefault(f"unexpected {form.pattern(name)}", []).append(line)
     lines = [f"{group[0]}{and_more(group)}" for group in problems.values()]
-    if depth != model.depth:
-        lines.insert(0, f"blocks: expected {model.depth}, found {depth}; is model.depth right?")
-    found = dimensions(form, shapes, depth)
-    lines += _shape_problems(form, steps, shapes, model) + _head_count_problems(found, model)
-    lines += _type_problems(steps, headers, bare)
-    refuse(source, [*lines, f"the file holds {describe(found)}"] if lines else [])
-    in_file = tuple(step._replace(key=bare[step.key]) for step in steps)
-    return Plan(in_file, tuple(ignored), tuple(missing))
+    return Plan(tuple(steps), tuple(ignored), tuple(missing)), lines
 
 
 def _is_headless(step: Step, expected: Mapping[str, Step], bare: Mapping[str, str]) -> bool:
@@ -160,7 +172,7 @@ def _reason_to_skip(
 
 
 def _shape_problems(
-    form: Form, steps: list[Step], shapes: Mapping[str, Shape], model: VitConfig
+    form: Form, steps: Sequence[Step], shapes: Mapping[str, Shape], model: VitConfig
 ) -> list[str]:
     """One line for each setting that may be wrong: its first key, expected and found shape."""
     # the question about the settings, or a key -> lines
@@ -202,7 +214,7 @@ def _head_count_problems(found: Mapping[str, int], model: VitConfig) -> list[str
 
 
 def _type_problems(
-    steps: list[Step], headers: Mapping[str, Header], bare: Mapping[str, str]
+    steps: Sequence[Step], headers: Mapping[str, Header], bare: Mapping[str, str]
 ) -> list[str]:
     wrong: dict[str, list[str]] = {}
     for step in steps:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from transfg_core.checkpoints.authors import AUTHORS, to_canonical
+from transfg_core.checkpoints.pretrained import load_pretrained
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.models.layout import param_shapes
@@ -70,3 +71,15 @@ def test_unknown_names(name):
 def test_nearest_name_keeps_the_block():
     with pytest.raises(UserError, match=r"is transformer\.encoder\.layer\.7\.attn\.query\.bias$"):
         to_canonical("transformer.encoder.layer.7.attn.qeury.bias")
+
+
+def test_a_checkpoint_is_loaded_whole():
+    """Part layer, part norm and head included, whatever the settings for plain weights say."""
+    arrays, report = load_pretrained(str(GOLDEN / "overlap_checkpoint.bin"), MODEL, (38, 38))
+    expected = {to_canonical(name): array for name, array in trained().items()}
+    assert arrays.keys() == expected.keys() and not report.initialised and not report.ignored
+    assert all(arrays[name].shape == expected[name].shape for name in expected)
+    assert report.origin.form == "TransFG's published program"
+    plain = MODEL.model_copy(update={"placement": "none"})
+    with pytest.raises(UserError, match="found one with part selection; set model.placement="):
+        load_pretrained(str(GOLDEN / "overlap_checkpoint.bin"), plain, (38, 38))

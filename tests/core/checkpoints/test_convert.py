@@ -74,6 +74,15 @@ def test_big_vision_to_google(tmp_path):
         assert_equal(dict(opened), google(expected))
 
 
+def test_heads_that_do_not_divide_the_width(tmp_path):
+    arrays = FORMS["big_vision"](PARAMS)
+    name = "params/Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
+    arrays[name] = np.zeros((12, 5, 4), "f4")
+    source = write_npz(tmp_path / "x", arrays)
+    with pytest.raises(UserError, match="expected a width for 5 heads, found 12"):
+        convert(str(source), tmp_path / "x.npz")
+
+
 def test_a_known_size_to_google(tmp_path):
     """The heads of a known size are known; a file without a head gives one without a head."""
     wide = model(width=192, heads=3, depth=12, mlp=768)
