@@ -246,6 +246,22 @@ def test_resumed_run_equals_the_uninterrupted_run(twin, optim):
     assert equal(resumed.state(), whole.state())
 
 
+@pytest.mark.parametrize("optim", [SGD, ADAM], ids=lambda o: o["name"])
+def test_an_update_that_fails_before_its_step_changes_no_state(twin, optim):
+    """So a run can save the state after the last whole update, whatever ends it."""
+    case = Case("failing", optim=optim)
+    backend, other = twin.backend(case), load_backend(twin.name, case.config())
+    first, second = case.batches()[:2]
+    steps(backend, [first])
+    before = backend.state()
+    with pytest.raises(AttributeError):
+        backend.train_step([second, None], 0.01)  # fails after the first gradients
+    assert equal(backend.state(), before)
+    other.load_state(before)
+    assert equal(steps(backend, [second])[0], steps(other, [second])[0])
+    assert equal(backend.state(), other.state())
+
+
 def test_accumulated_cross_entropy_equals_the_whole_batch(twin):
     """Two micro-batches of three make the update of one batch of six."""
     case = Case("accumulated", loss={"contrastive": False})

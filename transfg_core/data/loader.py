@@ -17,8 +17,6 @@ if the parent is gone.
 
 import atexit
 import importlib
-import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -38,9 +36,8 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.sample_reader import EvalReader, Record, TrainReader, none_readable
 from transfg_core.data.transforms import normalise
+from transfg_core.data.worker import STOP_SIGNALS, init_worker
 from transfg_core.errors import RunFailed
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class EvalBatch(NamedTuple):
@@ -180,7 +177,7 @@ def _prefetched(
     if data.workers:
         per_worker = -(-batch_size // data.workers)
         elements = elements.mp_prefetch(
-            grain.MultiprocessingOptions(data.workers, per_worker), _init_worker
+            grain.MultiprocessingOptions(data.workers, per_worker), init_worker
         )
         # through pipes: what killed processes leave in shared memory, nobody removes
         pipes = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
@@ -191,7 +188,7 @@ def _prefetched(
 def _start_workers(source: Iterator[Record]) -> Iterator[Record]:
     """Take the first record, which starts the worker processes, with their signals blocked.
 
-    A worker needs a second before `_init_worker` runs. Until then only the signal mask protects
+    A worker needs a second before `init_worker` runs. Until then only the signal mask protects
     it, which processes inherit from the thread that starts them, and threads from theirs.
     """
     first: Future[Record | None] = Future()
@@ -210,20 +207,6 @@ def _start_workers(source: Iterator[Record]) -> Iterator[Record]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
     record = first.result()
     return source if record is None else chain([record], source)
-
-
-def _init_worker(worker: int, workers: int) -> None:
-    """Ignore the signals that stop a run, and end with the parent process."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()  # waits for the end of a pipe that the parent holds open
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _import_grain() -> ModuleType:

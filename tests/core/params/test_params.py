@@ -309,7 +309,7 @@ def test_files_of_other_kinds(tmp_path):
     whole = path.read_bytes()
     for part in (b"", whole[:5], whole[:100], whole[:-1], b"hello" * 100):
         path.write_bytes(part)
-        with pytest.raises(UserError, match="cut or damaged"):
+        with pytest.raises(UserError, match="cut or damaged|an empty file"):
             build_params(make_config(pretrained=str(path)))
     safetensors.numpy.save_file({"cls_token": np.zeros(3, np.int64)}, path)
     with pytest.raises(UserError, match="cls_token: expected floating-point numbers.*I64"):
