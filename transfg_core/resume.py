@@ -17,6 +17,7 @@ from transfg_core.train import Position
 # Keys that may change when a run is resumed: the location of files, how they are read, and how
 # often the run evaluates and saves. None of them changes what the run computes.
 FREE_ON_RESUME = (
+    "data.max_megapixels",
     "data.on_bad_image",
     "data.root",
     "data.threads",

@@ -60,6 +60,8 @@ class DataConfig(Section):
     name: Literal["toy", "cub", "folder"] = "toy"
     root: FilePath = "data/toy"
     split: Literal["official", "random"] = "official"
+    exif: Literal["ignore", "apply"] = "ignore"  # apply: turn photographs as their camera noted
+    max_megapixels: Positive = 178  # Pillow's own limit
     resize: Size | Positive | None = None  # (h, w), or the length of the shorter side
     crop: Size = (64, 64)
     random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None

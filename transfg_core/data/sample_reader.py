@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.transforms import BadImage, eval_transform, read_image, train_transform
+from transfg_core.data.bad_image import BadImage
+from transfg_core.data.transforms import eval_transform, read_image, train_transform
 from transfg_core.errors import UserError
 
 STREAMS = {"order": 1, "augment": 2}  # separate random streams; 3 is the random split (cub.py)
@@ -55,11 +56,13 @@ class TrainReader:
         epoch, place = divmod(position, count)
         index = int(epoch_order(self.seed, epoch, count)[place])
         rng = np.random.default_rng([self.seed, STREAMS["augment"], epoch, index])
-        transform = partial(train_transform, data=self.data, rng=rng)
+        transform = partial(train_transform, rng=rng)
         skipped: dict[str, str] = {}
         for step in range(count):
             chosen = (index + step) % count
-            record = _read(self.paths[chosen], int(self.labels[chosen]), chosen, transform)
+            record = _read(
+                self.paths[chosen], int(self.labels[chosen]), chosen, self.data, transform
+            )
             if not record.skipped or self.data.on_bad_image == "error":
                 return record._replace(skipped=skipped)
             skipped.update(record.skipped)
@@ -76,21 +79,37 @@ class EvalReader:
 
     def __call__(self, index: int) -> Record:
         """Read and crop; an unreadable image gives a record without pixels."""
-        transform = partial(eval_transform, data=self.data)
-        record = _read(self.paths[index], int(self.labels[index]), index, transform)
+        label = int(self.labels[index])
+        record = _read(self.paths[index], label, index, self.data, eval_transform)
         skip = record.skipped and self.data.on_bad_image == "skip"
         return record._replace(error="") if skip else record
 
 
-def _read(path: str, label: int, index: int, transform: Callable[..., NDArray[np.uint8]]) -> Record:
+def _read(
+    path: str,
+    label: int,
+    index: int,
+    data: DataConfig,
+    transform: Callable[..., NDArray[np.uint8]],
+) -> Record:
     """Read a file into a record; `error` is set if anything is wrong with it."""
     nothing = np.zeros((0, 0, 3), dtype=np.uint8)
     try:
-        return Record(transform(read_image(path)), label, index, {}, "")
+        image = read_image(path, data)
     except BadImage as bad:
         return Record(nothing, label, index, {path: bad.reason}, str(bad))
+    except UserError as error:  # memory, not the file: never skipped
+        return Record(nothing, label, index, {}, str(error))
+    try:
+        return Record(transform(image, data=data), label, index, {}, "")
     except UserError as error:  # the image does not fit the transform: never skipped
         return Record(nothing, label, index, {}, f"{path}: {error}")
+    except MemoryError:
+        return Record(
+            nothing, label, index, {},
+            f"{path}: expected enough memory to resize the image, found too little; lower "
+            "data.resize, data.threads or data.workers",
+        )  # fmt: skip
 
 
 def none_readable(bad: dict[str, str], count: int) -> str:

@@ -45,8 +45,9 @@ def draw_parts(
         )
     test = dataset.test
     rows = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
-    pixels = np.stack([eval_transform(read_image(test.paths[row]), config.data) for row in rows])
-    images = normalise(pixels, config.data)
+    data = config.data
+    pixels = np.stack([eval_transform(read_image(test.paths[row], data), data) for row in rows])
+    images = normalise(pixels, data)
     traces = [
         backend.trace(Batch(images[k : k + 1], test.labels[rows[k : k + 1]]))
         for k in range(len(rows))
@@ -67,10 +68,10 @@ def draw_parts(
     ]
     grid = grid_size(config.data.crop, model)
     picture = part_picture(pixels, index, scores, grid, model.patch, model.stride, boxes, titles)
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
+    png = io.BytesIO()
+    picture.save(png, format="PNG")
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, data.getvalue())
+    replace_file(out, png.getvalue())
 
 
 def _rollout(backend: Backend, image: Array) -> Array:
