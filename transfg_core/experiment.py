@@ -3,6 +3,7 @@
 All input is checked here, before the first update.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -13,8 +14,9 @@ from transfg_core.checkpoints.own import PREFIX
 from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config
-from transfg_core.data.datasets import Dataset, read_dataset
+from transfg_core.data.datasets import Dataset, read_dataset, read_test
 from transfg_core.data.sample_reader import EvalReader, TrainReader
+from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.params.merge import summary
@@ -25,6 +27,7 @@ from transfg_core.resume import (
     newest_checkpoint,
     read_checkpoint,
     refuse_to_delete,
+    split_of,
 )
 from transfg_core.run.folder import RunFolder, refuse_if_used
 from transfg_core.run.progress import Progress
@@ -54,10 +57,10 @@ def start_training(
     if own is None:
         refuse_if_used(folder, replace)
         refuse_to_delete(resume_from, folder, replace)
-    dataset = read_dataset(config.data, config.run.seed)
-    config = with_classes(config, dataset)
-    position, state = Position(), None
     source = own or resume_from
+    dataset = read_dataset(config.data, config.run.seed, split_of(source))
+    config = with_length(with_classes(config, dataset), dataset)
+    position, state = Position(), None
     if source:
         state, position = load_checkpoint(source, config, dataset, same_run=own is not None)
     progress = Progress(
@@ -74,18 +77,21 @@ def start_training(
     with RunFolder.open(folder, config) if own else RunFolder.create(config, replace) as run:
         if own:
             run.rewind(position.update)
-        run.record_environment(backend.device_info(), sys.argv)
+        if dataset.split:
+            run.write_split(dataset.split.csv())
+        run.record_environment(backend.device_info(), sys.argv, dataset.counts())
         return run_loop(Training(config, backend, dataset, run, position, progress))
 
 
 def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
-    """One line about the run: its folder, its data and its length."""
+    """The run's folder, data and length; then what was left out, one line for each reason."""
     train, steps, batch = len(dataset.train.labels), config.train.steps, config.train.batch_size
-    return (
+    line = (
         f"{folder}: {len(dataset.classes)} classes, {train} training and "
         f"{len(dataset.test.labels)} test images; {steps} updates of {batch} images, "
         f"{steps * batch / train:.1f} epochs"
     )
+    return "\n".join([line, *dataset.notes()])
 
 
 def start_backend(
@@ -149,9 +155,10 @@ def check_first_images(config: Config, dataset: Dataset, position: Position) -> 
     """
     train, test = dataset.train, dataset.test
     read_train = TrainReader(train.paths, train.labels, config.data, config.run.seed)
-    read_test = EvalReader(test.paths, test.labels, config.data)
+    read_first = EvalReader(test.paths, test.labels, config.data)
     stream_position = position.update * config.train.batch_size
-    for record in (read_train(stream_position), read_test(0)):
+    first = [read_train(stream_position)] if train.paths else []  # none in an evaluation
+    for record in (*first, read_first(0)):
         if record.error:
             raise UserError(record.error)
 
@@ -172,6 +179,25 @@ def with_classes(config: Config, dataset: Dataset) -> Config:
     return config.model_copy(update={"model": model})
 
 
+def with_length(config: Config, dataset: Dataset) -> Config:
+    """The configuration with `train.steps` in place of `train.epochs`: every image in each epoch.
+
+    Raises:
+        UserError: the warm-up is longer than the run.
+    """
+    train, images = config.train, len(dataset.train.labels)
+    if train.epochs is None:
+        return config
+    steps = math.ceil(train.epochs * images / train.batch_size)
+    if config.optim.warmup > steps:
+        raise UserError(
+            f"train.epochs: {train.epochs:g} epochs of {images} images are {steps} updates, fewer "
+            f"than optim.warmup {config.optim.warmup}; lower optim.warmup, or raise train.epochs"
+        )
+    train = train.model_copy(update={"steps": steps, "epochs": None})
+    return config.model_copy(update={"train": train})
+
+
 def open_checkpoint(
     path: Path, backend_name: str, overrides: Iterable[str]
 ) -> tuple[Config, Dataset, Backend]:
@@ -186,7 +212,8 @@ def open_checkpoint(
     tree = saved.model_dump(mode="json")
     apply_overrides(tree, overrides)
     config = build_config(tree, str(path))
-    dataset = read_dataset(config.data, config.run.seed)
+    classes = [composed(name) for name in metadata["dataset"]["classes"]]
+    dataset = read_test(config.data, config.run.seed, classes, split_of(path))
     check_classes(path, metadata, dataset)
     config = with_classes(config, dataset)
     check_first_images(config, dataset, Position())
@@ -214,6 +241,8 @@ def evaluate_checkpoint(
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides)
     with Progress("evaluate", len(dataset.test.labels)) as progress:
+        for note in dataset.notes():
+            progress.say(note)
         evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
         progress.skipped(evaluation.bad_images)
     return evaluation, dataset

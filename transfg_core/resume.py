@@ -9,7 +9,9 @@ from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.own import refuse_other_model
 from transfg_core.config.loading import build_config, differing_keys
 from transfg_core.config.sections import Config
-from transfg_core.data.datasets import Dataset
+from transfg_core.data.datasets import Dataset, SplitList
+from transfg_core.data.datasets.split import read_split
+from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.run.metrics_log import read_records
 from transfg_core.train import Position
@@ -38,6 +40,18 @@ def newest_checkpoint(folder: Path) -> Path | None:
         return last
     saved = folder.glob("checkpoints/*.safetensors")
     return max(saved, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def split_of(checkpoint: Path | None) -> SplitList | None:
+    """The drawn split of a checkpoint's run: the split.csv of its run folder, or one beside it.
+
+    Raises:
+        UserError: the list is damaged.
+    """
+    if checkpoint is None:
+        return None
+    places = (checkpoint.parent.parent, checkpoint.parent)
+    return next(filter(None, (read_split(place / "split.csv") for place in places)), None)
 
 
 def is_finished(folder: Path) -> bool:
@@ -120,6 +134,12 @@ def refuse_other_run(
             f"{path}: the run was started with another configuration; make these keys equal, "
             "or use --resume-from with another run.name:\n  " + "\n  ".join(changed)
         )
+    saved_split = split_of(path)
+    if saved_split and dataset.split != saved_split:
+        raise UserError(
+            f"{path}: the images of {config.data.root} are not those of the run's split.csv; "
+            "restore the data set"
+        )
     images = metadata["dataset"]["train_images"]
     if images != len(dataset.train.labels):
         raise UserError(
@@ -130,7 +150,8 @@ def refuse_other_run(
 
 def check_classes(path: Path, metadata: dict[str, Any], dataset: Dataset) -> None:
     """Refuse a data set whose classes or their order differ from the checkpoint's."""
-    saved, found = metadata["dataset"]["classes"], list(dataset.classes)
+    saved = [composed(name) for name in metadata["dataset"]["classes"]]
+    found = [composed(name) for name in dataset.classes]
     if saved != found:
         pairs = enumerate(zip(saved, found, strict=False))
         first = next((k for k, (a, b) in pairs if a != b), min(len(saved), len(found)))

@@ -38,6 +38,38 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return order
 
 
+def balanced_order(
+    seed: int, epoch: int, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of one epoch with as many images of each class: (count,), twice.
+
+    A class of few images repeats all of them before it repeats one again; a class of many images
+    shows some of them. Numbers of images differ by one at most. The second array says how often an
+    image has come before in its class.
+    """
+    rng = np.random.default_rng([seed, STREAMS["order"], epoch])
+    count, present = len(labels), np.unique(labels)
+    shares = np.full(len(present), count // len(present))
+    shares[rng.permutation(len(present))[: count % len(present)]] += 1
+    chosen, repeats = [], []
+    for label, share in zip(present, shares, strict=True):
+        members = np.flatnonzero(labels == label)
+        rounds = -(-share // len(members))
+        chosen.append(np.concatenate([rng.permutation(members) for _ in range(rounds)])[:share])
+        repeats.append(np.arange(share) // len(members))
+    order = rng.permutation(count)
+    return np.concatenate(chosen)[order], np.concatenate(repeats)[order]
+
+
+@lru_cache(maxsize=4)
+def _order_of(reader: "TrainReader", epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The order of an epoch, and how often each image has come before."""
+    if reader.data.balance:
+        return balanced_order(reader.seed, epoch, reader.labels)
+    order = epoch_order(reader.seed, epoch, len(reader.paths))
+    return order, np.zeros_like(order)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainReader:
     """Position in the training stream -> record. Pickled to worker processes."""
@@ -54,8 +86,10 @@ class TrainReader:
         """
         count = len(self.paths)
         epoch, place = divmod(position, count)
-        index = int(epoch_order(self.seed, epoch, count)[place])
-        rng = np.random.default_rng([self.seed, STREAMS["augment"], epoch, index])
+        order, repeats = _order_of(self, epoch)
+        index, repeat = int(order[place]), int(repeats[place])
+        again = [repeat] if repeat else []  # a repeated image has another augmentation
+        rng = np.random.default_rng([self.seed, STREAMS["augment"], epoch, index, *again])
         transform = partial(train_transform, rng=rng)
         skipped: dict[str, str] = {}
         for step in range(count):

@@ -6,6 +6,7 @@
       metrics.jsonl        one record per line (transfg_core.run.metrics_log)
       summary.csv          one row per evaluation
       predictions.csv      the final evaluation, image by image
+      split.csv            which image is for what, if data.split drew the split
       checkpoints/         last, best and step_000100 .safetensors
       tensorboard/         event files, if tensorboardX is installed
 
@@ -52,6 +53,7 @@ OURS = (
     "metrics.jsonl",
     "summary.csv",
     "predictions.csv",
+    "split.csv",
     "checkpoints/*.safetensors",
     "tensorboard/events.out.tfevents.*",
 )
@@ -118,11 +120,17 @@ class RunFolder(Closing):
         saved = load_config(path / "config.yaml")
         return cls(path, config or saved, _lock(path))
 
-    def record_environment(self, device: Mapping[str, Any], command: Sequence[str]) -> None:
-        """Append this start to env.json: machine, `Backend.device_info()` and the command."""
-        starts = clean([*read_starts(self.path), describe_environment(device, command)])
+    def record_environment(
+        self, device: Mapping[str, Any], command: Sequence[str], data: Mapping[str, Any]
+    ) -> None:
+        """Append this start to env.json: machine, `Backend.device_info()`, command and data."""
+        starts = clean([*read_starts(self.path), describe_environment(device, command, data)])
         text = json.dumps(starts, indent=2) + "\n"
         checkpoint.replace_file(self.path / "env.json", text.encode())
+
+    def write_split(self, text: str) -> None:
+        """Write split.csv, the list of a drawn split."""
+        checkpoint.replace_file(self.path / "split.csv", text.encode())
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one record with `kind`, `update` and more; non-finite numbers become null.

@@ -54,7 +54,9 @@ def make_run(folder, name, backend, shift=0.0, overrides=(), finish=True):
         [f"run.dir={folder}", f"run.name={name}", "train.steps=40", "optim.warmup=4", *overrides],
     )
     with RunFolder.create(config) as run:
-        run.record_environment({"device": "a <processor>"}, ["transfg", "train", "run.name=a b"])
+        run.record_environment(
+            {"device": "a <processor>"}, ["transfg", "train", "run.name=a b"], {}
+        )
         run.log({"kind": "event", "event": "start", "backend": backend, "update": 0, "seconds": 0})
         for k in range(2, 41, 2):
             loss = float("nan") if k == 6 else 4 / k + shift * (k > 10)
