@@ -67,7 +67,7 @@ class DataConfig(Section):
     group: str | None = None  # regular expression on an image's id; a drawn split keeps groups
     balance: bool = False  # as many training images of each class in an epoch
     exif: Literal["ignore", "apply"] = "ignore"  # apply: turn photographs as their camera noted
-    max_megapixels: Positive = 178  # Pillow's own limit
+    max_megapixels: Annotated[int, Field(ge=1, le=10_000)] = 178  # Pillow's own limit
     resize: Size | Positive | None = None  # (h, w), or the length of the shorter side
     crop: Size = (64, 64)
     random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None

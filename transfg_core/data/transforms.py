@@ -44,7 +44,7 @@ def read_image(path: str | Path, data: DataConfig = DEFAULT) -> Image.Image:
             more than `data.max_megapixels`.
         RunFailed: the memory is too small for the image.
     """
-    _raise_limit_of_pillow(data)
+    allow_megapixels(data)
     size = "very many pixels"
     try:
         with open(path, "rb") as file, Image.open(file) as image:
@@ -103,8 +103,8 @@ def image_orientation(path: str | Path) -> int:
         raise BadImage(str(path), reason_of(path, error)) from error
 
 
-def _raise_limit_of_pillow(data: DataConfig) -> None:
-    """Let Pillow open what the setting allows; Pillow warns over its own limit."""
+def allow_megapixels(data: DataConfig) -> None:
+    """Let Pillow open what the setting allows, without the warning over half its own limit."""
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, data.max_megapixels * MILLION)
 

@@ -57,7 +57,8 @@ class LeftOut:
     example: str
 
     def __str__(self) -> str:
-        return f"{self.count} {self.reason} (such as {self.example})"
+        example = self.example if self.example.isprintable() else repr(self.example)
+        return f"{self.count} {self.reason} (such as {example})"
 
 
 class Tally:

@@ -96,6 +96,13 @@ def test_train_without_val_names_the_folder_to_use(flat, tmp_path):
     assert read(tmp_path / "root/train", split="auto").classes == ("a", "b")
 
 
+def test_splits_under_other_names_are_not_classes(split):
+    (split / "train").rename(split / "Train")
+    (split / "val").rename(split / "Validation")
+    message = complaint(read, split, split="auto")
+    assert "Train, Validation" in message and "rename" in message
+
+
 def test_a_pattern_keeps_groups_whole(flat):
     """Groups of images 4k to 4k + 3 span both classes."""
     data = read(flat, split="auto", group="(?:0|1)([0-9])[.]")
@@ -216,6 +223,19 @@ def test_what_is_left_out_is_counted(split):
     assert left_out(data) == {"train/a/x.heic": 1, "train/stray.png": 1, "models": 1}
     assert [entry["count"] for entry in data.counts()["left_out"]] == [1, 1, 1]
     assert all(note.startswith("left out: 1 ") for note in data.notes())
+
+
+def test_turned_photographs_are_named_unless_they_are_turned(split):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 6)).save(split / "val/a/phone.JPG", exif=exif)
+    (split / "val/a/bad.jpg").write_text("no image")
+    (entry,) = read(split).left_out
+    assert (entry.count, entry.example) == (
+        1,
+        "val/a/phone.JPG",
+    ) and "data.exif=apply" in entry.reason
+    assert read(split, exif="apply").left_out == ()
 
 
 def test_a_class_of_left_out_files_says_so(split):
