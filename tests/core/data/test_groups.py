@@ -1,14 +1,23 @@
 """Which photographs belong together: by a pattern, or by content, time and likeness."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from transfg_core.data.datasets.groups import EXIF_IFD, burst_groups, pattern_groups
+from transfg_core.data.datasets.groups import (
+    EXIF_IFD,
+    _alike,
+    _normalised,
+    burst_groups,
+    pattern_groups,
+)
 from transfg_core.data.walk import Tally, walk
 from transfg_core.errors import UserError
+
+CUB50 = Path(__file__).parents[3].parent / "shared" / "data" / "cub50" / "CUB_200_2011" / "images"
 
 
 def pixels(seed, size=(40, 60)):
@@ -79,6 +88,21 @@ def test_frames_of_a_film_look_alike(tmp_path):
         write(tmp_path, f"a/f{number}.png", seed=number // 9, noise=number)
     write(tmp_path, "b/f3.png", seed=0, noise=3)  # alike, but in another folder
     assert groups_of(tmp_path) == [["a/f1.png", "a/f2.png"], ["a/f10.png", "a/f11.png", "a/f9.png"]]
+
+
+@pytest.mark.skipif(not CUB50.is_dir(), reason=f"{CUB50} is absent")
+def test_real_photographs_against_a_camera_that_moved():
+    """Neighbours in CUB are different birds. A crop moved by 1 % of the width is the same shot."""
+    images = walk(CUB50, Tally())[:600]
+    assert len(set(burst_groups(images))) == len(images)
+    alike = 0
+    for image in images[::20]:
+        with Image.open(image.path) as opened:
+            step = round(opened.width / 100)
+            left = opened.crop((0, 0, opened.width - step, opened.height))
+            right = opened.crop((step, 0, opened.width, opened.height))
+        alike += _alike(*(_normalised(view) for view in (left, right)))
+    assert alike >= 27  # of 30
 
 
 def test_plain_and_unreadable_images_are_not_alike(tmp_path):
