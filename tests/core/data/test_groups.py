@@ -32,7 +32,7 @@ def write(root, name, seed, time=None, camera="A", noise=0):
     exif = Image.Exif()
     if time:
         exif[0x0110] = camera
-        exif.get_ifd(EXIF_IFD)[0x9003] = time
+        exif[EXIF_IFD] = {0x9003: time}
     array = pixels(seed).astype(int) + np.random.default_rng(9).integers(
         -noise, noise + 1, (40, 60, 1)
     )
