@@ -160,7 +160,15 @@ def test_a_mixture_is_refused(flat):
 
 
 def test_evaluation_needs_the_list(flat):
-    assert "split.csv" in complaint(read_for_test, flat, split="auto")
+    message = complaint(read_for_test, flat, split="auto")
+    assert "split.csv" in message and "data.split=official" in message
+    assert len(read_for_test(flat, split="official").test.ids) == 20
+
+
+def test_a_class_may_be_called_test(flat):
+    (flat / "a").rename(flat / "test")
+    data = read(flat, split="auto")
+    assert read_for_test(flat, data.classes, data.split, split="auto").test.ids == data.test.ids
 
 
 def test_evaluation_needs_no_training_images(split):

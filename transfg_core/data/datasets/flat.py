@@ -104,8 +104,8 @@ def without_training(
     if saved is None:
         raise UserError(
             f"{shown(config.root)}: expected the split.csv of the checkpoint's run, to tell its "
-            "test images from its training images, found none; copy it beside the checkpoint, or "
-            "give a data.root with test/<class>/*"
+            "test images from its training images, found none; copy it beside the checkpoint. If "
+            "the run had train/ and val/ folders, data.split=official evaluates every image here"
         )
     if not _holds_all(config, images, saved):
         return images

@@ -71,7 +71,7 @@ def read_folder_test(
         UserError: a class is unknown, no image is found, or only some of the run's images are.
     """
     root, tally = Path(config.root), Tally()
-    names = set(folders_of(root))
+    names = set(folders_of(root)) - set(classes)  # a class may be called `test`
     split = next((name for name in TEST_FOLDERS if name in names), None)
     below = split or ""
     images = read_images(config, root, tally, (below,))
