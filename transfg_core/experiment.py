@@ -58,7 +58,7 @@ def start_training(
         refuse_if_used(folder, replace)
         refuse_to_delete(resume_from, folder, replace)
     source = own or resume_from
-    dataset = read_dataset(config.data, config.run.seed, split_of(source))
+    dataset = read_dataset(config.data, config.run.seed, split_of(source, config.data))
     config = with_length(with_classes(config, dataset), dataset)
     position, state = Position(), None
     if source:
@@ -213,7 +213,7 @@ def open_checkpoint(
     apply_overrides(tree, overrides)
     config = build_config(tree, str(path))
     classes = [composed(name) for name in metadata["dataset"]["classes"]]
-    dataset = read_test(config.data, config.run.seed, classes, split_of(path))
+    dataset = read_test(config.data, config.run.seed, classes, split_of(path, config.data))
     check_classes(path, metadata, dataset)
     config = with_classes(config, dataset)
     check_first_images(config, dataset, Position())

@@ -8,7 +8,7 @@ from transfg_core.backend import Arrays
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.own import refuse_other_model
 from transfg_core.config.loading import build_config, differing_keys
-from transfg_core.config.sections import Config
+from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Dataset, SplitList
 from transfg_core.data.datasets.split import read_split
 from transfg_core.data.walk import composed
@@ -42,13 +42,15 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(saved, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def split_of(checkpoint: Path | None) -> SplitList | None:
+def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
     """The drawn split of a checkpoint's run: the split.csv of its run folder, or one beside it.
+
+    None without a checkpoint, and with `data.split: official`.
 
     Raises:
         UserError: the list is damaged.
     """
-    if checkpoint is None:
+    if checkpoint is None or data.split == "official":
         return None
     places = (checkpoint.parent.parent, checkpoint.parent)
     return next(filter(None, (read_split(place / "split.csv") for place in places)), None)
@@ -134,7 +136,7 @@ def refuse_other_run(
             f"{path}: the run was started with another configuration; make these keys equal, "
             "or use --resume-from with another run.name:\n  " + "\n  ".join(changed)
         )
-    saved_split = split_of(path)
+    saved_split = split_of(path, config.data)
     if saved_split and dataset.split != saved_split:
         raise UserError(
             f"{path}: the images of {config.data.root} are not those of the run's split.csv; "

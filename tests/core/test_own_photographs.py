@@ -140,3 +140,13 @@ def test_overwrite_draws_a_new_split(photographs):
     before = photographs.rows()
     assert photographs.train("run.seed=7", overwrite=True) == 0
     assert photographs.rows() != before
+
+
+def test_a_foreign_split_csv_disturbs_no_other_run(photographs):
+    """Only a drawn split reads the file, and then a foreign one is named."""
+    photographs.train()
+    (photographs.runs / "trial/split.csv").write_text("my own table\n")
+    with pytest.raises(UserError, match=r"split\.csv, line 1"):
+        evaluate_checkpoint(photographs.last, "torch", [])
+    result, _ = evaluate_checkpoint(photographs.last, "torch", ["data.split=official"])
+    assert result.images == 18
