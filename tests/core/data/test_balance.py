@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -14,6 +14,7 @@ from transfg_core.data.sample_reader import TrainReader, balanced_order
 LABELS = np.array([0] * 20 + [1] * 3 + [2] * 8 + [4] * 3)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.integers(0, 99))
 def test_classes_have_equal_shares(seed, epoch):
     order, repeats = balanced_order(seed, epoch, LABELS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfg_core.data.datasets.split import PARTS, SplitList, SplitRow, draw_split, read_split
@@ -33,6 +33,7 @@ def test_held_out_images_are_in_neither_part():
     assert [parts.count(part) for part in PARTS] == [35, 5, 10]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2)), min_size=12, max_size=60),
     st.integers(0, 9),

@@ -113,7 +113,7 @@ def refuse_empty_classes(
     if empty:
         left_out = "; ".join(map(str, tally.entries()))
         raise UserError(
-            f"{shown(str(folder))}/{empty[0]}: expected images, found none ({len(empty)} of "
-            f"{len(names)} class folders have none); add images, or remove the folder"
-            + (f". Left out: {left_out}" if left_out else "")
+            f"{shown(str(folder))}/{empty[0]}: expected images (.jpg, .png and others), "
+            f"found none ({len(empty)} of {len(names)} class folders have none); add images, or "
+            "remove the folder" + (f". Left out: {left_out}" if left_out else "")
         )
