@@ -81,7 +81,7 @@ TRAIN = ("train", "config.yaml", "run.name=new")
         (("trian",), ("No such command", "train")),
         (("evaluate", "absent"), ("absent: expected a checkpoint",)),
         (("evaluate", "config.yaml"), ("cut file",)),
-        (("evaluate", LAST, "data.name=folder"), ("data/toy: expected folders named after the checkpoint's 20 classes",)),
+        (("evaluate", LAST, "data.name=folder"), ("named after the checkpoint's",)),
         (("evaluate", LAST, "train.batchsize=3"), ("did you mean train.batch_size?",)),
         (("evaluate", LAST, "--predictions", "no/p.csv"), ("no/p.csv: no such folder",)),
         *(
