@@ -17,7 +17,12 @@ def evaluate(
         Path | None, typer.Option(help="Write each image's prediction to this CSV file.")
     ] = None,
 ) -> None:
-    """Evaluate a checkpoint of either backend on the test split, and print JSON."""
+    """Evaluate a checkpoint of either backend on the test split, and print JSON.
+
+    data.root=FOLDER evaluates other images: those in FOLDER/val or FOLDER/test; in one flat folder
+    of class folders, the test images of the run's split.csv, or every image if none of them is in
+    that list. The folder needs no training images, and not all of the classes.
+    """
     from transfg_core.checkpoints.file import replace_file
     from transfg_core.run.metrics_log import clean, csv_text, prediction_rows
     from transfg_core.trained import evaluate_checkpoint

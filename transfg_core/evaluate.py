@@ -13,7 +13,8 @@ from transfg_core.backend import Backend
 from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Samples
 from transfg_core.data.loader import eval_batches
-from transfg_core.data.transforms import boxes_through_eval, image_size
+from transfg_core.data.pixels import upright_boxes
+from transfg_core.data.transforms import boxes_through_eval, image_orientation, image_size
 from transfg_core.errors import Diverged
 from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
 from transfg_core.models.vit import grid_size, require_vit
@@ -102,10 +103,14 @@ def boxes_in_crop(
 ) -> list[NDArray[np.float32]]:
     """True part boxes (n, 4) of the given rows, in pixels of the evaluation crop."""
     assert samples.part_boxes is not None
-    return [
-        boxes_through_eval(samples.part_boxes[row], image_size(samples.paths[row]), data)
-        for row in rows
-    ]
+    moved = []
+    for row in rows:
+        path, boxes = samples.paths[row], samples.part_boxes[row]
+        size = image_size(path)
+        if data.exif == "apply":
+            boxes, size = upright_boxes(boxes, size, image_orientation(path))
+        moved.append(boxes_through_eval(boxes, size, data))
+    return moved
 
 
 def mean_part_hits(

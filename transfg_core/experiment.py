@@ -3,6 +3,7 @@
 All input is checked here, before the first update.
 """
 
+import math
 import sys
 import time
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from transfg_core.data.datasets import Dataset, read_dataset
 from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
 from transfg_core.params.merge import summary
-from transfg_core.resume import is_finished, refuse_to_delete, resume_position
+from transfg_core.resume import is_finished, refuse_to_delete, resume_position, split_of
 from transfg_core.run.folder import RunFolder
 from transfg_core.run.lock import is_run, refuse_if_used
 from transfg_core.run.progress import Progress
@@ -51,9 +52,10 @@ def start_training(
         if own is None:
             refuse_if_used(folder, replace)
             refuse_to_delete(resume_from, folder, replace)
-        dataset = read_dataset(config.data, config.run.seed)
-        config = with_classes(config, dataset)
         source = own or (read_checkpoint(resume_from) if resume_from else None)
+        saved_split = split_of(source.path if source else None, config.data)
+        dataset = read_dataset(config.data, config.run.seed, saved_split)
+        config = with_length(with_classes(config, dataset), dataset)
         position = Position()
         if source:
             position = resume_position(source, config, dataset, same_run=own is not None)
@@ -78,18 +80,21 @@ def start_training(
         else:
             run.write_config(config)
             run.rewind(own.path, position.update, position.evaluated)
-        run.record_environment(backend.device_info(), sys.argv, weights)
+        if dataset.split:
+            run.write_split(dataset.split.csv())
+        run.record_environment(backend.device_info(), sys.argv, dataset.counts(), weights)
         return run_loop(Training(config, backend, dataset, run, position, progress))
 
 
 def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
-    """One line about the run: its folder, its data and its length."""
+    """The run's folder, data and length; then what was left out, one line for each reason."""
     train, steps, batch = len(dataset.train.labels), config.train.steps, config.train.batch_size
-    return (
+    line = (
         f"{folder}: {len(dataset.classes)} classes, {train} training and "
         f"{len(dataset.test.labels)} test images; {steps} updates of {batch} images, "
         f"{steps * batch / train:.1f} epochs"
     )
+    return "\n".join([line, *dataset.notes()])
 
 
 def start_backend(
@@ -156,9 +161,10 @@ def check_first_images(config: Config, dataset: Dataset, position: Position) -> 
     """
     train, test = dataset.train, dataset.test
     read_train = TrainReader(train.paths, train.labels, config.data, config.run.seed)
-    read_test = EvalReader(test.paths, test.labels, config.data)
+    read_first = EvalReader(test.paths, test.labels, config.data)
     stream_position = position.update * config.train.batch_size
-    for record in (read_train(stream_position), read_test(0)):
+    first = [read_train(stream_position)] if train.paths else []  # none in an evaluation
+    for record in (*first, read_first(0)):
         if record.error:
             raise UserError(record.error)
 
@@ -177,3 +183,22 @@ def with_classes(config: Config, dataset: Dataset) -> Config:
         )
     model = config.model.model_copy(update={"classes": found})
     return config.model_copy(update={"model": model})
+
+
+def with_length(config: Config, dataset: Dataset) -> Config:
+    """The configuration with `train.steps` in place of `train.epochs`: every image in each epoch.
+
+    Raises:
+        UserError: the warm-up is longer than the run.
+    """
+    train, images = config.train, len(dataset.train.labels)
+    if train.epochs is None:
+        return config
+    steps = math.ceil(train.epochs * images / train.batch_size)
+    if config.optim.warmup > steps:
+        raise UserError(
+            f"train.epochs: {train.epochs:g} epochs of {images} images are {steps} updates, fewer "
+            f"than optim.warmup {config.optim.warmup}; lower optim.warmup, or raise train.epochs"
+        )
+    train = train.model_copy(update={"steps": steps, "epochs": None})
+    return config.model_copy(update={"train": train})

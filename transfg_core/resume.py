@@ -5,8 +5,10 @@ from pathlib import Path
 from transfg_core.checkpoints.own import refuse_other_model
 from transfg_core.checkpoints.training import TrainingCheckpoint
 from transfg_core.config.loading import differing_keys
-from transfg_core.config.sections import Config
-from transfg_core.data.datasets import Dataset
+from transfg_core.config.sections import Config, DataConfig
+from transfg_core.data.datasets import Dataset, SplitList
+from transfg_core.data.datasets.split import read_split
+from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.run.metrics_log import read_records
 from transfg_core.train import Position
@@ -14,6 +16,7 @@ from transfg_core.train import Position
 # Keys that may change when a run is resumed: names and places of files, how they are read, how
 # often the run evaluates and saves. None of them changes what the run computes.
 FREE_ON_RESUME = (
+    "data.max_megapixels",
     "data.on_bad_image",
     "data.root",
     "data.threads",
@@ -26,6 +29,20 @@ FREE_ON_RESUME = (
     "train.keep",
     "train.save_every",
 )
+
+
+def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
+    """The drawn split of a checkpoint's run: the split.csv of its run folder, or one beside it.
+
+    None without a checkpoint, and with `data.split: official`.
+
+    Raises:
+        UserError: the list is damaged.
+    """
+    if checkpoint is None or data.split == "official":
+        return None
+    places = (checkpoint.parent.parent, checkpoint.parent)
+    return next(filter(None, (read_split(place / "split.csv") for place in places)), None)
 
 
 def is_finished(folder: Path) -> bool:
@@ -82,6 +99,12 @@ def refuse_other_run(saved: TrainingCheckpoint, config: Config, dataset: Dataset
             f"{saved.path}: the run was started with another configuration; make these keys equal, "
             "or use --resume-from with another run.name:\n  " + "\n  ".join(changed)
         )
+    saved_split = split_of(saved.path, config.data)
+    if saved_split and dataset.split != saved_split:
+        raise UserError(
+            f"{saved.path}: the images of {config.data.root} are not those of the run's split.csv; "
+            "restore the data set"
+        )
     images = saved.dataset.train_images
     if images != len(dataset.train.labels):
         raise UserError(
@@ -93,7 +116,8 @@ def refuse_other_run(saved: TrainingCheckpoint, config: Config, dataset: Dataset
 
 def check_classes(path: Path, saved: list[str], dataset: Dataset) -> None:
     """Refuse a data set whose classes or their order differ from the checkpoint's."""
-    found = list(dataset.classes)
+    saved = [composed(name) for name in saved]
+    found = [composed(name) for name in dataset.classes]
     if saved != found:
         pairs = enumerate(zip(saved, found, strict=False))
         first = next((k for k, (a, b) in pairs if a != b), min(len(saved), len(found)))

@@ -15,13 +15,14 @@ from transfg_core.checkpoints.own import PREFIX
 from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config
-from transfg_core.data.datasets import Dataset, read_dataset
+from transfg_core.data.datasets import Dataset, read_test
+from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.experiment import check_first_images, with_classes
 from transfg_core.models.layout import param_shapes
 from transfg_core.params.merge import strict_merge
-from transfg_core.resume import check_classes
+from transfg_core.resume import check_classes, split_of
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position
 
@@ -44,7 +45,9 @@ def open_checkpoint(
     config = build_config(tree, str(path))
     if not any(item.partition("=")[0] in ("data", "data.root") for item in overrides):
         refuse_foreign_place(path, config.data.root)
-    dataset = read_dataset(config.data, config.run.seed, may_render=False)
+    classes = [composed(name) for name in saved.dataset.classes]
+    split = split_of(path, config.data)
+    dataset = read_test(config.data, config.run.seed, classes, split)
     check_classes(path, saved.dataset.classes, dataset)
     config = with_classes(config, dataset)
     params = {
@@ -86,6 +89,8 @@ def evaluate_checkpoint(
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides)
     with Progress("evaluate", len(dataset.test.labels)) as progress:
+        for note in dataset.notes():
+            progress.say(note)
         evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
         progress.skipped(evaluation.bad_images)
     return evaluation, dataset

@@ -8,7 +8,7 @@ from PIL import Image
 from transfg_core.config.loading import load_config
 from transfg_core.data.datasets import Samples
 from transfg_core.errors import RunFailed
-from transfg_core.evaluate import evaluate, mean_part_hits
+from transfg_core.evaluate import boxes_in_crop, evaluate, mean_part_hits
 from transfg_core.params.initial import initial_params
 
 CONFIG = load_config(
@@ -70,6 +70,21 @@ def test_logits_that_are_not_finite(samples, backend):
     backend.params["head.bias"][1] = np.inf
     with pytest.raises(RunFailed, match="expected finite logits.*optim.lr"):
         evaluate(backend, samples, CONFIG)
+
+
+def test_boxes_turn_with_their_photograph(tmp_path):
+    """The stored box is in the upper left; upright (a quarter to the right) in the upper right."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = str(tmp_path / "a.png")
+    Image.new("RGB", (24, 20)).save(path, exif=exif)
+    boxes = (np.array([[1, 2, 4, 8]], np.float32),)
+    samples = Samples((path,), np.zeros(1, np.int64), ("a",), boxes)
+    data = CONFIG.data.model_copy(update={"resize": None, "crop": (20, 20)})
+    (stored,) = boxes_in_crop(samples, np.array([0]), data)
+    assert stored.tolist() == [[-1, 2, 2, 8]]  # 2 columns are cut off on the left
+    (upright,) = boxes_in_crop(samples, np.array([0]), data.model_copy(update={"exif": "apply"}))
+    assert upright.tolist() == [[12, -1, 18, 2]]  # 2 rows are cut off at the top
 
 
 def test_part_hits_where_there_is_nothing_to_hit(samples):

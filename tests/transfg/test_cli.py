@@ -85,7 +85,7 @@ GOOGLE = Path(__file__).parents[2] / "parity" / "cases" / "golden" / "tiny_vit.n
         (("trian",), ("No such command", "train")),
         (("evaluate", "absent"), ("absent: expected a checkpoint",)),
         (("evaluate", "config.yaml"), ("cut or damaged file",)),
-        (("evaluate", LAST, "data.name=folder"), ("data/toy: expected train/<class>",)),
+        (("evaluate", LAST, "data.name=folder"), ("named after the checkpoint's",)),
         (("evaluate", LAST, "train.batchsize=3"), ("did you mean train.batch_size?",)),
         (("evaluate", LAST, "--predictions", "no/p.csv"), ("no/p.csv: no such folder",)),
         (("evaluate", LAST, "--predictions", "runs"), ("runs: expected the name of a file",)),

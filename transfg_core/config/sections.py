@@ -3,14 +3,17 @@
 Each model has its section in a separate file: `vit.py`, `convnet.py`.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -70,7 +73,12 @@ class DataConfig(Section):
 
     name: Literal["toy", "cub", "folder"] = "toy"
     root: FilePath = "data/toy"
-    split: Literal["official", "random"] = "official"
+    # random: drawn from run.seed; auto: official if the data set has a split, else random
+    split: Literal["official", "random", "auto"] = "official"
+    group: str | None = None  # regular expression on an image's id; a drawn split keeps groups
+    balance: bool = False  # as many training images of each class in an epoch
+    exif: Literal["ignore", "apply"] = "ignore"  # apply: turn photographs as their camera noted
+    max_megapixels: Annotated[int, Field(ge=1, le=10_000)] = 178  # Pillow's own limit
     resize: Size | Pixels | None = None  # (h, w), or the length of the shorter side
     crop: Size = (64, 64)
     random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None
@@ -82,6 +90,17 @@ class DataConfig(Section):
     threads: Threads = 2
     workers: Workers = 0
     toy: ToyConfig = ToyConfig()
+
+    @field_validator("group")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        try:
+            groups = 1 if value is None else re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"expected a regular expression, found {value!r}: {error}") from error
+        if not groups:
+            raise ValueError(f"expected a regular expression with a group (...), found {value!r}")
+        return value
 
     @field_validator("crop", mode="before")
     @classmethod
@@ -128,15 +147,37 @@ class OptimConfig(Section):
 
 
 class TrainConfig(Section):
-    """Length of a run in updates, batches, and how often it evaluates and saves."""
+    """Length of a run, batches, and how often it evaluates and saves, in updates."""
 
-    steps: Positive = 1000
+    steps: Positive = 1000  # updates
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # instead of steps
     batch_size: Images = 32  # images per update
     accumulation: Positive = 1  # micro-batches per update
     eval_batch_size: Images = 32
     eval_every: Positive = 200
     save_every: Positive | None = None  # of step-numbered checkpoints, besides last and best
     keep: Positive = 3  # number of step-numbered checkpoints to keep
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, tree: Any) -> Any:
+        """Refuse two lengths; `steps: null` leaves the length to `epochs`."""
+        if not isinstance(tree, dict) or "steps" not in tree:
+            return tree
+        if tree["steps"] is None:
+            return {key: value for key, value in tree.items() if key != "steps"}
+        if tree.get("epochs") is not None:
+            raise ValueError(
+                f"expected train.steps or train.epochs, found steps {tree['steps']} and epochs "
+                f"{tree['epochs']}; set one of them to null"
+            )
+        return tree
+
+    @model_serializer(mode="wrap")
+    def _without_steps(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """With `epochs`, `steps` has no meaning before `with_length` (experiment.py)."""
+        tree: dict[str, Any] = dump(self)
+        return tree | {"steps": None} if self.epochs is not None else tree
 
 
 def _architecture(value: Any) -> Any:
@@ -169,7 +210,7 @@ class Config(Section):
                 f"train.batch_size {self.train.batch_size} is not a multiple of "
                 f"train.accumulation {self.train.accumulation}"
             )
-        if self.optim.warmup > self.train.steps:
+        if self.train.epochs is None and self.optim.warmup > self.train.steps:
             problems.append(
                 f"optim.warmup {self.optim.warmup} exceeds train.steps {self.train.steps}"
             )

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.transforms import BadImage, eval_transform, read_image, train_transform
+from transfg_core.data.bad_image import BadImage
+from transfg_core.data.transforms import eval_transform, read_image, train_transform
 from transfg_core.errors import UserError
 
 STREAMS = {"order": 1, "augment": 2}  # separate random streams; 3 is the random split (cub.py)
@@ -37,6 +38,38 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return order
 
 
+def balanced_order(
+    seed: int, epoch: int, labels: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of one epoch with as many images of each class: (count,), twice.
+
+    A class of few images repeats all of them before it repeats one again; a class of many images
+    shows some of them. Numbers of images differ by one at most. The second array says how often an
+    image has come before in its class.
+    """
+    rng = np.random.default_rng([seed, STREAMS["order"], epoch])
+    count, present = len(labels), np.unique(labels)
+    shares = np.full(len(present), count // len(present))
+    shares[rng.permutation(len(present))[: count % len(present)]] += 1
+    chosen, repeats = [], []
+    for label, share in zip(present, shares, strict=True):
+        members = np.flatnonzero(labels == label)
+        rounds = -(-share // len(members))
+        chosen.append(np.concatenate([rng.permutation(members) for _ in range(rounds)])[:share])
+        repeats.append(np.arange(share) // len(members))
+    order = rng.permutation(count)
+    return np.concatenate(chosen)[order], np.concatenate(repeats)[order]
+
+
+@lru_cache(maxsize=4)
+def _order_of(reader: "TrainReader", epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The order of an epoch, and how often each image has come before."""
+    if reader.data.balance:
+        return balanced_order(reader.seed, epoch, reader.labels)
+    order = epoch_order(reader.seed, epoch, len(reader.paths))
+    return order, np.zeros_like(order)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainReader:
     """Position in the training stream -> record. Pickled to worker processes."""
@@ -53,13 +86,17 @@ class TrainReader:
         """
         count = len(self.paths)
         epoch, place = divmod(position, count)
-        index = int(epoch_order(self.seed, epoch, count)[place])
-        rng = np.random.default_rng([self.seed, STREAMS["augment"], epoch, index])
-        transform = partial(train_transform, data=self.data, rng=rng)
+        order, repeats = _order_of(self, epoch)
+        index, repeat = int(order[place]), int(repeats[place])
+        again = [repeat] if repeat else []  # a repeated image has another augmentation
+        rng = np.random.default_rng([self.seed, STREAMS["augment"], epoch, index, *again])
+        transform = partial(train_transform, rng=rng)
         skipped: dict[str, str] = {}
         for step in range(count):
             chosen = (index + step) % count
-            record = _read(self.paths[chosen], int(self.labels[chosen]), chosen, transform)
+            record = _read(
+                self.paths[chosen], int(self.labels[chosen]), chosen, self.data, transform
+            )
             if not record.skipped or self.data.on_bad_image == "error":
                 return record._replace(skipped=skipped)
             skipped.update(record.skipped)
@@ -76,21 +113,37 @@ class EvalReader:
 
     def __call__(self, index: int) -> Record:
         """Read and crop; an unreadable image gives a record without pixels."""
-        transform = partial(eval_transform, data=self.data)
-        record = _read(self.paths[index], int(self.labels[index]), index, transform)
+        label = int(self.labels[index])
+        record = _read(self.paths[index], label, index, self.data, eval_transform)
         skip = record.skipped and self.data.on_bad_image == "skip"
         return record._replace(error="") if skip else record
 
 
-def _read(path: str, label: int, index: int, transform: Callable[..., NDArray[np.uint8]]) -> Record:
+def _read(
+    path: str,
+    label: int,
+    index: int,
+    data: DataConfig,
+    transform: Callable[..., NDArray[np.uint8]],
+) -> Record:
     """Read a file into a record; `error` is set if anything is wrong with it."""
     nothing = np.zeros((0, 0, 3), dtype=np.uint8)
     try:
-        return Record(transform(read_image(path)), label, index, {}, "")
+        image = read_image(path, data)
     except BadImage as bad:
         return Record(nothing, label, index, {path: bad.reason}, str(bad))
+    except UserError as error:  # memory, not the file: never skipped
+        return Record(nothing, label, index, {}, str(error))
+    try:
+        return Record(transform(image, data=data), label, index, {}, "")
     except UserError as error:  # the image does not fit the transform: never skipped
         return Record(nothing, label, index, {}, f"{path}: {error}")
+    except MemoryError:
+        return Record(
+            nothing, label, index, {},
+            f"{path}: expected enough memory to resize the image, found too little; lower "
+            "data.resize, data.threads or data.workers",
+        )  # fmt: skip
 
 
 def none_readable(bad: dict[str, str], count: int) -> str:

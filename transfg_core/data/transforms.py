@@ -11,101 +11,102 @@ AutoAugment, rotation.
 """
 
 import math
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
+from transfg_core.data.bad_image import UNREADABLE, BadImage, TooLarge, reason_of
+from transfg_core.data.pixels import STORED, UPRIGHT, orientation, to_rgb
 from transfg_core.errors import RunFailed, UserError
 
-# The errors of Pillow for a file that is absent, no image, broken, cut short or too large.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    IndexError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 ASPECT = (3 / 4, 4 / 3)  # random resized crop, width over height (Szegedy et al. 2015)
 ATTEMPTS = 10  # as in torchvision, before the fallback to a centre crop
+MILLION = 1_000_000
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+DEFAULT = DataConfig()
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, as Pillow counts
 
 
-class BadImage(RunFailed):
-    """A file that is not a readable image: `path` and `reason`."""
+def read_image(path: str | Path, data: DataConfig = DEFAULT) -> Image.Image:
+    """Read a file of any mode as 8-bit RGB (`pixels.to_rgb`); of an animation the first frame.
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(
-            f"{path}: expected an image, found {reason}; "
-            "replace the file or set data.on_bad_image=skip"
-        )
-        self.path, self.reason = path, reason
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """Read the stored pixels of a file of any mode as 8-bit RGB.
-
-    Alpha is dropped; 16-bit grey keeps its upper byte. An EXIF orientation is not applied, as in
-    torchvision: published numbers do not apply it, and boxes refer to the stored pixels.
+    `data.exif: ignore` keeps the stored pixels; `apply` turns them as the file's EXIF orientation
+    says.
 
     Raises:
-        BadImage: the file is absent, not an image or truncated, or it has more pixels than
-            `Image.MAX_IMAGE_PIXELS`.
+        BadImage: the file is absent, not an image or truncated, its tones are not known, or it has
+            more than `data.max_megapixels`.
+        RunFailed: the memory is too small for the image.
     """
+    allow_megapixels(data)
+    size = "very many pixels"
     try:
         with open(path, "rb") as file, Image.open(file) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise BadImage(str(path), f"{image.width} x {image.height} pixels, over {limit}")
+            size = f"{image.width} x {image.height} pixels"
+            if image.width * image.height > data.max_megapixels * MILLION:
+                raise TooLarge(path, size, data.max_megapixels)
+            turns = _turns(image, data)
+            turn = orientation(image) if turns else 1
             image.load()
-            return _to_rgb(image)
+            rgb = to_rgb(image)
+        return rgb.transpose(turns[turn]) if turn in turns else rgb
     except BadImage:
         raise
+    except Image.DecompressionBombError as error:
+        raise TooLarge(path, size, data.max_megapixels) from error
+    except MemoryError as error:
+        raise RunFailed(
+            f"{path}: expected enough memory to read the image, found too little ({size}); make "
+            "the image smaller, or lower data.threads, data.workers or data.max_megapixels"
+        ) from error
     except UNREADABLE as error:
-        raise BadImage(str(path), _reason(path, error)) from error
+        raise BadImage(str(path), reason_of(path, error)) from error
+
+
+def _turns(image: Image.Image, data: DataConfig) -> dict[int, Image.Transpose]:
+    """Orientation -> what to do with the loaded pixels. Pillow turns a TIFF when it loads it."""
+    if image.format == "TIFF":
+        return {} if data.exif == "apply" else STORED
+    return UPRIGHT if data.exif == "apply" else {}
 
 
 def image_size(path: str | Path) -> Size:
-    """(height, width) of the stored image; reads only its header.
+    """(height, width) of the stored pixels; reads only the header.
 
     Raises:
         BadImage: the header cannot be read.
     """
     try:
         with open(path, "rb") as file, Image.open(file) as image:
-            return image.height, image.width
+            tags = getattr(image, "tag_v2", {})  # newer Pillow gives the turned size of a TIFF
+            return tags.get(TIFF_HEIGHT, image.height), tags.get(TIFF_WIDTH, image.width)
     except UNREADABLE as error:
-        raise BadImage(str(path), _reason(path, error)) from error
+        raise BadImage(str(path), reason_of(path, error)) from error
 
 
-def _reason(path: str | Path, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    if isinstance(error, UnidentifiedImageError):
-        return "no known image format" if Path(path).stat().st_size else "an empty file"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def image_orientation(path: str | Path) -> int:
+    """The EXIF orientation, 1 to 8.
+
+    Raises:
+        BadImage: the header cannot be read.
+    """
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            return orientation(image)
+    except UNREADABLE as error:
+        raise BadImage(str(path), reason_of(path, error)) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint16)  # native byte order
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")  # same colours, without Pillow's warning
-    return image.convert("RGB")
+def allow_megapixels(data: DataConfig) -> None:
+    """Let Pillow open what the setting allows, without the warning over half its own limit."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, data.max_megapixels * MILLION)
 
 
 def train_transform(
@@ -146,15 +147,15 @@ def eval_transform(image: Image.Image, data: DataConfig) -> NDArray[np.uint8]:
 
 
 def boxes_through_eval(
-    boxes: NDArray[np.float32], stored_size: Size, data: DataConfig
+    boxes: NDArray[np.float32], image_size: Size, data: DataConfig
 ) -> NDArray[np.float32]:
-    """Map boxes (n, 4) x0, y0, x1, y1 from a stored image to its `eval_transform`.
+    """Map boxes (n, 4) x0, y0, x1, y1 from an image as read to its `eval_transform`.
 
-    `stored_size` is (height, width). Nothing is clipped: a box may reach past the crop.
+    `image_size` is (height, width). Nothing is clipped: a box may reach past the crop.
     """
-    height, width = size = _resized_size(stored_size, data)
+    height, width = size = _resized_size(image_size, data)
     left, top, _, _ = _centre_box(size, data.crop)
-    scale_y, scale_x = height / stored_size[0], width / stored_size[1]
+    scale_y, scale_x = height / image_size[0], width / image_size[1]
     scale = np.array([scale_x, scale_y, scale_x, scale_y])
     moved: NDArray[np.float64] = boxes * scale - np.array([left, top, left, top])
     return moved.astype(np.float32)

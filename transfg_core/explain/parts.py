@@ -74,10 +74,10 @@ def draw_parts(
     ]
     grid = grid_size(config.data.crop, model)
     picture = part_picture(pixels, index, scores, grid, model.patch, model.stride, boxes, titles)
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
+    png = io.BytesIO()
+    picture.save(png, format="PNG")
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, data.getvalue())
+    replace_file(out, png.getvalue())
 
 
 def _read(

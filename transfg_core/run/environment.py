@@ -16,12 +16,15 @@ from transfg_core.errors import UserError
 LIBRARIES = ("numpy", "pillow", "pydantic", "PyYAML", "grain", "safetensors", "scipy")
 
 
-def describe_environment(device: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+def describe_environment(
+    device: Mapping[str, Any], command: Sequence[str], data: Mapping[str, Any]
+) -> dict[str, Any]:
     """One record for env.json.
 
     Args:
         device: `Backend.device_info()`.
         command: the program and its arguments.
+        data: `Dataset.counts()`: images that are used, and what is left out.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,6 +36,7 @@ def describe_environment(device: Mapping[str, Any], command: Sequence[str]) -> d
         "cpu_count": os.cpu_count(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "device": dict(device),
+        "data": dict(data),
     }
 
 

@@ -6,6 +6,7 @@
       metrics.jsonl        one record per line (transfg_core.run.metrics_log)
       summary.csv          one row per evaluation
       predictions.csv      the final evaluation, image by image
+      split.csv            which image is for what, if data.split drew the split
       checkpoints/         last, best and step_000100 .safetensors
       tensorboard/         event files, if tensorboardX is installed
 
@@ -51,6 +52,7 @@ OURS = (
     "metrics.jsonl",
     "summary.csv",
     "predictions.csv",
+    "split.csv",
     "tensorboard/events.out.tfevents.*",
 )
 
@@ -137,18 +139,27 @@ class RunFolder(Closing):
         checkpoint.replace_file(self.path / "config.yaml", text.encode())
 
     def record_environment(
-        self, device: Mapping[str, Any], command: Sequence[str], weights: Origin | None = None
+        self,
+        device: Mapping[str, Any],
+        command: Sequence[str],
+        data: Mapping[str, Any],
+        weights: Origin | None = None,
     ) -> None:
-        """Append this start to env.json: machine, `Backend.device_info()` and the command.
+        """Append this start to env.json: machine, `Backend.device_info()`, command and data.
 
-        `weights` is the file of model.pretrained, if the start read it.
+        `data` counts the files that were read and left out. `weights` is the file of
+        model.pretrained, if the start read it.
         """
-        record = describe_environment(device, command)
+        record = describe_environment(device, command, data)
         if weights:
             record["weights"] = asdict(weights)
         starts = clean([*read_starts(self.path), record])
         text = json.dumps(starts, indent=2) + "\n"
         checkpoint.replace_file(self.path / "env.json", text.encode())
+
+    def write_split(self, text: str) -> None:
+        """Write split.csv, the list of a drawn split."""
+        checkpoint.replace_file(self.path / "split.csv", text.encode())
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one record with `kind`, `update` and more; non-finite numbers become null.

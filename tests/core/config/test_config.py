@@ -72,7 +72,7 @@ def test_every_problem_at_once(tmp_path):
         ("model.batch_size=3", "did you mean train.batch_size?"),
         ("lr=3", "did you mean optim.lr?"),
         ("learning_rate=3", "known keys: run, data, model, loss, optim, train"),
-        ("train.zzz=1", "known keys: train.steps, train.batch_size"),
+        ("train.zzz=1", "known keys: train.steps, train.epochs"),
         ("data.toy.sise=64", "did you mean data.toy.size?"),
     ],
 )
@@ -117,6 +117,9 @@ def test_an_unknown_key_names_the_nearest(item, text):
         ("train.precision=float64", "did you mean run.precision?"),
         ("train.accumulation=3", "train.batch_size 32 is not a multiple of train.accumulation 3"),
         ("optim.warmup=1001", "optim.warmup 1001 exceeds train.steps 1000"),
+        ("train.epochs=0", "train.epochs: input should be greater than 0"),
+        ("data.group=bird", "expected a regular expression with a group"),
+        ("data.group=(bird", "expected a regular expression, found '(bird'"),
         ("model.patch=65", "data.crop [64, 64] is smaller than model.patch 65"),
         ("data.resize=32", "shorter side) is smaller than data.crop [64, 64]"),
         ("data.resize=[64, 63]", "data.resize [64, 63] is smaller than data.crop [64, 64]"),
@@ -324,3 +327,14 @@ def test_bounds_that_keep_the_memory_sane(setting):
 def test_a_path_without_nul():
     with pytest.raises(UserError, match="data.root: expected a path, found a NUL character"):
         build_config({"data": {"root": "a\0b"}}, "file")
+
+
+def test_a_run_has_one_length(tmp_path):
+    (line,) = problems("train.epochs=3", "train.steps=5")
+    assert "train.steps or train.epochs" in line and "null" in line
+    path = write(tmp_path, "train: {steps: 5}")
+    config = load_config(path, ["train.steps=null", "train.epochs=3", "optim.warmup=1001"])
+    assert config.train.epochs == 3
+    assert load_config(path, ["train.epochs=null", "optim.warmup=5"]).train.steps == 5
+    assert "steps: null" in dump_config(config)
+    assert load_config(write(tmp_path, dump_config(config))) == config

@@ -134,7 +134,7 @@ def test_broken_cub_is_named(cub, name, text, said):
 
 def test_absent_root(tmp_path):
     assert "no such folder" in complaint(tmp_path / "none")
-    assert "not a folder" in complaint(tmp_path / "none", "folder")
+    assert "no such folder" in complaint(tmp_path / "none", "folder")
 
 
 def test_absent_image_stays_listed_when_skipping(cub):
@@ -170,10 +170,6 @@ def test_broken_folder_is_named(folder, change, said):
     assert [part for part in said if part not in message] == [], message
 
 
-def test_folder_has_no_random_split(folder):
-    assert "data.split" in complaint(folder, "folder", split="random")
-
-
 @pytest.mark.skipif(not FULL_LISTS.is_dir(), reason=f"{FULL_LISTS} is absent")
 def test_official_lists():
     data = read(FULL_LISTS, on_bad_image="skip")  # lists without images
@@ -204,6 +200,28 @@ def test_random_split_of_few(cub):
     assert np.bincount(data.train.labels).tolist() == [3, 1]
     (cub / "train_test_split.txt").unlink()
     assert read(cub, split="random").test.ids == data.test.ids
+    assert read(cub, split="auto").test.ids == data.test.ids
+
+
+def test_auto_prefers_the_official_list(cub):
+    assert read(cub, split="auto").test.ids == read(cub).test.ids
+
+
+def test_a_saved_random_split_is_kept(cub):
+    data = read(cub, split="random", seed=1)
+    again = read_dataset(DataConfig(name="cub", root=str(cub), split="random"), 2, data.split)
+    assert again.split == data.split and again.train.ids == data.train.ids
+
+
+def test_files_that_no_list_names_are_counted(cub):
+    Image.new("RGB", (4, 3)).save(cub / "images/001.Auk/new.png")
+    assert [(e.count, e.example) for e in read(cub).left_out] == [(1, "001.Auk/new.png")]
+
+
+def test_one_class_is_refused(cub):
+    for name in ("image_class_labels.txt", "classes.txt"):
+        (cub / name).write_text("1 1" if name == "classes.txt" else "3 1\n7 1\n9 1\n4 1\n5 1\n6 1")
+    assert "at least two classes" in complaint(cub)
 
 
 @pytest.mark.skipif(not CUB50.is_dir(), reason=f"{CUB50} is absent")

@@ -15,6 +15,7 @@ from PIL import Image
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import Samples, read_dataset
 from transfg_core.data.loader import TrainStream, eval_batches
+from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.data.transforms import normalise, read_image
 from transfg_core.errors import RunFailed, UserError
 
@@ -231,6 +232,24 @@ def test_threads_end_with_the_program(samples, way, code, last):
     assert done.returncode == code, done.stderr
     assert done.stderr.strip().rpartition("\n")[2] == last
     assert done.stderr.count("Traceback") == (way != "exit")
+
+
+def test_settings_of_reading_reach_training_and_evaluation(tmp_path):
+    """Without EXIF the stored pixels are too low for the crop; with a small limit none is read."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20), (9, 99, 199)).save(tmp_path / "a.png", exif=exif)
+    samples = Samples((str(tmp_path / "a.png"),) * 2, np.arange(2), ("a", "b"))
+    upright = DataConfig(crop=(30, 20), exif="apply")
+    (batch,) = take(samples, 1, upright, 2)
+    (only,) = eval_batches(samples, upright, 2)
+    assert batch.images.shape == only.images.shape == (2, 3, 30, 20)
+    with pytest.raises(RunFailed, match="expected at least data.crop"):
+        take(samples, 1, upright.model_copy(update={"exif": "ignore"}), 2)
+    small = upright.model_copy(update={"max_megapixels": 0})
+    train = TrainReader(samples.paths, samples.labels, small, 1)
+    for read in (train, EvalReader(samples.paths, samples.labels, small)):
+        assert "data.max_megapixels 0" in read(0).error
 
 
 @pytest.mark.skipif(not CUB50.is_dir(), reason=f"{CUB50} is absent")

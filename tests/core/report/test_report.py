@@ -59,7 +59,7 @@ def make_run(folder, name, backend, shift=0.0, overrides=(), finish=True, weight
     )
     with RunFolder.create(config) as run:
         command = ["transfg", "train", "run.name=a b"]
-        run.record_environment({"device": "a <processor>"}, command, weights)
+        run.record_environment({"device": "a <processor>"}, command, {}, weights)
         run.log({"kind": "event", "event": "start", "backend": backend, "update": 0, "seconds": 0})
         for k in range(2, 41, 2):
             loss = float("nan") if k == 6 else 4 / k + shift * (k > 10)

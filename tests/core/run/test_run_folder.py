@@ -62,7 +62,9 @@ def updates(run):
 
 def test_the_files_of_a_run(config):
     with RunFolder.create(config) as run:
-        run.record_environment({"device": "cpu", "threads": np.int64(2)}, ["transfg", "train"])
+        run.record_environment(
+            {"device": "cpu", "threads": np.int64(2)}, ["transfg", "train"], {"classes": 2}
+        )
         run.log({"kind": "event", "event": "start", "backend": "torch", "update": 0})
         log_updates(run, 1, 4)
         run.save("last", {"x": np.zeros(2)}, at(4))
@@ -70,6 +72,7 @@ def test_the_files_of_a_run(config):
     assert load_config(run.path / "config.yaml") == config
     (start,) = read_starts(run.path)
     assert start["command"] == ["transfg", "train"] and start["device"]["threads"] == 2
+    assert start["data"] == {"classes": 2}
     assert start["libraries"]["numpy"] == np.__version__ and start["cpu_count"] >= 1
     assert updates(run) == [0, 1, 2, 2, 3, 4, 4]
     rows = summary(run)
@@ -264,9 +267,9 @@ def test_only_the_newest_numbered_checkpoints_stay(config):
 
 def test_starts_are_appended(config):
     with RunFolder.create(config) as run:
-        run.record_environment({}, ["a"])
+        run.record_environment({}, ["a"], {})
     with RunFolder.open(run.path) as run:
-        run.record_environment({}, ["b"])
+        run.record_environment({}, ["b"], {})
     assert [start["command"] for start in read_starts(run.path)] == [["a"], ["b"]]
 
 

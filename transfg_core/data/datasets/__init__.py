@@ -5,28 +5,32 @@ out of range, classes without images.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.cub import read_cub
-from transfg_core.data.datasets.folder import read_folder
+from transfg_core.data.datasets.folder import read_folder, read_folder_test
 from transfg_core.data.datasets.samples import Dataset, Samples
+from transfg_core.data.datasets.split import SplitList
 
-__all__ = ["Dataset", "Samples", "read_dataset"]
+__all__ = ["Dataset", "Samples", "SplitList", "read_dataset", "read_test"]
 
-READERS: dict[str, Callable[[DataConfig, int], Dataset]] = {
+READERS: dict[str, Callable[[DataConfig, int, SplitList | None], Dataset]] = {
     "toy": read_cub,  # rendered in this layout, with part_boxes.txt
     "cub": read_cub,
     "folder": read_folder,
 }
 
 
-def read_dataset(config: DataConfig, seed: int, may_render: bool = True) -> Dataset:
-    """Read `config.name` from `config.root`; only `split: random` uses `seed`.
+def read_dataset(
+    config: DataConfig, seed: int, saved: SplitList | None = None, may_render: bool = True
+) -> Dataset:
+    """Read `config.name` from `config.root`.
 
-    The toy set is rendered first if it is absent, unless `may_render` is false.
+    A drawn split depends on `seed`; `saved`, the split.csv of a run, takes its place. The toy set
+    is rendered first if it is absent, unless `may_render` is false.
 
     Raises:
         UserError: the data set is incomplete or inconsistent; the text names file and line.
@@ -38,4 +42,19 @@ def read_dataset(config: DataConfig, seed: int, may_render: bool = True) -> Data
             ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
         else:
             require_toy(Path(config.root), config.toy)
-    return READERS[config.name](config, seed)
+    return READERS[config.name](config, seed, saved)
+
+
+def read_test(
+    config: DataConfig, seed: int, classes: Sequence[str], saved: SplitList | None
+) -> Dataset:
+    """Read what an evaluation of a checkpoint with these classes needs; `train` may be empty.
+
+    The toy set is never rendered.
+
+    Raises:
+        UserError: see `read_dataset`.
+    """
+    if config.name == "folder":
+        return read_folder_test(config, classes, saved)
+    return read_dataset(config, seed, saved, may_render=False)

@@ -14,6 +14,7 @@ and the image names.
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.groups import pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
+from transfg_core.data.datasets.split import TEST, TRAIN, SplitList, SplitRow, draw_split
+from transfg_core.data.walk import Tally, shown, walk
 from transfg_core.errors import UserError
 
-SPLIT_STREAM = 3  # a random stream apart from the loader's (STREAMS in sample_reader.py)
+NOT_LISTED = "images that images.txt does not list"
+HELD_OUT_IMAGES = "images that data.split: random holds out"
 
 Boxes = tuple[NDArray[np.float32], ...]
 
@@ -40,7 +45,7 @@ class Row(NamedTuple):
 Rows = dict[str, Row]
 
 
-def read_cub(config: DataConfig, seed: int) -> Dataset:
+def read_cub(config: DataConfig, seed: int, saved: SplitList | None = None) -> Dataset:
     """Read the layout above from `config.root`, or from `CUB_200_2011/` inside it.
 
     With `on_bad_image: skip`, absent images stay listed, and the loader counts them.
@@ -54,14 +59,21 @@ def read_cub(config: DataConfig, seed: int) -> Dataset:
     _check_images(root, images, config.on_bad_image == "error")
     labels = _read_integers(root, "image_class_labels.txt", images, 1, len(classes)) - 1
     _check_every_class(root, classes, labels)
-    ids = [row.value for row in images.values()]
-    if config.split == "official":
-        source = root / "train_test_split.txt"
+    ids, drawn, tally = [row.value for row in images.values()], None, Tally()
+    source = root / "train_test_split.txt"
+    if config.split == "official" or (config.split == "auto" and source.is_file()):
         is_train = _read_integers(root, source.name, images, 0, 1)
-        train, test = np.flatnonzero(is_train == 1), np.flatnonzero(is_train == 0)
+        parts = [TRAIN if flag else TEST for flag in is_train]
     else:
         source = root / "image_class_labels.txt"
-        train, test = _random_split(ids, labels, classes, seed)
+        fits = saved is not None and set(saved.rows) == set(ids)
+        drawn = saved if saved and fits else _drawn(config, seed, ids, labels, classes)
+        parts = [drawn.rows[name].part for name in ids]
+    train, test = (
+        np.array([k for k, p in enumerate(parts) if p == part], dtype=np.int64)
+        for part in (TRAIN, TEST)
+    )
+    _count_left_out(root, [ids[k] for k in (*train, *test)], ids, tally)
     boxes = _read_part_boxes(root / "part_boxes.txt", images)
 
     def take(chosen: NDArray[np.int64]) -> Samples:
@@ -72,7 +84,8 @@ def read_cub(config: DataConfig, seed: int) -> Dataset:
             part_boxes=None if boxes is None else tuple(boxes[i] for i in chosen),
         )
 
-    return check_splits(Dataset(config.name, classes, take(train), take(test)), str(source))
+    dataset = Dataset(config.name, classes, take(train), take(test), tally.entries(), drawn)
+    return check_splits(dataset, str(source))
 
 
 def read_rows(path: Path) -> Rows:
@@ -182,24 +195,34 @@ def _check_every_class(root: Path, classes: tuple[str, ...], labels: NDArray[np.
         )
 
 
-def _random_split(
-    ids: list[str], labels: NDArray[np.int64], classes: tuple[str, ...], seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw each class's 80 % for training and 10 % for testing; return their sorted indices."""
-    rng = np.random.default_rng([seed, SPLIT_STREAM])
-    by_name = np.array(sorted(range(len(ids)), key=ids.__getitem__))
-    train, test = [], []
-    for label, name in enumerate(classes):
-        members = rng.permutation(by_name[labels[by_name] == label])
-        tenth = (len(members) + 5) // 10
-        if len(members) < 2:
-            raise UserError(
-                f"data.split: random: class {name}: expected at least 2 images, "
-                f"found {len(members)}; remove the class, or set data.split=official"
-            )
-        test.append(members[: max(tenth, 1)])
-        train.append(members[max(tenth, 1) + tenth :])
-    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+def _tenths(images: int) -> tuple[int, int]:
+    """A tenth for testing, at least one image, and a tenth that is held out."""
+    tenth = (images + 5) // 10
+    return max(tenth, 1), tenth
+
+
+def _drawn(
+    config: DataConfig,
+    seed: int,
+    ids: list[str],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+) -> SplitList:
+    """A split by class; each image is a group of its own unless `data.group` says otherwise."""
+    groups = pattern_groups(ids, config.group) if config.group else ids
+    parts = draw_split(ids, labels, groups, classes, seed, _tenths)
+    return SplitList(dict(zip(ids, map(SplitRow, parts, groups), strict=True)))
+
+
+def _count_left_out(root: Path, used: Sequence[str], listed: Sequence[str], tally: Tally) -> None:
+    """Count the files below images/ that are not used."""
+    below = {shown(name) for name in listed}
+    if (root / "images").is_dir():
+        for image in walk(root / "images", tally, skip_unreadable=True):
+            if image.name not in below:
+                tally.add(NOT_LISTED, image.name)
+    for name in sorted(set(listed) - set(used)):
+        tally.add(HELD_OUT_IMAGES, name)
 
 
 def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:

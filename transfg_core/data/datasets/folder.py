@@ -1,102 +1,142 @@
-"""A data set as folders: `train/<class>/*` and `val/<class>/*` (or `test/<class>/*`).
+"""A data set as folders: with a split on disk, or one flat folder of class folders.
 
-Classes are sorted by name, images by path; a class folder may hold sub-folders. The suffix decides
-whether a file is an image; names that begin with a dot are ignored. If both `val/` and `test/`
-exist, the reader takes `val/`.
+    train/<class>/* and val/<class>/*      a split on disk (test/ counts if there is no val/)
+    <class>/*                              flat; `data.split: auto` or `random` draws the split
+
+Classes are sorted by name, images by path; a class folder may hold folders. `walk.py` says which
+files are images and what becomes of links, hidden files and names in other encodings. Class folders
+whose names differ only in the Unicode form of an accent are one class.
+
+A drawn split tests with a fifth of each class's images. The run's split.csv decides from then on.
 """
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.class_folders import (
+    class_names,
+    class_of,
+    folders_of,
+    read_images,
+    refuse_empty_classes,
+    samples_of,
+)
+from transfg_core.data.datasets.flat import read_flat, without_training
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
+from transfg_core.data.datasets.split import SplitList
+from transfg_core.data.walk import Tally, shown
 from transfg_core.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+TRAIN_FOLDER, TEST_FOLDERS = "train", ("val", "test")
+
+BESIDE = "folders beside the splits"
 
 
-def read_folder(config: DataConfig, seed: int) -> Dataset:
-    """Read the layout above; `seed` is unused, because nothing is random.
+def read_folder(config: DataConfig, seed: int, saved: SplitList | None) -> Dataset:
+    """Read the layout above for training.
 
     Raises:
-        UserError: a folder is missing or empty, or the splits have different classes.
+        UserError: a folder is missing, empty or unreadable, the splits have different classes, or
+            the split in `saved` does not fit the images.
     """
-    root = Path(config.root)
-    if config.split != "official":
+    root, tally = Path(config.root), Tally()
+    test = _split_on_disk(root)
+    if test and config.split == "random":
         raise UserError(
-            f"data.split: {config.split}: a folder data set has fixed splits on disk; "
-            "set data.split=official"
+            f"data.split: random: {shown(str(root))} has splits on disk, {TRAIN_FOLDER}/ and "
+            f"{test}/; set data.split=official"
         )
-    train = _split_folder(root, ("train",))
-    test = _split_folder(root, ("val", "test"))
-    classes = _class_names(train)
-    _same_classes(train, classes, test, _class_names(test))
+    if test or config.split == "official":
+        if config.group:
+            raise UserError(
+                "data.group: only a drawn split has groups; leave data.group out, or set "
+                "data.split=auto for one flat folder of class folders"
+            )
+        return _read_official(config, root, test, tally)
+    return read_flat(config, seed, root, saved, tally)
+
+
+def read_folder_test(
+    config: DataConfig, classes: Sequence[str], saved: SplitList | None
+) -> Dataset:
+    """Read what an evaluation needs; `train` is empty.
+
+    With val/ or test/, these images. In a flat folder that holds all images of the run's split
+    (`saved`), its test images; in one that holds none of them, every image. Classes may be absent.
+
+    Raises:
+        UserError: a class is unknown, no image is found, or only some of the run's images are.
+    """
+    root, tally = Path(config.root), Tally()
+    names = set(folders_of(root)) - set(classes)  # a class may be called `test`
+    split = next((name for name in TEST_FOLDERS if name in names), None)
+    below = split or ""
+    images = read_images(config, root, tally, (below,))
+    place = shown(str(root / below))
+    unknown = sorted({class_of(image, below) for image in images} - set(classes))
+    if unknown:
+        raise UserError(
+            f"{place}: expected folders named after the checkpoint's {len(classes)} classes, such "
+            f"as {classes[0]}, found {unknown[0]} ({len(unknown)} unknown); is data.root right?"
+        )
+    if split is None and config.split != "official":
+        images = without_training(config, images, saved, tally)
+    if not images:
+        raise UserError(f"{place}: expected images of the checkpoint's classes, found none")
+    test = samples_of(images, below, classes)
+    nothing = Samples((), np.zeros(0, np.int64), ())
+    return Dataset(config.name, tuple(classes), nothing, test, tally.entries())
+
+
+def _split_on_disk(root: Path) -> str | None:
+    """The folder of test images beside train/; None if there is no split on disk."""
+    names = folders_of(root)
+    tests = [name for name in TEST_FOLDERS if name in names]
+    return tests[0] if TRAIN_FOLDER in names and tests else None
+
+
+def _read_official(config: DataConfig, root: Path, test: str | None, tally: Tally) -> Dataset:
+    if test is None:
+        names = folders_of(root)
+        raise UserError(
+            f"{shown(str(root))}: expected train/<class>/* and val/<class>/* or test/<class>/* "
+            f"inside, found {', '.join(map(shown, names[:3])) or 'no folders'}; is data.root "
+            "right? If its folders are the classes, set data.split=auto to draw a split"
+        )
+    images = read_images(config, root, tally, (TRAIN_FOLDER, test))
+    sides = {
+        split: [image for image in images if image.folders[0] == split]
+        for split in (TRAIN_FOLDER, test)
+    }
+    classes_of = {split: class_names(root / split) for split in sides}
+    _same_classes(root, classes_of, test)
+    for split in sides:
+        refuse_empty_classes(root / split, classes_of[split], sides[split], split, tally)
+    for name in folders_of(root):
+        if name not in sides:
+            tally.add(BESIDE, shown(name))
+    classes = classes_of[TRAIN_FOLDER]
     dataset = Dataset(
         config.name,
-        classes,
-        _read_split(root, train, classes),
-        _read_split(root, test, classes),
+        tuple(classes),
+        samples_of(sides[TRAIN_FOLDER], TRAIN_FOLDER, classes),
+        samples_of(sides[test], test, classes),
+        tally.entries(),
     )
-    return check_splits(dataset, str(root))
+    return check_splits(dataset, shown(str(root)))
 
 
-def _split_folder(root: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    wanted = " or ".join(f"{name}/<class>/*" for name in names)
-    found = "which has no such folder" if root.is_dir() else "which is not a folder"
-    raise UserError(f"{root}: expected {wanted} inside, {found}; is data.root right?")
-
-
-def _class_names(split: Path) -> tuple[str, ...]:
-    names = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not names:
-        raise UserError(f"{split}: expected one folder for each class, found none")
-    return tuple(names)
-
-
-def _same_classes(
-    left: Path, left_names: tuple[str, ...], right: Path, right_names: tuple[str, ...]
-) -> None:
-    for split, counterpart, unmatched in (
-        (left, right, sorted(set(left_names) - set(right_names))),
-        (right, left, sorted(set(right_names) - set(left_names))),
-    ):
+def _same_classes(root: Path, names: dict[str, list[str]], test: str) -> None:
+    for split, other in ((TRAIN_FOLDER, test), (test, TRAIN_FOLDER)):
+        unmatched = sorted(set(names[split]) - set(names[other]))
         if unmatched:
             raise UserError(
-                f"{split / unmatched[0]}: {len(unmatched)} class{'es' * (len(unmatched) > 1)} "
-                f"of {split.name}/ found no match in {counterpart}; "
-                "expected the same class folders in both"
+                f"{shown(str(root))}/{split}/{unmatched[0]}: {len(unmatched)} class"
+                f"{'es' * (len(unmatched) > 1)} of {split}/ found no match in {other}/; expected "
+                f"the same class folders in both: add some of its images to {other}/"
+                f"{unmatched[0]}, or remove the folder; or put all images into one flat folder of "
+                "classes, and set data.split=auto"
             )
-
-
-def _read_split(root: Path, split: Path, classes: tuple[str, ...]) -> Samples:
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        images = _images_below(split / name)
-        if not images:
-            raise UserError(
-                f"{split / name}: expected images ({' '.join(sorted(SUFFIXES))}), found none; "
-                "add images, or remove the folder from both splits"
-            )
-        files += images
-        labels += [label] * len(images)
-    return Samples(
-        paths=tuple(str(file) for file in files),
-        labels=np.array(labels, dtype=np.int64),
-        ids=tuple(file.relative_to(root).as_posix() for file in files),
-    )
-
-
-def _images_below(folder: Path) -> list[Path]:
-    images = [
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    ]
-    return sorted(images, key=lambda path: path.as_posix())

@@ -1,10 +1,13 @@
 """The result of every reader: file names and labels of a training and a test split."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transfg_core.data.datasets.split import SplitList
+from transfg_core.data.walk import LeftOut
 from transfg_core.errors import UserError
 
 
@@ -25,22 +28,51 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set: its name, C class names in the order of labels, and two splits."""
+    """A data set: its name, C class names in the order of labels, and two splits.
+
+    `left_out` says which files were found and not used. `split` is the list of a drawn split.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Samples
     test: Samples
+    left_out: tuple[LeftOut, ...] = ()
+    split: SplitList | None = None
+
+    def notes(self) -> list[str]:
+        """Lines about a drawn split, and about what was left out."""
+        lines = [f"left out: {entry}" for entry in self.left_out]
+        if self.split:
+            groups = len({row.group for row in self.split.rows.values()})
+            lines.insert(0, f"split.csv: {len(self.split.rows)} images in {groups} groups")
+        return lines
+
+    def counts(self) -> dict[str, Any]:
+        """What is used and what is left out, for env.json."""
+        return {
+            "classes": len(self.classes),
+            "training_images": len(self.train.labels),
+            "test_images": len(self.test.labels),
+            "left_out": [asdict(entry) for entry in self.left_out],
+        }
 
 
 def check_splits(dataset: Dataset, source: str) -> Dataset:
-    """Check that every class has images in both splits; return the data set.
+    """Check that there are two classes or more, each with images in both splits.
+
+    Returns the data set.
 
     Raises:
-        UserError: a split is empty or lacks a class; the message begins with `source`, the file or
-            folder that defines the splits.
+        UserError: there is one class, a split is empty or lacks a class; the message begins with
+            `source`, the file or folder that defines the splits.
     """
     count = len(dataset.classes)
+    if count < 2:
+        raise UserError(
+            f"{source}: expected at least two classes, found {dataset.classes[0]} alone; add "
+            "images of another class"
+        )
     splits = {"training": dataset.train, "test": dataset.test}
     for split, samples in splits.items():
         if not samples.paths:
@@ -56,6 +88,6 @@ def check_splits(dataset: Dataset, source: str) -> Dataset:
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             raise UserError(
                 f"{source}: expected {split} images of each of {count} classes, found none of "
-                f"{names}{more}; add images, or remove the class from both splits"
+                f"{names}{more}; move images of it to this split, or remove the class from both"
             )
     return dataset

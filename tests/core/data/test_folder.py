@@ -1,0 +1,276 @@
+"""Folders of one's own photographs: flat or split, for training and for evaluation."""
+
+import os
+import shutil
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets import read_dataset, read_test
+from transfg_core.errors import UserError
+
+
+def image_at(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """Classes a and b with ten images each, one of them in a deeper folder."""
+    root = tmp_path / "flat"
+    for number in range(20):
+        deeper = "deep/" if number == 7 else ""
+        image_at(root / f"{'ab'[number % 2]}/{deeper}{number:02}.png", number)
+    return root
+
+
+@pytest.fixture
+def split(tmp_path):
+    """train/ and val/ with classes a and b of two images each."""
+    root = tmp_path / "split"
+    for number, name in enumerate(("train/a", "train/b", "val/a", "val/b")):
+        for k in range(2):
+            image_at(root / f"{name}/{k}.png", 10 * number + k)
+    return root
+
+
+def read(root, seed=0, saved=None, **keys):
+    return read_dataset(DataConfig(name="folder", root=str(root), **keys), seed, saved)
+
+
+def read_for_test(root, classes=("a", "b"), saved=None, **keys):
+    return read_test(DataConfig(name="folder", root=str(root), **keys), 0, classes, saved)
+
+
+def complaint(call, *args, **keys):
+    with pytest.raises(UserError) as caught:
+        call(*args, **keys)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def left_out(data):
+    return {entry.example: entry.count for entry in data.left_out}
+
+
+@pytest.mark.parametrize("how", ["auto", "random"])
+def test_a_flat_folder_is_split_by_class(flat, how):
+    data = read(flat, split=how)
+    assert data.classes == ("a", "b")
+    assert np.bincount(data.train.labels).tolist() == [8, 8]
+    assert np.bincount(data.test.labels).tolist() == [2, 2]
+    assert sorted(data.train.ids + data.test.ids) == sorted(data.split.rows)
+    assert "b/deep/07.png" in data.split.rows
+    assert data.train.labels.tolist() == [int(name[0] == "b") for name in data.train.ids]
+    assert read(flat, split=how).split == data.split != read(flat, 1, split=how).split
+
+
+def test_official_asks_for_a_split_and_the_remedy_works(flat):
+    message = complaint(read, flat)
+    assert "train/<class>/*" in message and "data.split=auto" in message
+    assert read(flat, split="auto").classes == ("a", "b")
+
+
+def test_auto_takes_the_split_on_disk(split):
+    data = read(split, split="auto")
+    assert data.split is None and data.test.ids == read(split).test.ids
+    assert "data.split=official" in complaint(read, split, split="random")
+    assert "data.group" in complaint(read, split, split="auto", group="(.)")
+
+
+def test_a_class_named_train_is_a_class(flat):
+    (flat / "a").rename(flat / "train")
+    assert read(flat, split="auto").classes == ("b", "train")
+
+
+def test_train_without_val_names_the_folder_to_use(flat, tmp_path):
+    (tmp_path / "root").mkdir()
+    flat.rename(tmp_path / "root/train")
+    message = complaint(read, tmp_path / "root", split="auto")
+    assert f"data.root={tmp_path / 'root/train'}" in message
+    assert read(tmp_path / "root/train", split="auto").classes == ("a", "b")
+
+
+def test_splits_under_other_names_are_not_classes(split):
+    (split / "train").rename(split / "Train")
+    (split / "val").rename(split / "Validation")
+    message = complaint(read, split, split="auto")
+    assert "Train, Validation" in message and "rename" in message
+
+
+def test_a_pattern_keeps_groups_whole(flat):
+    """Groups of images 4k to 4k + 3 span both classes."""
+    data = read(flat, split="auto", group="(?:0|1)([0-9])[.]")
+    tens = {name[-5] for name in data.test.ids}
+    assert tens.isdisjoint(name[-5] for name in data.train.ids)
+
+
+def test_one_group_has_a_remedy_that_works(flat):
+    assert "data.group='(.+)'" in complaint(read, flat, split="auto", group="^([ab])/")
+    assert len(read(flat, split="auto", group="(.+)").test.ids) == 4
+
+
+def test_the_saved_list_decides(flat):
+    saved = read(flat, split="auto").split
+    image_at(flat / "a/new.png", 99)
+    data = read(flat, seed=5, saved=saved, split="auto")
+    assert data.split == saved and left_out(data) == {"a/new.png": 1}
+    os.remove(flat / "a/00.png")
+    message = complaint(read, flat, saved=saved, split="auto")
+    assert "19 of 20" in message and "a/00.png" in message
+
+
+def test_the_list_of_other_images_is_not_used(flat, tmp_path):
+    saved = read(flat, split="auto").split
+    for number in range(8):
+        image_at(tmp_path / f"other/{'ab'[number % 2]}/x{number}.png", 50 + number)
+    assert read(tmp_path / "other", saved=saved, split="auto").split != saved
+
+
+def test_evaluation_of_the_same_photographs_takes_the_test_images(flat, tmp_path):
+    data = read(flat, split="auto")
+    flat.rename(tmp_path / "moved")
+    again = read_for_test(tmp_path / "moved", saved=data.split, split="auto")
+    assert again.test.ids == data.test.ids and not again.train.paths
+    assert sum(left_out(again).values()) == 16
+
+
+def test_evaluation_of_other_photographs_takes_every_image(flat, tmp_path):
+    """The same names do not make the same photographs: sizes in bytes differ."""
+    saved = read(flat, split="auto").split
+    other = tmp_path / "other"
+    for number in range(0, 20, 2):
+        image_at(other / f"a/{number:02}.png", 70 + number)
+        with open(other / f"a/{number:02}.png", "ab") as file:
+            file.write(b"more")
+    data = read_for_test(other, saved=saved, split="auto")
+    assert len(data.test.ids) == 10 and data.classes == ("a", "b")
+
+
+def test_a_mixture_is_refused(flat):
+    saved = read(flat, split="auto").split
+    for name in list(saved.rows)[3:]:
+        os.remove(flat / name)
+    assert "3 of 20" in complaint(read_for_test, flat, saved=saved, split="auto")
+
+
+def test_evaluation_needs_the_list(flat):
+    message = complaint(read_for_test, flat, split="auto")
+    assert "split.csv" in message and "data.split=official" in message
+    assert len(read_for_test(flat, split="official").test.ids) == 20
+
+
+def test_a_class_may_be_called_test(flat):
+    (flat / "a").rename(flat / "test")
+    data = read(flat, split="auto")
+    assert read_for_test(flat, data.classes, data.split, split="auto").test.ids == data.test.ids
+
+
+def test_evaluation_needs_no_training_images(split):
+    shutil.rmtree(split / "train")
+    assert read_for_test(split).test.ids == (
+        "val/a/0.png",
+        "val/a/1.png",
+        "val/b/0.png",
+        "val/b/1.png",
+    )
+    (split / "val").rename(split / "test")
+    shutil.rmtree(split / "test/a")
+    data = read_for_test(split)
+    assert data.test.ids == ("test/b/0.png", "test/b/1.png")
+    assert data.classes == ("a", "b") and data.test.labels.tolist() == [1, 1]
+
+
+def test_a_run_with_a_split_evaluates_a_flat_folder(flat):
+    assert len(read_for_test(flat).test.ids) == 20
+
+
+def test_unknown_classes_are_named(flat):
+    message = complaint(read_for_test, flat, classes=("b", "c"))
+    assert "found a (1 unknown)" in message
+
+
+def test_the_two_forms_of_an_accent_are_one_class(split):
+    for side, form in (("train", "NFC"), ("val", "NFD")):
+        (split / side / "a").rename(split / side / unicodedata.normalize(form, "Bruant é"))
+    data = read(split)
+    assert data.classes == ("Bruant é", "b")
+    assert data.test.ids[0] == unicodedata.normalize("NFC", "val/Bruant é/0.png")
+    assert all(os.path.isfile(path) for path in data.test.paths)
+
+
+def test_both_forms_in_one_split_are_merged_or_refused(split):
+    (split / "train/a").rename(split / "train" / unicodedata.normalize("NFC", "é"))
+    (split / "val/a").rename(split / "val/é")
+    other = split / "train" / unicodedata.normalize("NFD", "é")
+    image_at(other / "2.png", 77)
+    assert read(split).train.labels.tolist() == [0, 0, 1, 1, 1]
+    image_at(other / "0.png", 78)
+    assert "Unicode form" in complaint(read, split)
+
+
+def test_latin1_names_become_utf8(split):
+    for side in ("train", "val"):
+        os.rename(split / side / "a", os.path.join(os.fsencode(split / side), b"M\xf6we"))
+    data = read(split)
+    assert data.classes == ("M\\xf6we", "b")
+    assert data.test.ids[0] == "val/M\\xf6we/0.png"
+    assert all(os.path.isfile(path) for path in data.train.paths)
+
+
+def test_what_is_left_out_is_counted(split):
+    (split / "train/a/x.heic").write_bytes(b"?")
+    (split / "models").mkdir()
+    image_at(split / "train/stray.png", 80)
+    data = read(split)
+    assert left_out(data) == {"train/a/x.heic": 1, "train/stray.png": 1, "models": 1}
+    assert [entry["count"] for entry in data.counts()["left_out"]] == [1, 1, 1]
+    assert all(note.startswith("left out: 1 ") for note in data.notes())
+
+
+def test_turned_photographs_are_named_unless_they_are_turned(split):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 6)).save(split / "val/a/phone.JPG", exif=exif)
+    (split / "val/a/bad.jpg").write_text("no image")
+    (entry,) = read(split).left_out
+    assert (entry.count, entry.example) == (
+        1,
+        "val/a/phone.JPG",
+    ) and "data.exif=apply" in entry.reason
+    assert read(split, exif="apply").left_out == ()
+
+
+def test_a_class_of_left_out_files_says_so(split):
+    for path in (split / "val/a").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    message = complaint(read, split)
+    assert "val/a: expected images" in message and "HEIC" in message and "convert" in message
+
+
+def test_a_class_of_one_split_alone_has_remedies(split):
+    image_at(split / "train/c/0.png", 81)
+    message = complaint(read, split)
+    assert "train/c" in message and "data.split=auto" in message
+
+
+@pytest.mark.parametrize("how", ["official", "auto"])
+def test_one_class_is_refused(split, flat, how):
+    for side in ("train", "val"):
+        shutil.rmtree(split / side / "b")
+    shutil.rmtree(flat / "b")
+    root = split if how == "official" else flat
+    assert "at least two classes" in complaint(read, root, split=how)
+
+
+def test_many_classes(tmp_path):
+    for number in range(300):
+        for k in range(2):
+            image_at(tmp_path / f"{number}/{k}.png", 2 * number + k)
+    data = read(tmp_path, split="auto")
+    assert (len(data.classes), len(data.train.ids), len(data.test.ids)) == (300, 300, 300)
