@@ -130,7 +130,11 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("precision", BOUNDS)
+@pytest.mark.parametrize(
+    "precision",
+    # one process of Jittor computes in one precision
+    ["float32", pytest.param("float64", marks=pytest.mark.only("torch"))],
+)
 @pytest.mark.parametrize("file", FILES)
 def test_logits_are_those_of_the_program(twin, folder, file, precision, record_property):
     """In float64 hardly any rounding is left, so the function and its weights are the same."""
