@@ -128,6 +128,12 @@ class Training:
         update = self.position.update
         try:
             log.flush()
+        except Diverged as error:
+            self.progress.say(str(error))
+            return
+        except Exception as error:  # a state without its record is better than none
+            self.progress.say(f"update {update} is not logged: {error}")
+        try:
             if self.run.saved_update != update > 0:
                 self.save()
         except Exception as error:  # whatever it is, the first error counts
@@ -177,13 +183,13 @@ def run_updates(training: Training, stop: StopRequest, log: UpdateLog) -> Evalua
             loaded = time.perf_counter()
             lr = lr_at(update, config.optim, settings.steps)
             handle = backend.train_step(split_batch(batch, settings.accumulation), lr)
+            position.update = update
             log.flush()  # logs the previous update
             issued = time.perf_counter()
             speed = settings.batch_size / (issued - began)
             timing = {"images_per_second": speed, "data_seconds": loaded - began}
             epoch = update * settings.batch_size / len(dataset.train.labels)
             log.put(handle, {"update": update, "epoch": epoch, "lr": lr} | timing)
-            position.update = update
             numbered = settings.save_every is not None and update % settings.save_every == 0
             if not (is_due(position, settings) or numbered or stop.signal is not None):
                 continue

@@ -337,6 +337,25 @@ def test_an_update_that_failed_half_way_is_not_saved(dataset, tmp_path, capsys):
     assert "last.safetensors holds the state after update 3" in message
 
 
+def test_a_record_that_cannot_be_written_does_not_lose_the_state(dataset, tmp_path, monkeypatch):
+    """Update 5 is made before the record of update 4 is written."""
+    trial = Trial(dataset, tmp_path)
+    log = RunFolder.log
+
+    def full(run, record):
+        if record["update"] == 4:
+            raise RunFailed("No space left on device")
+        log(run, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", full)
+        with pytest.raises(RunFailed, match="No space left"):
+            trial.run()
+    assert trial.last()[1]["position"]["update"] == 5
+    resumed = Trial(dataset, tmp_path)
+    assert resumed.run(resumed=trial).images == COUNT
+
+
 def test_an_error_before_the_first_update(dataset, tmp_path, capsys):
     trial = Trial(dataset, tmp_path)
     trial.backend.at_update = lambda k: 1 / 0
