@@ -9,11 +9,12 @@ import pytest
 from fake import FakeBackend
 from PIL import Image
 
-from transfg_core import experiment
+from transfg_core import experiment, trained
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
-from transfg_core.experiment import evaluate_checkpoint, start_training
+from transfg_core.experiment import start_training
+from transfg_core.trained import evaluate_checkpoint
 
 SETTINGS = [
     "data.name=folder", "data.split=auto", "data.resize=20", "data.crop=16", "optim.warmup=1",
@@ -56,7 +57,9 @@ class Photographs:
 
 @pytest.fixture
 def photographs(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "load_backend", lambda name, config: FakeBackend(config))
+    for module in (experiment, trained):
+        monkeypatch.setattr(module, "load_backend", lambda name, config: FakeBackend(config))
+    monkeypatch.chdir(tmp_path)
     return Photographs(tmp_path)
 
 

@@ -20,6 +20,12 @@ Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
 def _path(value: str) -> str:
     if "\0" in value:
         raise ValueError("expected a path, found a NUL character in it")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"expected a path, found {ascii(value)}, which no file can have"
+        ) from error
     return os.path.expanduser(value)
 
 

@@ -86,6 +86,11 @@ def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] =
             return config
     except ValidationError as error:
         errors = error.errors(include_url=False)
+    except UnicodeEncodeError as error:  # pydantic cannot say so itself
+        raise UserError(
+            f"{source}: expected Unicode text, found half a surrogate pair in "
+            f"{ascii(error.object[max(error.start - 20, 0) : error.end])}; correct this value"
+        ) from error
     problems = [*problems, *(describe_problem(item, Config) for item in errors)]
     # conditions between keys are checked only if every key is valid, so try without invalid keys
     try:

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfg_core.backend import FLOAT_TYPES
@@ -269,6 +269,7 @@ def test_sizes_are_filled_in_and_stay_so():
     assert (model.width, model.heads, model.depth, model.stride) == (24, 2, 4, 6)
 
 
+@settings(deadline=None)
 @given(
     lr=st.floats(0, 1e6),
     crop=st.tuples(st.integers(8, 64), st.integers(8, 64)),
@@ -338,3 +339,11 @@ def test_a_run_has_one_length(tmp_path):
     assert load_config(path, ["train.epochs=null", "optim.warmup=5"]).train.steps == 5
     assert "steps: null" in dump_config(config)
     assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize("key", ["run.name", "data.group", "data.root", "model.pretrained"])
+def test_half_a_surrogate_pair_is_no_text(key):
+    with pytest.raises(UserError) as caught:
+        load_config(None, [f'{key}="(\\ud800"'])
+    assert key in str(caught.value) or "half a surrogate pair" in str(caught.value)
+    str(caught.value).encode("ascii")  # can be printed anywhere
