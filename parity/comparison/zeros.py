@@ -20,6 +20,9 @@ ZERO = "zero by structure"
 ALL_ZERO = "zero in the baseline"
 CONSTANT = "the same number everywhere in the baseline"
 UNMOVED = "other weights do not change it"
+# A unit in the last place of the weights need not move these: a step is as coarse as the parameter
+# that it changes, and an accuracy counts images.
+COARSE = ("step/*", "accuracy")
 LUCKY = 16  # so many numbers are not all rounded to the same bits by luck
 
 
@@ -72,7 +75,8 @@ def without_vacuous(row: Row, evidence: Evidence) -> Row:
         return replace(row, verdict="vacuous", reason=ALL_ZERO)
     if kind != "b" and constant(tap):
         return replace(row, verdict="vacuous", reason=CONSTANT)
-    if kind == "f" and row.stage not in EXACT and _never_moves(name, tap, evidence):
+    coarse = any(fnmatchcase(row.tap, pattern) for pattern in COARSE)
+    if kind == "f" and not (coarse or row.stage in EXACT) and _never_moves(name, tap, evidence):
         return replace(row, verdict="vacuous", reason=UNMOVED)
     return row
 

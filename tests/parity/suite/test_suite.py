@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +17,7 @@ from synthetic import change, suite_of, use_noise
 from typer.testing import CliRunner
 
 from parity.cases.case import BY_NAME
+from parity.cases.golden import BY_GOLDEN
 from parity.comparison.differences import load_differences
 from parity.comparison.verdict import worst
 from parity.suite import run as suite_run
@@ -593,13 +593,22 @@ def test_a_vacuous_tap_needs_a_reason(recorded, tmp_path, monkeypatch):
     suite = copy_of(recorded, tmp_path, "overlap")
     for path in suite.folder.glob("traces/overlap-*-case-*.npz"):
         plant(path, {"gradients/grad/head.bias": np.zeros_like})
-    zeros = [row for row in judge_suite(suite) if row.verdict != "equivalent"]
-    assert {(row.tap, row.verdict) for row in zeros} == {("grad/head.bias", "undecided")}
+    rows = judge_suite(suite)
+    zeros = [row for row in rows if row.verdict != "equivalent"]
+    assert {(row.tap, row.verdict) for row in zeros} == {("grad/head.bias", "vacuous")}
     assert {row.precision for row in zeros} == {"float32", "float64"}
-    assert zeros[0].reason == "vacuous: zero in the baseline; not in vacuous.yaml"
+    refused = [row for row in vacuous.refuse_vacuous(rows) if row.verdict == "undecided"]
+    assert [row.place for row in refused] == [row.place for row in zeros]
+    assert refused[0].reason == "vacuous: zero in the baseline; not in vacuous.yaml"
     entry = {"cases": ["overlap"], "taps": ["gradients/grad/head.*"], "why": "a test"}
     monkeypatch.setattr(vacuous, "listed_vacuous", lambda: [entry])
-    verdicts = Counter(row.verdict for row in judge_suite(suite))
-    assert verdicts.keys() == {"equivalent", "vacuous"} and verdicts["vacuous"] == len(zeros)
+    assert vacuous.refuse_vacuous(rows) == rows
     monkeypatch.setattr(vacuous, "listed_vacuous", lambda: [entry | {"cases": ["mul"]}])
-    assert len([row for row in judge_suite(suite) if row.verdict == "undecided"]) == len(zeros)
+    assert vacuous.refuse_vacuous(rows) != rows
+
+
+def test_each_listed_vacuous_tap_has_a_reason():
+    known = {*BY_NAME, *BY_GOLDEN}
+    for entry in vacuous.listed_vacuous():
+        assert entry.keys() <= {"taps", "cases", "why"} and entry["why"] and entry["taps"]
+        assert set(entry.get("cases", ())) <= known
