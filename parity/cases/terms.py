@@ -37,8 +37,9 @@ def sum_lengths(config: Config) -> dict[str, int]:
             summed = [letter for letter in axes if letter not in specs[param].dims]
             lengths[f"grad/{param}"] = prod(resolve(" ".join(summed), sizes))
     features = taps["features"].axes.split()[-1]
-    pairs = batch * batch * sizes[features]
-    lengths |= {"cross_entropy": batch * sizes["C"], "contrastive": pairs, "loss": pairs}
+    lengths |= dict.fromkeys(("cross_entropy", "loss"), batch * sizes["C"])
+    if config.loss.contrastive:
+        lengths |= dict.fromkeys(("contrastive", "loss"), batch * batch * sizes[features])
     return {name: length for name, length in lengths.items() if length > 1}
 
 

@@ -28,7 +28,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.comparison.chance import floor_factor, question_factor
+from parity.comparison.chance import FEW, floor_factor, question_factor
 from parity.comparison.differences import allowed, documented
 from parity.comparison.measure import ROUNDOFF, gap
 from parity.comparison.noise import Noise, measure_noise
@@ -42,6 +42,7 @@ QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this 
 NO_REFERENCE = "the float64 reference does not have this tap"
 BASELINE_OFF = "the baseline is further from float64 than the candidate's noise explains"
 BASELINE_ALONE = "the baseline is further from float64 than its own variants explain"
+LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 NOISY = "the baseline's noise is too large to tell"
 NOT_JUDGED = ("state", "state parts")  # stages that only hold what other recordings start from
@@ -170,10 +171,12 @@ def above_bound(row: Row, noise: Noise) -> Row:
         chance = question_factor(noise.elements, noise.recordings) * noise.floor
         is_open = row.error <= max(QUESTION_FACTOR * row.bound, chance)
         return replace(row, verdict="undecided", reason=JUST_ABOVE) if is_open else row
-    explained = question_factor(noise.elements, moved_variants) * noise.of_candidate
-    if row.error <= explained:
-        return replace(row, verdict="undecided", reason=OWN_NOISE)
-    return row
+    factor = question_factor(noise.elements, moved_variants)
+    if row.error > factor * noise.of_candidate:
+        return row
+    # a single number may differ from its variants by chance alone; large errors are not rounding
+    certain = factor <= FEW and row.error <= noise_limit(row)
+    return replace(row, verdict="undecided", reason=OWN_NOISE if certain else LARGE_NOISE)
 
 
 def judge_baseline(row: Row, noise: Noise) -> Row:

@@ -16,9 +16,10 @@ def settle_ties(rows: Sequence[Row]) -> list[Row]:
     """Rows whose verdicts take ties into account.
 
     After a tie, both choices are right, but later taps of that stage cannot be compared: those that
-    differ become `undecided`. If the scores themselves are `different`, the choice is not a tie.
+    differ become `undecided`. A choice is a tie only if its scores are equivalent. If they are
+    `different`, so is the choice; if they are undecided, so is the choice, and it excuses nothing.
     """
-    wrong = {(row.stage, row.tap) for row in rows if row.verdict == "different"}
+    verdicts = {(row.stage, row.tap): row.verdict for row in rows}
     tied: set[str] = set()
     judged = []
     for row in rows:
@@ -26,11 +27,13 @@ def settle_ties(rows: Sequence[Row]) -> list[Row]:
             row = replace(row, verdict="undecided", reason=BEHIND_TIES)
         if row.ties and row.verdict == "equivalent":
             scores, _ = CHOICES[row.tap]
-            if (row.stage, scores) in wrong:  # their error is not noise
-                reason = f"{row.reason}, but {scores} are different"
-                row = replace(row, verdict="different", error=np.inf, reason=reason)
-            else:
+            verdict = verdicts.get((row.stage, scores), "equivalent")
+            if verdict == "equivalent":
                 tied.add(row.stage)
+            else:  # their error is not noise, or may not be
+                error = np.inf if verdict == "different" else row.error
+                reason = f"{row.reason}, but {scores} are {verdict}"
+                row = replace(row, verdict=verdict, error=error, reason=reason)
         judged.append(row)
     return judged
 

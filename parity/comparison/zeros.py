@@ -37,10 +37,9 @@ def structural_zero(
     variants have there. If that noise is itself not small, or the reference is not zero but noise,
     the tap is undecided, unless the candidate is far above the noise.
     """
-    for pattern, (old, new) in ((p, s.split(">")) for p, s in evidence.siblings.items()):
-        sibling, baseline = name.replace(old, new), evidence.baseline.taps
-        common = baseline.keys() & reference.taps.keys()
-        if not fnmatchcase(name, pattern) or not {name, sibling} <= common:
+    baseline = evidence.baseline.taps
+    for sibling in _siblings(name, evidence):
+        if not {name, sibling} <= reference.taps.keys():
             continue
         if any(unfit(baseline[n], reference.taps[n], same_type=False) for n in (name, sibling)):
             return None
@@ -64,12 +63,22 @@ def structural_zero(
     return None
 
 
+def _siblings(name: str, evidence: Evidence) -> list[str]:
+    """Taps of the baseline that give the scale of a tap that is zero by structure."""
+    pairs = ((pattern, text.split(">")) for pattern, text in evidence.siblings.items())
+    found = [name.replace(old, new) for pattern, (old, new) in pairs if fnmatchcase(name, pattern)]
+    return [sibling for sibling in found if sibling in evidence.baseline.taps]
+
+
 def without_vacuous(row: Row, evidence: Evidence) -> Row:
     """The row, `vacuous` if the tap agrees but no fault could have changed it."""
     name = f"{row.stage}/{row.tap}"
     tap = evidence.baseline.taps.get(name)
-    if row.verdict != "equivalent" or tap is None or row.reason == ZERO:
+    if row.verdict != "equivalent" or tap is None:
         return row
+    if row.reason == ZERO:  # small beside its sibling, if that is not zero itself
+        sizes = [norm(evidence.baseline.taps[s]) for s in _siblings(name, evidence)]
+        return row if all(sizes) else replace(row, verdict="vacuous", reason=ALL_ZERO)
     kind = np.dtype(tap.dtype).kind
     if kind == "f" and norm(tap) == 0:
         return replace(row, verdict="vacuous", reason=ALL_ZERO)

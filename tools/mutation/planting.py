@@ -23,7 +23,6 @@ from transfg_core.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = Path(__file__).with_name("mutations.yaml")
 PACKAGES = ("transfg_core", "transfg_torch", "transfg_jt", "parity")
-COPIED = (".py", ".cuh", ".yaml", ".npz", ".bin", ".j2")
 FIELDS = ("name", "file", "replace", "with", "count", "also", "tap", "cause", "threads", "note")
 TWINS = {"transfg_torch": "torch", "transfg_jt": "jittor", "transfg_core": "core"}
 # Runs the recorder, but only from the copy: an installed package must not take its place.
@@ -134,7 +133,7 @@ def plant(mutation: Mutation, target: Path) -> None:
     """
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
-            if path.suffix in COPIED and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts:
                 place = target / path.relative_to(ROOT)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)

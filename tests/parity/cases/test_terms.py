@@ -51,6 +51,11 @@ def test_lengths_of_a_convnet(tap, length):
     assert sum_lengths(BY_NAME["convnet"].config())[tap] == length
 
 
+def test_a_loss_that_is_switched_off_is_no_sum():
+    lengths = sum_lengths(BY_NAME["vit"].config())
+    assert lengths["loss"] == BATCH * CLASSES and "contrastive" not in lengths
+
+
 def test_operations_without_sums_have_none():
     lengths = sum_lengths(BY_NAME["nonoverlap"].config())
     for tap in ("tokens", "embed", "block00.mlp.gelu", "part_tokens", "d/images", "part_index"):

@@ -14,7 +14,7 @@ from scipy import stats
 from parity.comparison import differences
 from parity.comparison.chance import CHANCE, FEW, FLOOR_FACTOR, floor_factor, question_factor
 from parity.comparison.differences import load_differences
-from parity.comparison.judge import BASELINE_ALONE, BASELINE_OFF, JUST_ABOVE, judge
+from parity.comparison.judge import BASELINE_ALONE, BASELINE_OFF, JUST_ABOVE, LARGE_NOISE, judge
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.noise import ROUNDOFF_FACTOR
 from parity.comparison.settling import BEHIND_TIES, OWN_NOISE, settle_precision
@@ -819,3 +819,54 @@ def test_a_single_number_needs_more_recordings(variants, ratio, expected):
         baseline_variants=[number * (1 - noise * k / variants) for k in range(1, variants + 1)],
     )
     assert row.verdict == expected
+
+
+def test_zero_beside_a_zero_is_no_evidence():
+    row = zeros(0.0, baseline=0.0, reference=0.0, sibling=0 * A)
+    assert (row.verdict, row.reason) == ("vacuous", ALL_ZERO)
+
+
+# Noise is not an excuse
+
+
+@pytest.mark.parametrize("scores", ["different", "undecided", "equivalent"])
+def test_a_choice_is_as_certain_as_its_scores(scores):
+    """Twice the error of wrong scores would make any choice a tie."""
+    exact = np.random.default_rng(2).standard_normal((4, 30))
+    far = {"different": 5.0, "undecided": 2 * ROUNDOFF_FACTOR * U, "equivalent": U}[scores]
+    noise = np.random.default_rng(3).standard_normal(exact.shape)
+    noisy = exact + noise * far * np.linalg.norm(exact) / np.linalg.norm(noise)
+    index = exact.argmax(axis=-1) + 1
+    other = index.copy()
+    if scores == "different":
+        other = noisy.argmax(axis=-1) + 1
+    else:  # a near tie, within the noise
+        second = np.argsort(exact[0])[-2]
+        exact[0, second] = noisy[0, second] = exact[0].max() - 1e-12
+        other[0] = second + 1
+    names = ("selection/part_scores", "selection/part_index", "selection/after")
+    pair = [
+        trace(dict(zip(names, (s, i, x), strict=True)), n)
+        for s, i, x, n in ((exact, index, A, "first"), (noisy, other, A + 1, "other"))
+    ]
+    reference = trace(dict(zip(names, (exact, index, A), strict=True)), precision="float64")
+    rows = {row.tap: row for row in judge(Evidence(*pair, reference))}
+    assert rows["part_scores"].verdict == rows["part_index"].verdict == scores
+    assert rows["after"].verdict == ("undecided" if scores == "equivalent" else "different")
+
+
+def test_large_noise_is_never_called_rounding():
+    """A race scatters like noise; float64 may run other code."""
+    row = verdict(off(0.1), reference=A, candidate_variants=[off(-0.1)])
+    assert (row.verdict, row.reason) == ("undecided", LARGE_NOISE)
+    exact = replace(row, precision="float64", verdict="equivalent", reason="")
+    assert settle_precision([row, exact])[0].verdict == "undecided"
+
+
+def test_one_variant_of_a_single_number_proves_no_noise():
+    number = np.array(2.0)
+    row = verdict(
+        number * (1 + 2e-3), number, reference=number, baseline_variants=[number * (1 + 1e-7)] * 4,
+        candidate_variants=[number * (1 + 2e-3 + 1e-7)],
+    )  # fmt: skip
+    assert (row.verdict, row.reason) == ("undecided", LARGE_NOISE)
