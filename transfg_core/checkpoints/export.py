@@ -6,18 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+from pydantic import ValidationError
 
 from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.checkpoints.forms import Form, describe, dimensions, known_size, write_form
 from transfg_core.checkpoints.google import GOOGLE
-from transfg_core.checkpoints.own import read_own
+from transfg_core.checkpoints.own import open_own
 from transfg_core.checkpoints.plan import load_form
 from transfg_core.checkpoints.recognise import open_weights, recognise
 from transfg_core.checkpoints.tables import TIMM
 from transfg_core.checkpoints.torch_file import TorchFile
 from transfg_core.checkpoints.weight_file import WeightFile
 from transfg_core.config.vit import SIZES, VitConfig
+from transfg_core.config.yaml_text import describe_problem
 from transfg_core.errors import UserError
 from transfg_core.models.rows import resolve
 from transfg_core.models.vit import grid_size, param_specs, require_vit
@@ -100,7 +102,8 @@ def save_as(form: Form, path: Path, arrays: Mapping[str, Array], model: VitConfi
 
 def _of_run(file: WeightFile) -> tuple[Arrays, VitConfig]:
     """The parameters and the model of a run's checkpoint that other programs can hold."""
-    arrays, _, saved = read_own(file)
+    own = open_own(file)
+    saved = own.saved
     if saved is None:
         raise UserError(
             f"{file.path}: expected a checkpoint of a run, found weights without a configuration; "
@@ -114,7 +117,7 @@ def _of_run(file: WeightFile) -> tuple[Arrays, VitConfig]:
             f"need, found {rows} x {columns} patches of {model.patch} pixels every {model.stride} "
             "pixels"
         )
-    return arrays, model
+    return {name: own.read(name) for name in own.shapes}, model
 
 
 def _of_form(file: WeightFile, form: Form) -> tuple[Arrays, VitConfig]:
@@ -147,7 +150,7 @@ def model_of(file: WeightFile, form: Form) -> tuple[VitConfig, tuple[int, int], 
     """The model that a file's headers show, an image size for it, and its heads if they show.
 
     Raises:
-        UserError: the file lacks an array that shows them.
+        UserError: the file lacks an array that shows them, or no model can have its sizes.
     """
     found, tokens, classes = _sizes(file, form)
     absent = [name for letter, name in NEEDED.items() if not found.get(letter)]
@@ -160,10 +163,18 @@ def model_of(file: WeightFile, form: Form) -> tuple[VitConfig, tuple[int, int], 
     heads = found.get("K") or (SIZES[size][1] if size else None)
     if found["D"] % (heads or 1):
         raise UserError(f"{file.path}: expected a width for {heads} heads, found {found['D']}")
-    model = VitConfig(
-        width=found["D"], depth=found["depth"], mlp=found["M"], patch=found["P"], heads=heads or 1,
-        classes=classes, placement="transfg" if form.has_parts else "none", pretrained_head=True,
-    )  # fmt: skip
+    try:
+        model = VitConfig(
+            width=found["D"], depth=found["depth"], mlp=found["M"], patch=found["P"],
+            heads=heads or 1, classes=classes, placement="transfg" if form.has_parts else "none",
+            pretrained_head=True,
+        )  # fmt: skip
+    except ValidationError as error:
+        problems = [describe_problem(item, VitConfig) for item in error.errors(include_url=False)]
+        raise UserError(
+            f"{file.path}: expected the sizes of a Vision Transformer, found {describe(found)}: "
+            f"{'; '.join(problems)}; is this the right file?"
+        ) from error
     return model, (side * model.patch, side * model.patch), heads
 
 

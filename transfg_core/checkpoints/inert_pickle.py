@@ -7,6 +7,7 @@ library's `pickletools` splits the bytes into instructions. Source of the names:
 torch/_weights_only_unpickler.py of PyTorch.
 """
 
+import math
 import pickletools
 from typing import IO, Any, NamedTuple
 
@@ -33,6 +34,7 @@ LITERALS = {
 }  # fmt: skip
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+MOST_AXES = 32  # of an array in NumPy 1
 
 
 class Refused(Exception):
@@ -81,8 +83,11 @@ def read_pickle(file: IO[bytes]) -> Any:
             machine.step(opcode.name, argument)
     except Refused:
         raise
-    # pickletools raises only ValueError and AssertionError; a wrong program, the others
-    except (ValueError, AssertionError, LookupError, TypeError, OverflowError) as error:
+    # pickletools raises ValueError and AssertionError, and MemoryError for a length that lies; a
+    # wrong program raises the others
+    except (
+        ValueError, AssertionError, MemoryError, LookupError, TypeError, OverflowError,
+    ) as error:  # fmt: skip
         raise Damaged(str(error) or type(error).__name__) from error
     if len(machine.stack) != 1:
         raise Damaged("no single value at its end")
@@ -129,7 +134,7 @@ class _Machine:
             self.fill_dict(items)
         elif name in ("APPEND", "APPENDS"):
             items = self.pop_to_mark() if name == "APPENDS" else [self.pop()]
-            _expect(self.stack[-1], list).extend(items)
+            expect(self.stack[-1], list).extend(items)
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             text = argument if name == "GLOBAL" else " ".join([self.pop(), self.pop()][::-1])
             if text not in ALLOWED:
@@ -138,11 +143,11 @@ class _Machine:
         elif name == "BINPERSID":
             self.stack.append(_storage(self.pop()))
         elif name == "REDUCE":
-            arguments, function = _expect(self.pop(), tuple), _expect(self.pop(), Name)
+            arguments, function = expect(self.pop(), tuple), expect(self.pop(), Name)
             self.stack.append(_meaning(function.text, arguments))
         elif name == "BUILD":
             self.pop()  # attributes of a dictionary, such as a state_dict's _metadata
-            _expect(self.stack[-1], dict)
+            expect(self.stack[-1], dict)
         else:
             raise Refused(f"the instruction {name}")
 
@@ -161,52 +166,67 @@ class _Machine:
 
     def fill_dict(self, items: list[Any]) -> None:
         """Put keys and values, which alternate, into the last dictionary."""
-        target = _expect(self.stack[-1], dict)
+        target = expect(self.stack[-1], dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | int):
                 raise Refused(f"a {type(key).__name__} as the name of a value")
             target[key] = value
 
 
-def _expect(value: Any, kind: type) -> Any:
+def expect(value: Any, kind: type) -> Any:
+    """The value, which must be of this very type.
+
+    Raises:
+        ValueError: it is of another type.
+    """
     if type(value) is not kind:  # a Name is a tuple, too
         raise ValueError(f"expected a {kind.__name__}, found a {type(value).__name__}")
     return value
 
 
 def _storage(identity: Any) -> Storage:
-    """What a persistent id stands for: ('storage', type, key, place, count)."""
-    word, kind, key, _, count, *views = identity
-    if word != "storage" or any(view is not None for view in views):
+    """What a persistent id stands for: ('storage', type, key, place, count), perhaps with None."""
+    word, kind, key, _, count = expect(identity, tuple)[:5]
+    if word != "storage" or len(identity) > 6 or any(view is not None for view in identity[5:]):
         raise Refused("a value outside the pickle that is no storage of numbers")
-    if not (isinstance(key, str) and type(count) is int and count >= 0):
-        raise ValueError("a storage without key or size")
-    return Storage(key, STORAGES[_expect(kind, Name).text], count)
+    if type(count) is not int or count < 0:
+        raise ValueError("a storage without size")
+    return Storage(expect(key, str), STORAGES[expect(kind, Name).text], count)
 
 
 def _meaning(function: str, arguments: tuple[Any, ...]) -> Any:
-    """What a call would give; nothing is called."""
+    """What a call would give; nothing is called, and no container is copied.
+
+    A copy for each of many calls could fill the memory.
+    """
     if function == ORDERED_DICT:
-        return dict(*arguments)
+        if arguments:  # Python 2 alone gave the items here
+            raise Refused("an OrderedDict with arguments")
+        return {}
     if function in TENSORS:
-        storage, offset, shape, strides, *_ = arguments
-        tensor = Tensor(storage, offset, tuple(shape), tuple(strides))
-        if not (isinstance(storage, Storage) and _fits(tensor)):
+        storage, offset, shape, strides = arguments[:4]
+        tensor = Tensor(storage, offset, expect(shape, tuple), expect(strides, tuple))
+        if not _fits(expect(storage, Storage), tensor):
             raise ValueError("a tensor that is larger than its numbers")
         return tensor
     if function == PARAMETER:
-        return _expect(arguments[0], Tensor)
+        return expect(arguments[0], Tensor)
     if function == "torch Size":
-        return tuple(arguments[0])
+        return expect(arguments[0], tuple)
     raise Refused(function.replace(" ", "."))
 
 
-def _fits(tensor: Tensor) -> bool:
-    """Whether a view lies within its storage and names no element twice by a stride of zero."""
-    numbers = (tensor.offset, *tensor.shape, *tensor.strides)
-    if any(type(number) is not int or number < 0 for number in numbers):
+def _fits(storage: Storage, tensor: Tensor) -> bool:
+    """Whether a view lies within its storage and has no more elements than it.
+
+    The stride of an axis of length 1 says nothing; in a copy of a part it may be larger.
+    """
+    if len(tensor.shape) != len(tensor.strides) or len(tensor.shape) > MOST_AXES:
         return False
-    size, last = 1, tensor.offset
-    for length, stride in zip(tensor.shape, tensor.strides, strict=True):
-        size, last = size * length, last + (length - 1) * stride
-    return size == 0 or (size <= tensor.storage.size and last < tensor.storage.size)
+    numbers = (tensor.offset, *tensor.shape, *tensor.strides)
+    if any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
+        return False
+    size = math.prod(tensor.shape)
+    steps = zip(tensor.shape, tensor.strides, strict=True)
+    last = tensor.offset + sum((length - 1) * stride for length, stride in steps)
+    return size == 0 or (size <= storage.size and last < storage.size)

@@ -16,9 +16,10 @@ from transfg_core.errors import UserError
 
 NPY: Any = np.lib.format  # numpy 1 has no types for it
 
-# Exceptions of zipfile and numpy for files that are cut, damaged or of another type.
+# Exceptions of zipfile and numpy for files that are cut, damaged or of another type. The last two
+# of the first line: the header claims more numbers than fit into the memory.
 DAMAGED = (
-    OSError, EOFError, ValueError, RuntimeError, SyntaxError,
+    OSError, EOFError, ValueError, RuntimeError, SyntaxError, OverflowError, MemoryError,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError,
 )  # fmt: skip
 # JAX's bfloat16 becomes two bytes without a type, since NumPy has none for it

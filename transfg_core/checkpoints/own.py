@@ -1,10 +1,10 @@
 """Load pretrained parameters from a file with this project's names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from transfg_core.backend import Arrays
+from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.load_report import LoadReport
 from transfg_core.checkpoints.weight_file import FLOATS, WeightFile
@@ -16,10 +16,23 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, param_shapes
 from transfg_core.models.rows import Shape
 from transfg_core.models.vit import grid_size
-from transfg_core.params.merge import as_float, refuse, strict_merge
+from transfg_core.params.merge import as_float, refuse, shape_problems, strict_merge
 from transfg_core.params.positions import resize_pos_embed, square_side
 
 PREFIX = "param/"  # of parameters in a run's checkpoint, which also holds optimiser state
+
+
+class Own(NamedTuple):
+    """A file with this project's names: the shapes of its parameters, and how to read them.
+
+    `ignored` lists `key: reason` for the other arrays; `saved` is the configuration, if any.
+    """
+
+    path: str
+    shapes: dict[str, Shape]
+    read: Callable[[str], Array]
+    ignored: list[str]
+    saved: Config | None
 
 
 def load_own(
@@ -38,88 +51,100 @@ def load_own(
         UserError: the file cannot be read, or names or shapes do not fit.
     """
     path = file.path
-    arrays, ignored, saved = read_own(file)
-    if saved is not None:
-        refuse_other_model(path, saved.model, model)
-    target = param_shapes(model, image_size)
-    changes = _changes(path, arrays, model) if isinstance(model, VitConfig) else []
-    for old, new, reason in [*changes, *_new_head(arrays, model)]:
-        moved = [name for name in arrays if name.startswith(old)]
+    own = open_own(file)
+    if own.saved is not None:
+        refuse_other_model(path, own.saved.model, model)
+    target, ignored = param_shapes(model, image_size), own.ignored
+    names = {name: name for name in own.shapes}  # in the model -> in the file
+    changes = _changes(path, own.shapes, model) if isinstance(model, VitConfig) else []
+    for old, new, reason in [*changes, *_new_head(own.shapes, model)]:
+        moved = [name for name in names if name.startswith(old)]
         if reason:
             ignored += [f"{name}: {reason}" for name in moved]
             target = {name: shape for name, shape in target.items() if not name.startswith(new)}
         else:
-            arrays |= {new + name.removeprefix(old): arrays[name] for name in moved}
-        arrays = {name: array for name, array in arrays.items() if name not in moved}
-    headless = not any(name.startswith("head.") for name in arrays)
+            names |= {new + name.removeprefix(old): name for name in moved}
+        names = {name: source for name, source in names.items() if name not in moved}
+    headless = not any(name.startswith("head.") for name in names)
     missing = tuple(name for name in target if headless and name.startswith("head."))
     target = {name: shape for name, shape in target.items() if name not in missing}
-    resized: tuple[str, ...] = ()
-    if isinstance(model, VitConfig):
-        source = None
-        if saved is not None and isinstance(saved.model, VitConfig):
-            source = grid_size(saved.data.crop, saved.model)
-        resized = _fit_positions(arrays, target, source, grid_size(image_size, model), path)
+    shapes = {name: own.shapes[source] for name, source in names.items()}
+    grids = _grids(own, target, image_size, model) if isinstance(model, VitConfig) else None
+    tokens = {"pos_embed": (1, shapes["pos_embed"][1], target["pos_embed"][2])} if grids else {}
+    refuse(path, shape_problems(target | tokens, shapes))  # before any array is read
+    arrays = {name: own.read(source) for name, source in names.items()}
+    resized = (_resize_positions(arrays, grids),) if grids else ()
     merged = strict_merge(target, arrays, path)
     initialised = tuple(name for name in param_shapes(model, image_size) if name not in merged)
     return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), missing, initialised)
 
 
-def _changes(path: str, arrays: Arrays, model: VitConfig) -> list[tuple[str, str, str]]:
+def _changes(
+    path: str, shapes: Mapping[str, Shape], model: VitConfig
+) -> list[tuple[str, str, str]]:
     """Triples: prefix in the file, prefix in the model, reason to keep the initial values there.
 
     With an empty reason the arrays are renamed.
     """
-    if model.placement == "none" and "part_norm.weight" in arrays:
+    if model.placement == "none" and "part_norm.weight" in shapes:
         raise UserError(
             f"{path}: expected a plain Vision Transformer (model.placement none), found one with "
             "part selection; set model.placement=transfg"
         )
-    if model.placement == "transfg" and "norm.weight" in arrays:
+    if model.placement == "transfg" and "norm.weight" in shapes:
         last = f"blocks.{model.depth - 1}."
-        if not any(name.startswith(last) for name in arrays):
+        if not any(name.startswith(last) for name in shapes):
             raise UserError(f"{path}: {last[:-1]}: missing; is model.depth {model.depth} right?")
         reason = "model.part_layer_init is random" if model.part_layer_init == "random" else ""
         return [(last, "part_layer.", reason), ("norm.", "part_norm.", "")]
     return []
 
 
-def _new_head(arrays: Arrays, model: ModelConfig) -> list[tuple[str, str, str]]:
+def _new_head(shapes: Mapping[str, Shape], model: ModelConfig) -> list[tuple[str, str, str]]:
     """As `_changes`: the head keeps its initial values if the number of classes differs."""
-    head = arrays.get("head.weight")
-    if head is None or not head.ndim or head.shape[0] == model.classes:
+    classes = shapes.get("head.weight", ())[:1]
+    if classes in ((), (model.classes,)):
         return []
-    return [("head.", "head.", f"{head.shape[0]} classes, model.classes {model.classes}")]
+    return [("head.", "head.", f"{classes[0]} classes, model.classes {model.classes}")]
 
 
-def _fit_positions(
-    arrays: Arrays,
-    target: Mapping[str, Shape],
-    source: tuple[int, int] | None,
-    grid: tuple[int, int],
-    path: str,
-) -> tuple[str, ...]:
-    """Resize `pos_embed` (1, T, D) in `arrays` from the grid `source` (None: unknown) to `grid`."""
-    embedding = arrays.get("pos_embed")
-    shape = target["pos_embed"]
-    if embedding is None or embedding.ndim != 3:
-        return ()
-    if source and embedding.shape[1] == source[0] * source[1] + 1:
-        if source == grid:
-            return ()
-        arrays["pos_embed"] = resize_pos_embed(as_float(embedding), grid, source)
-        return (f"pos_embed: {source[0]} x {source[1]} to {grid[0]} x {grid[1]}",)
-    if embedding.shape[1] == shape[1]:
-        return ()
-    side = square_side(embedding.shape[1])
+class _Grids(NamedTuple):
+    """Rows and columns of positions, and whether those of the file are only assumed."""
+
+    file: tuple[int, int]
+    model: tuple[int, int]
+    assumed: bool
+
+
+def _grids(
+    own: Own, target: Mapping[str, Shape], image_size: tuple[int, int], model: VitConfig
+) -> _Grids | None:
+    """The grids of the file's `pos_embed` (1, T, D) and the model's; None if they are equal."""
+    shape, expected = own.shapes.get("pos_embed", ()), target["pos_embed"]
+    wanted = grid_size(image_size, model)
+    if len(shape) != 3:
+        return None
+    if own.saved is not None and isinstance(own.saved.model, VitConfig):
+        saved = grid_size(own.saved.data.crop, own.saved.model)
+        if shape[1] == saved[0] * saved[1] + 1:
+            return None if saved == wanted else _Grids(saved, wanted, assumed=False)
+    if shape[1] == expected[1]:
+        return None
+    side = square_side(shape[1])
     if side is None:
         raise UserError(
-            f"{path}: pos_embed: checkpoint {embedding.shape}, model {shape}: only a square grid "
-            f"can be resized, and {embedding.shape[1]} tokens are not 1 + a square number; "
+            f"{own.path}: pos_embed: checkpoint {shape}, model {expected}: only a square grid "
+            f"can be resized, and {shape[1]} tokens are not 1 + a square number; "
             "train with the checkpoint's data.crop"
         )
-    arrays["pos_embed"] = resize_pos_embed(as_float(embedding), grid)
-    return (f"pos_embed: {side} x {side} (assumed square) to {grid[0]} x {grid[1]}",)
+    return _Grids((side, side), wanted, assumed=True)
+
+
+def _resize_positions(arrays: Arrays, grids: _Grids) -> str:
+    """Resize `pos_embed` in `arrays`, and describe the change."""
+    arrays["pos_embed"] = resize_pos_embed(as_float(arrays["pos_embed"]), grids.model, grids.file)
+    old, new = (f"{rows} x {columns}" for rows, columns in grids[:2])
+    return f"pos_embed: {old}{' (assumed square)' if grids.assumed else ''} to {new}"
 
 
 def refuse_other_model(path: str, saved: ModelConfig, model: ModelConfig) -> None:
@@ -137,29 +162,30 @@ def refuse_other_model(path: str, saved: ModelConfig, model: ModelConfig) -> Non
             )
 
 
-def read_own(file: WeightFile) -> tuple[Arrays, list[str], Config | None]:
-    """Read a file: parameters by canonical name, ignored arrays, and the saved configuration.
+def open_own(file: WeightFile) -> Own:
+    """What a file with this project's names holds.
 
-    Ignored arrays are lines `name: reason`. The configuration is None if the file holds none.
+    A checkpoint of a run is read as a whole, to compare its checksum. Of other files only the
+    headers are read.
 
     Raises:
         UserError: the file cannot be read, or a parameter does not hold floating-point numbers.
     """
     headers = file.headers()
-    prefixed = any(key.startswith(PREFIX) for key in headers)
-    params = [key for key in headers if key.startswith(PREFIX) or not prefixed]
+    prefix = PREFIX if any(key.startswith(PREFIX) for key in headers) else ""
+    params = {key.removeprefix(prefix): key for key in headers if key.startswith(prefix)}
     wrong = [
         f"{key}: expected floating-point numbers, found {headers[key].dtype}"
-        for key in params
+        for key in params.values()
         if headers[key].dtype not in FLOATS
     ]
     refuse(file.path, wrong)
     metadata: dict[str, Any] = {}
+    read: Callable[[str], Array] = file.read
     if checkpoint.KEY in file.strings:
-        stored, metadata = checkpoint.load(Path(file.path))  # compares the checksum
-        arrays = {key.removeprefix(PREFIX): stored[key] for key in params}
-    else:
-        arrays = {key.removeprefix(PREFIX): file.read(key) for key in params}
-    ignored = [f"{key}: state of the run" for key in headers if key not in params]
+        stored, metadata = checkpoint.load(Path(file.path))
+        read = stored.__getitem__
+    ignored = [f"{key}: state of the run" for key in headers if not key.startswith(prefix)]
     saved = build_config(metadata["config"], file.path) if "config" in metadata else None
-    return arrays, ignored, saved
+    shapes = {name: headers[key].shape for name, key in params.items()}
+    return Own(file.path, shapes, lambda name: read(params[name]), ignored, saved)

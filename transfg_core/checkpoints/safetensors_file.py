@@ -29,7 +29,7 @@ class SafetensorsFile(WeightFile):
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise UserError(f"{path}: {damaged('a .safetensors file', error)}") from error
         self.start = 8 + length
-        self.strings = header.pop("__metadata__", {})
+        self.strings = header.pop("__metadata__", None) or {}  # null counts as none
         self.entries = header
 
     def close(self) -> None:

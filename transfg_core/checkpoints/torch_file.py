@@ -10,6 +10,7 @@ it pickles followed by the storages. Source: torch/serialization.py of PyTorch.
 
 import io
 import math
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from transfg_core.checkpoints.inert_pickle import (
     Refused,
     Storage,
     Tensor,
+    expect,
     read_pickle,
 )
 from transfg_core.checkpoints.weight_file import Header, WeightFile, damaged, widen_bfloat16
@@ -33,6 +35,11 @@ MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old format
 WRAPPERS = ("model", "state_dict")  # keys under which training programs store the state_dict
 PARALLEL_PREFIX = "module."  # torch.nn.DataParallel and DistributedDataParallel
 ORDERS: dict[bool, Literal["<", ">"]] = {True: "<", False: ">"}  # little-endian?
+# Exceptions of the readers here and of zipfile and numpy for files that are cut or damaged.
+DAMAGED = (
+    Damaged, OSError, EOFError, ValueError, LookupError, TypeError, OverflowError, RuntimeError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class TorchFile(WeightFile):
@@ -74,11 +81,11 @@ class TorchFile(WeightFile):
                 self.storages.read(tensor.storage),
                 _stored_type(tensor.storage, self.storages.order),
             )
-        if tensor.storage.dtype == "bfloat16":
-            numbers = widen_bfloat16(numbers.astype(np.uint16))
-        steps = tuple(stride * numbers.itemsize for stride in tensor.strides)
-        view = numbers[tensor.offset :] if math.prod(tensor.shape) else numbers[:0]
-        return np.lib.stride_tricks.as_strided(view, tensor.shape, steps, writeable=False)
+            if tensor.storage.dtype == "bfloat16":
+                numbers = widen_bfloat16(numbers.astype(np.uint16))
+            steps = tuple(stride * numbers.itemsize for stride in tensor.strides)
+            view = numbers[tensor.offset :] if math.prod(tensor.shape) else numbers[:0]
+            return np.lib.stride_tricks.as_strided(view, tensor.shape, steps, writeable=False)
 
     def _named(self, tree: Any) -> dict[str, Tensor]:
         """The named tensors of a file: a state_dict, or one under a key of `WRAPPERS`."""
@@ -111,12 +118,11 @@ class TorchFile(WeightFile):
             yield
         except Refused as error:
             raise UserError(
-                f"{where}: expected tensors only, found {error}, which could run code: refused, no "
-                "code was run; save model.state_dict() alone, or choose a .safetensors file"
+                f"{where}: expected tensors only, found {str(error)[:200]}, which could run "
+                "code: refused, no code was run; save model.state_dict() alone, or choose a "
+                ".safetensors file"
             ) from error
-        except (Damaged, OSError, ValueError, LookupError, RuntimeError) as error:
-            raise UserError(f"{where}: {damaged('a PyTorch file', error)}") from error
-        except (zipfile.BadZipFile, EOFError) as error:
+        except DAMAGED as error:
             raise UserError(f"{where}: {damaged('a PyTorch file', error)}") from error
 
 
@@ -156,19 +162,24 @@ class _Stream:
         if read_pickle(file) != MAGIC:
             raise ValueError("a pickle that torch.save did not write")
         read_pickle(file)  # the version of the format
-        self.order = ORDERS[read_pickle(file)["little_endian"]]
+        machine = expect(read_pickle(file), dict)  # the one that wrote the file
+        self.order = ORDERS[expect(machine["little_endian"], bool)]
         self.tree = read_pickle(file)
         storages = {storage.key: storage for storage in _storages_in(self.tree)}
-        self.places: dict[str, int] = {}
-        for key in read_pickle(file):
+        self.places: dict[Storage, int] = {}
+        end = os.fstat(file.fileno()).st_size
+        for key in expect(read_pickle(file), list):
             (count,) = np.frombuffer(file.read(8), "<i8")
-            if key not in storages or count != storages[key].size:
+            storage = storages[expect(key, str)]
+            if count != storage.size:
                 raise ValueError("a storage of another length")
-            self.places[key] = file.tell()
-            file.seek(int(count) * _stored_type(storages[key], self.order).itemsize, io.SEEK_CUR)
+            self.places[storage] = file.tell()
+            file.seek(storage.size * _stored_type(storage, self.order).itemsize, io.SEEK_CUR)
+            if file.tell() > end:
+                raise EOFError("numbers are missing")
 
     def read(self, storage: Storage) -> bytes:
-        self.file.seek(self.places[storage.key])
+        self.file.seek(self.places[storage])
         data = self.file.read(storage.size * _stored_type(storage, self.order).itemsize)
         if len(data) < storage.size * _stored_type(storage, self.order).itemsize:
             raise EOFError("numbers are missing")

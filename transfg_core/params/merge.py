@@ -53,26 +53,35 @@ def strict_merge(
     Raises:
         UserError: lists every missing or unexpected name, differing shape and non-finite array.
     """
-    problems, merged = [], {}
+    problems = shape_problems(target_shapes, {name: arrays[name].shape for name in arrays})
+    merged = {}
     for name, shape in target_shapes.items():
-        if name not in arrays:
-            problems.append(f"{name}: missing, model {shape}")
-        elif arrays[name].shape != shape:
-            found = arrays[name].shape
-            question = hint(name, shape, found, target_shapes)
-            problems.append(f"{name}: checkpoint {found}, model {shape}{question}")
-        elif arrays[name].dtype.kind not in "fiu":
+        if name not in arrays or arrays[name].shape != shape:
+            continue
+        if arrays[name].dtype.kind not in "fiu":
             problems.append(f"{name}: expected real numbers, found {arrays[name].dtype}")
         else:
             merged[name] = as_float(arrays[name], dtype)  # overflow becomes infinity
             if not np.isfinite(merged[name]).all():
                 problems.append(f"{name}: holds NaN or infinity; take another checkpoint")
-    for name in arrays.keys() - target_shapes.keys():
+    refuse(source, problems)
+    return merged
+
+
+def shape_problems(target_shapes: Mapping[str, Shape], shapes: Mapping[str, Shape]) -> list[str]:
+    """One line for each missing or unexpected name, and for each shape that differs."""
+    problems = []
+    for name, shape in target_shapes.items():
+        if name not in shapes:
+            problems.append(f"{name}: missing, model {shape}")
+        elif shapes[name] != shape:
+            question = hint(name, shape, shapes[name], target_shapes)
+            problems.append(f"{name}: checkpoint {shapes[name]}, model {shape}{question}")
+    for name in shapes.keys() - target_shapes.keys():
         problems.append(
             f"{name}: unexpected, the model has no such name{nearest(name, target_shapes)}"
         )
-    refuse(source, problems)
-    return merged
+    return problems
 
 
 def as_float(array: Array, dtype: DTypeLike = np.float32) -> Array:
