@@ -44,7 +44,7 @@ def read(root, seed=0, saved=None, **keys):
 
 
 def read_for_test(root, classes=("a", "b"), saved=None, **keys):
-    return read_test(DataConfig(name="folder", root=str(root), **keys), 0, classes, saved)
+    return read_test(DataConfig(name="folder", root=str(root), **keys), classes, saved)
 
 
 def complaint(call, *args, **keys):
@@ -141,15 +141,23 @@ def test_evaluation_of_the_same_photographs_takes_the_test_images(flat, tmp_path
 
 
 def test_evaluation_of_other_photographs_takes_every_image(flat, tmp_path):
-    """The same names do not make the same photographs: sizes in bytes differ."""
     saved = read(flat, split="auto").split
     other = tmp_path / "other"
-    for number in range(0, 20, 2):
-        image_at(other / f"a/{number:02}.png", 70 + number)
-        with open(other / f"a/{number:02}.png", "ab") as file:
-            file.write(b"more")
+    for number in range(10):
+        image_at(other / f"a/x{number:02}.png", 70 + number)
     data = read_for_test(other, saved=saved, split="auto")
     assert len(data.test.ids) == 10 and data.classes == ("a", "b")
+
+
+def test_photographs_that_were_resized_in_place_are_not_others(flat):
+    """Every size differs, but training images among them must not become test images."""
+    data = read(flat, split="auto")
+    for name in data.split.rows:
+        with Image.open(flat / name) as image:
+            image.resize((24, 18)).save(flat / name)
+    for call in (read_for_test, read):
+        message = complaint(call, flat, saved=data.split, split="auto")
+        assert "found 0 of 20" in message and "absent or changed is a/00.png" in message
 
 
 def test_a_mixture_is_refused(flat):
