@@ -246,12 +246,27 @@ def test_turned_photographs_are_named_unless_they_are_turned(split):
     exif[0x0112] = 6
     Image.new("RGB", (9, 6)).save(split / "val/a/phone.JPG", exif=exif)
     (split / "val/a/bad.jpg").write_text("no image")
-    (entry,) = read(split).left_out
-    assert (entry.count, entry.example) == (
-        1,
-        "val/a/phone.JPG",
-    ) and "data.exif=apply" in entry.reason
-    assert read(split, exif="apply").left_out == ()
+    data = read(split)
+    assert data.left_out == ()  # they are used
+    (note,) = data.notes()
+    assert note.startswith("not turned: 1 of 2 photographs have an EXIF orientation")
+    assert "val/a/phone.JPG" in note and "data.exif=apply" in note
+    assert data.counts()["turned"]["count"] == 1
+    assert read(split, exif="apply").notes() == []
+
+
+def test_a_sample_of_turned_photographs_is_called_one(flat, monkeypatch):
+    monkeypatch.setattr("transfg_core.data.datasets.class_folders.MOST_HEADERS", 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(7):
+        Image.new("RGB", (9, 6), (number, 0, 0)).save(flat / f"a/phone{number}.jpg", exif=exif)
+    data = read(flat, split="auto", group="(.+)")
+    assert "not turned: 3 of 3 photographs, a sample of 7, have" in "\n".join(data.notes())
+    turned = data.counts()["turned"]
+    assert (turned["count"], turned["sample"], turned["photographs"]) == (3, 3, 7)
+    again = read_for_test(flat, saved=data.split, split="auto")
+    assert 0 < again.turned.photographs == sum("phone" in name for name in again.test.ids)
 
 
 def test_a_class_of_left_out_files_says_so(split):

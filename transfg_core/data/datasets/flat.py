@@ -10,6 +10,7 @@ from transfg_core.data.datasets.class_folders import (
     read_images,
     refuse_empty_classes,
     samples_of,
+    turned_in,
 )
 from transfg_core.data.datasets.groups import burst_groups, pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
@@ -46,7 +47,8 @@ def read_flat(
     for name in samples.ids:
         if name not in split.rows:
             tally.add(NOT_LISTED, name)
-    dataset = Dataset(config.name, tuple(classes), train, test, tally.entries(), split)
+    turned = turned_in(config, images)
+    dataset = Dataset(config.name, tuple(classes), train, test, tally.entries(), split, turned)
     return check_splits(dataset, shown(str(root)))
 
 
