@@ -17,13 +17,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.groups import pattern_groups
+from transfg_core.data.datasets.rows import Rows, lines_of, read_rows
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import (
     HELD_OUT,
@@ -43,16 +43,6 @@ NOT_IN_IMAGES_TXT = "images that images.txt does not list"
 HELD_OUT_IMAGES = "images that data.split: random holds out"
 
 Boxes = tuple[NDArray[np.float32], ...]
-
-
-class Row(NamedTuple):
-    """The value of one `id value` row, and its line number."""
-
-    value: str
-    line: int
-
-
-Rows = dict[str, Row]
 
 
 def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
@@ -103,38 +93,6 @@ def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = Non
     if seed is None and not len(train):
         return dataset
     return check_splits(dataset, str(source))
-
-
-def read_rows(path: Path) -> Rows:
-    """Read the `id value` rows of a text file in file order; the last newline is optional.
-
-    Raises:
-        UserError: the file is missing, unreadable or empty, a row has no value, or an id repeats.
-    """
-    rows: Rows = {}
-    for line, text in _lines(path):
-        fields = text.split(maxsplit=1)
-        if len(fields) != 2:
-            raise UserError(f"{path}:{line}: expected `id value`, found {text!r}")
-        key, value = fields[0], fields[1].strip()
-        if key in rows:
-            raise UserError(
-                f"{path}:{line}: expected each id once, found id {key} also on line "
-                f"{rows[key].line}; remove one of the lines"
-            )
-        rows[key] = Row(value, line)
-    if not rows:
-        raise UserError(f"{path}: expected rows `id value`, found an empty file")
-    return rows
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Line number (from 1) and text of every line that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the list: {error}; is the copy complete?") from error
-    return [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _find_root(root: Path) -> Path:
@@ -259,7 +217,7 @@ def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
     if not path.is_file():
         return None
     boxes: dict[str, list[list[float]]] = defaultdict(list)
-    for line, text in _lines(path):
+    for line, text in lines_of(path):
         key, *rest = text.split()
         try:
             x, y, width, height = (float(field) for field in rest[-4:])
