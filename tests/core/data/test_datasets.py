@@ -237,6 +237,18 @@ def test_a_saved_random_split_is_kept_when_images_are_added(cub):
         assert "not in the run's split.csv" in entry.reason
 
 
+def test_the_split_of_a_run_outlasts_a_new_official_list(cub):
+    """The run drew its split, since there was no list; the list then came back."""
+    config = DataConfig(name="cub", root=str(cub), split="auto")
+    (cub / "train_test_split.txt").rename(cub / "away.txt")
+    data = read_dataset(config, 1)
+    (cub / "away.txt").rename(cub / "train_test_split.txt")
+    again = read_test(config, data.classes, data.split)
+    assert again.test.ids == data.test.ids != read(cub).test.ids
+    other = SplitList({"003.Owl/x.png": SplitRow("train", "x")})
+    assert read_test(config, data.classes, other).test.ids == read(cub).test.ids
+
+
 def test_a_saved_random_split_with_absent_images_is_refused(cub):
     config = DataConfig(name="cub", root=str(cub), split="random")
     saved = read_dataset(config, 1).split

@@ -66,7 +66,7 @@ def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = Non
     _check_every_class(root, classes, labels)
     ids, split = [row.value for row in images.values()], None
     source = root / "train_test_split.txt"
-    if config.split == "official" or (config.split == "auto" and source.is_file()):
+    if _is_official(config, source, ids, saved):
         is_train = _read_integers(root, source.name, images, 0, 1)
         parts = [TRAIN if flag else TEST for flag in is_train]
     else:
@@ -168,6 +168,15 @@ def _check_every_class(root: Path, classes: tuple[str, ...], labels: NDArray[np.
             f"image_class_labels.txt ({len(empty)} of {len(classes)} classes have none); "
             "expected at least one; is the copy complete?"
         )
+
+
+def _is_official(
+    config: DataConfig, source: Path, ids: Sequence[str], saved: SplitList | None
+) -> bool:
+    """Whether `source` defines the split. With `auto`, a run's list of these images goes first."""
+    if config.split == "auto" and source.is_file():
+        return saved is None or saved.rows.keys().isdisjoint(ids)
+    return config.split == "official"
 
 
 def _tenths(images: int) -> tuple[int, int]:
