@@ -158,6 +158,8 @@ def test_photographs_that_were_resized_in_place_are_not_others(flat):
     for call in (read_for_test, read):
         message = complaint(call, flat, saved=data.split, split="auto")
         assert "found 0 of 20" in message and "absent or changed is a/00.png" in message
+        assert ("data.split=official" in message) == (call is read_for_test)
+    assert len(read_for_test(flat, split="official").test.ids) == 20
 
 
 def test_a_mixture_is_refused(flat):

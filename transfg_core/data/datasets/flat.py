@@ -107,7 +107,9 @@ def without_training(
             ". If the run had train/ and val/ folders, data.split=official evaluates every image "
             "here",
         )
-    split = fitting(config.root, {image.name: image.size for image in images}, saved)
+    sizes = {image.name: image.size for image in images}
+    others = "set data.split=official if all of them are new to the model"
+    split = fitting(config.root, sizes, saved, others)
     if split is None:
         return images
     test = split.ids(TEST)

@@ -107,13 +107,19 @@ def _damaged(path: Path, line: int, found: str) -> UserError:
     )
 
 
-def fitting(root: str, sizes: Mapping[str, int], saved: SplitList | None) -> SplitList | None:
+def fitting(
+    root: str,
+    sizes: Mapping[str, int],
+    saved: SplitList | None,
+    remedy: str = "put new images under new names into a folder of their own",
+) -> SplitList | None:
     """A run's list if the data set has all of its images; None if it has none of their names.
 
     Args:
         root: the data set's folder, for messages.
         sizes: image id -> size in bytes (0: unknown), of the data set.
         saved: the run's list, if there is one.
+        remedy: what to do with other images, for messages.
 
     Raises:
         UserError: some images are absent, or have another size.
@@ -129,8 +135,7 @@ def fitting(root: str, sizes: Mapping[str, int], saved: SplitList | None) -> Spl
         raise UserError(
             f"{shown(root)}: expected all images of the run's split.csv, or none, found "
             f"{len(saved.rows) - len(unfit)} of {len(saved.rows)}; absent or changed is "
-            f"{unfit[0]}; restore the images, or put new images under new names into a folder "
-            "of their own"
+            f"{unfit[0]}; restore the images, or {remedy}"
         )
     return saved
 
