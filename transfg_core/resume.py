@@ -62,8 +62,8 @@ def refuse_new_split(
     if dataset.split and saved_split is None and source.config.data.split != "official":
         raise no_list(
             config.data.root,
-            f". If the run had a split of its own on the disk, start with "
-            f"model.pretrained={source.path} instead",
+            ". If the run drew no split (it had train/ and val/, or train_test_split.txt), start "
+            f"with model.pretrained={source.path} instead",
         )
 
 
