@@ -18,7 +18,13 @@ from transfg_core.data.datasets import Dataset, read_dataset
 from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
 from transfg_core.params.merge import summary
-from transfg_core.resume import is_finished, refuse_to_delete, resume_position, split_of
+from transfg_core.resume import (
+    is_finished,
+    refuse_new_split,
+    refuse_to_delete,
+    resume_position,
+    split_of,
+)
 from transfg_core.run.folder import RunFolder
 from transfg_core.run.lock import is_run, refuse_if_used
 from transfg_core.run.progress import Progress
@@ -55,6 +61,8 @@ def start_training(
         source = own or (read_checkpoint(resume_from) if resume_from else None)
         saved_split = split_of(source.path if source else None, config.data)
         dataset = read_dataset(config.data, config.run.seed, saved_split)
+        if source:
+            refuse_new_split(source, saved_split, config, dataset)
         config = with_length(with_classes(config, dataset), dataset)
         position = Position()
         if source:

@@ -7,7 +7,7 @@ from transfg_core.checkpoints.training import TrainingCheckpoint
 from transfg_core.config.loading import differing_keys
 from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Dataset, SplitList
-from transfg_core.data.datasets.split import read_split
+from transfg_core.data.datasets.split import no_list, read_split
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.run.metrics_log import read_records
@@ -32,7 +32,9 @@ FREE_ON_RESUME = (
 
 
 def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
-    """The drawn split of a checkpoint's run: the split.csv of its run folder, or one beside it.
+    """The drawn split of a checkpoint's run: the split.csv beside it, or that of its run folder.
+
+    A checkpoint lies in a run folder if its own folder is called `checkpoints`.
 
     None without a checkpoint, and with `data.split: official`.
 
@@ -41,8 +43,28 @@ def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
     """
     if checkpoint is None or data.split == "official":
         return None
-    places = (checkpoint.parent.parent, checkpoint.parent)
+    beside = checkpoint.absolute().parent
+    places = (beside, beside.parent) if beside.name == "checkpoints" else (beside,)
     return next(filter(None, (read_split(place / "split.csv") for place in places)), None)
+
+
+def refuse_new_split(
+    source: TrainingCheckpoint, saved_split: SplitList | None, config: Config, dataset: Dataset
+) -> None:
+    """Refuse a split that was drawn because the list of the checkpoint's run is absent.
+
+    Training would otherwise use images that the model was tested on, and test with images that it
+    was trained on.
+
+    Raises:
+        UserError: this is such a split.
+    """
+    if dataset.split and saved_split is None and source.config.data.split != "official":
+        raise no_list(
+            config.data.root,
+            ". If the run drew no split (it had train/ and val/, or train_test_split.txt), start "
+            f"with model.pretrained={source.path} instead",
+        )
 
 
 def is_finished(folder: Path) -> bool:

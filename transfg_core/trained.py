@@ -47,7 +47,7 @@ def open_checkpoint(
         refuse_foreign_place(path, config.data.root)
     classes = [composed(name) for name in saved.dataset.classes]
     split = split_of(path, config.data)
-    dataset = read_test(config.data, config.run.seed, classes, split)
+    dataset = read_test(config.data, classes, split)
     check_classes(path, saved.dataset.classes, dataset)
     config = with_classes(config, dataset)
     params = {

@@ -309,6 +309,21 @@ def test_without_an_intact_checkpoint_nothing_is_deleted(place):
     assert place.train("train.save_every=1", overwrite=True) == 0
 
 
+def test_foreign_weights_among_the_checkpoints(place):
+    """`transfg convert` may write there: no part of the run, so neither read nor deleted."""
+    killed(place)
+    foreign = [place.checkpoint(name) for name in ("my-vit-timm", "step_last", "best-2")]
+    for path in foreign:
+        path.write_bytes(b"weights")
+    assert place.train("train.save_every=1", resume=True) == 0
+    assert place.events() == ["start", "resume", "finish"]
+    assert place.train("train.save_every=4", overwrite=True) == 0
+    assert all(path.read_bytes() == b"weights" for path in foreign)
+    assert {path.stem for path in (place.run / "checkpoints").iterdir()} == {
+        "last", "best", "step_000004", "my-vit-timm", "step_last", "best-2",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_renamed_or_copied_run_resumes(place, copied):
     killed(place)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,10 +115,52 @@ def test_a_moved_checkpoint_needs_its_list(photographs, tmp_path):
     (tmp_path / "moved").mkdir()
     moved = tmp_path / "moved/best.safetensors"
     shutil.copy(photographs.last, moved)
-    with pytest.raises(UserError, match=r"split\.csv .*copy it beside the checkpoint"):
+    more = ("run.name=more", "run.seed=7", "train.epochs=9")
+    said = r"split\.csv .*copy it beside the checkpoint"
+    with pytest.raises(UserError, match=said):
         evaluate_checkpoint(moved, "torch", [])
+    with pytest.raises(UserError, match=rf"{said}.*model\.pretrained={moved}"):
+        photographs.train(*more, resume_from=moved)
+    assert not (photographs.runs / "more").exists()
     shutil.copy(photographs.runs / "trial/split.csv", tmp_path / "moved")
     assert evaluate_checkpoint(moved, "torch", [])[0].images == 3
+    photographs.train(*more, resume_from=moved)
+    assert photographs.rows("more") == photographs.rows()
+
+
+def test_a_run_without_its_list_is_not_resumed(photographs):
+    photographs.train()
+    (photographs.runs / "trial/split.csv").unlink()
+    with pytest.raises(UserError, match=r"expected the split\.csv"):
+        photographs.train(resume=True)
+
+
+def test_the_list_is_found_from_inside_the_folder(photographs, monkeypatch):
+    photographs.train()
+    monkeypatch.chdir(photographs.last.parent)
+    named = [f"data.root={photographs.root}"]
+    assert evaluate_checkpoint(Path(photographs.last.name), "torch", named)[0].images == 3
+
+
+def test_a_list_one_folder_up_belongs_to_run_folders_alone(photographs, tmp_path):
+    photographs.train()
+    (tmp_path / "weights").mkdir()
+    shutil.copy(photographs.last, tmp_path / "weights")
+    shutil.copy(photographs.runs / "trial/split.csv", tmp_path / "weights")
+    (tmp_path / "split.csv").write_text("my own table\n")
+    moved = tmp_path / "weights/last.safetensors"
+    assert evaluate_checkpoint(moved, "torch", [])[0].images == 3
+    (tmp_path / "weights/split.csv").unlink()
+    with pytest.raises(UserError, match="copy it beside the checkpoint"):
+        evaluate_checkpoint(moved, "torch", [])
+
+
+def test_the_list_beside_the_checkpoint_comes_first(photographs):
+    """This is where the message asks for it."""
+    photographs.train()
+    shutil.copy(photographs.runs / "trial/split.csv", photographs.last.parent)
+    (photographs.runs / "trial/split.csv").write_text("my own table\n")
+    assert evaluate_checkpoint(photographs.last, "torch", [])[0].images == 3
 
 
 def test_epochs_become_updates_once(photographs):

@@ -1,5 +1,6 @@
 """The checkpoints that training writes: the state, and metadata as strict as a configuration."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -12,6 +13,8 @@ from transfg_core.config.fields import Positive, Section
 from transfg_core.config.loading import build_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
+
+RUN_CHECKPOINT = re.compile(r"(last|best|step_[0-9]+)\.safetensors")
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -78,6 +81,12 @@ def read_checkpoint(path: Path) -> TrainingCheckpoint:
     return TrainingCheckpoint(path, arrays, config, metadata.position, metadata.dataset)
 
 
+def run_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run by name; other files that lie among them are not the run's."""
+    paths = (folder / "checkpoints").glob("*.safetensors")
+    return sorted(path for path in paths if RUN_CHECKPOINT.fullmatch(path.name))
+
+
 def newest_intact(folder: Path) -> tuple[TrainingCheckpoint | None, list[str]]:
     """The intact checkpoint of a run with the most updates, and a message for each damaged one.
 
@@ -89,7 +98,7 @@ def newest_intact(folder: Path) -> tuple[TrainingCheckpoint | None, list[str]]:
     """
     order: list[tuple[int, int, bool, Path]] = []
     damaged: list[str] = []
-    for path in sorted(folder.glob("checkpoints/*.safetensors")):
+    for path in run_checkpoints(folder):
         try:
             position = _position(path)
         except checkpoint.Damaged as error:

@@ -57,8 +57,7 @@ class LeftOut:
     example: str
 
     def __str__(self) -> str:
-        example = self.example if self.example.isprintable() else repr(self.example)
-        return f"{self.count} {self.reason} (such as {example})"
+        return f"{self.count} {self.reason} (such as {printable(self.example)})"
 
 
 class Tally:
@@ -105,6 +104,11 @@ def shown(name: str) -> str:
     """A name or path of the file system as valid UTF-8; see the module's docstring."""
     raw = os.fsencode(name).replace(b"\\", b"\\\\")
     return composed(raw.decode("utf-8", "backslashreplace"))
+
+
+def printable(name: str) -> str:
+    """A shown name for the terminal: quoted if it holds control characters."""
+    return name if name.isprintable() else repr(name)
 
 
 def composed(text: str) -> str:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from transfg_core.backend import Array
 from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.training import run_checkpoints
 from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.closing import Closing
 from transfg_core.config.loading import dump_config, load_config
@@ -44,10 +45,8 @@ from transfg_core.run.metrics_log import (
 )
 from transfg_core.run.tensorboard import ScalarWriter
 
-# The files that a run writes besides config.yaml, in the order in which `overwrite` deletes them.
-# Without a checkpoint, nothing resumes a run that is half deleted.
+# The files that a run writes besides config.yaml and its checkpoints.
 OURS = (
-    "checkpoints/*.safetensors",
     "env.json",
     "metrics.jsonl",
     "summary.csv",
@@ -123,7 +122,9 @@ class RunFolder(Closing):
         Raises:
             RunFailed: the disk is full.
         """
-        for old_file in [file for pattern in OURS for file in self.path.glob(pattern)]:
+        others = [file for pattern in OURS for file in self.path.glob(pattern)]
+        # checkpoints first: without one, nothing resumes a run that is half deleted
+        for old_file in (*run_checkpoints(self.path), *others):
             old_file.unlink()
         self.write_config(config)
         (self.path / "checkpoints").mkdir(exist_ok=True)

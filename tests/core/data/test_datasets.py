@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets import read_dataset
+from transfg_core.data.datasets import SplitList, read_dataset, read_test
+from transfg_core.data.datasets.split import SplitRow
 from transfg_core.errors import UserError
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
@@ -211,6 +212,67 @@ def test_a_saved_random_split_is_kept(cub):
     data = read(cub, split="random", seed=1)
     again = read_dataset(DataConfig(name="cub", root=str(cub), split="random"), 2, data.split)
     assert again.split == data.split and again.train.ids == data.train.ids
+
+
+def grow(root, rows):
+    """List more images, of (id, name, class)."""
+    for key, name, label in rows:
+        with open(root / "images.txt", "a") as file:
+            file.write(f"\n{key} {name}")
+        with open(root / "image_class_labels.txt", "a") as file:
+            file.write(f"\n{key} {label}")
+        Image.new("RGB", (4, 3)).save(root / "images" / name)
+
+
+def test_a_saved_random_split_is_kept_when_images_are_added(cub):
+    """Another drawing would test with images that the run trained with."""
+    config = DataConfig(name="cub", root=str(cub), split="random")
+    data = read_dataset(config, 1)
+    grow(cub, [(20, "001.Auk/new.png", 1), (21, "002.Wren/new.png", 2)])
+    for again in (read_dataset(config, 2, data.split), read_test(config, data.classes, data.split)):
+        assert again.split == data.split and again.train.ids == data.train.ids
+        assert again.test.ids == data.test.ids
+        (entry,) = [entry for entry in again.left_out if "new" in entry.example]
+        assert (entry.count, entry.example) == (2, "001.Auk/new.png")
+        assert "not in the run's split.csv" in entry.reason
+
+
+def test_the_split_of_a_run_outlasts_a_new_official_list(cub):
+    """The run drew its split, since there was no list; the list then came back."""
+    config = DataConfig(name="cub", root=str(cub), split="auto")
+    (cub / "train_test_split.txt").rename(cub / "away.txt")
+    data = read_dataset(config, 1)
+    (cub / "away.txt").rename(cub / "train_test_split.txt")
+    again = read_test(config, data.classes, data.split)
+    assert again.test.ids == data.test.ids != read(cub).test.ids
+    other = SplitList({"003.Owl/x.png": SplitRow("train", "x")})
+    assert read_test(config, data.classes, other).test.ids == read(cub).test.ids
+
+
+def test_a_saved_random_split_with_absent_images_is_refused(cub):
+    config = DataConfig(name="cub", root=str(cub), split="random")
+    saved = read_dataset(config, 1).split
+    rows = (cub / "images.txt").read_text().replace("a.png", "renamed.png")
+    (cub / "images.txt").write_text(rows)
+    (cub / "images/001.Auk/a.png").rename(cub / "images/001.Auk/renamed.png")
+    for call in (lambda: read_dataset(config, 2, saved), lambda: read_test(config, (), saved)):
+        with pytest.raises(UserError, match=r"5 of 6; absent or changed is 001\.Auk/a\.png"):
+            call()
+
+
+def test_an_evaluation_draws_no_random_split(cub, monkeypatch):
+    """A pattern from somebody's checkpoint may take for ever on a name."""
+    monkeypatch.setattr("transfg_core.data.datasets.cub.pattern_groups", pytest.fail)
+    keys = {"name": "cub", "root": str(cub)}
+    config = DataConfig(**keys, split="random", group="^([A-Za-z_./0-9]+)*!")
+    with pytest.raises(UserError, match=r"split\.csv of the checkpoint's run.*beside the check"):
+        read_test(config, (), None)
+    (cub / "train_test_split.txt").unlink()
+    with pytest.raises(UserError, match=r"or restore train_test_split\.txt"):
+        read_test(DataConfig(**keys, split="auto"), (), None)
+    other = SplitList({"003.Owl/x.png": SplitRow("train", "x")})
+    data = read_test(config, (), other)
+    assert (len(data.test.ids), len(data.train.ids), data.split) == (6, 0, None)
 
 
 def test_files_that_no_list_names_are_counted(cub):

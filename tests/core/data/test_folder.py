@@ -44,7 +44,7 @@ def read(root, seed=0, saved=None, **keys):
 
 
 def read_for_test(root, classes=("a", "b"), saved=None, **keys):
-    return read_test(DataConfig(name="folder", root=str(root), **keys), 0, classes, saved)
+    return read_test(DataConfig(name="folder", root=str(root), **keys), classes, saved)
 
 
 def complaint(call, *args, **keys):
@@ -141,15 +141,25 @@ def test_evaluation_of_the_same_photographs_takes_the_test_images(flat, tmp_path
 
 
 def test_evaluation_of_other_photographs_takes_every_image(flat, tmp_path):
-    """The same names do not make the same photographs: sizes in bytes differ."""
     saved = read(flat, split="auto").split
     other = tmp_path / "other"
-    for number in range(0, 20, 2):
-        image_at(other / f"a/{number:02}.png", 70 + number)
-        with open(other / f"a/{number:02}.png", "ab") as file:
-            file.write(b"more")
+    for number in range(10):
+        image_at(other / f"a/x{number:02}.png", 70 + number)
     data = read_for_test(other, saved=saved, split="auto")
     assert len(data.test.ids) == 10 and data.classes == ("a", "b")
+
+
+def test_photographs_that_were_resized_in_place_are_not_others(flat):
+    """Every size differs, but training images among them must not become test images."""
+    data = read(flat, split="auto")
+    for name in data.split.rows:
+        with Image.open(flat / name) as image:
+            image.resize((24, 18)).save(flat / name)
+    for call in (read_for_test, read):
+        message = complaint(call, flat, saved=data.split, split="auto")
+        assert "found 0 of 20" in message and "absent or changed is a/00.png" in message
+        assert ("data.split=official" in message) == (call is read_for_test)
+    assert len(read_for_test(flat, split="official").test.ids) == 20
 
 
 def test_a_mixture_is_refused(flat):
@@ -238,12 +248,27 @@ def test_turned_photographs_are_named_unless_they_are_turned(split):
     exif[0x0112] = 6
     Image.new("RGB", (9, 6)).save(split / "val/a/phone.JPG", exif=exif)
     (split / "val/a/bad.jpg").write_text("no image")
-    (entry,) = read(split).left_out
-    assert (entry.count, entry.example) == (
-        1,
-        "val/a/phone.JPG",
-    ) and "data.exif=apply" in entry.reason
-    assert read(split, exif="apply").left_out == ()
+    data = read(split)
+    assert data.left_out == ()  # they are used
+    (note,) = data.notes()
+    assert note.startswith("not turned: 1 of 2 photographs have an EXIF orientation")
+    assert "val/a/phone.JPG" in note and "data.exif=apply" in note
+    assert data.counts()["turned"]["count"] == 1
+    assert read(split, exif="apply").notes() == []
+
+
+def test_a_sample_of_turned_photographs_is_called_one(flat, monkeypatch):
+    monkeypatch.setattr("transfg_core.data.datasets.class_folders.MOST_HEADERS", 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(7):
+        Image.new("RGB", (9, 6), (number, 0, 0)).save(flat / f"a/phone{number}.jpg", exif=exif)
+    data = read(flat, split="auto", group="(.+)")
+    assert "not turned: 3 of 3 photographs, a sample of 7, have" in "\n".join(data.notes())
+    turned = data.counts()["turned"]
+    assert (turned["count"], turned["sample"], turned["photographs"]) == (3, 3, 7)
+    again = read_for_test(flat, saved=data.split, split="auto")
+    assert 0 < again.turned.photographs == sum("phone" in name for name in again.test.ids)
 
 
 def test_a_class_of_left_out_files_says_so(split):

@@ -104,13 +104,31 @@ def test_a_list_reads_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("row", "line"),
-    [("a,test,g", 3), ("a,valid,g,1", 3), ("x,test,g,1", 3), ("a,test,g,-1", 3), ('"a,test', 3)],
+    [
+        ("a,test,g", 3),
+        ("a,valid,g,1", 3),
+        ("x,test,g,1", 3),
+        ("a,test,g,-1", 3),
+        ('"a,test', 3),
+        (f"a,test,g,{'1' * 5000}", 3),
+        (f"a,test,{'g' * 200_000},1", 3),
+    ],
+    ids=range(7),
 )
 def test_a_damaged_list_is_named(tmp_path, row, line):
     path = tmp_path / "split.csv"
     path.write_text(f"image,split,group,bytes\nx,train,g,1\n{row}\n")
-    with pytest.raises(UserError, match=rf"split\.csv, line {line}: "):
+    with pytest.raises(UserError, match=rf"split\.csv, line {line}: ") as caught:
         read_split(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_list_without_images_is_refused(tmp_path):
+    """It would have no image in common with any folder, so every image would be a test image."""
+    for text in ("", "image,split,group,bytes\n"):
+        (tmp_path / "split.csv").write_text(text)
+        with pytest.raises(UserError, match="found no images"):
+            read_split(tmp_path / "split.csv")
 
 
 def test_a_list_without_its_header_is_refused(tmp_path):

@@ -24,37 +24,34 @@ READERS: dict[str, Callable[[DataConfig, int, SplitList | None], Dataset]] = {
 }
 
 
-def read_dataset(
-    config: DataConfig, seed: int, saved: SplitList | None = None, may_render: bool = True
-) -> Dataset:
+def read_dataset(config: DataConfig, seed: int, saved: SplitList | None = None) -> Dataset:
     """Read `config.name` from `config.root`.
 
     A drawn split depends on `seed`; `saved`, the split.csv of a run, takes its place. The toy set
-    is rendered first if it is absent, unless `may_render` is false.
+    is rendered first if it is absent.
 
     Raises:
         UserError: the data set is incomplete or inconsistent; the text names file and line.
     """
     if config.name == "toy":
-        from transfg_core.data.toy.writing import ensure_toy, require_toy
+        from transfg_core.data.toy.writing import ensure_toy
 
-        if may_render:
-            ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
-        else:
-            require_toy(Path(config.root), config.toy)
+        ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
     return READERS[config.name](config, seed, saved)
 
 
-def read_test(
-    config: DataConfig, seed: int, classes: Sequence[str], saved: SplitList | None
-) -> Dataset:
+def read_test(config: DataConfig, classes: Sequence[str], saved: SplitList | None) -> Dataset:
     """Read what an evaluation of a checkpoint with these classes needs; `train` may be empty.
 
-    The toy set is never rendered.
+    The toy set is never rendered, and no split is drawn: `saved` is needed instead.
 
     Raises:
         UserError: see `read_dataset`.
     """
     if config.name == "folder":
         return read_folder_test(config, classes, saved)
-    return read_dataset(config, seed, saved, may_render=False)
+    if config.name == "toy":
+        from transfg_core.data.toy.writing import require_toy
+
+        require_toy(Path(config.root), config.toy)
+    return read_cub(config, None, saved)

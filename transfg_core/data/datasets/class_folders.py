@@ -9,7 +9,7 @@ import numpy as np
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage
-from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.datasets.samples import Samples, Turned
 from transfg_core.data.transforms import allow_megapixels, image_orientation
 from transfg_core.data.walk import ImageFile, Tally, shown, subfolders, walk
 from transfg_core.errors import UserError
@@ -17,7 +17,6 @@ from transfg_core.errors import UserError
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 MOST_HEADERS = 1000  # files whose orientation is looked at
 
-TURNED = "EXIF orientations, which data.exif=apply applies"
 OUTSIDE = "images outside a class folder"
 
 
@@ -57,19 +56,26 @@ def read_images(
             inside.append(image)
         else:
             tally.add(OUTSIDE, image.name)
-    if config.exif == "ignore":
-        _count_turned(inside, tally)
     return inside
 
 
-def _count_turned(images: Sequence[ImageFile], tally: Tally) -> None:
-    """Count photographs that a viewer shows turned and this program does not, in a sample."""
+def turned_in(config: DataConfig, images: Sequence[ImageFile]) -> Turned | None:
+    """How many photographs a viewer shows turned and this program does not; None if none.
+
+    Reads the headers of at most MOST_HEADERS files, evenly spread.
+    """
+    if config.exif == "apply":
+        return None
     photographs = [image for image in images if image.name.lower().endswith(JPEG_SUFFIXES)]
     step = -(-len(photographs) // MOST_HEADERS) or 1
-    for image in photographs[::step]:
+    sample, turned = photographs[::step], list[str]()
+    for image in sample:
         with suppress(BadImage):
             if image_orientation(image.path) != 1:
-                tally.add(TURNED, image.name)
+                turned.append(image.name)
+    if not turned:
+        return None
+    return Turned(len(turned), len(sample), len(photographs), turned[0])
 
 
 def class_of(image: ImageFile, below: str) -> str:

@@ -17,63 +17,68 @@ from collections import defaultdict
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.groups import pattern_groups
+from transfg_core.data.datasets.rows import Rows, lines_of, read_rows
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
-from transfg_core.data.datasets.split import TEST, TRAIN, SplitList, SplitRow, draw_split
+from transfg_core.data.datasets.split import (
+    HELD_OUT,
+    NOT_LISTED,
+    TEST,
+    TRAIN,
+    SplitList,
+    SplitRow,
+    draw_split,
+    fitting,
+    no_list,
+)
 from transfg_core.data.walk import Tally, shown, walk
 from transfg_core.errors import UserError
 
-NOT_LISTED = "images that images.txt does not list"
+NOT_IN_IMAGES_TXT = "images that images.txt does not list"
 HELD_OUT_IMAGES = "images that data.split: random holds out"
 
 Boxes = tuple[NDArray[np.float32], ...]
 
 
-class Row(NamedTuple):
-    """The value of one `id value` row, and its line number."""
-
-    value: str
-    line: int
-
-
-Rows = dict[str, Row]
-
-
-def read_cub(config: DataConfig, seed: int, saved: SplitList | None = None) -> Dataset:
+def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
     """Read the layout above from `config.root`, or from `CUB_200_2011/` inside it.
+
+    Where the split is drawn, `saved`, a run's split.csv, decides if all of its images are listed.
+    If none of them is, `seed` draws another split. An evaluation has no seed and draws nothing:
+    it needs `saved`, and tests with every image if none of them is in that list.
 
     With `on_bad_image: skip`, absent images stay listed, and the loader counts them.
 
     Raises:
         UserError: something is missing or inconsistent; the text names file and line.
     """
+    tally = Tally()
     root = _find_root(Path(config.root))
     classes = _read_classes(root / "classes.txt")
     images = read_rows(root / "images.txt")
     _check_images(root, images, config.on_bad_image == "error")
     labels = _read_integers(root, "image_class_labels.txt", images, 1, len(classes)) - 1
     _check_every_class(root, classes, labels)
-    ids, drawn, tally = [row.value for row in images.values()], None, Tally()
+    ids, split = [row.value for row in images.values()], None
     source = root / "train_test_split.txt"
-    if config.split == "official" or (config.split == "auto" and source.is_file()):
+    if _is_official(config, source, ids, saved):
         is_train = _read_integers(root, source.name, images, 0, 1)
         parts = [TRAIN if flag else TEST for flag in is_train]
     else:
         source = root / "image_class_labels.txt"
-        fits = saved is not None and set(saved.rows) == set(ids)
-        drawn = saved if saved and fits else _drawn(config, seed, ids, labels, classes)
-        parts = [drawn.rows[name].part for name in ids]
+        split = _split(config, seed, saved, ids, labels, classes)
+        listed = {name: row.part for name, row in split.rows.items()} if split else {}
+        parts = [listed.get(name, HELD_OUT if split else TEST) for name in ids]
     train, test = (
         np.array([k for k, p in enumerate(parts) if p == part], dtype=np.int64)
         for part in (TRAIN, TEST)
     )
-    _count_left_out(root, [ids[k] for k in (*train, *test)], ids, tally)
+    _count_left_out(root, [ids[k] for k in (*train, *test)], ids, split, tally)
     boxes = _read_part_boxes(root / "part_boxes.txt", images)
 
     def take(chosen: NDArray[np.int64]) -> Samples:
@@ -84,40 +89,10 @@ def read_cub(config: DataConfig, seed: int, saved: SplitList | None = None) -> D
             part_boxes=None if boxes is None else tuple(boxes[i] for i in chosen),
         )
 
-    dataset = Dataset(config.name, classes, take(train), take(test), tally.entries(), drawn)
+    dataset = Dataset(config.name, classes, take(train), take(test), tally.entries(), split)
+    if seed is None and not len(train):
+        return dataset
     return check_splits(dataset, str(source))
-
-
-def read_rows(path: Path) -> Rows:
-    """Read the `id value` rows of a text file in file order; the last newline is optional.
-
-    Raises:
-        UserError: the file is missing, unreadable or empty, a row has no value, or an id repeats.
-    """
-    rows: Rows = {}
-    for line, text in _lines(path):
-        fields = text.split(maxsplit=1)
-        if len(fields) != 2:
-            raise UserError(f"{path}:{line}: expected `id value`, found {text!r}")
-        key, value = fields[0], fields[1].strip()
-        if key in rows:
-            raise UserError(
-                f"{path}:{line}: expected each id once, found id {key} also on line "
-                f"{rows[key].line}; remove one of the lines"
-            )
-        rows[key] = Row(value, line)
-    if not rows:
-        raise UserError(f"{path}: expected rows `id value`, found an empty file")
-    return rows
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Line number (from 1) and text of every line that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the list: {error}; is the copy complete?") from error
-    return [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _find_root(root: Path) -> Path:
@@ -195,34 +170,55 @@ def _check_every_class(root: Path, classes: tuple[str, ...], labels: NDArray[np.
         )
 
 
+def _is_official(
+    config: DataConfig, source: Path, ids: Sequence[str], saved: SplitList | None
+) -> bool:
+    """Whether `source` defines the split. With `auto`, a run's list of these images goes first."""
+    if config.split == "auto" and source.is_file():
+        return saved is None or saved.rows.keys().isdisjoint(ids)
+    return config.split == "official"
+
+
 def _tenths(images: int) -> tuple[int, int]:
     """A tenth for testing, at least one image, and a tenth that is held out."""
     tenth = (images + 5) // 10
     return max(tenth, 1), tenth
 
 
-def _drawn(
+def _split(
     config: DataConfig,
-    seed: int,
+    seed: int | None,
+    saved: SplitList | None,
     ids: list[str],
     labels: NDArray[np.int64],
     classes: tuple[str, ...],
-) -> SplitList:
-    """A split by class; each image is a group of its own unless `data.group` says otherwise."""
+) -> SplitList | None:
+    """The saved or a drawn split; None for an evaluation of images that are not in the saved one.
+
+    In a drawn one, each image is a group of its own unless `data.group` says otherwise.
+    """
+    if seed is None and saved is None:
+        auto = ", or restore train_test_split.txt if the run used it"
+        raise no_list(config.root, auto if config.split == "auto" else "")
+    split = fitting(config.root, dict.fromkeys(ids, 0), saved)
+    if split or seed is None:
+        return split
     groups = pattern_groups(ids, config.group) if config.group else ids
     parts = draw_split(ids, labels, groups, classes, seed, _tenths)
     return SplitList(dict(zip(ids, map(SplitRow, parts, groups), strict=True)))
 
 
-def _count_left_out(root: Path, used: Sequence[str], listed: Sequence[str], tally: Tally) -> None:
+def _count_left_out(
+    root: Path, used: Sequence[str], listed: Sequence[str], split: SplitList | None, tally: Tally
+) -> None:
     """Count the files below images/ that are not used."""
     below = {shown(name) for name in listed}
     if (root / "images").is_dir():
         for image in walk(root / "images", tally, skip_unreadable=True):
             if image.name not in below:
-                tally.add(NOT_LISTED, image.name)
+                tally.add(NOT_IN_IMAGES_TXT, image.name)
     for name in sorted(set(listed) - set(used)):
-        tally.add(HELD_OUT_IMAGES, name)
+        tally.add(HELD_OUT_IMAGES if split and name in split.rows else NOT_LISTED, name)
 
 
 def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
@@ -230,7 +226,7 @@ def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
     if not path.is_file():
         return None
     boxes: dict[str, list[list[float]]] = defaultdict(list)
-    for line, text in _lines(path):
+    for line, text in lines_of(path):
         key, *rest = text.split()
         try:
             x, y, width, height = (float(field) for field in rest[-4:])

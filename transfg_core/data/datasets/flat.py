@@ -10,15 +10,24 @@ from transfg_core.data.datasets.class_folders import (
     read_images,
     refuse_empty_classes,
     samples_of,
+    turned_in,
 )
 from transfg_core.data.datasets.groups import burst_groups, pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
-from transfg_core.data.datasets.split import TEST, TRAIN, SplitList, SplitRow, draw_split
+from transfg_core.data.datasets.split import (
+    NOT_LISTED,
+    TEST,
+    TRAIN,
+    SplitList,
+    SplitRow,
+    draw_split,
+    fitting,
+    no_list,
+)
 from transfg_core.data.walk import ImageFile, Tally, shown, subfolders
 from transfg_core.errors import UserError
 
 SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
-NOT_LISTED = "images that are not in the run's split.csv"
 OF_TRAINING = "images that the run trained with"
 
 
@@ -31,23 +40,31 @@ def read_flat(
     _refuse_other_layouts(root, classes)
     refuse_empty_classes(root, classes, images, "", tally)
     samples = samples_of(images, "", classes)
-    if saved and not _holds_all(config, images, saved):
-        saved = None  # other images than those of the run that this one starts from
-    if saved is None:
-        by_name = {image.name: image for image in images}
-        ordered = [by_name[name] for name in samples.ids]
-        groups = (
-            pattern_groups(samples.ids, config.group) if config.group else burst_groups(ordered)
-        )
-        parts = draw_split(samples.ids, samples.labels, groups, classes, seed, _fifth)
-        rows = zip(samples.ids, parts, groups, (image.size for image in ordered), strict=True)
-        saved = SplitList({name: SplitRow(part, group, size) for name, part, group, size in rows})
-    train, test = (_take(samples, saved.ids(part)) for part in (TRAIN, TEST))
+    split = fitting(config.root, {image.name: image.size for image in images}, saved)
+    if split is None:
+        split = _drawn(config, seed, images, samples, classes)
+    train, test = (_take(samples, split.ids(part)) for part in (TRAIN, TEST))
     for name in samples.ids:
-        if name not in saved.rows:
+        if name not in split.rows:
             tally.add(NOT_LISTED, name)
-    dataset = Dataset(config.name, tuple(classes), train, test, tally.entries(), saved)
+    turned = turned_in(config, images)
+    dataset = Dataset(config.name, tuple(classes), train, test, tally.entries(), split, turned)
     return check_splits(dataset, shown(str(root)))
+
+
+def _drawn(
+    config: DataConfig,
+    seed: int,
+    images: Sequence[ImageFile],
+    samples: Samples,
+    classes: Sequence[str],
+) -> SplitList:
+    by_name = {image.name: image for image in images}
+    ordered = [by_name[name] for name in samples.ids]
+    groups = pattern_groups(samples.ids, config.group) if config.group else burst_groups(ordered)
+    parts = draw_split(samples.ids, samples.labels, groups, classes, seed, _fifth)
+    rows = zip(samples.ids, parts, groups, (image.size for image in ordered), strict=True)
+    return SplitList({name: SplitRow(part, group, size) for name, part, group, size in rows})
 
 
 def _refuse_other_layouts(root: Path, names: Sequence[str]) -> None:
@@ -80,37 +97,23 @@ def _take(samples: Samples, wanted: set[str]) -> Samples:
     )
 
 
-def _holds_all(config: DataConfig, images: Sequence[ImageFile], saved: SplitList) -> bool:
-    """Whether the images are those of a split: all of them, or none.
-
-    Raises:
-        UserError: some are and some are not.
-    """
-    sizes = {image.name: image.size for image in images}
-    absent = [name for name, row in saved.rows.items() if sizes.get(name) != row.size]
-    if absent and len(absent) < len(saved.rows):
-        raise UserError(
-            f"{shown(config.root)}: expected all images of the run's split.csv, or none, found "
-            f"{len(saved.rows) - len(absent)} of {len(saved.rows)}; absent or changed is "
-            f"{absent[0]}; restore the images, or put new images into a folder of their own"
-        )
-    return not absent
-
-
 def without_training(
     config: DataConfig, images: list[ImageFile], saved: SplitList | None, tally: Tally
 ) -> list[ImageFile]:
     """The images that an evaluation may use in a flat folder; see `read_folder_test`."""
     if saved is None:
-        raise UserError(
-            f"{shown(config.root)}: expected the split.csv of the checkpoint's run, to tell its "
-            "test images from its training images, found none; copy it beside the checkpoint. If "
-            "the run had train/ and val/ folders, data.split=official evaluates every image here"
+        raise no_list(
+            config.root,
+            ". If the run had train/ and val/ folders, data.split=official evaluates every image "
+            "here",
         )
-    if not _holds_all(config, images, saved):
+    sizes = {image.name: image.size for image in images}
+    others = "set data.split=official if all of them are new to the model"
+    split = fitting(config.root, sizes, saved, others)
+    if split is None:
         return images
-    test = saved.ids(TEST)
+    test = split.ids(TEST)
     for image in images:
         if image.name not in test:
-            tally.add(OF_TRAINING if image.name in saved.rows else NOT_LISTED, image.name)
+            tally.add(OF_TRAINING if image.name in split.rows else NOT_LISTED, image.name)
     return [image for image in images if image.name in test]

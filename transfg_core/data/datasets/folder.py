@@ -23,6 +23,7 @@ from transfg_core.data.datasets.class_folders import (
     read_images,
     refuse_empty_classes,
     samples_of,
+    turned_in,
 )
 from transfg_core.data.datasets.flat import read_flat, without_training
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
@@ -88,7 +89,8 @@ def read_folder_test(
         raise UserError(f"{place}: expected images of the checkpoint's classes, found none")
     test = samples_of(images, below, classes)
     nothing = Samples((), np.zeros(0, np.int64), ())
-    return Dataset(config.name, tuple(classes), nothing, test, tally.entries())
+    turned = turned_in(config, images)
+    return Dataset(config.name, tuple(classes), nothing, test, tally.entries(), turned=turned)
 
 
 def _split_on_disk(root: Path) -> str | None:
@@ -125,6 +127,7 @@ def _read_official(config: DataConfig, root: Path, test: str | None, tally: Tall
         samples_of(sides[TRAIN_FOLDER], TRAIN_FOLDER, classes),
         samples_of(sides[test], test, classes),
         tally.entries(),
+        turned=turned_in(config, images),
     )
     return check_splits(dataset, shown(str(root)))
 

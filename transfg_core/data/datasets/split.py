@@ -5,23 +5,27 @@ A group is a set of images that must stay together: near-identical shots, or one
 shuffle, groups move from training to the other parts while that brings the class closer to its
 share. A class keeps at least one training image and gets at least one test image.
 
-A run writes its drawn split as split.csv. The list, not the drawing, is what later commands use.
+A run writes its drawn split as split.csv. The list, not the drawing, is what later commands use:
+on images added later too, but never on a data set that lacks or changed some of its images.
 """
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transfg_core.data.walk import shown
 from transfg_core.errors import UserError
 
 SPLIT_STREAM = 3  # a random stream apart from the loader's (STREAMS in sample_reader.py)
 COLUMNS = ("image", "split", "group", "bytes")
 TRAIN, TEST, HELD_OUT = PARTS = ("train", "test", "held out")
+NOT_LISTED = "images that are not in the run's split.csv"
+MOST_DIGITS = 18  # of a size in bytes
 
 # Images of a class -> how many of them are for testing, and how many are held out.
 Shares = Callable[[int], tuple[int, int]]
@@ -70,20 +74,78 @@ def read_split(path: Path) -> SplitList | None:
         raise UserError(f"{path}: cannot read the split: {error}; restore the file") from error
     table = csv.reader(io.StringIO(text, newline=""))
     rows: dict[str, SplitRow] = {}
-    for number, fields in enumerate(table):
-        if number == 0:
-            sound = tuple(fields) == COLUMNS
-        else:
-            sound = len(fields) == len(COLUMNS) and fields[1] in PARTS and fields[0] not in rows
-            sound = sound and (fields[3].isdecimal() or not fields[3])
-        if not sound:
-            raise UserError(
-                f"{path}, line {table.line_num}: expected the header {','.join(COLUMNS)}, then "
-                f"each image once, found {fields}; restore the file"
-            )
-        if number:
-            rows[fields[0]] = SplitRow(fields[1], fields[2], int(fields[3] or 0))
+    try:
+        for number, fields in enumerate(table):
+            if number == 0:
+                sound = tuple(fields) == COLUMNS
+            else:
+                sound = _is_row(fields) and fields[0] not in rows
+            if not sound:
+                raise _damaged(path, table.line_num, str(fields))
+            if number:
+                rows[fields[0]] = SplitRow(fields[1], fields[2], int(fields[3] or 0))
+    except csv.Error as error:
+        raise _damaged(path, table.line_num, str(error)) from error
+    if not rows:
+        raise _damaged(path, table.line_num, "no images")
     return SplitList(rows)
+
+
+def _is_row(fields: list[str]) -> bool:
+    """Whether the fields are those of an image; the size may be empty."""
+    if len(fields) != len(COLUMNS) or fields[1] not in PARTS:
+        return False
+    size = fields[3]
+    return not size or (size.isdecimal() and len(size) <= MOST_DIGITS)
+
+
+def _damaged(path: Path, line: int, found: str) -> UserError:
+    short = found if len(found) <= 200 else f"{found[:200]}..."
+    return UserError(
+        f"{path}, line {line}: expected the header {','.join(COLUMNS)}, then each image once, "
+        f"found {short}; restore the file"
+    )
+
+
+def fitting(
+    root: str,
+    sizes: Mapping[str, int],
+    saved: SplitList | None,
+    remedy: str = "put new images under new names into a folder of their own",
+) -> SplitList | None:
+    """A run's list if the data set has all of its images; None if it has none of their names.
+
+    Args:
+        root: the data set's folder, for messages.
+        sizes: image id -> size in bytes (0: unknown), of the data set.
+        saved: the run's list, if there is one.
+        remedy: what to do with other images, for messages.
+
+    Raises:
+        UserError: some images are absent, or have another size.
+    """
+    if saved is None or saved.rows.keys().isdisjoint(sizes):
+        return None
+    unfit = [
+        name
+        for name, row in saved.rows.items()
+        if name not in sizes or (row.size and sizes[name] and row.size != sizes[name])
+    ]
+    if unfit:
+        raise UserError(
+            f"{shown(root)}: expected all images of the run's split.csv, or none, found "
+            f"{len(saved.rows) - len(unfit)} of {len(saved.rows)}; absent or changed is "
+            f"{unfit[0]}; restore the images, or {remedy}"
+        )
+    return saved
+
+
+def no_list(root: str, remedy: str) -> UserError:
+    """The error where only a run's list tells which images the run trained with."""
+    return UserError(
+        f"{shown(root)}: expected the split.csv of the checkpoint's run, to tell its test images "
+        f"from its training images, found none; copy it beside the checkpoint{remedy}"
+    )
 
 
 class _Drawing:
