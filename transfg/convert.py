@@ -23,5 +23,5 @@ def convert(
     """
     from transfg_core.checkpoints.export import convert as convert_file
 
-    check_file("target", target)
+    check_file("target", target, source=source)
     print(convert_file(str(source), target))

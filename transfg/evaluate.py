@@ -27,7 +27,7 @@ def evaluate(
     from transfg_core.run.metrics_log import clean, csv_text, prediction_rows
     from transfg_core.trained import evaluate_checkpoint
 
-    check_file("--predictions", predictions)
+    check_file("--predictions", predictions, suffixes=(".csv",))
     result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])
     record = {"checkpoint": str(checkpoint), "backend": backend} | result.record()
     print(json.dumps(clean(record)), flush=True)  # also if the predictions cannot be written

@@ -24,11 +24,20 @@ def one_of(option: str, value: str, known: Collection[str]) -> str:
     return value
 
 
-def check_file(option: str, path: Path | None, make_parents: bool = False) -> None:
-    """Refuse a file that could not be written, before any work; None passes.
+def check_file(
+    option: str,
+    path: Path | None,
+    make_parents: bool = False,
+    suffixes: Collection[str] = (),
+    source: Path | None = None,
+) -> None:
+    """Refuse a file that could not or should not be written, before any work; None passes.
+
+    `suffixes` are the allowed endings of its name; `source` is a file that must stay as it is.
 
     Raises:
-        UserError: it is a folder or a device, or its folder is absent or not writable.
+        UserError: it is a folder or a device, its folder is absent or not writable, or writing it
+            would replace the source or a checkpoint of a run.
     """
     if path is None:
         return
@@ -41,6 +50,12 @@ def check_file(option: str, path: Path | None, make_parents: bool = False) -> No
     if mode is not None and not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "something else"
         raise UserError(f"{option} {path}: expected the name of a file to write, found {kind}")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"{option} {path}: expected a name ending in {' or '.join(suffixes)}")
+    if source and path.exists() and source.exists() and path.samefile(source):
+        raise UserError(f"{option} {path}: would replace the file that is read; choose another")
+    if path.parent.name == "checkpoints" and path.exists():
+        raise UserError(f"{option} {path}: would replace a checkpoint of a run; choose another")
     _check_writable(f"{option} {path}", path.parent, make_parents)
 
 

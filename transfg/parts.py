@@ -22,6 +22,6 @@ def parts(
     """Draw test images with the patches that a checkpoint's model selects."""
     from transfg_core.explain.parts import draw_parts
 
-    check_file("--out", out, make_parents=True)
+    check_file("--out", out, make_parents=True, suffixes=(".png",))
     draw_parts(checkpoint, backend, overrides or [], images, out, heat)
     print(out)

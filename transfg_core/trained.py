@@ -14,7 +14,7 @@ from transfg_core.backend import FLOAT_TYPES, Backend, load_backend
 from transfg_core.checkpoints.own import PREFIX
 from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.config.loading import apply_overrides, build_config
-from transfg_core.config.sections import Config
+from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Dataset, read_test
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
@@ -41,6 +41,8 @@ def open_checkpoint(
     saved = read_checkpoint(path)
     overrides = list(overrides)
     tree = saved.config.model_dump(mode="json")
+    # how many processes read images is the user's choice, not the file's
+    tree["data"] |= DataConfig().model_dump(mode="json", include={"threads", "workers"})
     apply_overrides(tree, overrides)
     config = build_config(tree, str(path))
     if not any(item.partition("=")[0] in ("data", "data.root") for item in overrides):

@@ -680,3 +680,31 @@ def test_the_file_of_weights_is_recorded(place):
     assert run.weights == expected and ["weights" in start for start in run.starts] == [True, False]
     assert place.train("run.name=plain") == 0
     assert load_run(place.folder / "runs/plain").weights == {}
+
+
+def test_other_files_under_a_checkpoints_name_do_not_stop_a_resume(place, capsys):
+    killed(place)
+    checkpoint.save(place.checkpoint("best"), {"x": np.zeros(2, np.float32)}, {})
+    place.checkpoint("step_000009").mkdir()
+    assert place.train("train.save_every=1", resume=True) == 0
+    messages = capsys.readouterr().err
+    assert f"{place.checkpoint('best')}: expected" in messages
+    assert place.checkpoint("step_000009").is_dir()
+    assert f"{place.checkpoint()}: resuming after update 3" in messages
+
+
+def test_checkpoints_without_a_configuration_are_not_to_be_deleted(place):
+    place.train()
+    (place.run / "config.yaml").unlink()
+    error = place.refuses("restore it, or go on in a new folder", resume=True)
+    assert "--resume-from" in str(error) and "empty the folder" not in str(error)
+
+
+def test_a_checkpoint_does_not_choose_the_number_of_processes(place, monkeypatch):
+    place.train("data.workers=3", "data.threads=7")
+    monkeypatch.setattr(trained, "load_backend", lambda name, config: FakeBackend(config))
+    monkeypatch.chdir(place.folder)
+    config, _, _ = trained.open_checkpoint(place.checkpoint(), "torch", [])
+    assert (config.data.workers, config.data.threads) == (0, 2)
+    config, _, _ = trained.open_checkpoint(place.checkpoint(), "torch", ["data.threads=5"])
+    assert config.data.threads == 5

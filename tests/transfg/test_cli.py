@@ -120,6 +120,12 @@ GOOGLE = Path(__file__).parents[2] / "parity" / "cases" / "golden" / "tiny_vit.n
         (("convert", LAST, "out.safetensors"), ("expected model.placement none, found",)),
         (("convert", GOOGLE, "out.safetensors"), (f"set model.pretrained={GOOGLE}",)),
         (("convert", GOOGLE, "out.npz"), ("need no conversion",)),
+        (("evaluate", LAST, "--predictions", LAST), ("expected a name ending in .csv",)),
+        (("evaluate", "runs/trial"), ("the folder of a run; try runs/trial/checkpoints/best",)),
+        (("parts", LAST, "--out", LAST), ("expected a name ending in .png",)),
+        (("convert", GOOGLE, GOOGLE), ("would replace the file that is read",)),
+        (("convert", "config.yaml", LAST), ("would replace a checkpoint of a run",)),
+        (("train", "config.yaml", "model.pretrained="), ("expected a value after `=`",)),
         (("weights", "B/15"), ("no known weights have this name", "`transfg weights` lists all")),
     ],
 )  # fmt: skip

@@ -116,6 +116,9 @@ def open_file(path: Path) -> Iterator[Any]:
     """
     start = b""
     try:
+        best = path / "checkpoints" / "best.safetensors"
+        if path.is_dir() and best.exists():
+            raise UserError(f"{path}: expected a checkpoint, found the folder of a run; try {best}")
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could wait for ever
             raise UserError(f"{path}: expected a checkpoint, found no regular file; check the path")
         with open(path, "rb") as file:

@@ -81,34 +81,39 @@ def read_checkpoint(path: Path) -> TrainingCheckpoint:
     return TrainingCheckpoint(path, arrays, config, metadata.position, metadata.dataset)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is that of a checkpoint by its name, and no folder."""
+    return bool(RUN_CHECKPOINT.fullmatch(path.name)) and path.is_file()
+
+
 def run_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run by name; other files that lie among them are not the run's."""
     paths = (folder / "checkpoints").glob("*.safetensors")
-    return sorted(path for path in paths if RUN_CHECKPOINT.fullmatch(path.name))
+    return sorted(path for path in paths if is_checkpoint(path))
 
 
 def newest_intact(folder: Path) -> tuple[TrainingCheckpoint | None, list[str]]:
-    """The intact checkpoint of a run with the most updates, and a message for each damaged one.
+    """The intact checkpoint of a run with the most updates, and a message for each other one.
 
     The updates are those of the metadata. Of equal ones, the checkpoint after the evaluation
     counts, then `last`. The checkpoint is None if there are no files.
 
     Raises:
-        UserError: every checkpoint is damaged, or one cannot be read for another reason.
+        UserError: no checkpoint can be read.
     """
     order: list[tuple[int, int, bool, Path]] = []
     damaged: list[str] = []
     for path in run_checkpoints(folder):
         try:
             position = _position(path)
-        except checkpoint.Damaged as error:
+        except UserError as error:  # damaged, or another file under a checkpoint's name
             damaged.append(str(error))
         else:
             order.append((position.update, position.evaluated, path.stem == "last", path))
     for *_, path in sorted(order, reverse=True):
         try:
             return read_checkpoint(path), damaged
-        except checkpoint.Damaged as error:
+        except UserError as error:
             damaged.append(str(error))
     if damaged:
         lines = "\n  ".join(damaged)

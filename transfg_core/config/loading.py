@@ -62,10 +62,34 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
         key, equals, text = item.partition("=")
         if not equals or not all(key.split(".")):
             raise UserError(f"{item!r}: expected key=value, such as optim.lr=0.01")
+        if not text.strip():
+            raise UserError(
+                f"{item!r}: expected a value after `=`, found none; null stands for none"
+            )
         value, repeated = parse_yaml(text, f"override {item!r}")
+        _refuse_comment(item, text, value)
         if repeated:
             raise UserError(f"override {item!r}: {'; '.join(repeated)}")
         _set_dotted(tree, key, value)
+
+
+def _refuse_comment(item: str, text: str, value: Any) -> None:
+    """Refuse a value that YAML cuts at ` #`, where its comments begin.
+
+    Raises:
+        UserError: it does.
+    """
+    before, mark, _ = text.partition(" #")
+    try:
+        is_cut = mark and parse_yaml(before, item)[0] == value
+    except UserError:  # the mark stands in quotes
+        return
+    if is_cut:
+        key = item.partition("=")[0]
+        raise UserError(
+            f"override {item!r}: YAML reads ` #` as the start of a comment; put the value into two "
+            f"kinds of quotes: {key}='\"{text}\"'"
+        )
 
 
 def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] = ()) -> Config:

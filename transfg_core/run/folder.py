@@ -254,8 +254,7 @@ class RunFolder(Closing):
 
     def _numbered(self) -> list[tuple[int, Path]]:
         """The numbered checkpoints, oldest first."""
-        paths = (self.path / "checkpoints").glob("step_*.safetensors")
-        numbers = ((path.stem.removeprefix("step_"), path) for path in paths)
+        numbers = ((path.stem.removeprefix("step_"), path) for path in run_checkpoints(self.path))
         return sorted((int(digits), path) for digits, path in numbers if digits.isdecimal())
 
 

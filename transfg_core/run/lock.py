@@ -35,6 +35,13 @@ def refuse_if_used(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path}: cannot make the run folder: {error.strerror}") from error
     # a process that was killed while it made the folder leaves its lock and a temporary file
     used = any(name != LOCK and not name.endswith(TEMPORARY) for name in names)
+    saved = sorted((path / "checkpoints").glob("*.safetensors"))
+    if used and saved and not is_run(path):
+        raise UserError(
+            f"{path}: expected config.yaml of a run beside its checkpoints, found none that can be "
+            f"read; restore it, or go on in a new folder: --resume-from {saved[-1]} and another "
+            "run.name"
+        )
     if used and not is_run(path):
         raise UserError(
             f"{path}: expected an empty folder or a run of this program, found other files and "

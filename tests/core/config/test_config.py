@@ -1,6 +1,7 @@
 """Configuration: every problem at once, YAML without its traps, overrides, and back to YAML."""
 
 import math
+import shlex
 
 import pytest
 from hypothesis import given, settings
@@ -347,3 +348,19 @@ def test_half_a_surrogate_pair_is_no_text(key):
         load_config(None, [f'{key}="(\\ud800"'])
     assert key in str(caught.value) or "half a surrogate pair" in str(caught.value)
     str(caught.value).encode("ascii")  # can be printed anywhere
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("data #1", None), ("data#1", "data#1"), ("'data #1'", "data #1"), ('"a #b"', "a #b")],
+)
+def test_a_value_is_not_cut_at_a_comment(text, expected):
+    """A folder `data` beside `data #1` would be read in silence."""
+    if expected:
+        assert load_config(None, [f"data.root={text}"]).data.root == expected
+        return
+    with pytest.raises(UserError, match="start of a comment") as caught:
+        load_config(None, [f"data.root={text}"])
+    advice = str(caught.value).rpartition("quotes: ")[2]
+    override = shlex.split(advice)[0]
+    assert load_config(None, [override]).data.root == text
