@@ -696,7 +696,7 @@ def test_other_files_under_a_checkpoints_name_do_not_stop_a_resume(place, capsys
 def test_checkpoints_without_a_configuration_are_not_to_be_deleted(place):
     place.train()
     (place.run / "config.yaml").unlink()
-    error = place.refuses("restore it, or go on in a new folder", resume=True)
+    error = place.refuses("restore it, or continue in a new folder", resume=True)
     assert "--resume-from" in str(error) and "empty the folder" not in str(error)
 
 

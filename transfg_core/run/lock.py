@@ -39,7 +39,7 @@ def refuse_if_used(path: Path, overwrite: bool) -> None:
     if used and saved and not is_run(path):
         raise UserError(
             f"{path}: expected config.yaml of a run beside its checkpoints, found none that can be "
-            f"read; restore it, or go on in a new folder: --resume-from {saved[-1]} and another "
+            f"read; restore it, or continue in a new folder: --resume-from {saved[-1]} and another "
             "run.name"
         )
     if used and not is_run(path):
