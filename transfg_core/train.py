@@ -159,7 +159,7 @@ def train(training: Training, stop: StopRequest) -> Evaluation | None:
         return None
     except Diverged:
         raise
-    except Exception:
+    except Exception:  # whatever ends the run, its updates are saved before it ends
         training.rescue(log)
         raise
 
