@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.comparison.sketch import Array
 from parity.comparison.verdict import Row
-from transfg_core.report.plots import COLOURS, STYLE, load_optional
+from transfg_core.report.plots import COLOURS, STYLE, load_optional, power_of_ten
 
 DIFFERENT, UNDECIDED = "#d55e00", "#e69f00"  # Okabe and Ito 2008
 LESS_PRECISE = "#cc79a7"
@@ -25,7 +25,6 @@ CELL_MARKS = {"different": " X", "undecided": " ?", "less precise": " ~"}
 FLOOR, BOUND = "#e2e2e2", "#222222"
 # Names of taps and cases must not be parsed as formulas.
 PLAIN = STYLE | {"font.size": 9, "axes.titlesize": 10, "text.parse_math": False}
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LONGEST = 40  # characters of a label
 DENSE = 5000  # points; more points are drawn as pixels
 
@@ -102,7 +101,7 @@ def _plot_depth(panel: Any, profile: Profile) -> None:
     low, high = _limits(error, baseline_error, noise_floor, bound)
     panel.set_yscale("log")
     panel.set_ylim(low, high)
-    panel.yaxis.set_major_formatter(_power_of_ten)
+    panel.yaxis.set_major_formatter(power_of_ten)
     panel.yaxis.set_minor_formatter("")
     grey = {"step": "mid", "color": FLOOR, "lw": 0, "label": "noise floor"}
     top = _within(noise_floor, low, high)
@@ -129,11 +128,6 @@ def _plot_depth(panel: Any, profile: Profile) -> None:
     panel.grid(visible=False, axis="x")
     panel.set_ylabel("relative L2 error")
     panel.set_title(plain(profile.title))
-
-
-def _power_of_ten(value: float, _: int) -> str:
-    """A power of ten in Unicode characters, because formulas are switched off."""
-    return "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPT)
 
 
 def _limits(*arrays: Array) -> tuple[float, float]:

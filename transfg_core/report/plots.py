@@ -5,6 +5,7 @@ matplotlib is imported only when a picture is drawn.
 
 import importlib
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from transfg_core.machine import install_command
 Points = dict[int, float]  # update -> value
 
 # Colours that differ under every common colour blindness (Okabe and Ito 2008).
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # Curves of twins coincide; a thin dashed line over a broad pale one shows both.
 LINES: tuple[dict[str, Any], ...] = (
@@ -115,8 +117,14 @@ def _plot_difference(panel: Any, left: Curve, right: Curve) -> None:
     panel.plot(list(positive), list(positive.values()), color="#555555", marker=".", linewidth=0.8)
     if positive:
         panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(power_of_ten)
     equal = len(gaps) - len(positive)
     panel.set_title(
         f"absolute difference of the training losses (exactly 0 at {equal} of {len(gaps)} updates)"
     )
     panel.set_xlabel("update")
+
+
+def power_of_ten(value: float, _: int = 0) -> str:
+    """A power of ten in Unicode characters, because formulas are switched off."""
+    return "10" + f"{math.log10(value):.0f}".translate(SUPERSCRIPT)

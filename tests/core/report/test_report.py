@@ -332,3 +332,12 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     assert labels == [f"{paths[0]} (torch)", f"{paths[1]} (torch)", "copy (torch)"]
     page = write_report(paths, tmp_path / "out", None, None).read_text()
     assert all(label in page for label in labels)
+
+
+def test_powers_of_ten_are_drawn_without_formulas():
+    curves = [
+        Curve(name, {1: 1.0, 2: 1 + gap, 3: 1 + gap / 1e4}, {1: 0.5})
+        for name, gap in (("a", 0.0), ("b", 0.1))
+    ]
+    svg = draw_curves(curves, (0, 1))
+    assert "10⁻⁴" in svg and "mathdefault" not in svg
