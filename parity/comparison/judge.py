@@ -166,12 +166,11 @@ def above_bound(row: Row, noise: Noise) -> Row:
     The candidate's own variants decide. If there is none that differs from it, an error just above
     the bound, or one that luck explains, is open.
     """
-    moved_variants = sum(step > 0 for step in noise.candidate_steps)
-    if not moved_variants:
+    if not noise.moved_candidates:
         chance = question_factor(noise.elements, noise.recordings) * noise.floor
         is_open = row.error <= max(QUESTION_FACTOR * row.bound, chance)
         return replace(row, verdict="undecided", reason=JUST_ABOVE) if is_open else row
-    factor = question_factor(noise.elements, moved_variants)
+    factor = question_factor(noise.elements, noise.moved_candidates)
     if row.error > factor * noise.of_candidate:
         return row
     # a single number may differ from its variants by chance alone; large errors are not rounding
@@ -181,15 +180,19 @@ def above_bound(row: Row, noise: Noise) -> Row:
 
 def judge_baseline(row: Row, noise: Noise) -> Row:
     """The verdict on an error within the bound, which a fault of the baseline may have widened."""
-    factor = question_factor(noise.elements, len(noise.variant_errors))
     if noise.candidate_errors:
-        explained = factor * max(row.error, row.candidate_noise, noise.of_baseline)
-        excess = row.baseline_error / max(explained, noise.least)
-        if excess > 1:
-            verdict: Verdict = "different" if excess > QUESTION_FACTOR else "undecided"
+        known = max(row.error, row.candidate_noise, noise.of_baseline)
+        recordings = 1 + noise.moved_candidates + noise.moved_baselines
+        bound = max(floor_factor(noise.elements, recordings) * known, noise.least)
+        chance = question_factor(noise.elements, recordings) * known
+        if row.baseline_error > bound:
+            is_open = row.baseline_error <= max(QUESTION_FACTOR * bound, chance)
+            verdict: Verdict = "undecided" if is_open else "different"
             return replace(row, verdict=verdict, reason=BASELINE_OFF)
-    elif noise.variant_errors and row.baseline_error > max(factor * noise.of_baseline, noise.least):
-        return replace(row, verdict="undecided", reason=BASELINE_ALONE)
+    elif noise.variant_errors:
+        factor = floor_factor(noise.elements, noise.moved_baselines)
+        if row.baseline_error > max(factor * noise.of_baseline, noise.least):
+            return replace(row, verdict="undecided", reason=BASELINE_ALONE)
     if row.noise_floor > noise_limit(row):
         return replace(row, verdict="undecided", reason=NOISY)
     return replace(row, verdict="equivalent")

@@ -33,7 +33,17 @@ class Noise:
     @property
     def recordings(self) -> int:
         """How many different recordings the floor is from."""
-        return self.has_reference + sum(step > 0 for step in self.variant_steps)
+        return self.has_reference + self.moved_baselines
+
+    @property
+    def moved_baselines(self) -> int:
+        """How many variants of the baseline differ from it."""
+        return sum(step > 0 for step in self.variant_steps)
+
+    @property
+    def moved_candidates(self) -> int:
+        """How many variants of the candidate differ from it."""
+        return sum(step > 0 for step in self.candidate_steps)
 
     @property
     def of_baseline(self) -> float:

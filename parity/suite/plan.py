@@ -231,7 +231,7 @@ def device_of(jobs: Sequence[Job]) -> dict[str, str]:
     if "float64" not in precisions:
         return {}
     assert len(precisions) == 1, "jobs of other precisions may need the device"
-    return {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": "transfg-cpu-2"}
+    return {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": ""}
 
 
 def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None:

@@ -12,16 +12,28 @@ import yaml
 from parity.comparison.verdict import Row
 
 VACUOUS = Path(__file__).with_name("vacuous.yaml")
+NOT_LISTED = f"not in {VACUOUS.name}"
 
 
 def refuse_vacuous(rows: Sequence[Row]) -> list[Row]:
-    """The rows; vacuous ones that `vacuous.yaml` does not list are undecided.
+    """The rows; a vacuous tap without an entry is undecided, and so is an entry without such a tap.
 
-    A tap that cannot fail may hide a case that tests nothing. So each has a reason in that file.
+    A tap that cannot fail may hide a case that tests nothing. So each has a reason in
+    `vacuous.yaml`. An entry that is no longer needed would hide a later one.
     """
+    matching = [[row for row in rows if covers(entry, row)] for entry in entries_by_case()]
+    listed = {id(row) for group in matching for row in group}
+    needless = {
+        id(row)
+        for group in matching
+        for row in group
+        if all(other.verdict == "equivalent" for other in group)
+    }
     return [
-        replace(row, verdict="undecided", reason=f"vacuous: {row.reason}; not in {VACUOUS.name}")
-        if row.verdict == "vacuous" and not is_listed(row)
+        replace(row, verdict="undecided", reason=f"{VACUOUS.name}: it is not vacuous; remove it")
+        if id(row) in needless
+        else replace(row, verdict="undecided", reason=f"vacuous: {row.reason}; {NOT_LISTED}")
+        if row.verdict == "vacuous" and id(row) not in listed
         else row
         for row in rows
     ]
@@ -34,10 +46,17 @@ def listed_vacuous() -> list[dict[str, Any]]:
     return entries
 
 
-def is_listed(row: Row) -> bool:
-    """Whether `vacuous.yaml` gives a reason for this vacuous tap."""
-    return any(
-        row.case in entry.get("cases", [row.case])
-        and any(fnmatchcase(f"{row.stage}/{row.tap}", pattern) for pattern in entry["taps"])
+def entries_by_case() -> list[dict[str, Any]]:
+    """The entries of `vacuous.yaml`, one for each of their cases."""
+    return [
+        {**entry, "case": case}
         for entry in listed_vacuous()
+        for case in entry.get("cases", [None])
+    ]
+
+
+def covers(entry: dict[str, Any], row: Row) -> bool:
+    """Whether the entry is about this row."""
+    return entry["case"] in (None, row.case) and any(
+        fnmatchcase(f"{row.stage}/{row.tap}", pattern) for pattern in entry["taps"]
     )

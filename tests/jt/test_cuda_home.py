@@ -167,7 +167,7 @@ def test_without_a_part_of_cuda_the_cpu_is_used_with_a_message(toolkit, environm
 
 @pytest.mark.parametrize("given", ["", "/opt/mine/bin/nvcc"])
 def test_what_the_user_says_wins(environment, given):
-    environment["nvcc_path"] = given
+    environment |= {"nvcc_path": given, "cache_name": ""}
     start.choose_device()
     assert environment["nvcc_path"] == given and not environment["loaded"]
     assert environment["cache_name"] == ("transfg-cuda" if given else "transfg-cpu-2")

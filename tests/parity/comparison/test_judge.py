@@ -214,6 +214,22 @@ def test_a_fault_of_the_baseline_alone_is_not_its_noise(factor, expected):
     assert verdict(A, far, reference=A, candidate_variants=[A]).verdict == "different"
 
 
+@pytest.mark.parametrize(("times", "expected"), [(4, "equivalent"), (25, "undecided")])
+def test_few_numbers_do_not_hide_a_fault_of_the_baseline(times, expected):
+    """One number from few recordings: chance could explain 300 times the noise, so 25 is open."""
+    one = np.array(1.0)
+    for own in ([], [one * (1 + 1e-5)]):
+        row = verdict(
+            one,
+            one * (1 + times * 1e-5),
+            reference=one,
+            baseline_variants=[one * (1 + (times + 1) * 1e-5)],
+            candidate_variants=own,
+        )
+        assert row.verdict == expected
+        assert (row.reason in (BASELINE_OFF, BASELINE_ALONE)) == (expected == "undecided")
+
+
 @pytest.mark.parametrize(
     ("spread", "expected"), [(0.3, "different"), (0.9, "undecided"), (1.1, "equivalent")]
 )

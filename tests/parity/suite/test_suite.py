@@ -136,7 +136,7 @@ def test_float64_has_processes_without_a_device(recorded):
     assert all(len(kind) == 1 for kind in kinds) and {EXACT} in kinds and {"float32"} in kinds
     hidden = [device_of(jobs) for jobs in started]
     assert all(bool(more) == (kind == {EXACT}) for more, kind in zip(hidden, kinds, strict=True))
-    none = {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": "transfg-cpu-2"}
+    none = {"CUDA_VISIBLE_DEVICES": "", "nvcc_path": "", "cache_name": ""}
     assert [more for more in hidden if more] == [none] * kinds.count({EXACT})
 
 
@@ -605,6 +605,20 @@ def test_a_vacuous_tap_needs_a_reason(recorded, tmp_path, monkeypatch):
     assert vacuous.refuse_vacuous(rows) == rows
     monkeypatch.setattr(vacuous, "listed_vacuous", lambda: [entry | {"cases": ["mul"]}])
     assert vacuous.refuse_vacuous(rows) != rows
+
+
+@pytest.mark.parametrize("cases", [{}, {"cases": ["overlap"]}])
+def test_an_entry_for_a_tap_that_is_not_vacuous_is_refused(recorded, tmp_path, monkeypatch, cases):
+    """It would excuse the same tap once it is vacuous."""
+    rows = judge_suite(copy_of(recorded, tmp_path, "overlap"))
+    entry = {"taps": ["gradients/grad/head.bias"], "why": "a test", **cases}
+    monkeypatch.setattr(vacuous, "listed_vacuous", lambda: [entry])
+    refused = [row for row in vacuous.refuse_vacuous(rows) if row.verdict != "equivalent"]
+    assert {(row.tap, row.verdict) for row in refused} == {("grad/head.bias", "undecided")}
+    assert all(row.reason == "vacuous.yaml: it is not vacuous; remove it" for row in refused)
+    other = entry | {"taps": ["gradients/grad/no such tap"]}  # of a case that was not recorded
+    monkeypatch.setattr(vacuous, "listed_vacuous", lambda: [other])
+    assert vacuous.refuse_vacuous(rows) == rows
 
 
 def test_each_listed_vacuous_tap_has_a_reason():
