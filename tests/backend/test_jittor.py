@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,37 @@ def test_training_leaks_no_arrays_and_compiles_nothing_new(twin, checkpointing):
     assert compiled[0] > 0
     assert len(set(live[3:])) == 1, live
     assert len(set(compiled[2:])) == 1, compiled
+
+
+UPDATE = """
+from parity.cases.case import Case
+from transfg_core.backend import load_backend
+
+case = Case("process")
+backend = load_backend("jittor", case.config("{precision}"))
+backend.model.grad_checkpointing = {checkpointing}
+backend.fetch(backend.train_step([case.batches()[0]], 0.01))
+"""
+
+
+@pytest.mark.parametrize(
+    ("precision", "checkpointing"), [("float32", False), ("float32", True), ("bfloat16", True)]
+)
+def test_no_operator_is_compiled_twice(twin, precision, checkpointing):
+    """Two threads would write and read the same file at once; a few runs in 100 failed so."""
+    program = UPDATE.format(precision=precision, checkpointing=checkpointing)
+    child = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"log_vprefix": "jit_compiler=10", "log_silent": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = child.stdout + child.stderr
+    assert child.returncode == 0, said[-2000:]
+    compiled = Counter(re.findall(r"Compile op (.+?)\x1b\[m", said, re.DOTALL))
+    assert len(compiled) > 20
+    assert not [operator for operator, times in compiled.items() if times > 1]
 
 
 def test_evaluation_leaks_no_arrays(twin):

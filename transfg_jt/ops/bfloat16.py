@@ -94,10 +94,21 @@ def cast_like_no_grad(x: Var, y: Var) -> Var:
 
 
 def product(a: Var, b: Var, trans_a: bool = False, trans_b: bool = False) -> Var:
-    """Product of two matrices, each optionally transposed: (M, K) and (K, N) -> (M, N), float32.
+    """Product of two matrices, one optionally transposed: (M, K) and (K, N) -> (M, N), float32.
 
-    On CUDA, cuBLAS has already rounded the product of bfloat16 factors to bfloat16.
+    On CUDA, cuBLAS has already rounded the product of bfloat16 factors to bfloat16. In float32 the
+    operator of cuBLAS or oneDNN is never called by name, because Jittor calls it for products in
+    this form, and two threads would compile it into one file (docs/jittor.md, "Caches").
     """
-    if jt.flags.use_cuda:
+    if jt.flags.use_cuda and is_bfloat16(a):
         return jt.compile_extern.cublas_ops.cublas_matmul(a, b, trans_a, trans_b).float32()
-    return jt.compile_extern.mkl_ops.mkl_matmul(a.float32(), b.float32(), trans_a, trans_b)
+    # the three forms that Jittor knows: axes that a and b lack, and the axis to sum over
+    missing_a, missing_b, summed = {
+        (False, False): (2, 0, 1),  # (M, K, N)
+        (False, True): (1, 0, 2),  # (M, N, K)
+        (True, False): (2, 1, 0),  # (K, M, N)
+    }[trans_a, trans_b]
+    shape = list(a.shape)
+    shape.insert(missing_a, b.shape[0 if trans_b else 1])
+    factors = a.float32().broadcast(shape, [missing_a]), b.float32().broadcast(shape, [missing_b])
+    return (factors[0] * factors[1]).sum(summed)
