@@ -1,14 +1,19 @@
 """Files that are not readable images: the error, and its reason in plain words."""
 
+import errno
+import os
+import stat
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
 from transfg_core.data.pixels import UnclearPixels
 from transfg_core.errors import RunFailed
 
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # The errors of Pillow for a file that is absent, no image, broken, cut short or too large.
 UNREADABLE = (
     OSError,
@@ -44,6 +49,22 @@ class TooLarge(BadImage):
         )
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file for reading, but no pipe or device, which could wait for ever.
+
+    Raises:
+        OSError: there is no such file, or it is not a regular one.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "a directory, a pipe or a device")
+        return os.fdopen(descriptor, "rb")
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
 def reason_of(path: str | Path, error: Exception) -> str:
     """What is wrong with a file, from one of the errors above."""
     if isinstance(error, FileNotFoundError):
@@ -58,8 +79,13 @@ def reason_of(path: str | Path, error: Exception) -> str:
 
 
 def _unknown_format(path: str | Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
         return "an HEIC photograph, which Pillow does not read (convert it to JPEG)"
+    if head[:4] in TIFF_MAGIC:
+        return (
+            "a TIFF of a kind that Pillow does not read, such as 64-bit numbers or colours of more "
+            "than 8 bits (save it as 8-bit RGB or grey)"
+        )
     return "no known image format" if head else "an empty file"

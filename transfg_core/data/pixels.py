@@ -8,7 +8,8 @@ what the file says is white, never clipped:
     32-bit integer grey                        white is 65535 if the largest value is 256 to 65535
     floating-point grey                        white is 1 if all values are in [0, 1]
 
-Any other 32-bit or floating-point grey is refused, since its white is not known. Pillow opens a
+Any other 32-bit or floating-point grey is refused, since its white is not known. So is 16-bit grey
+of a TIFF or PNG with no value above 4095, which is 12-bit data or nearly black. Pillow opens a
 16-bit PNG in mode I or I;16, depending on its version; both give the same result.
 """
 
@@ -33,6 +34,7 @@ STORED = UPRIGHT | {6: UPRIGHT[8], 8: UPRIGHT[6]}  # back from upright to stored
 ORIENTATION = 0x0112  # EXIF and TIFF
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF
 WHITE_IS_ZERO = 0
+SAMPLE_FORMAT, UNSIGNED = 339, 1  # TIFF
 # Modes that Pillow converts to RGB, and the mode to pass through first.
 VIA = {"La": "LA", "RGBa": "RGBA", "P": "RGBA", "PA": "RGBA"}
 PLAIN = {"1", "L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *VIA}
@@ -51,9 +53,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in PLAIN:
         return image.convert(VIA.get(image.mode, image.mode)).convert("RGB")
     if image.mode.startswith("I;16"):
-        grey: NDArray[np.uint8] = _shift(
-            np.asarray(image).astype(np.uint16), _tiff_bits(image) or 16
-        )
+        grey: NDArray[np.uint8] = _short_grey(image)
     elif image.mode == "I":
         grey = _integer_grey(image)
     elif image.mode == "F":
@@ -65,12 +65,33 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
+def _short_grey(image: Image.Image) -> NDArray[np.uint8]:
+    values, bits = np.asarray(image).astype(np.uint16), _tiff_bits(image) or 16
+    if bits == 16:
+        _refuse_twelve_bits(image, int(values.max()))
+    return _shift(values, bits)
+
+
+def _refuse_twelve_bits(image: Image.Image, high: int) -> None:
+    """Refuse 16-bit grey that may be 12-bit data; PGM and JPEG 2000 say how many bits they have."""
+    if 0 < high < 4096 and image.format in ("TIFF", "PNG"):
+        raise UnclearPixels(
+            f"16-bit grey with values up to {high}, which do not say whether white is 65535 or "
+            "less; scale the values, or save the image as 8-bit grey"
+        )
+
+
 def _integer_grey(image: Image.Image) -> NDArray[np.uint8]:
     values, bits = np.asarray(image), _tiff_bits(image)
+    if bits == 32 and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (UNSIGNED,):
+        values = values.view(np.uint32)  # Pillow reads them as signed
     low, high = int(values.min()), int(values.max())
     if low >= 0:
         if bits == 16:  # signed, so 15 bits for the tones
+            _refuse_twelve_bits(image, high)
             return _shift(values, 15)
+        if image.format == "PNG":
+            _refuse_twelve_bits(image, high)
         if image.format in ("PNG", "PPM") or high == 0 or 256 <= high <= 65535:
             return _shift(values, 16)
     raise UnclearPixels(

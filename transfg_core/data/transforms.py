@@ -19,7 +19,7 @@ from PIL import Image
 
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
-from transfg_core.data.bad_image import UNREADABLE, BadImage, TooLarge, reason_of
+from transfg_core.data.bad_image import UNREADABLE, BadImage, TooLarge, open_regular, reason_of
 from transfg_core.data.pixels import STORED, UPRIGHT, orientation, to_rgb
 from transfg_core.errors import RunFailed, UserError
 
@@ -47,7 +47,7 @@ def read_image(path: str | Path, data: DataConfig = DEFAULT) -> Image.Image:
     allow_megapixels(data)
     size = "very many pixels"
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             size = f"{image.width} x {image.height} pixels"
             if image.width * image.height > data.max_megapixels * MILLION:
                 raise TooLarge(path, size, data.max_megapixels)
@@ -83,7 +83,7 @@ def image_size(path: str | Path) -> Size:
         BadImage: the header cannot be read.
     """
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             tags = getattr(image, "tag_v2", {})  # newer Pillow gives the turned size of a TIFF
             return tags.get(TIFF_HEIGHT, image.height), tags.get(TIFF_WIDTH, image.width)
     except UNREADABLE as error:
@@ -97,8 +97,21 @@ def image_orientation(path: str | Path) -> int:
         BadImage: the header cannot be read.
     """
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             return orientation(image)
+    except UNREADABLE as error:
+        raise BadImage(str(path), reason_of(path, error)) from error
+
+
+def has_more_frames(path: str | Path) -> bool:
+    """Whether an image has further frames or pages after the first.
+
+    Raises:
+        BadImage: the header cannot be read.
+    """
+    try:
+        with open_regular(path) as file, Image.open(file) as image:
+            return bool(getattr(image, "is_animated", False))
     except UNREADABLE as error:
         raise BadImage(str(path), reason_of(path, error)) from error
 

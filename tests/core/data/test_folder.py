@@ -253,22 +253,49 @@ def test_turned_photographs_are_named_unless_they_are_turned(split):
     (note,) = data.notes()
     assert note.startswith("not turned: 1 of 2 photographs have an EXIF orientation")
     assert "val/a/phone.JPG" in note and "data.exif=apply" in note
-    assert data.counts()["turned"]["count"] == 1
+    assert data.counts()["findings"]["turned"]["count"] == 1
     assert read(split, exif="apply").notes() == []
 
 
 def test_a_sample_of_turned_photographs_is_called_one(flat, monkeypatch):
-    monkeypatch.setattr("transfg_core.data.datasets.class_folders.MOST_HEADERS", 3)
+    monkeypatch.setattr("transfg_core.data.datasets.findings.MOST_HEADERS", 3)
     exif = Image.Exif()
     exif[0x0112] = 6
     for number in range(7):
         Image.new("RGB", (9, 6), (number, 0, 0)).save(flat / f"a/phone{number}.jpg", exif=exif)
     data = read(flat, split="auto", group="(.+)")
     assert "not turned: 3 of 3 photographs, a sample of 7, have" in "\n".join(data.notes())
-    turned = data.counts()["turned"]
-    assert (turned["count"], turned["sample"], turned["photographs"]) == (3, 3, 7)
+    turned = data.counts()["findings"]["turned"]
+    assert (turned["count"], turned["sample"], turned["images"]) == (3, 3, 7)
     again = read_for_test(flat, saved=data.split, split="auto")
-    assert 0 < again.turned.photographs == sum("phone" in name for name in again.test.ids)
+    (found,) = again.findings
+    assert 0 < found.images == sum("phone" in name for name in again.test.ids)
+
+
+def test_only_the_first_frame_is_used_and_that_is_said(split):
+    frames = [Image.new("RGB", (9, 6), (value, 0, 0)) for value in (10, 200)]
+    for name in ("a/film.gif", "b/pages.tif", "b/film.webp"):
+        frames[0].save(split / "train" / name, save_all=True, append_images=frames[1:])
+    frames[0].save(split / "train/b/still.gif")
+    data = read(split)
+    (note,) = data.notes()
+    assert note.startswith("only the first picture is used: 3 of ") and "film.gif" in note
+    assert data.counts()["findings"]["frames"]["count"] == 3
+
+
+def test_test_images_that_are_training_images_are_named(split):
+    for side in ("train/a", "val/b"):  # also across classes
+        Image.new("RGB", (9, 6), (1, 2, 3)).save(split / side / "same.png")
+    data = read(split)
+    (note,) = data.notes()
+    assert note.startswith("equal files: 1 test images are also training images")
+    assert "val/b/same.png and train/a/same.png" in note
+    found = data.counts()["findings"]["equal"]
+    assert (found["count"], found["original"]) == (1, "train/a/same.png")
+    # the same size and the same ends are not enough
+    for side, middle in (("train/a", b"x"), ("val/b", b"y")):
+        (split / side / "same.png").write_bytes(b"0" * 5000 + middle + b"0" * 5000)
+    assert read(split).findings == ()
 
 
 def test_a_class_of_left_out_files_says_so(split):

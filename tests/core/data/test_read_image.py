@@ -1,5 +1,6 @@
 """Reading one file: every mode becomes RGB, every kind of damage is named."""
 
+import os
 import struct
 import zlib
 
@@ -135,7 +136,9 @@ def test_deep_grey_keeps_its_tones(tmp_path, name, write):
         (saved((RAMP * 70000).astype(np.int32)), "values from 0 to 70000"),
         (saved((RAMP * 60000 - 1).astype(np.int32)), "values from -1 to 59999"),
         (tiff(16, (RAMP * 900 - 5).astype("<i2"), kind=2), "values from -5 to 895"),
-        (tiff(32, (RAMP * (2**32 - 1)).astype("<u4")), "which value is white"),
+        (tiff(32, (RAMP * (2**32 - 1)).astype("<u4")), "values from 0 to 4294967295, which"),
+        (saved((RAMP * 4095).astype(np.uint16)), "16-bit grey with values up to 4095"),
+        (tiff(16, (RAMP * 200).astype("<i2"), kind=2), "16-bit grey with values up to 200"),
         (saved((RAMP * 255).astype(np.float32)), "values from 0 to 255"),
         (saved((RAMP * 2 - 1).astype(np.float32)), "values from -1 to 1"),
         (saved(np.where(RAMP > 0.5, np.nan, RAMP).astype(np.float32)), "from nan to nan"),
@@ -146,6 +149,16 @@ def test_grey_of_unknown_white_is_refused(tmp_path, write, reason):
     with pytest.raises(BadImage, match=reason) as caught:
         read_image(tmp_path / "a.tif")
     assert "save" in caught.value.reason
+
+
+def test_twelve_bits_in_a_16_bit_file_are_not_nearly_black(tmp_path):
+    """In a PNG they are refused as in a TIFF; a PGM says that its white is 65535."""
+    dark = (RAMP * 4095).astype(np.uint16)
+    Image.fromarray(dark).save(tmp_path / "a.png")
+    with pytest.raises(BadImage, match="values up to 4095, .*save the image as 8-bit grey"):
+        read_image(tmp_path / "a.png")
+    Image.fromarray(dark).save(tmp_path / "a.pgm")
+    assert np.array(read_image(tmp_path / "a.pgm")).max() == 15
 
 
 def test_black_is_black_in_any_type(tmp_path):
@@ -255,6 +268,8 @@ def bomb(path, side=20000):
         (lambda path: path.write_text("<html>404</html>"), "no known image format"),
         (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"), "HEIC"),
         (lambda path: path.mkdir(), "directory"),
+        (os.mkfifo, "a pipe"),  # opened without waiting for a writer
+        (tiff(64, RAMP.astype("<f8"), kind=3), "a TIFF of a kind that Pillow does not read"),
         (lambda path: cut_short(path, ".jpg"), "truncated"),
         (lambda path: cut_short(path, ".png"), "truncated"),
         (bomb, "data.max_megapixels 178"),

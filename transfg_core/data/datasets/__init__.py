@@ -6,11 +6,13 @@ out of range, classes without images.
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.cub import read_cub
+from transfg_core.data.datasets.findings import equal_files
 from transfg_core.data.datasets.folder import read_folder, read_folder_test
 from transfg_core.data.datasets.samples import Dataset, Samples
 from transfg_core.data.datasets.split import SplitList
@@ -37,7 +39,10 @@ def read_dataset(config: DataConfig, seed: int, saved: SplitList | None = None) 
         from transfg_core.data.toy.writing import ensure_toy
 
         ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
-    return READERS[config.name](config, seed, saved)
+    dataset = READERS[config.name](config, seed, saved)
+    train, test = dataset.train, dataset.test
+    equal = equal_files(train.paths, test.paths, (train.ids, test.ids))
+    return replace(dataset, findings=(*dataset.findings, *equal))
 
 
 def read_test(config: DataConfig, classes: Sequence[str], saved: SplitList | None) -> Dataset:

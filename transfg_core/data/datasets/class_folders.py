@@ -1,21 +1,16 @@
 """Folders of classes: their names, and the images in them."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.bad_image import BadImage
-from transfg_core.data.datasets.samples import Samples, Turned
-from transfg_core.data.transforms import allow_megapixels, image_orientation
+from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.transforms import allow_megapixels
 from transfg_core.data.walk import ImageFile, Tally, shown, subfolders, walk
 from transfg_core.errors import UserError
-
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-MOST_HEADERS = 1000  # files whose orientation is looked at
 
 OUTSIDE = "images outside a class folder"
 
@@ -57,25 +52,6 @@ def read_images(
         else:
             tally.add(OUTSIDE, image.name)
     return inside
-
-
-def turned_in(config: DataConfig, images: Sequence[ImageFile]) -> Turned | None:
-    """How many photographs a viewer shows turned and this program does not; None if none.
-
-    Reads the headers of at most MOST_HEADERS files, evenly spread.
-    """
-    if config.exif == "apply":
-        return None
-    photographs = [image for image in images if image.name.lower().endswith(JPEG_SUFFIXES)]
-    step = -(-len(photographs) // MOST_HEADERS) or 1
-    sample, turned = photographs[::step], list[str]()
-    for image in sample:
-        with suppress(BadImage):
-            if image_orientation(image.path) != 1:
-                turned.append(image.name)
-    if not turned:
-        return None
-    return Turned(len(turned), len(sample), len(photographs), turned[0])
 
 
 def class_of(image: ImageFile, below: str) -> str:

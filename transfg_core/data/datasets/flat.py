@@ -10,8 +10,8 @@ from transfg_core.data.datasets.class_folders import (
     read_images,
     refuse_empty_classes,
     samples_of,
-    turned_in,
 )
+from transfg_core.data.datasets.findings import header_findings
 from transfg_core.data.datasets.groups import burst_groups, pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import (
@@ -47,8 +47,8 @@ def read_flat(
     for name in samples.ids:
         if name not in split.rows:
             tally.add(NOT_LISTED, name)
-    turned = turned_in(config, images)
-    dataset = Dataset(config.name, tuple(classes), train, test, tally.entries(), split, turned)
+    found = header_findings(config, images)
+    dataset = Dataset(config.name, tuple(classes), train, test, tally.entries(), split, found)
     return check_splits(dataset, shown(str(root)))
 
 

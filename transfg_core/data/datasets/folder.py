@@ -23,8 +23,8 @@ from transfg_core.data.datasets.class_folders import (
     read_images,
     refuse_empty_classes,
     samples_of,
-    turned_in,
 )
+from transfg_core.data.datasets.findings import header_findings
 from transfg_core.data.datasets.flat import read_flat, without_training
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import SplitList
@@ -89,8 +89,8 @@ def read_folder_test(
         raise UserError(f"{place}: expected images of the checkpoint's classes, found none")
     test = samples_of(images, below, classes)
     nothing = Samples((), np.zeros(0, np.int64), ())
-    turned = turned_in(config, images)
-    return Dataset(config.name, tuple(classes), nothing, test, tally.entries(), turned=turned)
+    found = header_findings(config, images)
+    return Dataset(config.name, tuple(classes), nothing, test, tally.entries(), findings=found)
 
 
 def _split_on_disk(root: Path) -> str | None:
@@ -127,7 +127,7 @@ def _read_official(config: DataConfig, root: Path, test: str | None, tally: Tall
         samples_of(sides[TRAIN_FOLDER], TRAIN_FOLDER, classes),
         samples_of(sides[test], test, classes),
         tally.entries(),
-        turned=turned_in(config, images),
+        findings=header_findings(config, images),
     )
     return check_splits(dataset, shown(str(root)))
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from transfg_core.data.bad_image import UNREADABLE
+from transfg_core.data.bad_image import UNREADABLE, open_regular
 from transfg_core.data.walk import ImageFile
 from transfg_core.errors import UserError
 
@@ -90,7 +90,7 @@ class _Joined:
 
 def _join_equal_files(images: Sequence[ImageFile], joined: _Joined) -> None:
     def content(i: int) -> object:
-        with open(images[i].path, "rb") as file:
+        with open_regular(images[i].path) as file:
             return hashlib.file_digest(file, "sha256").digest()
 
     by_size = _sets(range(len(images)), lambda i: images[i].size)
@@ -111,7 +111,7 @@ def _sets(numbers: Sequence[int], key: Callable[[int], object]) -> list[list[int
 def _shot(path: str) -> tuple[tuple[str, ...], datetime | None]:
     """Camera and time of a photograph; no time if its EXIF data have none or are damaged."""
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             exif = image.getexif()
             details = exif.get_ifd(EXIF_IFD)
             camera = (exif.get(MAKE), exif.get(MODEL), details.get(SERIAL))
@@ -140,7 +140,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 def _thumbnail(path: str) -> Pixels | None:
     """The thumbnail of a file; None if the file cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             image.draft("L", (4 * THUMBNAIL[0], 4 * THUMBNAIL[1]))  # JPEG: decodes fewer pixels
             return _normalised(image)
     except (*UNREADABLE, MemoryError):

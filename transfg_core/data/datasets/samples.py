@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transfg_core.data.datasets.findings import Finding
 from transfg_core.data.datasets.split import SplitList
-from transfg_core.data.walk import LeftOut, printable
+from transfg_core.data.walk import LeftOut
 from transfg_core.errors import UserError
 
 
@@ -26,32 +27,12 @@ class Samples:
     part_boxes: tuple[NDArray[np.float32], ...] | None = None
 
 
-@dataclass(frozen=True)
-class Turned:
-    """Photographs that are used as they are stored, though their EXIF orientation turns them.
-
-    `count` were found among the `sample` of all `photographs` whose headers were read.
-    """
-
-    count: int
-    sample: int
-    photographs: int
-    example: str
-
-    def __str__(self) -> str:
-        of_all = f", a sample of {self.photographs}," if self.sample < self.photographs else ""
-        return (
-            f"{self.count} of {self.sample} photographs{of_all} have an EXIF orientation (such as "
-            f"{printable(self.example)}); data.exif=apply applies it"
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set: its name, C class names in the order of labels, and two splits.
 
     `left_out` says which files were found and not used. `split` is the list of a drawn split.
-    `turned` counts photographs whose EXIF orientation is not applied.
+    `findings` is what a person should know of the files that are used.
     """
 
     name: str
@@ -60,13 +41,12 @@ class Dataset:
     test: Samples
     left_out: tuple[LeftOut, ...] = ()
     split: SplitList | None = None
-    turned: Turned | None = None
+    findings: tuple[Finding, ...] = ()
 
     def notes(self) -> list[str]:
-        """Lines about a drawn split, what was left out, and turned photographs."""
+        """Lines about a drawn split, what was left out, and what was found."""
         lines = [f"left out: {entry}" for entry in self.left_out]
-        if self.turned:
-            lines.append(f"not turned: {self.turned}")
+        lines += map(str, self.findings)
         if self.split:
             groups = len({row.group for row in self.split.rows.values()})
             lines.insert(0, f"split.csv: {len(self.split.rows)} images in {groups} groups")
@@ -79,7 +59,7 @@ class Dataset:
             "training_images": len(self.train.labels),
             "test_images": len(self.test.labels),
             "left_out": [asdict(entry) for entry in self.left_out],
-            "turned": self.turned and asdict(self.turned),
+            "findings": {each.kind: each.record() for each in self.findings},
         }
 
 

@@ -1,0 +1,167 @@
+"""What a person should know of a data set's files before training, though none is an error."""
+
+import filecmp
+import hashlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.bad_image import BadImage
+from transfg_core.data.transforms import has_more_frames, image_orientation
+from transfg_core.data.walk import ImageFile, printable
+
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+FRAME_SUFFIXES = (".gif", ".apng", ".png", ".webp", ".tif", ".tiff")
+MOST_HEADERS = 1000  # files of each kind whose headers are read
+MOST_COMPARED = 100_000  # images; in larger data sets, files are not compared
+ENDS = 4096  # bytes at both ends of a file that are compared first
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How many files are so, and one of them as a shown name."""
+
+    kind: ClassVar[str]
+    count: int
+    example: str
+
+    def record(self) -> dict[str, Any]:
+        """The finding for env.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Sampled(Finding):
+    """`count` were found among the `sample` of all `images` whose headers were read."""
+
+    sample: int
+    images: int
+
+    def of(self, what: str) -> str:
+        """`3 of 3 images, a sample of 7,`."""
+        of_all = f", a sample of {self.images}," if self.sample < self.images else ""
+        return f"{self.count} of {self.sample} {what}{of_all}"
+
+
+class Turned(_Sampled):
+    """Photographs that are used as they are stored, though their EXIF orientation turns them."""
+
+    kind = "turned"
+
+    def __str__(self) -> str:
+        return (
+            f"not turned: {self.of('photographs')} have an EXIF orientation (such as "
+            f"{printable(self.example)}); data.exif=apply applies it"
+        )
+
+
+class Frames(_Sampled):
+    """Animations and documents of several pages, of which one picture is used."""
+
+    kind = "frames"
+
+    def __str__(self) -> str:
+        return (
+            f"only the first picture is used: {self.of('images')} have several frames or pages "
+            f"(such as {printable(self.example)})"
+        )
+
+
+@dataclass(frozen=True)
+class EqualFiles(Finding):
+    """Test images whose file is also a training image; `original` is that of the example."""
+
+    kind = "equal"
+    original: str
+
+    def __str__(self) -> str:
+        return (
+            f"equal files: {self.count} test images are also training images (such as "
+            f"{printable(self.example)} and {printable(self.original)}), so accuracy is too high; "
+            "remove them from one side"
+        )
+
+
+def header_findings(config: DataConfig, images: Sequence[ImageFile]) -> tuple[Finding, ...]:
+    """Photographs that a viewer shows turned and this program does not, and further frames.
+
+    Reads the headers of at most MOST_HEADERS files of each kind, evenly spread.
+    """
+    found: list[Finding] = []
+    checks: list[tuple[type[_Sampled], tuple[str, ...], Callable[[str], bool]]] = [
+        (Frames, FRAME_SUFFIXES, has_more_frames)
+    ]
+    if config.exif == "ignore":
+        checks.insert(0, (Turned, JPEG_SUFFIXES, _is_turned))
+    for kind, suffixes, holds in checks:
+        own = [image for image in images if image.name.lower().endswith(suffixes)]
+        sample = own[:: -(-len(own) // MOST_HEADERS) or 1]
+        names = []
+        for image in sample:
+            with suppress(BadImage):
+                if holds(image.path):
+                    names.append(image.name)
+        if names:
+            found.append(kind(len(names), names[0], len(sample), len(own)))
+    return tuple(found)
+
+
+def _is_turned(path: str) -> bool:
+    return image_orientation(path) != 1
+
+
+def equal_files(
+    train: Sequence[str], test: Sequence[str], names: tuple[Sequence[str], Sequence[str]]
+) -> tuple[EqualFiles, ...]:
+    """Test images with the bytes of a training image; none in very large data sets.
+
+    Args:
+        train, test: paths of the files.
+        names: shown names of both.
+    """
+    if len(train) + len(test) > MOST_COMPARED:
+        return ()
+    sizes = set(map(_size, test)) & set(map(_size, train)) - {None}
+    known: dict[object, list[int]] = defaultdict(list)
+    for row, path in enumerate(train):
+        if _size(path) in sizes:
+            known[_ends(path)].append(row)
+    pairs = []
+    for row, path in enumerate(test):
+        alike = known.get(_ends(path), []) if _size(path) in sizes else []
+        original = next((other for other in alike if _are_equal(train[other], path)), None)
+        if original is not None:
+            pairs.append((names[1][row], names[0][original]))
+    return (EqualFiles(len(pairs), *pairs[0]),) if pairs else ()
+
+
+def _size(path: str) -> int | None:
+    """The size in bytes; None if there is no such regular file, which is an error later."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return None
+
+
+def _ends(path: str) -> bytes:
+    """A hash of the size and of the bytes at both ends of a file."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            ends = file.read(ENDS)
+            file.seek(max(0, size - ENDS))
+            return hashlib.sha256(b"%d " % size + ends + file.read(ENDS)).digest()
+    except OSError:
+        return os.fsencode(path)  # equal to no other
+
+
+def _are_equal(left: str, right: str) -> bool:
+    try:
+        return filecmp.cmp(left, right, shallow=False)
+    except OSError:
+        return False
