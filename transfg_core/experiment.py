@@ -22,6 +22,7 @@ from transfg_core.resume import (
     is_finished,
     refuse_new_split,
     refuse_to_delete,
+    require_records,
     resume_position,
     split_of,
 )
@@ -54,6 +55,8 @@ def start_training(
         if resume and is_run(folder):
             run = stack.enter_context(RunFolder.open(folder))  # locked before it is read
             own, damaged = newest_intact(folder)
+            if own:
+                require_records(folder)
         replace = overwrite or run is not None  # a run without a checkpoint has nothing to lose
         if own is None:
             refuse_if_used(folder, replace)

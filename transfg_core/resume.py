@@ -67,6 +67,20 @@ def refuse_new_split(
         )
 
 
+def require_records(folder: Path) -> None:
+    """Check that a run with a checkpoint has its records, which resuming would write again.
+
+    Raises:
+        UserError: metrics.jsonl is gone.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        raise UserError(
+            f"{path}: expected the records of the run, found no such file; restore it, or use "
+            "--resume-from with another run.name"
+        )
+
+
 def is_finished(folder: Path) -> bool:
     """Whether the run in the folder is complete, predictions included."""
     records = read_records(folder / "metrics.jsonl")

@@ -2,7 +2,7 @@
 
 The noise floor of a tap comes from a few recordings. Where the tap has thousands of elements, their
 mean square hardly varies. Where it is a single number, such as a loss, the errors of all recordings
-may cancel by luck, and a right candidate exceeds their largest many times.
+may cancel by chance, and a right candidate exceeds their largest many times.
 """
 
 FLOOR_FACTOR = 5.0  # times the noise floor, where there are numbers enough

@@ -164,7 +164,7 @@ def above_bound(row: Row, noise: Noise) -> Row:
     """The verdict on an error above the bound.
 
     The candidate's own variants decide. If there is none that differs from it, an error just above
-    the bound, or one that luck explains, is open.
+    the bound, or one that chance explains, is open.
     """
     if not noise.moved_candidates:
         chance = question_factor(noise.elements, noise.recordings) * noise.floor

@@ -23,7 +23,7 @@ UNMOVED = "other weights do not change it"
 # A unit in the last place of the weights need not move these: a step is as coarse as the parameter
 # that it changes, and an accuracy counts images.
 COARSE = ("step/*", "accuracy")
-LUCKY = 16  # so many numbers are not all rounded to the same bits by luck
+TOO_MANY_FOR_CHANCE = 16  # so many numbers are not all rounded to the same bits by chance
 
 
 def structural_zero(
@@ -91,11 +91,11 @@ def without_vacuous(row: Row, evidence: Evidence) -> Row:
 
 
 def _never_moves(name: str, tap: Tap, evidence: Evidence) -> bool:
-    """Whether the tap has the same bits in all recordings with other weights, and not by luck."""
+    """Whether the tap has the same bits in all recordings with other weights, and not by chance."""
     others = [
         variant.taps[name]
         for variant in evidence.baseline_variants
         if name in variant.taps and str(variant.manifest.get("variant")).startswith("ulp")
     ]
     unmoved = all(gap(other, tap).relative == 0 for other in others)
-    return unmoved and size_of(tap) * len(others) >= LUCKY
+    return unmoved and size_of(tap) * len(others) >= TOO_MANY_FOR_CHANCE

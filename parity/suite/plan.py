@@ -161,7 +161,7 @@ def variant_jobs(suite: Suite, backend: str) -> list[Job]:
 
 def float64_baseline_jobs(suite: Suite) -> list[Job]:
     """The baseline in float64: isolated operations, and other orders of summation."""
-    # more orders than in float32: a single number may be right by luck in several
+    # more orders than in float32: a single number may be right by chance in several
     variants = FLOAT64_VARIANTS if suite.float64 else {"case": (), "isolated": ()}
     return [
         job

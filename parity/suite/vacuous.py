@@ -49,9 +49,7 @@ def listed_vacuous() -> list[dict[str, Any]]:
 def entries_by_case() -> list[dict[str, Any]]:
     """The entries of `vacuous.yaml`, one for each of their cases."""
     return [
-        {**entry, "case": case}
-        for entry in listed_vacuous()
-        for case in entry.get("cases", [None])
+        {**entry, "case": case} for entry in listed_vacuous() for case in entry.get("cases", [None])
     ]
 
 

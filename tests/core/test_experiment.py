@@ -324,6 +324,18 @@ def test_foreign_weights_among_the_checkpoints(place):
     }  # fmt: skip
 
 
+def test_a_run_without_its_records_is_not_resumed(place):
+    """Resuming would replace summary.csv, and the earlier curves would be gone for good."""
+    killed(place)
+    (place.run / "metrics.jsonl").rename(place.run / "away")
+    before = {path: path.read_bytes() for path in place.run.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"metrics.jsonl: expected the records .*--resume-from"):
+        place.train("train.save_every=1", resume=True)
+    assert before == {path: path.read_bytes() for path in before}
+    (place.run / "away").rename(place.run / "metrics.jsonl")
+    assert place.train("train.save_every=1", resume=True) == 0
+
+
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_renamed_or_copied_run_resumes(place, copied):
     killed(place)

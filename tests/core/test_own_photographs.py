@@ -87,7 +87,7 @@ def test_resume_reads_the_list_and_not_the_folder(photographs):
     assert photographs.train(resume=True) == 0
     assert photographs.rows() == before
     (photographs.root / "a/00.png").unlink()
-    with pytest.raises(UserError, match=r"17 of 18; absent or changed is a/00\.png"):
+    with pytest.raises(UserError, match=r"17 of 18: a/00\.png is absent; restore"):
         photographs.train(resume=True)
 
 

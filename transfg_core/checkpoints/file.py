@@ -15,7 +15,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from transfg_core.backend import Array, Arrays
+from transfg_core.checkpoints.weight_file import container_of, other_kind
 from transfg_core.config.yaml_text import is_too_deep
 from transfg_core.errors import RunFailed, UserError
 
@@ -32,13 +33,7 @@ KEY = "transfg"  # a single key: safetensors does not keep the order of several
 TEMPORARY = ".transfg-tmp"
 LARGEST_HEADER = 2**24  # bytes; 600 arrays and 10,000 class names take less than 2**19
 
-# First bytes of other file types that a user may pass as a checkpoint -> what the file is.
-FOREIGN: dict[bytes, str] = {
-    b"PK\x03\x04": "a zip archive, such as torch.save or np.savez writes",
-    b"\x80": "a Python pickle, which could run code and is never opened",
-    b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a single NumPy array",
-}
+WEIGHTS = {"npz": "an .npz of arrays", "torch": "a file of torch.save"}
 
 
 class Damaged(UserError):
@@ -114,7 +109,6 @@ def open_file(path: Path) -> Iterator[Any]:
         Damaged: the file is cut short or of another type, also if an array turns out to be so.
         UserError: the file is missing, or not a regular file such as a pipe or a device.
     """
-    start = b""
     try:
         best = path / "checkpoints" / "best.safetensors"
         if path.is_dir() and best.exists():
@@ -122,11 +116,10 @@ def open_file(path: Path) -> Iterator[Any]:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could wait for ever
             raise UserError(f"{path}: expected a checkpoint, found no regular file; check the path")
         with open(path, "rb") as file:
-            start = file.read(9)
-        header = int.from_bytes(start[:8], "little")
+            header = int.from_bytes(file.read(8), "little")
         if header > LARGEST_HEADER:
             limit = f"a header of {header} bytes, of which {LARGEST_HEADER} are allowed"
-            raise Damaged(f"{path}: {_explain(start, limit)}")
+            raise Damaged(f"{path}: {_explain(path, limit)}")
         with safetensors.safe_open(path, framework="numpy") as opened:
             yield opened
     except OSError as error:
@@ -135,7 +128,7 @@ def open_file(path: Path) -> Iterator[Any]:
             f"{path}: expected a checkpoint, but reading it failed ({reason}); check the path"
         ) from error
     except safetensors.SafetensorError as error:
-        raise Damaged(f"{path}: {_explain(start, error)}") from error
+        raise Damaged(f"{path}: {_explain(path, error)}") from error
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -216,14 +209,21 @@ def _read_array(path: Path, opened: Any, name: str) -> Array:
     return array
 
 
-def _explain(start: bytes, reason: object) -> str:
-    # safetensors: 8 bytes for the header's length, which can equal a magic, then the header in JSON
-    own = start[8:] == b"{"
-    for magic, description in FOREIGN.items():
-        if start.startswith(magic) and not own:
-            return f"expected a safetensors checkpoint, found {description}; convert it first"
+def _explain(path: Path, reason: object) -> str:
+    """What a file is that is no checkpoint."""
+    with open(path, "rb") as file:
+        start = file.read(64)
     if not start:
         return "expected a checkpoint, found an empty file; take an older checkpoint"
+    with suppress(UserError):  # of no kind that holds weights
+        kind = WEIGHTS.get(container_of(str(path)))
+        if kind:
+            return (
+                f"expected a checkpoint of this program, found {kind}: weights without the state "
+                "of the optimiser; to start from weights, set model.pretrained to this file"
+            )
+    if other := other_kind(start):
+        return f"expected a checkpoint of this program, found {other}"
     return (
         f"expected a safetensors checkpoint, found a cut or damaged file ({reason}); "
         "copy it again or take an older checkpoint"

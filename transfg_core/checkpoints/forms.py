@@ -69,14 +69,27 @@ class Form:
         return rows
 
     def bare_names(self, keys: Iterable[str]) -> dict[str, str]:
-        """Dict: name without prefix, as the table has it -> key of the file; the first key wins."""
+        """Dict: name without prefix, as the table has it -> key of the file; the first key wins.
+
+        The prefix is one of `prefixes`, or what stands before the class token, such as `backbone.`.
+        """
         keys = list(keys)
-        candidates = [self._bare(keys, prefix) for prefix in ("", *self.prefixes)]
+        before = [key.removesuffix(self.token) for key in self.tokens(keys)]
+        candidates = [self._bare(keys, prefix) for prefix in ("", *self.prefixes, *before)]
         best = max(candidates, key=lambda names: sum(map(self.knows, names)))
         bare: dict[str, str] = {}
         for name, key in zip(best, keys, strict=True):
             bare.setdefault(name, key)
         return bare
+
+    @cached_property
+    def token(self) -> str:
+        """The key of the class token."""
+        return next(row.key for row in self.rows if row.name == "cls_token")
+
+    def tokens(self, keys: Iterable[str]) -> list[str]:
+        """The keys of a file that may be the class token of a model, with any prefix."""
+        return [key for key in keys if key == self.token or key.endswith(f".{self.token}")]
 
     def _bare(self, keys: Iterable[str], prefix: str) -> list[str]:
         names = [key.removeprefix(prefix) for key in keys]

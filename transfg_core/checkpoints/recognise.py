@@ -79,12 +79,17 @@ def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | None:
             f"{file.path}: expected the names of {', '.join(form.title for form in FORMS)} or this "
             f"project, found {', '.join(list(headers)[:3])}; {REMEDY}"
         )
-    bare = form.bare_names(headers)
-    (token,) = (row.key for row in form.rows if row.name == "cls_token")
-    if token not in bare:
+    models = [key.removesuffix(form.token) for key in form.tokens(headers)]
+    if len(models) > 1:
         raise UserError(
-            f"{file.path}: {token}: missing, though the other names are those of {form.title}: the "
-            f"model has no class token; {REMEDY}"
+            f"{file.path}: expected one model, found {len(models)}: names with "
+            f"{' and '.join(repr(name) for name in models)} before {form.token}; save the arrays "
+            "of one of them in a file of its own"
+        )
+    if form.token not in form.bare_names(headers):
+        raise UserError(
+            f"{file.path}: {form.token}: missing, though the other names are those of "
+            f"{form.title}: the model has no class token; {REMEDY}"
         )
     return form
 

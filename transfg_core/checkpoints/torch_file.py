@@ -98,6 +98,17 @@ class TorchFile(WeightFile):
                 f"{self.path}: expected named tensors (a state_dict), found "
                 f"{'nothing' if kind == 'dict' else f'a {kind}'}; save model.state_dict()"
             )
+        models = [
+            key
+            for key, value in tree.items()
+            if isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
+        ]
+        if models:
+            raise UserError(
+                f"{self.path}: expected the named tensors of one model (a state_dict), found "
+                f"a training checkpoint with {', '.join(map(str, models))}; save one of them "
+                f"alone: torch.save(torch.load({self.path!r})[{models[0]!r}], 'weights.pth')"
+            )
         tensors: dict[str, Tensor] = {}
         problems = []
         for key, value in tree.items():

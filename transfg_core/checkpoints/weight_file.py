@@ -139,14 +139,18 @@ def container_of(path: str) -> str:
         return "safetensors"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "torch"  # the format of torch.save before PyTorch 1.6
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text[:1] in (b"{", b"["):
-        raise UserError(f"{path}: expected a file of weights, found {JSON_FILE}")
-    for magic, description in OTHER_FILES:
-        if text.startswith(magic):
-            raise UserError(f"{path}: expected a file of weights, found {description}")
+    if other := other_kind(start):
+        raise UserError(f"{path}: expected a file of weights, found {other}")
     reason = "an empty file" if not start else f"its first bytes are {start[:8]!r}"
     raise UserError(f"{path}: {damaged('a .safetensors, .npz or PyTorch file', reason)}")
+
+
+def other_kind(start: bytes) -> str:
+    """What a file without arrays is by its first bytes, and a remedy; empty if unknown."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] in (b"{", b"["):
+        return JSON_FILE
+    return next((what for magic, what in OTHER_FILES if text.startswith(magic)), "")
 
 
 def _kind_of_zip(path: str) -> str:

@@ -20,8 +20,11 @@ from transfg_core.config.yaml_text import (
     is_too_deep,
     parse_yaml,
     place_of,
+    text_keys,
 )
 from transfg_core.errors import UserError
+
+TEXT_KEYS = text_keys(Config)
 
 
 def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -53,7 +56,10 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Set `key.sub=value` items in a nested mapping; values are YAML.
+    """Set `key.sub=value` items in a nested mapping.
+
+    Values are YAML, but a value that must be text is taken as it is, if it is not quoted: a folder
+    may be called 2024, and a pattern may hold a colon.
 
     Raises:
         UserError: an item does not have that form, or a parent of its key is no section.
@@ -66,30 +72,13 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
             raise UserError(
                 f"{item!r}: expected a value after `=`, found none; null stands for none"
             )
+        if key in TEXT_KEYS and not text.lstrip().startswith(("'", '"')) and text != "null":
+            _set_dotted(tree, key, text)
+            continue
         value, repeated = parse_yaml(text, f"override {item!r}")
-        _refuse_comment(item, text, value)
         if repeated:
             raise UserError(f"override {item!r}: {'; '.join(repeated)}")
         _set_dotted(tree, key, value)
-
-
-def _refuse_comment(item: str, text: str, value: Any) -> None:
-    """Refuse a value that YAML cuts at ` #`, where its comments begin.
-
-    Raises:
-        UserError: it does.
-    """
-    before, mark, _ = text.partition(" #")
-    try:
-        is_cut = mark and parse_yaml(before, item)[0] == value
-    except UserError:  # the mark stands in quotes
-        return
-    if is_cut:
-        key = item.partition("=")[0]
-        raise UserError(
-            f"override {item!r}: YAML reads ` #` as the start of a comment; put the value into two "
-            f"kinds of quotes: {key}='\"{text}\"'"
-        )
 
 
 def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] = ()) -> Config:

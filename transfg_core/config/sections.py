@@ -40,15 +40,21 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-def _word(value: Any) -> Any:
-    """Turn a whole number into text, since YAML reads a name such as 2024 as a number."""
-    return str(value) if type(value) is int else value
+def _run_name(value: Any) -> Any:
+    """Check a name; a whole number becomes text, since YAML reads a name such as 2024 as one."""
+    text = str(value) if type(value) is int else value
+    if isinstance(text, str) and not re.fullmatch(r"[\w+-][\w.+-]*", text):
+        raise ValueError(
+            "expected a name of letters, digits and . _ + - that does not begin with a dot, found "
+            f"{text!r}"
+        )
+    return text
 
 
 class RunConfig(Section):
     """Name, folder, seed and arithmetic of a run."""
 
-    name: Annotated[str, BeforeValidator(_word), Field(pattern=r"^[\w+-][\w.+-]*$")] = "toy"
+    name: Annotated[str, BeforeValidator(_run_name)] = "toy"
     dir: FilePath = "runs"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     # tf32: matmuls with a 10-bit mantissa, CUDA only; bfloat16: mixed precision with float32

@@ -8,7 +8,8 @@ import difflib
 import re
 import reprlib
 from collections.abc import Mapping
-from typing import Any, get_args
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -125,7 +126,10 @@ def describe_problem(item: Any, root: type[BaseModel]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("value_error", "missing"):
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]}, found {reprlib.repr(item['input'])}"
+    found = reprlib.repr(item["input"])
+    if item["type"] == "string_type":
+        return f"{key}: expected text, found {found}; put text into quotes"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {found}"
 
 
 def place_of(item: Any, root: type[BaseModel]) -> tuple[int | str, ...]:
@@ -173,6 +177,21 @@ def _known_keys(
         for section in sections:
             keys += _known_keys(section, None, f"{prefix}{name}.")
     return list(dict.fromkeys(keys))
+
+
+def text_keys(root: type[BaseModel]) -> frozenset[str]:
+    """The dotted keys whose value is text of any content, or none."""
+    keys = set()
+    for name, field in root.model_fields.items():
+        sections = list(_choices(root, name).values())
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections = [field.annotation]
+        keys |= {f"{name}.{key}" for section in sections for key in text_keys(section)}
+        options = get_args(field.annotation) or (field.annotation,)
+        bare = {get_args(each)[0] if get_origin(each) is Annotated else each for each in options}
+        if str in bare and bare <= {str, NoneType}:
+            keys.add(name)
+    return frozenset(keys)
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -5,8 +5,8 @@ import os
 import stat
 import struct
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -49,7 +49,7 @@ class TooLarge(BadImage):
         )
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a file for reading, but no pipe or device, which could wait for ever.
 
     Raises:

@@ -106,6 +106,11 @@ def shown(name: str) -> str:
     return composed(raw.decode("utf-8", "backslashreplace"))
 
 
+def relative_to(path: Path) -> str:
+    """Where a relative path was looked for, for a message; empty for an absolute one."""
+    return "" if path.is_absolute() else f" in {shown(os.getcwd())}"
+
+
 def printable(name: str) -> str:
     """A shown name for the terminal: quoted if it holds control characters."""
     return name if name.isprintable() else repr(name)

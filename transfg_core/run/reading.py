@@ -202,13 +202,29 @@ def _present(records: Sequence[Record], key: str) -> list[float]:
 
 
 def _read_predictions(path: Path) -> dict[str, tuple[str, str]]:
+    """Dict: image -> (label, predicted class); empty if there is no such file."""
+    found: dict[str, tuple[str, str]] = {}
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = csv.reader(file)
+            for fields in rows:
+                expected = ", ".join(PREDICTIONS) if rows.line_num == 1 else "five fields"
+                if len(fields) != len(PREDICTIONS) or (
+                    rows.line_num == 1 and tuple(fields) != PREDICTIONS
+                ):
+                    raise _no_predictions(f"{path}, line {rows.line_num}", expected, str(fields))
+                found[fields[0]] = fields[1], fields[2]
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot read the predictions: {error}") from error
-    if rows and set(rows[0]) != set(PREDICTIONS):
-        raise UserError(f"{path}: expected columns {', '.join(PREDICTIONS)}, found {list(rows[0])}")
-    return {row["image"]: (row["label"], row["predicted"]) for row in rows}
+        raise _no_predictions(str(path), "predictions", str(error)) from error
+    if found.pop(PREDICTIONS[0], None) is None or not found:
+        raise _no_predictions(str(path), "predictions", "none")
+    return found
+
+
+def _no_predictions(where: str, expected: str, found: str) -> UserError:
+    return UserError(
+        f"{where}: expected {expected}, found {found[:200]}; restore the file, or remove it to "
+        "report without the predictions"
+    )

@@ -1,6 +1,7 @@
 """Checkpoints: nothing is lost or half-written, whatever goes wrong."""
 
 import errno
+import io
 import json
 import os
 import pickle
@@ -97,6 +98,12 @@ def foreign(metadata):
     return safetensors.numpy.save({"x": np.zeros(2)}, metadata=metadata)
 
 
+def npz():
+    file = io.BytesIO()
+    np.savez(file, x=np.zeros(2))
+    return file.getvalue()
+
+
 def bfloat16():
     """safetensors by hand: length of the header, header, two numbers of two bytes."""
     entry = {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}
@@ -112,8 +119,10 @@ BROKEN = {
     "empty": (b"", "empty file"),
     "text": (b"hello, this is no checkpoint at all", "cut or damaged"),
     "cut, and like a pickle": ((0x280).to_bytes(8, "little") + b'{"__meta', "cut or damaged"),
-    "pickle": (pickle.dumps({"model": [1, 2]}), "pickle"),
-    "zip": (b"PK\x03\x04" + bytes(100), "zip archive"),
+    "pickle": (pickle.dumps({"model": [1, 2]}), "a file of torch.save: weights without the state"),
+    "npz": (npz(), "an .npz of arrays: .*set model.pretrained to this file"),
+    "broken zip": (b"PK\x03\x04" + bytes(100), "cut or damaged"),
+    "a web page": (b"<!DOCTYPE html><html>404</html>" + bytes(99), "a web page.*download the file"),
     "without metadata": (foreign(None), "without its 'transfg' metadata"),
     "other metadata": (foreign({"format": "pt"}), "without its 'transfg' metadata"),
     "damaged metadata": (foreign({"transfg": "{"}), "JSON under the metadata key"),

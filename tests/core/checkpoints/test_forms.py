@@ -252,9 +252,28 @@ def test_values_and_types(tmp_path):
     path = write_npz(tmp_path / "x.npz", arrays)
     with pytest.raises(UserError, match="norm1.bias: expected floating-point numbers, found int64"):
         load_pretrained(str(path), model(), IMAGE)
-    both = hugging_face(PARAMS, "vit.") | {"embeddings.cls_token": PARAMS["cls_token"]}
+    both = hugging_face(PARAMS, "vit.") | {"layernorm.bias": np.zeros(D, np.float32)}
     path = write_safetensors(tmp_path / "x.safetensors", both)
-    with pytest.raises(UserError, match="embeddings.cls_token: expected each array once"):
+    with pytest.raises(UserError, match="layernorm.bias: expected each array once"):
+        load_pretrained(str(path), model(), IMAGE)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "student.backbone."])
+def test_a_prefix_of_any_name_is_removed(tmp_path, prefix):
+    plain, _ = load_pretrained(
+        str(write_safetensors(tmp_path / "plain.safetensors", timm(PARAMS))), model(), IMAGE
+    )
+    inner = {f"{prefix}{name}": value for name, value in timm(PARAMS).items()}
+    path = write_safetensors(tmp_path / "x.safetensors", inner)
+    loaded, _ = load_pretrained(str(path), model(), IMAGE)
+    assert loaded.keys() == plain.keys()
+    assert all(np.array_equal(loaded[name], value) for name, value in plain.items())
+
+
+def test_two_models_in_one_file_are_refused(tmp_path):
+    both = {f"{who}.{key}": x for who in ("student", "teacher") for key, x in timm(PARAMS).items()}
+    path = write_safetensors(tmp_path / "x.safetensors", both)
+    with pytest.raises(UserError, match="found 2: names with 'student.' and 'teacher.'"):
         load_pretrained(str(path), model(), IMAGE)
 
 

@@ -1,7 +1,7 @@
 """Configuration: every problem at once, YAML without its traps, overrides, and back to YAML."""
 
 import math
-import shlex
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -352,15 +352,35 @@ def test_half_a_surrogate_pair_is_no_text(key):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("data #1", None), ("data#1", "data#1"), ("'data #1'", "data #1"), ('"a #b"', "a #b")],
+    [
+        ("data #1", "data #1"),  # YAML would read the folder `data`
+        ("'data #1'", "data #1"),
+        ('"a \\u00e4"', "a \u00e4"),
+        ("2024", "2024"),
+        ("2024-11-26", "2024-11-26"),
+        ("1e3", "1e3"),
+        ("true", "true"),
+        ("[a]: x", "[a]: x"),
+        ("*a", "*a"),
+        ("~/a", os.path.expanduser("~/a")),
+    ],
 )
-def test_a_value_is_not_cut_at_a_comment(text, expected):
-    """A folder `data` beside `data #1` would be read in silence."""
-    if expected:
-        assert load_config(None, [f"data.root={text}"]).data.root == expected
-        return
-    with pytest.raises(UserError, match="start of a comment") as caught:
-        load_config(None, [f"data.root={text}"])
-    advice = str(caught.value).rpartition("quotes: ")[2]
-    override = shlex.split(advice)[0]
-    assert load_config(None, [override]).data.root == text
+def test_text_is_taken_as_it_is(text, expected):
+    assert load_config(None, [f"data.root={text}"]).data.root == expected
+    written = load_config(None, [f"model.pretrained={text}"])
+    assert written.model.pretrained == expected
+    assert load_config(None, ["data.group=null"]).data.group is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("data: {root: 2024}", "data.root: expected text, found 2024; put text into quotes"),
+        ("run: {name: 2024-11-26}", "run.name: expected text, found datetime.date(2024, 11, 26)"),
+        ("run: {name: a/b}", "expected a name of letters, digits and . _ + -"),
+    ],
+)
+def test_what_is_no_text_or_no_name_is_said_in_words(tmp_path, given, said):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, given))
+    assert said in str(caught.value)

@@ -256,7 +256,7 @@ def test_a_saved_random_split_with_absent_images_is_refused(cub):
     (cub / "images.txt").write_text(rows)
     (cub / "images/001.Auk/a.png").rename(cub / "images/001.Auk/renamed.png")
     for call in (lambda: read_dataset(config, 2, saved), lambda: read_test(config, (), saved)):
-        with pytest.raises(UserError, match=r"5 of 6; absent or changed is 001\.Auk/a\.png"):
+        with pytest.raises(UserError, match=r"5 of 6: 001\.Auk/a\.png is absent; restore"):
             call()
 
 

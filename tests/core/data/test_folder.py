@@ -157,9 +157,32 @@ def test_photographs_that_were_resized_in_place_are_not_others(flat):
             image.resize((24, 18)).save(flat / name)
     for call in (read_for_test, read):
         message = complaint(call, flat, saved=data.split, split="auto")
-        assert "found 0 of 20" in message and "absent or changed is a/00.png" in message
+        was, size = data.split.rows["a/00.png"].size, (flat / "a/00.png").stat().st_size
+        assert f"found 0 of 20: a/00.png has {size} bytes instead of {was}" in message
+        assert f"if it shows the same picture, write {size} into split.csv" in message
         assert ("data.split=official" in message) == (call is read_for_test)
     assert len(read_for_test(flat, split="official").test.ids) == 20
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "remedy"),
+    [
+        ("train", "valid", "rename valid to val"),
+        ("Training", "testing", "rename Training to train and rename testing to val"),
+    ],
+)
+def test_splits_under_other_names_are_told_their_names(split, train, test, remedy):
+    (split / "val").rename(split / test)
+    (split / "train").rename(split / train)
+    for mode in ("auto", "official"):
+        assert remedy in complaint(read, split, split=mode)
+    assert remedy in complaint(read_for_test, split)
+
+
+def test_a_relative_root_is_looked_for_in_a_named_folder(split, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    message = complaint(read, "photos")
+    assert f"found no such folder in {tmp_path}; is data.root right?" in message
 
 
 def test_a_mixture_is_refused(flat):

@@ -234,6 +234,26 @@ def test_agreement_refuses_other_labels(twins, tmp_path):
         agreement(load_run(twins[0]), load_run(run.path))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "expected predictions, found none"),
+        ("a,b\n", "line 1: expected image, label"),
+        ("image,label,predicted,correct,probability\n", "expected predictions, found none"),
+        ("image,label,predicted,correct,probability\na,1,1,1,0.5\nb,1", "line 3: expected five"),
+        ("image,label,predicted,correct,probability\n\xff", "cannot be read|expected predictions"),
+    ],
+)
+def test_damaged_predictions_are_named(twins, tmp_path, text, said):
+    copy = shutil.copytree(twins[0], tmp_path / "run")
+    (copy / "predictions.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=said) as caught:
+        load_run(copy)
+    assert "remove it to report without" in str(caught.value)
+    (copy / "predictions.csv").unlink()
+    assert load_run(copy).predictions == {}
+
+
 def test_parity_numbers_that_are_not_finite(twins, tmp_path):
     path = tmp_path / "parity.json"
     path.write_text(json.dumps(PARITY | {"stages": PARITY["stages"][::2]}))

@@ -800,7 +800,7 @@ def test_a_tap_that_other_weights_do_not_change_is_no_evidence():
     assert vacuous(A, variants=[A, off(1e-7)]) == ("equivalent", "")
     assert vacuous(A, variants=[A], name="symmetry:1") == ("equivalent", "")
     assert vacuous(A, variants=[A], stage="loading") == ("equivalent", "")
-    assert vacuous(A[0, :1], variants=[A[0, :1]] * 3) == ("equivalent", "")  # perhaps by luck
+    assert vacuous(A[0, :1], variants=[A[0, :1]] * 3) == ("equivalent", "")  # perhaps by chance
     assert vacuous(A, variants=[A], tap="step/head.bias") == ("equivalent", "")  # too coarse
 
 
@@ -826,7 +826,7 @@ def test_ratios_are_quantiles_of_the_f_distribution(elements, recordings):
      (1, 4, "equivalent"), (1, 15, "undecided"), (1, 200, "undecided"), (1, 400, "different")],
 )  # fmt: skip
 def test_a_single_number_needs_more_recordings(variants, ratio, expected):
-    """Its noise floor may be small by luck; of two recordings more often than of five."""
+    """Its noise floor may be small by chance; of two recordings more often than of five."""
     number, noise = np.array(2.0), 1e-6
     row = verdict(
         number * (1 + ratio * noise),

@@ -9,7 +9,7 @@ import numpy as np
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.transforms import allow_megapixels
-from transfg_core.data.walk import ImageFile, Tally, shown, subfolders, walk
+from transfg_core.data.walk import ImageFile, Tally, relative_to, shown, subfolders, walk
 from transfg_core.errors import UserError
 
 OUTSIDE = "images outside a class folder"
@@ -24,7 +24,7 @@ def folders_of(root: Path) -> list[str]:
     if not root.is_dir():
         raise UserError(
             f"{shown(str(root))}: expected train/<class>/* and val/<class>/*, or <class>/*, found "
-            "no such folder; is data.root right?"
+            f"no such folder{relative_to(root)}; is data.root right?"
         )
     return subfolders(root)
 

@@ -36,7 +36,7 @@ from transfg_core.data.datasets.split import (
     fitting,
     no_list,
 )
-from transfg_core.data.walk import Tally, shown, walk
+from transfg_core.data.walk import Tally, relative_to, shown, walk
 from transfg_core.errors import UserError
 
 NOT_IN_IMAGES_TXT = "images that images.txt does not list"
@@ -99,7 +99,7 @@ def _find_root(root: Path) -> Path:
     for candidate in (root, root / "CUB_200_2011"):
         if (candidate / "images.txt").is_file():
             return candidate
-    found = "a folder without them" if root.is_dir() else "no such folder"
+    found = "a folder without them" if root.is_dir() else f"no such folder{relative_to(root)}"
     raise UserError(
         f"{root}: expected images.txt or CUB_200_2011/images.txt inside, found {found}; "
         "is data.root right?"

@@ -27,7 +27,8 @@ from transfg_core.data.datasets.split import (
 from transfg_core.data.walk import ImageFile, Tally, shown, subfolders
 from transfg_core.errors import UserError
 
-SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "test", "testing", "eval"}
+TRAIN_WORDS = {"train", "training"}
+TEST_WORDS = {"val", "valid", "validation", "eval", "test", "testing"}
 OF_TRAINING = "images that the run trained with"
 
 
@@ -69,10 +70,10 @@ def _drawn(
 
 def _refuse_other_layouts(root: Path, names: Sequence[str]) -> None:
     """Refuse splits under other names, and a folder that is one level too high."""
-    if {name.lower() for name in names} <= SPLIT_WORDS and len(names) > 1:
+    if {name.lower() for name in names} <= TRAIN_WORDS | TEST_WORDS and len(names) > 1:
         raise UserError(
             f"{shown(str(root))}: expected folders of classes, or train/ and val/, found "
-            f"{', '.join(names)}; rename them to train and val"
+            f"{', '.join(names)}; {rename_splits(names)}"
         )
     if len(names) == 1:
         inside = root / subfolders(root)[0]
@@ -81,6 +82,20 @@ def _refuse_other_layouts(root: Path, names: Sequence[str]) -> None:
             f"{shown(str(root))}: expected folders of at least two classes, found {names[0]} "
             f"alone; add a class{hint}"
         )
+
+
+def rename_splits(names: Sequence[str]) -> str:
+    """What to do with folders of splits under other names; empty if there are none."""
+    by_role = {
+        role: [name for name in names if name.lower() in words]
+        for role, words in (("train", TRAIN_WORDS), ("val", TEST_WORDS))
+    }
+    wrong = [
+        f"rename {found[0]} to {role}"
+        for role, found in by_role.items()
+        if found and not {role, "test" if role == "val" else role} & set(found)
+    ]
+    return " and ".join(wrong)
 
 
 def _fifth(images: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from transfg_core.data.datasets.class_folders import (
     samples_of,
 )
 from transfg_core.data.datasets.findings import header_findings
-from transfg_core.data.datasets.flat import read_flat, without_training
+from transfg_core.data.datasets.flat import read_flat, rename_splits, without_training
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import SplitList
 from transfg_core.data.walk import Tally, shown
@@ -81,7 +81,8 @@ def read_folder_test(
     if unknown:
         raise UserError(
             f"{place}: expected folders named after the checkpoint's {len(classes)} classes, such "
-            f"as {classes[0]}, found {unknown[0]} ({len(unknown)} unknown); is data.root right?"
+            f"as {classes[0]}, found {unknown[0]} ({len(unknown)} unknown); "
+            + (rename_splits(unknown) or "is data.root right?")
         )
     if split is None and config.split != "official":
         images = without_training(config, images, saved, tally)
@@ -105,8 +106,12 @@ def _read_official(config: DataConfig, root: Path, test: str | None, tally: Tall
         names = folders_of(root)
         raise UserError(
             f"{shown(str(root))}: expected train/<class>/* and val/<class>/* or test/<class>/* "
-            f"inside, found {', '.join(map(shown, names[:3])) or 'no folders'}; is data.root "
-            "right? If its folders are the classes, set data.split=auto to draw a split"
+            f"inside, found {', '.join(map(shown, names[:3])) or 'no folders'}; "
+            + (
+                rename_splits(names)
+                or "is data.root right? If its folders are the classes, set data.split=auto to "
+                "draw a split"
+            )
         )
     images = read_images(config, root, tally, (TRAIN_FOLDER, test))
     sides = {

@@ -134,10 +134,20 @@ def fitting(
     if unfit:
         raise UserError(
             f"{shown(root)}: expected all images of the run's split.csv, or none, found "
-            f"{len(saved.rows) - len(unfit)} of {len(saved.rows)}; absent or changed is "
-            f"{unfit[0]}; restore the images, or {remedy}"
+            f"{len(saved.rows) - len(unfit)} of {len(saved.rows)}: "
+            f"{_what_is_unfit(unfit[0], saved, sizes)}; restore the images, or {remedy}"
         )
     return saved
+
+
+def _what_is_unfit(name: str, saved: SplitList, sizes: Mapping[str, int]) -> str:
+    """How an image differs from the list, and what to do if it is still the same picture."""
+    if name not in sizes:
+        return f"{name} is absent"
+    return (
+        f"{name} has {sizes[name]} bytes instead of {saved.rows[name].size} (if it shows the same "
+        f"picture, write {sizes[name]} into split.csv)"
+    )
 
 
 def no_list(root: str, remedy: str) -> UserError:
