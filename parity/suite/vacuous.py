@@ -12,7 +12,6 @@ import yaml
 from parity.comparison.verdict import Row
 
 VACUOUS = Path(__file__).with_name("vacuous.yaml")
-NOT_LISTED = f"not in {VACUOUS.name}"
 
 
 def refuse_vacuous(rows: Sequence[Row]) -> list[Row]:
@@ -32,7 +31,9 @@ def refuse_vacuous(rows: Sequence[Row]) -> list[Row]:
     return [
         replace(row, verdict="undecided", reason=f"{VACUOUS.name}: it is not vacuous; remove it")
         if id(row) in needless
-        else replace(row, verdict="undecided", reason=f"vacuous: {row.reason}; {NOT_LISTED}")
+        else replace(
+            row, verdict="undecided", reason=f"vacuous: {row.reason}; not in {VACUOUS.name}"
+        )
         if row.verdict == "vacuous" and id(row) not in listed
         else row
         for row in rows

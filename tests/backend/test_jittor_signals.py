@@ -11,9 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from running import environment
+from running import CONFIG, environment, records, wait_for
 
 pytestmark = pytest.mark.only("jittor")
 
@@ -113,3 +114,28 @@ def test_threads_of_operators_block_all_signals_but_those_of_faults(seen):
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             name = signal.Signals(number).name if number in set(signal.Signals) else ""
             assert bool(mask >> (number - 1) & 1) == (name not in faults), (number, name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_process_group_ends_the_run(twin, tmp_path, number):
+    """Processes in which Jittor compiled itself must not keep the run from ending."""
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    command = [
+        *(sys.executable, "-m", "transfg", "train", "config.yaml", "--backend", "jittor"),
+        *("train.steps=100000", "train.eval_every=100000", "train.save_every=null"),
+    ]
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), start_new_session=True, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        wait_for(lambda: len(records(tmp_path / "runs/trial")) > 3)
+        assert not Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text()
+        os.killpg(child.pid, number)
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 128 + number, said
+    assert (tmp_path / "runs/trial/checkpoints/last.safetensors").exists()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)

@@ -11,6 +11,7 @@ The programs run in a process of their own, since PyTorch and Jittor disturb one
 """
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,21 +20,28 @@ import numpy as np
 import pytest
 from reference import relative
 
-from transfg_core.backend import load_backend
 from transfg_core.checkpoints.export import save_as
 from transfg_core.checkpoints.google import GOOGLE
-from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.checkpoints.tables import TIMM
 from transfg_core.config.loading import build_config
 from transfg_core.params.initial import initial_params
 
-BOUNDS = {"float32": 1e-6, "float64": 1e-12}
+FLOAT64_BOUND = 1e-12
+FACTOR = 2  # of the program's own error in float32: rounding of another order
 LIBRARIES = ("timm", "transformers", "torchvision")
 TREE = {
     "data": {"crop": [48, 48]},
     "model": {
         "placement": "none", "width": 96, "heads": 4, "depth": 2, "mlp": 160, "patch": 8,
         "classes": 7, "dropout": 0.0, "pretrained_head": True,
+    },
+    "loss": {"contrastive": False},
+}  # fmt: skip
+BASE = {  # ViT-B/16, where float32 is 1e-6 off by itself
+    "data": {"crop": [224, 224]},
+    "model": {
+        "placement": "none", "size": "B", "patch": 16, "classes": 7, "dropout": 0.0,
+        "pretrained_head": True,
     },
     "loss": {"contrastive": False},
 }  # fmt: skip
@@ -50,7 +58,7 @@ from timm.models.vision_transformer import VisionTransformer as Timm
 from torchvision.models.vision_transformer import VisionTransformer as Torchvision
 
 folder = Path(sys.argv[1])
-images = torch.from_numpy(np.load(folder / "images.npy"))
+images = {side: torch.from_numpy(np.load(folder / f"images{side}.npy")) for side in (48, 224)}
 torch.manual_seed(5)
 
 def spread(model):
@@ -59,9 +67,9 @@ def spread(model):
             parameter += 0.05 * torch.randn_like(parameter)
     return model.eval()
 
-def keep(name, model):
+def keep(name, model, side=48):
     for precision, cast in ("float32", torch.Tensor.float), ("float64", torch.Tensor.double):
-        output = model.to(getattr(torch, precision))(cast(images))
+        output = model.to(getattr(torch, precision))(cast(images[side]))
         logits = getattr(output, "logits", output)
         np.save(folder / f"{name}-{precision}.npy", logits.detach().numpy())
 
@@ -74,6 +82,10 @@ save_file(model.state_dict(), folder / "timm.safetensors", {"format": "pt"})
 torch.save(model.state_dict(), folder / "timm.bin")
 torch.save({"model": model.state_dict()}, folder / "timm.pth", _use_new_zipfile_serialization=False)
 keep("timm", model)
+
+model = spread(Timm(num_classes=7))
+save_file(model.state_dict(), folder / "timm-b16.safetensors", {"format": "pt"})
+keep("timm-b16", model, 224)
 
 settings = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=160,
                 image_size=48, patch_size=8, num_labels=7, layer_norm_eps=1e-6)
@@ -99,6 +111,7 @@ FILES = {
     "timm.safetensors": "timm",
     "timm.bin": "timm",
     "timm.pth": "timm",
+    "timm-b16.safetensors": "timm-b16",
     "transformers/model.safetensors": "transformers",
     "transformers.bin": "transformers",
     "torchvision.pth": "torchvision",
@@ -115,7 +128,9 @@ def folder(tmp_path_factory) -> Path:
         pytest.skip(f"{', '.join(missing)} not installed; this file's docstring says how")
     folder = tmp_path_factory.mktemp("published")
     rng = np.random.default_rng(12)
-    np.save(folder / "images.npy", rng.standard_normal((3, 3, 48, 48)).astype(np.float32))
+    for side in (48, 224):
+        images = rng.standard_normal((3, 3, side, side)).astype(np.float32)
+        np.save(folder / f"images{side}.npy", images)
     model = build_config(TREE, "ours").model
     params = {
         name: value + 0.05 * rng.standard_normal(value.shape).astype(np.float32)
@@ -130,24 +145,42 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "precision",
-    # one process of Jittor computes in one precision
-    ["float32", pytest.param("float64", marks=pytest.mark.only("torch"))],
-)
+@pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("file", FILES)
 def test_logits_are_those_of_the_program(twin, folder, file, precision, record_property):
-    """In float64 hardly any rounding is left, so the function and its weights are the same."""
-    tree = TREE | {"model": TREE["model"] | {"pretrained": str(folder / file)}}
+    """In float64 hardly any rounding is left, so the function and its weights are the same.
+
+    In float32, the twin is as near to float64 as the program itself.
+    """
+    tree, side = (BASE, 224) if "b16" in file else (TREE, 48)
+    tree = tree | {"model": tree["model"] | {"pretrained": str(folder / file)}}
     tree |= {"run": {"precision": precision}}
-    config = build_config(tree, file)
-    params, report = build_params(config)
-    assert not report.initialised and not report.resized and not report.ignored
-    backend = load_backend(twin.name, config)
-    backend.load_params(params)
-    found = backend.fetch(backend.eval_step(np.load(folder / "images.npy")))["logits"]
+    # a process of its own: one process of Jittor computes in one precision
+    arguments = [twin.name, json.dumps(tree), folder / f"images{side}.npy", folder / "found.npy"]
+    done = subprocess.run([sys.executable, "-c", TWIN, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(folder / "found.npy")
     assert found.dtype == precision
-    distance = relative(found, np.load(folder / f"{FILES[file]}-{precision}.npy"))
+    own, exact = (np.load(folder / f"{FILES[file]}-{kind}.npy") for kind in ("float32", "float64"))
+    distance, allowed = relative(found, exact), FACTOR * relative(own, exact)
     record_property(f"{file} {precision}", f"{distance:.1e}")
-    print(f"{twin.name} {file} {precision}: {distance:.1e}")
-    assert distance <= BOUNDS[precision]
+    print(f"{twin.name} {file} {precision}: {distance:.1e}, the program: {allowed / FACTOR:.1e}")
+    assert distance <= (allowed if precision == "float32" else FLOAT64_BOUND)
+
+
+TWIN = """
+import json
+import sys
+import numpy as np
+from transfg_core.backend import load_backend
+from transfg_core.checkpoints.pretrained import build_params
+from transfg_core.config.loading import build_config
+
+name, tree, images, target = sys.argv[1:]
+config = build_config(json.loads(tree), "tree")
+params, report = build_params(config)
+assert not report.initialised and not report.resized and not report.ignored
+backend = load_backend(name, config)
+backend.load_params(params)
+np.save(target, backend.fetch(backend.eval_step(np.load(images)))["logits"])
+"""

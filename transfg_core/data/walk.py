@@ -43,7 +43,7 @@ AVIF = "AVIF images, which this Pillow does not read; install pillow>=11.3"
 SPECIAL = "sockets, pipes or devices"
 DEAD_LINK = "links that lead nowhere"
 READ_ALREADY = "links to a folder that is read already or lies above"
-UNREADABLE = "empty or unreadable image files"
+CANNOT_BE_READ = "empty or unreadable image files"
 
 Identity = tuple[int, int]  # device and inode
 
@@ -222,7 +222,7 @@ def _take_file(state: _State, path: str, name: str, status: os.stat_result) -> N
     if status.st_size and os.access(path, os.R_OK):
         state.images.append(ImageFile(path, name, status.st_size))
     elif state.skip_unreadable:
-        state.tally.add(UNREADABLE, name)
+        state.tally.add(CANNOT_BE_READ, name)
     else:
         raise UserError(
             f"{shown(path)}: expected an image, found {trouble}; replace the file or set "

@@ -5,6 +5,7 @@ its settings from the environment at import. The functions here make this work w
 the package index only, without root. docs/jittor.md says what each setting works around.
 """
 
+import atexit
 import importlib.metadata
 import importlib.util
 import os
@@ -227,3 +228,19 @@ def import_jittor() -> None:
             f"backend jittor: Jittor does not import: {error}; remove its cache with "
             f"rm -r {shlex.quote(jittor_utils.cache_path)} and try again{cpu}"
         ) from error
+    finally:
+        end_compiling_processes()
+
+
+def end_compiling_processes() -> None:
+    """End the processes in which Jittor compiled itself; it would keep them, idle, to the end.
+
+    A signal to the process group ends them too, and Python's exit would then wait for them for
+    ever. Jittor starts others if it needs them again.
+    """
+    import jittor_utils
+
+    if jittor_utils.pool_size:
+        jittor_utils.pool_cleanup()
+        atexit.unregister(jittor_utils.pool_cleanup)
+        jittor_utils.pool_size = 0

@@ -125,7 +125,7 @@ def test_empty_and_closed_files(root, monkeypatch):
     with pytest.raises(UserError, match=r"a/0\.jpg: .*an empty file; .*data.on_bad_image=skip"):
         names_of(root)
     monkeypatch.setattr(os, "access", lambda path, mode: not path.endswith("2.PNG"))
-    assert names_of(root, skip=True) == (["a/1.jpg"], {module.UNREADABLE: (2, "a/0.jpg")})
+    assert names_of(root, skip=True) == (["a/1.jpg"], {module.CANNOT_BE_READ: (2, "a/0.jpg")})
     (root / "a/0.jpg").unlink()
     with pytest.raises(UserError, match=r"b/2\.PNG: .*no permission"):
         names_of(root)
