@@ -14,7 +14,7 @@ from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.checkpoints.training import TrainingCheckpoint, newest_intact, read_checkpoint
 from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.config.sections import Config
-from transfg_core.data.datasets import Dataset, read_dataset
+from transfg_core.data.datasets import Dataset, read_dataset, with_equal_files
 from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
 from transfg_core.params.merge import summary
@@ -70,6 +70,7 @@ def start_training(
         position = Position()
         if source:
             position = resume_position(source, config, dataset, same_run=own is not None)
+        dataset = with_equal_files(dataset)
         images, steps = len(dataset.test.labels), config.train.steps
         progress = Progress(config.run.name, images, steps, position.update)
         for message in damaged:

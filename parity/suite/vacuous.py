@@ -1,5 +1,6 @@
 """Vacuous taps of the suite: each has its reason in `vacuous.yaml`."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -18,13 +19,17 @@ def refuse_vacuous(rows: Sequence[Row]) -> list[Row]:
     """The rows; a vacuous tap without an entry is undecided, and so is an entry without such a tap.
 
     A tap that cannot fail may hide a case that tests nothing. So each has a reason in
-    `vacuous.yaml`. An entry that is no longer needed would hide a later one.
+    `vacuous.yaml`. A pattern whose taps of one case are all equivalent is not needed there, and
+    would excuse them later.
     """
-    matching = [[row for row in rows if covers(entry, row)] for entry in entries_by_case()]
-    listed = {id(row) for group in matching for row in group}
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        for pattern in patterns_of(row):
+            groups[pattern, row.case].append(row)
+    listed = {id(row) for group in groups.values() for row in group}
     needless = {
         id(row)
-        for group in matching
+        for group in groups.values()
         for row in group
         if all(other.verdict == "equivalent" for other in group)
     }
@@ -47,15 +52,12 @@ def listed_vacuous() -> list[dict[str, Any]]:
     return entries
 
 
-def entries_by_case() -> list[dict[str, Any]]:
-    """The entries of `vacuous.yaml`, one for each of their cases."""
+def patterns_of(row: Row) -> list[str]:
+    """The patterns of `vacuous.yaml` that match this row."""
     return [
-        {**entry, "case": case} for entry in listed_vacuous() for case in entry.get("cases", [None])
+        pattern
+        for entry in listed_vacuous()
+        if row.case in entry.get("cases", [row.case])
+        for pattern in entry["taps"]
+        if fnmatchcase(f"{row.stage}/{row.tap}", pattern)
     ]
-
-
-def covers(entry: dict[str, Any], row: Row) -> bool:
-    """Whether the entry is about this row."""
-    return entry["case"] in (None, row.case) and any(
-        fnmatchcase(f"{row.stage}/{row.tap}", pattern) for pattern in entry["taps"]
-    )

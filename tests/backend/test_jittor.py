@@ -67,7 +67,8 @@ def test_no_operator_is_compiled_twice(twin, precision, checkpointing):
     said = child.stdout + child.stderr
     assert child.returncode == 0, said[-2000:]
     compiled = Counter(re.findall(r"Compile op (.+?)\x1b\[m", said, re.DOTALL))
-    assert len(compiled) > 20
+    products = [name for name in compiled if name.startswith(("mkl_matmul", "cublas_matmul"))]
+    assert any("Trans_a:T" in name for name in products)  # sums were replaced by a fast product
     assert not [operator for operator, times in compiled.items() if times > 1]
 
 

@@ -27,7 +27,7 @@ from transfg_core.config.loading import build_config
 from transfg_core.params.initial import initial_params
 
 FLOAT64_BOUND = 1e-12
-FACTOR = 2  # of the program's own error in float32: rounding of another order
+FACTOR = 2  # of the program's own error in float32, if that is above 5e-7
 LIBRARIES = ("timm", "transformers", "torchvision")
 TREE = {
     "data": {"crop": [48, 48]},
@@ -162,9 +162,11 @@ def test_logits_are_those_of_the_program(twin, folder, file, precision, record_p
     found = np.load(folder / "found.npy")
     assert found.dtype == precision
     own, exact = (np.load(folder / f"{FILES[file]}-{kind}.npy") for kind in ("float32", "float64"))
-    distance, allowed = relative(found, exact), FACTOR * relative(own, exact)
+    distance, allowed = relative(found, exact), max(1e-6, FACTOR * relative(own, exact))
     record_property(f"{file} {precision}", f"{distance:.1e}")
-    print(f"{twin.name} {file} {precision}: {distance:.1e}, the program: {allowed / FACTOR:.1e}")
+    print(
+        f"{twin.name} {file} {precision}: {distance:.1e}, the program: {relative(own, exact):.1e}"
+    )
     assert distance <= (allowed if precision == "float32" else FLOAT64_BOUND)
 
 

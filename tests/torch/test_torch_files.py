@@ -179,11 +179,18 @@ def test_code_is_refused_and_not_run(tmp_path):
         ({"a": torch.eye(2).to_sparse()}, "_rebuild_sparse_tensor, which could run code"),
         (
             {"student": {"a": torch.zeros(1)}, "teacher": {"a": torch.zeros(1)}, "epoch": 3},
-            r"a training checkpoint with student, teacher; .*\['student'\]",
+            r"found dictionaries 'student', 'teacher'; .*\[NAME\]",
+        ),
+        (
+            {"model": {"student": {"a": torch.zeros(1)}, "teacher": {"a": torch.zeros(1)}}},
+            r"\['model'\]\[NAME\]",
         ),
         ({"a": torch.zeros(1), "module.a": torch.zeros(1)}, "module.a: .*found two"),
         (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear, which could run code"),
-        ({"a": {3: OrderedDict(b=1)}}, "a: expected a tensor, found a dict"),
+        (
+            {"a": {3: OrderedDict(b=1)}, "b": torch.zeros(1)},
+            "a: expected a tensor, found a dict",
+        ),
     ],
 )
 def test_other_contents(tmp_path, tree, expected, zipped):

@@ -175,7 +175,7 @@ def test_a_pickle_with_code_is_not_run(call, place):
     code, _, err = call(*TRAIN, "model.pretrained=evil.bin")
     assert code == 2 and "refused, no code was run" in " ".join(err.split())
     code, _, err = call("evaluate", "evil.bin")
-    assert code == 2 and "a file of torch.save: weights without the state" in " ".join(err.split())
+    assert code == 2 and "a Python pickle, such as torch.save writes" in " ".join(err.split())
     assert not marker.exists()
 
 

@@ -33,7 +33,7 @@ KEY = "transfg"  # a single key: safetensors does not keep the order of several
 TEMPORARY = ".transfg-tmp"
 LARGEST_HEADER = 2**24  # bytes; 600 arrays and 10,000 class names take less than 2**19
 
-WEIGHTS = {"npz": "an .npz of arrays", "torch": "a file of torch.save"}
+WEIGHTS = {"npz": "an .npz of arrays", "torch": "a Python pickle, such as torch.save writes"}
 
 
 class Damaged(UserError):
@@ -215,15 +215,14 @@ def _explain(path: Path, reason: object) -> str:
         start = file.read(64)
     if not start:
         return "expected a checkpoint, found an empty file; take an older checkpoint"
-    with suppress(UserError):  # of no kind that holds weights
-        kind = WEIGHTS.get(container_of(str(path)))
-        if kind:
+    if start[8:9] != b"{":  # else a header of safetensors, whose length may be like any magic
+        with suppress(UserError):  # of no kind that holds weights
             return (
-                f"expected a checkpoint of this program, found {kind}: weights without the state "
-                "of the optimiser; to start from weights, set model.pretrained to this file"
+                f"expected a checkpoint of this program, found {WEIGHTS[container_of(str(path))]}; "
+                "to start a run from weights, set model.pretrained to this file"
             )
-    if other := other_kind(start):
-        return f"expected a checkpoint of this program, found {other}"
+        if other := other_kind(start):
+            return f"expected a checkpoint of this program, found {other}"
     return (
         f"expected a safetensors checkpoint, found a cut or damaged file ({reason}); "
         "copy it again or take an older checkpoint"

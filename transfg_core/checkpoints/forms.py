@@ -74,7 +74,8 @@ class Form:
         The prefix is one of `prefixes`, or what stands before the class token, such as `backbone.`.
         """
         keys = list(keys)
-        before = [key.removesuffix(self.token) for key in self.tokens(keys)]
+        # a file with two such tokens is refused; more would only cost time
+        before = [key.removesuffix(self.token) for key in self.tokens(keys)[:2]]
         candidates = [self._bare(keys, prefix) for prefix in ("", *self.prefixes, *before)]
         best = max(candidates, key=lambda names: sum(map(self.knows, names)))
         bare: dict[str, str] = {}
@@ -89,10 +90,17 @@ class Form:
 
     def tokens(self, keys: Iterable[str]) -> list[str]:
         """The keys of a file that may be the class token of a model, with any prefix."""
-        return [key for key in keys if key == self.token or key.endswith(f".{self.token}")]
+        return [
+            key
+            for key in keys
+            if key == self.token
+            or (key.endswith(f".{self.token}") and not key.startswith(tuple(self.ignored)))
+        ]
 
     def _bare(self, keys: Iterable[str], prefix: str) -> list[str]:
-        names = [key.removeprefix(prefix) for key in keys]
+        # `model.vit.` may hold the body, and `model.` the head
+        outer = prefix[: prefix[:-1].rfind(".") + 1]
+        names = [key.removeprefix(prefix if key.startswith(prefix) else outer) for key in keys]
         for old, new in self.renamed:
             names = [name.replace(old, new) for name in names]
         return names

@@ -79,12 +79,11 @@ def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | None:
             f"{file.path}: expected the names of {', '.join(form.title for form in FORMS)} or this "
             f"project, found {', '.join(list(headers)[:3])}; {REMEDY}"
         )
-    models = [key.removesuffix(form.token) for key in form.tokens(headers)]
-    if len(models) > 1:
+    tokens = form.tokens(headers)
+    if len(tokens) > 1:
         raise UserError(
-            f"{file.path}: expected one model, found {len(models)}: names with "
-            f"{' and '.join(repr(name) for name in models)} before {form.token}; save the arrays "
-            "of one of them in a file of its own"
+            f"{file.path}: expected one model, found {len(tokens)} class tokens "
+            f"({', '.join(tokens[:3])}); save the arrays of one model in a file of its own"
         )
     if form.token not in form.bare_names(headers):
         raise UserError(

@@ -89,25 +89,24 @@ class TorchFile(WeightFile):
 
     def _named(self, tree: Any) -> dict[str, Tensor]:
         """The named tensors of a file: a state_dict, or one under a key of `WRAPPERS`."""
+        place = ""
         for key in WRAPPERS:
             if isinstance(tree, dict) and isinstance(tree.get(key), dict):
                 tree = tree[key]
+                place += f"[{key!r}]"
         if not isinstance(tree, dict) or not tree:
             kind = type(tree).__name__
             raise UserError(
                 f"{self.path}: expected named tensors (a state_dict), found "
                 f"{'nothing' if kind == 'dict' else f'a {kind}'}; save model.state_dict()"
             )
-        models = [
-            key
-            for key, value in tree.items()
-            if isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
-        ]
-        if models:
+        parts = [key for key, value in tree.items() if isinstance(value, dict)]
+        if parts and not any(isinstance(value, Tensor) for value in tree.values()):
+            names = ", ".join(map(repr, parts[:5])) + ", ..." * (len(parts) > 5)
             raise UserError(
                 f"{self.path}: expected the named tensors of one model (a state_dict), found "
-                f"a training checkpoint with {', '.join(map(str, models))}; save one of them "
-                f"alone: torch.save(torch.load({self.path!r})[{models[0]!r}], 'weights.pth')"
+                f"dictionaries {names}; save the one with the model's tensors alone: "
+                f"torch.save(torch.load({self.path!r}){place}[NAME], 'weights.pth')"
             )
         tensors: dict[str, Tensor] = {}
         problems = []

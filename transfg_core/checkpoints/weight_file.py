@@ -22,6 +22,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 # First bytes of files that hold no weights in a known container -> what the file is, and a remedy.
 OTHER_FILES = (
+    (b"PK\x03\x04", "a zip archive; unpack it first, or download it again"),
     (b"version https://git-lfs", "the pointer of a Git LFS file; run `git lfs pull`"),
     (b"<", "a web page, perhaps an error page; download the file again, and look at its size"),
     (b"\x89HDF", "an HDF5 file; choose the file in safetensors form"),

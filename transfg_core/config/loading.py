@@ -5,6 +5,7 @@
 A key that is unknown or given twice is an error. The message suggests a key for an unknown one.
 """
 
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -25,6 +26,8 @@ from transfg_core.config.yaml_text import (
 from transfg_core.errors import UserError
 
 TEXT_KEYS = text_keys(Config)
+NULL = ("null", "Null", "NULL", "~")
+QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 
 
 def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -72,13 +75,34 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
             raise UserError(
                 f"{item!r}: expected a value after `=`, found none; null stands for none"
             )
-        if key in TEXT_KEYS and not text.lstrip().startswith(("'", '"')) and text != "null":
+        text = text.strip()
+        if key in TEXT_KEYS and text not in NULL and not QUOTED.fullmatch(text):
             _set_dotted(tree, key, text)
             continue
         value, repeated = parse_yaml(text, f"override {item!r}")
+        _refuse_comment(item, text, value)
         if repeated:
             raise UserError(f"override {item!r}: {'; '.join(repeated)}")
         _set_dotted(tree, key, value)
+
+
+def _refuse_comment(item: str, text: str, value: Any) -> None:
+    """Refuse a value that YAML cuts at ` #`, where its comments begin.
+
+    Raises:
+        UserError: it does.
+    """
+    before, mark, _ = text.partition(" #")
+    try:
+        is_cut = mark and parse_yaml(before, item)[0] == value
+    except UserError:  # the mark stands in quotes
+        return
+    if is_cut:
+        key = item.partition("=")[0]
+        raise UserError(
+            f"override {item!r}: YAML reads ` #` as the start of a comment; put the value into two "
+            f"kinds of quotes: {key}='\"{text}\"'"
+        )
 
 
 def build_config(tree: Mapping[str, Any], source: str, problems: Sequence[str] = ()) -> Config:

@@ -8,6 +8,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Mapping
+from datetime import date
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
@@ -128,7 +129,9 @@ def describe_problem(item: Any, root: type[BaseModel]) -> str:
         return f"{key}: {message}" if key else message
     found = reprlib.repr(item["input"])
     if item["type"] == "string_type":
-        return f"{key}: expected text, found {found}; put text into quotes"
+        scalar = isinstance(item["input"], int | float | date)
+        remedy = "put text into quotes" if scalar else "give a text, or leave the key out"
+        return f"{key}: expected text, found {found}; {remedy}"
     return f"{key}: {message[0].lower()}{message[1:]}, found {found}"
 
 

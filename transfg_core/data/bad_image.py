@@ -85,7 +85,7 @@ def _unknown_format(path: str | Path) -> str:
         return "an HEIC photograph, which Pillow does not read (convert it to JPEG)"
     if head[:4] in TIFF_MAGIC:
         return (
-            "a TIFF of a kind that Pillow does not read, such as 64-bit numbers or colours of more "
-            "than 8 bits (save it as 8-bit RGB or grey)"
+            "a TIFF that is cut short, or of a kind that Pillow does not read, such as 64-bit "
+            "numbers or colours of more than 8 bits (save it as 8-bit RGB or grey)"
         )
     return "no known image format" if head else "an empty file"

@@ -74,7 +74,8 @@ def _short_grey(image: Image.Image) -> NDArray[np.uint8]:
 
 def _refuse_twelve_bits(image: Image.Image, high: int) -> None:
     """Refuse 16-bit grey that may be 12-bit data; PGM and JPEG 2000 say how many bits they have."""
-    if 0 < high < 4096 and image.format in ("TIFF", "PNG"):
+    inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+    if 0 < high < 4096 and image.format in ("TIFF", "PNG") and not inverted:
         raise UnclearPixels(
             f"16-bit grey with values up to {high}, which do not say whether white is 65535 or "
             "less; scale the values, or save the image as 8-bit grey"
@@ -83,7 +84,7 @@ def _refuse_twelve_bits(image: Image.Image, high: int) -> None:
 
 def _integer_grey(image: Image.Image) -> NDArray[np.uint8]:
     values, bits = np.asarray(image), _tiff_bits(image)
-    if bits == 32 and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (UNSIGNED,):
+    if bits == 32 and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):
         values = values.view(np.uint32)  # Pillow reads them as signed
     low, high = int(values.min()), int(values.max())
     if low >= 0:

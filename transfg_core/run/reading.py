@@ -207,18 +207,20 @@ def _read_predictions(path: Path) -> dict[str, tuple[str, str]]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
+            header = next(rows, [])
+            if tuple(header) != PREDICTIONS:
+                raise _no_predictions(f"{path}, line 1", ", ".join(PREDICTIONS), str(header))
             for fields in rows:
-                expected = ", ".join(PREDICTIONS) if rows.line_num == 1 else "five fields"
-                if len(fields) != len(PREDICTIONS) or (
-                    rows.line_num == 1 and tuple(fields) != PREDICTIONS
-                ):
-                    raise _no_predictions(f"{path}, line {rows.line_num}", expected, str(fields))
+                if len(fields) != len(PREDICTIONS):
+                    raise _no_predictions(
+                        f"{path}, line {rows.line_num}", "five fields", str(fields)
+                    )
                 found[fields[0]] = fields[1], fields[2]
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _no_predictions(str(path), "predictions", str(error)) from error
-    if found.pop(PREDICTIONS[0], None) is None or not found:
+    if not found:
         raise _no_predictions(str(path), "predictions", "none")
     return found
 

@@ -217,6 +217,7 @@ def import_jittor() -> None:
         if os.environ.get("TRANSFG_RESTARTED"):
             raise
         os.environ["TRANSFG_RESTARTED"] = "1"
+        end_compiling_processes()
         os.execv(sys.executable, sys.orig_argv)
     except (ImportError, OSError, RuntimeError, AssertionError, AttributeError) as error:
         cpu = (
@@ -240,7 +241,7 @@ def end_compiling_processes() -> None:
     """
     import jittor_utils
 
-    if jittor_utils.pool_size:
+    if hasattr(jittor_utils, "p"):  # absent as well if they could not be started
         jittor_utils.pool_cleanup()
         atexit.unregister(jittor_utils.pool_cleanup)
         jittor_utils.pool_size = 0

@@ -273,8 +273,23 @@ def test_a_prefix_of_any_name_is_removed(tmp_path, prefix):
 def test_two_models_in_one_file_are_refused(tmp_path):
     both = {f"{who}.{key}": x for who in ("student", "teacher") for key, x in timm(PARAMS).items()}
     path = write_safetensors(tmp_path / "x.safetensors", both)
-    with pytest.raises(UserError, match="found 2: names with 'student.' and 'teacher.'"):
+    with pytest.raises(UserError, match=r"2 class tokens \(student.cls_token, teacher.cls_token\)"):
         load_pretrained(str(path), model(), IMAGE)
+
+
+def test_a_head_beside_a_body_with_a_longer_prefix(tmp_path):
+    """As transformers' classifier inside another module."""
+    names = {f"model.{name}": value for name, value in hugging_face(PARAMS, "vit.").items()}
+    assert "model.vit.embeddings.cls_token" in names and "model.classifier.weight" in names
+    inner = load_pretrained(
+        str(write_safetensors(tmp_path / "a.safetensors", names)), model(), IMAGE
+    )[0]
+    plain = load_pretrained(
+        str(write_safetensors(tmp_path / "b.safetensors", hugging_face(PARAMS, "vit."))),
+        model(), IMAGE,
+    )[0]  # fmt: skip
+    assert inner.keys() == plain.keys()
+    assert all(np.array_equal(inner[name], value) for name, value in plain.items())
 
 
 OTHER_CONTENTS = {

@@ -363,13 +363,18 @@ def test_half_a_surrogate_pair_is_no_text(key):
         ("[a]: x", "[a]: x"),
         ("*a", "*a"),
         ("~/a", os.path.expanduser("~/a")),
+        ("  a ", "a"),
+        ("'a' #b", "'a' #b"),
     ],
 )
 def test_text_is_taken_as_it_is(text, expected):
     assert load_config(None, [f"data.root={text}"]).data.root == expected
     written = load_config(None, [f"model.pretrained={text}"])
     assert written.model.pretrained == expected
-    assert load_config(None, ["data.group=null"]).data.group is None
+    for none in ("null", " null ", "~", "Null"):
+        assert load_config(None, [f"model.pretrained={none}"]).model.pretrained is None
+    with pytest.raises(UserError, match="start of a comment"):
+        load_config(None, ["optim.lr=0.5 #1"])
 
 
 @pytest.mark.parametrize(

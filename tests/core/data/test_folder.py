@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets import read_dataset, read_test
+from transfg_core.data.datasets import read_dataset, read_test, with_equal_files
 from transfg_core.errors import UserError
 
 
@@ -179,6 +179,11 @@ def test_splits_under_other_names_are_told_their_names(split, train, test, remed
     assert remedy in complaint(read_for_test, split)
 
 
+def test_two_folders_of_test_images_need_training_images(split):
+    (split / "train").rename(split / "test")
+    assert "put the training images into train/" in complaint(read, split, split="auto")
+
+
 def test_a_relative_root_is_looked_for_in_a_named_folder(split, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     message = complaint(read, "photos")
@@ -309,16 +314,20 @@ def test_only_the_first_frame_is_used_and_that_is_said(split):
 def test_test_images_that_are_training_images_are_named(split):
     for side in ("train/a", "val/b"):  # also across classes
         Image.new("RGB", (9, 6), (1, 2, 3)).save(split / side / "same.png")
-    data = read(split)
+    data = with_equal_files(read(split))
     (note,) = data.notes()
-    assert note.startswith("equal files: 1 test images are also training images")
+    assert note.startswith("equal files: test images that are also training images: 1 (such as ")
     assert "val/b/same.png and train/a/same.png" in note
     found = data.counts()["findings"]["equal"]
     assert (found["count"], found["original"]) == (1, "train/a/same.png")
     # the same size and the same ends are not enough
     for side, middle in (("train/a", b"x"), ("val/b", b"y")):
         (split / side / "same.png").write_bytes(b"0" * 5000 + middle + b"0" * 5000)
-    assert read(split).findings == ()
+    assert with_equal_files(read(split)).findings == ()
+    shutil.copy(split / "val/b/same.png", split / "train/a/same.png")
+    data = read(split)
+    os.remove(split / "val/b/same.png")  # since the folder was read
+    assert with_equal_files(data).findings == ()
 
 
 def test_a_class_of_left_out_files_says_so(split):

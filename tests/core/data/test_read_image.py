@@ -269,7 +269,7 @@ def bomb(path, side=20000):
         (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"), "HEIC"),
         (lambda path: path.mkdir(), "directory"),
         (os.mkfifo, "a pipe"),  # opened without waiting for a writer
-        (tiff(64, RAMP.astype("<f8"), kind=3), "a TIFF of a kind that Pillow does not read"),
+        (tiff(64, RAMP.astype("<f8"), kind=3), "or of a kind that Pillow does not read"),
         (lambda path: cut_short(path, ".jpg"), "truncated"),
         (lambda path: cut_short(path, ".png"), "truncated"),
         (bomb, "data.max_megapixels 178"),

@@ -237,7 +237,7 @@ def test_agreement_refuses_other_labels(twins, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "expected predictions, found none"),
+        ("", "line 1: expected image, label"),
         ("a,b\n", "line 1: expected image, label"),
         ("image,label,predicted,correct,probability\n", "expected predictions, found none"),
         ("image,label,predicted,correct,probability\na,1,1,1,0.5\nb,1", "line 3: expected five"),

@@ -17,7 +17,7 @@ from transfg_core.data.datasets.folder import read_folder, read_folder_test
 from transfg_core.data.datasets.samples import Dataset, Samples
 from transfg_core.data.datasets.split import SplitList
 
-__all__ = ["Dataset", "Samples", "SplitList", "read_dataset", "read_test"]
+__all__ = ["Dataset", "Samples", "SplitList", "read_dataset", "read_test", "with_equal_files"]
 
 READERS: dict[str, Callable[[DataConfig, int, SplitList | None], Dataset]] = {
     "toy": read_cub,  # rendered in this layout, with part_boxes.txt
@@ -39,7 +39,11 @@ def read_dataset(config: DataConfig, seed: int, saved: SplitList | None = None) 
         from transfg_core.data.toy.writing import ensure_toy
 
         ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
-    dataset = READERS[config.name](config, seed, saved)
+    return READERS[config.name](config, seed, saved)
+
+
+def with_equal_files(dataset: Dataset) -> Dataset:
+    """The data set, with a finding if test images are also training images."""
     train, test = dataset.train, dataset.test
     equal = equal_files(train.paths, test.paths, (train.ids, test.ids))
     return replace(dataset, findings=(*dataset.findings, *equal))

@@ -1,17 +1,15 @@
 """What a person should know of a data set's files before training, though none is an error."""
 
-import filecmp
 import hashlib
 import os
 import stat
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.bad_image import BadImage
+from transfg_core.data.bad_image import BadImage, open_regular
 from transfg_core.data.transforms import has_more_frames, image_orientation
 from transfg_core.data.walk import ImageFile, printable
 
@@ -81,9 +79,9 @@ class EqualFiles(Finding):
 
     def __str__(self) -> str:
         return (
-            f"equal files: {self.count} test images are also training images (such as "
-            f"{printable(self.example)} and {printable(self.original)}), so accuracy is too high; "
-            "remove them from one side"
+            f"equal files: test images that are also training images: {self.count} (such as "
+            f"{printable(self.example)} and {printable(self.original)}). They make the accuracy "
+            "too high; remove them from one side"
         )
 
 
@@ -126,42 +124,39 @@ def equal_files(
     """
     if len(train) + len(test) > MOST_COMPARED:
         return ()
-    sizes = set(map(_size, test)) & set(map(_size, train)) - {None}
-    known: dict[object, list[int]] = defaultdict(list)
-    for row, path in enumerate(train):
-        if _size(path) in sizes:
-            known[_ends(path)].append(row)
-    pairs = []
-    for row, path in enumerate(test):
-        alike = known.get(_ends(path), []) if _size(path) in sizes else []
-        original = next((other for other in alike if _are_equal(train[other], path)), None)
-        if original is not None:
-            pairs.append((names[1][row], names[0][original]))
+    sides = [list(range(len(train))), list(range(len(test)))]
+    for key in (_size, _ends, _content):  # from cheap to costly; each leaves fewer files
+        keys = [
+            {row: key(paths[row]) for row in rows}
+            for paths, rows in zip((train, test), sides, strict=True)
+        ]
+        common = set(keys[0].values()) & set(keys[1].values()) - {None}
+        sides = [[row for row, value in side.items() if value in common] for side in keys]
+    originals = {keys[0][row]: row for row in reversed(sides[0])}
+    pairs = [(names[1][row], names[0][originals[keys[1][row]]]) for row in sides[1]]
     return (EqualFiles(len(pairs), *pairs[0]),) if pairs else ()
 
 
 def _size(path: str) -> int | None:
     """The size in bytes; None if there is no such regular file, which is an error later."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # ValueError: a zero byte in the name
         status = os.stat(path)
         return status.st_size if stat.S_ISREG(status.st_mode) else None
     return None
 
 
-def _ends(path: str) -> bytes:
+def _ends(path: str) -> bytes | None:
     """A hash of the size and of the bytes at both ends of a file."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            ends = file.read(ENDS)
-            file.seek(max(0, size - ENDS))
-            return hashlib.sha256(b"%d " % size + ends + file.read(ENDS)).digest()
-    except OSError:
-        return os.fsencode(path)  # equal to no other
+    with suppress(OSError), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        ends = file.read(ENDS)
+        file.seek(max(0, size - ENDS))
+        return hashlib.sha256(b"%d " % size + ends + file.read(ENDS)).digest()
+    return None
 
 
-def _are_equal(left: str, right: str) -> bool:
-    try:
-        return filecmp.cmp(left, right, shallow=False)
-    except OSError:
-        return False
+def _content(path: str) -> bytes | None:
+    """A hash of a file."""
+    with suppress(OSError), open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").digest()
+    return None

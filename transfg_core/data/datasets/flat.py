@@ -73,7 +73,7 @@ def _refuse_other_layouts(root: Path, names: Sequence[str]) -> None:
     if {name.lower() for name in names} <= TRAIN_WORDS | TEST_WORDS and len(names) > 1:
         raise UserError(
             f"{shown(str(root))}: expected folders of classes, or train/ and val/, found "
-            f"{', '.join(names)}; {rename_splits(names)}"
+            f"{', '.join(names)}; {rename_splits(names) or 'put the training images into train/'}"
         )
     if len(names) == 1:
         inside = root / subfolders(root)[0]
