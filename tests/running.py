@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from transfg_core.machine import thread_variables
+
 ROOT = Path(__file__).parents[1]
 
 CONFIG = """\
@@ -21,7 +23,7 @@ train: {steps: 4, batch_size: 8, eval_batch_size: 8, eval_every: 2, save_every: 
 def environment(**extra):
     """This process's, with the source tree on the path and one thread, so that numbers repeat."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | extra
+    return os.environ | {"PYTHONPATH": path} | thread_variables(1) | extra
 
 
 def transfg(folder, *args, **options):

@@ -46,12 +46,17 @@ def cpu_name() -> str:
 def child_environment(threads: int | None = None) -> dict[str, str]:
     """Environment for a child process that imports this project's packages.
 
-    OpenMP uses `threads` threads; None leaves the number as it is.
+    Operators use `threads` threads; None leaves the number as it is.
     """
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(folder for folder in (root, os.environ.get("PYTHONPATH")) if folder)
-    openmp = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    return os.environ | {"PYTHONPATH": path} | openmp
+    return os.environ | {"PYTHONPATH": path} | (thread_variables(threads) if threads else {})
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Environment for this number of threads: MKL and OpenBLAS prefer their own variables."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
 
 
 def usable_cpus() -> int:

@@ -19,6 +19,7 @@ from parity.suite.jobs import BASELINE, Job, as_fields
 from parity.suite.plan import device_of
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
+from transfg_core.machine import thread_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTATIONS = Path(__file__).with_name("mutations.yaml")
@@ -152,11 +153,7 @@ def record_copy(root: Path, jobs: Sequence[Job], threads: int = THREADS) -> None
     Raises:
         MutantFailed: the process crashed, refused or took too long.
     """
-    more = {
-        "PYTHONPATH": str(root),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": str(threads),
-    }
+    more = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", **thread_variables(threads)}
     for precision in dict.fromkeys(job.precision for job in jobs):
         some = [job for job in jobs if job.precision == precision]
         try:
