@@ -77,10 +77,14 @@ class ToyConfig(Section):
 class DataConfig(Section):
     """Data set, transforms and loading. Image sizes are (height, width) in pixels."""
 
-    name: Literal["toy", "cub", "folder"] = "toy"
+    name: Literal[
+        "toy", "cub", "nabirds", "cars", "dogs", "aircraft", "flowers", "pets", "food", "inat2017",
+        "folder", "list",
+    ] = "toy"  # fmt: skip
     root: FilePath = "data/toy"
     # random: drawn from run.seed; auto: official if the data set has a split, else random
     split: Literal["official", "random", "auto"] = "official"
+    level: Literal["variant", "family", "manufacturer"] = "variant"  # labels of FGVC-Aircraft
     group: str | None = None  # regular expression on an image's id; a drawn split keeps groups
     balance: bool = False  # as many training images of each class in an epoch
     exif: Literal["ignore", "apply"] = "ignore"  # apply: turn photographs as their camera noted

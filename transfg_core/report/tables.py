@@ -49,12 +49,14 @@ def headline(runs: Sequence[Run]) -> Table:
         ("wall time", lambda run: _duration(run.seconds)),
     )
     rows = [[cell(run) for _, cell in columns] for run in runs]
+    cautions = [run.caution for run in runs]
     note = (
         "Accuracy, loss and part hits come from the last evaluation. Part hits are the share of "
         "chosen patches on a true discriminative part; the next column shows this share for random "
         "patches. Images per second is the median over logged updates, memory is the peak, and "
         "wall time leaves out starts that were killed."
     )
+    note = " ".join([note, *(f"{caution}." for caution in dict.fromkeys(filter(None, cautions)))])
     return Table("Results", note, [name for name, _ in columns], rows, range(2, len(columns)))
 
 

@@ -45,6 +45,12 @@ class Run:
         return next((start["weights"] for start in self.starts if "weights" in start), {})
 
     @property
+    def caution(self) -> str:
+        """What a reader of an accuracy on the run's data set must know; empty if nothing."""
+        data = self.starts[-1].get("data") if self.starts else None
+        return str(data.get("caution", "")) if isinstance(data, dict) else ""
+
+    @property
     def label(self) -> str:
         """Name for legends and tables."""
         return f"{self.name} ({self.backend})"

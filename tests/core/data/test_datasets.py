@@ -97,14 +97,22 @@ def test_part_boxes_become_corners(cub):
     assert wing_tail.tolist() == [[1, 2, 4, 6.5], [9, 8, 16, 14]]
 
 
+def images_with(second):
+    """images.txt with another path on line 2."""
+    return FILES["images.txt"].replace("001.Auk/b c.png", second)
+
+
 BROKEN = [  # file, its new text (None: absent), what the message must say
     ("images.txt", None, ["images.txt", "is data.root right?"]),
     ("classes.txt", None, ["classes.txt", "cannot read"]),
     ("train_test_split.txt", "", ["train_test_split.txt", "empty"]),
     ("images.txt", "7 001.Auk/a.png\n3", ["images.txt:2", "`id value`", "'3'"]),
     ("images.txt", "7 001.Auk/a.png\n7 001.Auk/d.png", ["images.txt:2", "id 7", "line 1"]),
-    ("images.txt", "7 001.Auk/a.png\n8 001.Auk/a.png", ["images.txt:2", "line 1", "each image"]),
-    ("images.txt", "7 001.Auk/a.png\n8 no.png", ["images.txt:2", "no.png", "1 of 2", "=skip"]),
+    ("images.txt", images_with("001.Auk/a.png"), ["images.txt:2", "line 1", "each image"]),
+    ("images.txt", images_with("no.png"), ["images.txt:2", "no.png", "1 of 6", "=skip"]),
+    ("images.txt", images_with("../a.png"), ["images.txt:2", "a path inside", "'../a.png'"]),
+    ("images.txt", images_with("/etc/passwd"), ["images.txt:2", "a path inside"]),
+    ("classes.txt", "1 001.Auk\n2 001.Auk", ["classes.txt", "'001.Auk' for classes 1 and 2"]),
     ("classes.txt", "1 a\n3 b", ["classes.txt:2", "class id 2", "'3'"]),
     ("classes.txt", "1 a\n2 b\n3 c", ["classes.txt", "class 3 c", "no images"]),
     ("image_class_labels.txt", "3 1\n7 1\n9 1\n4 3\n5 2\n6 1", ["labels.txt:4", "1 to 2", "'3'"]),
@@ -262,7 +270,7 @@ def test_a_saved_random_split_with_absent_images_is_refused(cub):
 
 def test_an_evaluation_draws_no_random_split(cub, monkeypatch):
     """A pattern from somebody's checkpoint may take for ever on a name."""
-    monkeypatch.setattr("transfg_core.data.datasets.cub.pattern_groups", pytest.fail)
+    monkeypatch.setattr("transfg_core.data.datasets.listed.pattern_groups", pytest.fail)
     keys = {"name": "cub", "root": str(cub)}
     config = DataConfig(**keys, split="random", group="^([A-Za-z_./0-9]+)*!")
     with pytest.raises(UserError, match=r"split\.csv of the checkpoint's run.*beside the check"):

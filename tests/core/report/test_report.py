@@ -222,6 +222,20 @@ def test_what_a_run_says(twins):
     assert run.peak_memory_bytes == 300 << 20 and run.best_top1 == 0.95
 
 
+def test_a_caution_of_the_data_set_stands_beside_the_results(twins, tmp_path, page):
+    assert "Seen in pretraining" not in (page / "report.md").read_text()
+    copies = [shutil.copytree(run, tmp_path / run.name) for run in twins]
+    for copy in copies:
+        starts = json.loads((copy / "env.json").read_text())
+        starts[-1]["data"] = {"caution": "Seen in pretraining"}
+        (copy / "env.json").write_text(json.dumps(starts))
+    write_report(copies, tmp_path / "out")
+    text = (tmp_path / "out/report.md").read_text()
+    results = text.partition("## Results")[2].partition("##")[0]
+    assert results.count("Seen in pretraining.") == 1
+    assert "Seen in pretraining." in (tmp_path / "out/report.html").read_text()
+
+
 def test_agreement_counts(twins):
     found = agreement(load_run(twins[0]), load_run(twins[1]))
     assert found == (8, 7, 1, 0) and found.difference == 1 / 8

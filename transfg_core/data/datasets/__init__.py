@@ -11,18 +11,34 @@ from functools import partial
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.cub import read_cub
 from transfg_core.data.datasets.findings import equal_files
 from transfg_core.data.datasets.folder import read_folder, read_folder_test
 from transfg_core.data.datasets.samples import Dataset, Samples
+from transfg_core.data.datasets.sets.aircraft import read_aircraft
+from transfg_core.data.datasets.sets.cars import read_cars
+from transfg_core.data.datasets.sets.cub import read_cub, read_nabirds
+from transfg_core.data.datasets.sets.dogs import read_dogs
+from transfg_core.data.datasets.sets.food import read_food
+from transfg_core.data.datasets.sets.inat import read_inat2017
+from transfg_core.data.datasets.sets.oxford import read_flowers, read_pets
+from transfg_core.data.datasets.sets.text_lists import read_text_lists
 from transfg_core.data.datasets.split import SplitList
 
 __all__ = ["Dataset", "Samples", "SplitList", "read_dataset", "read_test", "with_equal_files"]
 
-READERS: dict[str, Callable[[DataConfig, int, SplitList | None], Dataset]] = {
+Reader = Callable[[DataConfig, int | None, SplitList | None], Dataset]
+LISTED: dict[str, Reader] = {  # data sets whose lists name the images
     "toy": read_cub,  # rendered in this layout, with part_boxes.txt
     "cub": read_cub,
-    "folder": read_folder,
+    "nabirds": read_nabirds,
+    "cars": read_cars,
+    "dogs": read_dogs,
+    "aircraft": read_aircraft,
+    "flowers": read_flowers,
+    "pets": read_pets,
+    "food": read_food,
+    "inat2017": read_inat2017,
+    "list": read_text_lists,
 }
 
 
@@ -39,7 +55,9 @@ def read_dataset(config: DataConfig, seed: int, saved: SplitList | None = None) 
         from transfg_core.data.toy.writing import ensure_toy
 
         ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
-    return READERS[config.name](config, seed, saved)
+    if config.name == "folder":
+        return read_folder(config, seed, saved)
+    return LISTED[config.name](config, seed, saved)
 
 
 def with_equal_files(dataset: Dataset) -> Dataset:
@@ -63,4 +81,4 @@ def read_test(config: DataConfig, classes: Sequence[str], saved: SplitList | Non
         from transfg_core.data.toy.writing import require_toy
 
         require_toy(Path(config.root), config.toy)
-    return read_cub(config, None, saved)
+    return LISTED[config.name](config, None, saved)

@@ -32,7 +32,8 @@ class Dataset:
     """A data set: its name, C class names in the order of labels, and two splits.
 
     `left_out` says which files were found and not used. `split` is the list of a drawn split.
-    `findings` is what a person should know of the files that are used.
+    `findings` is what a person should know of the files that are used, and `caution` what a reader
+    of an accuracy on this data set must know.
     """
 
     name: str
@@ -42,11 +43,14 @@ class Dataset:
     left_out: tuple[LeftOut, ...] = ()
     split: SplitList | None = None
     findings: tuple[Finding, ...] = ()
+    caution: str = ""
 
     def notes(self) -> list[str]:
         """Lines about a drawn split, what was left out, and what was found."""
         lines = [f"left out: {entry}" for entry in self.left_out]
         lines += map(str, self.findings)
+        if self.caution:
+            lines.append(f"caution: {self.caution}")
         if self.split:
             groups = len({row.group for row in self.split.rows.values()})
             lines.insert(0, f"split.csv: {len(self.split.rows)} images in {groups} groups")
@@ -60,6 +64,7 @@ class Dataset:
             "test_images": len(self.test.labels),
             "left_out": [asdict(entry) for entry in self.left_out],
             "findings": {each.kind: each.record() for each in self.findings},
+            "caution": self.caution,
         }
 
 

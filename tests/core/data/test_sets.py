@@ -1,0 +1,408 @@
+"""Readers of published data sets: small trees of their form, and the real lists where they are."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets import read_dataset, read_test
+from transfg_core.errors import UserError
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
+ANNOTATIONS, LISTS = SHARED / "annotations", SHARED / "lists"
+real = pytest.mark.skipif(not LISTS.is_dir(), reason=f"{LISTS} is absent")
+
+
+def images_at(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3)).save(path, "PNG")
+
+
+def write(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def structs(rows):
+    """A MATLAB struct array of rows, as scipy writes it."""
+    array = np.empty(len(rows), dtype=[(key, object) for key in rows[0]])
+    for place, row in enumerate(rows):
+        array[place] = tuple(row.values())
+    return array
+
+
+def cells(names):
+    array = np.empty(len(names), object)
+    array[:] = names
+    return array
+
+
+def cars_kit(root, where="", labels=(2, 1), names=("Ram C/V", "Acura RL"), nested=""):
+    """Training images of classes 1 and 2, test images of these labels."""
+    (root / "devkit").mkdir(parents=True)
+    scipy.io.savemat(root / "devkit/cars_meta.mat", {"class_names": cells(names)})
+    rows = [{"bbox_x1": 1, "class": k, "fname": f"0000{k}.jpg"} for k in (1, 2)]
+    scipy.io.savemat(root / "devkit/cars_train_annos.mat", {"annotations": structs(rows)})
+    rows = [{"bbox_x1": 1, "class": k, "fname": f"0000{n}.jpg"} for n, k in enumerate(labels, 1)]
+    path = root / where / "cars_test_annos_withlabels.mat"
+    scipy.io.savemat(path, {"annotations": structs(rows)})
+    for part in ("train", "test"):
+        inner = f"cars_{part}/cars_{part}" if nested else f"cars_{part}"
+        images_at(root / inner, "00001.jpg", "00002.jpg")
+
+
+def cars_combined(root):
+    root.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"relative_im_path": f"car_ims/00000{k}.jpg", "bbox_x1": 1, "class": label, "test": test}
+        for k, (label, test) in enumerate(((2, 0), (1, 1), (1, 0), (2, 1)), 1)
+    ]
+    content = {"annotations": structs(rows), "class_names": cells(["AM General", "Acura RL"])}
+    scipy.io.savemat(root / "cars_annos.mat", content)
+    images_at(root / "car_ims", *(f"00000{k}.jpg" for k in range(1, 5)))
+
+
+def dogs(root, form="mat", folder="Images"):
+    parts = {
+        "train": [("n02085620-Chihuahua/a.jpg", 1), ("n02108551-Tibetan_mastiff/b c.jpg", 2)],
+        "test": [("n02108551-Tibetan_mastiff/d.jpg", 2), ("n02085620-Chihuahua/e.jpg", 1)],
+    }
+    for part, rows in parts.items():
+        images_at(root / folder, *(name for name, _ in rows))
+        if form == "mat":
+            labels = np.array([[label] for _, label in rows], np.uint8)
+            content = {"file_list": cells([name for name, _ in rows]), "labels": labels}
+            scipy.io.savemat(root / f"{part}_list.mat", content)
+        else:
+            text = "\n".join(f"{label - 1} {name}" for name, label in rows)
+            write(root, {f"lists/dog_{'val' if part == 'test' else part}.txt": text})
+
+
+def nabirds(root):
+    write(root, {
+        "classes.txt": "0 Birds\n817 Oldsquaw\n860 Gull (Adult/White)\n900 Unused",
+        "images.txt": "a-1 0817/a1.jpg\nb-2 0860/b2.jpg\nc-3 0817/c3.jpg\nd-4 0860/d4.jpg",
+        "image_class_labels.txt": "a-1 817\nb-2 860\nc-3 817\nd-4 860",
+        "train_test_split.txt": "a-1 1\nb-2 0\nc-3 0\nd-4 1",
+    })  # fmt: skip
+    images_at(root / "images", "0817/a1.jpg", "0860/b2.jpg", "0817/c3.jpg", "0860/d4.jpg")
+
+
+def flowers(root, labels=None):
+    root.mkdir(parents=True, exist_ok=True)
+    labels = np.tile(np.arange(1, 103), 2) if labels is None else labels
+    half = len(labels) // 2
+    scipy.io.savemat(root / "imagelabels.mat", {"labels": labels})
+    sets = {
+        "trnid": np.arange(1, half), "valid": np.array([half]),
+        "tstid": np.arange(half + 1, len(labels) + 1),
+    }  # fmt: skip
+    scipy.io.savemat(root / "setid.mat", sets)
+    images_at(root / "jpg", *(f"image_{k:05}.jpg" for k in range(1, len(labels) + 1)))
+
+
+def pets(root):
+    write(root, {
+        "annotations/trainval.txt": "#Image CLASS SPECIES BREED\nMaine_Coon_1 2 1 2\nAbys_3 1 1 1",
+        "annotations/test.txt": "Abys_4 1 1 1\r\nMaine_Coon_20 2 1 2\r\n",
+    })  # fmt: skip
+    images_at(root / "images", "Maine_Coon_1.jpg", "Abys_3.jpg", "Abys_4.jpg", "Maine_Coon_20.jpg")
+
+
+def aircraft(root):
+    text = {"trainval": "0001 F-16A/B\n0002 Cessna 172", "test": "0003 Cessna 172\n0004 F-16A/B"}
+    coarse = {"trainval": "0001 A\n0002 B", "test": "0003 B\n0004 A"}
+    for part in text:
+        write(root, {f"data/images_variant_{part}.txt": text[part],
+                     f"data/images_family_{part}.txt": coarse[part]})  # fmt: skip
+    images_at(root / "data/images", *(f"000{k}.jpg" for k in range(1, 5)))
+
+
+def food(root, form="txt"):
+    parts = {
+        "train": {"pie": ["pie/1"], "ham": ["ham/2"]},
+        "test": {"ham": ["ham/3"], "pie": ["pie/4"]},
+    }
+    for part, rows in parts.items():
+        names = [name for own in rows.values() for name in own]
+        text = json.dumps(rows) if form == "json" else "\n".join(names)
+        write(root, {f"meta/{part}.{form}": text})
+        images_at(root / "images", *(f"{name}.jpg" for name in names))
+
+
+def inat(root):
+    categories = [{"id": 9, "name": "Larus"}, {"id": 4, "name": "Anas"}]
+    for part, ids in (("train", (1, 2)), ("val", (3, 4))):
+        images = [{"id": k, "file_name": f"train_val_images/Aves/x/{k}.jpg"} for k in ids]
+        # in another order than the images
+        notes = [{"image_id": k, "category_id": 9 if k % 2 else 4} for k in reversed(ids)]
+        tree = {"images": images, "annotations": notes, "categories": categories}
+        write(root, {f"{part}2017.json": json.dumps(tree)})
+        images_at(root, *(image["file_name"] for image in images))
+
+
+def text_lists(root, form="csv"):
+    rows = {
+        "train": [("a/1.png", "wren"), ("b 2.png", "auk")],
+        "val": [("c.png", "auk"), ("d.png", "wren")],
+    }
+    for part, own in rows.items():
+        between = "," if form == "csv" else " "
+        write(root, {f"{part}.{form}": "\n".join(between.join(row) for row in own)})
+        images_at(root, *(name for name, _ in own))
+
+
+# name, how to write a tree, classes, training ids, training labels, test ids, test labels
+CASES = [
+    ("nabirds", nabirds, ("Oldsquaw", "Gull (Adult/White)"),
+     ["0817/a1.jpg", "0860/d4.jpg"], [0, 1], ["0860/b2.jpg", "0817/c3.jpg"], [1, 0]),
+    ("cars", cars_kit, ("Ram C/V", "Acura RL"),
+     ["cars_train/00001.jpg", "cars_train/00002.jpg"], [0, 1],
+     ["cars_test/00001.jpg", "cars_test/00002.jpg"], [1, 0]),
+    ("cars", cars_combined, ("AM General", "Acura RL"),
+     ["car_ims/000001.jpg", "car_ims/000003.jpg"], [1, 0],
+     ["car_ims/000002.jpg", "car_ims/000004.jpg"], [0, 1]),
+    ("dogs", dogs, ("Chihuahua", "Tibetan_mastiff"),
+     ["n02085620-Chihuahua/a.jpg", "n02108551-Tibetan_mastiff/b c.jpg"], [0, 1],
+     ["n02108551-Tibetan_mastiff/d.jpg", "n02085620-Chihuahua/e.jpg"], [1, 0]),
+    ("pets", pets, ("Abys", "Maine Coon"), ["Maine_Coon_1.jpg", "Abys_3.jpg"], [1, 0],
+     ["Abys_4.jpg", "Maine_Coon_20.jpg"], [0, 1]),
+    ("aircraft", aircraft, ("Cessna 172", "F-16A/B"), ["0001.jpg", "0002.jpg"], [1, 0],
+     ["0003.jpg", "0004.jpg"], [0, 1]),
+    ("food", food, ("ham", "pie"), ["pie/1.jpg", "ham/2.jpg"], [1, 0],
+     ["ham/3.jpg", "pie/4.jpg"], [0, 1]),
+    ("inat2017", inat, ("Anas", "Larus"),
+     ["train_val_images/Aves/x/1.jpg", "train_val_images/Aves/x/2.jpg"], [1, 0],
+     ["train_val_images/Aves/x/3.jpg", "train_val_images/Aves/x/4.jpg"], [1, 0]),
+    ("list", text_lists, ("auk", "wren"),
+     ["a/1.png", "b 2.png"], [1, 0], ["c.png", "d.png"], [0, 1]),
+]  # fmt: skip
+
+
+def read(root, name, seed=0, **keys):
+    return read_dataset(DataConfig(name=name, root=str(root), **keys), seed)
+
+
+def complaint(root, name, **keys):
+    with pytest.raises(UserError) as caught:
+        read(root, name, **keys)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[1].__name__)
+def test_each_form(tmp_path, case):
+    name, make, classes, train, train_labels, test, test_labels = case
+    make(tmp_path / "set")
+    data = read(tmp_path / "set", name)
+    assert data.classes == classes
+    assert (list(data.train.ids), data.train.labels.tolist()) == (train, train_labels)
+    assert (list(data.test.ids), data.test.labels.tolist()) == (test, test_labels)
+    assert all(Path(path).is_file() for path in data.train.paths + data.test.paths)
+    assert data.left_out == () and data.split is None
+    again = read_test(DataConfig(name=name, root=str(tmp_path / "set")), classes, None)
+    assert again.test.ids == data.test.ids
+    drawn = read(tmp_path / "set", name, split="random")
+    assert len(drawn.split.rows) == 4 and not set(drawn.train.ids) & set(drawn.test.ids)
+
+
+def test_flowers(tmp_path):
+    flowers(tmp_path)
+    data = read(tmp_path, "flowers")
+    assert (len(data.classes), len(data.train.ids), len(data.test.ids)) == (102, 102, 102)
+    assert data.classes[0] == "flower 001" and data.train.ids[101] == "image_00102.jpg"
+    assert data.train.labels.tolist() == data.test.labels.tolist() == list(range(102))
+    names = {str(k): f"name {k}" for k in range(1, 103)}
+    (tmp_path / "cat_to_name.json").write_text(json.dumps(names))
+    assert read(tmp_path, "flowers").classes[101] == "name 102"
+
+
+def test_other_places(tmp_path):
+    """Nested folders of mirrors, lists in other places, the folder above."""
+    cars_kit(tmp_path / "a", where="devkit", nested="yes")
+    assert read(tmp_path / "a", "cars").test.ids[0] == "cars_test/cars_test/00001.jpg"
+    dogs(tmp_path / "b", form="txt", folder="images/Images")
+    found = read(tmp_path / "b", "dogs")
+    assert found.classes == ("Chihuahua", "Tibetan_mastiff") and found.test.labels.tolist() == [
+        1,
+        0,
+    ]
+    nabirds(tmp_path / "c/nabirds/nabirds")
+    assert len(read(tmp_path / "c", "nabirds").classes) == 2
+    food(tmp_path / "d/food-101", form="json")
+    assert read(tmp_path / "d", "food").classes == ("ham", "pie")
+    aircraft(tmp_path / "e/fgvc-aircraft-2013b")
+    assert read(tmp_path / "e", "aircraft").classes == ("Cessna 172", "F-16A/B")
+    assert read(tmp_path / "e", "aircraft", level="family").classes == ("A", "B")
+
+
+def test_text_lists_of_other_forms(tmp_path):
+    text_lists(tmp_path / "txt", form="txt")
+    assert read(tmp_path / "txt", "list").train.ids == ("a/1.png", "b 2.png")
+    root = tmp_path / "csv"
+    images_at(root / "images", "1.png", "2.png", "3.png", "4.png")
+    write(root, {
+        "train.csv": '\ufeffclass_id,dir\r\n10,1.png\r\n9,"2.png"\r\n',
+        "test.csv": "path,label\n3.png,9\n./4.png,10",
+    })  # fmt: skip
+    data = read(root, "list")
+    assert data.classes == ("9", "10") and data.train.labels.tolist() == [1, 0]
+    assert data.test.ids == ("3.png", "4.png")
+    (root / "classes.txt").write_text("9 Blue jay\n10 Crow")
+    assert read(root, "list").classes == ("Blue jay", "Crow")
+
+
+def spoil(name, text):
+    return lambda root: (root / name).write_text(text)
+
+
+def no_labels(root):
+    path = root / "cars_test_annos_withlabels.mat"
+    scipy.io.savemat(path, {"annotations": structs([{"bbox_x1": 5, "fname": "00001.jpg"}] * 2)})
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "change", "said"),
+    [
+        ("cars", cars_kit, no_labels, ["withlabels.mat", "the field `class`", "bbox_x1, fname"]),
+        ("cars", cars_kit, lambda root: (root / "cars_test_annos_withlabels.mat").unlink(),
+         ["withlabels.mat", "expected a MATLAB file, found none"]),
+        ("cars", cars_kit, spoil("devkit/cars_meta.mat", "no"), ["cars_meta.mat", "copy it again"]),
+        ("cars", lambda root: cars_kit(root, labels=(3, 1)), None, ["class(1)", "from 1 to 2"]),
+        ("cars", lambda root: cars_kit(root, names=("A", "A")), None, ["'A' for classes 1 and 2"]),
+        ("cars", cars_kit, lambda root: (root / "cars_test/00002.jpg").unlink(),
+         ["withlabels.mat, entry 2", "00002.jpg is listed but absent", "1 of 4", "=skip"]),
+        ("dogs", dogs, lambda root: (root / "test_list.mat").unlink(), ["test_list.mat or dog_"]),
+        ("dogs", lambda root: dogs(root, "txt"),
+         spoil("lists/dog_val.txt", "0 n1-Pug/x.jpg"), ["dog_val.txt:1", "Pug and Chihuahua"]),
+        ("dogs", lambda root: dogs(root, "txt"),
+         spoil("lists/dog_val.txt", "n1-Pug/x.jpg 0"), ["dog_val.txt:1", "`label path`"]),
+        ("nabirds", nabirds, spoil("classes.txt", "0 Birds\n817 Oldsquaw"), ["found 860", "1 unk"]),
+        ("pets", pets, spoil("annotations/test.txt", "Abys 1 1 1"), ["test.txt:1", "breed`"]),
+        ("pets", pets, spoil("annotations/test.txt", "Abys_9 2 1 1"), ["Abys and Maine Coon"]),
+        ("aircraft", aircraft, spoil("data/images_variant_test.txt", "0003"), ["_test.txt:1"]),
+        ("food", food, spoil("meta/test.txt", "ham/../../x"), ["test.txt:1", "`class/number`"]),
+        ("inat2017", inat, spoil("val2017.json", "{}"), ["val2017.json", "the list 'images'"]),
+        ("inat2017", inat, spoil("val2017.json", "[" * 99999), ["val2017.json", "as JSON"]),
+        ("inat2017", inat, spoil("val2017.json", json.dumps(
+            {"images": [{"id": 3, "file_name": "x"}], "annotations": [], "categories": []})),
+         ["val2017.json, image 3", "expected an annotation"]),
+        ("list", text_lists, spoil("val.csv", "a/9.png"), ["val.csv:1", "`path,label`"]),
+        ("list", text_lists, spoil("val.csv", "path,label"), ["val.csv", "found none"]),
+        ("list", text_lists, spoil("val.csv", "../x.png,auk\nd.png,wren"), ["val.csv:1", "inside"]),
+        ("list", text_lists, spoil("classes.txt", "auk Auk"), ["classes.txt", "none for wren"]),
+        ("list", text_lists, lambda root: (root / "val.csv").unlink(), ["add a list of test"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(tmp_path, name, make, change, said):
+    make(tmp_path)
+    if change:
+        change(tmp_path)
+    message = complaint(tmp_path, name)
+    assert [part for part in said if part not in message] == [], message
+
+
+@pytest.mark.parametrize("name", ["nabirds", "cars", "dogs", "aircraft", "flowers", "pets", "food",
+                                  "inat2017", "list"])  # fmt: skip
+def test_an_empty_folder_is_named(tmp_path, name):
+    assert "found a folder without them; is data.root right?" in complaint(tmp_path, name)
+
+
+def test_cautions_go_with_the_data_set(tmp_path):
+    dogs(tmp_path)
+    data = read(tmp_path, "dogs")
+    assert "made from ImageNet" in data.counts()["caution"]
+    assert any(line.startswith("caution: Stanford Dogs") for line in data.notes())
+
+
+def rows_of(name):
+    with open(LISTS / name, newline="") as file:
+        return [(int(row["class_id"]), row["dir"]) for row in csv.DictReader(file)]
+
+
+def sizes(data):
+    return len(data.classes), len(data.train.ids), len(data.test.ids)
+
+
+@real
+def test_real_nabirds():
+    data = read(ANNOTATIONS / "nabirds", "nabirds", on_bad_image="skip")
+    assert sizes(data) == (555, 23929, 24633)
+
+
+@real
+def test_real_cars(tmp_path):
+    """The kit's lists; the test labels are those of another list."""
+    kit = ANNOTATIONS / "stanford_cars"
+    (tmp_path / "devkit").mkdir()
+    for name in ("cars_meta.mat", "cars_train_annos.mat", "cars_test_annos.mat"):
+        (tmp_path / "devkit" / name).symlink_to(kit / name)
+    assert "found none" in complaint(tmp_path, "cars", on_bad_image="skip")
+    rows = [line.split() for line in (kit / "mmal_test.txt").read_text().splitlines() if line]
+    notes = structs([{"class": int(label), "fname": Path(name).name} for name, label in rows])
+    scipy.io.savemat(tmp_path / "cars_test_annos_withlabels.mat", {"annotations": notes})
+    data = read(tmp_path, "cars", on_bad_image="skip")
+    assert sizes(data) == (196, 8144, 8041)
+    assert (
+        data.classes[1] == "Acura RL Sedan 2012"
+        and "Ram C/V Cargo Van Minivan 2012" in data.classes
+    )
+
+
+@real
+def test_real_dogs(tmp_path):
+    (tmp_path / "Images").mkdir()
+    for name in ("dog_train.txt", "dog_val.txt"):
+        (tmp_path / name).symlink_to(LISTS / name)
+    data = read(tmp_path, "dogs", on_bad_image="skip")
+    assert sizes(data) == (120, 12000, 8580) and data.classes[0] == "Chihuahua"
+
+
+@real
+def test_real_flowers(tmp_path):
+    for name in ("imagelabels.mat", "setid.mat"):
+        (tmp_path / name).symlink_to(ANNOTATIONS / "oxford_flowers102" / name)
+    data = read(tmp_path, "flowers", on_bad_image="skip")
+    assert sizes(data) == (102, 2040, 6149)
+    expected = {name: label for label, name in rows_of("flowers_test.csv")}
+    assert dict(zip(data.test.ids, data.test.labels.tolist(), strict=True)) == expected
+
+
+@real
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("aircraft", (100, 6667, 3333)), ("cars", (196, 8144, 8041)), ("food", (101, 75750, 25250)),
+        ("pets", (37, 3680, 3669)), ("flowers", (102, 2040, 6149)),
+    ],
+)  # fmt: skip
+def test_real_csv_lists(tmp_path, stem, expected):
+    """`class_id,dir`: read as they are, and equal to what the sets' own readers give."""
+    (tmp_path / "train.csv").symlink_to(LISTS / f"{stem}_train_val.csv")
+    (tmp_path / "test.csv").symlink_to(LISTS / f"{stem}_test.csv")
+    data = read(tmp_path, "list", on_bad_image="skip")
+    assert sizes(data) == expected
+    if stem == "pets":
+        own = tmp_path / "own"
+        for part, name in (("trainval", "train_val"), ("test", "test")):
+            lines = [f"{Path(n).stem} {k + 1} 1 1" for k, n in rows_of(f"pets_{name}.csv")]
+            write(own, {f"annotations/{part}.txt": "\n".join(lines)})
+        again = read(own, "pets", on_bad_image="skip")
+        assert again.test.ids == data.test.ids
+        assert again.test.labels.tolist() == data.test.labels.tolist()
+    if stem == "food":
+        own = tmp_path / "own"
+        for part, name in (("train", "train_val"), ("test", "test")):
+            lines = [n.removesuffix(".jpg") for _, n in rows_of(f"food_{name}.csv")]
+            write(own, {f"meta/{part}.txt": "\n".join(lines)})
+        again = read(own, "food", on_bad_image="skip")
+        assert again.test.ids == data.test.ids
+        assert again.test.labels.tolist() == data.test.labels.tolist()

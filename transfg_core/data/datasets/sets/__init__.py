@@ -1,0 +1,1 @@
+"""Readers of published data sets: their own lists, turned into a `Listing`."""

@@ -1,0 +1,98 @@
+"""Stanford Cars (Krause et al. 2013): 196 classes, in either of its two numberings.
+
+    devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat,
+    cars_train/00001.jpg, cars_test/00001.jpg                      the development kit
+    cars_annos.mat, car_ims/000001.jpg                             all images in one folder
+
+The test list with labels lies at the root or in devkit/. The kit's own cars_test_annos.mat has no
+classes. Mirrors nest cars_train/cars_train/. Classes are in the order of the kit, which is not
+sorted.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.samples import Dataset
+from transfg_core.data.datasets.sets.mat import integers, read_mat, texts
+from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
+from transfg_core.errors import UserError
+
+COMBINED, META = "cars_annos.mat", "devkit/cars_meta.mat"
+TRAINING, WITH_LABELS = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
+OUTER = ("stanford_cars", "StanfordCars", "cars")
+
+
+def read_cars(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
+    """Read Stanford Cars from `config.root`, or from a folder stanford_cars/ inside it.
+
+    Raises:
+        UserError: see `read_listing`.
+    """
+    root = find_root(Path(config.root), [META, COMBINED], OUTER)
+    listing = _kit(root) if (root / META).exists() else _combined(root)
+    return read_listing(config, seed, saved, listing)
+
+
+def _kit(root: Path) -> Listing:
+    (names,) = read_mat(root / META, ["class_names"])
+    classes = tuple(texts(names))
+    labelled = next(
+        (path for path in (root / WITH_LABELS, root / "devkit" / WITH_LABELS) if path.exists()),
+        root / WITH_LABELS,
+    )
+    images, below = [], []
+    for path, part in ((root / TRAINING, TRAIN), (labelled, TEST)):
+        own = f"cars_{part}"
+        folder = f"{own}/{own}" if (root / own / own).is_dir() else own
+        below.append(folder)
+        entries = _entries(path)
+        labels = _labels(path, entries, len(classes))
+        images += [
+            ListedImage(f"{folder}/{entry.fname}", label, part, f"{path}, entry {place}")
+            for place, (entry, label) in enumerate(zip(entries, labels, strict=True), 1)
+        ]
+    return Listing(
+        folder=root,
+        images=images,
+        classes=classes,
+        classes_file=root / META,
+        labels_file=root / TRAINING,
+        split_file=labelled,
+        below=tuple(below),
+    )
+
+
+def _combined(root: Path) -> Listing:
+    path = root / COMBINED
+    names, entries = read_mat(path, ["class_names", "annotations"])
+    entries, classes = np.atleast_1d(entries), tuple(texts(names))
+    labels = _labels(path, entries, len(classes))
+    images = [
+        ListedImage(
+            str(entry.relative_im_path), label, TEST if entry.test else TRAIN,
+            f"{path}, entry {place}",
+        )
+        for place, (entry, label) in enumerate(zip(entries, labels, strict=True), 1)
+    ]  # fmt: skip
+    return Listing(root, images, classes, path, path, path, below=("car_ims",))
+
+
+def _entries(path: Path) -> Any:
+    (entries,) = read_mat(path, ["annotations"])
+    return np.atleast_1d(entries)
+
+
+def _labels(path: Path, entries: Any, classes: int) -> list[int]:
+    """The classes of a list, from 0."""
+    if not hasattr(entries[0], "class"):
+        raise UserError(
+            f"{path}: expected the field `class` in each annotation, found "
+            f"{', '.join(getattr(entries[0], '_fieldnames', ['no fields']))}; this list has no "
+            f"labels: put {WITH_LABELS} into the folder of the data set"
+        )
+    values = [getattr(entry, "class") for entry in entries]
+    return [value - 1 for value in integers(path, "class", values, 1, classes)]

@@ -1,0 +1,160 @@
+"""CUB-200-2011 (Wah et al. 2011) and data sets in its layout; NABirds (Van Horn et al. 2015).
+
+    images.txt              <image id> <path below images/>
+    image_class_labels.txt  <image id> <class id>
+    train_test_split.txt    <image id> <1: training, 0: test>
+    classes.txt             <class id> <name>
+    part_boxes.txt          <image id> <part name> <x> <y> <width> <height>   (optional, not in CUB)
+
+CUB's class ids are 1 to C. NABirds has 1,011 nodes with ids from 0, of which 555 have images: the
+used ids, sorted, are the labels.
+"""
+
+from collections import defaultdict
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.listed import (
+    Boxes,
+    ListedImage,
+    Listing,
+    find_root,
+    read_listing,
+)
+from transfg_core.data.datasets.samples import Dataset
+from transfg_core.data.datasets.sets.rows import Rows, lines_of, read_rows
+from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
+from transfg_core.errors import UserError
+
+IMAGES, CLASSES = "images.txt", "classes.txt"
+LABELS, SPLIT = "image_class_labels.txt", "train_test_split.txt"
+CUB_CAUTION = (
+    "ImageNet contains 22 or 23 of the 5,794 test images of CUB-200-2011, as its page says; "
+    "weights that were trained on ImageNet have seen them"
+)
+
+
+def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
+    """Read CUB's layout from `config.root`, or from `CUB_200_2011/` inside it.
+
+    Raises:
+        UserError: see `read_listing`.
+    """
+    root = find_root(Path(config.root), [IMAGES], ["CUB_200_2011"])
+    classes = []
+    for expected, (key, row) in enumerate(read_rows(root / CLASSES).items(), 1):
+        if key != str(expected):
+            raise UserError(
+                f"{root / CLASSES}:{row.line}: expected class id {expected}, found {key!r}"
+            )
+        classes.append(row.value)
+    images = read_rows(root / IMAGES)
+    labels = _read_integers(root, LABELS, images, 1, len(classes))
+    numbers = [value - 1 for value in labels]
+    caution = CUB_CAUTION if config.name == "cub" else ""
+    return _read(config, seed, saved, root, images, numbers, tuple(classes), caution)
+
+
+def read_nabirds(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
+    """Read NABirds from `config.root`, or from one or two folders `nabirds` inside it.
+
+    Raises:
+        UserError: see `read_listing`.
+    """
+    root = find_root(Path(config.root), [IMAGES], ["nabirds", "nabirds/nabirds"])
+    nodes, images = read_rows(root / CLASSES), read_rows(root / IMAGES)
+    labels = _read_integers(root, LABELS, images, 0, 10**6)
+    used = sorted(set(labels))
+    unknown = [node for node in used if str(node) not in nodes]
+    if unknown:
+        raise UserError(
+            f"{root / LABELS}: expected class ids of {CLASSES}, found {unknown[0]} "
+            f"({len(unknown)} unknown); do the files belong together?"
+        )
+    number = {node: label for label, node in enumerate(used)}
+    classes = tuple(nodes[str(node)].value for node in used)
+    return _read(config, seed, saved, root, images, [number[node] for node in labels], classes)
+
+
+def _read(
+    config: DataConfig,
+    seed: int | None,
+    saved: SplitList | None,
+    root: Path,
+    images: Rows,
+    labels: list[int],
+    classes: tuple[str, ...],
+    caution: str = "",
+) -> Dataset:
+    needed = config.split == "official" or (config.split == "auto" and (root / SPLIT).is_file())
+    parts: list[str | None] = [None] * len(images)
+    if needed:
+        parts = [TRAIN if flag else TEST for flag in _read_integers(root, SPLIT, images, 0, 1)]
+    rows = [
+        ListedImage(row.value, label, part, f"{root / IMAGES}:{row.line}")
+        for row, label, part in zip(images.values(), labels, parts, strict=True)
+    ]
+    listing = Listing(
+        folder=root / "images",
+        images=rows,
+        classes=classes,
+        classes_file=root / CLASSES,
+        labels_file=root / LABELS,
+        split_file=root / SPLIT,
+        part_boxes=_read_part_boxes(root / "part_boxes.txt", images),
+        caution=caution,
+    )
+    return read_listing(config, seed, saved, listing)
+
+
+def _read_integers(root: Path, name: str, images: Rows, low: int, high: int) -> list[int]:
+    """One integer in [low, high] for each image, in the order of images.txt."""
+    path, rows = root / name, read_rows(root / name)
+    for left, left_rows, right, right_rows in (
+        (IMAGES, images, name, rows),
+        (name, rows, IMAGES, images),
+    ):
+        missing = [key for key in left_rows if key not in right_rows]
+        if missing:
+            raise UserError(
+                f"{root / left}:{left_rows[missing[0]].line}: id {missing[0]} is not in {right} "
+                f"({len(missing)} such ids); expected the same ids in both files; "
+                "do they belong together?"
+            )
+    values = []
+    for key in images:
+        value, line = rows[key]
+        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+            raise UserError(
+                f"{path}:{line}: expected an integer from {low} to {high}, found {value!r}"
+            )
+        values.append(int(value))
+    return values
+
+
+def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
+    """Boxes of each image, (n, 4) as x0, y0, x1, y1; None if the file does not exist."""
+    if not path.is_file():
+        return None
+    boxes: dict[str, list[list[float]]] = defaultdict(list)
+    for line, text in lines_of(path):
+        key, *rest = text.split()
+        try:
+            x, y, width, height = (float(field) for field in rest[-4:])
+            well_formed = len(rest) >= 5 and min(width, height) > 0 and isfinite(x + y)
+        except ValueError:
+            well_formed = False
+        if not well_formed:
+            raise UserError(
+                f"{path}:{line}: expected `image_id part_name x y width height`, found {text!r}"
+            )
+        if key not in images:
+            raise UserError(
+                f"{path}:{line}: expected an image id from images.txt, found image id {key}; "
+                "do the files belong together?"
+            )
+        boxes[key].append([x, y, x + width, y + height])
+    return tuple(np.array(boxes[key], dtype=np.float32).reshape(-1, 4) for key in images)

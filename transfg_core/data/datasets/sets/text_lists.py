@@ -1,0 +1,98 @@
+"""Any data set with a text or CSV list for each split.
+
+    train.csv, test.csv    `path,label`    also .txt, and val. instead of test.
+    train.txt, test.txt    `path label`
+
+The label is a class name or a number. Numbers are class ids: they are sorted as numbers, and
+classes.txt (rows `id name`) may name them. A first row of column names, such as `path,label` or
+`class_id,dir`, is a header and says the order of columns. Paths are below the folder of the lists,
+or below images/ in it.
+"""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.samples import Dataset
+from transfg_core.data.datasets.sets.rows import lines_of, read_rows
+from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
+from transfg_core.errors import UserError
+
+TRAIN_LISTS = ("train.csv", "train.txt")
+TEST_LISTS = ("test.csv", "test.txt", "val.csv", "val.txt")
+PATH_COLUMNS = {"path", "image", "file", "filename", "file_name", "dir"}
+LABEL_COLUMNS = {"label", "class", "class_id", "class_name", "target"}
+Rows = list[tuple[str, str, str]]  # path, label, place
+
+
+def read_text_lists(
+    config: DataConfig, seed: int | None, saved: SplitList | None = None
+) -> Dataset:
+    """Read the layout above from `config.root`.
+
+    Raises:
+        UserError: see `read_listing`.
+    """
+    root = find_root(Path(config.root), TRAIN_LISTS, [])
+    tests = [name for name in TEST_LISTS if (root / name).is_file()]
+    if not tests:
+        raise UserError(
+            f"{root}: expected {', '.join(TEST_LISTS[:-1])} or {TEST_LISTS[-1]} beside the "
+            "training list, found none; add a list of test images"
+        )
+    first = next(root / name for name in TRAIN_LISTS if (root / name).is_file())
+    paths = {TRAIN: first, TEST: root / tests[0]}
+    rows = {part: _read(path) for part, path in paths.items()}
+    given = {label for part in rows.values() for _, label, _ in part}
+    numbers = all(label.isascii() and label.isdigit() for label in given)
+    order = sorted(given, key=int) if numbers else sorted(given)
+    label_of = {label: number for number, label in enumerate(order)}
+    names = read_rows(root / "classes.txt") if (root / "classes.txt").is_file() else {}
+    unnamed = [label for label in order if names and label not in names]
+    if unnamed:
+        raise UserError(
+            f"{root / 'classes.txt'}: expected a name for each class, found none for "
+            f"{unnamed[0]}; add a row `{unnamed[0]} name`, or remove the file"
+        )
+    folder = root / "images" if _are_below(root / "images", rows[TRAIN]) else root
+    images = [
+        ListedImage(name, label_of[label], part, where)
+        for part, found in rows.items()
+        for name, label, where in found
+    ]
+    classes = tuple(names[label].value if names else label for label in order)
+    folders = {image.name.partition("/")[0] for image in images if "/" in image.name}
+    listing = Listing(
+        folder, images, classes, first, first, paths[TEST], below=tuple(sorted(folders))
+    )
+    return read_listing(config, seed, saved, listing)
+
+
+def _are_below(folder: Path, rows: Rows) -> bool:
+    """Whether the first image is in this folder."""
+    return os.path.isfile(folder / rows[0][0])
+
+
+def _read(path: Path) -> Rows:
+    rows: Rows = []
+    label_first = False
+    for number, (line, text) in enumerate(lines_of(path)):
+        if path.suffix == ".csv":
+            fields = next(csv.reader(io.StringIO(text.strip("\r"))))
+        else:
+            fields = text.strip().rsplit(maxsplit=1)
+        fields = [field.strip() for field in fields]
+        if number == 0 and {field.lower() for field in fields} <= PATH_COLUMNS | LABEL_COLUMNS:
+            label_first = fields[0].lower() in LABEL_COLUMNS
+            continue
+        if len(fields) != 2 or not all(fields):
+            form = "path,label" if path.suffix == ".csv" else "path label"
+            raise UserError(f"{path}:{line}: expected `{form}`, found {text.strip()!r}")
+        name, label = reversed(fields) if label_first else fields
+        rows.append((name.removeprefix("./"), label, f"{path}:{line}"))
+    if not rows:
+        raise UserError(f"{path}: expected rows of images, found none; is the copy complete?")
+    return rows
