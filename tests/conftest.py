@@ -1,5 +1,7 @@
 """Options of the test run: the backends it declares."""
 
+import signal
+
 import pytest
 
 from transfg_core.backend import BACKENDS
@@ -15,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell's background jobs ignore SIGINT, and so would the processes that tests interrupt
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     names = declared(config)
     unknown = [name for name in names if name not in BACKENDS]
     if unknown or not names:
