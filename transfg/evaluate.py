@@ -28,7 +28,7 @@ def evaluate(
     from transfg_core.trained import evaluate_checkpoint
 
     check_file("--predictions", predictions, suffixes=(".csv",))
-    result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [])
+    result, dataset = evaluate_checkpoint(checkpoint, backend, overrides or [], predictions)
     record = {"checkpoint": str(checkpoint), "backend": backend} | result.record()
     print(json.dumps(clean(record)), flush=True)  # also if the predictions cannot be written
     if predictions:

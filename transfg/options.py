@@ -24,6 +24,9 @@ def one_of(option: str, value: str, known: Collection[str]) -> str:
     return value
 
 
+RUN_FILES = ("config.yaml", "env.json", "metrics.jsonl", "summary.csv", "predictions.csv")
+
+
 def check_file(
     option: str,
     path: Path | None,
@@ -56,6 +59,10 @@ def check_file(
         raise UserError(f"{option} {path}: would replace the file that is read; choose another")
     if path.parent.name == "checkpoints" and path.exists():
         raise UserError(f"{option} {path}: would replace a checkpoint of a run; choose another")
+    if path.name == "split.csv":  # a later command would take it for the split of a run
+        raise UserError(f"{option} {path}: expected another name than that of a run's split")
+    if path.exists() and path.name in RUN_FILES and (path.parent / "config.yaml").exists():
+        raise UserError(f"{option} {path}: would replace a file of a run; choose another")
     _check_writable(f"{option} {path}", path.parent, make_parents)
 
 

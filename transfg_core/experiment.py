@@ -19,6 +19,7 @@ from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
 from transfg_core.params.merge import summary
 from transfg_core.resume import (
+    forget_lost_best,
     is_finished,
     refuse_new_split,
     refuse_to_delete,
@@ -73,7 +74,9 @@ def start_training(
         dataset = with_equal_files(dataset)
         images, steps = len(dataset.test.labels), config.train.steps
         progress = Progress(config.run.name, images, steps, position.update)
-        for message in damaged:
+        if own:
+            damaged.append(forget_lost_best(folder, position))
+        for message in filter(None, damaged):
             progress.say(message)
         if own and position.update == steps and is_finished(folder):
             progress.say(f"{own.path}: already at update {position.update} of {steps}")

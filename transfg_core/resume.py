@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from transfg_core.checkpoints.own import refuse_other_model
-from transfg_core.checkpoints.training import TrainingCheckpoint
+from transfg_core.checkpoints.training import TrainingCheckpoint, read_checkpoint
 from transfg_core.config.loading import differing_keys
 from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Dataset, SplitList
@@ -148,6 +148,27 @@ def refuse_other_run(saved: TrainingCheckpoint, config: Config, dataset: Dataset
             f"{config.data.root} has {len(dataset.train.labels)}; restore the data set, or "
             "use --resume-from with another run.name"
         )
+    if saved.dataset.images not in ("", dataset.digest()):
+        raise UserError(
+            f"{saved.path}: the images of {config.data.root} have other names or classes than at "
+            "the start of the run; restore the data set, or use --resume-from with another run.name"
+        )
+
+
+def forget_lost_best(folder: Path, position: Position) -> str:
+    """Forget the score of a `best` that is gone or damaged, and say so; else an empty text.
+
+    No later evaluation would replace it otherwise, unless it were better.
+    """
+    path = folder / "checkpoints" / "best.safetensors"
+    if not position.best_update:
+        return ""
+    try:
+        read_checkpoint(path)
+    except UserError:
+        position.best_top1, position.best_update = -1.0, 0
+        return f"{path}: absent or damaged; the next evaluation counts as the best so far"
+    return ""
 
 
 def check_classes(path: Path, saved: list[str], dataset: Dataset) -> None:

@@ -103,6 +103,7 @@ class Training:
                 "name": dataset.name,
                 "classes": list(dataset.classes),
                 "train_images": len(dataset.train.labels),
+                "images": dataset.digest(),
             },
         }
         for which in (*others, "last"):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from transfg_core.backend import FLOAT_TYPES, Backend, load_backend
-from transfg_core.checkpoints.own import PREFIX
+from transfg_core.checkpoints.own import PREFIX, refuse_other_model
 from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config, DataConfig
@@ -28,15 +28,15 @@ from transfg_core.train import Position
 
 
 def open_checkpoint(
-    path: Path, backend_name: str, overrides: Iterable[str]
+    path: Path, backend_name: str, overrides: Iterable[str], out: Path | None = None
 ) -> tuple[Config, Dataset, Backend]:
     """Load the model and data set of a checkpoint, without the state for training.
 
-    `overrides` change the checkpoint's configuration.
+    `overrides` change the checkpoint's configuration; `out` is a file that will be written.
 
     Raises:
         UserError: the checkpoint or the data set is broken, they do not belong together, or the
-            data set lies at a place that the user did not name.
+            data set lies at a place that the user did not name, or `out` is a file of the data set.
     """
     saved = read_checkpoint(path)
     overrides = list(overrides)
@@ -45,12 +45,15 @@ def open_checkpoint(
     tree["data"] |= DataConfig().model_dump(mode="json", include={"threads", "workers"})
     apply_overrides(tree, overrides)
     config = build_config(tree, str(path))
+    refuse_other_model(str(path), saved.config.model, config.model)
     if not any(item.partition("=")[0] in ("data", "data.root") for item in overrides):
         refuse_foreign_place(path, config.data.root)
     classes = [composed(name) for name in saved.dataset.classes]
     split = split_of(path, config.data)
     dataset = read_test(config.data, classes, split)
     check_classes(path, saved.dataset.classes, dataset)
+    if out:
+        refuse_in_data(out, config.data.root, dataset)
     config = with_classes(config, dataset)
     params = {
         name.removeprefix(PREFIX): value
@@ -63,6 +66,19 @@ def open_checkpoint(
     backend = load_backend(backend_name, config)
     backend.load_params(params)
     return config, dataset, backend
+
+
+def refuse_in_data(out: Path, root: str, dataset: Dataset) -> None:
+    """Refuse to write over a file of the data set, or among its images.
+
+    Raises:
+        UserError: `out` lies there.
+    """
+    target = os.path.realpath(out)
+    folders = {os.path.realpath(os.path.dirname(path)) for path in dataset.test.paths}
+    replaces = os.path.exists(target) and Path(target).is_relative_to(os.path.realpath(root))
+    if replaces or os.path.dirname(target) in folders:
+        raise UserError(f"{out}: lies in the data set {root}; choose a place outside of it")
 
 
 def refuse_foreign_place(path: Path, root: str) -> None:
@@ -81,15 +97,15 @@ def refuse_foreign_place(path: Path, root: str) -> None:
 
 
 def evaluate_checkpoint(
-    path: Path, backend_name: str, overrides: Iterable[str]
+    path: Path, backend_name: str, overrides: Iterable[str], out: Path | None = None
 ) -> tuple[Evaluation, Dataset]:
-    """Evaluate a checkpoint on its data set's test split.
+    """Evaluate a checkpoint on its data set's test split; `out` is a file that will be written.
 
     Raises:
         UserError: see `open_checkpoint`.
         RunFailed: an image cannot be read, or the logits are not finite.
     """
-    config, dataset, backend = open_checkpoint(path, backend_name, overrides)
+    config, dataset, backend = open_checkpoint(path, backend_name, overrides, out)
     with Progress("evaluate", len(dataset.test.labels)) as progress:
         for note in dataset.notes():
             progress.say(note)

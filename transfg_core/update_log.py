@@ -42,7 +42,7 @@ class UpdateLog:
         if broken:
             raise Diverged(
                 f"update {record['update']}: {broken[0]} is {values[broken[0]]}, expected a finite "
-                f"number; {self._run.describe_saved()}. Start another run, also from there with "
-                "--resume-from, with a smaller optim.lr, a longer optim.warmup or a smaller "
-                "optim.clip"
+                f"number; {self._run.describe_saved()}. Start another run"
+                + (", also from there with --resume-from," if self._run.saved_update else "")
+                + " with a smaller optim.lr, a longer optim.warmup or a smaller optim.clip"
             )

@@ -336,6 +336,51 @@ def test_a_run_without_its_records_is_not_resumed(place):
     assert place.train("train.save_every=1", resume=True) == 0
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_lost_best_is_written_again(place, capsys, cut):
+    killed(place)
+    best = place.run / "checkpoints/best.safetensors"
+    if cut:
+        best.write_bytes(best.read_bytes()[:200])
+    else:
+        best.unlink()
+    assert place.train("train.save_every=1", resume=True) == 0
+    assert "best.safetensors: absent or damaged; the next evaluation" in capsys.readouterr().err
+    assert checkpoint.load(best)[1]["position"]["update"] == 4
+
+
+@pytest.mark.parametrize("side", ["train", "val"])
+def test_resuming_with_other_images_of_the_same_number_is_refused(place, side):
+    killed(place)
+    folder = place.data / side / "a b"
+    (folder / "one.png").rename(folder / "other.png")
+    with pytest.raises(UserError, match="have other names or classes than at the start"):
+        place.train("train.save_every=1", resume=True)
+    (folder / "other.png").rename(folder / "one.png")
+    assert place.train("train.save_every=1", resume=True) == 0
+
+
+def test_outputs_never_replace_files_of_the_data_set(place):
+    place.train()
+    image = place.data / "val" / NAMES[0]
+    before = image.read_bytes()
+    for out in (image, image.with_name("new.png")):
+        with pytest.raises(UserError, match="lies in the data set .*choose a place outside"):
+            draw_parts(place.checkpoint(), "torch", [], 1, out)
+    (place.data / "list.csv").write_text("mine")
+    with pytest.raises(UserError, match="lies in the data set"):
+        evaluate_checkpoint(place.checkpoint(), "torch", [], place.data / "list.csv")
+    assert image.read_bytes() == before
+    assert (place.data / "list.csv").read_text() == "mine"
+
+
+def test_an_evaluation_of_another_function_is_refused(place):
+    """No parameter's shape shows the number of heads."""
+    place.train()
+    with pytest.raises(UserError, match="expected model.heads 4, found 2; set model.heads=2"):
+        evaluate_checkpoint(place.checkpoint(), "torch", ["model.heads=4"])
+
+
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_renamed_or_copied_run_resumes(place, copied):
     killed(place)

@@ -11,6 +11,12 @@ from transfg_core.backend import load_backend
 CASE = Case("compiled", model={"depth": 4, "stride": 6})
 
 
+@pytest.fixture(autouse=True)
+def fresh_cache(monkeypatch, tmp_path):
+    """PyTorch's cache ignores ATEN_CPU_CAPABILITY: code for another one does not compile."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+
 # PyTorch's compiler warns about PyTorch's own code
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -122,6 +122,15 @@ GOOGLE = Path(__file__).parents[2] / "parity" / "cases" / "golden" / "tiny_vit.n
         (("convert", GOOGLE, "out.npz"), ("need no conversion",)),
         (("evaluate", LAST, "--predictions", LAST), ("expected a name ending in .csv",)),
         (("evaluate", "runs/trial"), ("the folder of a run; try runs/trial/checkpoints/best",)),
+        (
+            ("evaluate", LAST, "--predictions", "runs/trial/predictions.csv"),
+            ("would replace a file of a run",),
+        ),
+        (
+            ("evaluate", LAST, "--predictions", "runs/trial/checkpoints/split.csv"),
+            ("expected another name than that of a run's split",),
+        ),
+        (("evaluate", LAST, "model.heads=1"), ("expected model.heads 1, found 2",)),
         (("parts", LAST, "--out", LAST), ("expected a name ending in .png",)),
         (("convert", GOOGLE, GOOGLE), ("would replace the file that is read",)),
         (("convert", "config.yaml", LAST), ("would replace a checkpoint of a run",)),
@@ -362,5 +371,7 @@ def test_not_a_number(place):
     )
     assert done.returncode == 1 and "is nan, expected a finite number" in done.stderr
     assert "Traceback" not in done.stderr
+    has_checkpoint = "no checkpoint is saved" not in done.stderr
+    assert ("--resume-from" in done.stderr) == has_checkpoint
     names = {path.stem for path in (place / "runs/nan/checkpoints").iterdir()}
     assert "last" not in names or names >= {"step_000001"}

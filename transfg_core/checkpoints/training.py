@@ -40,6 +40,7 @@ class SavedDataset(Section):
     name: str
     classes: list[str]
     train_images: Positive
+    images: str = ""  # Dataset.digest; files of older versions have none
 
 
 class Metadata(Section):

@@ -43,17 +43,23 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     if path:
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except OSError as error:
             raise UserError(
                 f"{path}: expected a readable YAML configuration, but reading it failed "
-                f"({reason}); check the path"
+                f"({error.strerror or error}); check the path"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path}: expected text in UTF-8, found other bytes ({error}); save it as UTF-8"
             ) from error
         loaded, repeated = parse_yaml(text, source)
-        if loaded is not None and not isinstance(loaded, dict):
-            raise UserError(f"{path}: expected sections such as `train:`, found {loaded!r}")
+        if not isinstance(loaded, dict):
+            found = "nothing" if loaded is None else repr(loaded)
+            raise UserError(
+                f"{path}: expected sections such as `train:`, found {found}; is it the right file?"
+            )
         # `train:` whose keys are all commented out is an empty section
-        tree = {key: {} if value is None else value for key, value in (loaded or {}).items()}
+        tree = {key: {} if value is None else value for key, value in loaded.items()}
     apply_overrides(tree, overrides)
     return build_config(tree, source, repeated)
 

@@ -122,6 +122,9 @@ def describe_problem(item: Any, root: type[BaseModel]) -> str:
         context = item["ctx"]
         return f"{key}.name: expected {context['expected_tags']}, found {context['tag']!r}"
     if item["type"] == "extra_forbidden":
+        if any("." in str(part) for part in place):
+            section, _, rest = key.partition(".")
+            return f"{key}: expected a section; write `{section}:` and `{rest}:` below it, indented"
         chosen = item["loc"][1] if place != item["loc"] else None
         return f"{key}: unknown key{_nearest(key, _known_keys(root, chosen))}"
     message = item["msg"].removeprefix("Value error, ")

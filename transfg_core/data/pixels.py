@@ -82,6 +82,28 @@ def _refuse_twelve_bits(image: Image.Image, high: int) -> None:
         )
 
 
+def has_deep_colour(image: Image.Image) -> bool:
+    """Whether an opened, not yet loaded TIFF or PNG has colours of 16 bits; Pillow keeps 8."""
+    modes = [str(tile[3]) for tile in getattr(image, "tile", []) if image.format == "PNG"]
+    return any(";16" in mode for mode in modes) or (
+        image.mode in ("RGB", "RGBA", "LA") and _tiff_bits(image) == 16
+    )
+
+
+def refuse_dark_colour(image: Image.Image) -> None:
+    """Refuse colours of 16 bits that may be 12-bit data: as 8 bits, none is above 15.
+
+    Raises:
+        UnclearPixels: so it is.
+    """
+    high = int(np.asarray(image).max())
+    if 0 < high < 16:
+        raise UnclearPixels(
+            f"16-bit colours with values below {256 * (high + 1)}, which do not say whether white "
+            "is 65535 or less; scale the values, or save the image as 8-bit RGB"
+        )
+
+
 def _integer_grey(image: Image.Image) -> NDArray[np.uint8]:
     values, bits = np.asarray(image), _tiff_bits(image)
     if bits == 32 and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):

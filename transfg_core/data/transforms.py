@@ -20,7 +20,14 @@ from PIL import Image
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
 from transfg_core.data.bad_image import UNREADABLE, BadImage, TooLarge, open_regular, reason_of
-from transfg_core.data.pixels import STORED, UPRIGHT, orientation, to_rgb
+from transfg_core.data.pixels import (
+    STORED,
+    UPRIGHT,
+    has_deep_colour,
+    orientation,
+    refuse_dark_colour,
+    to_rgb,
+)
 from transfg_core.errors import RunFailed, UserError
 
 ASPECT = (3 / 4, 4 / 3)  # random resized crop, width over height (Szegedy et al. 2015)
@@ -53,8 +60,11 @@ def read_image(path: str | Path, data: DataConfig = DEFAULT) -> Image.Image:
                 raise TooLarge(path, size, data.max_megapixels)
             turns = _turns(image, data)
             turn = orientation(image) if turns else 1
+            deep = has_deep_colour(image)
             image.load()
             rgb = to_rgb(image)
+            if deep:
+                refuse_dark_colour(rgb)
         return rgb.transpose(turns[turn]) if turn in turns else rgb
     except BadImage:
         raise

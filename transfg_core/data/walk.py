@@ -30,8 +30,12 @@ RAW_SUFFIXES = {
     ".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw",
     ".rw2", ".sr2", ".srf", ".srw", ".x3f",
 }  # fmt: skip
-# Folders of macOS archives, Synology thumbnails, Windows and Linux disks: never photographs.
-SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+# Folders of macOS archives, of Synology's and QNAP's disks, of Windows and Linux: no photographs,
+# or those that somebody has thrown away.
+SYSTEM_FOLDERS = {
+    "__MACOSX", "@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "$RECYCLE.BIN",
+    "System Volume Information", "lost+found",
+}  # fmt: skip
 
 AVIF_IS_READ = "avif" in features.modules and features.check("avif")  # since Pillow 11.3
 

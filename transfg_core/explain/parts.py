@@ -43,7 +43,7 @@ def draw_parts(
         UserError: the checkpoint is broken, or `heat` is "scores" and its model selects no parts.
         RunFailed: an image cannot be read.
     """
-    config, dataset, backend = open_checkpoint(path, backend_name, overrides)
+    config, dataset, backend = open_checkpoint(path, backend_name, overrides, out)
     model = require_vit(config.model, f"{path}: pictures of parts and attention")
     selects = model.selects_parts
     if not selects and heat == "scores":

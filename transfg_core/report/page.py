@@ -84,7 +84,8 @@ def _render(template: str, page: Mapping[str, Any]) -> bytes:
         keep_trailing_newline=True,
     )
     text: str = environment.get_template(template).render(page)
-    return text.encode()
+    # a folder's name may hold bytes that are no UTF-8, which Python keeps as half surrogates
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _curve(run: Run) -> Curve:

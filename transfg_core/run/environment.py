@@ -69,10 +69,10 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
         raise UserError(
             f"{path / 'env.json'}: expected a JSON list, cannot read the file: {error}; delete it"
         ) from error
-    if not isinstance(starts, list):
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise UserError(
-            f"{path / 'env.json'}: expected a JSON list, found {type(starts).__name__}; "
-            "delete the file"
+            f"{path / 'env.json'}: expected a JSON list of records, found {starts!r:.60}; delete "
+            "the file"
         )
     return starts
 

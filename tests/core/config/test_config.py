@@ -186,7 +186,14 @@ def test_text_that_is_no_configuration(tmp_path, text, message):
     assert str(caught.value).startswith(str(path)) and message in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "\n# nothing\n", "train:\n", "train:\nrun: {}\n"])
+@pytest.mark.parametrize("text", ["", "\n# nothing\n", "null"])
+def test_an_empty_file_is_no_configuration(tmp_path, text):
+    """A file that a full disk has emptied would train the toy set."""
+    with pytest.raises(UserError, match="expected sections .*found nothing; is it the right file"):
+        load_config(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["train:\n", "train:\nrun: {}\n"])
 def test_what_is_empty_is_the_default(tmp_path, text):
     assert load_config(write(tmp_path, text)) == Config()
     assert load_config(write(tmp_path, text), ["train.steps=600"]).train.steps == 600
@@ -198,11 +205,14 @@ def test_files_that_cannot_be_read(tmp_path):
     for path, reason in (
         (tmp_path / "absent.yaml", "No such file"),
         (tmp_path, "Is a directory"),
-        (binary, "codec"),
     ):
         with pytest.raises(UserError, match=f"reading it failed .*{reason}") as caught:
             load_config(path)
         assert str(path) in str(caught.value)
+    with pytest.raises(UserError, match="binary.yaml: expected text in UTF-8, .*save it as UTF-8"):
+        load_config(binary)
+    with pytest.raises(UserError, match="train.keep: expected a section; write `train:` and `keep"):
+        load_config(write(tmp_path, "train.keep: 3"))
 
 
 def test_overrides():

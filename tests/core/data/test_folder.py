@@ -190,6 +190,28 @@ def test_a_relative_root_is_looked_for_in_a_named_folder(split, monkeypatch, tmp
     assert f"found no such folder in {tmp_path}; is data.root right?" in message
 
 
+def test_images_without_a_listed_name_count_as_new_and_that_is_said(flat, tmp_path):
+    saved = read(flat, split="auto").split
+    other = tmp_path / "other"
+    for number in range(4):
+        image_at(other / f"{'ab'[number % 2]}/x{number}.png", 90 + number)
+    (note,) = read_for_test(other, saved=saved, split="auto").notes()
+    assert note.startswith("all 4 images count as new to the model") and "a/x0.png" in note
+    assert read_for_test(flat, saved=saved, split="auto").findings == ()
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".PNG"])
+def test_the_listed_images_in_another_form_are_not_new(flat, suffix):
+    """Most of them were trained with."""
+    saved = read(flat, split="auto").split
+    for name in saved.rows:
+        with Image.open(flat / name) as image:
+            image.save((flat / name).with_suffix(suffix))
+        os.remove(flat / name)
+    message = complaint(read_for_test, flat, saved=saved, split="auto")
+    assert f"a/00{suffix} for a/00.png: the same images in another form?" in message
+
+
 def test_a_mixture_is_refused(flat):
     saved = read(flat, split="auto").split
     for name in list(saved.rows)[3:]:

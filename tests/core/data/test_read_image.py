@@ -161,6 +161,31 @@ def test_twelve_bits_in_a_16_bit_file_are_not_nearly_black(tmp_path):
     assert np.array(read_image(tmp_path / "a.pgm")).max() == 15
 
 
+def deep_png(path, values):
+    """A PNG with 16-bit colours, by hand: Pillow writes none."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6, 2: 4}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    content = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_twelve_bits_in_a_16_bit_file_are_refused(tmp_path, channels):
+    ramp = np.repeat(RAMP[:, :, None], channels, axis=2)
+    deep_png(tmp_path / "dark.png", (ramp * 4095).astype(int))
+    with pytest.raises(BadImage, match="16-bit colours with values below 4096"):
+        read_image(tmp_path / "dark.png")
+    deep_png(tmp_path / "full.png", (ramp * 65535).astype(int))
+    assert np.array(read_image(tmp_path / "full.png")).max() == 255
+    deep_png(tmp_path / "black.png", np.zeros((4, 3, channels), int))
+    assert np.array(read_image(tmp_path / "black.png")).max() == 0
+
+
 def test_black_is_black_in_any_type(tmp_path):
     for kind in (np.int32, np.float32, np.uint16):
         Image.fromarray(np.zeros((4, 3), kind)).save(tmp_path / "a.tif")

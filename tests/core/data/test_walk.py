@@ -57,13 +57,16 @@ def test_avif_counts_where_pillow_reads_it(root, monkeypatch):
 
 
 def test_hidden_and_system_folders_are_not_entered(root, monkeypatch):
-    for name in (".thumbs/3.jpg", "a/.cache/deep/3.jpg", "@eaDir/3.jpg", "__MACOSX/a/._1.jpg"):
+    for name in (
+        ".thumbs/3.jpg", "a/.cache/deep/3.jpg", "@eaDir/3.jpg", "#recycle/3.jpg",
+        "__MACOSX/a/._1.jpg",
+    ):  # fmt: skip
         image_at(root / name)
     image_at(root / "b/.hidden.jpg")
     scanned = []
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: scanned.append(path) or scan(path))
-    assert names_of(root) == (["a/1.jpg", "b/2.PNG"], {module.HIDDEN: (5, ".thumbs")})
+    assert names_of(root) == (["a/1.jpg", "b/2.PNG"], {module.HIDDEN: (6, "#recycle")})
     assert sorted(scanned) == [str(root), str(root / "a"), str(root / "b")]
 
 

@@ -1,6 +1,7 @@
 """Reports of synthetic runs: the numbers are there, the page stands alone, the bytes repeat."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -234,6 +235,16 @@ def test_a_caution_of_the_data_set_stands_beside_the_results(twins, tmp_path, pa
     results = text.partition("## Results")[2].partition("##")[0]
     assert results.count("Seen in pretraining.") == 1
     assert "Seen in pretraining." in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_folder_whose_name_is_no_utf8(twins, tmp_path):
+    name = os.fsdecode(b"V\xf6gel")
+    copy = shutil.copytree(twins[0], tmp_path / name)
+    write_report([copy], tmp_path / "out")
+    assert "gel" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    (copy / "env.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match="env.json: expected a JSON list of records"):
+        load_run(copy)
 
 
 def test_agreement_counts(twins):

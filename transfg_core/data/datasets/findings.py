@@ -14,6 +14,8 @@ from transfg_core.data.transforms import has_more_frames, image_orientation
 from transfg_core.data.walk import ImageFile, printable
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+# formats whose EXIF orientation viewers apply
+TURNED_SUFFIXES = (*JPEG_SUFFIXES, ".webp", ".tif", ".tiff")
 FRAME_SUFFIXES = (".gif", ".apng", ".png", ".webp", ".tif", ".tiff")
 MOST_HEADERS = 1000  # files of each kind whose headers are read
 MOST_COMPARED = 100_000  # images; in larger data sets, files are not compared
@@ -85,6 +87,18 @@ class EqualFiles(Finding):
         )
 
 
+class New(Finding):
+    """Images of a flat folder that count as new, since the run's split.csv names none of them."""
+
+    kind = "new"
+
+    def __str__(self) -> str:
+        return (
+            f"all {self.count} images count as new to the model: the run's split.csv has none of "
+            f"their names (such as {printable(self.example)})"
+        )
+
+
 def header_findings(config: DataConfig, images: Sequence[ImageFile]) -> tuple[Finding, ...]:
     """Photographs that a viewer shows turned and this program does not, and further frames.
 
@@ -95,7 +109,7 @@ def header_findings(config: DataConfig, images: Sequence[ImageFile]) -> tuple[Fi
         (Frames, FRAME_SUFFIXES, has_more_frames)
     ]
     if config.exif == "ignore":
-        checks.insert(0, (Turned, JPEG_SUFFIXES, _is_turned))
+        checks.insert(0, (Turned, TURNED_SUFFIXES, _is_turned))
     for kind, suffixes, holds in checks:
         own = [image for image in images if image.name.lower().endswith(suffixes)]
         sample = own[:: -(-len(own) // MOST_HEADERS) or 1]

@@ -24,7 +24,7 @@ from transfg_core.data.datasets.class_folders import (
     refuse_empty_classes,
     samples_of,
 )
-from transfg_core.data.datasets.findings import header_findings
+from transfg_core.data.datasets.findings import Finding, New, header_findings
 from transfg_core.data.datasets.flat import read_flat, rename_splits, without_training
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import SplitList
@@ -84,13 +84,17 @@ def read_folder_test(
             f"as {classes[0]}, found {unknown[0]} ({len(unknown)} unknown); "
             + (rename_splits(unknown) or "is data.root right?")
         )
+    new: tuple[Finding, ...] = ()
     if split is None and config.split != "official":
+        everything = images
         images = without_training(config, images, saved, tally)
+        if images is everything and images:
+            new = (New(len(images), images[0].name),)
     if not images:
         raise UserError(f"{place}: expected images of the checkpoint's classes, found none")
     test = samples_of(images, below, classes)
     nothing = Samples((), np.zeros(0, np.int64), ())
-    found = header_findings(config, images)
+    found = (*header_findings(config, images), *new)
     return Dataset(config.name, tuple(classes), nothing, test, tally.entries(), findings=found)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.findings import New
 from transfg_core.data.datasets.groups import pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import (
@@ -103,7 +104,8 @@ def read_listing(
     labels = np.array([image.label for image in listing.images], dtype=np.int64)
     split, source = None, listing.split_file
     parts = [image.part or "" for image in listing.images]
-    if not _is_official(config, all(parts), ids, saved):
+    official = _is_official(config, all(parts), ids, saved)
+    if not official:
         source = listing.labels_file
         split = _split(config, seed, saved, ids, labels, listing)
         listed = {name: row.part for name, row in split.rows.items()} if split else {}
@@ -135,6 +137,7 @@ def read_listing(
         take(test),
         tally.entries(),
         split,
+        findings=() if official or split or not ids else (New(len(ids), ids[0]),),
         caution=listing.caution,
     )
     if seed is None and not len(train):

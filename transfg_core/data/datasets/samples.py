@@ -1,5 +1,6 @@
 """The result of every reader: file names and labels of a training and a test split."""
 
+import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,6 +56,15 @@ class Dataset:
             groups = len({row.group for row in self.split.rows.values()})
             lines.insert(0, f"split.csv: {len(self.split.rows)} images in {groups} groups")
         return lines
+
+    def digest(self) -> str:
+        """SHA-256 of the ids and labels of both splits, in order."""
+        found = hashlib.sha256()
+        for samples in (self.train, self.test):
+            for name, label in zip(samples.ids, samples.labels.tolist(), strict=True):
+                found.update(f"{name}\0{label}\n".encode())
+            found.update(b"\0")
+        return found.hexdigest()
 
     def counts(self) -> dict[str, Any]:
         """What is used and what is left out, for env.json."""

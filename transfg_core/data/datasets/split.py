@@ -11,6 +11,7 @@ on images added later too, but never on a data set that lacks or changed some of
 
 import csv
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,10 @@ def fitting(
     Raises:
         UserError: some images are absent, or have another size.
     """
-    if saved is None or saved.rows.keys().isdisjoint(sizes):
+    if saved is None:
+        return None
+    if saved.rows.keys().isdisjoint(sizes):
+        _refuse_other_suffixes(root, saved, sizes)
         return None
     unfit = [
         name
@@ -138,6 +142,23 @@ def fitting(
             f"{_what_is_unfit(unfit[0], saved, sizes)}; restore the images, or {remedy}"
         )
     return saved
+
+
+def _refuse_other_suffixes(root: str, saved: SplitList, sizes: Mapping[str, int]) -> None:
+    """Refuse images whose names differ from the list in the suffix or the separator alone."""
+    listed = {_bare(name): name for name in saved.rows}
+    for name in sizes:
+        if _bare(name) in listed:
+            raise UserError(
+                f"{shown(root)}: expected the images of the run's split.csv or others, found "
+                f"{name} for {listed[_bare(name)]}: the same images in another form? Write their "
+                "names into split.csv, or put new images under new names into a folder of their own"
+            )
+
+
+def _bare(name: str) -> str:
+    """A name without its suffix, with forward slashes."""
+    return os.path.splitext(name.replace("\\\\", "/"))[0]
 
 
 def _what_is_unfit(name: str, saved: SplitList, sizes: Mapping[str, int]) -> str:
