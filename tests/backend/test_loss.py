@@ -36,19 +36,33 @@ def test_contrastive(twin, margin, labels):
     assert value.item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
+def one_by_one(features, margin):
+    """The contrastive loss of two images of two classes, with sums one by one in float32."""
+
+    def total(x):
+        return np.cumsum(x, axis=-1, dtype=np.float32)[..., -1:]
+
+    unit = features / np.sqrt(total(features * features))
+    return max(float(total(unit[0] * unit[1])[0]) - margin, 0) / 2
+
+
 def test_contrastive_of_wide_features(twin):
-    """768 channels and two images, whose cosine is near the margin: a sum one by one would be 5e-7
-    to 2e-6 off."""
+    """768 channels and two images, whose cosine is near the margin: no sum goes one by one.
+
+    How far a better sum is off depends on the processor, so the bound is a third of the errors of
+    that one; those of PyTorch were a fifth to a seventh of them.
+    """
     loss, labels = twin.module("loss").contrastive, twin.tensor(np.array([0, 1]))
     errors = []
-    for seed in range(8):
+    for seed in range(32):
         rng = np.random.default_rng(seed)
         features = rng.standard_normal(768) + 0.65 * rng.standard_normal((2, 768))
         features = features.astype(np.float32)
         expected = reference.contrastive(features.astype(np.float64), np.array([0, 1]), 0.4)
-        value = loss(twin.tensor(features), labels, 0.4).item()
-        errors.append(abs(value - expected) / expected)
-    assert np.median(errors) < 2e-7 and max(errors) < 8e-7
+        values = loss(twin.tensor(features), labels, 0.4).item(), one_by_one(features, 0.4)
+        errors.append([(value - expected) / expected for value in values])
+    own, sequential = np.sqrt(np.mean(np.square(errors), axis=0))
+    assert own < sequential / 3
 
 
 def test_contrastive_gradient(twin):
