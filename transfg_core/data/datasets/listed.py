@@ -83,6 +83,29 @@ def find_root(root: Path, names: Sequence[str], nested: Sequence[str]) -> Path:
     )
 
 
+def names_by_label(images: Sequence[ListedImage], names: Sequence[str], path: Path) -> list[str]:
+    """The class names in the order of labels, from the name that goes with each image.
+
+    Raises:
+        UserError: a label has two names, or labels have a gap; `path` is a list, for the message.
+    """
+    found: dict[int, str] = {}
+    for image, name in zip(images, names, strict=True):
+        if found.setdefault(image.label, name) != name:
+            raise UserError(
+                f"{image.where}: expected one class for each label, found {name} and "
+                f"{found[image.label]} for one label; do the lists belong together?"
+            )
+    count = max(found, default=-1) + 1
+    missing = [label for label in range(count) if label not in found]
+    if missing:
+        raise UserError(
+            f"{path}: expected labels without gaps, found no image of label {missing[0]} (from 0) "
+            f"of {count}; is the copy complete?"
+        )
+    return [found[label] for label in range(count)]
+
+
 def read_listing(
     config: DataConfig, seed: int | None, saved: SplitList | None, listing: Listing
 ) -> Dataset:

@@ -10,7 +10,13 @@ Lists lie at the root or in lists/. A class is named after its folder, without t
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import (
+    ListedImage,
+    Listing,
+    find_root,
+    names_by_label,
+    read_listing,
+)
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.mat import integers, read_mat, texts
 from transfg_core.data.datasets.sets.rows import lines_of
@@ -41,22 +47,9 @@ def read_dogs(config: DataConfig, seed: int | None, saved: SplitList | None = No
     paths = {part: _find_list(root, names) for part, names in LISTS.items()}
     for part, path in paths.items():
         images += _read_mat(path, part) if path.suffix == ".mat" else _read_text(path, part)
-    names: dict[int, str] = {}
-    for image in images:
-        name = image.name.partition("/")[0].partition("-")[2] or image.name.partition("/")[0]
-        if names.setdefault(image.label, name) != name:
-            raise UserError(
-                f"{image.where}: expected one folder for each label, found {name} and "
-                f"{names[image.label]} for label {image.label}; do the lists belong together?"
-            )
-    count = max(names, default=-1) + 1
-    missing = [label for label in range(count) if label not in names]
-    if missing:
-        raise UserError(
-            f"{paths[TRAIN]}: expected labels without gaps, found none for label {missing[0]} of "
-            f"{count}; is the copy complete?"
-        )
-    classes = tuple(names[label] for label in range(count))
+    folders = [image.name.partition("/")[0] for image in images]
+    names = [folder.partition("-")[2] or folder for folder in folders]
+    classes = tuple(names_by_label(images, names, paths[TRAIN]))
     listing = Listing(
         folder, images, classes, paths[TRAIN], paths[TRAIN], paths[TEST], caution=CAUTION
     )

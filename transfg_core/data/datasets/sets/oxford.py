@@ -12,7 +12,13 @@ import re
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import (
+    ListedImage,
+    Listing,
+    find_root,
+    names_by_label,
+    read_listing,
+)
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.mat import integers, read_mat
 from transfg_core.data.datasets.sets.rows import lines_of
@@ -88,7 +94,7 @@ def read_pets(config: DataConfig, seed: int | None, saved: SplitList | None = No
     lists = {TRAIN: "annotations/trainval.txt", TEST: "annotations/test.txt"}
     root = find_root(Path(config.root), [lists[TRAIN]], ["oxford-iiit-pet", "pets"])
     images: list[ListedImage] = []
-    names: dict[int, str] = {}
+    breeds: list[str] = []
     for part, relative in lists.items():
         path = root / relative
         for line, text in lines_of(path):
@@ -101,21 +107,10 @@ def read_pets(config: DataConfig, seed: int | None, saved: SplitList | None = No
                 raise UserError(
                     f"{path}:{line}: expected `name_number class species breed`, found {text!r}"
                 )
-            label, breed = int(number) - 1, match[1].replace("_", " ")
-            if names.setdefault(label, breed) != breed:
-                raise UserError(
-                    f"{path}:{line}: expected one breed for each class, found {breed} and "
-                    f"{names[label]} for class {number}; do the lists belong together?"
-                )
+            label = int(number) - 1
+            breeds.append(match[1].replace("_", " "))
             images.append(ListedImage(f"{fields[0]}.jpg", label, part, f"{path}:{line}"))
-    count = max(names, default=-1) + 1
-    missing = [label for label in range(count) if label not in names]
-    if missing:
-        raise UserError(
-            f"{root / lists[TRAIN]}: expected classes without gaps, found none of class "
-            f"{missing[0] + 1} of {count}; is the copy complete?"
-        )
-    classes = tuple(names[label] for label in range(count))
+    classes = tuple(names_by_label(images, breeds, root / lists[TRAIN]))
     first, second = root / lists[TRAIN], root / lists[TEST]
     return read_listing(
         config, seed, saved, Listing(root / "images", images, classes, first, first, second)
