@@ -198,6 +198,16 @@ def test_other_contents(tmp_path, tree, expected, zipped):
         read(save(tree, tmp_path / "x.bin", zipped))
 
 
+def test_averaged_weights_beside_the_model_are_named(tmp_path):
+    """The published weights are often the averaged ones."""
+    both = {"model": {"a": torch.zeros(1)}, "model_ema": {"a": torch.ones(1)}, "args": {"lr": 1}}
+    with TorchFile(str(save(both, tmp_path / "x.pth", True))) as file:
+        assert file.read("a").tolist() == [0]
+        assert file.note == "note: the arrays of 'model' are taken, not those of 'model_ema'"
+    with TorchFile(str(save({"model": both["model"]}, tmp_path / "y.pth", True))) as file:
+        assert file.note == ""
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripts_are_refused(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "x.pt")

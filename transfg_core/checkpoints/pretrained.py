@@ -28,7 +28,8 @@ def build_params(config: Config) -> tuple[Arrays, LoadReport | None]:
     if model.pretrained is None:
         return initial_params(model, image_size, config.run.seed), None
     loaded, report = load_pretrained(model.pretrained, model, image_size)
-    report = replace(report, notes=_advice(model.pretrained, config.data.normalise))
+    advice = _advice(model.pretrained, config.data.normalise)
+    report = replace(report, notes=(*report.notes, *advice))
     drawn = initial_params(model, image_size, config.run.seed, only=report.initialised)
     values = loaded | drawn
     shapes = param_shapes(model, image_size)
@@ -65,4 +66,6 @@ def load_pretrained(
         else:
             vit = require_vit(model, f"{path}: a Vision Transformer")
             arrays, report = load_form(file, form, vit, image_size)
-    return arrays, replace(report, origin=origin_of(path, form.title if form else "this project"))
+        notes = (file.note,) if file.note else ()
+    origin = origin_of(path, form.title if form else "this project")
+    return arrays, replace(report, origin=origin, notes=notes)

@@ -92,6 +92,10 @@ class TorchFile(WeightFile):
         place = ""
         for key in WRAPPERS:
             if isinstance(tree, dict) and isinstance(tree.get(key), dict):
+                others = [name for name in tree if name != key and _holds_tensors(tree[name])]
+                if others:
+                    left = ", ".join(map(repr, others[:3]))
+                    self.note = f"note: the arrays of {key!r} are taken, not those of {left}"
                 tree = tree[key]
                 place += f"[{key!r}]"
         if not isinstance(tree, dict) or not tree:
@@ -134,6 +138,10 @@ class TorchFile(WeightFile):
             ) from error
         except DAMAGED as error:
             raise UserError(f"{where}: {damaged('a PyTorch file', error)}") from error
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
 
 
 class _Zip:

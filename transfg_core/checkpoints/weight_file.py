@@ -55,10 +55,12 @@ class Origin:
 class WeightFile(Closing):
     """An open file of named arrays; every problem with it raises a UserError.
 
-    `strings` holds further text of the file, if its container has a place for it.
+    `strings` holds further text of the file, if its container has a place for it; `note` is what
+    the user should know of what was chosen in it.
     """
 
     strings: Mapping[str, str] = {}
+    note = ""
 
     def __init__(self, path: str) -> None:
         self.path = path
