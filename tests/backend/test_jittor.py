@@ -55,7 +55,7 @@ backend.fetch(backend.train_step([case.batches()[0]], 0.01))
     ("precision", "checkpointing"), [("float32", False), ("float32", True), ("bfloat16", True)]
 )
 def test_no_operator_is_compiled_twice(twin, precision, checkpointing):
-    """Two threads would write and read the same file at once; a few runs in 100 failed so."""
+    """Two threads would write and read the same file at once; some runs failed so."""
     program = UPDATE.format(precision=precision, checkpointing=checkpointing)
     child = subprocess.run(
         [sys.executable, "-c", program],
