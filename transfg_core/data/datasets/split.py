@@ -128,7 +128,7 @@ def fitting(
     if saved is None:
         return None
     if saved.rows.keys().isdisjoint(sizes):
-        _refuse_other_suffixes(root, saved, sizes)
+        _refuse_other_suffixes(root, saved, sizes, remedy)
         return None
     unfit = [
         name
@@ -144,7 +144,9 @@ def fitting(
     return saved
 
 
-def _refuse_other_suffixes(root: str, saved: SplitList, sizes: Mapping[str, int]) -> None:
+def _refuse_other_suffixes(
+    root: str, saved: SplitList, sizes: Mapping[str, int], remedy: str
+) -> None:
     """Refuse images whose names differ from the list in the suffix or the separator alone."""
     listed = {_bare(name): name for name in saved.rows}
     for name in sizes:
@@ -152,13 +154,13 @@ def _refuse_other_suffixes(root: str, saved: SplitList, sizes: Mapping[str, int]
             raise UserError(
                 f"{shown(root)}: expected the images of the run's split.csv or others, found "
                 f"{name} for {listed[_bare(name)]}: the same images in another form? Write their "
-                "names into split.csv, or put new images under new names into a folder of their own"
+                f"names into split.csv, or {remedy}"
             )
 
 
 def _bare(name: str) -> str:
     """A name without its suffix, with forward slashes."""
-    return os.path.splitext(name.replace("\\\\", "/"))[0]
+    return os.path.splitext(name.replace("\\", "/").replace("//", "/"))[0]
 
 
 def _what_is_unfit(name: str, saved: SplitList, sizes: Mapping[str, int]) -> str:
