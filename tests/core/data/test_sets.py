@@ -11,6 +11,7 @@ from PIL import Image
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import read_dataset, read_test
+from transfg_core.data.datasets.official import official
 from transfg_core.errors import UserError
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
@@ -332,10 +333,22 @@ def sizes(data):
     return len(data.classes), len(data.train.ids), len(data.test.ids)
 
 
+def counts(name, **keys):
+    return official(DataConfig(name=name, **keys))[:3]
+
+
+def test_official_counts_by_level():
+    assert counts("aircraft") == (100, 6667, 3333)
+    assert counts("aircraft", level="family") == (70, 6667, 3333)
+    assert counts("aircraft", level="manufacturer") == (30, 6667, 3333)
+    assert counts("cub", level="family") == (200, 5994, 5794)
+    assert official(DataConfig(name="list")) is None
+
+
 @real
 def test_real_nabirds():
     data = read(ANNOTATIONS / "nabirds", "nabirds", on_bad_image="skip")
-    assert sizes(data) == (555, 23929, 24633)
+    assert sizes(data) == counts("nabirds") == (555, 23929, 24633)
 
 
 @real
@@ -350,7 +363,7 @@ def test_real_cars(tmp_path):
     notes = structs([{"class": int(label), "fname": Path(name).name} for name, label in rows])
     scipy.io.savemat(tmp_path / "cars_test_annos_withlabels.mat", {"annotations": notes})
     data = read(tmp_path, "cars", on_bad_image="skip")
-    assert sizes(data) == (196, 8144, 8041)
+    assert sizes(data) == counts("cars") == (196, 8144, 8041)
     assert (
         data.classes[1] == "Acura RL Sedan 2012"
         and "Ram C/V Cargo Van Minivan 2012" in data.classes
@@ -363,7 +376,8 @@ def test_real_dogs(tmp_path):
     for name in ("dog_train.txt", "dog_val.txt"):
         (tmp_path / name).symlink_to(LISTS / name)
     data = read(tmp_path, "dogs", on_bad_image="skip")
-    assert sizes(data) == (120, 12000, 8580) and data.classes[0] == "Chihuahua"
+    assert sizes(data) == counts("dogs") == (120, 12000, 8580)
+    assert data.classes[0] == "Chihuahua"
 
 
 @real
@@ -371,7 +385,7 @@ def test_real_flowers(tmp_path):
     for name in ("imagelabels.mat", "setid.mat"):
         (tmp_path / name).symlink_to(ANNOTATIONS / "oxford_flowers102" / name)
     data = read(tmp_path, "flowers", on_bad_image="skip")
-    assert sizes(data) == (102, 2040, 6149)
+    assert sizes(data) == counts("flowers") == (102, 2040, 6149)
     expected = {name: label for label, name in rows_of("flowers_test.csv")}
     assert dict(zip(data.test.ids, data.test.labels.tolist(), strict=True)) == expected
 
@@ -389,7 +403,7 @@ def test_real_csv_lists(tmp_path, stem, expected):
     (tmp_path / "train.csv").symlink_to(LISTS / f"{stem}_train_val.csv")
     (tmp_path / "test.csv").symlink_to(LISTS / f"{stem}_test.csv")
     data = read(tmp_path, "list", on_bad_image="skip")
-    assert sizes(data) == expected
+    assert sizes(data) == counts(stem) == expected
     if stem == "pets":
         own = tmp_path / "own"
         for part, name in (("trainval", "train_val"), ("test", "test")):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.findings import New
 from transfg_core.data.datasets.groups import pattern_groups
+from transfg_core.data.datasets.official import official
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import (
     HELD_OUT,
@@ -63,7 +64,6 @@ class Listing:
     split_file: Path
     below: tuple[str, ...] = ("",)  # folders of images below `folder`
     part_boxes: Boxes | None = None
-    caution: str = ""  # what a reader of an accuracy on this data set must know
 
 
 def find_root(root: Path, names: Sequence[str], nested: Sequence[str]) -> Path:
@@ -127,8 +127,8 @@ def read_listing(
     labels = np.array([image.label for image in listing.images], dtype=np.int64)
     split, source = None, listing.split_file
     parts = [image.part or "" for image in listing.images]
-    official = _is_official(config, all(parts), ids, saved)
-    if not official:
+    own = _is_official(config, all(parts), ids, saved)
+    if not own:
         source = listing.labels_file
         split = _split(config, seed, saved, ids, labels, listing)
         listed = {name: row.part for name, row in split.rows.items()} if split else {}
@@ -143,7 +143,7 @@ def read_listing(
         for part in (TRAIN, TEST)
     )
     _count_left_out(listing, {ids[k] for k in (*train, *test)}, ids, split, tally)
-    boxes = listing.part_boxes
+    boxes, facts = listing.part_boxes, official(config)
 
     def take(chosen: NDArray[np.int64]) -> Samples:
         return Samples(
@@ -160,8 +160,8 @@ def read_listing(
         take(test),
         tally.entries(),
         split,
-        findings=() if official or split or not ids else (New(len(ids), ids[0]),),
-        caution=listing.caution,
+        findings=() if own or split or not ids else (New(len(ids), ids[0]),),
+        caution=facts.caution if facts else "",
     )
     if seed is None and not len(train):
         return dataset

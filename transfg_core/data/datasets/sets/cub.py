@@ -31,10 +31,6 @@ from transfg_core.errors import UserError
 
 IMAGES, CLASSES = "images.txt", "classes.txt"
 LABELS, SPLIT = "image_class_labels.txt", "train_test_split.txt"
-CUB_CAUTION = (
-    "ImageNet contains 22 or 23 of the 5,794 test images of CUB-200-2011, as its page says; "
-    "weights that were trained on ImageNet have seen them"
-)
 
 
 def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
@@ -54,8 +50,7 @@ def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = Non
     images = read_rows(root / IMAGES)
     labels = _read_integers(root, LABELS, images, 1, len(classes))
     numbers = [value - 1 for value in labels]
-    caution = CUB_CAUTION if config.name == "cub" else ""
-    return _read(config, seed, saved, root, images, numbers, tuple(classes), caution)
+    return _read(config, seed, saved, root, images, numbers, tuple(classes))
 
 
 def read_nabirds(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
@@ -87,7 +82,6 @@ def _read(
     images: Rows,
     labels: list[int],
     classes: tuple[str, ...],
-    caution: str = "",
 ) -> Dataset:
     needed = config.split == "official" or (config.split == "auto" and (root / SPLIT).is_file())
     parts: list[str | None] = [None] * len(images)
@@ -105,7 +99,6 @@ def _read(
         labels_file=root / LABELS,
         split_file=root / SPLIT,
         part_boxes=_read_part_boxes(root / "part_boxes.txt", images),
-        caution=caution,
     )
     return read_listing(config, seed, saved, listing)
 

@@ -29,10 +29,6 @@ LISTS = {
     TEST: ("test_list.mat", "dog_val.txt", "test_list.txt", "test.txt", "dog_test.txt", "val.txt"),
 }
 MOST_CLASSES = 10_000
-CAUTION = (
-    "Stanford Dogs was made from ImageNet: weights that were trained on ImageNet have seen its "
-    "images, those of the test split included"
-)
 
 
 def read_dogs(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
@@ -50,9 +46,7 @@ def read_dogs(config: DataConfig, seed: int | None, saved: SplitList | None = No
     folders = [image.name.partition("/")[0] for image in images]
     names = [folder.partition("-")[2] or folder for folder in folders]
     classes = tuple(names_by_label(images, names, paths[TRAIN]))
-    listing = Listing(
-        folder, images, classes, paths[TRAIN], paths[TRAIN], paths[TEST], caution=CAUTION
-    )
+    listing = Listing(folder, images, classes, paths[TRAIN], paths[TRAIN], paths[TEST])
     return read_listing(config, seed, saved, listing)
 
 
