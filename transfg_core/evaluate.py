@@ -14,7 +14,12 @@ from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Samples
 from transfg_core.data.loader import eval_batches
 from transfg_core.data.pixels import upright_boxes
-from transfg_core.data.transforms import boxes_through_eval, image_orientation, image_size
+from transfg_core.data.transforms import (
+    boxes_through_eval,
+    image_orientation,
+    image_size,
+    region_box,
+)
 from transfg_core.errors import Diverged
 from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
 from transfg_core.models.vit import grid_size, require_vit
@@ -109,6 +114,11 @@ def boxes_in_crop(
         size = image_size(path)
         if data.exif == "apply":
             boxes, size = upright_boxes(boxes, size, image_orientation(path))
+        region = samples.region(row)
+        if region is not None:
+            left, top, right, bottom = region_box(path, region, size)
+            boxes = boxes - np.array([left, top, left, top], np.float32)
+            size = bottom - top, right - left
         moved.append(boxes_through_eval(boxes, size, data))
     return moved
 

@@ -175,8 +175,8 @@ def check_first_images(config: Config, dataset: Dataset, position: Position) -> 
         UserError: an image cannot be read, or is smaller than the crop.
     """
     train, test = dataset.train, dataset.test
-    read_train = TrainReader(train.paths, train.labels, config.data, config.run.seed)
-    read_first = EvalReader(test.paths, test.labels, config.data)
+    read_train = TrainReader(train, config.data, config.run.seed)
+    read_first = EvalReader(test, config.data)
     stream_position = position.update * config.train.batch_size
     first = [read_train(stream_position)] if train.paths else []  # none in an evaluation
     for record in (*first, read_first(0)):

@@ -97,3 +97,18 @@ def test_part_hits_where_there_is_nothing_to_hit(samples):
     ):
         changed = Samples(samples.paths, samples.labels, samples.ids, boxes)
         assert mean_part_hits(chosen, rows, changed, CONFIG) == (None, None)
+
+
+def test_boxes_lie_within_the_region(tmp_path):
+    """The region begins at column 6, row 2, and ends at the border of 24 x 20 pixels."""
+    path = str(tmp_path / "a.png")
+    Image.new("RGB", (24, 20)).save(path)
+    boxes = (np.array([[7, 4, 10, 9]], np.float32),)
+    regions = np.array([[6, 2, 40, 0]], np.int32)
+    samples = Samples((path,), np.zeros(1, np.int64), ("a",), boxes, regions)
+    data = CONFIG.data.model_copy(update={"resize": None, "crop": (18, 18)})
+    (moved,) = boxes_in_crop(samples, np.array([0]), data)
+    assert moved.tolist() == [[1, 2, 4, 7]]
+    data = data.model_copy(update={"resize": (36, 36), "crop": (36, 36)})
+    (moved,) = boxes_in_crop(samples, np.array([0]), data)
+    assert moved.tolist() == [[2, 4, 8, 14]]

@@ -66,7 +66,7 @@ class TrainStream:
     ) -> None:
         self.bad_images: dict[str, str] = {}
         positions = range(start_update * batch_size, sys.maxsize)
-        read = TrainReader(samples.paths, samples.labels, data, seed)
+        read = TrainReader(samples, data, seed)
         self._batches = _batches(read, positions, data, batch_size, self.bad_images)
         # Also closes at exit, before the modules that closing needs are unloaded.
         self._close = weakref.finalize(self, self._batches.close)
@@ -103,7 +103,7 @@ def eval_batches(
     Raises:
         RunFailed: see `TrainStream.__next__`.
     """
-    read = EvalReader(samples.paths, samples.labels, data)
+    read = EvalReader(samples, data)
     bad = {} if bad_images is None else bad_images
     batches = _batches(read, range(len(samples.paths)), data, batch_size, bad)
     atexit.register(batches.close)  # for a caller that stops before the last batch

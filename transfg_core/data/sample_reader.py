@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage
+from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.transforms import eval_transform, read_image, train_transform
 from transfg_core.errors import UserError
 
@@ -65,8 +66,8 @@ def balanced_order(
 def _order_of(reader: "TrainReader", epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The order of an epoch, and how often each image has come before."""
     if reader.data.balance:
-        return balanced_order(reader.seed, epoch, reader.labels)
-    order = epoch_order(reader.seed, epoch, len(reader.paths))
+        return balanced_order(reader.seed, epoch, reader.samples.labels)
+    order = epoch_order(reader.seed, epoch, len(reader.samples.labels))
     return order, np.zeros_like(order)
 
 
@@ -74,8 +75,7 @@ def _order_of(reader: "TrainReader", epoch: int) -> tuple[NDArray[np.int64], NDA
 class TrainReader:
     """Position in the training stream -> record. Pickled to worker processes."""
 
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
+    samples: Samples
     data: DataConfig
     seed: int
 
@@ -84,7 +84,7 @@ class TrainReader:
 
         The augmentation is drawn for the sample at this position, also when it is replaced.
         """
-        count = len(self.paths)
+        count = len(self.samples.labels)
         epoch, place = divmod(position, count)
         order, repeats = _order_of(self, epoch)
         index, repeat = int(order[place]), int(repeats[place])
@@ -94,9 +94,7 @@ class TrainReader:
         skipped: dict[str, str] = {}
         for step in range(count):
             chosen = (index + step) % count
-            record = _read(
-                self.paths[chosen], int(self.labels[chosen]), chosen, self.data, transform
-            )
+            record = _read(self.samples, chosen, self.data, transform)
             if not record.skipped or self.data.on_bad_image == "error":
                 return record._replace(skipped=skipped)
             skipped.update(record.skipped)
@@ -107,29 +105,24 @@ class TrainReader:
 class EvalReader:
     """Index of a sample -> record. Pickled to worker processes."""
 
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
+    samples: Samples
     data: DataConfig
 
     def __call__(self, index: int) -> Record:
         """Read and crop; an unreadable image gives a record without pixels."""
-        label = int(self.labels[index])
-        record = _read(self.paths[index], label, index, self.data, eval_transform)
+        record = _read(self.samples, index, self.data, eval_transform)
         skip = record.skipped and self.data.on_bad_image == "skip"
         return record._replace(error="") if skip else record
 
 
 def _read(
-    path: str,
-    label: int,
-    index: int,
-    data: DataConfig,
-    transform: Callable[..., NDArray[np.uint8]],
+    samples: Samples, index: int, data: DataConfig, transform: Callable[..., NDArray[np.uint8]]
 ) -> Record:
-    """Read a file into a record; `error` is set if anything is wrong with it."""
+    """Read a sample into a record; `error` is set if anything is wrong with its file."""
+    path, label = samples.paths[index], int(samples.labels[index])
     nothing = np.zeros((0, 0, 3), dtype=np.uint8)
     try:
-        image = read_image(path, data)
+        image = read_image(path, data, samples.region(index))
     except BadImage as bad:
         return Record(nothing, label, index, {path: bad.reason}, str(bad))
     except UserError as error:  # memory, not the file: never skipped

@@ -38,17 +38,20 @@ DEFAULT = DataConfig()
 
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, as Pillow counts
+Region = tuple[int, int, int, int]  # the same; right and bottom <= 0 count from the border
 
 
-def read_image(path: str | Path, data: DataConfig = DEFAULT) -> Image.Image:
+def read_image(
+    path: str | Path, data: DataConfig = DEFAULT, region: Region | None = None
+) -> Image.Image:
     """Read a file of any mode as 8-bit RGB (`pixels.to_rgb`); of an animation the first frame.
 
     `data.exif: ignore` keeps the stored pixels; `apply` turns them as the file's EXIF orientation
-    says.
+    says. The result is the `region` of these pixels (`Samples.region`), or all of them.
 
     Raises:
-        BadImage: the file is absent, not an image or truncated, its tones are not known, or it has
-            more than `data.max_megapixels`.
+        BadImage: the file is absent, not an image or truncated, its tones are not known, it has
+            more than `data.max_megapixels`, or the region lies outside of it.
         RunFailed: the memory is too small for the image.
     """
     allow_megapixels(data)
@@ -65,7 +68,8 @@ def read_image(path: str | Path, data: DataConfig = DEFAULT) -> Image.Image:
             rgb = to_rgb(image)
             if deep:
                 refuse_dark_colour(rgb)
-        return rgb.transpose(turns[turn]) if turn in turns else rgb
+        rgb = rgb.transpose(turns[turn]) if turn in turns else rgb
+        return rgb if region is None else rgb.crop(region_box(path, region, rgb.size[::-1]))
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
@@ -77,6 +81,26 @@ def read_image(path: str | Path, data: DataConfig = DEFAULT) -> Image.Image:
         ) from error
     except UNREADABLE as error:
         raise BadImage(str(path), reason_of(path, error)) from error
+
+
+def region_box(path: str | Path, region: Region, size: Size) -> Box:
+    """The pixels of a region in an image of this size (height, width), clipped to its border.
+
+    Raises:
+        BadImage: nothing of the region lies in the image.
+    """
+    height, width = size
+    left, top, right, bottom = region
+    right, bottom = right if right > 0 else width + right, bottom if bottom > 0 else height + bottom
+    box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise BadImage(
+            str(path),
+            f"{width} x {height} pixels and none in the data set's region, left {left}, top {top}, "
+            f"right {right}, bottom {bottom}",
+            "correct the data set's boxes",
+        )
+    return box
 
 
 def _turns(image: Image.Image, data: DataConfig) -> dict[int, Image.Transpose]:

@@ -84,7 +84,7 @@ def _read(
     test: Samples, data: DataConfig, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Rows of up to `count` images, evenly spread over the split, and their crops (B, H, W, 3)."""
-    read = EvalReader(test.paths, test.labels, data)
+    read = EvalReader(test, data)
     spread = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
     records = [read(int(row)) for row in spread]
     skipped = {path: reason for record in records for path, reason in record.skipped.items()}

@@ -48,7 +48,7 @@ DATA = DataConfig(crop=(8, 8), auto_augment=True, balance=True)
 
 
 def test_a_repeated_image_has_another_augmentation(samples):
-    reader = TrainReader(samples.paths, samples.labels, DATA, 1)
+    reader = TrainReader(samples, DATA, 1)
     records = [reader(position) for position in range(len(LABELS))]
     seen = {}
     for record in records:
@@ -71,8 +71,6 @@ def test_a_balanced_stream_resumes(samples):
 
 
 def test_without_balance_every_image_comes_once(samples):
-    reader = TrainReader(
-        samples.paths, samples.labels, DATA.model_copy(update={"balance": False}), 1
-    )
+    reader = TrainReader(samples, DATA.model_copy(update={"balance": False}), 1)
     taken = sorted(reader(position).sample for position in range(len(LABELS)))
     assert taken == list(range(len(LABELS)))

@@ -247,8 +247,8 @@ def test_settings_of_reading_reach_training_and_evaluation(tmp_path):
     with pytest.raises(RunFailed, match="expected at least data.crop"):
         take(samples, 1, upright.model_copy(update={"exif": "ignore"}), 2)
     small = upright.model_copy(update={"max_megapixels": 0})
-    train = TrainReader(samples.paths, samples.labels, small, 1)
-    for read in (train, EvalReader(samples.paths, samples.labels, small)):
+    train = TrainReader(samples, small, 1)
+    for read in (train, EvalReader(samples, small)):
         assert "data.max_megapixels 0" in read(0).error
 
 
@@ -264,3 +264,26 @@ def test_real_images():
         assert image.mode == "L"
     (only,) = eval_batches(Samples((path,), np.zeros(1, np.int64), ("grey",)), data, 4)
     assert only.images.shape == (1, 3, 48, 48)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_hold_the_regions_alone(tmp_path, workers):
+    """The left half of image k is black; its right half, the region, has the grey level k."""
+    count = 6
+    for k in range(count):
+        image = Image.new("RGB", (16, 8))
+        image.paste((40 * k, 0, 0), (8, 0, 16, 8))
+        image.save(tmp_path / f"{k}.png")
+    paths = tuple(str(tmp_path / f"{k}.png") for k in range(count))
+    regions = np.tile(np.array([[8, 0, 16, 8]], np.int32), (count, 1))
+    samples = Samples(paths, np.arange(count, dtype=np.int64), paths, regions=regions)
+    data = DataConfig(resize=(8, 8), crop=8, flip=False, workers=workers)
+    expected = [40 * k for k in range(count)]
+    (batch,) = eval_batches(samples, data, count)
+    first = (batch.images * 0.229 + 0.485)[:, 0] * 255  # the red plane
+    assert [set(plane.round().ravel()) for plane in first] == [{k} for k in expected]
+    stream = TrainStream(samples, data, count, seed=1)
+    batch = next(stream)
+    stream.close()
+    red = ((batch.images * 0.229 + 0.485)[:, 0] * 255).round()
+    assert sorted(set(red.ravel())) == expected

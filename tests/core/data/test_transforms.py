@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from transfg_core.config.sections import NORMALISATION, DataConfig
+from transfg_core.data.bad_image import BadImage
 from transfg_core.data.transforms import (
     boxes_through_eval,
     eval_transform,
     normalise,
+    read_image,
     train_transform,
 )
 from transfg_core.errors import UserError
@@ -161,3 +163,27 @@ def test_normalise(name):
     # In float32 step by step, as every PyTorch pipeline does it: equal to the last bit.
     value = np.float32(images[1, 2, 3, 1]) / np.float32(255)
     assert result[1, 1, 2, 3] == (value - np.float32(mean[1])) / np.float32(std[1])
+
+
+@pytest.mark.parametrize(
+    ("region", "expected"),
+    [
+        ((3, 1, 7, 5), (3, 1, 7, 5)),
+        ((-2, -9, 99, 7), (0, 0, 12, 7)),  # clipped to the border
+        ((0, 0, 0, -3), (0, 0, 12, 7)),  # from the right and lower border
+    ],
+)
+def test_only_the_region_of_an_image_is_read(tmp_path, region, expected):
+    pixels = np.arange(10 * 12 * 3, dtype=np.uint8).reshape(10, 12, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    left, top, right, bottom = expected
+    image = read_image(tmp_path / "a.png", region=region)
+    assert (np.array(image) == pixels[top:bottom, left:right]).all()
+    assert image.size == (right - left, bottom - top)
+
+
+@pytest.mark.parametrize("region", [(12, 0, 20, 5), (3, 4, 3, 9), (0, 0, 0, -10), (-5, 1, -12, 2)])
+def test_a_region_outside_of_the_image_is_named(tmp_path, region):
+    Image.new("RGB", (12, 10)).save(tmp_path / "a.png")
+    with pytest.raises(BadImage, match=r"a\.png.*12 x 10 pixels and none.*correct the data set's"):
+        read_image(tmp_path / "a.png", region=region)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from transfg_core.data.datasets.findings import Finding
 from transfg_core.data.datasets.split import SplitList
+from transfg_core.data.transforms import Region
 from transfg_core.data.walk import LeftOut
 from transfg_core.errors import UserError
 
@@ -20,12 +21,24 @@ class Samples:
     `paths` are the files; `ids` name them in predictions: paths relative to the image folder, with
     forward slashes. `labels` is (N,) int64 in [0, C). `part_boxes` is None if the data set has no
     boxes, else it holds (n, 4) float32 rows x0, y0, x1, y1 in pixels of each stored image.
+
+    `regions`, if not None, is (N, 4) int32: left, top, right, bottom in pixels of each image as
+    read. Only this part of an image is used (`transforms.region_box`); right and bottom of zero or
+    less count from the right and lower border, so that (0, 0, 0, -20) leaves out the last 20 rows.
     """
 
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     part_boxes: tuple[NDArray[np.float32], ...] | None = None
+    regions: NDArray[np.int32] | None = None
+
+    def region(self, index: int) -> Region | None:
+        """The region of one image, for `transforms.read_image`; None for the whole image."""
+        if self.regions is None:
+            return None
+        left, top, right, bottom = self.regions[index].tolist()
+        return left, top, right, bottom
 
 
 @dataclass(frozen=True, eq=False)
