@@ -1,0 +1,64 @@
+"""Published accuracies as data: the rows of `published.yaml`, whose head says what each key means.
+
+for result in published_results():
+    print(result.name, result.text, result.source)
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from transfg_core.config.fields import Section
+from transfg_core.config.yaml_text import parse_yaml
+
+TABLE = Path(__file__).with_name("published.yaml")
+Word = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+Assignment = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)+=\S+$")]
+
+
+class PublishedResult(Section):
+    """One row: an accuracy, what it was measured with, and where it stands."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+/[\w.]+$")]
+    recipe: Annotated[str, Field(pattern=r"^[a-z0-9_]+/\w+\.yaml$")] | None = None
+    needs: Annotated[tuple[Assignment, ...], Field(strict=False, min_length=1)] | None = None
+    dataset: Word
+    method: Word
+    settings: dict[str, Any]
+    top1: Annotated[float, Field(gt=0, le=100)]  # percent
+    stated: Word | None = None
+    hours: Annotated[float, Field(gt=0)] | None = None
+    kind: Literal["paper", "reproduction", "re-run", "target"]
+    framework: Literal["torch", "jittor"] | None = None
+    source: Word
+    note: Word | None = None
+
+    @field_validator("settings")
+    @classmethod
+    def _dotted(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        for key in settings:
+            section, _, rest = key.partition(".")
+            if not section or not rest:
+                raise ValueError(f"expected keys such as optim.lr, found {key!r}")
+        return settings
+
+    @model_validator(mode="after")
+    def _recipe_or_needs(self) -> "PublishedResult":
+        if (self.recipe is None) == (self.needs is None):
+            raise ValueError("expected either `recipe` or `needs`")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The accuracy in words, without the sign of percent: `91.7`, or `about 88`."""
+        return self.stated or str(self.top1)
+
+
+@cache
+def published_results() -> tuple[PublishedResult, ...]:
+    """All rows of the table, in its order."""
+    rows, repeated = parse_yaml(TABLE.read_text(encoding="utf-8"), str(TABLE))
+    assert not repeated, repeated
+    return tuple(PublishedResult.model_validate(row) for row in rows)
