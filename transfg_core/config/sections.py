@@ -40,6 +40,9 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
+BOXED = ("cub", "nabirds", "cars", "dogs", "aircraft", "toy")  # data sets with boxes
+
+
 def _run_name(value: Any) -> Any:
     """Check a name; a whole number becomes text, since YAML reads a name such as 2024 as one."""
     text = str(value) if type(value) is int else value
@@ -85,6 +88,8 @@ class DataConfig(Section):
     # random: drawn from run.seed; auto: official if the data set has a split, else random
     split: Literal["official", "random", "auto"] = "official"
     level: Literal["variant", "family", "manufacturer"] = "variant"  # labels of FGVC-Aircraft
+    box_crop: bool = False  # cut each image to the data set's box; for the sets in BOXED
+    banner: Literal["cut", "keep"] = "cut"  # the lowest 20 rows of FGVC-Aircraft's images
     group: str | None = None  # regular expression on an image's id; a drawn split keeps groups
     balance: bool = False  # as many training images of each class in an epoch
     exif: Literal["ignore", "apply"] = "ignore"  # apply: turn photographs as their camera noted
@@ -123,6 +128,20 @@ class DataConfig(Section):
         if value is not None and not 0 < value[0] <= value[1] <= 1:
             raise ValueError(f"expected 0 < smallest <= largest <= 1, found {list(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _boxes(self) -> "DataConfig":
+        if self.box_crop and self.name not in BOXED:
+            raise ValueError(
+                f"box_crop: expected a data set with boxes ({', '.join(BOXED)}), found name "
+                f"{self.name}; leave data.box_crop out"
+            )
+        if self.box_crop and self.exif == "apply":
+            raise ValueError(
+                "box_crop: boxes are in pixels of images as they are stored, expected exif: ignore;"
+                " leave data.box_crop or data.exif out"
+            )
+        return self
 
 
 class LossConfig(Section):

@@ -10,7 +10,7 @@ image names.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.findings import New
 from transfg_core.data.datasets.groups import pattern_groups
 from transfg_core.data.datasets.official import official
+from transfg_core.data.datasets.regions import Corners, box_regions, footless_regions, no_boxes
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import (
     HELD_OUT,
@@ -64,6 +65,8 @@ class Listing:
     split_file: Path
     below: tuple[str, ...] = ("",)  # folders of images below `folder`
     part_boxes: Boxes | None = None
+    boxes: Callable[[], Sequence[Corners]] | None = None  # of all images, for data.box_crop
+    banner: int = 0  # rows at the foot of each image that data.banner cuts off
 
 
 def find_root(root: Path, names: Sequence[str], nested: Sequence[str]) -> Path:
@@ -143,14 +146,16 @@ def read_listing(
         for part in (TRAIN, TEST)
     )
     _count_left_out(listing, {ids[k] for k in (*train, *test)}, ids, split, tally)
-    boxes, facts = listing.part_boxes, official(config)
+    paths = [os.path.join(listing.folder, name) for name in ids]
+    boxes, regions, facts = listing.part_boxes, _regions(config, listing, paths), official(config)
 
     def take(chosen: NDArray[np.int64]) -> Samples:
         return Samples(
-            paths=tuple(os.path.join(listing.folder, ids[i]) for i in chosen),
+            paths=tuple(paths[i] for i in chosen),
             labels=labels[chosen],
             ids=tuple(ids[i] for i in chosen),
             part_boxes=None if boxes is None else tuple(boxes[i] for i in chosen),
+            regions=None if regions is None else regions[chosen],
         )
 
     dataset = Dataset(
@@ -166,6 +171,19 @@ def read_listing(
     if seed is None and not len(train):
         return dataset
     return check_splits(dataset, str(source))
+
+
+def _regions(
+    config: DataConfig, listing: Listing, paths: Sequence[str]
+) -> NDArray[np.int32] | None:
+    """What to use of each image (N, 4); None for all of it."""
+    if config.box_crop:
+        if listing.boxes is None:
+            raise no_boxes(config.name, listing.folder)
+        return box_regions(listing.boxes(), paths, [image.where for image in listing.images])
+    if listing.banner and config.banner == "cut":
+        return footless_regions(len(paths), listing.banner)
+    return None
 
 
 def _check_images(listing: Listing, must_exist: bool) -> None:

@@ -9,6 +9,7 @@ classes. Mirrors nest cars_train/cars_train/. Classes are in the order of the ki
 sorted.
 """
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.regions import Corners
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.mat import integers, read_mat, texts
 from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
@@ -23,6 +25,7 @@ from transfg_core.errors import UserError
 
 COMBINED, META = "cars_annos.mat", "devkit/cars_meta.mat"
 TRAINING, WITH_LABELS = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
+BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 OUTER = ("stanford_cars", "StanfordCars", "cars")
 
 
@@ -44,13 +47,15 @@ def _kit(root: Path) -> Listing:
         (path for path in (root / WITH_LABELS, root / "devkit" / WITH_LABELS) if path.exists()),
         root / WITH_LABELS,
     )
-    images, below = [], []
+    images: list[ListedImage] = []
+    below, boxes = [], list[Corners]()
     for path, part in ((root / TRAINING, TRAIN), (labelled, TEST)):
         own = f"cars_{part}"
         folder = f"{own}/{own}" if (root / own / own).is_dir() else own
         below.append(folder)
         entries = _entries(path)
         labels = _labels(path, entries, len(classes))
+        boxes += _boxes(entries)
         images += [
             ListedImage(f"{folder}/{entry.fname}", label, part, f"{path}, entry {place}")
             for place, (entry, label) in enumerate(zip(entries, labels, strict=True), 1)
@@ -63,6 +68,7 @@ def _kit(root: Path) -> Listing:
         labels_file=root / TRAINING,
         split_file=labelled,
         below=tuple(below),
+        boxes=lambda: boxes,
     )
 
 
@@ -78,12 +84,22 @@ def _combined(root: Path) -> Listing:
         )
         for place, (entry, label) in enumerate(zip(entries, labels, strict=True), 1)
     ]  # fmt: skip
-    return Listing(root, images, classes, path, path, path, below=("car_ims",))
+    boxes = _boxes(entries)
+    return Listing(root, images, classes, path, path, path, below=("car_ims",), boxes=lambda: boxes)
 
 
 def _entries(path: Path) -> Any:
     (entries,) = read_mat(path, ["annotations"])
     return np.atleast_1d(entries)
+
+
+def _boxes(entries: Any) -> list[Corners]:
+    """The box of each entry; the files count pixels from 1, and the last one belongs to it."""
+    boxes = []
+    for entry in entries:
+        left, top, right, bottom = (float(getattr(entry, name, nan)) for name in BOX)
+        boxes.append((left - 1, top - 1, right, bottom))
+    return boxes
 
 
 def _labels(path: Path, entries: Any, classes: int) -> list[int]:

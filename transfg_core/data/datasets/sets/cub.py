@@ -4,28 +4,20 @@
     image_class_labels.txt  <image id> <class id>
     train_test_split.txt    <image id> <1: training, 0: test>
     classes.txt             <class id> <name>
+    bounding_boxes.txt      <image id> <x> <y> <width> <height>               (for data.box_crop)
     part_boxes.txt          <image id> <part name> <x> <y> <width> <height>   (optional, not in CUB)
 
 CUB's class ids are 1 to C. NABirds has 1,011 nodes with ids from 0, of which 555 have images: the
 used ids, sorted, are the labels.
 """
 
-from collections import defaultdict
-from math import isfinite
 from pathlib import Path
 
-import numpy as np
-
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import (
-    Boxes,
-    ListedImage,
-    Listing,
-    find_root,
-    read_listing,
-)
+from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
 from transfg_core.data.datasets.samples import Dataset
-from transfg_core.data.datasets.sets.rows import Rows, lines_of, read_rows
+from transfg_core.data.datasets.sets.boxes import read_bounding_boxes, read_part_boxes
+from transfg_core.data.datasets.sets.rows import Rows, read_rows
 from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
 from transfg_core.errors import UserError
 
@@ -98,7 +90,8 @@ def _read(
         classes_file=root / CLASSES,
         labels_file=root / LABELS,
         split_file=root / SPLIT,
-        part_boxes=_read_part_boxes(root / "part_boxes.txt", images),
+        part_boxes=read_part_boxes(root / "part_boxes.txt", images),
+        boxes=lambda: read_bounding_boxes(root / "bounding_boxes.txt", images),
     )
     return read_listing(config, seed, saved, listing)
 
@@ -126,28 +119,3 @@ def _read_integers(root: Path, name: str, images: Rows, low: int, high: int) -> 
             )
         values.append(int(value))
     return values
-
-
-def _read_part_boxes(path: Path, images: Rows) -> Boxes | None:
-    """Boxes of each image, (n, 4) as x0, y0, x1, y1; None if the file does not exist."""
-    if not path.is_file():
-        return None
-    boxes: dict[str, list[list[float]]] = defaultdict(list)
-    for line, text in lines_of(path):
-        key, *rest = text.split()
-        try:
-            x, y, width, height = (float(field) for field in rest[-4:])
-            well_formed = len(rest) >= 5 and min(width, height) > 0 and isfinite(x + y)
-        except ValueError:
-            well_formed = False
-        if not well_formed:
-            raise UserError(
-                f"{path}:{line}: expected `image_id part_name x y width height`, found {text!r}"
-            )
-        if key not in images:
-            raise UserError(
-                f"{path}:{line}: expected an image id from images.txt, found image id {key}; "
-                "do the files belong together?"
-            )
-        boxes[key].append([x, y, x + width, y + height])
-    return tuple(np.array(boxes[key], dtype=np.float32).reshape(-1, 4) for key in images)

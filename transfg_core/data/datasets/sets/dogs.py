@@ -1,10 +1,12 @@
 """Stanford Dogs (Khosla et al. 2011): 120 breeds.
 
     Images/n02085620-Chihuahua/n02085620_5927.jpg   also images/Images/
+    Annotation/n02085620-Chihuahua/n02085620_5927   XML, for data.box_crop; also annotations/
     train_list.mat, test_list.mat                   file_list and labels from 1
     dog_train.txt, dog_val.txt                      instead, rows `<label from 0> <path>`
 
-Lists lie at the root or in lists/. A class is named after its folder, without the WordNet id.
+Lists lie at the root or in lists/. A class is named after its folder, without the WordNet id. An
+annotation may hold several dogs, all of one breed: the crop holds all of them.
 """
 
 from pathlib import Path
@@ -17,12 +19,15 @@ from transfg_core.data.datasets.listed import (
     names_by_label,
     read_listing,
 )
+from transfg_core.data.datasets.regions import Corners
 from transfg_core.data.datasets.samples import Dataset
+from transfg_core.data.datasets.sets.boxes import read_annotation
 from transfg_core.data.datasets.sets.mat import integers, read_mat, texts
 from transfg_core.data.datasets.sets.rows import lines_of
 from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
 from transfg_core.errors import UserError
 
+ANNOTATIONS = ("Annotation", "annotations/Annotation", "annotation/Annotation")
 FOLDERS = ("Images", "images/Images", "images")
 LISTS = {
     TRAIN: ("train_list.mat", "dog_train.txt", "train_list.txt", "train.txt"),
@@ -46,8 +51,27 @@ def read_dogs(config: DataConfig, seed: int | None, saved: SplitList | None = No
     folders = [image.name.partition("/")[0] for image in images]
     names = [folder.partition("-")[2] or folder for folder in folders]
     classes = tuple(names_by_label(images, names, paths[TRAIN]))
-    listing = Listing(folder, images, classes, paths[TRAIN], paths[TRAIN], paths[TEST])
+    listing = Listing(
+        folder=folder,
+        images=images,
+        classes=classes,
+        classes_file=paths[TRAIN],
+        labels_file=paths[TRAIN],
+        split_file=paths[TEST],
+        boxes=lambda: _boxes(root, images),
+    )
     return read_listing(config, seed, saved, listing)
+
+
+def _boxes(root: Path, images: list[ListedImage]) -> list[Corners]:
+    """The box around all dogs of each image."""
+    folder = next((root / name for name in ANNOTATIONS if (root / name).is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"{root}: expected a folder {' or '.join(ANNOTATIONS)} with the boxes, found none; "
+            "unpack annotation.tar, or leave data.box_crop out"
+        )
+    return [read_annotation((folder / image.name).with_suffix("")) for image in images]
 
 
 def _find_list(root: Path, names: tuple[str, ...]) -> Path:
