@@ -16,6 +16,7 @@ from transfg.doctor import doctor
 from transfg.evaluate import evaluate
 from transfg.parity import app as parity_app
 from transfg.parts import parts
+from transfg.recipes import recipes
 from transfg.report import report
 from transfg.toy import toy
 from transfg.train import train
@@ -29,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
 )
 app.add_typer(parity_app, name="parity")
-for command in (train, evaluate, parts, toy, weights, convert, report, doctor, bench):
+for command in (train, evaluate, parts, recipes, toy, weights, convert, report, doctor, bench):
     app.command()(command)
 
 

@@ -1,0 +1,168 @@
+"""Recipes: the experiments of configs/, and everything that a published number was measured with.
+
+A recipe is a file of configs/ (`cub/overlap`), such a file with other settings
+(`cub/reproduction_margin_0.2`), or an experiment whose model this version does not have
+(`cub/swinfc`). `report/published.yaml` names the recipes of the last two kinds.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transfg_core.config.loading import build_config, flatten, load_config
+from transfg_core.config.sections import Config
+from transfg_core.config.vit import VitConfig
+from transfg_core.errors import UserError
+from transfg_core.params.merge import nearest
+from transfg_core.report.published import PublishedResult, published_results
+
+CONFIGS = Path(__file__).with_name("configs")  # in the repository a link; wheels hold the files
+SWEEPS = "sweeps"  # this folder of configs/ holds grids over recipes
+FIELD = re.compile(r"^# (Source|Cost|Expected): (.*(?:\n#   .*)*)", re.MULTILINE)
+
+
+class Recipe(NamedTuple):
+    """An experiment by its name, and what is published about it."""
+
+    name: str
+    file: Path | None  # None: this version does not have the model
+    config: Config | None  # the file with `changes`
+    changes: Mapping[str, Any]  # dotted key -> value, where the recipe differs from its file
+    header: Mapping[str, str]  # of the file: Source, Cost, Expected
+    results: tuple[PublishedResult, ...]
+
+    @property
+    def dataset(self) -> str:
+        """`data.name`, or the name of a data set in words."""
+        return self.config.data.name if self.config else self.results[0].dataset
+
+    @property
+    def method(self) -> str:
+        """The model in words, as in reports."""
+        if self.config is None:
+            return self.results[0].method
+        if isinstance(self.config.model, VitConfig):
+            return {"none": "ViT", "transfg": "TransFG"}[self.config.model.placement]
+        return self.config.model.name
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The words of the command that trains it; empty without a file."""
+        if self.file is None:
+            return ()
+        return ("transfg", "train", shown_path(self.file), *map(assignment, self.changes.items()))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a run lacks here: `model`, `data`, `weights`."""
+        if self.config is None:
+            return ("model",)
+        data, weights = self.config.data, self.config.model.pretrained
+        found = data.name == "toy" or Path(data.root).is_dir()  # toy: rendered by the run
+        return ("data",) * (not found) + ("weights",) * bool(
+            weights and not Path(weights).is_file()
+        )
+
+
+@cache
+def recipes() -> tuple[Recipe, ...]:
+    """Every recipe: the files by name, each before its variants; then those without a model."""
+    results: dict[str, list[PublishedResult]] = {}
+    for result in published_results():
+        results.setdefault(result.name, []).append(result)
+    files = {
+        path.relative_to(CONFIGS).with_suffix("").as_posix(): path
+        for path in sorted(CONFIGS.glob("*/*.yaml"))
+        if path.parent.name != SWEEPS
+    }
+    if not files:
+        raise UserError(f"{CONFIGS}: expected the experiments of this project, found none")
+    listed = []
+    for name, path in files.items():
+        listed.append(_recipe(name, path, results.pop(name, [])))
+        own = [key for key, rows in results.items() if rows[0].recipe == f"{name}.yaml"]
+        listed += [_recipe(variant, path, results.pop(variant)) for variant in own]
+    absent = [Recipe(name, None, None, {}, {}, tuple(rows)) for name, rows in results.items()]
+    return tuple(sorted(listed + absent, key=lambda recipe: recipe.name.partition("/")[0]))
+
+
+def find_recipes(word: str) -> list[Recipe]:
+    """The recipe of a name, or all recipes of a folder such as `cub`.
+
+    Raises:
+        UserError: there is none.
+    """
+    word = word.removeprefix("configs/").removesuffix(".yaml").rstrip("/")
+    found = [recipe for recipe in recipes() if recipe.name == word]
+    found = found or [recipe for recipe in recipes() if recipe.name.startswith(f"{word}/")]
+    if not found:
+        names = [recipe.name for recipe in recipes()]
+        raise UserError(
+            f"{word}: no recipe has this name{nearest(word, names)}; `transfg recipes` lists all"
+        )
+    return found
+
+
+def shown_path(file: Path) -> str:
+    """`configs/...` where the current folder has this file, else its full path."""
+    short = Path("configs") / file.relative_to(CONFIGS)
+    return str(short if short.exists() and short.samefile(file) else file)
+
+
+def assignment(item: tuple[str, Any]) -> str:
+    """An override of the command line: `key=value`, with the value in YAML."""
+    key, value = item
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def command_lines(words: tuple[str, ...], width: int) -> list[str]:
+    """A command for a shell, broken between words where a line would be too long."""
+    lines: list[str] = []
+    for word in map(shlex.quote, words):
+        if lines and len(f"{lines[-1]} {word} \\") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def settings_in_words(recipe: Recipe) -> str:
+    """The settings by which recipes differ, such as `B/16 stride 12, 448 px, ...`."""
+    config = recipe.config
+    if config is None:
+        needs = " ".join(recipe.results[0].needs or ())
+        stated = map(assignment, recipe.results[0].settings.items())
+        return f"needs {needs}, which is not there yet; stated: {', '.join(stated)}"
+    model, data, loss, train = config.model, config.data, config.loss, config.train
+    words = [f"{data.crop[0]} px"]
+    if isinstance(model, VitConfig):
+        words.insert(0, f"{model.size}/{model.patch} stride {model.stride}")
+    length = f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} updates"
+    words += [f"{length} of batch {train.batch_size}", f"{config.optim.name} {config.optim.lr:g}"]
+    words.append(f"contrastive, margin {loss.margin:g}" if loss.contrastive else "cross-entropy")
+    return ", ".join(words + ["AutoAugment"] * data.auto_augment)
+
+
+def _recipe(name: str, path: Path, results: list[PublishedResult]) -> Recipe:
+    """The recipe of a file; if the name is not the file's, with the settings of the results."""
+    config, changes = load_config(path), dict[str, Any]()
+    flat = flatten(config.model_dump(mode="json"))
+    for key, value in results[0].settings.items() if results else ():
+        if flat[key] != value:
+            changes[key] = value
+    if changes:
+        changes["run.name"] = name.replace("/", "_")
+        tree = config.model_dump(mode="json")
+        for key, value in changes.items():
+            section, _, rest = key.partition(".")
+            tree[section][rest] = value
+        config = build_config(tree, name)
+    header = {
+        field: re.sub(r"\s*\n#\s+", " ", text)
+        for field, text in FIELD.findall(path.read_text(encoding="utf-8"))
+    }
+    return Recipe(name, path, config, changes, header, tuple(results))
