@@ -18,6 +18,7 @@ from transfg.parity import app as parity_app
 from transfg.parts import parts
 from transfg.recipes import recipes
 from transfg.report import report
+from transfg.sweep.command import sweep
 from transfg.toy import toy
 from transfg.train import train
 from transfg.weights import weights
@@ -30,7 +31,10 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
 )
 app.add_typer(parity_app, name="parity")
-for command in (train, evaluate, parts, recipes, toy, weights, convert, report, doctor, bench):
+for command in (
+    *(train, sweep, evaluate, parts, report),
+    *(recipes, toy, weights, convert, doctor, bench),
+):
     app.command()(command)
 
 

@@ -12,11 +12,14 @@ import yaml
 from pydantic import BaseModel
 
 from transfg.app import app
+from transfg.sweep.file import read_sweep_file
+from transfg.sweep.grid import build_sweep
 from transfg_core.config.loading import apply_overrides, build_config, dump_config, load_config
 from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+SWEEPS = sorted((ROOT / "configs/sweeps").glob("*/*.yaml"))
 CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("parity/**/*.md")])
@@ -94,6 +97,8 @@ def check_command(line: str) -> None:
     overrides = values.get("overrides") or []
     if name == "train":
         load_config(ROOT / values["config"], overrides)
+    elif name == "sweep":
+        build_sweep(read_sweep_file(ROOT / values["file"]), overrides)
     elif overrides:
         tree: dict[str, object] = {}
         apply_overrides(tree, overrides)
@@ -119,7 +124,7 @@ def test_config_reads_alike_in_yaml_1_1(path: Path) -> None:
     assert build_config(tree, str(path)) == load_config(path)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+@pytest.mark.parametrize("path", [*CONFIGS, *SWEEPS], ids=name_of)
 def test_header_tells_what_the_experiment_is(path: Path) -> None:
     header = header_of(path)
     for word in HEADER:

@@ -41,18 +41,7 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     tree: dict[str, Any] = {}
     repeated: list[str] = []
     if path:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"{path}: expected a readable YAML configuration, but reading it failed "
-                f"({error.strerror or error}); check the path"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}: expected text in UTF-8, found other bytes ({error}); save it as UTF-8"
-            ) from error
-        loaded, repeated = parse_yaml(text, source)
+        loaded, repeated = read_yaml(Path(path))
         if not isinstance(loaded, dict):
             found = "nothing" if loaded is None else repr(loaded)
             raise UserError(
@@ -62,6 +51,25 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
         tree = {key: {} if value is None else value for key, value in loaded.items()}
     apply_overrides(tree, overrides)
     return build_config(tree, source, repeated)
+
+
+def read_yaml(path: Path) -> tuple[Any, list[str]]:
+    """The value of a YAML file, and a message for each key that is given twice.
+
+    Raises:
+        UserError: the file cannot be read, or is not YAML in UTF-8.
+    """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected a readable YAML configuration, but reading it failed "
+            f"({error.strerror or error}); check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: expected text in UTF-8, found other bytes ({error}); save it as UTF-8"
+        ) from error
 
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:

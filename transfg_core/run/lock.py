@@ -55,8 +55,12 @@ def refuse_if_used(path: Path, overwrite: bool) -> None:
         )
 
 
-def lock_folder(path: Path) -> IO[bytes]:
+def lock_folder(
+    path: Path, busy: str = "is writing this run; stop it, or choose another run.name"
+) -> IO[bytes]:
     """Lock the folder until the returned file is closed or the process ends.
+
+    `busy` says what another process that holds the lock does, and what helps.
 
     Raises:
         UserError: another process holds the lock, or the folder is not writable.
@@ -73,10 +77,21 @@ def lock_folder(path: Path) -> IO[bytes]:
         file.seek(0)
         holder = file.read().decode(errors="replace").strip() or "another process"
         file.close()
-        busy = isinstance(error, BlockingIOError)
         raise UserError(
-            f"{path}: {holder} is writing this run; stop it, or choose another run.name"
-            if busy
+            f"{path}: {holder} {busy}"
+            if isinstance(error, BlockingIOError)
             else f"{path / LOCK}: cannot lock the run folder: {error.strerror}"
         ) from error
     return file
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of the folder now."""
+    try:
+        with open(path / LOCK, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file
+        pass
+    return False

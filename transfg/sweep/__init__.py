@@ -1,0 +1,1 @@
+"""`transfg sweep`: the runs of a grid of settings."""
