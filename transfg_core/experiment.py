@@ -72,8 +72,8 @@ def start_training(
         if source:
             position = resume_position(source, config, dataset, same_run=own is not None)
         dataset = with_equal_files(dataset)
-        images, steps = len(dataset.test.labels), config.train.steps
-        progress = Progress(config.run.name, images, steps, position.update)
+        steps = config.train.steps
+        progress = Progress(config.run.name, steps, position.update)
         if own:
             damaged.append(forget_lost_best(folder, position))
         for message in filter(None, damaged):
@@ -104,8 +104,9 @@ def start_training(
 def describe_run(config: Config, dataset: Dataset, folder: Path) -> str:
     """The run's folder, data and length; then what was left out, one line for each reason."""
     train, steps, batch = len(dataset.train.labels), config.train.steps, config.train.batch_size
+    held = f", {len(dataset.validation.labels)} validation" if dataset.validation else ""
     line = (
-        f"{folder}: {len(dataset.classes)} classes, {train} training and "
+        f"{folder}: {len(dataset.classes)} classes, {train} training{held} and "
         f"{len(dataset.test.labels)} test images; {steps} updates of {batch} images, "
         f"{steps * batch / train:.1f} epochs"
     )

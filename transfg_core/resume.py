@@ -36,12 +36,12 @@ def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
 
     A checkpoint lies in a run folder if its own folder is called `checkpoints`.
 
-    None without a checkpoint, and with `data.split: official`.
+    None without a checkpoint, and for an official split from which nothing is held out.
 
     Raises:
         UserError: the list is damaged.
     """
-    if checkpoint is None or data.split == "official":
+    if checkpoint is None or (data.split == "official" and data.validation is None):
         return None
     beside = checkpoint.absolute().parent
     places = (beside, beside.parent) if beside.name == "checkpoints" else (beside,)
@@ -57,8 +57,16 @@ def refuse_new_split(
     was trained on.
 
     Raises:
-        UserError: this is such a split.
+        UserError: this is such a split, or it holds out images that the run trained with.
     """
+    held_out = source.config.data.validation is not None
+    if config.data.validation is not None and not held_out:
+        raise UserError(
+            f"{source.path}: its run trained with the images that data.validation would hold out; "
+            "leave data.validation out"
+        )
+    if held_out and dataset.split and saved_split is None:
+        raise no_list(config.data.root, "")
     if dataset.split and saved_split is None and source.config.data.split != "official":
         raise no_list(
             config.data.root,

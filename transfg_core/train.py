@@ -11,8 +11,9 @@ from types import FrameType
 import numpy as np
 
 from transfg_core.backend import Arrays, Backend, Batch
+from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.config.sections import Config, TrainConfig
-from transfg_core.data.datasets import Dataset
+from transfg_core.data.datasets import Dataset, Samples
 from transfg_core.data.loader import TrainStream
 from transfg_core.errors import Diverged, RunFailed
 from transfg_core.evaluate import Evaluation, evaluate
@@ -30,7 +31,7 @@ class Position:
     """The updates that a run has done, and its best evaluation so far."""
 
     update: int = 0
-    evaluated: int = 0  # the update after which the test split was last evaluated
+    evaluated: int = 0  # the update after which the model was last evaluated
     best_top1: float = -1.0
     best_update: int = 0
 
@@ -57,8 +58,8 @@ class Training:
     position: Position
     progress: Progress
 
-    def evaluate(self, stop: StopRequest) -> Evaluation:
-        """Evaluate the test split once.
+    def evaluate(self, samples: Samples, stop: StopRequest) -> Evaluation:
+        """Evaluate a split once.
 
         Raises:
             Stopped: a signal came before the last batch.
@@ -67,16 +68,27 @@ class Training:
         def advance(images: int) -> None:
             if stop.signal is not None:
                 raise Stopped
-            self.progress.evaluating(images)
+            self.progress.evaluating(images, len(samples.labels))
 
-        return evaluate(self.backend, self.dataset.test, self.config, advance)
+        return evaluate(self.backend, samples, self.config, advance)
+
+    def log_evaluation(self, evaluation: Evaluation, split: str, best: bool = False) -> None:
+        """Log and print the result of the current weights, or of the best ones."""
+        position = self.position
+        self.progress.skipped(evaluation.bad_images)
+        update = position.best_update if best else position.update
+        which = "best" if best else "last"
+        place = {"split": split, "weights": which, "weights_update": update}
+        record = {"kind": "eval", "update": self.position.update} | place | evaluation.record()
+        self.run.log(record)
+        self.progress.evaluated(record)
 
     def evaluate_and_save(self, stop: StopRequest) -> Evaluation:
-        """Evaluate, log and print the result, and save `last`, and `best` if this is the best."""
-        position, evaluation = self.position, self.evaluate(stop)
-        self.progress.skipped(evaluation.bad_images)
-        self.run.log({"kind": "eval", "update": position.update} | evaluation.record())
-        self.progress.evaluated(position.update, evaluation.record())
+        """Evaluate the split that chooses the best step; save `last`, and `best` if this is it."""
+        position, dataset = self.position, self.dataset
+        chooser = "test" if dataset.validation is None else "validation"
+        evaluation = self.evaluate(dataset.validation or dataset.test, stop)
+        self.log_evaluation(evaluation, chooser)
         position.evaluated = position.update
         best = evaluation.top1 > position.best_top1  # a tie keeps the earlier update
         if best:
@@ -84,6 +96,25 @@ class Training:
         others: list[Which] = ["best"] if best else []
         self.save(*others)
         return evaluation
+
+    def evaluate_test(self, stop: StopRequest) -> Evaluation:
+        """Evaluate the test split once, after the last update, where validation chose the best.
+
+        Both the last weights and the best ones are evaluated. Returns the last ones' result.
+        A resumed run makes both evaluations again (`RunFolder.rewind`).
+
+        Raises:
+            Stopped: a signal came before the last batch.
+            UserError: the checkpoint `best` is absent or damaged.
+        """
+        position, test = self.position, self.dataset.test
+        last = best = self.evaluate(test, stop)
+        self.log_evaluation(last, "test")
+        if position.best_update != position.update:
+            self.backend.load_state(read_checkpoint(self.run.checkpoint_path("best")).arrays)
+            best = self.evaluate(test, stop)
+        self.log_evaluation(best, "test", best=True)
+        return last
 
     def save(self, *others: Which) -> None:
         """Save the state under each name in `others`, then as `last`.
@@ -200,8 +231,10 @@ def run_updates(training: Training, stop: StopRequest, log: UpdateLog) -> Evalua
                 return None
             if is_due(position, settings):  # saved before, so that a failure loses nothing
                 evaluation = training.evaluate_and_save(stop)
+    if dataset.validation is not None:
+        return training.evaluate_test(stop)
     # without an evaluation, the run was resumed after its last update, to write its predictions
-    return evaluation or training.evaluate(stop)
+    return evaluation or training.evaluate(dataset.test, stop)
 
 
 def is_due(position: Position, settings: TrainConfig) -> bool:

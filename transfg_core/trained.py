@@ -106,9 +106,12 @@ def evaluate_checkpoint(
         RunFailed: an image cannot be read, or the logits are not finite.
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides, out)
-    with Progress("evaluate", len(dataset.test.labels)) as progress:
+    images = len(dataset.test.labels)
+    with Progress("evaluate") as progress:
         for note in dataset.notes():
             progress.say(note)
-        evaluation = evaluate(backend, dataset.test, config, progress.evaluating)
+        evaluation = evaluate(
+            backend, dataset.test, config, lambda done: progress.evaluating(done, images)
+        )
         progress.skipped(evaluation.bad_images)
     return evaluation, dataset

@@ -103,6 +103,41 @@ class Place:
         self.at_update = die
 
 
+def test_validation_writes_its_list_and_resumes_from_it(place):
+    write_images(place.data, [f"{c}/{k}.png" for c in ("a b", "鳥") for k in range(3)])
+    place.kill_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        place.train("data.validation=0.4")
+    rows = (place.run / "split.csv").read_text().splitlines()
+    held = [row for row in rows if ",held out," in row]
+    assert len(held) > 1 and all(row.startswith("train/") for row in held)
+    place.at_update = None
+    place.train("data.validation=0.4", resume=True)
+    assert [r["split"] for r in place.records("eval")] == ["validation"] * 2 + ["test"] * 2
+    predicted = (place.run / "predictions.csv").read_text().splitlines()[1:]
+    assert len(predicted) == 10 and all(row.startswith("val/") for row in predicted)
+    evaluation, _ = evaluate_checkpoint(place.checkpoint(), "torch", [f"data.root={place.data}"])
+    assert evaluation.images == 10
+    other = "data.validation=null"
+    place.refuses("data.validation: 0.4 -> None", other, resume=True)
+    place.train("data.validation=0.4", "run.name=other", resume_from=place.checkpoint("best"))
+    assert (place.folder / "runs/other/split.csv").read_text().splitlines() == rows
+    (place.run / "split.csv").unlink()
+    (place.folder / "runs/other/split.csv").unlink()
+    place.refuses(
+        "to tell its test images", "data.validation=0.4", "run.name=third",
+        resume_from=place.checkpoint("best"),
+    )  # fmt: skip
+
+
+def test_validation_is_refused_after_training_with_these_images(place):
+    place.train()
+    place.refuses(
+        "trained with the images that data.validation", "data.validation=0.4", "run.name=other",
+        resume_from=place.checkpoint("best"),
+    )  # fmt: skip
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     place = Place(tmp_path)

@@ -2,6 +2,7 @@
 
 import math
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from transfg_core.config.loading import load_config
 from transfg_core.data.datasets import Dataset, Samples
 from transfg_core.data.loader import TrainStream
 from transfg_core.errors import RunFailed
+from transfg_core.evaluate import evaluate
 from transfg_core.params.initial import initial_params
 from transfg_core.run.folder import RunFolder
 from transfg_core.run.metrics_log import read_records
 from transfg_core.run.progress import Progress
+from transfg_core.run.reading import load_run
 from transfg_core.schedule import lr_at
 from transfg_core.train import Position, StopRequest, Training, split_batch, stop_on_signals, train
 
@@ -67,7 +70,7 @@ class Trial:
             self.run_dir = RunFolder.create(self.config)
         self._watch("log", lambda record: (record["kind"], record["update"]))
         self._watch("save", lambda which, arrays, metadata: ("save", which))
-        progress = Progress("trial", COUNT, self.config.train.steps)
+        progress = Progress("trial", self.config.train.steps)
         with self.run_dir as run:
             training = Training(
                 self.config, self.backend, self.dataset, run, self.position, progress
@@ -89,6 +92,76 @@ class Trial:
 
     def last(self):
         return checkpoint.load(self.run_dir.checkpoint_path("last"))
+
+
+@pytest.fixture(scope="module")
+def validated(dataset):
+    """The same images, some of them for validation; the test split is another one."""
+
+    def take(rows):
+        samples = dataset.train
+        return Samples(
+            tuple(samples.paths[row] for row in rows),
+            samples.labels[list(rows)],
+            tuple(samples.ids[row] for row in rows),
+        )
+
+    return replace(dataset, train=take(range(6)), validation=take((6, 7, 8)), test=take((9, 0)))
+
+
+HELD_OUT = "data.validation=0.3"
+
+
+def test_validation_chooses_the_best_step(validated, tmp_path):
+    trial = Trial(validated, tmp_path, HELD_OUT)
+    evaluation = trial.run()
+    assert evaluation.images == 2
+    records = trial.records("eval")
+    during, last, best = records[:3], records[3], records[4]
+    assert [(r["split"], r["update"], r["images"]) for r in during] == [
+        ("validation", update, 3) for update in (3, 6, 7)
+    ]
+    chosen = max(during, key=lambda record: record["top1"])["update"]
+    assert trial.position.best_update == chosen
+    assert [(r["split"], r["weights"], r["weights_update"], r["images"]) for r in (last, best)] == [
+        ("test", "last", 7, 2), ("test", "best", chosen, 2)
+    ]  # fmt: skip
+    arrays = checkpoint.load(trial.run_dir.checkpoint_path("best"))[0]
+    trial.backend.load_state(arrays)
+    again = evaluate(trial.backend, validated.test, trial.config)
+    assert again.loss == best["loss"]
+    run = load_run(trial.run_dir.path)
+    assert (run.chosen_on, run.final, run.best) == ("validation", last, best)
+    assert run.tracked == during
+
+
+def test_the_best_step_of_validation_may_be_the_last(validated, tmp_path):
+    trial = Trial(validated, tmp_path, HELD_OUT, "train.eval_every=7")
+    trial.run()
+    last, best = trial.records("eval")[1:]
+    assert (last["weights"], best["weights"]) == ("last", "best")
+    assert (last["top1"], last["loss"]) == (best["top1"], best["loss"])
+
+
+def test_a_run_stopped_in_its_final_evaluations_makes_them_again(validated, tmp_path):
+    straight = Trial(validated, tmp_path / "1", HELD_OUT)
+    straight.run()
+    stopped = Trial(validated, tmp_path / "2", HELD_OUT)
+    load_state = stopped.backend.load_state
+
+    def stop(arrays):  # between the two evaluations
+        load_state(arrays)
+        stopped.stop.signal = signal.SIGTERM
+
+    stopped.backend.load_state = stop
+    assert stopped.position.best_update != 7 and stopped.run() is None
+    assert [record["split"] for record in stopped.records("eval")][-1] == "test"
+    resumed = Trial(validated, tmp_path / "2", HELD_OUT)
+    resumed.run(stopped)
+    names = ("update", "split", "weights", "weights_update", "top1", "loss")
+    assert [[r[name] for name in names] for r in resumed.records("eval")] == [
+        [r[name] for name in names] for r in straight.records("eval")
+    ]
 
 
 def test_split_batch():

@@ -77,6 +77,9 @@ class ToyConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+_OTHER = {"fold": "folds", "folds": "fold"}
+
+
 class DataConfig(Section):
     """Data set, transforms and loading. Image sizes are (height, width) in pixels."""
 
@@ -90,6 +93,10 @@ class DataConfig(Section):
     level: Literal["variant", "family", "manufacturer"] = "variant"  # labels of FGVC-Aircraft
     box_crop: bool = False  # cut each image to the data set's box; for the sets in BOXED
     banner: Literal["cut", "keep"] = "cut"  # the lowest 20 rows of FGVC-Aircraft's images
+    folds: Annotated[int, Field(ge=2)] | None = None  # cross-validation in place of a drawn split
+    fold: Annotated[int, Field(ge=0)] | None = None  # the fold that is the test split, from 0
+    # share of each class's images that choose the best step, in place of the test split
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     group: str | None = None  # regular expression on an image's id; a drawn split keeps groups
     balance: bool = False  # as many training images of each class in an epoch
     exif: Literal["ignore", "apply"] = "ignore"  # apply: turn photographs as their camera noted
@@ -105,6 +112,26 @@ class DataConfig(Section):
     threads: Threads = 2
     workers: Workers = 0
     toy: ToyConfig = ToyConfig()
+
+    def fold_problems(self) -> list[str]:
+        """What is wrong with `folds` and `fold`, which belong together."""
+        if (self.folds is None) != (self.fold is None):
+            missing = "fold" if self.fold is None else "folds"
+            return [f"data.{missing}: expected a number beside data.{_OTHER[missing]}, found null"]
+        if self.folds is None or self.fold is None:
+            return []
+        problems = []
+        if self.fold >= self.folds:
+            problems.append(
+                f"data.fold {self.fold}: expected 0 to {self.folds - 1}, since data.folds is "
+                f"{self.folds}"
+            )
+        if self.split == "official":
+            problems.append(
+                "data.folds: the official split has no folds; set data.split=random, or auto for "
+                "a folder without a split"
+            )
+        return problems
 
     @field_validator("group")
     @classmethod
@@ -243,6 +270,7 @@ class Config(Section):
             problems.append(
                 f"optim.warmup {self.optim.warmup} exceeds train.steps {self.train.steps}"
             )
+        problems += self.data.fold_problems()
         side, why = self.model.smallest_image
         if min(self.data.crop) < side:
             problems.append(f"data.crop {list(self.data.crop)} is smaller than {why}")

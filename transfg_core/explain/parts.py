@@ -88,7 +88,7 @@ def _read(
     spread = np.unique(np.linspace(0, len(test.paths) - 1, count).astype(int))
     records = [read(int(row)) for row in spread]
     skipped = {path: reason for record in records for path, reason in record.skipped.items()}
-    Progress("parts", count).skipped(skipped)
+    Progress("parts").skipped(skipped)
     errors = [record.error for record in records if record.error]
     shown = [record for record in records if record.pixels.size]
     if errors or not shown:

@@ -89,7 +89,7 @@ def _render(template: str, page: Mapping[str, Any]) -> bytes:
 
 
 def _curve(run: Run) -> Curve:
-    return Curve(run.label, _points(run.train, "loss", 1), _points(run.evals, "top1", 100))
+    return Curve(run.label, _points(run.train, "loss", 1), _points(run.tracked, "top1", 100))
 
 
 def _points(records: Sequence[Mapping[str, Any]], key: str, factor: float) -> Points:

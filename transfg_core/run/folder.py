@@ -183,9 +183,10 @@ class RunFolder(Closing):
     def rewind(self, source: Path, update: int, evaluated: int) -> None:
         """Keep what belongs to the checkpoint `source`, the state after update `update`.
 
-        Later records and numbered checkpoints are deleted. So are evaluations after update
-        `evaluated`, which the resumed run makes again, and an incomplete last line of
-        metrics.jsonl. `best` is kept, even if it is later: its parameters can still be used.
+        Later records and numbered checkpoints are deleted, and an incomplete last line of
+        metrics.jsonl. So are the evaluations that the resumed run makes again: those after update
+        `evaluated`, and those of the test split that end a run with a validation split. `best` is
+        kept, even if it is later: its parameters can still be used.
 
         Raises:
             UserError: metrics.jsonl is damaged.
@@ -193,6 +194,8 @@ class RunFolder(Closing):
         records = read_records(self.path / "metrics.jsonl")
         limits = {"eval": evaluated}
         kept = [row for row in records if row["update"] <= limits.get(row["kind"], update)]
+        if self.config.data.validation is not None:
+            kept = [row for row in kept if (row["kind"], row.get("split")) != ("eval", "test")]
         self._scalars.close()
         self._summary = Summary()
         rows = [row for row in map(self._summary.row, kept) if row is not None]

@@ -1,7 +1,9 @@
 """The records of a run as text: JSON lines that stay valid, and a CSV view of them.
 
 A record is a flat dictionary with `kind` (train, eval or event) and `update`, the number of updates
-done when it was logged. `top1`, `top5`, `accuracy` and `part_hit` are fractions in [0, 1].
+done when it was logged. `top1`, `top5`, `accuracy` and `part_hit` are fractions in [0, 1]. An
+evaluation has `split` (test or validation), `weights` (last or best) and `weights_update`, the
+update after which these weights were current.
 """
 
 import csv
@@ -23,7 +25,10 @@ Record = dict[str, Any]
 PREDICTIONS = ("image", "label", "predicted", "correct", "probability")
 
 # Columns of summary.csv: first timm's names and units (accuracies in percent), then ours.
-SUMMARY = ("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "step")
+SUMMARY = (
+    *("epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "step"),
+    *("split", "weights"),
+)
 
 
 def clean(value: Any) -> Any:
@@ -106,7 +111,9 @@ class Summary:
             "eval_top1": _percent(record.get("top1")),
             "eval_top5": _percent(record.get("top5")),
             "lr": newest.get("lr"),
-            "step": record["update"],
+            "step": record.get("weights_update", record["update"]),
+            "split": record.get("split", "test"),
+            "weights": record.get("weights", "last"),
         }
         return tuple(values[name] for name in SUMMARY)
 

@@ -40,7 +40,7 @@ def plain(text: str) -> str:
 class Progress(Closing):
     """Progress of training and evaluation on standard error."""
 
-    def __init__(self, name: str, test_images: int, steps: int = 0, done: int = 0) -> None:
+    def __init__(self, name: str, steps: int = 0, done: int = 0) -> None:
         """`steps` is 0 for an evaluation without training; `done` updates are already done."""
         self._console = StandardError()
         self._name, self._steps, self._last_update = name, steps, done
@@ -59,7 +59,7 @@ class Progress(Closing):
         self._train = self._bar.add_task(
             name, total=steps, completed=done, visible=visible, numbers=""
         )
-        self._eval = self._bar.add_task("evaluate", total=test_images, visible=False, numbers="")
+        self._eval = self._bar.add_task("evaluate", total=None, visible=False, numbers="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -96,11 +96,11 @@ class Progress(Closing):
                 f"{self._name}  {record['update']}/{self._steps}  {numbers}  {left:.0f} s left"
             )
 
-    def evaluating(self, images: int) -> None:
-        """Show that `images` more images of the test split are evaluated."""
-        self._bar.update(self._eval, advance=images, visible=True)
+    def evaluating(self, images: int, total: int) -> None:
+        """Show that `images` more images of `total` are evaluated."""
+        self._bar.update(self._eval, advance=images, total=total, visible=True)
 
-    def evaluated(self, update: int, record: Mapping[str, Any]) -> None:
+    def evaluated(self, record: Mapping[str, Any]) -> None:
         """Show that an evaluation is done; `record` as in metrics.jsonl."""
         self._bar.update(self._eval, completed=0, visible=False)
         parts = ""
@@ -109,7 +109,10 @@ class Progress(Closing):
                 f", part hits {100 * record['part_hit']:.1f} %"
                 f" (chance {100 * record['part_hit_chance']:.1f} %)"
             )
+        update = record["weights_update"]
+        best = " (the best)" if record["weights"] == "best" else ""
         self.say(
-            f"{self._name}  update {update}: top-1 {100 * record['top1']:.2f} %, "
+            f"{self._name}  update {update}{best}: {record['split']} "
+            f"top-1 {100 * record['top1']:.2f} %, "
             f"top-5 {100 * record['top5']:.2f} %, loss {record['loss']:.4f}{parts}"
         )

@@ -3,7 +3,7 @@
 import csv
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,14 +68,41 @@ class Run:
         return STATES.get(str(last), "unfinished")
 
     @property
+    def chosen_on(self) -> str:
+        """The split that chose the best step: validation or test."""
+        return "test" if self.config.data.validation is None else "validation"
+
+    @property
+    def tracked(self) -> list[Record]:
+        """The evaluations during training, of the split `chosen_on`."""
+        return [record for record in self.evals if record.get("split", "test") == self.chosen_on]
+
+    @property
     def final(self) -> Record:
-        """The last evaluation; empty if there was none."""
-        return self.evals[-1] if self.evals else {}
+        """The last evaluation of the test split with the last weights; empty if there was none."""
+        return next(self._of_test("last"), {})
+
+    @property
+    def best(self) -> Record:
+        """The evaluation of the test split with the best weights; empty if there was none.
+
+        The test split itself may have chosen them; see `chosen_on`.
+        """
+        if self.chosen_on == "validation":
+            return next(self._of_test("best"), {})
+        scored = [record for record in self.evals if record.get("top1") is not None]
+        return max(scored, key=lambda record: record["top1"], default={})
 
     @property
     def best_top1(self) -> float | None:
-        """Largest top-1 accuracy of any evaluation."""
-        return max(_present(self.evals, "top1"), default=None)
+        """Top-1 accuracy on the test split with the best weights."""
+        return self.best.get("top1")
+
+    def _of_test(self, weights: str) -> Iterator[Record]:
+        """The evaluations of the test split with these weights, newest first."""
+        for record in reversed(self.evals):
+            if (record.get("split", "test"), record.get("weights", "last")) == ("test", weights):
+                yield record
 
     @property
     def images_per_second(self) -> float | None:

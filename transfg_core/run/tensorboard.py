@@ -13,7 +13,6 @@ FLUSH_SECONDS = 10  # a killed run may lose so much of these files; metrics.json
 TAGS: dict[tuple[str, str], str] = {
     ("train", "loss"): "train/loss",
     ("train", "lr"): "train/lr",
-    ("eval", "top1"): "test/accuracy",
 }
 
 
@@ -34,7 +33,10 @@ class ScalarWriter:
         """Write the scalars of one record at its `update`; None values are left out."""
         if not self._installed:
             return
-        for (kind, key), tag in TAGS.items():
+        if record["kind"] == "eval" and record.get("weights") == "best":
+            return  # logged at the end, in a curve of last weights
+        tags = TAGS | {("eval", "top1"): f"{record.get('split', 'test')}/accuracy"}
+        for (kind, key), tag in tags.items():
             if record["kind"] == kind and record.get(key) is not None:
                 if self._writer is None:
                     self._writer = _open_writer(self._folder, self._purge_step)

@@ -212,6 +212,48 @@ def test_random_split_of_few(cub):
     assert read(cub, split="auto").test.ids == data.test.ids
 
 
+def test_validation_of_an_official_split(cub):
+    grow(cub, [(20, "002.Wren/new.png", 2)])
+    with open(cub / "train_test_split.txt", "a") as file:
+        file.write("\n20 1")
+    plain, data = read(cub), read(cub, validation=0.2)
+    assert data.test.ids == plain.test.ids
+    assert len(data.validation.ids) == 2 and len(data.train.ids) == len(plain.train.ids) - 2
+    assert {*data.train.ids, *data.validation.ids} == set(plain.train.ids)
+    assert sorted(data.validation.labels) == [0, 1] and not data.left_out
+    config = DataConfig(name="cub", root=str(cub), validation=0.2)
+    again = read_dataset(config, 99, data.split)  # the list of the run decides
+    assert again.validation.ids == data.validation.ids
+    assert read_test(config, data.classes, data.split).test.ids == plain.test.ids
+
+
+@pytest.mark.skipif(not FULL_LISTS.is_dir(), reason=f"{FULL_LISTS} is absent")
+def test_random_80_10_10():
+    data = read(FULL_LISTS, split="random", validation=0.1, on_bad_image="skip")
+    plain = read(FULL_LISTS, split="random", on_bad_image="skip")
+    assert data.test.ids == plain.test.ids
+    labels = np.concatenate([each.labels for each in (data.train, data.test, data.validation)])
+    tenths = [round(0.1 * count) for count in np.bincount(labels).tolist()]
+    assert len(labels) == 11788 and np.bincount(data.validation.labels).tolist() == tenths
+    assert not {*data.validation.ids} & {*data.train.ids, *data.test.ids}
+
+
+@pytest.mark.skipif(not FULL_LISTS.is_dir(), reason=f"{FULL_LISTS} is absent")
+def test_folds_test_each_image_once():
+    keys = dict(split="random", on_bad_image="skip", folds=3)
+    folds = [read(FULL_LISTS, fold=fold, **keys) for fold in range(3)]
+    tested = [name for data in folds for name in data.test.ids]
+    assert len(tested) == len(set(tested)) == 11788
+    assert all({*data.train.ids, *data.test.ids} == set(tested) for data in folds)
+    with_held_out = read(FULL_LISTS, fold=1, validation=0.1, **keys)
+    assert with_held_out.test.ids == folds[1].test.ids
+    assert {*with_held_out.train.ids, *with_held_out.validation.ids} == set(folds[1].train.ids)
+
+
+def test_folds_of_an_official_split_are_refused(cub):
+    assert "data.split=random" in complaint(cub, split="auto", folds=2, fold=0)
+
+
 def test_auto_prefers_the_official_list(cub):
     assert read(cub, split="auto").test.ids == read(cub).test.ids
 

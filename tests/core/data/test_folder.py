@@ -70,6 +70,36 @@ def test_a_flat_folder_is_split_by_class(flat, how):
     assert read(flat, split=how).split == data.split != read(flat, 1, split=how).split
 
 
+def test_a_flat_folder_holds_out_images_for_validation(flat):
+    plain, data = read(flat, split="auto"), read(flat, split="auto", validation=0.2)
+    assert data.test.ids == plain.test.ids and plain.validation is None
+    assert np.bincount(data.validation.labels).tolist() == [2, 2]
+    assert sorted((*data.train.ids, *data.validation.ids)) == sorted(plain.train.ids)
+    again = read(flat, 5, data.split, split="auto", validation=0.2)
+    assert again.validation.ids == data.validation.ids
+    assert read_for_test(flat, saved=data.split, split="auto").test.ids == data.test.ids
+    assert read(flat, saved=data.split, split="auto").validation is None
+
+
+def test_folds_of_a_flat_folder(flat):
+    folds = [read(flat, split="auto", folds=5, fold=fold) for fold in range(5)]
+    assert sorted(name for data in folds for name in data.test.ids) == sorted(folds[0].split.rows)
+    assert all(np.bincount(data.test.labels).tolist() == [2, 2] for data in folds)
+    assert "at least 11 groups" in complaint(read, flat, split="auto", folds=11, fold=0)
+
+
+def test_splits_on_disk_hold_out_training_images(split):
+    plain, data = read(split), read(split, validation=0.3)
+    assert data.test.ids == plain.test.ids
+    assert {*data.train.ids, *data.validation.ids} == set(plain.train.ids)
+    assert [len(part.ids) for part in (data.train, data.validation, data.test)] == [2, 2, 4]
+    assert all(row.size for row in data.split.rows.values())
+    assert read(split, 7, data.split, validation=0.3).validation.ids == data.validation.ids
+    grouped = complaint(read, split, validation=0.3, group="(train|val)")
+    assert "class a: expected at least two groups" in grouped and "found 2 images in one" in grouped
+    assert "data.folds" in complaint(read, split, split="auto", folds=2, fold=0)
+
+
 def test_official_asks_for_a_split_and_the_remedy_works(flat):
     message = complaint(read, flat)
     assert "train/<class>/*" in message and "data.split=auto" in message

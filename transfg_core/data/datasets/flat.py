@@ -11,16 +11,17 @@ from transfg_core.data.datasets.class_folders import (
     refuse_empty_classes,
     samples_of,
 )
+from transfg_core.data.datasets.drawing import Grouped, draw_parts
 from transfg_core.data.datasets.findings import header_findings
 from transfg_core.data.datasets.groups import burst_groups, pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import (
+    HELD_OUT,
     NOT_LISTED,
     TEST,
     TRAIN,
     SplitList,
     SplitRow,
-    draw_split,
     fitting,
     no_list,
 )
@@ -44,12 +45,22 @@ def read_flat(
     split = fitting(config.root, {image.name: image.size for image in images}, saved)
     if split is None:
         split = _drawn(config, seed, images, samples, classes)
-    train, test = (_take(samples, split.ids(part)) for part in (TRAIN, TEST))
+    train, test, held = (take(samples, split.ids(part)) for part in (TRAIN, TEST, HELD_OUT))
     for name in samples.ids:
         if name not in split.rows:
             tally.add(NOT_LISTED, name)
     found = header_findings(config, images)
-    dataset = Dataset(config.name, tuple(classes), train, test, tally.entries(), split, found)
+    validation = held if config.validation is not None and held.paths else None
+    dataset = Dataset(
+        config.name,
+        tuple(classes),
+        train,
+        test,
+        tally.entries(),
+        split,
+        found,
+        validation=validation,
+    )
     return check_splits(dataset, shown(str(root)))
 
 
@@ -63,7 +74,8 @@ def _drawn(
     by_name = {image.name: image for image in images}
     ordered = [by_name[name] for name in samples.ids]
     groups = pattern_groups(samples.ids, config.group) if config.group else burst_groups(ordered)
-    parts = draw_split(samples.ids, samples.labels, groups, classes, seed, _fifth)
+    drawn = Grouped(samples.ids, samples.labels, groups, classes)
+    parts = draw_parts(drawn, config, seed, _fifth)
     rows = zip(samples.ids, parts, groups, (image.size for image in ordered), strict=True)
     return SplitList({name: SplitRow(part, group, size) for name, part, group, size in rows})
 
@@ -102,7 +114,8 @@ def _fifth(images: int) -> tuple[int, int]:
     return max(1, round(images / 5)), 0
 
 
-def _take(samples: Samples, wanted: set[str]) -> Samples:
+def take(samples: Samples, wanted: set[str]) -> Samples:
+    """The samples with these ids, in order."""
     rows = [i for i, name in enumerate(samples.ids) if name in wanted]
     return replace(
         samples,

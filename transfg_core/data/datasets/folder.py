@@ -11,6 +11,7 @@ A drawn split tests with a fifth of each class's images. The run's split.csv dec
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,13 @@ from transfg_core.data.datasets.class_folders import (
     refuse_empty_classes,
     samples_of,
 )
+from transfg_core.data.datasets.drawing import Grouped, validation_split
 from transfg_core.data.datasets.findings import Finding, New, header_findings
-from transfg_core.data.datasets.flat import read_flat, rename_splits, without_training
+from transfg_core.data.datasets.flat import read_flat, rename_splits, take, without_training
+from transfg_core.data.datasets.groups import burst_groups, pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
-from transfg_core.data.datasets.split import SplitList
-from transfg_core.data.walk import Tally, shown
+from transfg_core.data.datasets.split import HELD_OUT, TEST, TRAIN, SplitList, fitting
+from transfg_core.data.walk import ImageFile, Tally, shown
 from transfg_core.errors import UserError
 
 TRAIN_FOLDER, TEST_FOLDERS = "train", ("val", "test")
@@ -45,18 +48,19 @@ def read_folder(config: DataConfig, seed: int, saved: SplitList | None) -> Datas
     """
     root, tally = Path(config.root), Tally()
     test = _split_on_disk(root)
-    if test and config.split == "random":
+    if test and (config.split == "random" or config.folds is not None):
+        key = "data.split: random" if config.split == "random" else "data.folds"
         raise UserError(
-            f"data.split: random: {shown(str(root))} has splits on disk, {TRAIN_FOLDER}/ and "
-            f"{test}/; set data.split=official"
+            f"{key}: {shown(str(root))} has splits on disk, {TRAIN_FOLDER}/ and {test}/; set "
+            "data.split=official, or put all images into one flat folder of classes"
         )
     if test or config.split == "official":
-        if config.group:
+        if config.group and config.validation is None:
             raise UserError(
-                "data.group: only a drawn split has groups; leave data.group out, or set "
-                "data.split=auto for one flat folder of class folders"
+                "data.group: only a drawn split and data.validation have groups; leave data.group "
+                "out, or set data.split=auto for one flat folder of class folders"
             )
-        return _read_official(config, root, test, tally)
+        return _read_official(config, root, test, tally, seed, saved)
     return read_flat(config, seed, root, saved, tally)
 
 
@@ -105,7 +109,14 @@ def _split_on_disk(root: Path) -> str | None:
     return tests[0] if TRAIN_FOLDER in names and tests else None
 
 
-def _read_official(config: DataConfig, root: Path, test: str | None, tally: Tally) -> Dataset:
+def _read_official(
+    config: DataConfig,
+    root: Path,
+    test: str | None,
+    tally: Tally,
+    seed: int,
+    saved: SplitList | None,
+) -> Dataset:
     if test is None:
         names = folders_of(root)
         raise UserError(
@@ -138,6 +149,8 @@ def _read_official(config: DataConfig, root: Path, test: str | None, tally: Tall
         tally.entries(),
         findings=header_findings(config, images),
     )
+    if config.validation is not None:
+        dataset = _with_validation(dataset, images, config, seed, saved)
     return check_splits(dataset, shown(str(root)))
 
 
@@ -152,3 +165,29 @@ def _same_classes(root: Path, names: dict[str, list[str]], test: str) -> None:
                 f"{unmatched[0]}, or remove the folder; or put all images into one flat folder of "
                 "classes, and set data.split=auto"
             )
+
+
+def _with_validation(
+    dataset: Dataset,
+    images: Sequence[ImageFile],
+    config: DataConfig,
+    seed: int,
+    saved: SplitList | None,
+) -> Dataset:
+    """The data set with training images held out: those of the saved list, or drawn ones.
+
+    Groups stay whole: near-identical shots, or what `data.group` says.
+    """
+    split = fitting(config.root, {image.name: image.size for image in images}, saved)
+    if split is None:
+        by_name = {image.name: image for image in images}
+        ids = (*dataset.train.ids, *dataset.test.ids)
+        ordered = [by_name[name] for name in ids]
+        labels = np.concatenate([dataset.train.labels, dataset.test.labels])
+        groups = pattern_groups(ids, config.group) if config.group else burst_groups(ordered)
+        parts = [TRAIN] * len(dataset.train.ids) + [TEST] * len(dataset.test.ids)
+        grouped = Grouped(ids, labels, groups, dataset.classes)
+        drawn = validation_split(grouped, parts, config, seed).rows
+        split = SplitList({n: replace(row, size=by_name[n].size) for n, row in drawn.items()})
+    train, held = (take(dataset.train, split.ids(part)) for part in (TRAIN, HELD_OUT))
+    return replace(dataset, train=train, validation=held, split=split)

@@ -5,8 +5,8 @@ split, a run's or a drawn one, and counts the files that no list names.
 
 `split: random` ignores the official split. For each class, 10 % of the images (at least one) are
 the test split and 80 % the training split. The other 10 % are in neither split. Use them to choose
-settings: then the test accuracy stays unbiased. The random split depends only on the seed and the
-image names.
+settings: then the test accuracy stays unbiased. `data.validation` sets their share, and evaluates
+them during training. The random split depends only on the seed and the image names.
 """
 
 import os
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.drawing import Grouped, draw_parts, validation_split
 from transfg_core.data.datasets.findings import New
 from transfg_core.data.datasets.groups import pattern_groups
 from transfg_core.data.datasets.official import official
@@ -30,7 +31,6 @@ from transfg_core.data.datasets.split import (
     TRAIN,
     SplitList,
     SplitRow,
-    draw_split,
     fitting,
     no_list,
 )
@@ -141,11 +141,18 @@ def read_listing(
             f"{source}: cannot read the official split: no such file; restore it, or set "
             "data.split=random"
         )
-    train, test = (
+    elif config.validation is not None and seed is not None:
+        grouped = _grouped(config, ids, labels, listing)
+        split = fitting(config.root, dict.fromkeys(ids, 0), saved)
+        split = split or validation_split(grouped, parts, config, seed)
+        parts = [split.rows[name].part if name in split.rows else "" for name in ids]
+    train, test, held = (
         np.array([k for k, p in enumerate(parts) if p == part], dtype=np.int64)
-        for part in (TRAIN, TEST)
+        for part in (TRAIN, TEST, HELD_OUT)
     )
-    _count_left_out(listing, {ids[k] for k in (*train, *test)}, ids, split, tally)
+    if config.validation is None or seed is None:
+        held = held[:0]
+    _count_left_out(listing, {ids[k] for k in (*train, *test, *held)}, ids, split, tally)
     paths = [os.path.join(listing.folder, name) for name in ids]
     boxes, regions, facts = listing.part_boxes, _regions(config, listing, paths), official(config)
 
@@ -167,6 +174,7 @@ def read_listing(
         split,
         findings=() if own or split or not ids else (New(len(ids), ids[0]),),
         caution=facts.caution if facts else "",
+        validation=take(held) if len(held) else None,
     )
     if seed is None and not len(train):
         return dataset
@@ -242,7 +250,16 @@ def _check_classes(listing: Listing) -> None:
 def _is_official(
     config: DataConfig, exists: bool, ids: Sequence[str], saved: SplitList | None
 ) -> bool:
-    """Whether the official split counts. With `auto`, a run's list of these images goes first."""
+    """Whether the official split counts. With `auto`, a run's list of these images goes first.
+
+    Raises:
+        UserError: `data.folds` asks for another split, but `data.split: random` does not.
+    """
+    if config.split == "auto" and exists and config.folds is not None:
+        raise UserError(
+            f"data.folds: the data set {shown(config.root)} has an official split, which has no "
+            "folds; set data.split=random"
+        )
     if config.split == "auto" and exists:
         return saved is None or saved.rows.keys().isdisjoint(ids)
     return config.split == "official"
@@ -262,19 +279,24 @@ def _split(
     labels: NDArray[np.int64],
     listing: Listing,
 ) -> SplitList | None:
-    """The saved or a drawn split; None for an evaluation of images that are not in the saved one.
-
-    In a drawn one, each image is a group of its own unless `data.group` says otherwise.
-    """
+    """The saved or a drawn split; None for an evaluation of images that no list names."""
     if seed is None and saved is None:
         auto = f", or restore {listing.split_file.name} if the run used it"
         raise no_list(config.root, auto if config.split == "auto" else "")
     split = fitting(config.root, dict.fromkeys(ids, 0), saved)
     if split or seed is None:
         return split
+    grouped = _grouped(config, ids, labels, listing)
+    parts = draw_parts(grouped, config, seed, _tenths)
+    return SplitList(dict(zip(ids, map(SplitRow, parts, grouped.groups), strict=True)))
+
+
+def _grouped(
+    config: DataConfig, ids: list[str], labels: NDArray[np.int64], listing: Listing
+) -> Grouped:
+    """The images with their groups: each is one of its own unless `data.group` says otherwise."""
     groups = pattern_groups(ids, config.group) if config.group else ids
-    parts = draw_split(ids, labels, groups, listing.classes, seed, _tenths)
-    return SplitList(dict(zip(ids, map(SplitRow, parts, groups), strict=True)))
+    return Grouped(ids, labels, groups, listing.classes)
 
 
 def _count_left_out(

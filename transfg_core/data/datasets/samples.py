@@ -43,7 +43,10 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set: its name, C class names in the order of labels, and two splits.
+    """A data set: its name, C class names in the order of labels, and its splits.
+
+    `validation` holds training images that choose the best step (`data.validation`); None if the
+    test split chooses it.
 
     `left_out` says which files were found and not used. `split` is the list of a drawn split.
     `findings` is what a person should know of the files that are used, and `caution` what a reader
@@ -58,6 +61,7 @@ class Dataset:
     split: SplitList | None = None
     findings: tuple[Finding, ...] = ()
     caution: str = ""
+    validation: Samples | None = None
 
     def notes(self) -> list[str]:
         """Lines about a drawn split, what was left out, and what was found."""
@@ -85,6 +89,7 @@ class Dataset:
             "classes": len(self.classes),
             "training_images": len(self.train.labels),
             "test_images": len(self.test.labels),
+            "validation_images": len(self.validation.labels) if self.validation else 0,
             "left_out": [asdict(entry) for entry in self.left_out],
             "findings": {each.kind: each.record() for each in self.findings},
             "caution": self.caution,

@@ -1,9 +1,4 @@
-"""A split that is drawn: by class, from a seed, and so that no group lies on both sides.
-
-A group is a set of images that must stay together: near-identical shots, or one value of
-`data.group`. A group may hold images of several classes. For each class, in the order of a seeded
-shuffle, groups move from training to the other parts while that brings the class closer to its
-share. A class keeps at least one training image and gets at least one test image.
+"""The list of a drawn split, split.csv, and where it fits. `drawing.py` draws.
 
 A run writes its drawn split as split.csv. The list, not the drawing, is what later commands use:
 on images added later too, but never on a data set that lacks or changed some of its images.
@@ -12,24 +7,17 @@ on images added later too, but never on a data set that lacks or changed some of
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from transfg_core.data.walk import shown
 from transfg_core.errors import UserError
 
-SPLIT_STREAM = 3  # a random stream apart from the loader's (STREAMS in sample_reader.py)
 COLUMNS = ("image", "split", "group", "bytes")
 TRAIN, TEST, HELD_OUT = PARTS = ("train", "test", "held out")
 NOT_LISTED = "images that are not in the run's split.csv"
 MOST_DIGITS = 18  # of a size in bytes
-
-# Images of a class -> how many of them are for testing, and how many are held out.
-Shares = Callable[[int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -178,93 +166,4 @@ def no_list(root: str, remedy: str) -> UserError:
     return UserError(
         f"{shown(root)}: expected the split.csv of the checkpoint's run, to tell its test images "
         f"from its training images, found none; copy it beside the checkpoint{remedy}"
-    )
-
-
-class _Drawing:
-    """The state of one drawing: which part each group is in, and the images of each class."""
-
-    def __init__(self, labels: NDArray[np.int64], groups: NDArray[np.int64], classes: int) -> None:
-        self.part = np.zeros(groups.max() + 1, dtype=np.int64)  # index into PARTS
-        self.of_group: list[dict[int, int]] = [{} for _ in self.part]  # class -> images
-        self.count = np.zeros((len(PARTS), classes), dtype=np.int64)
-        for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
-            members = self.of_group[group]
-            members[label] = members.get(label, 0) + 1
-            self.count[0, label] += 1
-
-    def may_move(self, group: int) -> bool:
-        """Whether a group is in training, and every class keeps a training image without it."""
-        members = self.of_group[group].items()
-        return not self.part[group] and all(self.count[0, c] > n for c, n in members)
-
-    def move(self, group: int, part: int) -> None:
-        self.part[group] = part
-        for label, images in self.of_group[group].items():
-            self.count[0, label] -= images
-            self.count[part, label] += images
-
-    def fill(self, part: int, label: int, order: Sequence[int], wanted: int) -> None:
-        """Move groups of a class while that brings the part closer to the wanted images."""
-        for group in order:
-            missing = wanted - self.count[part, label]
-            if missing <= 0:
-                return
-            if self.of_group[group][label] < 2 * missing and self.may_move(group):
-                self.move(group, part)
-        if not self.count[part, label]:
-            free = [group for group in order if self.may_move(group)]
-            if free:
-                self.move(min(free, key=lambda group: self.of_group[group][label]), part)
-
-
-def draw_split(
-    ids: Sequence[str],
-    labels: NDArray[np.int64],
-    groups: Sequence[str],
-    classes: Sequence[str],
-    seed: int,
-    shares: Shares,
-) -> list[str]:
-    """The part of each image, one of PARTS; depends only on the names, groups and the seed.
-
-    Args:
-        ids: names of the N images.
-        labels: (N,) in [0, C).
-        groups: the group of each image, by name.
-        classes: the C names, for messages.
-        shares: images of a class -> numbers of test and of held-out images.
-
-    Raises:
-        UserError: a class has too few groups.
-    """
-    rng = np.random.default_rng([seed, SPLIT_STREAM])
-    by_name = np.array(sorted(range(len(ids)), key=ids.__getitem__))
-    numbers: dict[str, int] = {}
-    for i in by_name:
-        numbers.setdefault(groups[i], len(numbers))
-    group_of = np.array([numbers[group] for group in groups])
-    orders = []
-    for label, name in enumerate(classes):
-        own = dict.fromkeys(group_of[by_name[labels[by_name] == label]].tolist())
-        if len(own) < 2:
-            raise _too_few(name, int((labels == label).sum()), "one group")
-        orders.append(rng.permutation(np.array(list(own))).tolist())
-    drawing = _Drawing(labels, group_of, len(classes))
-    rarest = sorted(range(len(classes)), key=lambda label: len(orders[label]))
-    images = np.bincount(labels, minlength=len(classes)).tolist()
-    for part in (1, 2):
-        for label in rarest:
-            drawing.fill(part, label, orders[label], shares(images[label])[part - 1])
-    for label in np.flatnonzero(drawing.count[1] == 0)[:1]:
-        raise _too_few(classes[label], images[label], "groups that other classes need")
-    return [PARTS[drawing.part[group]] for group in group_of]
-
-
-def _too_few(name: str, images: int, what: str) -> UserError:
-    return UserError(
-        f"data.split: class {name}: expected at least two groups of images, one for training and "
-        f"one for testing, found {images} image{'s' * (images != 1)} in {what}; add images from "
-        "another occasion, remove the class"
-        + (", or set data.group='(.+)' to split image by image" if images > 1 else "")
     )
