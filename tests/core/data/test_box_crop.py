@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
-from test_sets import (
+from trees import (
     aircraft,
     cars_combined,
     cars_kit,
