@@ -157,23 +157,33 @@ def forward(params: dict[str, Array], images: Array, model: Any) -> Result:
     return Result(logits, features, index, scores, taps)
 
 
-def cross_entropy(logits: Array, labels: Array, smoothing: float) -> float:
-    """(1 - s) · nll + s · mean over classes of -log p, mean over the batch."""
+def cross_entropy(logits: Array, targets: Array, smoothing: float) -> float:
+    """(1 - s) · -t · log p + s · mean over classes of -log p, mean over the batch.
+
+    `targets` are labels (B,), or the shares of the classes in each image (B, C).
+    """
     log_p = np.log(softmax(logits.astype(np.float64)))
-    nll = -log_p[np.arange(len(labels)), labels]
+    if targets.ndim == 1:
+        nll = -log_p[np.arange(len(targets)), targets]
+    else:
+        nll = np.array([-row.astype(np.float64) @ p for row, p in zip(targets, log_p, strict=True)])
     return float(((1 - smoothing) * nll + smoothing * -log_p.mean(-1)).mean())
 
 
-def contrastive(features: Array, labels: Array, margin: float) -> float:
-    """Contrastive loss over all ordered pairs, i = j included, divided by B²."""
+def contrastive(features: Array, targets: Array, margin: float) -> float:
+    """Contrastive loss over all ordered pairs, i = j included, divided by B².
+
+    A pair counts as of one class with the weight t_i · t_j; labels agree or differ.
+    """
     norms = np.linalg.norm(features.astype(np.float64), axis=-1, keepdims=True)
     z = features / np.maximum(norms, 1e-12)
     total = 0.0
-    for i, a in enumerate(labels):
-        for j, b in enumerate(labels):
+    for i, a in enumerate(targets):
+        for j, b in enumerate(targets):
             cosine = float(z[i] @ z[j])
-            total += 1 - cosine if a == b else max(cosine - margin, 0.0)
-    return total / len(labels) ** 2
+            weight = float(a == b) if targets.ndim == 1 else float(sum(a.astype(np.float64) * b))
+            total += weight * (1 - cosine) + (1 - weight) * max(cosine - margin, 0.0)
+    return total / len(targets) ** 2
 
 
 class Optimizer:

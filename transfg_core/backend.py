@@ -30,10 +30,16 @@ FLOAT_TYPES: dict[str, np.dtype[Any]] = {
 
 
 class Batch(NamedTuple):
-    """Images (B, 3, H, W) float32, normalised; labels (B,) int64 in [0, C)."""
+    """Images (B, 3, H, W) float32, normalised; labels (B,) int64 in [0, C).
+
+    `targets` (B, C) float32 are the shares of the classes in each image, which sum to 1; None means
+    that each image is of one class. The losses compare with the targets, the reported accuracy with
+    the labels; the label of a mixed image is the class with the larger share.
+    """
 
     images: Array
     labels: Array
+    targets: Array | None = None
 
 
 class Backend(Protocol):

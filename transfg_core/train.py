@@ -247,9 +247,11 @@ def is_due(position: Position, settings: TrainConfig) -> bool:
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """Split a batch into `parts` micro-batches, in order: (B, ...) -> parts x (B / parts, ...)."""
     size = len(batch.labels) // parts
+    pieces = [slice(start, start + size) for start in range(0, size * parts, size)]
+    images, labels, targets = batch
     return [
-        Batch(batch.images[start : start + size], batch.labels[start : start + size])
-        for start in range(0, size * parts, size)
+        Batch(images[piece], labels[piece], None if targets is None else targets[piece])
+        for piece in pieces
     ]
 
 

@@ -109,11 +109,17 @@ class JittorBackend:
         index = self.to_tensor(parts)
         return lambda name, value: index if name == "part_index" else value
 
-    def to_device(self, batch: Batch) -> tuple[Var, Var]:
-        """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
+    def to_device(self, batch: Batch) -> tuple[Var, Var, Var]:
+        """Images (B, 3, H, W), labels (B,) and targets of the losses, on the model's device.
+
+        The targets are `batch.targets` (B, C); without these, the labels.
+        """
         images = jt.array(batch.images.astype(self.float_type, copy=False))
         labels = jt.array(batch.labels)
-        return images, labels
+        targets = labels
+        if batch.targets is not None:
+            targets = jt.array(batch.targets.astype(self.float_type, copy=False))
+        return images, labels, targets
 
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
@@ -132,9 +138,9 @@ class JittorBackend:
             if reports:
                 # jittor only: so run the pending ones before each further batch
                 jt.sync([param.opt_grad(self.optimizer) for param in self.params.values()])
-            images, labels = self.to_device(batch)
+            images, labels, targets = self.to_device(batch)
             output = self.apply(images, self.choose(chosen))
-            losses = compute_losses(output, labels, self.config.loss)
+            losses = compute_losses(output, targets, self.config.loss)
             self.optimizer.backward(losses.total / len(micro_batches))
             correct = output.logits.argmax(dim=-1)[0] == labels
             reports.append(describe(losses, correct))
@@ -194,9 +200,9 @@ class JittorBackend:
                     ends.append((value * self.to_tensor(replay[f"d/{name}"])).sum())
             return sources[name]
 
-        images, labels = self.to_device(batch)
+        images, _, targets = self.to_device(batch)
         output = self.apply(images, record)
-        losses = compute_losses(output, labels, self.config.loss)
+        losses = compute_losses(output, targets, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.params, *(name for name in taps if name not in self.choices)]
         tensors = [(self.params | sources)[name] for name in names]

@@ -113,15 +113,24 @@ class TorchBackend:
         index = self.to_tensor(parts)
         return lambda name, value: index if name == "part_index" else value
 
-    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) and labels (B,) as tensors on the model's device."""
+    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W), labels (B,) and targets of the losses, on the model's device.
+
+        The targets are `batch.targets` (B, C); without these, the labels.
+        """
         images = torch.from_numpy(batch.images.astype(self.float_type, copy=False))
         labels = torch.from_numpy(batch.labels)
+        targets = labels
+        if batch.targets is not None:
+            targets = torch.from_numpy(batch.targets.astype(self.float_type, copy=False))
         # torch only: a copy from pinned memory does not wait for the previous update
         if self.device.type == "cuda":
-            images, labels = images.pin_memory(), labels.pin_memory()
-        # torch: Jittor has one device for all arrays
-        return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            images, labels, targets = (x.pin_memory() for x in (images, labels, targets))
+        # torch only: Jittor has one device for all arrays
+        images, labels, targets = (
+            x.to(self.device, non_blocking=True) for x in (images, labels, targets)
+        )
+        return images, labels, targets
 
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
@@ -136,9 +145,9 @@ class TorchBackend:
             [None] * len(micro_batches) if parts is None else np.split(parts, len(micro_batches))
         )
         for batch, chosen in zip(micro_batches, given, strict=True):
-            images, labels = self.to_device(batch)
+            images, labels, targets = self.to_device(batch)
             output = self.apply(images, self.choose(chosen))
-            losses = compute_losses(output, labels, self.config.loss)
+            losses = compute_losses(output, targets, self.config.loss)
             (losses.total / len(micro_batches)).backward()
             correct = output.logits.argmax(dim=-1) == labels
             reports.append(describe(losses, correct))
@@ -195,9 +204,9 @@ class TorchBackend:
                     sources[name].requires_grad_()
             return sources[name]
 
-        images, labels = self.to_device(batch)
+        images, _, targets = self.to_device(batch)
         output = self.apply(images, record)
-        losses = compute_losses(output, labels, self.config.loss)
+        losses = compute_losses(output, targets, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.params, *(name for name in taps if name not in self.choices)]
         tensors = [(self.params | sources)[name] for name in names]

@@ -41,6 +41,7 @@ class Case:
     loss: dict[str, Any] = field(default_factory=dict)
     optim: dict[str, Any] = field(default_factory=lambda: dict(SGD))
     crop: tuple[int, int] = (44, 32)
+    mixed: bool = False  # each image is of two classes: the losses compare with targets
     accumulation: int = 1
     seed: int = 0
     weights: str = "noise"  # a key of WEIGHTS
@@ -84,21 +85,34 @@ class Case:
         return WEIGHTS[self.weights](initial, rng, config.model)
 
     def batches(self) -> list[Batch]:
-        """A batch for each update: images (6, 3, H, W) and labels (6,), some of them equal."""
+        """A batch for each update: images (6, 3, H, W) and labels (6,), some of them equal.
+
+        With `mixed`, targets (6, 7) as well.
+        """
         rng = np.random.default_rng([self.seed, 2])
         shape = (self.batch, 3, *self.crop)
         classes = self.config().model.class_count
-        return [
+        batches = [
             Batch(
                 rng.standard_normal(shape).astype(np.float32),
                 rng.integers(0, max(classes - 2, 1), self.batch),
             )
             for _ in range(self.updates + self.continued)
         ]
+        return [with_targets(batch, rng, classes) for batch in batches] if self.mixed else batches
 
     def reseeded(self, seed: int, weights: str) -> "Case":
         """The same experiment with other weights and images."""
         return replace(self, name=f"{self.name}-{seed}-{weights}", seed=seed, weights=weights)
+
+
+def with_targets(batch: Batch, rng: np.random.Generator, classes: int) -> Batch:
+    """The batch with targets (B, C): a share above one half for the label, the rest for another."""
+    others = (batch.labels + rng.integers(1, classes, len(batch.labels))) % classes
+    shares = rng.uniform(0.5, 1, (len(batch.labels), 1)).astype(np.float32)
+    one_hot = np.eye(classes, dtype=np.float32)
+    targets = shares * one_hot[batch.labels] + (1 - shares) * one_hot[others]
+    return batch._replace(targets=targets)
 
 
 def with_noise(initial: Arrays, rng: np.random.Generator, model: ModelConfig) -> Arrays:
@@ -180,6 +194,14 @@ CASES = (
         seed=6,
     ),
     Case("convnet", model={"name": "convnet"}, loss={"label_smoothing": 0.1}, seed=7),
+    Case(
+        "mixed",
+        model={"name": "convnet"},
+        loss={"label_smoothing": 0.1},
+        accumulation=2,
+        mixed=True,
+        seed=8,
+    ),
 )
 
 # TransFG at its published size: one pass and one update on two images.

@@ -70,7 +70,8 @@ class Variant:
             return batch
         orders = self.orders()
         labels = np.argsort(orders["C"])[batch.labels]
-        return Batch(self._permute(batch.images, "B R - -"), self._permute(labels, "B"))
+        targets = None if batch.targets is None else self._permute(batch.targets, "B C")
+        return Batch(self._permute(batch.images, "B R - -"), self._permute(labels, "B"), targets)
 
     def given(self, taps: Arrays) -> Arrays:
         """Taps of the case with their axes in this variant's order."""

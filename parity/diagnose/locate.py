@@ -197,4 +197,4 @@ def computed(found: Finding, trace: Trace) -> dict[str, Array]:
     case = BY_NAME.get(found.case)
     if case is None or trace.manifest.get("seed") is not None or case.sketch_above:
         return taps
-    return taps | case.batches()[0]._asdict()
+    return taps | {n: a for n, a in case.batches()[0]._asdict().items() if a is not None}

@@ -73,6 +73,7 @@ class Recorder:
             f"{name}{i}": value
             for i, batch in enumerate(batches)
             for name, value in batch._asdict().items()
+            if value is not None
         }
         return {
             "case": self.job.case,

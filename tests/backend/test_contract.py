@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from reference import relative
+from reference import contrastive, cross_entropy, relative
 
 from parity.cases.case import SGD, Case
 from transfg_core.backend import Arrays, Backend, Batch, load_backend
@@ -315,6 +315,34 @@ def test_accumulated_contrastive_loss_is_the_mean_of_the_micro_batches(twin):
         if "key.bias" not in name:
             grads = [trace[f"grad/{name}"].astype(np.float64) for trace in traces]
             assert relative(momentum[name], np.mean(grads, axis=0)) < 5e-6, name
+
+
+def test_losses_compare_with_the_targets_and_accuracy_with_the_labels(twin):
+    """In every micro-batch; one-hot targets are the labels."""
+    case = Case("mixed", loss={"label_smoothing": 0.1}, mixed=True)
+    batch, (backend, other) = case.batches()[0], (twin.backend(case) for _ in range(2))
+    halves = split_batch(batch, 2)
+    traces = [backend.trace(half) for half in halves]
+    for half, trace in zip(halves, traces, strict=True):
+        ce = cross_entropy(trace["logits"], half.targets, 0.1)
+        con = contrastive(trace["features"], half.targets, case.config().loss.margin)
+        assert trace["cross_entropy"] == pytest.approx(ce, rel=1e-6)
+        assert trace["contrastive"] == pytest.approx(con, rel=1e-6)
+    guess = np.concatenate([trace["logits"].argmax(1) for trace in traces])
+    labels = np.where([True, False] * 3, guess, (guess + 1) % 7)  # half of them are right
+    mixed = batch._replace(labels=labels)
+    report = backend.fetch(backend.train_step(split_batch(mixed, 2), 0.01))
+    assert report["accuracy"] == 0.5
+    for name in ("loss", "cross_entropy", "contrastive"):
+        mean = np.mean([trace[name] for trace in traces])
+        assert report[name] == pytest.approx(mean, rel=1e-6), name
+        whole = backend.fetch(other.train_step([mixed._replace(targets=None)], 0.0))
+        assert abs(whole[name] - mean) > 1e-3, name  # else the test would show nothing
+    one_hot = mixed._replace(targets=np.eye(7, dtype=np.float32)[labels])
+    reports = [
+        other.fetch(other.train_step([b], 0.0)) for b in (one_hot, mixed._replace(targets=None))
+    ]
+    assert reports[0]["loss"] == pytest.approx(reports[1]["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("optim", [SGD, ADAM | {"name": "adamw"}], ids=lambda o: o["name"])

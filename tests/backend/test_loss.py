@@ -11,12 +11,27 @@ FEATURES[4] = FEATURES[1]  # cosine 1
 LABELS = np.array([0, 3, 3, 6, 3, 0])  # classes repeat
 
 
+SHARES = RNG.dirichlet(np.full(7, 0.4), 6).astype(np.float32)  # of the classes in each image
+targets = pytest.mark.parametrize("target", [LABELS, SHARES], ids=["labels", "shares"])
+
+
+@targets
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-def test_cross_entropy(twin, smoothing):
+def test_cross_entropy(twin, smoothing, target):
     loss = twin.module("loss").cross_entropy
-    (value,) = twin.run(lambda x, y: loss(x, y, smoothing), LOGITS, LABELS)
-    expected = reference.cross_entropy(LOGITS, LABELS, smoothing)
+    (value,) = twin.run(lambda x, y: loss(x, y, smoothing), LOGITS, target)
+    expected = reference.cross_entropy(LOGITS, target, smoothing)
     assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
+@targets
+def test_cross_entropy_gradient(twin, target):
+    """(softmax - target) / B, where smoothing has moved the target towards 1 / C."""
+    loss, y = twin.module("loss").cross_entropy, twin.tensor(target)
+    (grad,) = twin.gradients(lambda x: loss(x, y, 0.1), [LOGITS])
+    shares = np.eye(7)[target] if target.ndim == 1 else target.astype(np.float64)
+    expected = reference.softmax(LOGITS.astype(np.float64)) - (0.9 * shares + 0.1 / 7)
+    assert np.abs(grad - expected / 6).max() < 1e-7
 
 
 def test_cross_entropy_of_huge_logits_is_finite(twin):
@@ -27,7 +42,11 @@ def test_cross_entropy_of_huge_logits_is_finite(twin):
 
 
 @pytest.mark.parametrize("margin", [0.4, 0.0, -0.5])
-@pytest.mark.parametrize("labels", [LABELS, np.zeros(6, int), np.arange(6)], ids=["", "one", "all"])
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS, np.zeros(6, int), np.arange(6), SHARES],
+    ids=["", "one", "all", "shares"],
+)
 def test_contrastive(twin, margin, labels):
     """The absolute bound of 1e-6 is for cosines near 1, which cancel."""
     loss = twin.module("loss").contrastive
@@ -65,15 +84,39 @@ def test_contrastive_of_wide_features(twin):
     assert own < sequential / 3
 
 
-def test_contrastive_gradient(twin):
-    loss, labels = twin.module("loss").contrastive, twin.tensor(LABELS)
-    (grad,) = twin.gradients(lambda x: loss(x, labels, 0.4), [FEATURES])
+@targets
+def test_contrastive_gradient(twin, target):
+    loss, y = twin.module("loss").contrastive, twin.tensor(target)
+    (grad,) = twin.gradients(lambda x: loss(x, y, 0.4), [FEATURES])
     direction = np.random.default_rng(4).standard_normal(FEATURES.shape)
     slope = (
-        reference.contrastive(FEATURES + 1e-6 * direction, LABELS, 0.4)
-        - reference.contrastive(FEATURES - 1e-6 * direction, LABELS, 0.4)
+        reference.contrastive(FEATURES + 1e-6 * direction, target, 0.4)
+        - reference.contrastive(FEATURES - 1e-6 * direction, target, 0.4)
     ) / 2e-6
     assert float((grad * direction).sum()) == pytest.approx(slope, rel=1e-4)
+
+
+def test_contrastive_of_one_hot_targets_has_the_bits_of_labels(twin):
+    loss, one_hot = twin.module("loss").contrastive, np.eye(7, dtype=np.float32)[LABELS]
+    results = []
+    for target in (LABELS, one_hot):
+        y = twin.tensor(target)
+        (value,) = twin.run(lambda x, y=y: loss(x, y, 0.4), FEATURES)
+        (grad,) = twin.gradients(lambda x, y=y: loss(x, y, 0.4), [FEATURES])
+        results.append((value.item(), grad.tobytes()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.only("torch")
+def test_shares_against_the_frameworks_own_cross_entropy(twin):
+    """PyTorch's own in float64, from probabilities that it smooths itself."""
+    import torch
+    import torch.nn.functional as F
+
+    x, y = torch.from_numpy(LOGITS).double(), torch.from_numpy(SHARES).double()
+    for smoothing in (0.0, 0.1, 0.7):
+        expected = F.cross_entropy(x, y, label_smoothing=smoothing).item()
+        assert reference.cross_entropy(LOGITS, SHARES, smoothing) == pytest.approx(expected, 1e-12)
 
 
 def test_contrastive_of_a_zero_vector_is_finite(twin):

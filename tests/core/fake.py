@@ -58,13 +58,14 @@ class FakeBackend:
         self.steps.append(([batch.labels.tolist() for batch in micro_batches], images, lr))
         noise = np.random.default_rng([self.config.run.seed, self.updates]).normal(size=3)
         losses, gradient = [], 0
-        for images, labels in micro_batches:
-            logits = self.logits(images)
+        for batch in micro_batches:
+            logits = self.logits(batch.images)
+            hard = np.eye(logits.shape[1])[batch.labels]
+            targets = hard if batch.targets is None else batch.targets
             share = np.exp(logits - logits.max(axis=1, keepdims=True))
             share /= share.sum(axis=1, keepdims=True)
-            rows = np.arange(len(labels))
-            losses.append(-np.log(share[rows, labels]).mean())
-            share[rows, labels] -= 1
+            losses.append(-(targets * np.log(share)).sum(axis=1).mean())
+            share -= targets
             gradient = gradient + share.mean(axis=0) / len(micro_batches)
         for name in TRAINED:
             slot = self.slots[name]

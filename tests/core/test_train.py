@@ -165,9 +165,12 @@ def test_a_run_stopped_in_its_final_evaluations_makes_them_again(validated, tmp_
 
 
 def test_split_batch():
-    batch = Batch(np.arange(24).reshape(6, 4), np.arange(6))
+    targets = np.eye(6, dtype=np.float32)
+    batch = Batch(np.arange(24).reshape(6, 4), np.arange(6), targets)
     parts = split_batch(batch, 3)
     assert [part.labels.tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
+    assert np.array_equal(np.concatenate([part.targets for part in parts]), targets)
+    assert all(part.targets.shape == (2, 6) for part in parts)
     assert (np.concatenate([part.images for part in parts]) == batch.images).all()
     (whole,) = split_batch(batch, 1)
     assert whole.labels.tolist() == list(range(6))

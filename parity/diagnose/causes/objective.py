@@ -15,16 +15,33 @@ OTHER_MARGINS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1
 OTHER_SMOOTHING = (0.0, 0.05, 0.1, 0.2)
 
 
+def targets_of(context: Context, classes: int) -> Array:
+    """The shares of the classes in each image (B, C); of labels, 1 at the label."""
+    if "targets" in context.taps:
+        return tap_of(context, "targets")
+    return np.asarray(np.eye(classes)[tap_of(context, "labels").astype(int)])
+
+
+def other_targets(context: Context, targets: Array) -> Iterator[tuple[str, Array]]:
+    """Targets that a program may compare with by mistake, with the words for them."""
+    yield "the targets are those of the image before", np.roll(targets, 1, axis=0)
+    yield "the targets are those of the next image", np.roll(targets, -1, axis=0)
+    yield "the targets are in reverse order", targets[::-1]
+    if "targets" in context.taps:
+        labels = tap_of(context, "labels").astype(int)
+        yield "the larger label alone is compared with", np.eye(targets.shape[1])[labels]
+
+
 def cross_entropy(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """(1 - s) · nll + s · mean over classes of -log p, batch mean."""
-    x, labels = tap_of(context, "logits"), tap_of(context, "labels").astype(int)
+    """(1 - s) · -t · log p + s · mean over classes of -log p, batch mean."""
+    x = tap_of(context, "logits")
     if context.smoothing is None:
         raise Absent("smoothing")
     s, batch, classes = context.smoothing, *x.shape
+    targets = targets_of(context, classes)
 
-    def loss(log_p: Array, s: float) -> Array:
-        nll = -log_p[np.arange(batch), labels]
-        return np.asarray(((1 - s) * nll - s * log_p.mean(1)).mean())
+    def loss(log_p: Array, s: float, t: Array = targets) -> Array:
+        return np.asarray(((1 - s) * -(t * log_p).sum(1) - s * log_p.mean(1)).mean())
 
     log_p = log_softmax(x, axis=1)
     yield Hypothesis("as defined", "cross-entropy as defined gives B", loss(log_p, s))
@@ -37,18 +54,22 @@ def cross_entropy(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis
     yield Hypothesis("sum", "the sum over the batch, not its mean", loss(log_p, s) * batch)
     twice = loss(log_softmax(softmax(x, axis=1), axis=1), s)
     yield Hypothesis("softmax twice", "a softmax comes before the cross-entropy's own", twice)
+    for text, wrong_targets in other_targets(context, targets):
+        yield Hypothesis("targets", text, loss(log_p, s, wrong_targets))
 
 
 def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """1 - cos of equal labels, max(cos - margin, 0) of others, all ordered pairs, over B²."""
-    x, labels = tap_of(context, "features"), tap_of(context, "labels")
+    """w (1 - cos) + (1 - w) max(cos - margin, 0) with w = t_i · t_j, all ordered pairs, over B²."""
+    x = tap_of(context, "features")
     if context.margin is None:
         raise Absent("margin")
     z = x / np.linalg.norm(x, axis=1, keepdims=True)
-    same, batch = labels[:, None] == labels[None], len(x)
+    classes = tap_of(context, "labels").max() + 1
+    targets, batch = targets_of(context, int(classes)), len(x)
 
-    def pairs(product: Array, margin: float) -> Array:
-        return np.where(same, 1 - product, np.maximum(product - margin, 0))
+    def pairs(product: Array, margin: float, t: Array = targets) -> Array:
+        w = t @ t.T
+        return np.asarray(w * (1 - product) + (1 - w) * np.maximum(product - margin, 0))
 
     plain = pairs(z @ z.T, context.margin)
     yield Hypothesis("as defined", "contrastive loss as defined gives B", plain.sum() / batch**2)
@@ -63,6 +84,7 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         ("divisor", "divided by B (B - 1) / 2 unordered pairs", batch * (batch - 1) / 2),
     ):
         yield Hypothesis(code, text, plain.sum() / max(count, 1))
+    same = targets @ targets.T > 0.5
     parts = [plain[chosen].mean() for chosen in (same, ~same) if chosen.any()]
     yield Hypothesis("divisor", "means of equal and unequal pairs, added", np.sum(parts))
     text = "the features are not normalised"
@@ -70,10 +92,14 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     yield Hypothesis("not normalised", text, product.sum() / batch**2)
     off = product.sum() - np.trace(product)
     yield Hypothesis("not normalised", f"{text}, the diagonal is left out", off / batch**2)
-    flipped = np.where(same, np.maximum(z @ z.T - context.margin, 0), 1 - z @ z.T)
+    cosine, w = z @ z.T, targets @ targets.T
+    flipped = (1 - w) * (1 - cosine) + w * np.maximum(cosine - context.margin, 0)
     yield Hypothesis("labels", "equal and unequal labels are exchanged", flipped.sum() / batch**2)
-    no_floor = np.where(same, 1 - z @ z.T, z @ z.T - context.margin).sum()
+    no_floor = (w * (1 - cosine) + (1 - w) * (cosine - context.margin)).sum()
     yield Hypothesis("margin", "cos - margin is not cut off at 0", no_floor / batch**2)
+    for text, wrong_targets in other_targets(context, targets):
+        wrong = pairs(cosine, context.margin, wrong_targets)
+        yield Hypothesis("targets", text, wrong.sum() / batch**2)
 
 
 def loss(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:

@@ -23,6 +23,12 @@ def test_cases_build(case):
         assert batch.images.dtype == np.float32 and batch.labels.dtype == np.int64
         assert 0 <= batch.labels.min() and batch.labels.max() < config.model.classes
         assert len(set(batch.labels.tolist())) < BATCH  # pairs of one class
+        assert (batch.targets is not None) == case.mixed
+        if batch.targets is not None:
+            assert batch.targets.shape == (BATCH, config.model.classes)
+            assert batch.targets.dtype == np.float32 and (batch.targets > 0).sum() == 2 * BATCH
+            assert np.allclose(batch.targets.sum(1), 1)
+            assert (batch.targets.argmax(1) == batch.labels).all()
     assert config.model.dropout == 0 and config.data.crop[0] != config.data.crop[1]
     again = case.params()
     assert all(np.array_equal(value, again[name]) for name, value in params.items())
@@ -44,6 +50,8 @@ def test_cases_cover_the_choices():
     assert {config.loss.label_smoothing > 0 for config in configs} == {True, False}
     assert {config.loss.contrastive for config in configs} == {True, False}
     assert any(config.optim.groups for config in configs)
+    assert any(case.mixed and case.accumulation > 1 for case in CASES)
+    assert any(case.mixed and case.config().loss.label_smoothing > 0 for case in CASES)
     # taps inside blocks with and without part selection
     assert {case.config().model.placement for case in CASES if case.fine} == {"transfg", "none"}
     assert len(BY_NAME) == len(CASES) + 1

@@ -543,6 +543,38 @@ def test_mistakes_in_losses(tap, words, found):
     assert said(tap, 1.0317 * found, context) == []
 
 
+SHARES, G = RNG.dirichlet(np.full(C, 0.5), B), draw(B, D)  # G: cosines of many sizes
+
+
+def soft_pairs(x, shares, margin=0.4):
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    pairs = [(z[i] @ z[j], shares[i] @ shares[j]) for i in range(B) for j in range(B)]
+    return sum(w * (1 - cos) + (1 - w) * max(cos - margin, 0) for cos, w in pairs) / B**2
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("reverse order", SHARES[::-1]),
+        ("image before", SHARES[[-1, 0, 1]]),
+        ("larger label alone", ONE_HOT),
+        ("no label smoothing", None),
+    ],
+)
+def test_mistakes_with_targets(words, wrong):
+    logits, targets = X["logits"], noisy(SHARES)
+    ce, con = smoothed(logits, 0.9 * SHARES + 0.1 / C), soft_pairs(G, SHARES)
+    taps = LOSS_TAPS | {"targets": targets, "features": noisy(G)}
+    taps |= {"cross_entropy": noisy(ce), "contrastive": noisy(con)}
+    context = Context(taps=taps, margin=0.4, smoothing=0.1, batch=B, classes=C)
+    found = smoothed(logits, SHARES if wrong is None else 0.9 * wrong + 0.1 / C)
+    assert any(words in text for text in said("cross_entropy", found, context))
+    if wrong is not None:
+        pairs = said("contrastive", soft_pairs(G, wrong), context)
+        assert any(words in text for text in pairs), pairs
+    assert said("cross_entropy", ce, context) == said("contrastive", con, context) == []
+
+
 LR, DECAY, CLIP = 0.03, 0.2, 1.0
 NAME = "blocks.1.attn.query.weight"
 GRAD, WEIGHT, NORM = draw(D, D), W[NAME], 40.0
