@@ -6,13 +6,9 @@ settings. An image depends only on (seed, split, class, number within the split)
 of the set. `birds.py` draws the birds.
 """
 
-import fcntl
 import json
-import os
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +16,8 @@ from PIL import Image
 
 from transfg_core.config.sections import ToyConfig
 from transfg_core.data.toy.birds import CLASSES, Box, draw_bird
-from transfg_core.errors import RunFailed, UserError
+from transfg_core.data.whole_folder import one_writer, write_whole
+from transfg_core.errors import UserError
 
 __all__ = ["CLASSES", "ensure_toy", "render", "write_toy"]
 
@@ -42,30 +39,11 @@ def ensure_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print
         UserError: `root` holds a toy set of other settings, or other files.
         RunFailed: the disk is full or not writable.
     """
-    with _one_writer(root.resolve().parent):
-        _ensure(root, toy, report)
-
-
-@contextmanager
-def _one_writer(folder: Path) -> Iterator[None]:
-    """Lock a folder, which is created if it is absent."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise RunFailed(f"{folder}: cannot write the toy set here: {error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _ensure(root: Path, toy: ToyConfig, report: Callable[[str], None]) -> None:
-    if _settings_at(root) is None:
-        write_toy(root, toy, report)
-    else:
-        require_toy(root, toy)
+    with one_writer(root.resolve().parent, "the toy set"):
+        if _settings_at(root) is None:
+            write_toy(root, toy, report)
+        else:
+            require_toy(root, toy)
 
 
 def require_toy(root: Path, toy: ToyConfig) -> None:
@@ -107,18 +85,7 @@ def write_toy(root: Path, toy: ToyConfig, report: Callable[[str], None] = print)
         )
     count = len(CLASSES) * (toy.train_per_class + toy.test_per_class)
     report(f"{root}: rendering {count} toy images of {toy.size} x {toy.size}")
-    partial = root.with_name(root.name + ".partial")  # a killed process leaves it behind
-    try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        _write_files(partial, toy)
-        if root.exists():
-            root.rmdir()
-        partial.rename(root)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise RunFailed(f"{root}: cannot write the toy set: {error}") from error
+    write_whole(root, lambda folder: _write_files(folder, toy), "the toy set")
 
 
 def _settings(toy: ToyConfig) -> dict[str, object]:
