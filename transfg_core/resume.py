@@ -20,6 +20,7 @@ FREE_ON_RESUME = (
     "data.on_bad_image",
     "data.root",
     "data.threads",
+    "data.unpacked",
     "data.workers",
     "model.pretrained",
     "run.dir",

@@ -41,8 +41,9 @@ def open_checkpoint(
     saved = read_checkpoint(path)
     overrides = list(overrides)
     tree = saved.config.model_dump(mode="json")
-    # how many processes read images is the user's choice, not the file's
-    tree["data"] |= DataConfig().model_dump(mode="json", include={"threads", "workers"})
+    # how many processes read images, and where unpacked ones lie, is not for the file to choose
+    own = {"threads", "workers", "unpacked"}
+    tree["data"] |= DataConfig().model_dump(mode="json", include=own)
     apply_overrides(tree, overrides)
     config = build_config(tree, str(path))
     refuse_other_model(str(path), saved.config.model, config.model)

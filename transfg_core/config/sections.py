@@ -85,12 +85,14 @@ class DataConfig(Section):
 
     name: Literal[
         "toy", "cub", "nabirds", "cars", "dogs", "aircraft", "flowers", "pets", "food", "inat2017",
-        "folder", "list",
+        "cifar10", "cifar100", "web-bird", "web-aircraft", "web-car", "folder", "list", "parquet",
     ] = "toy"  # fmt: skip
     root: FilePath = "data/toy"
+    unpacked: FilePath | None = None  # folder for the images of CIFAR and Parquet; null: the set's
     # random: drawn from run.seed; auto: official if the data set has a split, else random
     split: Literal["official", "random", "auto"] = "official"
     level: Literal["variant", "family", "manufacturer"] = "variant"  # labels of FGVC-Aircraft
+    label: str | None = None  # column of the labels in Parquet; null: the one that fits
     box_crop: bool = False  # cut each image to the data set's box; for the sets in BOXED
     banner: Literal["cut", "keep"] = "cut"  # the lowest 20 rows of FGVC-Aircraft's images
     folds: Annotated[int, Field(ge=2)] | None = None  # cross-validation in place of a drawn split

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,60 @@ def test_text_lists_of_other_forms(tmp_path):
     assert read(root, "list").classes == ("Blue jay", "Crow")
 
 
+def test_text_lists_with_more_columns(tmp_path):
+    """A header says which columns count; a list without a header has two."""
+    images_at(tmp_path, "1.png", "2.png", "3.png", "4.png")
+    write(tmp_path, {
+        "train.csv": "id,Class_Name,filename,licence\n7,auk,1.png,cc\n8,wren,2.png,\n",
+        "test.csv": "3.png,wren\n4.png,auk",
+    })  # fmt: skip
+    data = read(tmp_path, "list")
+    assert data.train.ids == ("1.png", "2.png") and data.train.labels.tolist() == [0, 1]
+    (tmp_path / "train.csv").write_text("id,label,path\n7,auk,1.png\n8,wren")
+    assert "train.csv:3: expected 3 fields, as the header has" in complaint(tmp_path, "list")
+
+
+def test_a_training_list_alone_gets_a_drawn_split(tmp_path):
+    names = [f"{k}.png" for k in range(20)]
+    images_at(tmp_path, *names)
+    write(tmp_path, {"train.csv": "\n".join(f"{n},{'ab'[k % 2]}" for k, n in enumerate(names))})
+    assert "or set data.split=random" in complaint(tmp_path, "list")
+    for split in ("random", "auto"):
+        data = read(tmp_path, "list", split=split)
+        assert (len(data.train.ids), len(data.test.ids), len(data.split.rows)) == (16, 2, 20)
+
+
+def webfg(root, name):
+    images_at(root / name / "train", "B/B_1.jpg", "B/B_2.jpg", "a 1/a 1_1.jpg")
+    images_at(root / name / "val", "a 1/0001.jpg", "B/0002.jpg")
+
+
+@pytest.mark.parametrize("name", ["web-bird", "web-aircraft", "web-car"])
+@pytest.mark.parametrize("outer", ["", "{0}", "WebFG-496", "../{0}"])
+def test_webfg(tmp_path, name, outer):
+    """The three sets under one root, nested as archives unpack, or the set's own folder."""
+    up = outer.startswith("..")
+    for other in ("web-bird", "web-aircraft", "web-car"):
+        webfg(tmp_path / ("" if up else outer.format(other)), other)
+    root = tmp_path / name if up else tmp_path
+    data = read(root, name)
+    assert (data.name, data.classes) == (name, ("B", "a 1"))  # capitals first
+    assert data.train.ids == ("train/B/B_1.jpg", "train/B/B_2.jpg", "train/a 1/a 1_1.jpg")
+    assert data.test.labels.tolist() == [0, 1]
+    assert ("CUB-200-2011" in data.caution) == (name == "web-bird")
+    again = read_test(DataConfig(name=name, root=str(root)), data.classes, None)
+    assert again.test.ids == data.test.ids == ("val/B/0002.jpg", "val/a 1/0001.jpg")
+    assert again.caution == data.caution
+
+
+def test_broken_files_of_webfg(tmp_path):
+    webfg(tmp_path, "web-car")
+    (tmp_path / "web-car/train/B/B_3.jpg").write_text("")
+    assert "B_3.jpg: expected an image, found an empty file" in complaint(tmp_path, "web-car")
+    data = read(tmp_path, "web-car", on_bad_image="skip")
+    assert [(e.count, e.example) for e in data.left_out] == [(1, "train/B/B_3.jpg")]
+
+
 def spoil(name, text):
     return lambda root: (root / name).write_text(text)
 
@@ -204,6 +260,31 @@ def test_official_counts_by_level():
     assert counts("aircraft", level="manufacturer") == (30, 6667, 3333)
     assert counts("cub", level="family") == (200, 5994, 5794)
     assert official(DataConfig(name="list")) is None
+
+
+def class_name(name):
+    return Path(name).parts[1]
+
+
+@real
+@pytest.mark.parametrize("stem", ["bird", "aircraft", "car"])
+def test_real_webfg(tmp_path, stem):
+    """Folders with the names of the real lists, of which each file is a link to one image."""
+    images_at(tmp_path, "one.jpg")
+    listed = {}
+    for part in ("train", "val"):
+        for line in (LISTS / f"web_{stem}_{part}.txt").read_text().splitlines():
+            label, name = re.split("[ ,]", line, maxsplit=1)
+            listed[name] = int(label)
+            path = tmp_path / f"web-{stem}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(tmp_path / "one.jpg", path)
+    data = read(tmp_path, f"web-{stem}")
+    assert sizes(data) == counts(f"web-{stem}")
+    assert len(listed) == len(data.train.ids) + len(data.test.ids)
+    for samples in (data.train, data.test):
+        assert [listed[name] for name in samples.ids] == samples.labels.tolist()
+    assert data.classes == tuple(sorted({class_name(name) for name in listed}))
 
 
 @real

@@ -13,15 +13,19 @@ from pathlib import Path
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.findings import equal_files
 from transfg_core.data.datasets.folder import read_folder, read_folder_test
+from transfg_core.data.datasets.official import official
 from transfg_core.data.datasets.samples import Dataset, Samples
 from transfg_core.data.datasets.sets.aircraft import read_aircraft
 from transfg_core.data.datasets.sets.cars import read_cars
+from transfg_core.data.datasets.sets.cifar import read_cifar
 from transfg_core.data.datasets.sets.cub import read_cub, read_nabirds
 from transfg_core.data.datasets.sets.dogs import read_dogs
 from transfg_core.data.datasets.sets.food import read_food
 from transfg_core.data.datasets.sets.inat import read_inat2017
 from transfg_core.data.datasets.sets.oxford import read_flowers, read_pets
+from transfg_core.data.datasets.sets.parquet import parquet_files, read_parquet, read_shards
 from transfg_core.data.datasets.sets.text_lists import read_text_lists
+from transfg_core.data.datasets.sets.webfg import with_own_folder
 from transfg_core.data.datasets.split import SplitList
 
 __all__ = ["Dataset", "Samples", "SplitList", "read_dataset", "read_test", "with_equal_files"]
@@ -38,7 +42,14 @@ LISTED: dict[str, Reader] = {  # data sets whose lists name the images
     "pets": read_pets,
     "food": read_food,
     "inat2017": read_inat2017,
+    "cifar10": read_cifar,
+    "cifar100": read_cifar,
     "list": read_text_lists,
+    "parquet": read_parquet,
+}
+FOLDERS: dict[str, Callable[[DataConfig], DataConfig]] = {  # data sets that are folders of classes
+    "folder": lambda config: config,
+    **dict.fromkeys(("web-bird", "web-aircraft", "web-car"), with_own_folder),
 }
 
 
@@ -55,8 +66,22 @@ def read_dataset(config: DataConfig, seed: int, saved: SplitList | None = None) 
         from transfg_core.data.toy.writing import ensure_toy
 
         ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
-    if config.name == "folder":
-        return read_folder(config, seed, saved)
+    if config.name in FOLDERS:
+        return _with_caution(config, read_folder(FOLDERS[config.name](config), seed, saved))
+    return _with_caution(config, _read_lists(config, seed, saved))
+
+
+def _with_caution(config: DataConfig, dataset: Dataset) -> Dataset:
+    """The data set with what is known of its test images."""
+    facts = official(config)
+    return replace(dataset, caution=facts.caution) if facts else dataset
+
+
+def _read_lists(config: DataConfig, seed: int | None, saved: SplitList | None) -> Dataset:
+    """Read a set with lists, or a mirror of it in Parquet."""
+    shards = parquet_files(Path(config.root))
+    if shards and config.name != "parquet":
+        return read_shards(config, seed, saved, shards)
     return LISTED[config.name](config, seed, saved)
 
 
@@ -75,10 +100,11 @@ def read_test(config: DataConfig, classes: Sequence[str], saved: SplitList | Non
     Raises:
         UserError: see `read_dataset`.
     """
-    if config.name == "folder":
-        return read_folder_test(config, classes, saved)
+    if config.name in FOLDERS:
+        found = read_folder_test(FOLDERS[config.name](config), classes, saved)
+        return _with_caution(config, found)
     if config.name == "toy":
         from transfg_core.data.toy.writing import require_toy
 
         require_toy(Path(config.root), config.toy)
-    return LISTED[config.name](config, None, saved)
+    return _with_caution(config, _read_lists(config, None, saved))

@@ -21,7 +21,6 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.drawing import Grouped, draw_parts, validation_split
 from transfg_core.data.datasets.findings import New
 from transfg_core.data.datasets.groups import pattern_groups
-from transfg_core.data.datasets.official import official
 from transfg_core.data.datasets.regions import Corners, box_regions, footless_regions, no_boxes
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
 from transfg_core.data.datasets.split import (
@@ -154,7 +153,7 @@ def read_listing(
         held = held[:0]
     _count_left_out(listing, {ids[k] for k in (*train, *test, *held)}, ids, split, tally)
     paths = [os.path.join(listing.folder, name) for name in ids]
-    boxes, regions, facts = listing.part_boxes, _regions(config, listing, paths), official(config)
+    boxes, regions = listing.part_boxes, _regions(config, listing, paths)
 
     def take(chosen: NDArray[np.int64]) -> Samples:
         return Samples(
@@ -173,7 +172,6 @@ def read_listing(
         tally.entries(),
         split,
         findings=() if own or split or not ids else (New(len(ids), ids[0]),),
-        caution=facts.caution if facts else "",
         validation=take(held) if len(held) else None,
     )
     if seed is None and not len(train):

@@ -46,7 +46,9 @@ OFFICIAL = {
     "inat2017": Official(5_089, 579_184, 95_986),
     "cifar10": Official(10, 50_000, 10_000, _CIFAR.format("3.25 %", "CIFAR-10")),
     "cifar100": Official(100, 50_000, 10_000, _CIFAR.format("10 %", "CIFAR-100")),
-    "web-bird": Official(200, 18_388, 5_794),
+    "web-bird": Official(
+        200, 18_388, 5_794, f"its test images are those of CUB-200-2011, and {_CUB}"
+    ),
     "web-aircraft": Official(100, 13_503, 3_333),
     "web-car": Official(196, 21_448, 8_041),
 }

@@ -1,0 +1,272 @@
+"""Parquet files with images inside, as the Hugging Face Hub stores data sets.
+
+    train-00000-of-00002.parquet, train-00001-of-00002.parquet, test-00000-of-00001.parquet
+    data/train-*.parquet, train/0000.parquet, ...        in folders, too
+
+A file's name, or its folder's, says the split: train, test, or validation where there is no test.
+An image column holds structs of `bytes` and `path`, or the bytes. The column of labels is the class
+label in the metadata of the Hub, which has the names of the classes; otherwise a column `label` or
+the like, of numbers or names. `data.label` chooses among several. The encoded bytes are unpacked
+once into files, as they are.
+"""
+
+import importlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transfg_core.config.sections import DataConfig
+from transfg_core.data.datasets.samples import Dataset
+from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
+from transfg_core.data.datasets.unpacked import Content, Picture, Source, read_unpacked
+from transfg_core.data.walk import relative_to, shown
+from transfg_core.errors import UserError
+from transfg_core.machine import install_command
+
+SPLITS = {
+    "train": TRAIN, "training": TRAIN, "test": TEST, "validation": "validation",
+    "valid": "validation", "val": "validation", "dev": "validation",
+}  # fmt: skip
+SHARD = re.compile(r"-(\d+)-of-(\d+)")
+IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg")
+LABEL_NAMES = ("label", "labels", "fine_label", "class", "class_id", "target", "category")
+SUFFIXES = {  # of encoded images, by their first bytes
+    b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp",
+    b"II*\0": ".tif", b"MM\0*": ".tif", b"RIFF": ".webp",
+}  # fmt: skip
+ROWS = 32  # read at a time
+
+
+def read_parquet(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
+    """Read the Parquet files below `config.root`.
+
+    Raises:
+        UserError: see `read_listing`; or pyarrow or a shard is absent, or a column is not found.
+        RunFailed: the images cannot be unpacked.
+    """
+    root = Path(config.root)
+    found = [path for path in sorted(root.rglob("*.parquet")) if not _hidden(path, root)]
+    if not found:
+        what = "no Parquet files" if root.is_dir() else f"no such folder{relative_to(root)}"
+        raise UserError(
+            f"{shown(str(root))}: expected train-*.parquet and test-*.parquet, found {what}; is "
+            "data.root right?"
+        )
+    return read_shards(config, seed, saved, found)
+
+
+def parquet_files(root: Path) -> list[Path]:
+    """The Parquet files directly in a folder or in its data/, sorted."""
+    return sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")])
+
+
+def read_shards(
+    config: DataConfig, seed: int | None, saved: SplitList | None, found: Sequence[Path]
+) -> Dataset:
+    """Read these Parquet files; see `read_parquet`."""
+    root = Path(config.root)
+    shards = _by_split(root, found)
+    files = {path.relative_to(root).as_posix(): path for own in shards.values() for path in own}
+    source = Source(files, f"parquet\0{config.label or ''}", lambda: _content(config, shards))
+    return read_unpacked(config, seed, saved, root, source)
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _by_split(root: Path, found: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files of training and of testing, complete and from one place each."""
+    by_split = defaultdict(list)
+    for path in found:
+        words = (re.split(r"[-_.]", path.name)[0].lower(), path.parent.name.lower())
+        word = next((word for word in words if word in SPLITS), None)
+        if word is None:
+            raise UserError(
+                f"{path}: expected a name that begins with train, test or validation, or a folder "
+                f"of such a name, found neither; rename the file"
+            )
+        by_split[SPLITS[word]].append(path)
+    if TRAIN not in by_split:
+        raise UserError(
+            f"{root}: expected train-*.parquet, found {found[0].name} and no training file; is the "
+            "copy complete?"
+        )
+    shards = {TRAIN: by_split[TRAIN]}
+    test = by_split.get(TEST) or by_split.get("validation")
+    if test:
+        shards[TEST] = test
+    for paths in shards.values():
+        _refuse_incomplete(paths)
+    return shards
+
+
+def _refuse_incomplete(paths: Sequence[Path]) -> None:
+    """Refuse shards of several folders, and a number of shards other than their names say."""
+    folders = sorted({str(path.parent) for path in paths})
+    if len(folders) > 1:
+        raise UserError(
+            f"{folders[0]}: expected the shards of a split in one folder, found some in "
+            f"{folders[1]}, too; set data.root to the folder of one configuration"
+        )
+    numbers = [SHARD.search(path.name) for path in paths]
+    named = [(int(n[1]), int(n[2])) for n in numbers if n]
+    totals = {total for _, total in named}
+    if named and (len(totals) > 1 or len(named) < len(paths) or len(named) != max(totals)):
+        raise UserError(
+            f"{paths[0]}: expected {' or '.join(map(str, sorted(totals)))} shards, as the names "
+            f"say, found {len(paths)}; fetch the missing ones, or remove those of an older version"
+        )
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of images and labels; `names` are the classes in the metadata, if any."""
+
+    image: str
+    label: str
+    names: tuple[str, ...]
+
+
+def _pyarrow() -> Any:
+    try:
+        return importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise UserError(
+            f"Parquet files need the package pyarrow ({error}); {install_command('parquet')}"
+        ) from error
+
+
+def _open(path: Path) -> Any:
+    parquet = _pyarrow()
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these classes
+        raise UserError(
+            f"{path}: expected a Parquet file, but reading it failed "
+            f"({' '.join(str(error).split())[:200]}); copy it again"
+        ) from error
+
+
+def _content(config: DataConfig, shards: Mapping[str, Sequence[Path]]) -> Content:
+    """All images; labels that are texts become numbers in the order of the sorted names."""
+    files = [(part, path) for part, paths in shards.items() for path in paths]
+    opened = {path: _open(path) for _, path in files}
+    columns = _columns(config.label, files[0][1], opened[files[0][1]].schema_arrow)
+    for path, file in opened.items():
+        for name in (columns.image, columns.label):
+            if name not in file.schema_arrow.names:
+                raise UserError(
+                    f"{path}: expected the columns of {files[0][1].name}, found no {name!r}; do "
+                    "the files belong together?"
+                )
+    images = sum(file.metadata.num_rows for file in opened.values())
+    numbers, classes = _classes(columns, opened)
+
+    def pictures() -> Iterator[Picture]:
+        for part, path in files:
+            yield from _pictures(part, path, opened[path], columns, numbers)
+
+    return Content(images, classes, pictures())
+
+
+def _columns(wanted: str | None, path: Path, schema: Any) -> _Columns:
+    """The columns by the metadata of the Hub, by type and by name."""
+    features = _features(schema)
+    images = [field.name for field in schema if _holds_images(field.type)]
+    image = next((name for name in IMAGE_NAMES if name in images), images[0] if images else None)
+    if image is None:
+        raise UserError(
+            f"{path}: expected a column of images, structs of bytes and path, found "
+            f"{', '.join(schema.names)}; is it a data set of images?"
+        )
+    marked = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    likely = [name for name in LABEL_NAMES if name in schema.names]
+    if wanted is not None:
+        label = wanted if wanted in schema.names else None
+    elif len(marked) == 1:
+        label = marked[0]
+    else:
+        label = next((name for name in likely if not marked or name in marked), None)
+    if label is None:
+        expected = f"the column data.label: {wanted}" if wanted else "a column of class labels"
+        raise UserError(
+            f"{path}: expected {expected}, found {', '.join(schema.names)}; set data.label to the "
+            "column of the labels"
+        )
+    names = features.get(label, {}).get("names") or ()
+    return _Columns(image, label, tuple(map(str, names)) if isinstance(names, list) else ())
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """The Hub's description of the columns; empty if there is none, or a damaged one."""
+    try:
+        tree = json.loads((schema.metadata or {})[b"huggingface"])
+        features = tree["info"]["features"]
+        return {key: value for key, value in features.items() if isinstance(value, dict)}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _holds_images(kind: Any) -> bool:
+    """Whether a type is a struct with `bytes`, or bytes."""
+    text = str(kind)
+    return text in ("binary", "large_binary") or (
+        text.startswith("struct<") and re.search(r"\bbytes: (large_)?binary", text) is not None
+    )
+
+
+def _classes(
+    columns: _Columns, opened: Mapping[Path, Any]
+) -> tuple[dict[object, int], tuple[str, ...]]:
+    """Label in the files -> number, and the name of each number."""
+    given: set[object] = set()
+    for path, file in opened.items():
+        for number in range(file.num_row_groups):
+            values = file.read_row_group(number, columns=[columns.label]).column(0).to_pylist()
+            for row, value in enumerate(values):
+                if type(value) not in (int, str) or value == -1 or value == "":
+                    hint = "; a split without labels cannot be used: remove its files"
+                    raise UserError(
+                        f"{path}, {columns.label}: expected a number or a name, found {value!r} in "
+                        f"row {row} of group {number}" + hint
+                    )
+                given.add(value)
+    if len({type(value) for value in given}) > 1:
+        raise UserError(
+            f"{next(iter(opened))}: expected {columns.label} as numbers or as names, found both; "
+            "do the files belong together?"
+        )
+    if columns.names and all(isinstance(value, int) for value in given):
+        outside = sorted(v for v in given if not 0 <= v < len(columns.names))  # type: ignore
+        if outside:
+            raise UserError(
+                f"{next(iter(opened))}: expected labels from 0 to {len(columns.names) - 1}, as "
+                f"its metadata names {len(columns.names)} classes, found {outside[0]}; do the "
+                "files belong together?"
+            )
+        return {number: number for number in range(len(columns.names))}, columns.names
+    order = sorted(given)  # type: ignore[type-var]
+    return {v: k for k, v in enumerate(order)}, tuple(map(str, order))
+
+
+def _pictures(
+    part: str, path: Path, file: Any, columns: _Columns, numbers: Mapping[object, int]
+) -> Iterator[Picture]:
+    row = 0
+    for batch in file.iter_batches(ROWS, columns=[columns.image, columns.label]):
+        table = batch.to_pydict()
+        for image, label in zip(table[columns.image], table[columns.label], strict=True):
+            content = image.get("bytes") if isinstance(image, dict) else image
+            if not isinstance(content, bytes):
+                raise UserError(
+                    f"{path}, {columns.image}: expected the bytes of an image in row {row}, found "
+                    "none, perhaps a path alone; take a copy that holds the images"
+                )
+            suffix = next((s for head, s in SUFFIXES.items() if content.startswith(head)), ".jpg")
+            yield Picture(part, numbers[label], suffix, content)
+            row += 1
