@@ -23,10 +23,11 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from itertools import chain
 from multiprocessing import resource_tracker
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ from transfg_core.data.sample_reader import EvalReader, Record, TrainReader, non
 from transfg_core.data.transforms import normalise
 from transfg_core.data.worker import STOP_SIGNALS, init_worker
 from transfg_core.errors import RunFailed
+
+T = TypeVar("T")
 
 
 class EvalBatch(NamedTuple):
@@ -127,11 +130,24 @@ def _batches(
     bad_images: dict[str, str],
 ) -> Generator[EvalBatch, None, None]:
     """Batches of `batch_size`; the last batch may be smaller."""
-    source = _prefetched(read, positions, data, batch_size)
-    try:
-        records = _start_workers(source) if data.workers else source
+    with closing(read_ahead(read, positions, data, batch_size)) as records:
         while taken := _take(records, batch_size, bad_images):
             yield _collate(taken, data)
+
+
+def read_ahead(
+    read: Callable[[int], T], positions: range, data: DataConfig, ahead: int
+) -> Generator[T, None, None]:
+    """`read(position)` for each position, in order, in `data.threads` and `data.workers`.
+
+    About `ahead` results more than the caller has taken are in memory.
+
+    Raises:
+        RunFailed: a worker process died.
+    """
+    source = _prefetched(read, positions, data, ahead)
+    try:
+        yield from _start_workers(source) if data.workers else source
     except RuntimeError as error:
         if data.workers == 0:
             raise
@@ -166,7 +182,7 @@ def _collate(records: list[Record], data: DataConfig) -> EvalBatch:
 
 
 def _prefetched(
-    read: Callable[[int], Record], positions: range, data: DataConfig, batch_size: int
+    read: Callable[[int], T], positions: range, data: DataConfig, batch_size: int
 ) -> Any:
     """A grain iterator over `read(position)`, in order and about one batch ahead; has `close()`."""
     grain = _import_grain()
@@ -185,13 +201,13 @@ def _prefetched(
     return iter(elements)
 
 
-def _start_workers(source: Iterator[Record]) -> Iterator[Record]:
+def _start_workers(source: Iterator[T]) -> Iterator[T]:
     """Take the first record, which starts the worker processes, with their signals blocked.
 
     A worker needs a second before `init_worker` runs. Until then only the signal mask protects
     it, which processes inherit from the thread that starts them, and threads from theirs.
     """
-    first: Future[Record | None] = Future()
+    first: Future[T | None] = Future()
 
     def take() -> None:
         try:
