@@ -192,7 +192,7 @@ def no_labels(root):
     [
         ("cars", cars_kit, no_labels, ["withlabels.mat", "the field `class`", "bbox_x1, fname"]),
         ("cars", cars_kit, lambda root: (root / "cars_test_annos_withlabels.mat").unlink(),
-         ["withlabels.mat", "expected a MATLAB file, found none"]),
+         ["withlabels.mat", "expected the labels of the test images, found no such file"]),
         ("cars", cars_kit, spoil("devkit/cars_meta.mat", "no"), ["cars_meta.mat", "copy it again"]),
         ("cars", lambda root: cars_kit(root, labels=(3, 1)), None, ["class(1)", "from 1 to 2"]),
         ("cars", lambda root: cars_kit(root, names=("A", "A")), None, ["'A' for classes 1 and 2"]),
@@ -300,7 +300,9 @@ def test_real_cars(tmp_path):
     (tmp_path / "devkit").mkdir()
     for name in ("cars_meta.mat", "cars_train_annos.mat", "cars_test_annos.mat"):
         (tmp_path / "devkit" / name).symlink_to(kit / name)
-    assert "found none" in complaint(tmp_path, "cars", on_bad_image="skip")
+    said = complaint(tmp_path, "cars", on_bad_image="skip")
+    assert "found only devkit/cars_test_annos.mat, which has none" in said
+    assert "put it into a folder devkit/" in complaint(kit, "cars")
     rows = [line.split() for line in (kit / "mmal_test.txt").read_text().splitlines() if line]
     notes = structs([{"class": int(label), "fname": Path(name).name} for name, label in rows])
     scipy.io.savemat(tmp_path / "cars_test_annos_withlabels.mat", {"annotations": notes})

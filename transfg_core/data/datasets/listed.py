@@ -77,6 +77,13 @@ def find_root(root: Path, names: Sequence[str], nested: Sequence[str]) -> Path:
     for below in ("", *nested):
         if any((root / below / name).exists() for name in names):
             return root / below
+    for name in names:
+        if "/" in name and (root / Path(name).name).exists():
+            raise UserError(
+                f"{shown(str(root))}: expected {name} inside, found {Path(name).name} without the "
+                f"folder; put it into a folder {Path(name).parent}/, or give the folder above as "
+                "data.root"
+            )
     found = "a folder without them" if root.is_dir() else f"no such folder{relative_to(root)}"
     raise UserError(
         f"{shown(str(root))}: expected {' or '.join(names)}"

@@ -26,6 +26,7 @@ from transfg_core.errors import UserError
 COMBINED, META = "cars_annos.mat", "devkit/cars_meta.mat"
 TRAINING, WITH_LABELS = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"
 BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+WITHOUT_LABELS = "cars_test_annos.mat"
 OUTER = ("stanford_cars", "StanfordCars", "cars")
 
 
@@ -47,6 +48,16 @@ def _kit(root: Path) -> Listing:
         (path for path in (root / WITH_LABELS, root / "devkit" / WITH_LABELS) if path.exists()),
         root / WITH_LABELS,
     )
+    if not labelled.exists():
+        raise UserError(
+            f"{labelled}: expected the labels of the test images, found "
+            + (
+                f"only devkit/{WITHOUT_LABELS}, which has none"
+                if (root / "devkit" / WITHOUT_LABELS).exists()
+                else "no such file"
+            )
+            + f"; put {WITH_LABELS} into the folder of the data set"
+        )
     images: list[ListedImage] = []
     below, boxes = [], list[Corners]()
     for path, part in ((root / TRAINING, TRAIN), (labelled, TEST)):
