@@ -12,6 +12,7 @@ import typer
 from transfg import __version__
 from transfg.bench.command import bench
 from transfg.convert import convert
+from transfg.data import app as data_app
 from transfg.doctor import doctor
 from transfg.evaluate import evaluate
 from transfg.parity import app as parity_app
@@ -31,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=HELP
 )
 app.add_typer(parity_app, name="parity")
+app.add_typer(data_app, name="data")
 for command in (
     *(train, sweep, evaluate, parts, report),
     *(recipes, toy, weights, convert, doctor, bench),

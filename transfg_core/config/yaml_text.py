@@ -109,9 +109,13 @@ def is_too_deep(tree: Any) -> bool:
     return True
 
 
-def dump_yaml(tree: Mapping[str, Any]) -> str:
-    """YAML that `parse_yaml` and a YAML 1.1 reader both read as the same values."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
+def dump_yaml(tree: Mapping[str, Any], compact: bool = False) -> str:
+    """YAML that `parse_yaml` and a YAML 1.1 reader both read as the same values.
+
+    `compact` writes the innermost lists and sections on one line.
+    """
+    style = None if compact else False
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=style)
 
 
 def describe_problem(item: Any, root: type[BaseModel]) -> str:

@@ -169,7 +169,7 @@ def train_transform(
         box = _random_resized_box((image.height, image.width), data.random_resized_crop, rng)
         image = image.crop(box).resize((width, height), Image.Resampling.BILINEAR)
     else:
-        image = _resize(image, data)
+        image = resized(image, data)
         top = int(rng.integers(image.height - height + 1))
         left = int(rng.integers(image.width - width + 1))
         image = image.crop((left, top, left + width, top + height))
@@ -189,7 +189,7 @@ def eval_transform(image: Image.Image, data: DataConfig) -> NDArray[np.uint8]:
     Raises:
         UserError: the image is smaller than the crop.
     """
-    image = _resize(image, data)
+    image = resized(image, data)
     return np.array(image.crop(_centre_box((image.height, image.width), data.crop)))
 
 
@@ -244,7 +244,12 @@ def _resized_size(stored: Size, data: DataConfig) -> Size:
     return height, width
 
 
-def _resize(image: Image.Image, data: DataConfig) -> Image.Image:
+def resized(image: Image.Image, data: DataConfig) -> Image.Image:
+    """The image after `data.resize`.
+
+    Raises:
+        UserError: the result is smaller than the crop.
+    """
     height, width = _resized_size((image.height, image.width), data)
     if (height, width) == (image.height, image.width):
         return image

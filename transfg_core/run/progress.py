@@ -116,3 +116,42 @@ class Progress(Closing):
             f"top-1 {100 * record['top1']:.2f} %, "
             f"top-5 {100 * record['top5']:.2f} %, loss {record['loss']:.4f}{parts}"
         )
+
+
+class CountProgress(Closing):
+    """How many of `total` images are done: a bar on a terminal, occasional lines in a log."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._console = StandardError()
+        self._name, self._total, self._done = name, total, 0
+        self._began = self._last_line = time.perf_counter()
+        self._bar = Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task(name, total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def close(self) -> None:
+        """Stop and remove the bar."""
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """Show that one more image is done."""
+        self._done += 1
+        self._bar.update(self._task, completed=self._done)
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._last_line >= LOG_SECONDS:
+            self._last_line = now
+            pace = self._done / (now - self._began)
+            line = f"{self._name}  {self._done}/{self._total}  {pace:.1f} img/s"
+            left = (self._total - self._done) / pace
+            self._console.print(plain(f"{line}  {left:.0f} s left"), soft_wrap=True)
