@@ -43,6 +43,22 @@ def cells(names):
     return array
 
 
+def cub(root):
+    ids = ("001.Auk/a.jpg", "001.Auk/b.jpg", "002.Wren/c.jpg", "002.Wren/d.jpg")
+    write(root, {
+        "classes.txt": "1 001.Auk\n2 002.Wren",
+        "images.txt": "\n".join(f"{row} {name}" for row, name in enumerate(ids, 1)),
+        "image_class_labels.txt": "1 1\n2 1\n3 2\n4 2",
+        "train_test_split.txt": "1 1\n2 0\n3 1\n4 0",
+    })  # fmt: skip
+    images_at(root / "images", *ids)
+
+
+def folders(root):
+    for part in ("train", "val"):
+        images_at(root / part, "auk/a.jpg", "wren/b.jpg")
+
+
 def cars_kit(root, where="", labels=(2, 1), names=("Ram C/V", "Acura RL"), nested=""):
     """Training images of classes 1 and 2, test images of these labels."""
     (root / "devkit").mkdir(parents=True)

@@ -21,7 +21,6 @@ from transfg_core.params.merge import nearest
 from transfg_core.report.published import PublishedResult, published_results
 
 CONFIGS = Path(__file__).with_name("configs")  # in the repository a link; wheels hold the files
-SWEEPS = "sweeps"  # this folder of configs/ holds grids over recipes
 FIELD = re.compile(r"^# (Source|Cost|Expected): (.*(?:\n#   .*)*)", re.MULTILINE)
 
 
@@ -77,7 +76,6 @@ def recipes() -> tuple[Recipe, ...]:
     files = {
         path.relative_to(CONFIGS).with_suffix("").as_posix(): path
         for path in sorted(CONFIGS.glob("*/*.yaml"))
-        if path.parent.name != SWEEPS
     }
     if not files:
         raise UserError(f"{CONFIGS}: expected the experiments of this project, found none")
@@ -141,6 +139,7 @@ def settings_in_words(recipe: Recipe) -> str:
     words = [f"{data.crop[0]} px"]
     if isinstance(model, VitConfig):
         words.insert(0, f"{model.size}/{model.patch} stride {model.stride}")
+        words += [f"fusion {model.fusion}"] * (model.selects_parts and model.fusion != "matmul")
     length = f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} updates"
     words += [f"{length} of batch {train.batch_size}", f"{config.optim.name} {config.optim.lr:g}"]
     words.append(f"contrastive, margin {loss.margin:g}" if loss.contrastive else "cross-entropy")

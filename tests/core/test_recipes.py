@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transfg_core.config.loading import load_config
+from transfg_core.config.loading import differing_keys, load_config
 from transfg_core.errors import UserError
 from transfg_core.recipes import (
     CONFIGS,
@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[2]
 FILES = {
     path.relative_to(ROOT / "configs").with_suffix("").as_posix()
     for path in (ROOT / "configs").glob("*/*.yaml")
-    if path.parent.name != "sweeps"
 }
 WITH_FILE = [recipe for recipe in recipes() if recipe.file]
 
@@ -58,6 +57,18 @@ def test_a_variant_differs_from_its_file_in_what_is_published():
     assert (variant.method, variant.dataset) == ("ViT", "cub")
     assert [result.text for result in variant.results] == ["90.28"]
     assert "stride 12" in settings_in_words(variant) and "batch 4" in settings_in_words(variant)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "method"),
+    [("cub/vit", "cub/nonoverlap"), ("cars/vit", "cars/overlap"), ("dogs/vit", "dogs/overlap"),
+     ("nabirds/vit", "nabirds/overlap"), ("inat2017/vit", "inat2017/overlap")],
+)  # fmt: skip
+def test_the_baseline_differs_in_the_method_alone(baseline, method):
+    left, right = (find_recipes(name)[0].config for name in (baseline, method))
+    keys = {line.partition(":")[0] for line in differing_keys(left, right)}
+    stride = {"model.stride"} if method.endswith("/overlap") else set()
+    assert keys == {"model.placement", "loss.contrastive", "run.name"} | stride
 
 
 def test_a_model_that_is_not_there_is_named():

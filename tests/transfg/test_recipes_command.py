@@ -13,10 +13,12 @@ from running import ROOT, python, transfg
 from typer.testing import CliRunner
 
 from transfg.app import app
+from transfg.sweep.file import read_sweep_file
+from transfg.sweep.grid import build_sweep
 from transfg_core.config.loading import build_config, load_config
 from transfg_core.config.yaml_text import parse_yaml
 from transfg_core.errors import UserError
-from transfg_core.recipes import recipes
+from transfg_core.recipes import find_recipes, recipes
 
 
 @pytest.fixture
@@ -78,6 +80,24 @@ def test_json(call):
     assert (one["model_exists"], one["file"]) == (True, "configs/cub/reproduction.yaml")
     absent = json.loads(call("cub/swinfc", "--json"))
     assert (absent["model_exists"], absent["settings"], absent["command"]) == (False, None, [])
+
+
+@pytest.mark.parametrize(
+    ("sweep", "cells", "names"),
+    [
+        ("ablation", 8, ("", "_overlap", "_vit", "_vit_overlap", "_vit_cross_entropy",
+                         "_cross_entropy")),
+        ("margin", 4, ("_margin_0", "_margin_0.2", "", "_margin_0.6")),
+    ],
+)  # fmt: skip
+def test_a_sweep_holds_the_published_ablation(sweep, cells, names):
+    """Its cells are the recipes of the published numbers, but for the names of the runs."""
+    built = build_sweep(read_sweep_file(ROOT / f"configs/sweeps/cub/{sweep}.yaml")).cells
+    assert len(built) == cells and {cell.config.run.seed for cell in built} == {42}
+    configs = [cell.config.model_copy(update={"run": None}) for cell in built]
+    for name in names:
+        (recipe,) = find_recipes(f"cub/reproduction{name}")
+        assert recipe.config.model_copy(update={"run": None}) in configs, name
 
 
 def test_an_unknown_name(monkeypatch):
