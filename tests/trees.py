@@ -4,6 +4,7 @@ Names and labels are chosen so that a reader that takes the wrong list, order or
 """
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -161,6 +162,16 @@ def inat(root):
         tree = {"images": images, "annotations": notes, "categories": categories}
         write(root, {f"{part}2017.json": json.dumps(tree)})
         images_at(root, *(image["file_name"] for image in images))
+
+
+def cifar100(root):
+    root.mkdir(parents=True, exist_ok=True)
+    content = {"meta": {"fine_label_names": ["apple", "baby"]}}
+    for part, labels in (("train", [1, 0]), ("test", [0, 1])):
+        data = np.arange(2 * 3072).reshape(2, 3072).astype(np.uint8)
+        content[part] = {"data": data, "fine_labels": labels}
+    for name, own in content.items():
+        (root / name).write_bytes(pickle.dumps(own, 2))
 
 
 def text_lists(root, form="csv"):

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transfg_core.config.loading import build_config, flatten, load_config
+from transfg_core.config.loading import flatten, load_config
 from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
@@ -155,11 +155,7 @@ def _recipe(name: str, path: Path, results: list[PublishedResult]) -> Recipe:
             changes[key] = value
     if changes:
         changes["run.name"] = name.replace("/", "_")
-        tree = config.model_dump(mode="json")
-        for key, value in changes.items():
-            section, _, rest = key.partition(".")
-            tree[section][rest] = value
-        config = build_config(tree, name)
+        config = load_config(path, map(assignment, changes.items()))
     header = {
         field: re.sub(r"\s*\n#\s+", " ", text)
         for field, text in FIELD.findall(path.read_text(encoding="utf-8"))

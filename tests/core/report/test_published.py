@@ -66,9 +66,8 @@ def test_settings_are_those_of_the_experiment(row):
         assert changed == {}
         return
     assert changed and row.name.startswith(row.recipe.partition("/")[0] + "/")
-    tree = config.model_dump(mode="json")
-    apply_overrides(tree, (f"{key}={value}" for key, value in changed.items()))
-    flat = flatten(build_config(tree, row.name).model_dump())
+    overrides = [f"{key}={value}" for key, value in changed.items()]
+    flat = flatten(load_config(CONFIGS / row.recipe, overrides).model_dump())
     assert {key: flat[key] for key in row.settings} == {
         key: as_configured(value) for key, value in row.settings.items()
     }
