@@ -114,6 +114,9 @@ def plan_text(states: Sequence[tuple[Cell, CellState]]) -> str:
     count = Counter(str(state.state) for _, state in states)
     parts = [f"{count[state]} {state}" for state in ORDER if count[state]]
     cost = f"{images} images left" + (f", {hours:.2f} hours" if hours else "")
+    uncounted = sum(state.left is None for _, state in states)
+    if uncounted:  # a length in epochs becomes updates when the run has read its data set
+        cost += f", besides those of {uncounted} cells with train.epochs that have not started"
     if unknown:
         cost += f"; time unknown for {unknown} cells: no finished one is like them"
     return "\n".join([*lines, f"{len(states)} cells: {', '.join(parts)}; {cost}"])

@@ -231,6 +231,7 @@ def test_keys_that_change_no_number_may_differ(tmp_path):
 def test_the_length_in_epochs(tmp_path):
     (cell,) = cells_of(tmp_path, "train.steps=null", "train.epochs=3", values="[1]")
     assert read_state(cell).total is None and read_state(cell).left is None
+    assert "; 0 images left, besides those of 1 cells with" in plan_text([(cell, read_state(cell))])
     write_run(cell, train_steps=9, train_epochs=None)
     (cell.folder / "env.json").write_text('[{"data": {"training_images": 12}}]')
     assert read_state(cell).state == "finished"  # 3 epochs of 12 images are 9 batches of 4
