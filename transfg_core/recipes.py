@@ -69,7 +69,11 @@ class Recipe(NamedTuple):
 
 @cache
 def recipes() -> tuple[Recipe, ...]:
-    """Every recipe: the files by name, each before its variants; then those without a model."""
+    """Every recipe: the files by name, each before its variants; then those without a model.
+
+    Raises:
+        UserError: the files are not there.
+    """
     results: dict[str, list[PublishedResult]] = {}
     for result in published_results():
         results.setdefault(result.name, []).append(result)
@@ -78,7 +82,10 @@ def recipes() -> tuple[Recipe, ...]:
         for path in sorted(CONFIGS.glob("*/*.yaml"))
     }
     if not files:
-        raise UserError(f"{CONFIGS}: expected the experiments of this project, found none")
+        raise UserError(
+            f"{CONFIGS}: expected the experiments of this project, found none; in a checkout this "
+            "is a link to configs/, so copy the checkout in a way that keeps links, or install it"
+        )
     listed = []
     for name, path in files.items():
         listed.append(_recipe(name, path, results.pop(name, [])))

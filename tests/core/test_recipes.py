@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from transfg_core import recipes as module
 from transfg_core.config.loading import differing_keys, load_config
 from transfg_core.errors import UserError
 from transfg_core.recipes import (
@@ -41,6 +42,14 @@ def test_its_command_trains_it(recipe, monkeypatch):
     assert load_config(path, overrides) == recipe.config
     assert bool(overrides) == (recipe.name not in FILES)
     assert set(recipe.header) == {"Source", "Cost", "Expected"}
+
+
+def test_files_that_are_gone_are_named(tmp_path, monkeypatch):
+    """A copy that does not keep links has a text file in the place of the folder."""
+    (tmp_path / "configs").write_text("../configs")
+    monkeypatch.setattr(module, "CONFIGS", tmp_path / "configs")
+    with pytest.raises(UserError, match=r"configs: expected the experiments .* keeps links"):
+        recipes.__wrapped__()
 
 
 def test_runs_have_names_of_their_own():
