@@ -52,7 +52,7 @@ class JittorBackend:
 
     def reset_optimizer(self) -> None:
         """A new optimiser with zero state, at update 0."""
-        groups = param_groups(list(self.params), self.config.optim)
+        groups = param_groups(self.config.model, self.config.optim)
         self.optimizer = make_optimizer(self.params, groups, self.config.optim)
         self.updates = 0
 

@@ -24,7 +24,9 @@ CASES = {
     "sgd, clipped": {"name": "sgd", "clip": 0.3, "weight_decay": 0.05},
     "sgd, clip not reached": {"name": "sgd", "clip": 1e3, "groups": GROUPS},
     "adam": ADAM | {"name": "adam", "weight_decay": 0.05, "groups": GROUPS},
-    "adamw": ADAM | {"name": "adamw", "weight_decay": 0.5, "clip": 0.3, "groups": GROUPS},
+    "adamw": ADAM
+    | {"name": "adamw", "weight_decay": 0.5, "clip": 0.3, "groups": GROUPS}
+    | {"layer_decay": 0.7},
 }
 MICRO = {"adam": 2, "adamw": 3}  # micro-batches per update; the moments count updates
 RATES = (0.01, 0.02, 0.03, 0.02, 0.005)
@@ -35,7 +37,7 @@ def test_five_updates(twin, name):
     case = Case(name, optim={"warmup": 0} | CASES[name], accumulation=MICRO.get(name, 1))
     config, params = case.config(), case.params()
     backend = twin.backend(case)
-    groups = param_groups(list(params), config.optim)
+    groups = param_groups(config.model, config.optim)
     expected = reference.Optimizer(params, groups, config.optim)
     for batch, lr in zip(case.batches(), RATES, strict=False):
         micro = split_batch(batch, config.train.accumulation)

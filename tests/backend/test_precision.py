@@ -52,7 +52,7 @@ for case in cases:
     loss += reference.contrastive(expected.features, batch.labels, 0.4)
     worst[f"{case.name}/loss"] = abs(float(trace["loss"]) - loss) / loss
     config = case.config()
-    groups = param_groups(list(params), config.optim)
+    groups = param_groups(config.model, config.optim)
     optimizer = reference.Optimizer(params, groups, config.optim)
     for lr in RATES:
         now = backend.trace(batch)

@@ -202,6 +202,7 @@ class OptimConfig(Section):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Annotated[int, Field(ge=0)] = 500
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)] = ()
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on the rate from layer to layer
 
 
 class TrainConfig(Section):

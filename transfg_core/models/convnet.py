@@ -87,6 +87,12 @@ def sizes(model: ConvNetConfig, image_size: tuple[int, int] | None = None) -> di
     return numbers
 
 
+def layers(model: ConvNetConfig) -> dict[str, int]:
+    """Dict: canonical name -> depth: the convolutions 0 and 1, the head 2."""
+    depths = {"conv1": 0, "conv2": 1, "head": 2}
+    return {spec.name: depths[spec.name.partition(".")[0]] for spec in SPECS}
+
+
 def taps(model: ConvNetConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass."""
     first, second = "B F H W", "B G h w"

@@ -49,6 +49,13 @@ class Architecture(Protocol):
         """
         ...
 
+    def layers(self, model: Any) -> dict[str, int]:
+        """Dict: canonical name -> depth of its layer for `optim.layer_decay`.
+
+        Layer 0 is the embedding; the last layer holds the head.
+        """
+        ...
+
     def taps(self, model: Any) -> dict[str, TapSpec]:
         """Dict: tap -> its row, in the order of the forward pass, up to `logits`."""
         ...

@@ -139,6 +139,25 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
     return numbers
 
 
+def layers(model: VitConfig) -> dict[str, int]:
+    """Dict: canonical name -> depth: embedding 0, block i at i + 1, last norm and head at L + 1.
+
+    The part layer is the last block. Source: BEiT (arXiv 2106.08254), whose program has these
+    layers; ELECTRA (arXiv 2003.10555) has the idea.
+    """
+    stem = {spec.name for spec in STEM}
+
+    def layer(name: str) -> int:
+        module, _, rest = name.partition(".")
+        if module == "blocks":
+            return int(rest.partition(".")[0]) + 1
+        if module == "part_layer":
+            return model.depth
+        return 0 if name in stem else model.depth + 1
+
+    return {name: layer(name) for name in param_specs(model)}
+
+
 def taps(model: VitConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass."""
     rows = {

@@ -23,6 +23,7 @@ BASE_RATE = 0.03
 GROUPED: dict[str, Any] = {
     "lr": 0.5,
     "weight_decay": 0.2,
+    "layer_decay": 0.8,
     "groups": [
         {"match": "head.*", "lr_scale": 5.0, "weight_decay": 0.0},
         {"match": "*.bias", "lr_scale": 0.5},  # head.bias belongs to the group before
@@ -37,6 +38,16 @@ RATES = (
     ("pos_embed", 0.0, 0.2),
     ("cls_token", 1.0, 0.4),
     ("*", 1.0, 0.2),
+)
+# and the layers between a parameter and the head: the model has three blocks and the part layer
+LAYERS_BELOW = (
+    ("blocks.0.*", 4),
+    ("blocks.1.*", 3),
+    ("blocks.2.*", 2),
+    ("part_layer.*", 1),
+    ("part_norm.*", 0),
+    ("head.*", 0),
+    ("*", 5),
 )
 
 
@@ -105,6 +116,8 @@ def measured_rate(step: Array, direction: Array, param: Array) -> tuple[float, f
 
 
 def expected_rate(name: str) -> tuple[float, float]:
-    """Rate of a parameter, and rate times weight decay, according to RATES."""
+    """Rate of a parameter, and rate times weight decay, according to RATES and LAYERS_BELOW."""
     _, rate, decay = next(row for row in RATES if fnmatchcase(name, row[0]))
+    below = next(count for pattern, count in LAYERS_BELOW if fnmatchcase(name, pattern))
+    rate *= GROUPED["layer_decay"] ** below
     return rate, rate * decay

@@ -13,6 +13,7 @@ from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.export import convert, save_as
 from transfg_core.checkpoints.google import GOOGLE
 from transfg_core.checkpoints.pretrained import build_params
+from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.config.loading import build_config
 from transfg_core.config.sections import Config, OptimConfig
 from transfg_core.config.vit import VitConfig
@@ -177,7 +178,7 @@ def test_groups():
         {"match": "part_*", "lr_scale": 5.0},
     ]
     optim = OptimConfig.model_validate({"weight_decay": 0.1, "groups": groups})
-    result = param_groups(names, optim)
+    result = param_groups(PARTS, optim)
     assert list(result) == names
     assert result["head.bias"] == (10.0, 0.0)
     assert result["part_norm.bias"] == (1.0, 0.0)
@@ -186,10 +187,35 @@ def test_groups():
 
 
 def test_group_without_a_match_names_the_nearest():
-    names = list(param_shapes(PARTS, IMAGE))
     optim = OptimConfig.model_validate({"groups": [{"match": "head.*"}, {"match": "haed.weight"}]})
     with pytest.raises(UserError, match=r"groups\.1.*'haed.weight'.*the nearest is head.weight"):
-        param_groups(names, optim)
+        param_groups(PARTS, optim)
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        (PARTS, {"cls_token": 0, "pos_embed": 0, "patch_embed.bias": 0, "blocks.0.norm1.bias": 1,
+                 "blocks.1.attn.key.weight": 2, "part_layer.mlp.fc1.bias": 3, "part_norm.weight": 4,
+                 "head.bias": 4}),
+        (PLAIN, {"patch_embed.weight": 0, "blocks.0.norm2.weight": 1, "blocks.2.mlp.fc2.bias": 3,
+                 "norm.bias": 4, "head.weight": 4}),
+        (ConvNetConfig(name="convnet", classes=5), {"conv1.bias": 0, "conv2.weight": 1,
+                                                    "head.bias": 2}),
+    ],
+)  # fmt: skip
+def test_layer_decay_multiplies_the_rate_of_each_layer_below_the_head(model, layers):
+    settings = {"layer_decay": 0.5, "groups": [{"match": "*.bias", "lr_scale": 3.0}]}
+    groups = param_groups(model, OptimConfig.model_validate(settings))
+    last = max(layers.values())
+    for name, layer in layers.items():
+        expected = 0.5 ** (last - layer) * (3.0 if name.endswith(".bias") else 1.0)
+        assert groups[name] == (expected, 0.0), name
+    assert list(groups) == list(param_shapes(model, (32, 32)))
+
+
+def test_rates_without_layer_decay_are_those_of_the_groups():
+    assert set(param_groups(PARTS, OptimConfig()).values()) == {(1.0, 0.0)}
 
 
 def test_build_without_a_checkpoint():

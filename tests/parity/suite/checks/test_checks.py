@@ -18,6 +18,7 @@ from parity.suite.checks.case import changed
 from parity.suite.checks.checkpoints import agrees, golden_params
 from parity.suite.checks.rates import (
     GROUPED,
+    LAYERS_BELOW,
     RATES,
     SCHEDULES,
     defined_rates,
@@ -44,7 +45,6 @@ from transfg_core.data.datasets import read_dataset
 from transfg_core.data.loader import TrainStream, eval_batches
 from transfg_core.data.toy.writing import write_toy
 from transfg_core.params.groups import param_groups
-from transfg_core.params.initial import initial_params
 
 ROOT = Path(__file__).resolve().parents[4]
 CONFIG = CHECKS.config()
@@ -78,10 +78,11 @@ def test_defined_rates_by_hand():
 
 def test_expected_rates_match_the_groups():
     config = changed(CONFIG, optim=GROUPED)
-    names = initial_params(config.model, config.data.crop, 0)
-    for name, (scale, decay) in param_groups(names, config.optim).items():
-        assert expected_rate(name) == (scale, scale * decay)
-    assert {expected_rate(name) for name in names} == {(r, r * d) for _, r, d in RATES}
+    groups = param_groups(config.model, config.optim)
+    for name, (scale, decay) in groups.items():
+        assert expected_rate(name) == pytest.approx((scale, scale * decay))
+    assert {decay for _, decay in groups.values()} == {decay for _, _, decay in RATES}
+    assert {layers for _, layers in LAYERS_BELOW} == set(range(config.model.depth + 2))
 
 
 @pytest.mark.parametrize(("rate", "decay"), [(5.0, 0.0), (0.5, 0.1), (0.0, 0.0)])
