@@ -57,7 +57,7 @@ class Backend(Protocol):
         ...
 
     def load_params(self, arrays: Mapping[str, Array]) -> None:
-        """Replace all parameters and reset the optimiser.
+        """Replace all parameters and reset the optimiser; averages start at these parameters.
 
         Raises:
             UserError: a name is missing or unknown, or a shape differs.
@@ -67,7 +67,9 @@ class Backend(Protocol):
     def state(self) -> Arrays:
         """Parameters `param/<name>`, optimiser state `<slot>/<name>` and `optim/updates`.
 
-        SGD has the slot `momentum`; Adam and AdamW have `exp_avg` and `exp_avg_sq`.
+        SGD has the slot `momentum`; Adam and AdamW have `exp_avg` and `exp_avg_sq`. With
+        `optim.ema` there are also averaged parameters `ema/<name>`. Frozen parameters have only
+        `param/<name>`.
         """
         ...
 
@@ -84,18 +86,23 @@ class Backend(Protocol):
     ) -> Any:
         """Make one update from micro-batches of equal size, without waiting for the device.
 
+        Frozen parameters (`optim.frozen`) get no gradient, and stay as they are. With `optim.ema`,
+        the averages of the others follow.
+
         `parts` (B, K) holds part indices, counted from 1, for all micro-batches. They replace the
         choice of part selection, so that two backends can be compared after the same choice.
 
         The handle fetches to `loss`, `cross_entropy`, `contrastive`, `accuracy` (means over the
-        micro-batches) and `grad_norm` (before clipping), each a float32 scalar.
+        micro-batches) and `grad_norm` (of the trained parameters, before clipping), each a float32
+        scalar.
         """
         ...
 
     def eval_step(self, images: Array) -> Any:
-        """Classify images.
+        """Classify images, with the averaged parameters if there are any.
 
-        The handle fetches to `logits` (B, C) and, with part selection, `part_index` (B, K) from 1.
+        The handle fetches to `logits` (B, C), `features` (B, D), which the head receives, and, with
+        part selection, `part_index` (B, K) from 1.
         """
         ...
 
@@ -104,7 +111,7 @@ class Backend(Protocol):
         ...
 
     def rollout(self, images: Array) -> Any:
-        """Compute how much of each patch reaches the class token.
+        """Compute how much of each patch reaches the class token, as `eval_step` classifies.
 
         The handle fetches to `rollout` (B, N).
 
@@ -124,7 +131,7 @@ class Backend(Protocol):
 
         Returns the activation of each tap by its name and the gradient `d/<tap>` of the loss with
         respect to it; `loss`, `cross_entropy`, `contrastive`, `grad_norm`, `clipped_norm` (after
-        clipping); and `grad/<name>` for each parameter. `fine` adds the taps inside blocks;
+        clipping); and `grad/<name>` for each trained parameter. `fine` adds the taps inside blocks;
         `training` switches dropout on.
 
         `replay` isolates operations. A tap that it names is recorded as computed; the operations

@@ -31,7 +31,8 @@ class Evaluation:
 
     Accuracies and part hits are fractions in [0, 1]; part hits need known part boxes. For each
     picture: `index` (B,) into the split, `labels` (B,), `logits` (B, C) and `part_index` (B, K) or
-    None. `bad_images` maps each skipped file to the reason.
+    None. `bad_images` maps each skipped file to the reason. `averaged` says whether the model had
+    averaged parameters (`optim.ema`).
     """
 
     loss: float
@@ -46,12 +47,13 @@ class Evaluation:
     logits: NDArray[np.float32]
     part_index: NDArray[np.int64] | None
     bad_images: dict[str, str]
+    averaged: bool = False
 
     def record(self) -> dict[str, Any]:
         """The scalars for metrics.jsonl."""
         names = ("loss", "top1", "top5", "part_hit", "part_hit_chance", "images", "seconds")
         scalars = {name: getattr(self, name) for name in names}
-        return scalars | {"bad_images": len(self.bad_images)}
+        return scalars | {"bad_images": len(self.bad_images), "averaged": self.averaged}
 
 
 def evaluate(
@@ -76,7 +78,8 @@ def evaluate(
         for batch in batches:
             output = backend.fetch(backend.eval_step(batch.images))
             for name, values in (output | {"label": batch.labels, "row": batch.index}).items():
-                columns.setdefault(name, []).append(values)
+                if name != "features":  # nothing below needs them, and they can fill the memory
+                    columns.setdefault(name, []).append(values)
             advance(len(batch.labels))
     table = {name: np.concatenate(values) for name, values in columns.items()}
     logits, labels, parts = table["logits"], table["label"], table.get("part_index")
@@ -100,6 +103,7 @@ def evaluate(
         logits=logits,
         part_index=parts,
         bad_images=bad_images,
+        averaged=config.optim.ema is not None,
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from transfg_core.backend import Backend, load_backend
+from transfg_core.checkpoints.averages import start_averages
 from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.checkpoints.training import TrainingCheckpoint, newest_intact, read_checkpoint
 from transfg_core.checkpoints.weight_file import Origin
@@ -17,6 +18,7 @@ from transfg_core.config.sections import Config
 from transfg_core.data.datasets import Dataset, read_dataset, with_equal_files
 from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
+from transfg_core.params.groups import trained_params
 from transfg_core.params.merge import summary
 from transfg_core.resume import (
     forget_lost_best,
@@ -127,10 +129,14 @@ def start_backend(
         progress.say(report.summary() if report else summary(backend.param_shapes()))
         return backend, report.origin if report else None
     backend = load_backend(name, config)
+    trained = trained_params(config.model, config.optim)
+    arrays, note = start_averages(source.arrays, config.optim.ema is not None, trained)
     try:
-        backend.load_state(source.arrays)
+        backend.load_state(arrays)
     except UserError as error:
         raise UserError(f"{source.path}: {error}") from error
+    if note:
+        progress.say(f"{source.path}: {note}")
     return backend, None
 
 

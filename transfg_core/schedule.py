@@ -1,4 +1,4 @@
-"""Learning rate of every update, as a pure function.
+"""Learning rate and decay of the average at every update, as pure functions.
 
 Source: the published TransFG program, which advances its schedule *before* the optimiser. So update
 k, counted from 1, uses multiplier lambda(k). The first update already changes the weights. The last
@@ -47,3 +47,17 @@ def lr_at(update: int, optim: OptimConfig, steps: int) -> float:
         return optim.lr * (update / optim.warmup)
     progress = (update - optim.warmup) / max(1, steps - optim.warmup)
     return optim.lr * DECAYS[optim.schedule](progress)
+
+
+def ema_decay_at(update: int, decay: float) -> float:
+    """Decay of the averaged parameters after update k: min(decay, (1 + k) / (10 + k)).
+
+    Source: `tf.train.ExponentialMovingAverage` with `num_updates`. The smaller decay of the first
+    updates lets the average leave its starting values in short runs, too.
+
+    Args:
+        update: k, counted from 1.
+        decay: `optim.ema`, the decay of a long run.
+    """
+    assert update >= 1, f"update {update} is not counted from 1"
+    return min(decay, (1 + update) / (10 + update))

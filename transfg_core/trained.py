@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from transfg_core.backend import FLOAT_TYPES, Backend, load_backend
-from transfg_core.checkpoints.own import PREFIX, refuse_other_model
+from transfg_core.checkpoints.averages import evaluated_params
+from transfg_core.checkpoints.own import refuse_other_model
 from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config, DataConfig
@@ -32,7 +33,9 @@ def open_checkpoint(
 ) -> tuple[Config, Dataset, Backend]:
     """Load the model and data set of a checkpoint, without the state for training.
 
-    `overrides` change the checkpoint's configuration; `out` is a file that will be written.
+    If the run averaged its parameters, the averaged ones are loaded; with the override
+    `optim.ema=null`, those after the last update. `overrides` change the checkpoint's
+    configuration; `out` is a file that will be written.
 
     Raises:
         UserError: the checkpoint or the data set is broken, they do not belong together, or the
@@ -56,15 +59,13 @@ def open_checkpoint(
     if out:
         refuse_in_data(out, config.data.root, dataset)
     config = with_classes(config, dataset)
-    params = {
-        name.removeprefix(PREFIX): value
-        for name, value in saved.arrays.items()
-        if name.startswith(PREFIX)
-    }
+    params = evaluated_params(saved.arrays, config.optim.ema is not None, str(path))
     shapes = param_shapes(config.model, config.data.crop)  # before a backend allocates a model
     params = strict_merge(shapes, params, str(path), FLOAT_TYPES[config.run.precision])
     check_first_images(config, dataset, Position())
-    backend = load_backend(backend_name, config)
+    # the backend then holds one copy of the parameters, which are the averaged ones
+    optim = config.optim.model_copy(update={"ema": None})
+    backend = load_backend(backend_name, config.model_copy(update={"optim": optim}))
     backend.load_params(params)
     return config, dataset, backend
 

@@ -3,7 +3,8 @@
 Implements `transfg_core.backend.Backend`. Twin: `transfg_torch/backend.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jittor as jt
@@ -15,8 +16,9 @@ from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
 from transfg_core.models.layout import choice_taps, param_specs
 from transfg_core.models.vit import require_vit
-from transfg_core.params.groups import param_groups
+from transfg_core.params.groups import param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
+from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
 from transfg_jt import runtime
 from transfg_jt.checkpointing import save_less
@@ -26,7 +28,13 @@ from transfg_jt.models.output import Output
 from transfg_jt.models.taps import Tap, no_tap
 from transfg_jt.ops.bfloat16 import autocast, cast_like, to_float32
 from transfg_jt.ops.custom_grad import FREE_SAVED, override
-from transfg_jt.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
+from transfg_jt.optim import (
+    clip_gradients,
+    global_norm,
+    make_optimizer,
+    optimizer_slots,
+    update_averages,
+)
 
 Handle = dict[str, Var]
 
@@ -48,13 +56,25 @@ class JittorBackend:
         self.model.grad_checkpointing = config.run.grad_checkpointing
         self.params = dict(self.model.named_parameters())
         assert list(self.params) == list(param_specs(config.model)), "not the table's parameters"
+        names = trained_params(config.model, config.optim)
+        self.trained = {name: self.params[name] for name in names}
+        for name, param in self.params.items():
+            if name not in self.trained:
+                param.stop_grad()
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
-        """A new optimiser with zero state, at update 0."""
+        """A new optimiser with zero state, at update 0; averages start at the parameters."""
         groups = param_groups(self.config.model, self.config.optim)
-        self.optimizer = make_optimizer(self.params, groups, self.config.optim)
+        self.optimizer = make_optimizer(self.trained, groups, self.config.optim)
         self.updates = 0
+        averaged = self.trained if self.config.optim.ema is not None else {}
+        self.averages = {name: param.detach().clone() for name, param in averaged.items()}
+
+    def slots(self, updates: int | None = None) -> dict[str, dict[str, Var]]:
+        """State tensors of the trained parameters by section and name; see `optimizer_slots`."""
+        slots = optimizer_slots(self.optimizer, self.trained, updates)
+        return slots | {"ema": self.averages} if self.averages else slots
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(param.shape) for name, param in self.params.items()}
@@ -72,17 +92,17 @@ class JittorBackend:
 
     def state(self) -> Arrays:
         arrays = {f"param/{name}": param for name, param in self.params.items()}
-        for slot, values in optimizer_slots(self.optimizer, self.params).items():
+        for slot, values in self.slots().items():
             arrays |= {f"{slot}/{name}": value for name, value in values.items()}
         return self.fetch(arrays) | {"optim/updates": np.array(self.updates, np.int64)}
 
     def load_state(self, arrays: Mapping[str, Array]) -> None:
-        slots = optimizer_slots(self.optimizer, self.params)
-        params, stored, updates = split_state(arrays, self.param_shapes(), slots)
+        shapes = self.param_shapes()
+        params, stored, updates = split_state(arrays, shapes, self.slots(), self.trained)
         self.assign_params(params)
         self.reset_optimizer()
         self.updates = updates
-        for slot, values in optimizer_slots(self.optimizer, self.params, updates).items():
+        for slot, values in self.slots(updates).items():
             for name, value in values.items():
                 array = stored[slot][name].astype(self.float_type)
                 # jittor: without stop_grad the state would stay in the graph
@@ -137,37 +157,55 @@ class JittorBackend:
             # jittor only: with 100,000 operators pending it would run some amid a backward pass
             if reports:
                 # jittor only: so run the pending ones before each further batch
-                jt.sync([param.opt_grad(self.optimizer) for param in self.params.values()])
+                jt.sync([param.opt_grad(self.optimizer) for param in self.trained.values()])
             images, labels, targets = self.to_device(batch)
             output = self.apply(images, self.choose(chosen))
             losses = compute_losses(output, targets, self.config.loss)
             self.optimizer.backward(losses.total / len(micro_batches))
             correct = output.logits.argmax(dim=-1)[0] == labels
             reports.append(describe(losses, correct))
-        grads = [param.opt_grad(self.optimizer) for param in self.params.values()]
+        grads = [param.opt_grad(self.optimizer) for param in self.trained.values()]
         norm = clip_gradients(grads, self.config.optim.clip)
         self.updates = update  # an error before this line changes nothing that `state` returns
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.n_step = self.updates  # jittor only: it counts backward passes, not updates
         self.optimizer.step()
+        if self.averages:
+            decay = ema_decay_at(update, self.config.optim.ema)
+            update_averages(self.averages, self.trained, decay)
         means = {key: sum(row[key] for row in reports) / len(reports) for key in reports[0]}
         means["grad_norm"] = norm
         # jittor only: run these operators now: dropout must draw before the next seed is set
-        jt.sync([*self.params.values(), *means.values()])
+        jt.sync([*self.params.values(), *self.averages.values(), *means.values()])
         return means
 
-    def eval_step(self, images: Array) -> Handle:
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode without gradients, with the averages in place of the parameters."""
         self.model.eval()
-        with jt.no_grad():
+        self.swap_averages()
+        try:
+            with jt.no_grad():
+                yield
+        finally:
+            self.swap_averages()
+
+    def swap_averages(self) -> None:
+        """Exchange the values of the trained parameters and their averages, if there are any."""
+        for name, average in self.averages.items():
+            param = self.trained[name]
+            param.swap(average)  # jittor: it has no `data` that could be exchanged
+
+    def eval_step(self, images: Array) -> Handle:
+        with self.evaluating():
             output = self.apply(self.to_tensor(images))
-        handle = {"logits": output.logits}
+        handle = {"logits": output.logits, "features": output.features}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def rollout(self, images: Array) -> Handle:
         require_vit(self.config.model, "attention rollout")
-        self.model.eval()
-        with jt.no_grad():
+        with self.evaluating():
             return {"rollout": self.model.rollout(self.to_tensor(images))}
 
     def fetch(self, handle: Handle) -> Arrays:
@@ -204,12 +242,12 @@ class JittorBackend:
         output = self.apply(images, record)
         losses = compute_losses(output, targets, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
-        names = [*self.params, *(name for name in taps if name not in self.choices)]
-        tensors = [(self.params | sources)[name] for name in names]
+        names = [*self.trained, *(name for name in taps if name not in self.choices)]
+        tensors = [(self.trained | sources)[name] for name in names]
         grads = jt.grad(sum(ends, losses.total), tensors, retain_graph=False)
-        kinds = ["grad" if name in self.params else "d" for name in names]
+        kinds = ["grad" if name in self.trained else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
-        param_grads = [gradients[f"grad/{name}"].clone() for name in self.params]
+        param_grads = [gradients[f"grad/{name}"].clone() for name in self.trained]
         norm = clip_gradients(param_grads, self.config.optim.clip)
         taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
         taps |= {"contrastive": losses.contrastive, "grad_norm": norm}

@@ -73,7 +73,7 @@ class AdamW(Adam):  # native: Jittor's keeps float32 state for float64 parameter
 def make_optimizer(
     params: Mapping[str, Var], groups: Mapping[str, tuple[float, float]], config: OptimConfig
 ) -> jt.optim.Optimizer:
-    """One optimiser over all parameters.
+    """One optimiser over the trained parameters.
 
     `groups` maps each name to its learning-rate scale and weight decay; parameters that share both
     form one group. The learning rate itself is set at every update.
@@ -109,6 +109,18 @@ def optimizer_slots(  # native: Jittor creates the state at once, in lists by gr
         }
         for slot, key in SLOTS[type(optimizer).__name__].items()
     }
+
+
+def update_averages(
+    averages: Mapping[str, Var],
+    params: Mapping[str, Var],
+    decay: float,
+) -> None:
+    """Move each average towards its parameter, in place: e ← e + (1 - decay) (w - e)."""
+    for name, average in averages.items():
+        gap = params[name].detach() - average
+        # jittor: exact in float64, and it has no add_
+        average.update(average + gap * number(1 - decay, average))
 
 
 def global_norm(grads: Sequence[Var]) -> Var:  # native: Jittor sums sequentially, see below

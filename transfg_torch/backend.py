@@ -3,7 +3,8 @@
 Implements `transfg_core.backend.Backend`. Twin: `transfg_jt/backend.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
 from transfg_core.models.layout import choice_taps, param_specs
 from transfg_core.models.vit import require_vit
-from transfg_core.params.groups import param_groups
+from transfg_core.params.groups import param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
+from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
 from transfg_torch import runtime
 from transfg_torch.checkpointing import save_less
@@ -24,7 +26,13 @@ from transfg_torch.loss import compute_losses
 from transfg_torch.models import MODELS
 from transfg_torch.models.output import Output
 from transfg_torch.models.taps import Tap, no_tap
-from transfg_torch.optim import clip_gradients, global_norm, make_optimizer, optimizer_slots
+from transfg_torch.optim import (
+    clip_gradients,
+    global_norm,
+    make_optimizer,
+    optimizer_slots,
+    update_averages,
+)
 
 Handle = dict[str, Tensor]
 
@@ -52,13 +60,25 @@ class TorchBackend:
                 block.compile()
         self.params = dict(self.model.named_parameters())
         assert list(self.params) == list(param_specs(config.model)), "not the table's parameters"
+        names = trained_params(config.model, config.optim)
+        self.trained = {name: self.params[name] for name in names}
+        for name, param in self.params.items():
+            if name not in self.trained:
+                param.requires_grad_(False)
         self.reset_optimizer()
 
     def reset_optimizer(self) -> None:
-        """A new optimiser with zero state, at update 0."""
+        """A new optimiser with zero state, at update 0; averages start at the parameters."""
         groups = param_groups(self.config.model, self.config.optim)
-        self.optimizer = make_optimizer(self.params, groups, self.config.optim)
+        self.optimizer = make_optimizer(self.trained, groups, self.config.optim)
         self.updates = 0
+        averaged = self.trained if self.config.optim.ema is not None else {}
+        self.averages = {name: param.detach().clone() for name, param in averaged.items()}
+
+    def slots(self, updates: int | None = None) -> dict[str, dict[str, Tensor]]:
+        """State tensors of the trained parameters by section and name; see `optimizer_slots`."""
+        slots = optimizer_slots(self.optimizer, self.trained, updates)
+        return slots | {"ema": self.averages} if self.averages else slots
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(param.shape) for name, param in self.params.items()}
@@ -77,17 +97,17 @@ class TorchBackend:
 
     def state(self) -> Arrays:
         arrays = {f"param/{name}": param for name, param in self.params.items()}
-        for slot, values in optimizer_slots(self.optimizer, self.params).items():
+        for slot, values in self.slots().items():
             arrays |= {f"{slot}/{name}": value for name, value in values.items()}
         return self.fetch(arrays) | {"optim/updates": np.array(self.updates, np.int64)}
 
     def load_state(self, arrays: Mapping[str, Array]) -> None:
-        slots = optimizer_slots(self.optimizer, self.params)
-        params, stored, updates = split_state(arrays, self.param_shapes(), slots)
+        shapes = self.param_shapes()
+        params, stored, updates = split_state(arrays, shapes, self.slots(), self.trained)
         self.assign_params(params)
         self.reset_optimizer()
         self.updates = updates
-        for slot, values in optimizer_slots(self.optimizer, self.params, updates).items():
+        for slot, values in self.slots(updates).items():
             for name, value in values.items():
                 array = stored[slot][name].astype(self.float_type)
                 value.copy_(torch.from_numpy(array))
@@ -151,27 +171,45 @@ class TorchBackend:
             (losses.total / len(micro_batches)).backward()
             correct = output.logits.argmax(dim=-1) == labels
             reports.append(describe(losses, correct))
-        grads = [param.grad for param in self.params.values()]
+        grads = [param.grad for param in self.trained.values()]
         norm = clip_gradients(grads, self.config.optim.clip)
         self.updates = update  # an error before this line changes nothing that `state` returns
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.step()
+        if self.averages:
+            decay = ema_decay_at(update, self.config.optim.ema)
+            update_averages(self.averages, self.trained, decay)
         means = {key: sum(row[key] for row in reports) / len(reports) for key in reports[0]}
         means["grad_norm"] = norm
         return means
 
-    def eval_step(self, images: Array) -> Handle:
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode without gradients, with the averages in place of the parameters."""
         self.model.eval()
-        with torch.no_grad():
+        self.swap_averages()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.swap_averages()
+
+    def swap_averages(self) -> None:
+        """Exchange the values of the trained parameters and their averages, if there are any."""
+        for name, average in self.averages.items():
+            param = self.trained[name]
+            param.data, average.data = average.data, param.data
+
+    def eval_step(self, images: Array) -> Handle:
+        with self.evaluating():
             output = self.apply(self.to_tensor(images))
-        handle = {"logits": output.logits}
+        handle = {"logits": output.logits, "features": output.features}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def rollout(self, images: Array) -> Handle:
         require_vit(self.config.model, "attention rollout")
-        self.model.eval()
-        with torch.no_grad():
+        with self.evaluating():
             return {"rollout": self.model.rollout(self.to_tensor(images))}
 
     def fetch(self, handle: Handle) -> Arrays:
@@ -195,6 +233,9 @@ class TorchBackend:
 
         def record(name: str, value: Tensor) -> Tensor:
             taps[name] = sources[name] = value
+            # torch only: behind frozen parameters alone, a value has no gradient
+            if name not in self.choices:
+                value.requires_grad_()
             if name in replay:
                 sources[name] = self.to_tensor(replay[name]).to(value.dtype)
                 if f"d/{name}" in replay:
@@ -208,13 +249,13 @@ class TorchBackend:
         output = self.apply(images, record)
         losses = compute_losses(output, targets, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
-        names = [*self.params, *(name for name in taps if name not in self.choices)]
-        tensors = [(self.params | sources)[name] for name in names]
+        names = [*self.trained, *(name for name in taps if name not in self.choices)]
+        tensors = [(self.trained | sources)[name] for name in names]
         # torch: where the loss does not depend on a tensor, its gradient is zero, not an error
         grads = torch.autograd.grad(sum(ends, losses.total), tensors, materialize_grads=True)
-        kinds = ["grad" if name in self.params else "d" for name in names]
+        kinds = ["grad" if name in self.trained else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
-        param_grads = [gradients[f"grad/{name}"].clone() for name in self.params]
+        param_grads = [gradients[f"grad/{name}"].clone() for name in self.trained]
         norm = clip_gradients(param_grads, self.config.optim.clip)
         taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
         taps |= {"contrastive": losses.contrastive, "grad_norm": norm}

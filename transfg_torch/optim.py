@@ -24,7 +24,7 @@ SLOTS: dict[str, dict[str, str]] = {  # native: the keys are the framework's
 def make_optimizer(
     params: Mapping[str, Tensor], groups: Mapping[str, tuple[float, float]], config: OptimConfig
 ) -> torch.optim.Optimizer:
-    """One optimiser over all parameters.
+    """One optimiser over the trained parameters.
 
     `groups` maps each name to its learning-rate scale and weight decay; parameters that share both
     form one group. The learning rate itself is set at every update.
@@ -62,6 +62,17 @@ def optimizer_slots(
                     state["step"] = torch.tensor(float(updates))
             slots[slot][name] = state[key]
     return slots
+
+
+def update_averages(
+    averages: Mapping[str, Tensor],
+    params: Mapping[str, Tensor],
+    decay: float,
+) -> None:
+    """Move each average towards its parameter, in place: e ← e + (1 - decay) (w - e)."""
+    for name, average in averages.items():
+        gap = params[name].detach() - average
+        average.add_(gap * (1 - decay))
 
 
 def global_norm(grads: Sequence[Tensor]) -> Tensor:

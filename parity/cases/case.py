@@ -202,6 +202,27 @@ CASES = (
         mixed=True,
         seed=8,
     ),
+    # from update 13 on, the decay of the average is `ema` itself
+    Case(
+        "finetune",
+        optim={
+            "name": "adamw",
+            "lr": 1e-3,
+            "warmup": 0,
+            "weight_decay": 0.05,
+            "layer_decay": 0.7,
+            "ema": 0.6,
+        },
+        accumulation=2,
+        seed=10,
+    ),
+    # the first layers, and parameters amid trained ones
+    Case(
+        "frozen",
+        model={"placement": "none"},
+        optim=SGD | {"weight_decay": 0.01, "frozen": ["[cp]*", "blocks.0.*", "*.norm2.*"]},
+        seed=9,
+    ),
 )
 
 # TransFG at its published size: one pass and one update on two images.

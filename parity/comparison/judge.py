@@ -203,7 +203,7 @@ def noise_limit(row: Row) -> float:
 
     For steps it is always NOISE_LIMIT, because a parameter's last digit is a large part of a step.
     """
-    if row.tap.startswith("step/"):
+    if row.tap.startswith(("step/", "ema/")):
         return NOISE_LIMIT
     return min(NOISE_LIMIT, float(ROUNDOFF[row.precision] ** 0.5))
 

@@ -82,12 +82,13 @@ def measure_noise(name: str, row: Row, evidence: Evidence) -> Noise:
 def rounding_of_step(row: Row, evidence: Evidence, reference: Trace) -> float:
     """The error of a step from rounding when the parameter is stored: u · |parameter| / |step|.
 
-    Zero for other taps. No variant shows this error: all may be rounded to the same numbers.
+    An average is about as large as its parameter. Zero for other taps. No variant shows this error:
+    all may be rounded to the same numbers.
     """
     prefix, _, name = row.tap.partition("/")
     start = "state" if row.stage == "cross-load" else "parameters"
     parameter = evidence.baseline.taps.get(f"{start}/param/{name}")
-    if prefix != "step" or parameter is None:
+    if prefix not in ("step", "ema") or parameter is None:
         return 0.0
     size = norm(reference.taps[f"{row.stage}/{row.tap}"])
     return ROUNDOFF[row.precision] * norm(parameter) / size if size else 0.0

@@ -22,7 +22,7 @@ CONSTANT = "the same number everywhere in the baseline"
 UNMOVED = "other weights do not change it"
 # A unit in the last place of the weights need not move these: a step is as coarse as the parameter
 # that it changes, and an accuracy counts images.
-COARSE = ("step/*", "accuracy")
+COARSE = ("step/*", "ema/*", "accuracy")
 TOO_MANY_FOR_CHANCE = 16  # so many numbers are not all rounded to the same bits by chance
 
 

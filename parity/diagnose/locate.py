@@ -58,7 +58,7 @@ LISTED = 6  # the most taps that a finding's text names
 # Noise of float64 between two frameworks: causes are computed from the inputs of a float32 pass
 GIVEN = 1e-8
 # Order of an update's taps: each before the taps that are computed from it. A trace has another.
-STEP_ORDER = ("grad_norm", "clipped_norm", "loss", "lr", "momentum/", "exp_avg", "step/")
+STEP_ORDER = ("grad_norm", "clipped_norm", "loss", "lr", "momentum/", "exp_avg", "step/", "ema/")
 
 
 def locate(rows: Sequence[Row]) -> list[Finding]:

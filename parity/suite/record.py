@@ -57,7 +57,7 @@ def record_case(recorder: Recorder) -> Arrays:
         taps |= tagged("rollout", back(backend.fetch(backend.rollout(images))))
     taps |= tagged("one update", recorder.run_updates(1, 1) | back(recorder.state_since(start)))
     if last > 1:
-        reports = recorder.run_updates(2, last)
+        reports = recorder.run_updates(2, last) | recorder.frozen_bits()
         taps |= tagged("updates", reports | back(recorder.state_since(start)))
     taps |= tagged("evaluation", back(evaluate(recorder, images)))
     if recorder.case.continued:
@@ -101,9 +101,8 @@ def record_continuation(recorder: Recorder) -> Arrays:
     state = read_trace(recorder.job.source).arrays("state")
     recorder.backend.load_state(state)
     last = recorder.case.updates
-    before = {name: value for name, value in state.items() if name.startswith("param/")}
     report = recorder.run_updates(last + 1, last + recorder.case.continued)
-    return tagged("cross-load", report | recorder.state_since(before))
+    return tagged("cross-load", report | recorder.state_since(state))
 
 
 def record_checks_job(recorder: Recorder) -> Arrays:

@@ -8,12 +8,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from parity.cases.case import Case
+from parity.cases.case import Case, params_of
 from parity.cases.variants import Variant
 from parity.comparison.trace import Trace, digest, environment, read_trace
+from parity.suite.checks.bits import crc
 from parity.suite.jobs import Job
 from transfg_core.backend import Array, Arrays, Backend, Batch, load_backend
 from transfg_core.errors import UserError
+from transfg_core.params.groups import trained_params
 from transfg_core.schedule import lr_at
 from transfg_core.train import split_batch
 
@@ -172,16 +174,27 @@ class Recorder:
         return {name: np.stack([report[name] for report in reports]) for name in reports[0]}
 
     def state_since(self, before: Arrays) -> Arrays:
-        """Optimiser state, and the steps of the parameters since `before`, in float64.
+        """Optimiser state, and the steps of parameters and averages since `before`, in float64.
 
         Steps are compared, not parameters: an update of 0.001 on a weight of 1 would lose three
-        digits in the comparison.
+        digits in the comparison. Of frozen parameters the bits must stay: see `frozen_bits`.
         """
         state = self.backend.state()
-        steps = {
-            name.replace("param/", "step/"): value.astype(np.float64) - before[name]
-            for name, value in state.items()
-            if name.startswith("param/")
-        }
-        slots = {name: value for name, value in state.items() if not name.startswith("param/")}
+        trained = {f"param/{name}" for name in trained_params(self.config.model, self.config.optim)}
+        steps: Arrays = {}
+        for name, value in state.items():
+            if name in trained or name.startswith("ema/"):
+                tap = name.replace("param/", "step/")
+                steps[tap] = value.astype(np.float64) - before[name]
+        sections = ("param/", "ema/")
+        slots = {name: value for name, value in state.items() if not name.startswith(sections)}
         return steps | slots
+
+    def frozen_bits(self) -> Arrays:
+        """A CRC-32 for each frozen parameter, as `frozen`; none in a variant, with other bits."""
+        params = params_of(self.backend.state())
+        trained = trained_params(self.config.model, self.config.optim)
+        frozen = [{name: value} for name, value in params.items() if name not in trained]
+        if self.variant or not frozen:
+            return {}
+        return {"frozen": np.array([crc(param) for param in frozen])}

@@ -31,11 +31,14 @@ class FakeBackend:
     def load_params(self, arrays):
         self.params = strict_merge(self.param_shapes(), arrays, "load_params")
         self.slots = {name: np.zeros_like(value) for name, value in self.params.items()}
+        averaged = self.params if self.config.optim.ema is not None else {}
+        self.averages = {name: value.copy() for name, value in averaged.items()}
         self.updates = 0
 
     def state(self):
         state = {f"param/{name}": value.copy() for name, value in self.params.items()}
         state |= {f"momentum/{name}": value.copy() for name, value in self.slots.items()}
+        state |= {f"ema/{name}": value.copy() for name, value in self.averages.items()}
         return state | {"optim/updates": np.array(self.updates)}
 
     def load_state(self, arrays):
@@ -44,11 +47,12 @@ class FakeBackend:
             {name: arrays[f"param/{name}"] for name in names if f"param/{name}" in arrays}
         )
         self.slots = {name: arrays[f"momentum/{name}"].copy() for name in names}
+        self.averages = {name: arrays[f"ema/{name}"].copy() for name in self.averages}
         self.updates = int(arrays["optim/updates"])
 
-    def logits(self, images):
+    def logits(self, images, params):
         mean = images.mean(axis=(1, 2, 3))
-        return self.params["head.bias"] + mean[:, None] * self.params["head.weight"][:, 0]
+        return params["head.bias"] + mean[:, None] * params["head.weight"][:, 0]
 
     def train_step(self, micro_batches, lr):
         update = self.updates + 1
@@ -59,7 +63,7 @@ class FakeBackend:
         noise = np.random.default_rng([self.config.run.seed, self.updates]).normal(size=3)
         losses, gradient = [], 0
         for batch in micro_batches:
-            logits = self.logits(batch.images)
+            logits = self.logits(batch.images, self.params)
             hard = np.eye(logits.shape[1])[batch.labels]
             targets = hard if batch.targets is None else batch.targets
             share = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -72,12 +76,16 @@ class FakeBackend:
             slot *= np.float32(self.config.optim.momentum)
             slot += (gradient + 0.01 * noise[0]).reshape(-1, *[1] * (slot.ndim - 1))
             self.params[name] -= np.float32(lr) * slot
+        for name, average in self.averages.items():
+            average += np.float32(0.1) * (self.params[name] - average)
         loss = float(np.mean(losses))
         names = ("loss", "cross_entropy", "contrastive", "accuracy", "grad_norm")
         return {"update": self.updates} | dict.fromkeys(names, loss)
 
     def eval_step(self, images):
-        return {"logits": self.logits(images).astype(np.float32)}
+        logits = self.logits(images, self.params | self.averages).astype(np.float32)
+        features = images.mean(axis=(2, 3)).astype(np.float32)
+        return {"logits": logits, "features": features}
 
     def fetch(self, handle):
         handle = dict(handle)

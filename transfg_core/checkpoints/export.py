@@ -12,7 +12,7 @@ from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.checkpoints.forms import Form, describe, dimensions, known_size, write_form
 from transfg_core.checkpoints.google import GOOGLE
-from transfg_core.checkpoints.own import open_own
+from transfg_core.checkpoints.own import Own, open_own
 from transfg_core.checkpoints.plan import load_form
 from transfg_core.checkpoints.recognise import open_weights, recognise
 from transfg_core.checkpoints.tables import TIMM
@@ -41,6 +41,8 @@ def convert(source: str, target: Path) -> str:
     | a PyTorch file of a known form | .safetensors | this project's, for model.pretrained |
     | any file of a known form, plain ViT | .npz | Google's |
 
+    Of a run that averaged its parameters (`optim.ema`), the averaged ones are converted.
+
     The target is replaced in one step, after all checks.
 
     Raises:
@@ -52,8 +54,11 @@ def convert(source: str, target: Path) -> str:
         raise UserError(f"{target}: expected a name ending in .safetensors or .npz")
     with open_weights(source) as file:
         form = recognise(file, file.headers())
+        what = "parameters"
         if form is None:
-            arrays, model = _of_run(file)
+            own = open_own(file)
+            arrays, model = _of_run(own)
+            what = "averaged parameters (optim.ema)" if own.averaged else what
         elif form is GOOGLE and suffix == ".npz":
             raise UserError(_no_need(source, form))
         elif suffix == ".npz":
@@ -64,7 +69,7 @@ def convert(source: str, target: Path) -> str:
             return _to_own(file, form, target)
     to = GOOGLE if suffix == ".npz" else TIMM
     save_as(to, target, arrays, model)
-    return f"{source} -> {target}: {len(arrays)} parameters under the names of {to.title}"
+    return f"{source} -> {target}: {len(arrays)} {what} under the names of {to.title}"
 
 
 def save_as(form: Form, path: Path, arrays: Mapping[str, Array], model: VitConfig) -> None:
@@ -100,20 +105,19 @@ def save_as(form: Form, path: Path, arrays: Mapping[str, Array], model: VitConfi
         replace_file(path, safetensors.numpy.save(named, metadata={"format": "pt"}))
 
 
-def _of_run(file: WeightFile) -> tuple[Arrays, VitConfig]:
+def _of_run(own: Own) -> tuple[Arrays, VitConfig]:
     """The parameters and the model of a run's checkpoint that other programs can hold."""
-    own = open_own(file)
     saved = own.saved
     if saved is None:
         raise UserError(
-            f"{file.path}: expected a checkpoint of a run, found weights without a configuration; "
+            f"{own.path}: expected a checkpoint of a run, found weights without a configuration; "
             "choose a checkpoint from a run's folder. model.pretrained takes the file as it is"
         )
-    model = require_vit(saved.model, f"{file.path}: a Vision Transformer")
+    model = require_vit(saved.model, f"{own.path}: a Vision Transformer")
     rows, columns = grid_size(saved.data.crop, model)
     if rows != columns or model.stride != model.patch:
         raise UserError(
-            f"{file.path}: expected a square grid of patches without overlap, as other programs "
+            f"{own.path}: expected a square grid of patches without overlap, as other programs "
             f"need, found {rows} x {columns} patches of {model.patch} pixels every {model.stride} "
             "pixels"
         )

@@ -1,11 +1,13 @@
 """Load pretrained parameters from a file with this project's names."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.averages import AVERAGED, EMA, PARAM, evaluated_keys
 from transfg_core.checkpoints.load_report import LoadReport
 from transfg_core.checkpoints.weight_file import FLOATS, WeightFile
 from transfg_core.config.loading import build_config
@@ -19,13 +21,12 @@ from transfg_core.models.vit import grid_size
 from transfg_core.params.merge import as_float, refuse, shape_problems, strict_merge
 from transfg_core.params.positions import resize_pos_embed, square_side
 
-PREFIX = "param/"  # of parameters in a run's checkpoint, which also holds optimiser state
-
 
 class Own(NamedTuple):
     """A file with this project's names: the shapes of its parameters, and how to read them.
 
     `ignored` lists `key: reason` for the other arrays; `saved` is the configuration, if any.
+    `averaged` says that the parameters are the averages of a run with `optim.ema`.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Own(NamedTuple):
     read: Callable[[str], Array]
     ignored: list[str]
     saved: Config | None
+    averaged: bool = False
 
 
 def load_own(
@@ -76,7 +78,8 @@ def load_own(
     resized = (_resize_positions(arrays, grids),) if grids else ()
     merged = strict_merge(target, arrays, path)
     initialised = tuple(name for name in param_shapes(model, image_size) if name not in merged)
-    return merged, LoadReport(path, tuple(merged), resized, tuple(ignored), missing, initialised)
+    report = LoadReport(path, tuple(merged), resized, tuple(ignored), missing, initialised)
+    return merged, replace(report, notes=(AVERAGED,)) if own.averaged else report
 
 
 def _changes(
@@ -172,8 +175,8 @@ def open_own(file: WeightFile) -> Own:
         UserError: the file cannot be read, or a parameter does not hold floating-point numbers.
     """
     headers = file.headers()
-    prefix = PREFIX if any(key.startswith(PREFIX) for key in headers) else ""
-    params = {key.removeprefix(prefix): key for key in headers if key.startswith(prefix)}
+    of_run = any(key.startswith(PARAM) for key in headers)
+    params = evaluated_keys(headers) if of_run else {key: key for key in headers}
     wrong = [
         f"{key}: expected floating-point numbers, found {headers[key].dtype}"
         for key in params.values()
@@ -185,7 +188,8 @@ def open_own(file: WeightFile) -> Own:
     if checkpoint.KEY in file.strings:
         stored, metadata = checkpoint.load(Path(file.path))
         read = stored.__getitem__
-    ignored = [f"{key}: state of the run" for key in headers if not key.startswith(prefix)]
+    ignored = [f"{key}: state of the run" for key in headers if key not in params.values()]
     saved = build_config(metadata["config"], file.path) if "config" in metadata else None
     shapes = {name: headers[key].shape for name, key in params.items()}
-    return Own(file.path, shapes, lambda name: read(params[name]), ignored, saved)
+    averaged = any(key.startswith(EMA) for key in params.values()) if of_run else False
+    return Own(file.path, shapes, lambda name: read(params[name]), ignored, saved, averaged)

@@ -68,4 +68,4 @@ def load_pretrained(
             arrays, report = load_form(file, form, vit, image_size)
         notes = (file.note,) if file.note else ()
     origin = origin_of(path, form.title if form else "this project")
-    return arrays, replace(report, origin=origin, notes=notes)
+    return arrays, replace(report, origin=origin, notes=(*notes, *report.notes))

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
+from transfg_core.checkpoints.averages import PARAM
 from transfg_core.checkpoints.file import KEY
 from transfg_core.checkpoints.forms import Form
 from transfg_core.checkpoints.npz_file import NpzFile
-from transfg_core.checkpoints.own import PREFIX
 from transfg_core.checkpoints.safetensors_file import SafetensorsFile
 from transfg_core.checkpoints.tables import FORMS
 from transfg_core.checkpoints.torch_file import TorchFile
@@ -57,7 +57,7 @@ def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | None:
     Raises:
         UserError: the names are of no known form, or of a model that only looks like one.
     """
-    if KEY in file.strings or any(key.startswith(PREFIX) for key in headers):
+    if KEY in file.strings or any(key.startswith(PARAM) for key in headers):
         return None
     if not headers:
         raise UserError(f"{file.path}: expected weights, found no arrays; download it again")

@@ -203,6 +203,9 @@ class OptimConfig(Section):
     warmup: Annotated[int, Field(ge=0)] = 500
     groups: Annotated[tuple[GroupConfig, ...], Field(strict=False)] = ()
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # factor on the rate from layer to layer
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the averaged parameters
+    # globs of parameters that stay as they are; ["[!h]*"] is all but the head, a linear probe
+    frozen: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class TrainConfig(Section):

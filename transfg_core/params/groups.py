@@ -1,38 +1,58 @@
-"""Parameter groups of the optimiser: each parameter's learning-rate factor and weight decay."""
+"""Which parameters are trained, and the learning-rate factor and weight decay of each."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import OptimConfig
-from transfg_core.models.layout import architecture
+from transfg_core.models.layout import architecture, param_specs
 from transfg_core.params.merge import nearest, refuse
 
 
 def param_groups(model: ModelConfig, optim: OptimConfig) -> dict[str, tuple[float, float]]:
-    """Dict: canonical name -> (factor on the learning rate, weight decay), in the model's order.
+    """Dict: name of each trained parameter -> (factor on the learning rate, weight decay).
 
-    The factor is the group's `lr_scale` times `layer_decay` to the power of the layers that lie
-    between the parameter's layer and the head. The first matching group wins.
+    They are in the model's order. The factor is the group's `lr_scale` times `layer_decay` to the
+    power of the number of layers from the parameter's own to the last. The first matching group
+    wins.
 
     Raises:
-        UserError: a group's pattern matches no name.
+        UserError: a group's pattern matches no trained parameter; or see `trained_params`.
     """
     layers = architecture(model).layers(model)
     last = max(layers.values())
+    trained = trained_params(model, optim)
     chosen: dict[str, tuple[float, float]] = {}
     problems: list[str] = []
     for number, group in enumerate(optim.groups):
         where = f"optim.groups.{number}.match"
         decay = optim.weight_decay if group.weight_decay is None else group.weight_decay
-        for name in matching(where, group.match, list(layers), problems):
+        for name in matching(where, group.match, trained, problems):
             chosen.setdefault(name, (group.lr_scale, decay))
     refuse("parameter groups", problems)
     groups = {}
-    for name, layer in layers.items():
+    for name in trained:
         scale, decay = chosen.get(name, (1.0, optim.weight_decay))
-        groups[name] = scale * optim.layer_decay ** (last - layer), decay
+        groups[name] = scale * optim.layer_decay ** (last - layers[name]), decay
     return groups
+
+
+def trained_params(model: ModelConfig, optim: OptimConfig) -> list[str]:
+    """Names of the parameters that `optim.frozen` does not match, in the model's order.
+
+    Raises:
+        UserError: a pattern of `optim.frozen` matches no parameter, or nothing is left to train.
+    """
+    names, problems = list(param_specs(model)), list[str]()
+    frozen = {
+        name
+        for number, pattern in enumerate(optim.frozen)
+        for name in matching(f"optim.frozen.{number}", pattern, names, problems)
+    }
+    if len(frozen) == len(names):
+        problems.append("expected a parameter to train, but optim.frozen matches all of them")
+    refuse("trained parameters", problems)
+    return [name for name in names if name not in frozen]
 
 
 def matching(where: str, pattern: str, names: Sequence[str], problems: list[str]) -> list[str]:

@@ -13,11 +13,15 @@ from transfg_core.models.rows import Shape
 
 
 def split_state(
-    arrays: Mapping[str, Array], shapes: Mapping[str, Shape], slots: Collection[str]
+    arrays: Mapping[str, Array],
+    shapes: Mapping[str, Shape],
+    slots: Collection[str],
+    trained: Collection[str],
 ) -> tuple[Arrays, dict[str, Arrays], int]:
-    """Split a `Backend.state()` into parameters, optimiser arrays by slot, and number of updates.
+    """Split a `Backend.state()` into parameters, arrays of training by slot, and updates.
 
-    It checks everything before it returns, so that a backend never holds half a state.
+    `slots` are the sections that have an array for each parameter in `trained`. Everything is
+    checked before the function returns, so that a backend never holds half a state.
 
     Raises:
         UserError: a section or name is missing or unknown, or a shape differs.
@@ -35,11 +39,26 @@ def split_state(
     assert counter is not None
     if counter.dtype.kind not in "iu" or int(counter) < 0:
         refuse("state", [f"optim/updates: expected a whole number from 0, found {counter}"])
-    merged = {
-        section: strict_merge(shapes, sections[section], f"state: {section}")
-        for section in ("param", *slots)
-    }
-    return merged.pop("param"), merged, int(counter)
+    params = strict_merge(shapes, sections["param"], "state: param")
+    learned = {name: shape for name, shape in shapes.items() if name in trained}
+    merged = {}
+    for slot in slots:
+        refuse("state", other_trained(slot, sections[slot], learned))
+        merged[slot] = strict_merge(learned, sections[slot], f"state: {slot}")
+    return params, merged, int(counter)
+
+
+def other_trained(slot: str, found: Collection[str], trained: Collection[str]) -> list[str]:
+    """A line if a state has arrays of other parameters than those that are trained."""
+    more, fewer = set(found) - set(trained), set(trained) - set(found)
+    if not more and not fewer:
+        return []
+    names = sorted(more or fewer)
+    return [
+        f"{slot}: {names[0]}{and_more(names)}: {'unexpected' if more else 'missing'}; expected "
+        "arrays of the trained parameters. If optim.frozen differs from that of the run, make it "
+        "equal, or take the file as model.pretrained, which reads the parameters alone"
+    ]
 
 
 def strict_merge(
