@@ -1,7 +1,5 @@
 """Averaged parameters (`optim.ema`) outside the backends: commands, resuming, conversions."""
 
-import json
-
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -110,13 +108,3 @@ def test_frozen_parameters_have_no_average():
     started, note = start_averages({"param/a": np.ones(2), "param/b": np.ones(3)}, True, ["a"])
     assert note and sorted(started) == ["ema/a", "param/a", "param/b"]
     assert start_averages(arrays, True, ["a"]) == (arrays, "")
-
-
-def test_the_command_says_which_parameters(place, capsys):  # noqa: F811
-    from typer.testing import CliRunner
-
-    from transfg.app import app
-
-    place.train(EMA)
-    result = CliRunner().invoke(app, ["evaluate", str(place.checkpoint()), HERE])
-    assert json.loads(result.stdout.splitlines()[-1])["averaged"] is True

@@ -2,6 +2,7 @@
 
     python -m tools.mutation                       # every entry of mutations.yaml
     python -m tools.mutation --only 'gelu-*' --backend jittor
+    python -m tools.mutation --only 'average-*' --case finetune    # other cases are left out
     python -m tools.mutation --clean 10            # no fault planted: nothing may differ
 
 Each entry of `mutations.yaml` is a substitution in a copy of the packages. Child processes record
@@ -117,13 +118,13 @@ def try_mutation(
     return replace(outcome, placed=placed, seconds=round(time.monotonic() - start, 1))
 
 
-def check_control(backend: str, threads: int, clean: Path) -> None:
+def check_control(backend: str, threads: int, clean: Path, cases: Sequence[Case]) -> None:
     """Check that this tool finds nothing without a fault; else its results prove nothing.
 
     Raises:
         UserError: a copy without a fault does not run, or differs.
     """
-    outcome = try_mutation(control(backend, threads), clean, CASES)
+    outcome = try_mutation(control(backend, threads), clean, cases)
     print(f"{outcome.name}: caught {outcome.caught}, {outcome.seconds} s", flush=True)
     if outcome.caught != "no":
         raise UserError(
@@ -211,6 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run; 0: every fault was caught by a verdict, or nothing clean differed; 1: otherwise."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutation", description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="names or patterns of mutants")
+    names = [case.name for case in CASES]
+    parser.add_argument("--case", nargs="+", choices=names, default=names, help="cases to record")
     parser.add_argument("--backend", choices=BACKENDS, help="mutants of this backend")
     parser.add_argument("--out", type=Path, default=Path("build/mutation"), metavar="FOLDER")
     parser.add_argument("--clean", type=int, metavar="SEEDS", help="false alarms without a fault")
@@ -219,17 +222,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     clean = (options.out / "clean").resolve()
+    cases = [case for case in CASES if case.name in options.case]
     try:
         chosen = choose(options.only or ["*"], options.backend)
         if not (options.keep_reference and clean.exists()):
-            record_reference(clean, CASES)
+            record_reference(clean, cases)
         if options.clean is not None:
-            return 1 if run_clean(options.out.resolve(), options.clean, CASES) else 0
+            return 1 if run_clean(options.out.resolve(), options.clean, cases) else 0
         for backend, threads in dict.fromkeys((each.backend, each.threads) for each in chosen):
-            check_control(backend, threads, clean)
+            check_control(backend, threads, clean, cases)
         outcomes = []
         for mutation in chosen:
-            outcome = try_mutation(mutation, clean, CASES, options.whole)
+            outcome = try_mutation(mutation, clean, cases, options.whole)
             outcomes.append(outcome)
             caught, seconds = outcome.caught, outcome.seconds
             print(f"{outcome.name}: {caught}, {seconds} s; {outcome.text}", flush=True)
