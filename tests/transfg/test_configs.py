@@ -196,7 +196,7 @@ def test_config_keys_exist(page: Path) -> None:
         key, equals, _ = span.partition("=")
         assert field_at(key), f"{page.name}: no key {key}"
         if equals:
-            load_config(ROOT / "configs/cub/overlap.yaml", [span])
+            load_config(ROOT / "configs/cub/overlap.yaml", shlex.split(span))  # as a shell does
 
 
 @pytest.mark.parametrize("page", READMES, ids=name_of)
