@@ -150,7 +150,8 @@ def settings_in_words(recipe: Recipe) -> str:
     length = f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} updates"
     words += [f"{length} of batch {train.batch_size}", f"{config.optim.name} {config.optim.lr:g}"]
     words.append(f"contrastive, margin {loss.margin:g}" if loss.contrastive else "cross-entropy")
-    return ", ".join(words + ["AutoAugment"] * data.auto_augment)
+    more = {"AutoAugment": data.auto_augment, "frozen parameters": config.optim.frozen}
+    return ", ".join(words + [word for word, given in more.items() if given])
 
 
 def _recipe(name: str, path: Path, results: list[PublishedResult]) -> Recipe:
