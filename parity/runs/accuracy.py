@@ -35,8 +35,9 @@ from parity.runs.tost import (
 )
 from transfg_core.errors import UserError
 from transfg_core.report.numbers import NONE, percent
+from transfg_core.run.comparison import real_differences
 from transfg_core.run.metrics_log import clean
-from transfg_core.run.reading import Run, load_run, real_differences
+from transfg_core.run.reading import Run, load_run
 
 MEANING: dict[Verdict, str] = {
     "equivalent": "the two sides reach the same accuracy within the margin",
@@ -157,7 +158,7 @@ def _pairs_table(result: AccuracyResult) -> Table:
         left, right = (side.accuracies[row] for side in sides)
         seeds = " : ".join(dict.fromkeys(str(side.seeds[row]) for side in sides))
         counts = str(pair.only_baseline), str(pair.only_candidate), f"{pair.p:.3g}"
-        table.add_row(seeds, percent(left), percent(right), _points(right - left), *counts)
+        table.add_row(seeds, percent(left), percent(right), points_text(right - left), *counts)
     return table
 
 
@@ -167,29 +168,43 @@ def _verdicts_table(result: AccuracyResult) -> Table:
     table.add_row(
         "these checkpoints",
         f"images: {images.images}",
-        _points(images.difference),
-        _interval(images.interval),
+        points_text(images.difference),
+        interval_text(images.interval),
         images.verdict,
         f"{images.images_needed} images",
     )
     number = f"{seeds.seeds[0]}, paired" if seeds.paired else "{} and {}".format(*seeds.seeds)
-    needed = f"{seeds.seeds_needed} seeds a side"
-    if min(seeds.seeds) < 2:
-        needed = f"{LEAST_RUNS} seeds a side, or more"
-    elif seeds.seeds_needed is None:
-        needed = f"more images, or over {MOST_SEEDS} seeds"
     table.add_row(
         "this training",
         f"seeds: {number}",
-        _points(seeds.difference),
-        _interval(seeds.interval),
+        points_text(seeds.difference),
+        interval_text(seeds.interval),
         seeds.verdict,
-        needed,
+        seeds_needed_text(seeds),
     )
     table.caption = (
         f"needed: for a {POWER:.0%} chance of the verdict equivalent, if there is no difference"
     )
     return table
+
+
+def seeds_needed_text(seeds: SeedComparison) -> str:
+    """How many seeds a decision needs, if there is no difference."""
+    if min(seeds.seeds) < 2:
+        return f"{LEAST_RUNS} seeds a side, or more"
+    if seeds.seeds_needed is None:
+        return f"more images, or over {MOST_SEEDS} seeds"
+    return f"{seeds.seeds_needed} seeds a side"
+
+
+def needed_text(result: AccuracyResult) -> str:
+    """What an undecided comparison needs for the verdict equivalent, if there is no difference."""
+    needed = []
+    if result.images.verdict == "undecided":
+        needed.append(f"{result.images.images_needed} images")
+    if result.seeds.verdict == "undecided":
+        needed.append(seeds_needed_text(result.seeds))
+    return ", ".join(needed)
 
 
 def load_side(paths: Sequence[Path], side: str, once_each: bool = True) -> list[Run]:
@@ -284,9 +299,13 @@ def _side(runs: Sequence[Run], hits: NDArray[np.bool_]) -> Side:
     )
 
 
-def _points(difference: float) -> str:
+def points_text(difference: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
     return f"{100 * difference:+.2f}"
 
 
-def _interval(interval: Interval | None) -> str:
-    return NONE if interval is None else f"{_points(interval.low)} .. {_points(interval.high)}"
+def interval_text(interval: Interval | None) -> str:
+    """An interval in percentage points; a dash if there is none."""
+    return (
+        NONE if interval is None else f"{points_text(interval.low)} .. {points_text(interval.high)}"
+    )

@@ -1,6 +1,7 @@
 """Numbers as text for tables of reports."""
 
 import math
+from typing import Any
 
 NONE = "–"  # the text for a missing number
 
@@ -13,3 +14,18 @@ def number(value: float | None, form: str = ".3g", unit: float = 1) -> str:
 def percent(fraction: float | None) -> str:
     """A fraction in percent, with two decimals."""
     return number(fraction, ".2f", 0.01)
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds, such as 1:02:05."""
+    if seconds is None:
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def cell(value: Any) -> str:
+    """A fact as text: floats with three digits, a dash for none."""
+    if value is None:
+        return NONE
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

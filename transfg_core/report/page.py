@@ -1,38 +1,60 @@
-"""A report about one or several runs: numbers, curves, agreement, and commands to repeat the runs.
+"""A report about one or several runs: the answer first, then comparisons, curves and details.
 
-It reads only run folders, so that every number on the page comes from a file. The same folders
-give the same bytes. Jinja2 and matplotlib are imported only when a page is written.
+It reads only run folders, so that every number on the page comes from a file; published numbers
+come from `published.yaml` and have columns of their own. The same folders give the same bytes.
+Jinja2 and matplotlib are imported only when a page is written.
 """
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from transfg_core.checkpoints.file import replace_file
-from transfg_core.errors import RunFailed, UserError
-from transfg_core.report.plots import Curve, Points, draw_curves, load_optional
-from transfg_core.report.tables import details, headline
-from transfg_core.run.reading import Run, load_run, load_runs, real_differences
+from transfg_core.errors import UserError
+from transfg_core.report import details, output, per_class
+from transfg_core.report.beside import published_table
+from transfg_core.report.cells import Cell, Column, all_columns, cells_of
+from transfg_core.report.comparisons import comparison_tables
+from transfg_core.report.confusions import confusion_rows, confusion_table
+from transfg_core.report.curves import draw
+from transfg_core.report.data_files import cell_rows, run_rows
+from transfg_core.report.pairs import Judge, Pair, pairs_of, speed_table, verdict_table
+from transfg_core.report.parity_suite import parity_table
+from transfg_core.report.pictures import confusion_picture
+from transfg_core.report.published import published_results
+from transfg_core.report.summary import sentences, summary
+from transfg_core.report.tables import Table
+from transfg_core.run.reading import Run, load_run, load_runs
 
-__all__ = ["Run", "load_run", "write_report"]
+__all__ = ["Extras", "Run", "load_run", "write_report"]
 
-TEMPLATES = Path(__file__).parent / "templates"
 PNG = b"\x89PNG\r\n\x1a\n"
+LONG = 40  # rows of a table from which it is folded
+MOST_OPEN = 8  # unfinished runs that are named
 
 
-def write_report(
-    runs: Sequence[Path], out: Path, parity: Path | None = None, pictures: Path | None = None
-) -> Path:
-    """Write report.md, report.html (a self-contained file), curves.svg and parts.png.
+class Extras(NamedTuple):
+    """What a report may hold besides what its run folders say."""
+
+    parity: Path | None = None  # the parity.json of `transfg parity`
+    pictures: Path | None = None  # a PNG, such as one of `transfg parts`
+    published: bool = False  # published numbers beside those of the runs
+    data: str | None = None  # folder of the images, to draw the classes that runs confuse
+    judge: Judge | None = None  # the verdict on the accuracies of a pair of backends
+    margin: float = 1.0  # of that verdict, in points
+
+
+NOTHING = Extras()
+
+
+def write_report(runs: Sequence[Path], out: Path, extras: Extras = NOTHING) -> Path:
+    """Write report.md, report.html (a self-contained file), pictures, and tables/*.csv and *.tex.
 
     Args:
-        runs: run folders, in the order of the tables.
+        runs: run folders.
         out: folder, made if missing; files of an older report are replaced.
-        parity: the parity.json of `transfg parity`.
-        pictures: a PNG, such as one of `transfg_core.explain.drawing.part_picture`.
+        extras: what else the report holds.
 
     Returns:
         The path of report.html.
@@ -44,67 +66,75 @@ def write_report(
     if not runs:
         raise UserError("a report needs at least one run folder, found none; give some")
     loaded = load_runs(runs)
-    picture = None if pictures is None else _read_picture(pictures)
+    cells = cells_of(loaded)
+    columns, pairs, groups = all_columns(cells), pairs_of(cells), per_class.groups_of(cells)
+    pictures = _pictures(extras, groups)
+    drawn = draw(cells, columns, pairs)
     page: dict[str, Any] = {
+        "answer": summary(cells, columns),
+        "sentences": sentences(cells, columns),
         "open_runs": [run for run in loaded if run.state != "finished"],
-        "headline": headline(loaded),
-        "tables": details(loaded, parity),
+        "most_open": MOST_OPEN,
+        "long": LONG,
+        "tables": _comparisons(cells, columns, pairs, extras),
+        "drawn": drawn,
+        "classes": _classes(groups, columns),
+        "details": _details(loaded, cells, pairs, extras),
         "commands": [
             (run.label, [shlex.join(start.get("command", [])) for start in run.starts])
             for run in loaded
         ],
-        "svg": draw_curves([_curve(run) for run in loaded], _twins(loaded)),
-        "picture": None if picture is None else base64.b64encode(picture).decode(),
+        "pictures": {name: base64.b64encode(data).decode() for name, data in pictures.items()},
     }
-    files = {name: _render(f"{name}.j2", page) for name in ("report.md", "report.html")}
-    files["curves.svg"] = page["svg"].encode()
-    if picture is not None:
-        files["parts.png"] = picture
-    _write(out, files)
+    files = {name: output.render(f"{name}.j2", page) for name in ("report.md", "report.html")}
+    files |= {"curves.svg": drawn.svg.encode(), **pictures}
+    files |= output.tex_files([page["answer"], *page["tables"], *page["classes"]])
+    files |= output.csv_file("runs", run_rows(cells))
+    files |= output.csv_file("configurations", cell_rows(cells))
+    files |= output.csv_file("per_class", per_class.per_class_rows(groups, columns))
+    files |= output.csv_file("confusions", confusion_rows(groups))
+    output.write(out, files)
     return out / "report.html"
 
 
-def _write(out: Path, files: Mapping[str, bytes]) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            replace_file(out / name, data)
-    except OSError as error:
-        raise RunFailed(f"{out}: cannot write the report: {error.strerror}") from error
+def _comparisons(
+    cells: Sequence[Cell], columns: Sequence[Column], pairs: Sequence[Pair], extras: Extras
+) -> list[Table]:
+    tables = comparison_tables(cells, columns)
+    if extras.published:
+        tables.append(published_table(cells, columns, published_results()))
+    if extras.judge is not None:
+        tables.append(verdict_table(pairs, columns, extras.judge, extras.margin))
+    return _filled([*tables, speed_table(pairs, columns)])
 
 
-def _render(template: str, page: Mapping[str, Any]) -> bytes:
-    jinja2 = load_optional("jinja2")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=template.endswith(".html.j2"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    text: str = environment.get_template(template).render(page)
-    # a folder's name may hold bytes that are no UTF-8, which Python keeps as half surrogates
-    return text.encode("utf-8", "backslashreplace")
+def _classes(groups: Sequence[per_class.Group], columns: Sequence[Column]) -> list[Table]:
+    tables = [per_class.macro_table(groups, columns), per_class.weakest_table(groups)]
+    return _filled([*tables, confusion_table(groups)])
 
 
-def _curve(run: Run) -> Curve:
-    return Curve(run.label, _points(run.train, "loss", 1), _points(run.tracked, "top1", 100))
+def _details(
+    runs: Sequence[Run], cells: Sequence[Cell], pairs: Sequence[Pair], extras: Extras
+) -> list[Table]:
+    tables = [details.runs_table(runs), details.augmented_table(runs)]
+    tables += [details.settings_table(cells), details.agreement_table(runs, pairs)]
+    if extras.parity is not None:
+        tables.append(parity_table(extras.parity))
+    tables += [details.weights_table(runs), details.environment_table(runs)]
+    return _filled([*tables, details.folders_table(runs)])
 
 
-def _points(records: Sequence[Mapping[str, Any]], key: str, factor: float) -> Points:
-    return {
-        record["update"]: factor * record[key] for record in records if record.get(key) is not None
-    }
+def _filled(tables: Sequence[Table]) -> list[Table]:
+    return [table for table in tables if table.rows]
 
 
-def _twins(runs: Sequence[Run]) -> tuple[int, int] | None:
-    """Positions of the first two runs of one configuration on different backends, or None."""
-    for left, right in combinations(range(len(runs)), 2):
-        pair = runs[left], runs[right]
-        if pair[0].backend != pair[1].backend and not real_differences(*pair):
-            return left, right
-    return None
+def _pictures(extras: Extras, groups: Sequence[per_class.Group]) -> output.Files:
+    files = {}
+    if extras.pictures is not None:
+        files[output.PARTS] = _read_picture(extras.pictures)
+    if extras.data is not None and groups:
+        files[output.CONFUSIONS] = confusion_picture(groups, extras.data)
+    return files
 
 
 def _read_picture(path: Path) -> bytes:

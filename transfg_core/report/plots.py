@@ -1,4 +1,4 @@
-"""Curves of several runs as one SVG picture; the same runs give the same bytes.
+"""Curves of runs as one SVG picture; the same curves give the same bytes.
 
 matplotlib is imported only when a picture is drawn.
 """
@@ -14,6 +14,9 @@ from transfg_core.errors import UserError
 from transfg_core.machine import install_command
 
 Points = dict[int, float]  # update -> value
+Band = dict[int, "Point"]  # update -> mean and range
+COLUMNS = 2  # of a legend
+LEGEND, PANEL, GAPS = 0.22, 3.2, 2.4  # heights of a legend's line and of the panels, in inches
 
 # Colours that differ under every common colour blindness (Okabe and Ito 2008).
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -44,12 +47,22 @@ STYLE: dict[str, Any] = {
 }
 
 
+class Point(NamedTuple):
+    """Mean and range over seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+
 class Curve(NamedTuple):
-    """One run: training loss and test accuracy in percent over updates."""
+    """One configuration on one backend over updates: training loss, and accuracy in percent."""
 
     label: str
-    loss: Points
-    accuracy: Points
+    loss: Band
+    accuracy: Band
+    colour: int  # twins have one colour ...
+    style: int  # ... and different lines
 
 
 def load_optional(name: str) -> Any:
@@ -67,52 +80,67 @@ def load_optional(name: str) -> Any:
         ) from error
 
 
-def draw_curves(curves: Sequence[Curve], twins: tuple[int, int] | None) -> str:
-    """An <svg> element: loss and accuracy side by side, the difference of `twins` below.
+def draw_curves(rows: Sequence[Sequence[Curve]], accuracy: str, gaps: Points | None = None) -> str:
+    """An <svg> element: a row of loss and accuracy for each group of curves.
 
     Args:
-        twins: positions of two runs of one configuration on different backends, or None.
+        rows: groups of curves, each in panels and a legend of its own.
+        accuracy: what the accuracy is measured on, such as "test".
+        gaps: absolute differences of the training losses of two runs, drawn below; None: none.
     """
     matplotlib = load_optional("matplotlib")
     figures = load_optional("matplotlib.figure")
-    labels = [fonts.readable(curve.label) for curve in curves]
-    with matplotlib.rc_context(STYLE | {"font.family": fonts.families(labels)}):
-        rows = 1 if twins is None else 2
-        figure = figures.Figure(figsize=(10, 0.5 + 3.4 * rows), layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.08)
-        grid = figure.add_gridspec(rows, 2, height_ratios=[3, 2][:rows])
-        panels = [figure.add_subplot(grid[0, column]) for column in range(2)]
-        for panel, kind, title in zip(
-            panels, ("loss", "accuracy"), ("training loss", "test accuracy (%)"), strict=True
-        ):
-            for number, (curve, label) in enumerate(zip(curves, labels, strict=True)):
-                _plot(panel, getattr(curve, kind), label, number)
-            panel.set_title(title)
-            panel.set_xlabel("update")
-        if twins is not None:
-            _plot_difference(figure.add_subplot(grid[1, :]), *(curves[k] for k in twins))
-        handles, labels = panels[0].get_legend_handles_labels()
-        columns = min(3, len(curves))
-        figure.legend(
-            handles, labels, loc="outside upper left", ncols=columns, fontsize=10, handlelength=4
-        )
+    names = [fonts.readable(curve.label) for row in rows for curve in row]
+    with matplotlib.rc_context(STYLE | {"font.family": fonts.families(names)}):
+        heights = [LEGEND * -(-len(row) // COLUMNS) + PANEL for row in rows]
+        heights += [GAPS] if gaps is not None else []
+        figure = figures.Figure(figsize=(10, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        panels = [_draw_row(part, row, accuracy) for part, row in zip(parts, rows, strict=False)]
+        for loss, measured in panels[1:]:  # one scale, so that rows can be compared
+            loss.sharey(panels[0][0])
+            measured.sharey(panels[0][1])
+        if gaps is not None:
+            _draw_gaps(parts[-1].subplots(), gaps)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _plot(panel: Any, points: Points, label: str, number: int) -> None:
-    style = LINES[number % len(LINES)]
-    marker = {"marker": "o", "markersize": 2.2 * style["linewidth"]} if len(points) < 20 else {}
-    colour = COLOURS[number % len(COLOURS)]
-    panel.plot(list(points), list(points.values()), color=colour, label=label, **style, **marker)
+def _draw_row(part: Any, curves: Sequence[Curve], accuracy: str) -> tuple[Any, Any]:
+    """The two panels of a row of curves, with their legend."""
+    loss, measured = part.subplots(1, 2)
+    for panel, kind, title in (
+        (loss, "loss", "training loss"),
+        (measured, "accuracy", f"{accuracy} accuracy (%)"),
+    ):
+        for curve in curves:
+            _plot(panel, getattr(curve, kind), curve)
+        panel.set_title(title)
+        panel.set_xlabel("update")
+    handles, labels = loss.get_legend_handles_labels()
+    part.legend(
+        handles, labels, loc="outside upper left", ncols=COLUMNS, fontsize=10, handlelength=4
+    )
+    return loss, measured
 
 
-def _plot_difference(panel: Any, left: Curve, right: Curve) -> None:
+def _plot(panel: Any, band: Band, curve: Curve) -> None:
+    """The mean, and the range over seeds where there is one."""
+    style = LINES[curve.style % len(LINES)]
+    marker = {"marker": "o", "markersize": 2.2 * style["linewidth"]} if len(band) < 20 else {}
+    colour = COLOURS[curve.colour % len(COLOURS)]
+    updates, label = list(band), fonts.readable(curve.label)
+    means = [point.mean for point in band.values()]
+    panel.plot(updates, means, color=colour, label=label, **style, **marker)
+    if any(point.low < point.high for point in band.values()):
+        low, high = ([getattr(point, side) for point in band.values()] for side in ("low", "high"))
+        panel.fill_between(updates, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _draw_gaps(panel: Any, gaps: Points) -> None:
     """Absolute difference of the training losses; the log scale leaves out equal losses."""
-    common = [update for update in left.loss if update in right.loss]
-    gaps = {update: abs(left.loss[update] - right.loss[update]) for update in common}
     positive = {update: gap for update, gap in gaps.items() if gap > 0}
     panel.plot(list(positive), list(positive.values()), color="#555555", marker=".", linewidth=0.8)
     if positive:

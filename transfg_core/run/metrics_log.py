@@ -3,7 +3,8 @@
 A record is a flat dictionary with `kind` (train, eval or event) and `update`, the number of updates
 done when it was logged. `top1`, `top5`, `accuracy` and `part_hit` are fractions in [0, 1]. An
 evaluation has `split` (test or validation), `weights` (last or best) and `weights_update`, the
-update after which these weights were current.
+update after which these weights were current. `tta` names a test-time augmentation, if there was
+one.
 """
 
 import csv

@@ -1,14 +1,16 @@
-"""Reading of run folders, finished or not, and comparison of two runs."""
+"""Reading of run folders, finished or not."""
 
 import csv
+import re
 import statistics
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from transfg_core.config.loading import differing_keys, load_config
+from transfg_core.config.loading import load_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
 from transfg_core.run.environment import read_starts
@@ -16,7 +18,7 @@ from transfg_core.run.lock import is_run
 from transfg_core.run.metrics_log import PREDICTIONS, Record, read_records
 
 UNKNOWN = "unknown"
-NAMES = ("run.name", "run.dir")  # keys that do not belong to the experiment
+CLASS = re.compile(r"[0-9]{1,6}")  # a label in predictions.csv
 STATES = {"finish": "finished", "interrupted": "interrupted"}  # events that end a start
 
 
@@ -75,34 +77,63 @@ class Run:
     @property
     def tracked(self) -> list[Record]:
         """The evaluations during training, of the split `chosen_on`."""
-        return [record for record in self.evals if record.get("split", "test") == self.chosen_on]
+        return [record for record in self._on(self.chosen_on) if record.get("weights") != "best"]
 
     @property
     def final(self) -> Record:
-        """The last evaluation of the test split with the last weights; empty if there was none."""
-        return next(self._of_test("last"), {})
+        """The last evaluation of the test split with the last weights; empty if there was none.
+
+        With averaged weights, these are the last average.
+        """
+        tests = [record for record in self._on("test") if record.get("weights") != "best"]
+        return tests[-1] if tests else {}
 
     @property
     def best(self) -> Record:
         """The evaluation of the test split with the best weights; empty if there was none.
 
-        The test split itself may have chosen them; see `chosen_on`.
+        The test split itself may have chosen them; see `chosen_on`. Of equal steps, the earliest
+        counts.
         """
+        tests = self._on("test")
         if self.chosen_on == "validation":
-            return next(self._of_test("best"), {})
-        scored = [record for record in self.evals if record.get("top1") is not None]
-        return max(scored, key=lambda record: record["top1"], default={})
+            return next((one for one in reversed(tests) if one.get("weights") == "best"), {})
+        scored = [record for record in tests if record.get("top1") is not None]
+        return max(scored, key=lambda record: float(record["top1"]), default={})
+
+    def _on(self, split: str) -> list[Record]:
+        """The evaluations of a split without test-time augmentation."""
+        plain = (record for record in self.evals if not record.get("tta"))
+        return [record for record in plain if record.get("split", "test") == split]
 
     @property
-    def best_top1(self) -> float | None:
-        """Top-1 accuracy on the test split with the best weights."""
-        return self.best.get("top1")
+    def trained_by(self) -> str:
+        """The backends that made the updates, and the update at which the run took over another."""
+        starts = [event for event in self.events if event.get("event") in ("start", "resume")]
+        names = [str(start["backend"]) for start in starts if "backend" in start]
+        if not names:
+            return self.backend
+        first = starts[0]["update"]
+        changes = [name for k, name in enumerate(names) if k == 0 or name != names[k - 1]]
+        return ", then ".join(changes) + (f" from update {first}" if first else "")
 
-    def _of_test(self, weights: str) -> Iterator[Record]:
-        """The evaluations of the test split with these weights, newest first."""
-        for record in reversed(self.evals):
-            if (record.get("split", "test"), record.get("weights", "last")) == ("test", weights):
-                yield record
+    @property
+    def images_seen(self) -> int:
+        """Training images of all updates, with repetitions."""
+        return self.update * self.config.train.batch_size
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """`Backend.device_info()` of the last start; empty if there was none."""
+        device = self.starts[-1].get("device") if self.starts else None
+        return device if isinstance(device, dict) else {}
+
+    @property
+    def machine(self) -> tuple[str, ...]:
+        """What distinguishes the machine of the last start; empty if it is not recorded."""
+        start = self.starts[-1] if self.starts else {}
+        facts = [start.get("platform"), start.get("cpu_count"), self.device.get("device")]
+        return () if None in facts else tuple(map(str, facts))
 
     @property
     def images_per_second(self) -> float | None:
@@ -168,68 +199,6 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     return [replace(run, name=str(run.path)) if labels[run.label] > 1 else run for run in runs]
 
 
-def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:
-    """The differences of two configurations, as `key: left -> right`.
-
-    Names, folders and the keys in `but` are left out.
-    """
-    lines = differing_keys(left.config, right.config)
-    return [line for line in lines if line.partition(":")[0] not in (*NAMES, *but)]
-
-
-def over_seeds(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups of at least two finished runs on one backend that differ only in the seed."""
-    groups: list[list[Run]] = []
-    for run in (run for run in runs if run.state == "finished"):
-        for group in groups:
-            differences = [real_differences(run, member) for member in group]
-            only_seed = all(
-                len(lines) == 1 and lines[0].startswith("run.seed:") for lines in differences
-            )
-            if only_seed and run.backend == group[0].backend:
-                group.append(run)
-                break
-        else:
-            groups.append([run])
-    return [group for group in groups if len(group) > 1]
-
-
-class Agreement(NamedTuple):
-    """Final predictions of two runs, compared on the images that both predicted."""
-
-    images: int
-    same: int  # both predict the same class, right or wrong
-    only_left: int  # only the left run is right
-    only_right: int
-
-    @property
-    def difference(self) -> float:
-        """Accuracy of the left run minus that of the right one, as a fraction."""
-        return (self.only_left - self.only_right) / self.images
-
-
-def agreement(left: Run, right: Run) -> Agreement | None:
-    """Compare final predictions image by image; None if the runs have no image in common.
-
-    Raises:
-        UserError: the runs give one image different labels.
-    """
-    counts = dict.fromkeys(Agreement._fields, 0)
-    for image in left.predictions.keys() & right.predictions.keys():
-        label, left_class = left.predictions[image]
-        right_label, right_class = right.predictions[image]
-        if label != right_label:
-            raise UserError(
-                f"{left.path} and {right.path}: image {image} has label {label} in one and "
-                f"{right_label} in the other, expected equal labels; compare runs on the same data"
-            )
-        counts["images"] += 1
-        counts["same"] += left_class == right_class
-        counts["only_left"] += left_class == label != right_class
-        counts["only_right"] += right_class == label != left_class
-    return Agreement(**counts) if counts["images"] else None
-
-
 def _present(records: Sequence[Record], key: str) -> list[float]:
     return [record[key] for record in records if record.get(key) is not None]
 
@@ -248,7 +217,12 @@ def _read_predictions(path: Path) -> dict[str, tuple[str, str]]:
                     raise _no_predictions(
                         f"{path}, line {rows.line_num}", "five fields", str(fields)
                     )
-                found[fields[0]] = fields[1], fields[2]
+                if not all(CLASS.fullmatch(number) for number in fields[1:3]):
+                    raise _no_predictions(
+                        f"{path}, line {rows.line_num}", "the number of a class", str(fields)
+                    )
+                # many runs of one data set share these texts
+                found[sys.intern(fields[0])] = sys.intern(fields[1]), sys.intern(fields[2])
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -14,15 +14,17 @@ pytest.importorskip("matplotlib", reason="the report extra is not installed")
 pytest.importorskip("jinja2", reason="the report extra is not installed")
 
 from PIL import Image
+from run_folders import make_run
 
 from transfg_core import fonts
 from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
-from transfg_core.report.page import load_run, write_report
-from transfg_core.report.plots import Curve, draw_curves
+from transfg_core.report.page import Extras, load_run, write_report
+from transfg_core.report.plots import Curve, Point, draw_curves
+from transfg_core.run.comparison import agreement
 from transfg_core.run.folder import RunFolder
-from transfg_core.run.reading import agreement, load_runs
+from transfg_core.run.reading import load_runs
 
 PARITY = {
     "format": "parity-report/3",
@@ -52,40 +54,6 @@ PARITY = {
 }
 
 
-def make_run(folder, name, backend, shift=0.0, overrides=(), finish=True, weights=None):
-    """A run of 40 updates whose numbers are known."""
-    config = load_config(
-        None,
-        [f"run.dir={folder}", f"run.name={name}", "train.steps=40", "optim.warmup=4", *overrides],
-    )
-    with RunFolder.create(config) as run:
-        command = ["transfg", "train", "run.name=a b"]
-        run.record_environment({"device": "a <processor>"}, command, {}, weights)
-        run.log({"kind": "event", "event": "start", "backend": backend, "update": 0, "seconds": 0})
-        for k in range(2, 41, 2):
-            loss = float("nan") if k == 6 else 4 / k + shift * (k > 10)
-            speed = 1.0 if k == 2 else 123.4
-            run.log({"kind": "train", "update": k, "loss": loss, "images_per_second": speed})
-            if k % 20 == 0:
-                run.log(
-                    {
-                        "kind": "eval",
-                        "update": k,
-                        "loss": 0.4321,
-                        "top1": 0.95 if k == 20 else 0.8125 + shift,
-                        "top5": 0.9876,
-                        "part_hit": 0.6789,
-                        "part_hit_chance": 0.1234,
-                    }
-                )
-        if finish:
-            end = {"backend": backend, "update": 40, "peak_memory_bytes": 300 << 20}
-            run.log({"kind": "event", "event": "finish", "seconds": 3725.4, **end})
-            logits = np.eye(4)[[0, 1, 2, 3, 0, 1, 2 + (shift > 0), 3]]
-            run.write_predictions(list("abcdefgh"), np.array([0, 1, 2, 3, 3, 2, 2, 0]), logits)
-    return run.path
-
-
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -98,7 +66,7 @@ def page(twins, tmp_path_factory):
     parity, picture = folder / "parity.json", folder / "picture.png"
     parity.write_text(json.dumps(PARITY))
     Image.new("RGB", (4, 4)).save(picture)
-    write_report(twins, folder / "out", parity, picture)
+    write_report(twins, folder / "out", Extras(parity, picture))
     return folder / "out"
 
 
@@ -152,7 +120,7 @@ def test_html_stands_alone_and_holds_the_numbers(page):
 def test_markdown_holds_the_numbers_in_whole_tables(page):
     text = (page / "report.md").read_text()
     for number in EXPECTED:
-        assert f"| {number} |" in text
+        assert f"| {number} |" in text, number
     assert PARITY["sentence"] in text and "overlap\\|odd" in text
     assert "transfg train 'run.name=a b'" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
@@ -164,9 +132,9 @@ def test_markdown_holds_the_numbers_in_whole_tables(page):
 
 def test_same_runs_same_bytes(page, twins, tmp_path):
     parity, picture = page.parent / "parity.json", page.parent / "picture.png"
-    write_report(twins, tmp_path, parity, picture)
-    names = sorted(path.name for path in page.iterdir())
-    assert names == ["curves.svg", "parts.png", "report.html", "report.md"]
+    write_report(twins, tmp_path, Extras(parity, picture))
+    names = sorted(path.relative_to(page).as_posix() for path in page.rglob("*.*"))
+    assert {"curves.svg", "parts.png", "report.html", "report.md", "tables/runs.csv"} < {*names}
     for name in names:
         assert (tmp_path / name).read_bytes() == (page / name).read_bytes(), name
 
@@ -180,7 +148,12 @@ def test_panels(twins, tmp_path):
         assert len(re.findall(r'id="axes_\d+"', svg)) == panels
     text = (tmp_path / "out" / "report.md").read_text()
     assert "three (jittor) is unfinished at update 40 of 40" in text
-    assert "| three (jittor) | optim.lr | 0.03 | 0.5 |" in text
+    assert "| optim.lr | 0.5 | three (jittor) |" in text
+
+
+def level(*values):
+    """A curve without scatter, at updates from 1."""
+    return {k: Point(value, value, value) for k, value in enumerate(values, start=1)}
 
 
 def test_names_of_runs_are_drawn_in_any_script(tmp_path, monkeypatch):
@@ -188,10 +161,10 @@ def test_names_of_runs_are_drawn_in_any_script(tmp_path, monkeypatch):
     monkeypatch.setattr(fonts, "system_font", lambda char: None)
     fonts.font_of.cache_clear()
     names = ["麻雀", "喜鹊", "Воробей", "$x$ 鸟", "$\\frac", "นก"]
-    curves = [Curve(name, {1: 2.0, 2: 1.0}, {2: 50.0}) for name in names]
-    svg = draw_curves(curves, None)
+    curves = [Curve(name, level(2.0, 1.0), level(50.0), k, 0) for k, name in enumerate(names)]
+    svg = draw_curves([curves], "test")
     assert len(set(re.findall(r'id="DroidSansFallback-([0-9a-f]+)"', svg))) == len("麻雀喜鹊鸟")
-    assert svg == draw_curves(curves, None)
+    assert svg == draw_curves([curves], "test")
     fonts.font_of.cache_clear()
 
 
@@ -211,16 +184,19 @@ def test_a_run_with_nothing_logged_yet(tmp_path):
     config = load_config(None, [f"run.dir={tmp_path}"])
     RunFolder.create(config).close()
     run = load_run(tmp_path / "toy")
-    assert (run.update, run.state, run.final, run.best_top1) == (0, "unfinished", {}, None)
+    assert (run.update, run.state, run.final, run.best) == (0, "unfinished", {}, {})
     write_report([run.path], tmp_path / "out")
-    assert "| toy | unknown | 0 of 1000 | – |" in (tmp_path / "out" / "report.md").read_text()
+    assert (
+        "| toy | unknown | 42 | 0 of 1000 | unfinished | – |"
+        in (tmp_path / "out" / "report.md").read_text()
+    )
 
 
 def test_what_a_run_says(twins):
     run = load_run(twins[0])
     assert (run.backend, run.state, run.update) == ("torch", "finished", 40)
     assert run.images_per_second == 123.4 and run.seconds == 3725.4
-    assert run.peak_memory_bytes == 300 << 20 and run.best_top1 == 0.95
+    assert run.peak_memory_bytes == 300 << 20 and run.best == run.evals[0]
 
 
 def test_a_caution_of_the_data_set_stands_beside_the_results(twins, tmp_path, page):
@@ -282,7 +258,7 @@ def test_damaged_predictions_are_named(twins, tmp_path, text, said):
 def test_parity_numbers_that_are_not_finite(twins, tmp_path):
     path = tmp_path / "parity.json"
     path.write_text(json.dumps(PARITY | {"stages": PARITY["stages"][::2]}))
-    write_report(twins, tmp_path, parity=path)
+    write_report(twins, tmp_path, Extras(path))
     assert "| block00 | not finite | 1e-06 |" in (tmp_path / "report.md").read_text()
 
 
@@ -301,7 +277,7 @@ def test_a_broken_parity_file(twins, tmp_path, text):
     path = tmp_path / "parity.json"
     path.write_text(text)
     with pytest.raises(UserError, match="expected the parity.json"):
-        write_report(twins, tmp_path / "out", parity=path)
+        write_report(twins, tmp_path / "out", Extras(path))
 
 
 def test_other_bad_inputs(twins, tmp_path):
@@ -309,8 +285,8 @@ def test_other_bad_inputs(twins, tmp_path):
     for arguments, message in (
         (([], tmp_path), "at least one run"),
         (([tmp_path], tmp_path), "expected the folder of a run"),
-        ((twins, tmp_path, None, tmp_path / "picture.png"), "expected a PNG"),
-        ((twins, tmp_path, tmp_path / "absent.json"), "expected the parity.json"),
+        ((twins, tmp_path, Extras(None, tmp_path / "picture.png")), "expected a PNG"),
+        ((twins, tmp_path, Extras(tmp_path / "absent.json")), "expected the parity.json"),
         ((twins, tmp_path / "picture.png"), "cannot write the report"),
     ):
         with pytest.raises(UserError, match=message):
@@ -325,7 +301,7 @@ def test_a_missing_library_is_named(twins, tmp_path, monkeypatch, module):
 
 
 def test_runs_that_differ_in_the_seed_are_summed_up(tmp_path):
-    """Means, and deviations of samples; a run alone, unfinished or configured otherwise is none."""
+    """Means, and deviations of samples; unfinished runs and other configurations are apart."""
     runs = [
         make_run(tmp_path, name, name[0], shift, [f"run.seed={name[1:]}", *more], finish)
         for name, shift, more, finish in (
@@ -338,12 +314,13 @@ def test_runs_that_differ_in_the_seed_are_summed_up(tmp_path):
         )
     ]
     page = write_report(runs, tmp_path / "out").with_name("report.md").read_text(encoding="utf-8")
-    rows = [line.split(" | ") for line in page.partition("## Over seeds")[2].splitlines()[6:8]]
-    assert [row[:4] for row in rows] == [
-        ["| a1, a2", "a", "2", "83.25 ± 1.41"],
-        ["| b1, b2", "b", "2", "82.25 ± 0.00"],
+    rows = [line.split(" | ") for line in page.partition("## Results")[2].splitlines()[6:9]]
+    assert [row[:5] for row in rows] == [
+        ["| TransFG", "0.03", "a", "2 of 3", "83.25 ± 1.41"],
+        ["| TransFG", "0.03", "b", "2", "82.25 ± 0.00"],
+        ["| TransFG", "0.5", "a", "1", "180.25"],
     ]
-    agreement_rows = page.partition("## Agreement of predictions")[2].partition("##")[0]
+    agreement_rows = page.partition("Agreement of predictions")[2].partition("</details>")[0]
     pairs = re.findall(r"^\| (..) \(.\) \| (..) \(.\)", agreement_rows, re.M)
     assert pairs == [("a1", "b1"), ("a2", "b2")]
     assert "of runs with the same seed" in agreement_rows
@@ -361,7 +338,7 @@ def test_weights_are_named(tmp_path):
     other = make_run(tmp_path / "runs", "two", "torch")
     write_report([run, other], tmp_path / "out")
     text = (tmp_path / "out/report.md").read_text()
-    row = f"| one (torch) | {origin.file} | timm | 343210987 | {origin.sha256} |"
+    row = f"| {origin.file} | timm | 343210987 | {origin.sha256} | one (torch) |"
     assert row in text and "weights.sha256" not in text
     write_report([other], tmp_path / "plain")
     assert "## Weights" not in (tmp_path / "plain/report.md").read_text()
@@ -375,14 +352,10 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     paths = [tmp_path / "a/trial", tmp_path / "b/trial", tmp_path / "copy"]
     labels = [run.label for run in load_runs(paths)]
     assert labels == [f"{paths[0]} (torch)", f"{paths[1]} (torch)", "copy (torch)"]
-    page = write_report(paths, tmp_path / "out", None, None).read_text()
+    page = write_report(paths, tmp_path / "out").read_text()
     assert all(label in page for label in labels)
 
 
 def test_powers_of_ten_are_drawn_without_formulas():
-    curves = [
-        Curve(name, {1: 1.0, 2: 1 + gap, 3: 1 + gap / 1e4}, {1: 0.5})
-        for name, gap in (("a", 0.0), ("b", 0.1))
-    ]
-    svg = draw_curves(curves, (0, 1))
+    svg = draw_curves([[Curve("a", level(1.0), level(0.5), 0, 0)]], "test", {1: 0.1, 3: 1e-5})
     assert "10⁻⁴" in svg and "mathdefault" not in svg

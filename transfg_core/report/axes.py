@@ -1,0 +1,87 @@
+"""The axes along which runs are compared: a table from configuration keys to names and values.
+
+A new comparison is a new row of AXES. A value is text; the empty text says that the axis does not
+apply, as the margin where there is no contrastive loss.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from transfg_core.backend import BACKENDS
+
+Settings = Mapping[str, Any]  # dotted key of the configuration -> value
+
+METHODS = {"none": "ViT", "transfg": "TransFG"}  # model.placement -> the papers' names
+NAMES = {"convnet": "ConvNet"}  # model.name, of models without placement
+
+
+class Axis(NamedTuple):
+    """One column: its name, the keys that it stands for, and its value in a configuration."""
+
+    name: str
+    keys: tuple[str, ...]
+    value: Callable[[Settings], str]
+    order: tuple[str, ...] = ()  # of the values in tables; others follow, numbers by size
+    named: bool = False  # whether a label needs the name beside the value
+
+
+def data_set(settings: Settings) -> str:
+    """The reader, and the folder where it has another name: `cub (cub50)`."""
+    name, folder = str(settings["data.name"]), PurePath(str(settings["data.root"])).name
+    return name if folder.lower() in (name, "") else f"{name} ({folder})"
+
+
+def method(settings: Settings) -> str:
+    """The model as the papers name it."""
+    name = str(settings["model.name"])
+    placement = settings.get("model.placement")
+    if name != "vit":
+        return NAMES.get(name, name)
+    return METHODS.get(str(placement), f"ViT, {placement}")
+
+
+def patch_split(settings: Settings) -> str:
+    """Whether patches overlap: the papers call this the split."""
+    if "model.stride" not in settings:
+        return ""
+    overlaps = settings["model.stride"] < settings["model.patch"]
+    return "overlap" if overlaps else "non-overlap"
+
+
+def contrastive(settings: Settings) -> str:
+    """Whether the contrastive loss is added."""
+    return "on" if settings["loss.contrastive"] else "off"
+
+
+def margin(settings: Settings) -> str:
+    """The margin of the contrastive loss, if it is added."""
+    return f"{settings['loss.margin']:g}" if settings["loss.contrastive"] else ""
+
+
+def fusion(settings: Settings) -> str:
+    """How part selection joins attention maps; a plain model does not."""
+    return str(settings["model.fusion"]) if method(settings) == "TransFG" else ""
+
+
+AXES = (
+    Axis("data set", ("data.name", "data.root"), data_set),
+    Axis("method", ("model.name", "model.placement"), method, ("ConvNet", "ViT", "TransFG")),
+    Axis("split", ("model.stride", "model.patch"), patch_split, ("non-overlap", "overlap")),
+    Axis("contrastive", ("loss.contrastive",), contrastive, ("off", "on"), named=True),
+    Axis("margin", ("loss.margin",), margin, named=True),
+    Axis("fusion", ("model.fusion",), fusion, ("add", "matmul", "lastlayer", "mul"), named=True),
+)
+BACKEND = "backend"  # the axis that is no key of the configuration
+BACKEND_ORDER = tuple(BACKENDS)
+COVERED = frozenset(key for axis in AXES for key in axis.keys)
+
+
+def rank(value: str, order: tuple[str, ...]) -> tuple[int, float, str]:
+    """Sort key of an axis's value: by `order`, then numbers by size, then text."""
+    if value in order:
+        return order.index(value), 0.0, value
+    try:
+        return len(order), float(value), value
+    except ValueError:
+        return len(order) + 1, 0.0, value
