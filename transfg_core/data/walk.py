@@ -14,8 +14,10 @@ import stat
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import features
 
@@ -80,8 +82,7 @@ class Tally:
         return tuple(self._entries.values())
 
 
-@dataclass(frozen=True)
-class ImageFile:
+class ImageFile(NamedTuple):
     """An image file: its path for `open`, its shown name below the root, its size in bytes."""
 
     path: str
@@ -100,7 +101,9 @@ class _State:
     skip_unreadable: bool
     tally: Tally
     seen: set[Identity]
+    listed: AbstractSet[str] = frozenset()
     images: list[ImageFile] = field(default_factory=list)
+    found: set[str] = field(default_factory=set)  # of `listed`
     links: deque[str] = field(default_factory=deque)
 
 
@@ -137,6 +140,28 @@ def walk(
         UserError: a folder cannot be read, or two starts are the same folder.
     """
     state = _State(root, skip_unreadable, tally, set(_above(root)))
+    _walk(state, below)
+    return sorted(state.images, key=lambda image: image.name)
+
+
+def walk_listed(
+    root: Path, tally: Tally, below: Sequence[str], listed: AbstractSet[str]
+) -> tuple[list[ImageFile], set[str]]:
+    """The other image files in the folders `below` a root, and those of the `listed` paths found.
+
+    Regular files at listed paths below the root are not looked at: that saves time in a data set of
+    very many images. Other files are read as with `skip_unreadable`.
+
+    Raises:
+        UserError: see `walk`.
+    """
+    state = _State(root, True, tally, set(_above(root)), listed)
+    _walk(state, below)
+    return sorted(state.images, key=lambda image: image.name), state.found
+
+
+def _walk(state: _State, below: Sequence[str]) -> None:
+    root, tally = state.root, state.tally
     for start in below:
         path = os.path.join(root, start) if start else str(root)
         _refuse_same_start(state, path)
@@ -149,7 +174,6 @@ def walk(
         else:
             state.seen.add(identity)
             _read_tree(state, path)
-    return sorted(state.images, key=lambda image: image.name)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -190,12 +214,16 @@ def _refuse_same_start(state: _State, path: str) -> None:
     state.seen.add(identity)
 
 
-def _read_tree(state: _State, start: str) -> None:
+def _read_tree(state: _State, folder: str) -> None:
     """Read a folder and the real folders below it; links to folders are kept for later."""
-    waiting = deque([start])
+    waiting, start = deque([folder]), len(os.path.join(state.root, ""))
     while waiting:
         for entry in _scan(waiting.popleft()):
-            name = _below_root(state, entry.path)
+            below = entry.path[start:]
+            if below in state.listed and entry.is_file(follow_symlinks=False):
+                state.found.add(below)
+                continue
+            name = shown(below)
             if _hidden(entry.name):
                 state.tally.add(HIDDEN, name)
                 continue

@@ -107,7 +107,7 @@ def test_images_are_cut_to_their_boxes(tmp_path, name, make, train, test):
     assert [used(data.test, k) for k in range(2)] == test
     assert read(tmp_path, name).train.regions is None
     drawn = read(tmp_path, name, box_crop=True, split="random")
-    wanted = dict(zip(data.train.ids + data.test.ids, train + test, strict=True))
+    wanted = dict(zip((*data.train.ids, *data.test.ids), train + test, strict=True))
     assert [used(drawn.train, k) for k in range(len(drawn.train.ids))] == [
         wanted[i] for i in drawn.train.ids
     ]

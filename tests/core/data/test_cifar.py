@@ -270,7 +270,7 @@ def test_where_images_are_unpacked(tmp_path):
     write(tmp_path / "set", contents("cifar100"))
     place = tmp_path / "other" / "deep"
     data = read(tmp_path / "set", "cifar100", unpacked=str(place))
-    assert all(Path(path).is_relative_to(place) for path in data.train.paths + data.test.paths)
+    assert all(Path(path).is_relative_to(place) for path in (*data.train.paths, *data.test.paths))
     assert not list((tmp_path / "set").glob("unpacked-*"))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFailed, match="cannot write the unpacked images.*set data.unpacked to"):

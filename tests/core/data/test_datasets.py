@@ -71,7 +71,7 @@ def test_cub_layout(cub):
     assert data.train.labels.tolist() == [0, 0, 1, 0] and data.train.labels.dtype == np.int64
     assert data.test.ids == ("001.Auk/d.png", "002.Wren/e.png")
     assert data.test.labels.tolist() == [0, 1]
-    assert all(Path(path).is_file() for path in data.train.paths + data.test.paths)
+    assert all(Path(path).is_file() for path in (*data.train.paths, *data.test.paths))
     assert data.train.part_boxes is None
 
 
@@ -351,3 +351,25 @@ def test_toy_is_rendered_and_read_as_cub(cub, monkeypatch):
     data = read(cub, "toy")
     assert rendered == [(cub, DataConfig().toy)]
     assert (data.name, len(data.train.ids)) == ("toy", 4)
+
+
+def test_listed_files_in_odd_places_exist(cub):
+    """A link, a hidden file, an accent in another Unicode form than the list's."""
+    images = cub / "images/001.Auk"
+    image = (images / "a.png").read_bytes()
+    for name in ("x.png", ".hidden.png", "e\u0301.png"):
+        (images / name).write_bytes(image)
+    (images / "link.png").symlink_to(images / "x.png")
+    grow(cub, [(20, "001.Auk/link.png", 1), (21, "001.Auk/.hidden.png", 1),
+               (22, "001.Auk/e\u0301.png", 1)])  # fmt: skip
+    data = read(cub, split="random")
+    assert len(data.split.rows) == 9
+    left_out = {entry.example for entry in data.left_out}
+    assert "001.Auk/x.png" in left_out
+    assert not left_out & {"001.Auk/link.png", "001.Auk/\u00e9.png"}
+
+
+def test_a_folder_with_the_name_of_a_listed_image_is_no_image(cub):
+    (cub / "images/001.Auk/a.png").unlink()
+    (cub / "images/001.Auk/a.png").mkdir()
+    assert "001.Auk/a.png is listed but absent (1 of 6" in complaint(cub)

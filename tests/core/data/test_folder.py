@@ -64,7 +64,7 @@ def test_a_flat_folder_is_split_by_class(flat, how):
     assert data.classes == ("a", "b")
     assert np.bincount(data.train.labels).tolist() == [8, 8]
     assert np.bincount(data.test.labels).tolist() == [2, 2]
-    assert sorted(data.train.ids + data.test.ids) == sorted(data.split.rows)
+    assert sorted((*data.train.ids, *data.test.ids)) == sorted(data.split.rows)
     assert "b/deep/07.png" in data.split.rows
     assert data.train.labels.tolist() == [int(name[0] == "b") for name in data.train.ids]
     assert read(flat, split=how).split == data.split != read(flat, 1, split=how).split

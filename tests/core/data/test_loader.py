@@ -257,7 +257,7 @@ def test_real_images():
     dataset = read_dataset(data, 0)
     (batch,) = take(dataset.train, 1, data, 8)
     assert batch.images.shape == (8, 3, 48, 48) and 0.2 < batch.images.std() < 2
-    paths = dataset.test.paths + dataset.train.paths
+    paths = (*dataset.test.paths, *dataset.train.paths)
     path = next(path for path in paths if "Brewer_Blackbird_0028_2682" in path)
     with Image.open(path) as image:
         assert image.mode == "L"

@@ -70,7 +70,7 @@ def test_each_form(tmp_path, case):
     assert data.classes == classes
     assert (list(data.train.ids), data.train.labels.tolist()) == (train, train_labels)
     assert (list(data.test.ids), data.test.labels.tolist()) == (test, test_labels)
-    assert all(Path(path).is_file() for path in data.train.paths + data.test.paths)
+    assert all(Path(path).is_file() for path in (*data.train.paths, *data.test.paths))
     assert data.left_out == () and data.split is None
     again = read_test(DataConfig(name=name, root=str(tmp_path / "set")), classes, None)
     assert again.test.ids == data.test.ids

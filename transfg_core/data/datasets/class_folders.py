@@ -8,6 +8,7 @@ import numpy as np
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.names import Names
 from transfg_core.data.transforms import allow_megapixels
 from transfg_core.data.walk import ImageFile, Tally, relative_to, shown, subfolders, walk
 from transfg_core.errors import UserError
@@ -65,9 +66,9 @@ def samples_of(images: Sequence[ImageFile], below: str, classes: Sequence[str]) 
     labels = [number[class_of(image, below)] for image in images]
     order = np.argsort(labels, kind="stable")
     return Samples(
-        paths=tuple(images[i].path for i in order),
+        paths=Names(images[i].path for i in order),
         labels=np.array(labels, dtype=np.int64)[order],
-        ids=tuple(images[i].name for i in order),
+        ids=Names(images[i].name for i in order),
     )
 
 

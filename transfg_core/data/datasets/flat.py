@@ -25,6 +25,7 @@ from transfg_core.data.datasets.split import (
     fitting,
     no_list,
 )
+from transfg_core.data.names import Names
 from transfg_core.data.walk import ImageFile, Tally, shown, subfolders
 from transfg_core.errors import UserError
 
@@ -119,9 +120,9 @@ def take(samples: Samples, wanted: set[str]) -> Samples:
     rows = [i for i, name in enumerate(samples.ids) if name in wanted]
     return replace(
         samples,
-        paths=tuple(samples.paths[i] for i in rows),
+        paths=Names(samples.paths[i] for i in rows),
         labels=samples.labels[rows],
-        ids=tuple(samples.ids[i] for i in rows),
+        ids=Names(samples.ids[i] for i in rows),
     )
 
 

@@ -1,6 +1,7 @@
 """The result of every reader: file names and labels of a training and a test split."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,17 +20,18 @@ class Samples:
     """One split of N images, in the order of the data set's own list.
 
     `paths` are the files; `ids` name them in predictions: paths relative to the image folder, with
-    forward slashes. `labels` is (N,) int64 in [0, C). `part_boxes` is None if the data set has no
-    boxes, else it holds (n, 4) float32 rows x0, y0, x1, y1 in pixels of each stored image.
+    forward slashes. Readers give both as `Names`, which are small in millions. `labels` is (N,)
+    int64 in [0, C). `part_boxes` is None if the data set has no boxes, else it holds (n, 4) float32
+    rows x0, y0, x1, y1 in pixels of each stored image.
 
     `regions`, if not None, is (N, 4) int32: left, top, right, bottom in pixels of each image as
     read. Only this part of an image is used (`transforms.region_box`); right and bottom of zero or
     less count from the right and lower border, so that (0, 0, 0, -20) leaves out the last 20 rows.
     """
 
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     labels: NDArray[np.int64]
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     part_boxes: tuple[NDArray[np.float32], ...] | None = None
     regions: NDArray[np.int32] | None = None
 

@@ -12,7 +12,8 @@ are a banner with its source, which is cut off (`data.banner`); the boxes lie ab
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root
 from transfg_core.data.datasets.regions import Corners
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.rows import read_rows

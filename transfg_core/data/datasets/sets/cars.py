@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root
 from transfg_core.data.datasets.regions import Corners
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.mat import integers, read_mat, texts

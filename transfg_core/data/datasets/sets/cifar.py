@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import find_root
+from transfg_core.data.datasets.listing import find_root
 from transfg_core.data.datasets.official import OFFICIAL
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.plain_pickle import Refused, as_text, read_plain_pickle

@@ -14,7 +14,8 @@ used ids, sorted, are the labels.
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.boxes import read_bounding_boxes, read_part_boxes
 from transfg_core.data.datasets.sets.rows import Rows, read_rows

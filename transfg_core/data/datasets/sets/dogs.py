@@ -12,13 +12,8 @@ annotation may hold several dogs, all of one breed: the crop holds all of them.
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import (
-    ListedImage,
-    Listing,
-    find_root,
-    names_by_label,
-    read_listing,
-)
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root, names_by_label
 from transfg_core.data.datasets.regions import Corners
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.boxes import read_annotation

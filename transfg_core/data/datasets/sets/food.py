@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.rows import lines_of
 from transfg_core.data.datasets.split import TEST, TRAIN, SplitList

@@ -7,16 +7,24 @@ Annotations belong to images by id, never by position. Labels are the sorted ids
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
 from transfg_core.errors import UserError
 
 FILES = {TRAIN: "train2017.json", TEST: "val2017.json"}
+Row = tuple[str, int, str, str, int]  # path, category, split, source, id of the image
+TABLES: dict[str, tuple[tuple[str, type], tuple[str, type]]] = {  # the keys that are used
+    "images": (("id", int), ("file_name", str)),
+    "annotations": (("image_id", int), ("category_id", int)),
+    "categories": (("id", int), ("name", str)),
+}
 
 
 def read_inat2017(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
@@ -27,27 +35,21 @@ def read_inat2017(config: DataConfig, seed: int | None, saved: SplitList | None 
     """
     root = find_root(Path(config.root), [FILES[TRAIN]], ["inat2017", "iNat2017", "INat2017"])
     names: dict[int, str] = {}
-    rows = []
-    for part, file in FILES.items():
-        tree = _read(root / file)
-        names |= {category["id"]: str(category["name"]) for category in tree["categories"]}
-        category_of = {each["image_id"]: each["category_id"] for each in tree["annotations"]}
-        for image in tree["images"]:
-            where = f"{root / file}, image {image['id']}"
-            if image["id"] not in category_of:
-                raise UserError(f"{where}: expected an annotation, found none; copy the file again")
-            rows.append((str(image["file_name"]), category_of[image["id"]], part, where))
+    rows = [row for part, file in FILES.items() for row in _read(root / file, part, names)]
     number = {key: label for label, key in enumerate(sorted(names))}
-    unknown = [row for row in rows if row[1] not in number]
+    unknown = next((row for row in rows if row[1] not in number), None)
     if unknown:
+        _, category, _, source, key = unknown
         raise UserError(
-            f"{unknown[0][3]}: expected a category of the file, found {unknown[0][1]!r}; copy the "
-            "file again"
+            f"{source}{key}: expected a category of the file, found {category!r}; copy the file "
+            "again"
         )
-    images = [ListedImage(name, number[key], part, where) for name, key, part, where in rows]
     listing = Listing(
         folder=root,
-        images=images,
+        images=[
+            ListedImage(name, number[category], part, source, key)
+            for name, category, part, source, key in rows
+        ],
         classes=tuple(names[key] for key in sorted(names)),
         classes_file=root / FILES[TRAIN],
         labels_file=root / FILES[TRAIN],
@@ -57,32 +59,52 @@ def read_inat2017(config: DataConfig, seed: int | None, saved: SplitList | None 
     return read_listing(config, seed, saved, listing)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The three tables of a file, each row with the keys that are used."""
-    wanted: dict[str, dict[str, type]] = {
-        "images": {"id": int, "file_name": str},
-        "annotations": {"image_id": int, "category_id": int},
-        "categories": {"id": int, "name": str},
-    }
+def _read(path: Path, part: str, names: dict[int, str]) -> Iterator[Row]:
+    """The images of one file with the ids of their categories; adds to the names of these."""
+    tables = _tables(path)
+    names |= dict(tables["categories"])
+    category_of = dict(tables["annotations"])
+    source = f"{path}, image "
+    for key, name in tables["images"]:
+        if key not in category_of:
+            raise UserError(f"{source}{key}: expected an annotation, found none; copy it again")
+        yield name, category_of[key], part, source, key
+
+
+def _tables(path: Path) -> dict[str, Sequence[tuple[Any, Any]]]:
+    """The rows of each table as pairs of the values that are used.
+
+    Rows become pairs while the file is parsed: 675,170 dictionaries would fill the memory.
+    """
     try:
-        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"), object_hook=_pair)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: expected the annotations as JSON, but reading it failed ({error}); copy it "
             "again"
         ) from error
-    for table, keys in wanted.items():
+    for table, keys in TABLES.items():
         rows = tree.get(table) if isinstance(tree, dict) else None
         if not isinstance(rows, list):
             raise UserError(
                 f"{path}: expected the list {table!r}, found none; is it the right file?"
             )
+        (first, one), (second, other) = keys
         for place, row in enumerate(rows):
-            if not isinstance(row, dict) or not all(
-                type(row.get(key)) is kind for key, kind in keys.items()
-            ):
+            if type(row) is not tuple or type(row[0]) is not one or type(row[1]) is not other:
                 raise UserError(
-                    f"{path}, {table}[{place}]: expected {', '.join(keys)}, found {row!r:.100}; "
+                    f"{path}, {table}[{place}]: expected {first} and {second}, found {row!r:.100}; "
                     "copy the file again"
                 )
-    return tree
+    return tree  # type: ignore[no-any-return]
+
+
+def _pair(row: dict[str, Any]) -> Any:
+    """The values of a row that are used; another object as it is."""
+    for first, second in _PAIRS:
+        if first in row and second in row:
+            return row[first], row[second]
+    return row
+
+
+_PAIRS = [tuple(key for key, _ in keys) for keys in TABLES.values()]

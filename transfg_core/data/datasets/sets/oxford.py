@@ -12,13 +12,8 @@ import re
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import (
-    ListedImage,
-    Listing,
-    find_root,
-    names_by_label,
-    read_listing,
-)
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root, names_by_label
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.mat import integers, read_mat
 from transfg_core.data.datasets.sets.rows import lines_of

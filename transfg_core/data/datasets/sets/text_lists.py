@@ -15,7 +15,8 @@ import os
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import ListedImage, Listing, find_root, read_listing
+from transfg_core.data.datasets.listed import read_listing
+from transfg_core.data.datasets.listing import ListedImage, Listing, find_root
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.rows import lines_of, read_rows
 from transfg_core.data.datasets.split import TEST, TRAIN, SplitList

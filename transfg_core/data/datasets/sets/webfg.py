@@ -9,7 +9,7 @@ Classes are sorted by name. Some files are broken: `data.on_bad_image: skip` lea
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.listed import find_root
+from transfg_core.data.datasets.listing import find_root
 
 
 def with_own_folder(config: DataConfig) -> DataConfig:
