@@ -14,11 +14,12 @@ from types import FrameType
 
 from transfg.sweep.engines import Engine, Running
 from transfg.sweep.grid import Cell
+from transfg.sweep.process import POLL
 from transfg.sweep.state import is_busy, read_state
 from transfg.sweep.table import Table
-from transfg_core.errors import RunFailed
+from transfg_core.config.loading import load_config
+from transfg_core.errors import RunFailed, UserError
 
-POLL = 0.2  # seconds between two looks at the runs
 BUSY_POLL = 5.0  # seconds between two looks at a run folder that another process writes
 UNFINISHED = "ended without finishing"
 TRIES = 2  # of a cell that a signal killed, such as the kernel's when memory is short
@@ -85,8 +86,10 @@ class Driver:
     def start(self, cell: Cell) -> None:
         """Start a cell's run."""
         try:
+            if load_config(cell.base, cell.overrides) != cell.config:
+                raise RunFailed(f"{cell.base}: was changed since the sweep began; start it again")
             self.running[cell.name] = cell, self.engine.start(cell)
-        except RunFailed as error:
+        except UserError as error:
             self.fail(cell, str(error))
             return
         self.starts[cell.name] += 1
@@ -95,7 +98,7 @@ class Driver:
     def reap(self) -> None:
         """Look which runs have ended, and how."""
         for name, (cell, running) in list(self.running.items()):
-            code = running.poll()
+            code, reason = look(running)
             if code is None:
                 continue
             running.close()
@@ -109,7 +112,7 @@ class Driver:
                 self.table.say(f"{name}: {describe(code)}; trying it once more")
                 self.queue.appendleft(cell)
             else:
-                self.fail(cell, describe(code) if code else state.problem or UNFINISHED)
+                self.fail(cell, reason or (describe(code) if code else state.problem or UNFINISHED))
 
     def fail(self, cell: Cell, reason: str) -> None:
         """Note a cell's failure; the other cells do not depend on it."""
@@ -134,6 +137,14 @@ class Driver:
         finally:
             for number, old_handler in previous.items():
                 signal.signal(number, old_handler)
+
+
+def look(running: Running) -> tuple[int | None, str]:
+    """The exit code of a run, None while it runs; and the reason if its engine failed."""
+    try:
+        return running.poll(), ""
+    except UserError as error:
+        return error.exit_code, str(error)
 
 
 def is_signal(code: int) -> bool:

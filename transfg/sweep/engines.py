@@ -1,10 +1,11 @@
 """Where the runs of a sweep are started: an engine gives a `Running` for each cell."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from transfg.sweep.grid import Cell
 from transfg.sweep.process import CellProcess
+from transfg_core.closing import Closing
 
 
 class Running(Protocol):
@@ -24,7 +25,7 @@ class Running(Protocol):
 
 
 class Engine(Protocol):
-    """Starts runs."""
+    """Starts runs; a `with` block closes it."""
 
     @property
     def jobs(self) -> int:
@@ -39,13 +40,17 @@ class Engine(Protocol):
         """
         ...
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """Itself."""
+        ...
+
+    def __exit__(self, *error: Any) -> None:
         """Free what belongs to the engine."""
         ...
 
 
 @dataclass(frozen=True)
-class LocalEngine:
+class LocalEngine(Closing):
     """Child processes of this one; each run has `threads` threads, None: as many as it takes."""
 
     jobs: int = 1

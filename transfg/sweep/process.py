@@ -5,7 +5,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 from transfg_core.closing import Closing
 from transfg_core.errors import RunFailed
 from transfg_core.machine import child_environment
+
+POLL = 0.2  # seconds between two looks at a run
 
 
 class CellProcess(Closing):
@@ -26,9 +30,11 @@ class CellProcess(Closing):
         command: Sequence[str],
         log: Path,
         threads: int | None = None,
-        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """Start the process; operators use `threads` threads, None leaves the number as it is.
+        """Start the process in `folder`, or else in the current one.
+
+        Operators use `threads` threads; None leaves the number as it is.
 
         Raises:
             RunFailed: the log cannot be written.
@@ -44,7 +50,8 @@ class CellProcess(Closing):
                     stdout=file,
                     stderr=file,
                     pass_fds=[reading],
-                    env=child_environment(threads) | dict(environment or {}),
+                    cwd=folder,
+                    env=child_environment(threads),
                     start_new_session=True,
                 )
         except OSError as error:
@@ -65,6 +72,21 @@ class CellProcess(Closing):
     def close(self) -> None:
         """Close the pipe, which stops the process if it still runs."""
         os.close(self._writing)
+
+
+def wait_for_end(cell: CellProcess) -> int:
+    """Wait in a worker process of Ray or Slurm; return the code as of `CellProcess.poll`.
+
+    A SIGTERM or a KeyboardInterrupt stops the run, and this returns once the run has ended.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: cell.stop())
+    while (code := cell.poll()) is None:
+        try:
+            time.sleep(POLL)
+        except KeyboardInterrupt:
+            cell.stop()
+    return code
 
 
 def last_lines(log: Path, count: int = 10) -> list[str]:

@@ -122,6 +122,22 @@ def test_a_failed_cell_stops_no_other(tmp_path, drive, capsys):
     assert "seed-3: failed: ended without finishing; 3 failed of 3" in capsys.readouterr().err
 
 
+def test_a_base_that_changes_meanwhile_stops_the_cells_that_follow(tmp_path, drive):
+    """The configuration that was checked is the one that runs."""
+    cells = cells_of(tmp_path)
+    engine = FakeEngine()
+    start = engine.start
+
+    def start_and_edit(cell):
+        (tmp_path / "base.yaml").write_text("optim: {warmup: 2}\ntrain: {steps: 9}\n")
+        return start(cell)
+
+    engine.start = start_and_edit
+    driver = drive(cells, engine)
+    assert engine.started == ["seed-1"] and list(driver.failed) == ["seed-2", "seed-3"]
+    assert "was changed since the sweep began" in driver.failed["seed-2"][1]
+
+
 def test_a_killed_cell_is_tried_once_more(tmp_path, drive):
     engine = FakeEngine(s1=[KILLED], s2=[KILLED, KILLED], s3=[143])
     driver = drive(cells_of(tmp_path), engine)
