@@ -133,6 +133,7 @@ class Training:
             "dataset": {
                 "name": dataset.name,
                 "classes": list(dataset.classes),
+                "class_ids": list(dataset.class_ids),
                 "train_images": len(dataset.train.labels),
                 "images": dataset.digest(),
             },

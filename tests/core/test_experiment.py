@@ -606,7 +606,11 @@ def trace(self, batch):
     """What `draw_parts` needs of a trace."""
     scores = np.ones((1, 2, 4), np.float32)
     index = np.ones((1, 2), np.int64)
-    return {"logits": self.logits(batch.images, self.params), "part_index": index, "part_scores": scores}
+    return {
+        "logits": self.logits(batch.images, self.params),
+        "part_index": index,
+        "part_scores": scores,
+    }
 
 
 def test_a_model_that_the_file_does_not_hold_is_never_made(place, monkeypatch):

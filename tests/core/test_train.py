@@ -11,6 +11,7 @@ from PIL import Image
 
 from transfg_core.backend import Batch
 from transfg_core.checkpoints import file as checkpoint
+from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.config.loading import load_config
 from transfg_core.data.datasets import Dataset, Samples
 from transfg_core.data.loader import TrainStream
@@ -494,3 +495,10 @@ def test_signals(capfd):
         assert caught.value.code == 130
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert "a second signal stops at once" in capfd.readouterr().err
+
+
+def test_a_checkpoint_keeps_the_ids_of_the_classes(dataset, tmp_path):
+    trial = Trial(replace(dataset, class_ids=("295", "817")), tmp_path, "train.steps=3")
+    trial.run()
+    saved = read_checkpoint(trial.run_dir.checkpoint_path("last")).dataset
+    assert (saved.classes, saved.class_ids) == (["dark", "bright"], ["295", "817"])

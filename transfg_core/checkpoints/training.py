@@ -39,6 +39,7 @@ class SavedDataset(Section):
 
     name: str
     classes: list[str]
+    class_ids: list[str] = []  # the set's own, where they have gaps (Dataset.class_ids)
     train_images: Positive
     images: str = ""  # Dataset.digest; files of older versions have none
 

@@ -108,14 +108,18 @@ BROKEN = [  # file, its new text (None: absent), what the message must say
     ("train_test_split.txt", "", ["train_test_split.txt", "empty"]),
     ("images.txt", "7 001.Auk/a.png\n3", ["images.txt:2", "`id value`", "'3'"]),
     ("images.txt", "7 001.Auk/a.png\n7 001.Auk/d.png", ["images.txt:2", "id 7", "line 1"]),
-    ("images.txt", images_with("001.Auk/a.png"), ["images.txt:2", "line 1", "each image"]),
+    ("images.txt", images_with("001.Auk/a.png"), ["images.txt:2", "line 1", "1 of 6 lines"]),
     ("images.txt", images_with("no.png"), ["images.txt:2", "no.png", "1 of 6", "=skip"]),
-    ("images.txt", images_with("../a.png"), ["images.txt:2", "a path inside", "'../a.png'"]),
+    (
+        "images.txt",
+        images_with("../a.png"),
+        ["images.txt:2", "a path inside", "'../a.png'", "1 of 6"],
+    ),
     ("images.txt", images_with("/etc/passwd"), ["images.txt:2", "a path inside"]),
     ("classes.txt", "1 001.Auk\n2 001.Auk", ["classes.txt", "'001.Auk' for classes 1 and 2"]),
     ("classes.txt", "1 a\n3 b", ["classes.txt:2", "class id 2", "'3'"]),
     ("classes.txt", "1 a\n2 b\n3 c", ["classes.txt", "class 3 c", "no images"]),
-    ("image_class_labels.txt", "3 1\n7 1\n9 1\n4 3\n5 2\n6 1", ["labels.txt:4", "1 to 2", "'3'"]),
+    ("image_class_labels.txt", "3 1\n7 1\n9 1\n4 3\n5 9\n6 1", ["labels.txt:4", "'3' (2 of 6"]),
     ("image_class_labels.txt", "3 1\n7 0\n9 1\n4 2\n5 2\n6 1", ["labels.txt:2", "'0'"]),
     ("image_class_labels.txt", "3 1\n7 x\n9 1\n4 2\n5 2\n6 1", ["labels.txt:2", "'x'"]),
     ("image_class_labels.txt", "3 1\n7 1\n9 1\n4 2\n5 2", ["images.txt:6", "id 6"]),
@@ -372,4 +376,16 @@ def test_listed_files_in_odd_places_exist(cub):
 def test_a_folder_with_the_name_of_a_listed_image_is_no_image(cub):
     (cub / "images/001.Auk/a.png").unlink()
     (cub / "images/001.Auk/a.png").mkdir()
+    assert "001.Auk/a.png is listed but absent (1 of 6" in complaint(cub)
+
+
+def test_files_whose_names_differ_in_case_alone(cub):
+    """Lists of CUB and NABirds and copies of them differ in places; the listed name counts."""
+    (cub / "images/001.Auk").rename(cub / "images/001.auk")
+    (cub / "images/001.auk/a.png").rename(cub / "images/001.auk/A.PNG")
+    data = read(cub)
+    assert data.train.ids[:2] == ("001.Auk/a.png", "001.Auk/b c.png") and data.left_out == ()
+    assert data.train.paths[0] == str(cub / "images/001.auk/A.PNG")
+    assert data.train.paths[1] == str(cub / "images/001.auk/b c.png")
+    Image.new("RGB", (4, 3)).save(cub / "images/001.auk/a.PNG")  # now two files might be meant
     assert "001.Auk/a.png is listed but absent (1 of 6" in complaint(cub)

@@ -170,6 +170,31 @@ def test_webfg(tmp_path, name, outer):
     assert again.caution == data.caution
 
 
+@pytest.mark.parametrize("outer", ["", "car_data", "car_data/car_data", "stanford_cars"])
+def test_cars_by_class(tmp_path, outer):
+    """Mirrors number their classes by name: an evaluation goes by the names of the checkpoint."""
+    root = tmp_path / outer
+    images_at(root / "train", "Acura RL Sedan 2012/1.jpg", "AM General Hummer SUV 2000/2.jpg")
+    images_at(root / "test", "AM General Hummer SUV 2000/3.jpg", "Acura RL Sedan 2012/4.jpg")
+    data = read(tmp_path, "cars")
+    assert data.classes == ("AM General Hummer SUV 2000", "Acura RL Sedan 2012")
+    assert (data.name, data.test.labels.tolist()) == ("cars", [0, 1])
+    kit = ("Acura RL Sedan 2012", "AM General Hummer SUV 2000")
+    again = read_test(DataConfig(name="cars", root=str(tmp_path)), kit, None)
+    assert again.classes == kit and again.test.labels.tolist() == [0, 1]
+    assert again.test.ids[0] == "test/Acura RL Sedan 2012/4.jpg"
+    assert "this form of cars has none" in complaint(tmp_path, "cars", box_crop=True)
+    cars_kit(tmp_path)
+    assert read(tmp_path, "cars").classes == ("Ram C/V", "Acura RL")
+
+
+def test_ids_with_gaps_are_kept(tmp_path):
+    nabirds(tmp_path / "a")
+    inat(tmp_path / "b")
+    assert read(tmp_path / "a", "nabirds").class_ids == ("817", "860")
+    assert read(tmp_path / "b", "inat2017").class_ids == ("4", "9")
+
+
 def test_broken_files_of_webfg(tmp_path):
     webfg(tmp_path, "web-car")
     (tmp_path / "web-car/train/B/B_3.jpg").write_text("")
@@ -194,7 +219,8 @@ def no_labels(root):
         ("cars", cars_kit, lambda root: (root / "cars_test_annos_withlabels.mat").unlink(),
          ["withlabels.mat", "expected the labels of the test images, found no such file"]),
         ("cars", cars_kit, spoil("devkit/cars_meta.mat", "no"), ["cars_meta.mat", "copy it again"]),
-        ("cars", lambda root: cars_kit(root, labels=(3, 1)), None, ["class(1)", "from 1 to 2"]),
+        ("cars", lambda root: cars_kit(root, labels=(3, 1)), None,
+         ["class(1)", "from 1 to 2", "1 of 2 values"]),
         ("cars", lambda root: cars_kit(root, names=("A", "A")), None, ["'A' for classes 1 and 2"]),
         ("cars", cars_kit, lambda root: (root / "cars_test/00002.jpg").unlink(),
          ["withlabels.mat, entry 2", "00002.jpg is listed but absent", "1 of 4", "=skip"]),

@@ -14,9 +14,10 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.findings import equal_files
 from transfg_core.data.datasets.folder import read_folder, read_folder_test
 from transfg_core.data.datasets.official import official
+from transfg_core.data.datasets.regions import no_boxes
 from transfg_core.data.datasets.samples import Dataset, Samples
 from transfg_core.data.datasets.sets.aircraft import read_aircraft
-from transfg_core.data.datasets.sets.cars import read_cars
+from transfg_core.data.datasets.sets.cars import by_class, read_cars
 from transfg_core.data.datasets.sets.cifar import read_cifar
 from transfg_core.data.datasets.sets.cub import read_cub, read_nabirds
 from transfg_core.data.datasets.sets.dogs import read_dogs
@@ -47,8 +48,10 @@ LISTED: dict[str, Reader] = {  # data sets whose lists name the images
     "list": read_text_lists,
     "parquet": read_parquet,
 }
-FOLDERS: dict[str, Callable[[DataConfig], DataConfig]] = {  # data sets that are folders of classes
+# data sets that are folders of classes, and None for a copy of them that is not
+FOLDERS: dict[str, Callable[[DataConfig], DataConfig | None]] = {
     "folder": lambda config: config,
+    "cars": by_class,
     **dict.fromkeys(("web-bird", "web-aircraft", "web-car"), with_own_folder),
 }
 
@@ -66,9 +69,18 @@ def read_dataset(config: DataConfig, seed: int, saved: SplitList | None = None) 
         from transfg_core.data.toy.writing import ensure_toy
 
         ensure_toy(Path(config.root), config.toy, partial(print, file=sys.stderr))
-    if config.name in FOLDERS:
-        return _with_caution(config, read_folder(FOLDERS[config.name](config), seed, saved))
+    folders = _folders(config)
+    if folders:
+        return _with_caution(config, read_folder(folders, seed, saved))
     return _with_caution(config, _read_lists(config, seed, saved))
+
+
+def _folders(config: DataConfig) -> DataConfig | None:
+    """The configuration for the folder reader, if the data set consists of folders of classes."""
+    folders = FOLDERS[config.name](config) if config.name in FOLDERS else None
+    if folders and config.box_crop:
+        raise no_boxes(config.name, Path(folders.root))
+    return folders
 
 
 def _with_caution(config: DataConfig, dataset: Dataset) -> Dataset:
@@ -100,9 +112,9 @@ def read_test(config: DataConfig, classes: Sequence[str], saved: SplitList | Non
     Raises:
         UserError: see `read_dataset`.
     """
-    if config.name in FOLDERS:
-        found = read_folder_test(FOLDERS[config.name](config), classes, saved)
-        return _with_caution(config, found)
+    folders = _folders(config)
+    if folders:
+        return _with_caution(config, read_folder_test(folders, classes, saved))
     if config.name == "toy":
         from transfg_core.data.toy.writing import require_toy
 

@@ -57,8 +57,9 @@ def read_listing(
     tally = Tally()
     check_paths(listing)
     unlisted, found = _look(listing, tally)
+    other_case = _in_other_case(listing, unlisted, found)
     if config.on_bad_image == "error":
-        check_files(listing, found)
+        check_files(listing, found | other_case.keys())
     check_classes(listing)
     ids = [image.name for image in listing.images]
     labels = np.array([image.label for image in listing.images], dtype=np.int64)
@@ -86,13 +87,15 @@ def read_listing(
     )
     if config.validation is None or seed is None:
         held = held[:0]
+    taken = set(other_case.values())
+    unlisted = [image for image in unlisted if image.path not in taken]
     _count_left_out(unlisted, {ids[k] for k in (*train, *test, *held)}, ids, split, tally)
     boxes, regions = listing.part_boxes, _regions(config, listing)
 
     def take(chosen: NDArray[np.int64]) -> Samples:
         names = Names(ids[i] for i in chosen)
         return Samples(
-            paths=names.below(str(listing.folder)),
+            paths=_paths(listing, names, other_case),
             labels=labels[chosen],
             ids=names,
             part_boxes=None if boxes is None else tuple(boxes[i] for i in chosen),
@@ -108,6 +111,7 @@ def read_listing(
         split,
         findings=() if own or split or not ids else (New(len(ids), ids[0]),),
         validation=take(held) if len(held) else None,
+        class_ids=listing.class_ids,
     )
     if seed is None and not len(train):
         return dataset
@@ -183,6 +187,30 @@ def _look(listing: Listing, tally: Tally) -> tuple[list[ImageFile], set[str]]:
     below = [folder for folder in listing.below if (listing.folder / folder).is_dir()]
     listed = {image.name for image in listing.images}
     return walk_listed(listing.folder, tally, below, listed) if below else ([], set())
+
+
+def _in_other_case(
+    listing: Listing, unlisted: Sequence[ImageFile], found: set[str]
+) -> dict[str, str]:
+    """Listed name -> file, where the only such file differs in the case of letters alone."""
+    if not unlisted:
+        return {}
+    files: dict[str, list[str]] = {}
+    for image in unlisted:
+        files.setdefault(image.name.casefold(), []).append(image.path)
+    matches = {}
+    for name in (image.name for image in listing.images if image.name not in found):
+        alike = files.get(shown(name).casefold(), [])
+        if len(alike) == 1 and not os.path.isfile(os.path.join(listing.folder, name)):
+            matches[name] = alike[0]
+    return matches
+
+
+def _paths(listing: Listing, names: Names, other_case: dict[str, str]) -> Names:
+    """The files of images; these share their block with the names where none differs."""
+    if not other_case:
+        return names.below(str(listing.folder))
+    return Names(other_case.get(name, os.path.join(listing.folder, name)) for name in names)
 
 
 def _count_left_out(

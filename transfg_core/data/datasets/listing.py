@@ -47,6 +47,7 @@ class Listing:
     labels_file: Path
     split_file: Path
     below: tuple[str, ...] = ("",)  # folders of images below `folder`
+    class_ids: tuple[str, ...] = ()  # the set's own ids of the classes, if they have gaps
     part_boxes: Boxes | None = None
     boxes: Callable[[], Sequence[Corners]] | None = None  # of all images, for data.box_crop
     banner: int = 0  # rows at the foot of each image that data.banner cuts off
@@ -105,23 +106,28 @@ def check_paths(listing: Listing) -> None:
     Raises:
         UserError: one is listed twice, or leads elsewhere; the text names the place.
     """
-    for image in listing.images:
-        name = image.name
-        if name.startswith("/") or "\0" in name or (".." in name and ".." in name.split("/")):
-            raise UserError(
-                f"{image.where}: expected a path inside {shown(str(listing.folder))}, found "
-                f"{name!r}; correct the list"
-            )
-    if len({image.name for image in listing.images}) == len(listing.images):
-        return
+    total = len(listing.images)
+    outside = [image for image in listing.images if _leads_outside(image.name)]
+    if outside:
+        raise UserError(
+            f"{outside[0].where}: expected a path inside {shown(str(listing.folder))}, found "
+            f"{outside[0].name!r} ({len(outside)} of {total} paths lead elsewhere); correct the "
+            "list"
+        )
+    more = total - len({image.name for image in listing.images})
     places: dict[str, str] = {}
-    for image in listing.images:
+    for image in listing.images if more else ():
         if image.name in places:
             raise UserError(
                 f"{image.where}: expected each image once, found {image.name} also on "
-                f"{_line_of(places[image.name])}; remove one of the lines"
+                f"{_line_of(places[image.name])} ({more} of {total} lines repeat an image); remove "
+                "one of the lines"
             )
         places[image.name] = image.where
+
+
+def _leads_outside(name: str) -> bool:
+    return name.startswith("/") or "\0" in name or (".." in name and ".." in name.split("/"))
 
 
 def check_files(listing: Listing, found: AbstractSet[str]) -> None:

@@ -52,7 +52,8 @@ class Dataset:
 
     `left_out` says which files were found and not used. `split` is the list of a drawn split.
     `findings` is what a person should know of the files that are used, and `caution` what a reader
-    of an accuracy on this data set must know.
+    of an accuracy on this data set must know. `class_ids` are the set's own ids of the classes
+    where these have gaps, as in NABirds; a checkpoint keeps them.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Dataset:
     split: SplitList | None = None
     findings: tuple[Finding, ...] = ()
     caution: str = ""
+    class_ids: tuple[str, ...] = ()
     validation: Samples | None = None
 
     def notes(self) -> list[str]:

@@ -1,12 +1,13 @@
-"""Stanford Cars (Krause et al. 2013): 196 classes, in either of its two numberings.
+"""Stanford Cars (Krause et al. 2013): 196 classes, in either of its two numberings, or by class.
 
     devkit/cars_meta.mat, devkit/cars_train_annos.mat, cars_test_annos_withlabels.mat,
     cars_train/00001.jpg, cars_test/00001.jpg                      the development kit
     cars_annos.mat, car_ims/000001.jpg                             all images in one folder
+    car_data/train/<class>/*.jpg, car_data/test/<class>/*.jpg      mirrors; see `by_class`
 
 The test list with labels lies at the root or in devkit/. The kit's own cars_test_annos.mat has no
 classes. Mirrors nest cars_train/cars_train/. Classes are in the order of the kit, which is not
-sorted.
+sorted; in folders by class they are.
 """
 
 from math import nan
@@ -29,6 +30,7 @@ TRAINING, WITH_LABELS = "devkit/cars_train_annos.mat", "cars_test_annos_withlabe
 BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 WITHOUT_LABELS = "cars_test_annos.mat"
 OUTER = ("stanford_cars", "StanfordCars", "cars")
+BY_CLASS = ("", *OUTER, "car_data", "car_data/car_data")
 
 
 def read_cars(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
@@ -40,6 +42,17 @@ def read_cars(config: DataConfig, seed: int | None, saved: SplitList | None = No
     root = find_root(Path(config.root), [META, COMBINED], OUTER)
     listing = _kit(root) if (root / META).exists() else _combined(root)
     return read_listing(config, seed, saved, listing)
+
+
+def by_class(config: DataConfig) -> DataConfig | None:
+    """The configuration for the folder reader; None if there are lists, or no train/ and test/."""
+    root = Path(config.root)
+    if any((root / name / file).exists() for name in ("", *OUTER) for file in (META, COMBINED)):
+        return None
+    for name in BY_CLASS:
+        if (root / name / "train").is_dir() and (root / name / "test").is_dir():
+            return config.model_copy(update={"root": str(root / name)})
+    return None
 
 
 def _kit(root: Path) -> Listing:

@@ -32,7 +32,8 @@ def read_cub(config: DataConfig, seed: int | None, saved: SplitList | None = Non
     Raises:
         UserError: see `read_listing`.
     """
-    root = find_root(Path(config.root), [IMAGES], ["CUB_200_2011"])
+    nested = ["CUB_200_2011", "CUB_200_2011/CUB_200_2011", "cub_200_2011", "CUB-200-2011"]
+    root = find_root(Path(config.root), [IMAGES], nested)
     classes = []
     for expected, (key, row) in enumerate(read_rows(root / CLASSES).items(), 1):
         if key != str(expected):
@@ -64,7 +65,8 @@ def read_nabirds(config: DataConfig, seed: int | None, saved: SplitList | None =
         )
     number = {node: label for label, node in enumerate(used)}
     classes = tuple(nodes[str(node)].value for node in used)
-    return _read(config, seed, saved, root, images, [number[node] for node in labels], classes)
+    numbers = [number[node] for node in labels]
+    return _read(config, seed, saved, root, images, numbers, classes, tuple(map(str, used)))
 
 
 def _read(
@@ -75,6 +77,7 @@ def _read(
     images: Rows,
     labels: list[int],
     classes: tuple[str, ...],
+    class_ids: tuple[str, ...] = (),
 ) -> Dataset:
     needed = config.split == "official" or (config.split == "auto" and (root / SPLIT).is_file())
     parts: list[str | None] = [None] * len(images)
@@ -88,6 +91,7 @@ def _read(
         folder=root / "images",
         images=rows,
         classes=classes,
+        class_ids=class_ids,
         classes_file=root / CLASSES,
         labels_file=root / LABELS,
         split_file=root / SPLIT,
@@ -111,12 +115,15 @@ def _read_integers(root: Path, name: str, images: Rows, low: int, high: int) -> 
                 f"({len(missing)} such ids); expected the same ids in both files; "
                 "do they belong together?"
             )
-    values = []
-    for key in images:
-        value, line = rows[key]
-        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
-            raise UserError(
-                f"{path}:{line}: expected an integer from {low} to {high}, found {value!r}"
-            )
-        values.append(int(value))
-    return values
+    wrong = [
+        rows[key]
+        for key in images
+        if not (rows[key].value.isascii() and rows[key].value.isdigit())
+        or not low <= int(rows[key].value) <= high
+    ]
+    if wrong:
+        raise UserError(
+            f"{path}:{wrong[0].line}: expected an integer from {low} to {high}, found "
+            f"{wrong[0].value!r} ({len(wrong)} of {len(images)} rows are wrong); correct the file"
+        )
+    return [int(rows[key].value) for key in images]

@@ -51,6 +51,7 @@ def read_inat2017(config: DataConfig, seed: int | None, saved: SplitList | None 
             for name, category, part, source, key in rows
         ],
         classes=tuple(names[key] for key in sorted(names)),
+        class_ids=tuple(map(str, sorted(names))),
         classes_file=root / FILES[TRAIN],
         labels_file=root / FILES[TRAIN],
         split_file=root / FILES[TEST],

@@ -55,13 +55,16 @@ def integers(path: Path, name: str, value: Any, low: int, high: int) -> list[int
     Raises:
         UserError: one is none, or out of range; the text names its place.
     """
-    found = []
-    for place, item in enumerate(np.atleast_1d(value).ravel().tolist(), 1):
-        if not isinstance(item, int | float) or item != item or not low <= item <= high:
-            raise UserError(
-                f"{path}, {name}({place}): expected an integer from {low} to {high}, found {item!r}"
-            )
-        if int(item) != item:
-            raise UserError(f"{path}, {name}({place}): expected an integer, found {item!r}")
-        found.append(int(item))
-    return found
+    items = np.atleast_1d(value).ravel().tolist()
+    wrong = [
+        (place, item)
+        for place, item in enumerate(items, 1)
+        if not isinstance(item, int | float) or not low <= item <= high or int(item) != item
+    ]
+    if wrong:
+        place, item = wrong[0]
+        raise UserError(
+            f"{path}, {name}({place}): expected an integer from {low} to {high}, found {item!r} "
+            f"({len(wrong)} of {len(items)} values are wrong); copy the file again"
+        )
+    return [int(item) for item in items]
