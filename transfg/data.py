@@ -33,7 +33,7 @@ def check(
         typer.Option(
             metavar="BITS",
             help="also find near duplicates: perceptual hashes of 64 bits that differ in at most "
-            "BITS (4 finds other encodings and sizes of one image)",
+            "BITS, 0 to 10 (8 finds other encodings and sizes of one image)",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="warnings are problems")] = False,

@@ -65,7 +65,7 @@ def test_strict_makes_warnings_problems(place):
         (("check", "nowhere"), ["nowhere: expected a configuration (YAML) or the folder"]),
         (("stats", "nowhere"), ["nowhere: expected a configuration (YAML) or the folder"]),
         (("check", "photographs", "data.corp=3"), ["data.corp", "data.crop"]),
-        (("check", "photographs", "--near", "40"), ["--near 40", "0 to 16 bits"]),
+        (("check", "photographs", "--near", "40"), ["--near 40", "0 to 10 bits"]),
         (("check", "photographs", "--out", "photographs/x"), ["outside the data set"]),
         (("check", "photographs/train/robin"), ["photographs/train/robin", "class"]),
         (("stats", "photographs", "--out", "photographs"), ["--out", "a folder"]),

@@ -64,10 +64,7 @@ def check_data(
     """
     if near is not None:
         if not 0 <= near <= MOST_BITS:
-            raise UserError(
-                f"--near {near}: expected 0 to {MOST_BITS} bits of 64; unrelated images differ in "
-                "about 32"
-            )
+            raise UserError(f"--near {near}: expected 0 to {MOST_BITS} bits of 64")
         require_image_hash()
     config, assumed = load_subject(source, overrides)
     if out is not None:

@@ -15,6 +15,7 @@ from PIL import Image
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import UNREADABLE, open_regular
 from transfg_core.data.datasets.findings import JPEG_SUFFIXES
+from transfg_core.data.datasets.groups import THUMBNAIL
 from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.pixels import has_deep_colour, orientation
 from transfg_core.data.transforms import read_image
@@ -59,7 +60,8 @@ class Facts(NamedTuple):
     """One file. If `reason` is not empty it cannot be read, and the rest is empty.
 
     `height` and `width` are pixels of the image as training reads it. `digest` is a hash of its
-    size and RGB values, and `phash` its perceptual hash of 64 bits, if that was asked for.
+    size and RGB values. `phash`, its perceptual hash of 64 bits, and `thumbnail`, its grey
+    values on a small grid, are there if near duplicates are looked for.
     """
 
     height: int = 0
@@ -67,6 +69,7 @@ class Facts(NamedTuple):
     traits: int = 0
     digest: bytes = bytes(DIGEST)
     phash: int = 0
+    thumbnail: bytes = b""
     reason: str = ""
 
 
@@ -92,9 +95,12 @@ class FactReader:
         pixels = np.asarray(image)
         digest = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=DIGEST)
         digest.update(pixels.tobytes())
-        phash = perceptual_hash(image) if self.near else 0
+        phash, thumbnail = 0, b""
+        if self.near:
+            phash = perceptual_hash(image)
+            thumbnail = image.convert("L").resize(THUMBNAIL, Image.Resampling.BOX).tobytes()
         traits |= _colour_traits(image, pixels, traits)
-        return Facts(image.height, image.width, int(traits), digest.digest(), phash)
+        return Facts(image.height, image.width, int(traits), digest.digest(), phash, thumbnail)
 
 
 def find_sample(splits: Sequence[Samples], place: int) -> tuple[Samples, int]:

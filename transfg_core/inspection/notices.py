@@ -147,7 +147,7 @@ def _left_out(scan: Scan) -> Iterator[Notice]:
 def _duplicates(scan: Scan, duplicates: Duplicates) -> Iterator[Notice]:
     for groups, kind, what in (
         (duplicates.exact, "equal", "equal pixels"),
-        (duplicates.near, "near", f"perceptual hashes at most {duplicates.bits} bits apart"),
+        (duplicates.near, "near", "nearly equal pixels"),
     ):
         worst: Level = "problem" if kind == "equal" else "warning"
         across = [group for group in groups if crosses(scan, group)]

@@ -1,6 +1,7 @@
 """One pass over all images of a data set: what each file is, in arrays that stay small.
 
-An image takes about 50 bytes here, beside its path in the data set itself.
+An image takes about 50 bytes here, beside its path in the data set itself; 300 bytes if near
+duplicates are looked for.
 """
 
 import re
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import Dataset, Samples
+from transfg_core.data.datasets.groups import THUMBNAIL
 from transfg_core.data.loader import read_ahead
 from transfg_core.inspection.facts import DIGEST, FactReader, Trait, find_sample
 from transfg_core.inspection.subject import splits_of
@@ -27,8 +29,8 @@ class Scan:
 
     `split` (N,) int8 is the place in `splits`, `labels` (N,) int64, `sizes` (N, 2) int32 height and
     width, `traits` (N,) int32, `digests` (N,) 16 bytes, `phashes` (N,) uint64, and `reason` (N,)
-    int32 the place in `reasons` or -1 for an image that can be read. `phashes` is None if they
-    were not asked for.
+    int32 the place in `reasons` or -1 for an image that can be read. `thumbnails`, (N, 256)
+    uint8, and `phashes` are None if near duplicates are not looked for.
     """
 
     dataset: Dataset
@@ -42,6 +44,7 @@ class Scan:
     traits: NDArray[np.int32]
     digests: NDArray[np.void]
     phashes: NDArray[np.uint64] | None
+    thumbnails: NDArray[np.uint8] | None
     reason: NDArray[np.int32]
     reasons: tuple[str, ...]
 
@@ -108,6 +111,7 @@ def scan(dataset: Dataset, data: DataConfig, near: bool = False) -> Scan:
     count = len(paths)
     sizes, digests = np.zeros((count, 2), np.int32), np.zeros(count, f"V{DIGEST}")
     traits, phashes = np.zeros(count, np.int32), np.zeros(count, np.uint64)
+    thumbnails = np.zeros((count if near else 0, THUMBNAIL[0] * THUMBNAIL[1]), np.uint8)
     reason, reasons = np.full(count, -1, np.int32), dict[str, int]()
     read = FactReader(tuple(splits.values()), data, near)
     with (
@@ -118,6 +122,8 @@ def scan(dataset: Dataset, data: DataConfig, near: bool = False) -> Scan:
             sizes[row] = fact.height, fact.width
             traits[row], phashes[row] = fact.traits, fact.phash
             digests[row] = np.void(fact.digest)
+            if fact.thumbnail:
+                thumbnails[row] = np.frombuffer(fact.thumbnail, np.uint8)
             if fact.reason:
                 reason[row] = reasons.setdefault(fact.reason, len(reasons))
             progress.advance()
@@ -135,6 +141,7 @@ def scan(dataset: Dataset, data: DataConfig, near: bool = False) -> Scan:
         traits=traits,
         digests=digests,
         phashes=phashes if near else None,
+        thumbnails=thumbnails if near else None,
         reason=reason,
         reasons=tuple(reasons),
     )

@@ -133,8 +133,8 @@ def duplicate_table(scan: Scan, duplicates: Duplicates) -> Table:
     near = (
         "Near duplicates were not looked for (--near BITS)."
         if duplicates.bits is None
-        else f"Near: chains of perceptual hashes (pHash, 64 bits) at most {duplicates.bits} bits "
-        "apart; images of one colour are left out. Look at them: some are only alike."
+        else f"Near: perceptual hashes (pHash, 64 bits) at most {duplicates.bits} bits apart, and "
+        "16 x 16 grey pixels with a correlation above 0.95; images of one colour are left out."
     )
     note = f"{total} sets. Equal: same size and same RGB values as training reads them. {near}"
     if len(rows) > MOST_ROWS:

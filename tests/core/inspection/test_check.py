@@ -124,8 +124,8 @@ def test_near_duplicates_are_warnings(root, tmp_path):
 
 def test_near_is_refused_before_anything_is_read(root, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "read_subject", lambda _: pytest.fail("read the data set"))
-    with pytest.raises(UserError, match=r"--near 17: expected 0 to 16 bits"):
-        check(root, tmp_path, near=17)
+    with pytest.raises(UserError, match=r"--near 11: expected 0 to 10 bits"):
+        check(root, tmp_path, near=11)
 
 
 def test_files_that_are_left_out(root, tmp_path):

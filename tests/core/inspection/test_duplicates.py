@@ -1,5 +1,7 @@
 """Equal and near images: groups and pairs, against a search through all pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from trouble import clean_tree, duplicates, jpeg, scene
@@ -25,7 +27,7 @@ def test_bit_count():
     assert search.bit_count(values).tolist() == [int(value).bit_count() for value in values]
 
 
-@pytest.mark.parametrize("bits", [0, 1, 4, 9, 16])
+@pytest.mark.parametrize("bits", [0, 1, 4, 7, 10])
 @pytest.mark.parametrize("block", [1 << 22, 7])
 def test_near_pairs_are_those_of_a_search_through_all_pairs(bits, block, monkeypatch):
     """Hashes in clusters: centres with 0 to 12 flipped bits each. Also in blocks of 7 pairs."""
@@ -46,6 +48,7 @@ def test_near_pairs_are_those_of_a_search_through_all_pairs(bits, block, monkeyp
     }
     assert found == expected
     assert bits == 0 or len(expected) > 10
+    assert bits < 4 or len(expected) > 60
 
 
 def test_equal_pixels_in_other_files_are_one_group(tmp_path):
@@ -90,6 +93,25 @@ def test_near_duplicates(tmp_path):
         ["train/wren/large.jpg", "val/wren/small.jpg"],
     ]
     assert all(group.distances[0] == 0 and max(group.distances) <= 4 for group in groups)
+
+
+def test_equal_hashes_of_unlike_images_are_no_near_duplicates(tmp_path):
+    pytest.importorskip("imagehash", reason="ImageHash (extra `near`) is not installed")
+    clean_tree(tmp_path)
+    jpeg(scene(1), tmp_path / "val/wren/again.jpg", 50)  # the first training image
+    found = scanned(tmp_path, near=True)
+    found = replace(found, phashes=np.zeros_like(found.phashes))
+    expected = [["train/鹪鹩/0.jpg", "val/wren/again.jpg"]]
+    assert names(found, search.near_groups(found, 0)) == expected
+
+
+def test_many_images_with_one_hash_are_compared_with_the_first(monkeypatch):
+    hashes = np.array([7, 9, 7, 9, 7, 7 + 2**40], np.uint64)
+    pairs = {tuple(pair) for pair in search._candidates(hashes, 1).tolist()}
+    assert pairs == {(0, 2), (0, 4), (2, 4), (1, 3), (0, 5)}
+    monkeypatch.setattr(search, "CROWD", 2)
+    pairs = {tuple(pair) for pair in search._candidates(hashes, 1).tolist()}
+    assert pairs == {(0, 2), (0, 4), (1, 3), (0, 5)}
 
 
 def test_images_of_one_colour_are_no_near_duplicates(tmp_path):
