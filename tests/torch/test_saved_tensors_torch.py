@@ -170,3 +170,27 @@ def test_a_graph_without_a_backward_pass_is_freed():
     del outputs
     gc.collect()
     assert freed
+
+
+@pytest.mark.parametrize(("patterns", "share"), [(["[!h]*"], 0.02), (["[cp]*", "blocks.0.*"], 0.8)])
+def test_little_is_saved_behind_frozen_parameters(patterns, share):
+    """Bytes of saved tensors of a pass, relative to those of the whole model's training."""
+
+    def saved(frozen: list[str]) -> int:
+        case = Case("frozen", model={"placement": "none"}, optim={"frozen": frozen, "warmup": 0})
+        backend = load_backend("torch", case.config())
+        own = {param.untyped_storage().data_ptr() for param in backend.params.values()}
+        sizes: dict[int, int] = {}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        images, _, _ = backend.to_device(case.batches()[0])
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = backend.model(images)
+        return sum(sizes.values()) + 0 * len(output)
+
+    assert saved(patterns) < share * saved([])
