@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_experiment import place  # noqa: F401
+from fake import FakeBackend
+from test_experiment import EMPTY, place, trace  # noqa: F401
 
 from transfg_core.checkpoints.averages import evaluated_params, start_averages
 from transfg_core.checkpoints.export import convert
 from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.errors import UserError
+from transfg_core.explain import parts
+from transfg_core.explain.parts import draw_parts
 from transfg_core.schedule import ema_decay_at
 from transfg_core.trained import evaluate_checkpoint
 
@@ -108,3 +111,13 @@ def test_frozen_parameters_have_no_average():
     started, note = start_averages({"param/a": np.ones(2), "param/b": np.ones(3)}, True, ["a"])
     assert note and sorted(started) == ["ema/a", "param/a", "param/b"]
     assert start_averages(arrays, True, ["a"]) == (arrays, "")
+
+
+def test_pictures_say_which_parameters(place, capsys, monkeypatch):  # noqa: F811
+    place.train(EMA)
+    monkeypatch.setattr(parts, "part_picture", lambda *_: EMPTY)
+    monkeypatch.setattr(FakeBackend, "trace", trace, raising=False)
+    for more, said in (((), True), (("optim.ema=null",), False)):
+        capsys.readouterr()
+        draw_parts(place.checkpoint(), "torch", [HERE, *more], 4, place.folder / "p.png")
+        assert ("averaged parameters" in " ".join(capsys.readouterr().err.split())) == said

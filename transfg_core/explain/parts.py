@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.backend import Array, Backend, Batch
+from transfg_core.checkpoints.averages import AVERAGED
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import Samples
@@ -44,6 +45,8 @@ def draw_parts(
         RunFailed: an image cannot be read.
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides, out)
+    if config.optim.ema is not None:
+        Progress("parts").say(f"{path}: {AVERAGED}")
     model = require_vit(config.model, f"{path}: pictures of parts and attention")
     selects = model.selects_parts
     if not selects and heat == "scores":

@@ -4,7 +4,8 @@ A record is a flat dictionary with `kind` (train, eval or event) and `update`, t
 done when it was logged. `top1`, `top5`, `accuracy` and `part_hit` are fractions in [0, 1]. An
 evaluation has `split` (test or validation), `weights` (last or best) and `weights_update`, the
 update after which these weights were current. `tta` names a test-time augmentation, if there was
-one.
+one. `averaged` says whether it used the averages of `optim.ema`. That of `transfg knn` has `method`
+(knn), `k`, `temperature`, and for each number of neighbours K `top1_K` and `top1_majority_K`.
 """
 
 import csv
