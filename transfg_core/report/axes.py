@@ -14,6 +14,9 @@ Settings = Mapping[str, Any]  # dotted key of the configuration -> value
 
 METHODS = {"none": "ViT", "transfg": "TransFG"}  # model.placement -> the papers' names
 NAMES = {"convnet": "ConvNet"}  # model.name, of models without placement
+METHOD_ORDER = tuple(
+    f"{name}{kind}" for name in ("ConvNet", "ViT", "TransFG") for kind in (" k-NN", "")
+)
 
 
 class Axis(NamedTuple):
@@ -33,12 +36,14 @@ def data_set(settings: Settings) -> str:
 
 
 def method(settings: Settings) -> str:
-    """The model as the papers name it."""
+    """The model as the papers name it; `k-NN` follows where its neighbours classify."""
     name = str(settings["model.name"])
     placement = settings.get("model.placement")
     if name != "vit":
-        return NAMES.get(name, name)
-    return METHODS.get(str(placement), f"ViT, {placement}")
+        model = NAMES.get(name, name)
+    else:
+        model = METHODS.get(str(placement), f"ViT, {placement}")
+    return f"{model} k-NN" if "knn.k" in settings else model
 
 
 def patch_split(settings: Settings) -> str:
@@ -50,23 +55,25 @@ def patch_split(settings: Settings) -> str:
 
 
 def contrastive(settings: Settings) -> str:
-    """Whether the contrastive loss is added."""
+    """Whether the contrastive loss is added; weights that no run has trained have had no loss."""
+    if settings.get("knn.trained") is False:
+        return ""
     return "on" if settings["loss.contrastive"] else "off"
 
 
 def margin(settings: Settings) -> str:
     """The margin of the contrastive loss, if it is added."""
-    return f"{settings['loss.margin']:g}" if settings["loss.contrastive"] else ""
+    return f"{settings['loss.margin']:g}" if contrastive(settings) == "on" else ""
 
 
 def fusion(settings: Settings) -> str:
     """How part selection joins attention maps; a plain model does not."""
-    return str(settings["model.fusion"]) if method(settings) == "TransFG" else ""
+    return str(settings["model.fusion"]) if method(settings).startswith("TransFG") else ""
 
 
 AXES = (
     Axis("data set", ("data.name", "data.root"), data_set),
-    Axis("method", ("model.name", "model.placement"), method, ("ConvNet", "ViT", "TransFG")),
+    Axis("method", ("model.name", "model.placement"), method, METHOD_ORDER),
     Axis("split", ("model.stride", "model.patch"), patch_split, ("non-overlap", "overlap")),
     Axis("contrastive", ("loss.contrastive",), contrastive, ("off", "on"), named=True),
     Axis("margin", ("loss.margin",), margin, named=True),

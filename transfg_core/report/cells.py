@@ -75,6 +75,7 @@ def cells_of(runs: Iterable[Run]) -> list[Cell]:
         flat = flatten(run.config.model_dump(mode="json"))
         for name in (*NAMES, *REPLICATES):
             del flat[name]
+        flat |= run.knn  # else they would count as seeds of a training with this configuration
         seed = replicate(run)
         text = json.dumps(flat, sort_keys=True)
         settings[text] = flat

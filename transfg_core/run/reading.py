@@ -80,6 +80,18 @@ class Run:
         return [record for record in self._on(self.chosen_on) if record.get("weights") != "best"]
 
     @property
+    def knn(self) -> dict[str, Any]:
+        """How `transfg knn` classified, under dotted keys; empty for a run of training.
+
+        `knn.trained` is false if the features are those of weights that no run has trained.
+        """
+        final = self.final
+        if final.get("method") != "knn":
+            return {}
+        votes = {f"knn.{name}": final.get(name) for name in ("k", "temperature")}
+        return votes | {"knn.trained": final["update"] > 0}
+
+    @property
     def final(self) -> Record:
         """The last evaluation of the test split with the last weights; empty if there was none.
 

@@ -1,8 +1,10 @@
 """Cells of a report: what belongs together, what distinguishes it, what is averaged."""
 
+import json
+
 from run_folders import make_run, write_run
 
-from transfg_core.report.cells import all_columns, cells_of, label, mean_text
+from transfg_core.report.cells import all_columns, axis_columns, cells_of, label, mean_text
 from transfg_core.run.reading import load_run, load_runs
 
 
@@ -111,3 +113,41 @@ def test_the_best_step_and_who_chose_it(tmp_path):
     assert [record["update"] for record in run.tracked] == [10, 20, 40]
     run = load_run(write_run(tmp_path, "b", *setting, evals=[*held_out, (40, last)], top1=0.7))
     assert run.best == {}  # the best step was never tested
+
+
+def as_knn(path, **more):
+    """The folder as `transfg knn` would have written it."""
+    file = path / "metrics.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for record in records:
+        if record["kind"] == "eval":
+            record |= {"method": "knn", "k": 20, "temperature": 0.07} | more
+    kept = [record for record in records if record["kind"] != "train"]
+    file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    return path
+
+
+def test_nearest_neighbours_are_no_seeds_of_a_training_with_the_same_configuration(tmp_path):
+    untrained = as_knn(write_run(tmp_path, "untrained", "run.seed=3"), update=0)
+    paths = [
+        write_run(tmp_path, "t1", "run.seed=1"),
+        as_knn(write_run(tmp_path, "trained", "run.seed=2")),
+        untrained,
+    ]
+    found = cells(*paths)
+    assert sorted([run.name for run in cell.runs] for cell in found) == [
+        ["t1"], ["trained"], ["untrained"],
+    ]  # fmt: skip
+    columns = {column.name: column for column in axis_columns()}
+    by_name = {cell.runs[0].name: cell for cell in found}
+    texts = {
+        name: [columns[axis].value(cell) for axis in ("method", "contrastive", "margin")]
+        for name, cell in by_name.items()
+    }
+    assert texts == {
+        "t1": ["TransFG", "on", "0.4"],
+        "trained": ["TransFG k-NN", "on", "0.4"],
+        "untrained": ["TransFG k-NN", "", ""],
+    }
+    shown = all_columns(found)
+    assert len({label(cell, shown) for cell in found}) == 3
