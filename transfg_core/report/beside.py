@@ -27,8 +27,8 @@ NOTE = (
     "Published numbers are those of their sources, never of these runs. Each stands beside the "
     "configurations with the same data set, method, split, contrastive loss, margin and fusion, as "
     "far as the source states them. `other settings` lists what else differs, the run's value "
-    "first: the source's, and of its recipe in configs/ the model, crop and weights. With an entry "
-    "there, the two numbers are not one experiment."
+    "first: the source's, and of its recipe in configs/ the model, crop and weights. Where "
+    "anything differs, the two numbers are not one experiment."
 )
 
 
@@ -111,35 +111,49 @@ def published_table(
     cells: Sequence[Cell], columns: Sequence[Column], results: Sequence[PublishedResult]
 ) -> Table:
     """One row for each configuration and published number; one column for each backend."""
+    shown = [cell for cell in cells if cell.values(TOP1.value)]
     configurations: dict[tuple[str, int], dict[str, Cell]] = {}
-    for cell in cells:
-        if cell.values(TOP1.value):
-            configurations.setdefault(cell.key, {})[cell.backend] = cell
-    shown = [cell for own in configurations.values() for cell in own.values()]
+    for cell in shown:
+        configurations.setdefault(cell.key, {})[cell.backend] = cell
     backends = next((values_of(shown, one) for one in columns if one.name == BACKEND), [])
     labels = [one for one in columns if one.name != BACKEND]
+    matched = [
+        (own, pair)
+        for own in configurations.values()
+        for pair in beside(next(iter(own.values())), results)
+    ]
+    everywhere = in_all([pair.others for _, pair in matched])
     rows = []
-    for own in configurations.values():
+    for own, (result, others) in matched:
         first = next(iter(own.values()))
-        for result, others in beside(first, results):
-            numbers = [own[one].values(TOP1.value) if one in own else [] for one in backends]
-            counts = dict.fromkeys(str(len(found)) for found in numbers if found)
-            rows.append(
-                [
-                    *(column.value(first) for column in labels),
-                    *map(mean_text, numbers),
-                    " and ".join(counts),
-                    result.text,
-                    "" if result.hours is None else f"{result.hours:g}",
-                    "; ".join(others),
-                    _source(result),
-                ]
-            )
+        here = [line for line in others if line not in everywhere]
+        texts = [column.value(first) for column in labels]
+        rows.append([*texts, *_numbers(own, backends), *_published(result), "; ".join(here)])
+        rows[-1].append(_source(result))
     header = [*(one.name for one in labels), *(f"{one}: last top-1 %" for one in backends), "n"]
     header += ["published top-1 %", "published hours", "other settings", "source"]
-    note = " ".join([NOTE, *cautions(shown)])
+    common = [f"In every row also differ: {'; '.join(everywhere)}."] if everywhere else []
+    note = " ".join([NOTE, *common, *cautions(shown)])
     right = range(len(labels), len(header) - 2)
     return Table("Beside published numbers", note, header, rows, right)
+
+
+def _numbers(own: Mapping[str, Cell], backends: Sequence[str]) -> list[str]:
+    """The accuracy on each backend, and over how many runs."""
+    numbers = [own[one].values(TOP1.value) if one in own else [] for one in backends]
+    counts = dict.fromkeys(str(len(found)) for found in numbers if found)
+    return [*map(mean_text, numbers), " and ".join(counts)]
+
+
+def _published(result: PublishedResult) -> list[str]:
+    return [result.text, "" if result.hours is None else f"{result.hours:g}"]
+
+
+def in_all(lists: Sequence[tuple[str, ...]]) -> list[str]:
+    """The lines that all of several lists have, if there are several."""
+    if len(lists) < 2:
+        return []
+    return [line for line in lists[0] if all(line in other for other in lists)]
 
 
 def _source(result: PublishedResult) -> str:

@@ -12,6 +12,7 @@ SPECIAL = {
     "±": r"$\pm$", "–": "--", "…": r"\dots{}",
     "[": "{[}", "]": "{]}",  # after \\ a bracket would be a length
 }  # fmt: skip
+LONG = 40  # characters
 CODE = re.compile(r"`([^`]*)`")
 
 
@@ -23,7 +24,7 @@ def escape(text: str) -> str:
 
 def latex(table: Table, name: str) -> str:
     r"""A `table` environment with the caption from the title and note, and `\label{tab:name}`."""
-    alignment = "".join("r" if k in table.right else "l" for k in range(len(table.header)))
+    alignment = "".join(_column(table, k) for k in range(len(table.header)))
     note = CODE.sub(r"\1", table.note)
     lines = [
         r"\begin{table}",
@@ -40,6 +41,13 @@ def latex(table: Table, name: str) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _column(table: Table, k: int) -> str:
+    """Numbers to the right; long texts in lines of a fixed width."""
+    if k in table.right:
+        return "r"
+    return "p{5cm}" if any(len(row[k]) > LONG for row in table.rows) else "l"
 
 
 def _row(texts: Sequence[str]) -> str:

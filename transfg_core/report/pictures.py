@@ -95,7 +95,8 @@ def _examples(group: Group, root: str) -> list[Example]:
 
 
 def _small(pixels: NDArray[np.uint8]) -> Image.Image:
-    """(H, W, 3) as a thumbnail of at most SIDE pixels."""
+    """(H, W, 3) with a longer side of SIDE pixels."""
     image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return image
+    scale = SIDE / max(image.size)
+    size = [max(1, round(scale * side)) for side in image.size]
+    return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)

@@ -84,6 +84,17 @@ def test_published_numbers_have_columns_of_their_own(tmp_path):
     assert table.note.endswith("Seen.")
 
 
+def test_what_differs_in_every_row_is_said_once(tmp_path):
+    small = ("data.name=cub", "data.root=data/cub50", "model.classes=50", "model.stride=6")
+    found = cells(write_run(tmp_path, "a", *small))
+    rows = [result(), result(optim__lr=0.5)]
+    table = published_table(found, all_columns(found), rows)
+    assert "In every row also differ: classes 50, not 200." in table.note
+    assert [row[-2] for row in table.rows] == ["", "lr 0.03, not 0.5"]
+    (alone,) = published_table(found, all_columns(found), rows[:1]).rows
+    assert alone[-2] == "classes 50, not 200"
+
+
 def test_nothing_published_nothing_shown(tmp_path):
     found = cells(write_run(tmp_path, "toy"))
     assert published_table(found, all_columns(found), published_results()).rows == []

@@ -75,6 +75,11 @@ def test_no_text_is_a_command(text):
     assert [len(row) for row in rows] == [2, 2, 2]
 
 
+def test_long_texts_are_broken():
+    table = Table("T", "", ["a", "b"], [["x" * 41, "1"]], [1])
+    assert r"\begin{tabular}{p{5cm}r}" in latex(table, "x")
+
+
 def test_signs():
     assert escape("-0.08 .. +1.67") == "$-$0.08 .. +1.67"
     assert escape("non-overlap top-1") == "non-overlap top-1"
