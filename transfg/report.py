@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="run folders")],
+    runs: Annotated[list[Path], typer.Argument(help="run folders, or the folder of a sweep")],
     out: Annotated[Path, typer.Option(help="folder for report.md, report.html and tables/")],
     against: Annotated[
         str | None, typer.Option(help="published: put published numbers beside those of the runs")

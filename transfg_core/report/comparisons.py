@@ -42,6 +42,7 @@ class Comparison(NamedTuple):
 
 COMPARISONS = (
     Comparison("split", "Method and split", hours=True, also=("method",)),
+    Comparison("method", "Methods"),
     Comparison("contrastive", "Contrastive loss"),
     Comparison("margin", "Margin of the contrastive loss"),
     Comparison("fusion", "Fusion of attention maps"),

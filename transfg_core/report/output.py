@@ -1,5 +1,7 @@
 """The files of a report: templates filled, tables as CSV and LaTeX, old files replaced."""
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ TEX = {
     "Results": "results",
     "Beside published numbers": "published",
     "Method and split": "method_and_split",
+    "Methods": "methods",
     "Contrastive loss": "contrastive",
     "Margin of the contrastive loss": "margin",
     "Fusion of attention maps": "fusion",
@@ -27,6 +30,8 @@ TEX = {
     "Confused classes": "confused_classes",
 }
 CSV = ("runs", "configurations", "per_class", "confusions")
+LINE = 118  # characters
+SIGN = re.compile(r"^(\d*)([-+#>)]|\.(?= )|\*(?!\*))")
 PARTS, CONFUSIONS = "parts.png", "confusions.jpg"
 OURS = (
     PARTS,
@@ -73,7 +78,16 @@ def render(template: str, page: Mapping[str, Any]) -> bytes:
     environment.filters["code"] = lambda text: markup(
         CODE.sub(r"<code>\1</code>", str(escape(text)))
     )
+    environment.filters["lines"] = markdown_lines
     return encoded(environment.get_template(template).render(page))
+
+
+def markdown_lines(text: str) -> str:
+    """Text in lines of LINE characters, none of which Markdown takes for a list or a heading."""
+    lines = textwrap.wrap(
+        text.replace("<", "&lt;"), LINE, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(SIGN.sub(r"\1\\\2", line) for line in lines)
 
 
 def write(out: Path, files: Files) -> None:

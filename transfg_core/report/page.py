@@ -25,7 +25,7 @@ from transfg_core.report.pictures import confusion_picture
 from transfg_core.report.published import published_results
 from transfg_core.report.summary import sentences, summary
 from transfg_core.report.tables import Table
-from transfg_core.run.reading import Run, load_run, load_runs
+from transfg_core.run.reading import Run, load_run, load_runs, run_folders
 
 __all__ = ["Extras", "Run", "load_run", "write_report"]
 
@@ -52,7 +52,7 @@ def write_report(runs: Sequence[Path], out: Path, extras: Extras = NOTHING) -> P
     """Write report.md, report.html (a self-contained file), pictures, and tables/*.csv and *.tex.
 
     Args:
-        runs: run folders.
+        runs: run folders, or folders of run folders such as that of a sweep.
         out: folder, made if missing; files of an older report are replaced.
         extras: what else the report holds.
 
@@ -65,7 +65,7 @@ def write_report(runs: Sequence[Path], out: Path, extras: Extras = NOTHING) -> P
     """
     if not runs:
         raise UserError("a report needs at least one run folder, found none; give some")
-    loaded = load_runs(runs)
+    loaded = load_runs(run_folders(runs))
     cells = cells_of(loaded)
     columns, pairs, groups = all_columns(cells), pairs_of(cells), per_class.groups_of(cells)
     pictures = _pictures(extras, groups)

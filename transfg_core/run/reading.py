@@ -193,6 +193,15 @@ def load_run(path: Path) -> Run:
     )
 
 
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The paths, with the run folders inside in place of a folder that is no run, by name."""
+    found = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() and not is_run(path) else []
+        found += [child for child in inside if is_run(child)] or [path]
+    return found
+
+
 def load_runs(paths: Sequence[Path]) -> list[Run]:
     """Read several run folders; runs that would have the same label get their folder's path.
 

@@ -31,7 +31,10 @@ def test_method_and_split_with_training_time(tmp_path):
         write_run(tmp_path, "d", TRANSFG, "model.stride=8", "run.seed=7", top1=0.6),
     ]
     found = tables(*paths)
-    assert list(found) == ["Method and split"]
+    assert list(found) == ["Method and split", "Methods"]
+    assert found["Methods"].rows == [  # the row of overlap has no ViT
+        ["non-overlap", "torch", "90.00", "1", "65.00 ± 7.07", "2", "-20.00", ""]
+    ]
     table = found["Method and split"]
     assert list(table.header) == [
         "method", "backend", "non-overlap: top-1 %", "n", "hours", "overlap: top-1 %", "n", "hours",
@@ -95,6 +98,8 @@ def test_fusion_of_a_plain_model_does_not_apply(tmp_path):
     assert [name for name in fusion.header if "top-1" in name] == [
         "fusion add: top-1 %", "fusion mul: top-1 %",
     ]  # fmt: skip
+    assert [row[0] for row in found["Methods"].rows] == ["add", "mul"]
+    assert {row[2] for row in found["Methods"].rows} == {"90.00"}  # the same ViT beside both
     assert [row[:2] for row in found["Method and split"].rows] == [
         ["ViT", ""], ["TransFG", "add"], ["TransFG", "mul"],
     ]  # fmt: skip

@@ -18,6 +18,7 @@ from transfg_core.config.sections import ToyConfig
 from transfg_core.data.datasets import read_dataset
 from transfg_core.data.toy.writing import write_toy
 from transfg_core.errors import UserError
+from transfg_core.report.output import markdown_lines
 from transfg_core.report.page import Extras, write_report
 from transfg_core.report.pairs import Verdict
 from transfg_core.run.folder import RunFolder
@@ -63,7 +64,7 @@ def sections(text):
 def test_the_answer_comes_first(out):
     text = (out / "report.md").read_text()
     assert sections(text) == [
-        "Results", "Method and split", "Contrastive loss", "Parity of accuracies",
+        "Results", "Method and split", "Methods", "Contrastive loss", "Parity of accuracies",
         "Speed and memory", "Curves", "Classes", "Details",
     ]  # fmt: skip
     head = text.partition("## Results")[0]
@@ -73,11 +74,23 @@ def test_the_answer_comes_first(out):
     assert text.count("| equivalent |") == 8
 
 
+def test_markdown_is_a_page_of_a_repository(out):
+    """Lines fit, as in the pages of docs/; none begins as a list by accident."""
+    fenced = False
+    for line in (out / "report.md").read_text().splitlines():
+        fenced ^= line.startswith("```")
+        assert fenced or line.startswith(("|", "![")) or len(line) <= 120, line
+        assert fenced or not line.startswith(("-", "+", ">"))
+    assert markdown_lines("a" * 117 + " - b 2. c").split("\n")[1].startswith("\\-")
+    assert markdown_lines("2. a") == "2\\. a" and markdown_lines("2.5 a <b>") == "2.5 a &lt;b>"
+    assert markdown_lines("**run** is") == "**run** is" and markdown_lines("* a") == "\\* a"
+
+
 def test_a_caution_stands_in_every_table_of_accuracies(out):
     text = (out / "report.md").read_text()
     for title in ("Results", "Method and split", "Contrastive loss", "Parity of accuracies"):
         section = text.partition(f"## {title}")[2].partition("\n## ")[0]
-        assert "Images were seen before." in section, title
+        assert "Images were seen before." in " ".join(section.split()), title
     for name in ("results", "contrastive", "class_averages", "weakest_classes", "parity"):
         assert "Images were seen before." in (out / f"tables/{name}.tex").read_text(), name
     for name in ("runs", "configurations"):
@@ -137,6 +150,21 @@ def test_a_sweep_of_many_configurations_is_readable(tmp_path):
     assert len(re.findall(r'id="axes_\d+"', svg)) == 2 * 6
     row = next(line for line in text.splitlines() if "| 13 |" in line)
     assert "| 0 of 1 | – |" in row  # an unfinished run gives no number
+
+
+def test_the_folder_of_a_sweep_stands_for_its_runs(tmp_path):
+    runs = [write_run(tmp_path / "sweep", name, f"run.seed={k}") for k, name in enumerate("ab")]
+    (tmp_path / "sweep/a.log").write_text("no run")
+    (tmp_path / "sweep/empty").mkdir()
+    other = write_run(tmp_path, "c", "run.seed=9")
+    names = ("report.md", "tables/runs.csv")
+    pages = []
+    for k, given in enumerate(([tmp_path / "sweep", other], [*runs, other])):
+        write_report(given, tmp_path / str(k))
+        pages.append([(tmp_path / str(k) / name).read_bytes() for name in names])
+    assert pages[0] == pages[1]
+    with pytest.raises(UserError, match="empty: expected the folder of a run"):
+        write_report([tmp_path / "sweep/empty"], tmp_path / "out")
 
 
 def test_augmented_evaluations_have_a_table_of_their_own(tmp_path):
