@@ -206,7 +206,12 @@ def run_updates(training: Training, stop: StopRequest, log: UpdateLog) -> Evalua
         # this evaluation was due when the run was stopped; a stop does not wait for it
         evaluation = training.evaluate_and_save(stop)
     stream = TrainStream(
-        dataset.train, config.data, settings.batch_size, config.run.seed, position.update
+        dataset.train,
+        config.data,
+        settings.batch_size,
+        config.run.seed,
+        position.update,
+        classes=len(dataset.classes),
     )
     with closing(stream):
         for update in range(position.update + 1, settings.steps + 1):

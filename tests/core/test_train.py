@@ -286,15 +286,18 @@ def test_logits_that_overflow_stop_the_evaluation(dataset, tmp_path, capsys):
     assert "--resume continues" not in capsys.readouterr().err  # it would fail there again
 
 
-def test_resuming_goes_on_exactly(dataset, tmp_path):
-    straight = Trial(dataset, tmp_path / "straight", "data.rotation=5")
+@pytest.mark.parametrize(
+    "settings", [["data.rotation=5"], ["data.mixup=0.8", "data.cutmix=1.0", "data.mix_prob=0.8"]]
+)
+def test_resuming_goes_on_exactly(dataset, tmp_path, settings):
+    straight = Trial(dataset, tmp_path / "straight", *settings)
     straight.run()
-    stopped = Trial(dataset, tmp_path / "stopped", "data.rotation=5")
+    stopped = Trial(dataset, tmp_path / "stopped", *settings)
     stopped.backend.at_update = lambda k: k == 5 and setattr(stopped.stop, "signal", 2)
     assert stopped.run() is None
     assert stopped.events[-2:] == [("train", 5), ("save", "last")]
     assert stopped.last()[1]["position"]["update"] == 5
-    resumed = Trial(dataset, tmp_path / "stopped", "data.rotation=5")
+    resumed = Trial(dataset, tmp_path / "stopped", *settings)
     resumed.run(resumed=stopped)
     assert stopped.backend.steps + resumed.backend.steps == straight.backend.steps
     final, expected = resumed.last(), straight.last()

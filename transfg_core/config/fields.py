@@ -14,7 +14,19 @@ Threads = Annotated[int, Field(ge=1, le=256)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, le=100)]  # of a beta distribution; 0 switches it off
 Size = Annotated[tuple[Pixels, Pixels], Field(strict=False)]
+
+
+def _scale(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1] <= 1:
+        raise ValueError(f"expected 0 < smallest <= largest <= 1, found {list(value)}")
+    return value
+
+
+# shares of an image's area, smallest and largest
+Scale = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_scale)]
 
 
 def _path(value: str) -> str:

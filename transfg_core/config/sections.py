@@ -18,13 +18,17 @@ from pydantic import (
 )
 
 from transfg_core.config.convnet import ConvNetConfig
+from transfg_core.config.erasing import ErasingConfig
 from transfg_core.config.fields import (
+    Alpha,
     FilePath,
     Fraction,
     Images,
     NonNegative,
     Pixels,
     Positive,
+    Probability,
+    Scale,
     Section,
     Size,
     Threads,
@@ -77,6 +81,10 @@ class ToyConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+ColorJitter = Annotated[
+    tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]],
+    Field(strict=False),
+]
 _OTHER = {"fold": "folds", "folds": "fold"}
 
 
@@ -105,11 +113,19 @@ class DataConfig(Section):
     max_megapixels: Annotated[int, Field(ge=1, le=10_000)] = 178  # Pillow's own limit
     resize: Size | Pixels | None = None  # (h, w), or the length of the shorter side
     crop: Size = (64, 64)
-    random_resized_crop: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    random_resized_crop: Scale | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # of every resizing
     flip: bool = True
     auto_augment: bool = False
+    color_jitter: ColorJitter | None = None  # brightness, contrast, saturation, hue
+    grayscale: Probability = 0.0
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0  # degrees, drawn from [-r, r]
+    random_erasing: ErasingConfig = ErasingConfig()
     normalise: Literal["imagenet", "half", "cifar"] = "imagenet"
+    mixup: Alpha = 0.0  # the share of an image is drawn from Beta(alpha, alpha)
+    cutmix: Alpha = 0.0
+    mix_prob: Probability = 1.0  # of mixing a batch, if mixup or cutmix is on
+    mix_switch_prob: Probability = 0.5  # of cutmix, if both are on
     on_bad_image: Literal["error", "skip"] = "error"
     threads: Threads = 2
     workers: Workers = 0
@@ -150,13 +166,6 @@ class DataConfig(Section):
     @classmethod
     def _square(cls, value: Any) -> Any:
         return (value, value) if isinstance(value, int) else value
-
-    @field_validator("random_resized_crop")
-    @classmethod
-    def _scale(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not 0 < value[0] <= value[1] <= 1:
-            raise ValueError(f"expected 0 < smallest <= largest <= 1, found {list(value)}")
-        return value
 
     @model_validator(mode="after")
     def _boxes(self) -> "DataConfig":
@@ -277,6 +286,11 @@ class Config(Section):
                 f"optim.warmup {self.optim.warmup} exceeds train.steps {self.train.steps}"
             )
         problems += self.data.fold_problems()
+        if (self.data.mixup or self.data.cutmix) and self.train.batch_size < 2:
+            problems.append(
+                "train.batch_size: data.mixup and data.cutmix mix two images of a batch, found "
+                f"{self.train.batch_size} image; use 2 or more, or set both to 0"
+            )
         side, why = self.model.smallest_image
         if min(self.data.crop) < side:
             problems.append(f"data.crop {list(self.data.crop)} is smaller than {why}")

@@ -35,7 +35,14 @@ from numpy.typing import NDArray
 from transfg_core.backend import Batch
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Samples
-from transfg_core.data.sample_reader import EvalReader, Record, TrainReader, none_readable
+from transfg_core.data.mixing import draw_mix, mix_batch
+from transfg_core.data.sample_reader import (
+    STREAMS,
+    EvalReader,
+    Record,
+    TrainReader,
+    none_readable,
+)
 from transfg_core.data.transforms import normalise
 from transfg_core.data.worker import STOP_SIGNALS, init_worker
 from transfg_core.errors import RunFailed
@@ -55,8 +62,9 @@ class TrainStream:
     """An endless iterator of `Batch`, beginning after any number of updates.
 
     `start_update` is the number of updates done; the first batch is that of update
-    `start_update + 1`. `bad_images` maps each file skipped so far to the reason. `close()`, or
-    deleting the stream, stops reading ahead.
+    `start_update + 1`. `classes` is the width of the targets that `data.mixup` and `data.cutmix`
+    make. `bad_images` maps each file skipped so far to the reason. `close()`, or deleting the
+    stream, stops reading ahead.
     """
 
     def __init__(
@@ -66,8 +74,11 @@ class TrainStream:
         batch_size: int,
         seed: int,
         start_update: int = 0,
+        classes: int | None = None,
     ) -> None:
         self.bad_images: dict[str, str] = {}
+        self._data, self._seed, self._update, self._classes = data, seed, start_update, classes
+        assert classes or not (data.mixup or data.cutmix), "targets need the number of classes"
         positions = range(start_update * batch_size, sys.maxsize)
         read = TrainReader(samples, data, seed)
         self._batches = _batches(read, positions, data, batch_size, self.bad_images)
@@ -84,8 +95,14 @@ class TrainStream:
             RunFailed: an image is unreadable under `on_bad_image: error`, no image is readable,
                 or an image is smaller than the crop; the text names the file. This ends the stream.
         """
-        batch = next(self._batches)
-        return Batch(batch.images, batch.labels)
+        read = next(self._batches)
+        self._update += 1
+        batch = Batch(read.images, read.labels)
+        if self._classes is None or not (self._data.mixup or self._data.cutmix):
+            return batch
+        rng = np.random.default_rng([self._seed, STREAMS["mix"], self._update])
+        mix = draw_mix(self._data.crop, self._data, rng)
+        return batch if mix is None else mix_batch(batch, mix, self._data, self._classes)
 
     def close(self) -> None:
         """Stop reading ahead and end worker processes."""

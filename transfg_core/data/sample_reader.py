@@ -18,7 +18,8 @@ from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.transforms import eval_transform, read_image, train_transform
 from transfg_core.errors import UserError
 
-STREAMS = {"order": 1, "augment": 2}  # separate random streams; 3 is the random split (cub.py)
+# separate random streams; 3 is the drawn split (datasets/drawing.py)
+STREAMS = {"order": 1, "augment": 2, "mix": 4}
 
 
 class Record(NamedTuple):

@@ -1,9 +1,9 @@
 """Transforms of one image from file to pixels, for training and evaluation.
 
-Sizes are (height, width). Resizing uses Pillow's bilinear filter. Resizing and cropping equal
-torchvision's Pillow path bit for bit: the shorter side is exact and the longer one is truncated to
+Sizes are (height, width). Resizing uses Pillow's filters. For given draws, all pixels are those of
+torchvision's Pillow path, bit for bit: the shorter side is exact and the longer one is truncated to
 an integer; a centre crop rounds half to even. Training draws, in this order: crop, flip,
-AutoAugment, rotation.
+AutoAugment, colour jitter, greyscale, rotation, erasing. What is off draws nothing.
 
     resize (h, w)          exactly this size; the aspect ratio may change
     resize n               shorter side n
@@ -20,6 +20,7 @@ from PIL import Image
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
 from transfg_core.data.bad_image import UNREADABLE, BadImage, TooLarge, open_regular, reason_of
+from transfg_core.data.color_jitter import color_jitter, to_grey
 from transfg_core.data.pixels import (
     STORED,
     UPRIGHT,
@@ -28,10 +29,12 @@ from transfg_core.data.pixels import (
     refuse_dark_colour,
     to_rgb,
 )
+from transfg_core.data.random_erasing import random_erasing
 from transfg_core.errors import RunFailed, UserError
 
 ASPECT = (3 / 4, 4 / 3)  # random resized crop, width over height (Szegedy et al. 2015)
 ATTEMPTS = 10  # as in torchvision, before the fallback to a centre crop
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MILLION = 1_000_000
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 DEFAULT = DataConfig()
@@ -167,7 +170,7 @@ def train_transform(
     height, width = data.crop
     if data.random_resized_crop is not None:
         box = _random_resized_box((image.height, image.width), data.random_resized_crop, rng)
-        image = image.crop(box).resize((width, height), Image.Resampling.BILINEAR)
+        image = image.crop(box).resize((width, height), FILTERS[data.interpolation])
     else:
         image = resized(image, data)
         top = int(rng.integers(image.height - height + 1))
@@ -177,10 +180,17 @@ def train_transform(
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if data.auto_augment:
         image = auto_augment(image, rng)
+    if data.color_jitter is not None:
+        image = color_jitter(image, data.color_jitter, rng)
+    if data.grayscale and rng.random() < data.grayscale:
+        image = to_grey(image)
     if data.rotation:
         angle = float(rng.uniform(-data.rotation, data.rotation))
         image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=FILL)
-    return np.array(image)
+    pixels = np.array(image)
+    if data.random_erasing.probability:
+        random_erasing(pixels, data.random_erasing, NORMALISATION[data.normalise][0], rng)
+    return pixels
 
 
 def eval_transform(image: Image.Image, data: DataConfig) -> NDArray[np.uint8]:
@@ -253,7 +263,7 @@ def resized(image: Image.Image, data: DataConfig) -> Image.Image:
     height, width = _resized_size((image.height, image.width), data)
     if (height, width) == (image.height, image.width):
         return image
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize((width, height), FILTERS[data.interpolation])
 
 
 def _centre_box(size: Size, crop: Size) -> Box:

@@ -15,9 +15,10 @@ from parity.comparison.sketch import Array
 from parity.suite.checks.bits import crc
 from parity.suite.checks.case import CHECKS, changed
 from transfg_core.backend import Backend, Batch
-from transfg_core.config.sections import Config, ToyConfig
+from transfg_core.config.sections import Config, DataConfig, ToyConfig
 from transfg_core.data.datasets import Dataset, read_dataset
 from transfg_core.data.loader import TrainStream, eval_batches
+from transfg_core.data.transforms import normalise
 from transfg_core.evaluate import evaluate
 
 # one image of each class in both splits, so that an epoch's labels are a permutation
@@ -29,6 +30,13 @@ DATA: dict[str, dict[str, Any]] = {
     "crop": {"normalise": "imagenet"},
     "random_resized_crop": {"random_resized_crop": [0.3, 1.0], "normalise": "half"},
     "autoaugment": {"auto_augment": True, "rotation": 15.0, "normalise": "cifar"},
+    "colour": {
+        "interpolation": "bicubic",
+        "color_jitter": [0.4, 0.4, 0.4, 0.1],
+        "grayscale": 0.2,
+        "random_erasing": {"probability": 0.5, "value": "noise"},
+    },
+    "mixed": {"mixup": 0.8, "cutmix": 1.0},
 }
 # of the normalisation "imagenet", by channel
 MEAN = np.array([0.485, 0.456, 0.406])
@@ -48,22 +56,39 @@ def data(config: Config, root: str) -> dict[str, Any]:
     for setting in DATA:
         new = data_config(config, root, setting)
         dataset = read_dataset(new.data, new.run.seed)
-        count = -(-2 * len(dataset.train.labels) // BATCH)
-        stream = TrainStream(dataset.train, new.data, BATCH, new.run.seed)
-        train = [next(stream) for _ in range(count)]
-        stream.close()
+        train = train_batches(dataset, new)
         test = [Batch(b.images, b.labels) for b in eval_batches(dataset.test, new.data, BATCH)]
         taps |= described(f"{setting}/train", train) | described(f"{setting}/test", test)
         taps |= {f"{setting}/{n}": v for n, v in order_claims(train, test, dataset).items()}
         if setting == "crop":
             claims = pixel_claims(train, test, dataset)
             taps |= {f"{setting}/{name}": value for name, value in claims.items()}
+        if setting == "mixed":
+            plain = changed(new, data={"mixup": 0.0, "cutmix": 0.0})
+            claims = mix_claims(train, train_batches(dataset, plain))
+            taps |= {f"{setting}/train/{name}": value for name, value in claims.items()}
     return taps
 
 
+def train_batches(dataset: Dataset, config: Config) -> list[Batch]:
+    """The batches of the first two epochs, and what is left of the last one."""
+    count, classes = -(-2 * len(dataset.train.labels) // BATCH), len(dataset.classes)
+    stream = TrainStream(dataset.train, config.data, BATCH, config.run.seed, classes=classes)
+    batches = [normalised(next(stream), config.data) for _ in range(count)]
+    stream.close()
+    return batches
+
+
+def normalised(batch: Batch, data: DataConfig) -> Batch:
+    """The batch with images (B, 3, H, W) float32, normalised."""
+    images = batch.images
+    return batch._replace(images=normalise(images, data) if images.dtype == np.uint8 else images)
+
+
 def described(prefix: str, batches: Sequence[Batch]) -> dict[str, Any]:
-    """CRC-32, sum and size of each batch, and the labels of all."""
-    return {
+    """CRC-32, sum and size of each batch, the labels of all, and their targets if there are any."""
+    targets = [batch.targets for batch in batches if batch.targets is not None]
+    return ({f"{prefix}/targets": np.concatenate(targets)} if targets else {}) | {
         f"{prefix}/crc": np.array([crc({"images": batch.images}) for batch in batches]),
         f"{prefix}/sum": np.array([batch.images.sum(dtype=np.float64) for batch in batches]),
         f"{prefix}/size": np.array([len(batch.labels) for batch in batches]),
@@ -86,6 +111,39 @@ def order_claims(train: Sequence[Batch], test: Sequence[Batch], dataset: Dataset
         "test/in order, whole": np.array_equal(
             np.concatenate([batch.labels for batch in test]), dataset.test.labels
         ),
+    }
+
+
+def mix_claims(mixed: Sequence[Batch], plain: Sequence[Batch]) -> dict[str, bool]:
+    """Claims about mixed batches, beside the same batches unmixed.
+
+    An image and its partner, the image before it, have the shares of their classes in the targets.
+    """
+    shares, right, labels, kinds = [], [], [], set()
+    for batch, source in zip(mixed, plain, strict=True):
+        if batch.targets is None:
+            return {"every batch has targets": False}
+        x, own = batch.images, source.images
+        other, partners = np.roll(own, 1, axis=0), np.roll(source.labels, 1)
+        whole = np.eye(batch.targets.shape[1], dtype=np.float32)
+        row = int(np.argmax(source.labels != partners))
+        share = float(batch.targets[row, source.labels[row]])
+        expected = share * whole[source.labels] + (1 - share) * whole[partners]
+        cut = bool(((x == own) | (x == other)).all())
+        kinds.add(cut)
+        if cut:  # equal pixels of both images may lie in the box or beside it
+            low, high = (x != own).mean(), (x == other).mean()
+            right.append(low <= 1 - share + 1e-6 and 1 - share <= high + 1e-6)
+        else:
+            right.append(np.allclose(x, share * own + (1 - share) * other, atol=1e-5))
+        shares.append(np.allclose(batch.targets, expected, atol=1e-6))
+        labels.append(np.array_equal(batch.labels, source.labels if share >= 0.5 else partners))
+    return {
+        "every batch has targets": True,
+        "pixels have the shares of the targets": all(right),
+        "the classes are those of the image and the one before": all(shares),
+        "the label has the larger share": all(labels),
+        "both mixup and cutmix": kinds == {False, True},
     }
 
 

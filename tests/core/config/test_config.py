@@ -102,6 +102,19 @@ def test_an_unknown_key_names_the_nearest(item, text):
         ("loss.contrastive=no", "found 'no'"),
         ("data.random_resized_crop=[0.5, 0.1]", "0 < smallest <= largest <= 1"),
         ("data.random_resized_crop=[.nan, 1]", "0 < smallest <= largest <= 1"),
+        ("data.interpolation=nearest", "'bilinear' or 'bicubic', found 'nearest'"),
+        ("data.color_jitter=[0.4, 0.4, 0.4]", "data.color_jitter.3"),
+        ("data.color_jitter=[0.4, -0.1, 0.4, 0.1]", "data.color_jitter.1"),
+        ("data.color_jitter=[0.4, 0.4, 0.4, 0.6]", "less than or equal to 0.5, found 0.6"),
+        ("data.grayscale=1.5", "less than or equal to 1, found 1.5"),
+        ("data.random_erasing=0.5", "data.random_erasing"),
+        ("data.random_erasing.probability=2", "data.random_erasing.probability"),
+        ("data.random_erasing.scale=[0, 0.3]", "0 < smallest <= largest <= 1, found [0.0, 0.3]"),
+        ("data.random_erasing.aspect=[3.3, 0.3]", "0 < smallest <= largest <= 1000"),
+        ("data.random_erasing.value=random", "'zero', 'mean' or 'noise', found 'random'"),
+        ("data.mixup=-1", "greater than or equal to 0"),
+        ("data.cutmix=.inf", "data.cutmix"),
+        ("data.mix_prob=1.01", "data.mix_prob"),
         ("data.resize=0", "data.resize"),
         ("data.name=birds", "'toy'"),
         ("model.width=10", "width 10 is not a multiple of heads 4"),
@@ -399,3 +412,19 @@ def test_what_is_no_text_or_no_name_is_said_in_words(tmp_path, given, said):
     with pytest.raises(UserError) as caught:
         load_config(write(tmp_path, given))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["mixup", "cutmix"])
+def test_mixing_needs_two_images(key):
+    load_config(None, [f"data.{key}=0.2", "train.batch_size=2"])
+    (line,) = problems(f"data.{key}=0.2", "train.batch_size=1")
+    assert "train.batch_size" in line and "found 1 image" in line and "set both to 0" in line
+
+
+def test_a_configuration_without_the_newer_transforms_has_their_defaults():
+    """Older checkpoints lack these keys."""
+    tree = Config().model_dump(mode="json")
+    for key in ("interpolation", "color_jitter", "grayscale", "random_erasing", "mixup", "cutmix",
+                "mix_prob", "mix_switch_prob"):  # fmt: skip
+        del tree["data"][key]
+    assert build_config(tree, "older") == Config()

@@ -39,10 +39,11 @@ from parity.suite.checks.samples import (
 from transfg_core import schedule
 from transfg_core.backend import Batch
 from transfg_core.config.loading import build_config
-from transfg_core.data import loader
+from transfg_core.data import loader, mixing
 from transfg_core.data import sample_reader as records
 from transfg_core.data.datasets import read_dataset
 from transfg_core.data.loader import TrainStream, eval_batches
+from transfg_core.data.mixing import Mix
 from transfg_core.data.toy.writing import write_toy
 from transfg_core.params.groups import param_groups
 
@@ -147,7 +148,7 @@ def changed_crcs(taps, clean):
 
 
 def test_right_data_hold_every_claim(toy, clean):
-    assert len(claims_of(clean)) == 18 and not failing(claims_of(clean))
+    assert len(claims_of(clean)) == 33 and not failing(claims_of(clean))
     assert clean["crop/test/size"].tolist() == [6, 6, 6, 2]
     assert clean["crop/train/size"].tolist() == [6] * 7
     assert not changed_crcs(samples.data(CONFIG, toy), clean)
@@ -212,6 +213,39 @@ def test_one_order_for_all_epochs_is_found(toy, clean, monkeypatch):
     taps = samples.data(CONFIG, toy)
     assert failing(claims_of(taps)) == {"epochs differ"}
     assert changed_crcs(taps, clean) == {n for n in clean if n.endswith("train/crc")}
+
+
+@pytest.mark.parametrize(
+    ("change", "claims"),
+    [
+        ({"share": 0.4}, {"pixels have the shares of the targets"}),
+        ({"targets": 1}, {"the classes are those of the image and the one before"}),
+        ({"labels": 1}, {"the label has the larger share"}),
+    ],
+    ids=["share", "targets", "labels"],
+)
+def test_wrong_mixtures_are_found(toy, monkeypatch, change, claims):
+    right = loader.mix_batch
+
+    def wrong(batch, mix, data, classes):
+        mixed = right(batch, mix, data, classes)
+        if "share" in change:
+            return mixed._replace(targets=right(batch, Mix(0.4), data, classes).targets)
+        values = mixed._asdict()
+        return mixed._replace(**{key: np.roll(values[key], by, 0) for key, by in change.items()})
+
+    monkeypatch.setattr(loader, "mix_batch", wrong)
+    assert claims <= failing(claims_of(samples.data(CONFIG, toy)))
+
+
+def test_an_exchanged_share_is_found(toy, monkeypatch):
+    right = mixing.blend
+    monkeypatch.setattr(
+        mixing,
+        "blend",
+        lambda values, share: right(values, 1 - share if values.ndim == 2 else share),
+    )
+    assert "pixels have the shares of the targets" in failing(claims_of(samples.data(CONFIG, toy)))
 
 
 def test_places():
