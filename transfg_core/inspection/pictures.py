@@ -58,16 +58,18 @@ def contact_sheets(
 ) -> list[Sheet]:
     """All sheets that have something to show; `images` of each class (0: no sheet of classes)."""
     sheets = [
-        _sheet("broken", "Images that cannot be read",
-               "the part that could be decoded, if any; then reason, split and class, path",
+        _sheet("broken", "Contact sheet: unreadable images",
+               "The part that could be decoded, if any; then reason, split and class, path",
                _broken(scan)),
-        _sheet("duplicates", "Equal and nearly equal images",
-               f"each frame is one set, at most {MOST_MEMBERS} images of it; below an image: size "
+        _sheet("duplicates", "Contact sheet: equal and nearly equal images",
+               f"Each frame is one set, at most {MOST_MEMBERS} images of it; below an image: size "
                "and difference from the first, split and class, path",
                _duplicates(scan, duplicates)),
-        _sheet("unusual", "Unusual images", "as training reads them, before resizing",
+        _sheet("unusual", "Contact sheet: unusual images",
+               "As training reads them, before resizing",
                _unusual(scan, notices)),
-        _sheet("smallest", "Smallest and most elongated images", "width x height in pixels",
+        _sheet("smallest", "Contact sheet: smallest and most elongated images",
+               "Width x height in pixels",
                _extremes(scan)),
     ]  # fmt: skip
     if images:
@@ -163,7 +165,7 @@ def _classes(scan: Scan, seed: int, images: int) -> Sheet:
     classes = np.unique(scan.labels[train[scan.readable[train]]])
     if len(classes) > MOST_CLASSES:
         classes = classes[np.linspace(0, len(classes) - 1, MOST_CLASSES).astype(int)]
-    title = f"Classes: {len(classes)} of {len(scan.dataset.classes)}"
+    title = f"Contact sheet: {len(classes)} of {len(scan.dataset.classes)} classes"
     note = (
         f"{images} training images of each: above as evaluation sees them, below the same images "
         "with the augmentation of the first epoch"
