@@ -24,7 +24,8 @@ from transfg_core.data.datasets.sets.dogs import read_dogs
 from transfg_core.data.datasets.sets.food import read_food
 from transfg_core.data.datasets.sets.inat import read_inat2017
 from transfg_core.data.datasets.sets.oxford import read_flowers, read_pets
-from transfg_core.data.datasets.sets.parquet import parquet_files, read_parquet, read_shards
+from transfg_core.data.datasets.sets.parquet import read_parquet, read_shards
+from transfg_core.data.datasets.sets.shards import parquet_files
 from transfg_core.data.datasets.sets.text_lists import read_text_lists
 from transfg_core.data.datasets.sets.webfg import with_own_folder
 from transfg_core.data.datasets.split import SplitList

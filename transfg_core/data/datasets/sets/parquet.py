@@ -13,7 +13,6 @@ once into files, as they are.
 import importlib
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +20,13 @@ from typing import Any
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Dataset
-from transfg_core.data.datasets.split import TEST, TRAIN, SplitList
+from transfg_core.data.datasets.sets.shards import parquet_files_below, shards_by_split
+from transfg_core.data.datasets.split import SplitList
 from transfg_core.data.datasets.unpacked import Content, Picture, Source, read_unpacked
 from transfg_core.data.walk import relative_to, shown
 from transfg_core.errors import UserError
 from transfg_core.machine import install_command
 
-SPLITS = {
-    "train": TRAIN, "training": TRAIN, "test": TEST, "validation": "validation",
-    "valid": "validation", "val": "validation", "dev": "validation",
-}  # fmt: skip
-SHARD = re.compile(r"-(\d+)-of-(\d+)")
 IMAGE_NAMES = ("image", "img", "picture", "photo", "jpg")
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "class_id", "target", "category")
 SUFFIXES = {  # of encoded images, by their first bytes
@@ -49,7 +44,7 @@ def read_parquet(config: DataConfig, seed: int | None, saved: SplitList | None =
         RunFailed: the images cannot be unpacked.
     """
     root = Path(config.root)
-    found = [path for path in sorted(root.rglob("*.parquet")) if not _hidden(path, root)]
+    found = parquet_files_below(root)
     if not found:
         what = "no Parquet files" if root.is_dir() else f"no such folder{relative_to(root)}"
         raise UserError(
@@ -59,68 +54,15 @@ def read_parquet(config: DataConfig, seed: int | None, saved: SplitList | None =
     return read_shards(config, seed, saved, found)
 
 
-def parquet_files(root: Path) -> list[Path]:
-    """The Parquet files directly in a folder or in its data/, sorted."""
-    return sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")])
-
-
 def read_shards(
     config: DataConfig, seed: int | None, saved: SplitList | None, found: Sequence[Path]
 ) -> Dataset:
     """Read these Parquet files; see `read_parquet`."""
     root = Path(config.root)
-    shards = _by_split(root, found)
+    shards = shards_by_split(root, found)
     files = {path.relative_to(root).as_posix(): path for own in shards.values() for path in own}
     source = Source(files, f"parquet\0{config.label or ''}", lambda: _content(config, shards))
     return read_unpacked(config, seed, saved, root, source)
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _by_split(root: Path, found: Sequence[Path]) -> dict[str, list[Path]]:
-    """The files of training and of testing, complete and from one place each."""
-    by_split = defaultdict(list)
-    for path in found:
-        words = (re.split(r"[-_.]", path.name)[0].lower(), path.parent.name.lower())
-        word = next((word for word in words if word in SPLITS), None)
-        if word is None:
-            raise UserError(
-                f"{path}: expected a name that begins with train, test or validation, or a folder "
-                f"of such a name, found neither; rename the file"
-            )
-        by_split[SPLITS[word]].append(path)
-    if TRAIN not in by_split:
-        raise UserError(
-            f"{root}: expected train-*.parquet, found {found[0].name} and no training file; is the "
-            "copy complete?"
-        )
-    shards = {TRAIN: by_split[TRAIN]}
-    test = by_split.get(TEST) or by_split.get("validation")
-    if test:
-        shards[TEST] = test
-    for paths in shards.values():
-        _refuse_incomplete(paths)
-    return shards
-
-
-def _refuse_incomplete(paths: Sequence[Path]) -> None:
-    """Refuse shards of several folders, and a number of shards other than their names say."""
-    folders = sorted({str(path.parent) for path in paths})
-    if len(folders) > 1:
-        raise UserError(
-            f"{folders[0]}: expected the shards of a split in one folder, found some in "
-            f"{folders[1]}, too; set data.root to the folder of one configuration"
-        )
-    numbers = [SHARD.search(path.name) for path in paths]
-    named = [(int(n[1]), int(n[2])) for n in numbers if n]
-    totals = {total for _, total in named}
-    if named and (len(totals) > 1 or len(named) < len(paths) or len(named) != max(totals)):
-        raise UserError(
-            f"{paths[0]}: expected {' or '.join(map(str, sorted(totals)))} shards, as the names "
-            f"say, found {len(paths)}; fetch the missing ones, or remove those of an older version"
-        )
 
 
 @dataclass(frozen=True)
