@@ -95,8 +95,8 @@ def read_unpacked(
     parent = Path(config.unpacked) if config.unpacked else folder
     target = parent / f"unpacked-{source.key()}"
     if seed is None and not target.is_dir():
-        place = [f"data.name={config.name}", f"data.root={config.root}"]
-        place += [f"data.unpacked={config.unpacked}"] * bool(config.unpacked)
+        settings = {key: getattr(config, key) for key in ("name", "label", "unpacked")}
+        place = [config.root, *(f"data.{key}={value}" for key, value in settings.items() if value)]
         raise UserError(
             f"{target}: expected the images of {folder} unpacked here, found no such folder; run "
             f"`transfg data check {shlex.join(place)}` first, or set data.unpacked to the folder "
