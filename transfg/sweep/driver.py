@@ -4,11 +4,12 @@ Every cell is an ordinary run with --resume, so the driver keeps no state of its
 folders say what is finished. A new driver continues where a killed one was.
 """
 
+import os
 import signal
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -21,6 +22,8 @@ from transfg_core.config.loading import load_config
 from transfg_core.errors import RunFailed, UserError
 
 BUSY_POLL = 5.0  # seconds between two looks at a run folder that another process writes
+STANDARD_ERROR = 2
+STOPPING = b"\nstopping: every run saves its state and ends; a second signal stops at once\n"
 UNFINISHED = "ended without finishing"
 TRIES = 2  # of a cell that a signal killed, such as the kernel's when memory is short
 
@@ -35,6 +38,7 @@ class Driver:
     running: dict[str, tuple[Cell, Running]] = field(default_factory=dict)
     starts: Counter[str] = field(default_factory=Counter)
     failed: dict[str, tuple[Cell, str]] = field(default_factory=dict)  # and how it ended
+    stopped: set[str] = field(default_factory=set)  # runs that were asked to end
     looked: dict[str, float] = field(default_factory=dict)  # when a busy folder was looked at
     signal: int | None = None  # that asked the sweep to stop
 
@@ -45,6 +49,8 @@ class Driver:
                 while self.running or (self.queue and self.signal is None):
                     if self.signal is None:
                         self.fill()
+                    if self.signal is not None:  # also if it came while a run was started
+                        self.stop()
                     self.table.show([cell for cell, _ in self.running.values()])
                     time.sleep(POLL)
                     self.reap()
@@ -95,6 +101,13 @@ class Driver:
         self.starts[cell.name] += 1
         self.table.started(cell)
 
+    def stop(self) -> None:
+        """Ask each run once to save its state and to end."""
+        for name, (_, running) in self.running.items():
+            if name not in self.stopped:
+                running.stop()
+                self.stopped.add(name)
+
     def reap(self) -> None:
         """Look which runs have ended, and how."""
         for name, (cell, running) in list(self.running.items()):
@@ -121,14 +134,14 @@ class Driver:
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """Pass the first SIGINT or SIGTERM on to the runs; a second one stops them at once."""
+        """Note the first SIGINT or SIGTERM; a second one ends this process and the runs at once."""
 
         def handler(number: int, frame: FrameType | None) -> None:
             if self.signal is not None:
                 raise SystemExit(128 + number)  # the pipes close: a second SIGTERM for each run
             self.signal = number
-            for _, running in list(self.running.values()):
-                running.stop()
+            with suppress(OSError):  # bypasses Python's buffer, which the main code may be using
+                os.write(STANDARD_ERROR, STOPPING)
 
         numbers = (signal.SIGINT, signal.SIGTERM)
         previous = {number: signal.signal(number, handler) for number in numbers}

@@ -51,6 +51,7 @@ class Table(Closing):
     def ended(self, cell: Cell, state: str, reason: str = "") -> None:
         """Say how a run ended: `finished`, `failed` or `stopped`."""
         self._states[cell.name] = state
+        self._shown = 0.0  # the table changes now
         self.say(f"{cell.name}: {state}{f': {reason}' if reason else ''}; {self.summary()}")
 
     def summary(self) -> str:
@@ -84,25 +85,14 @@ def plan_text(states: Sequence[tuple[Cell, CellState]]) -> str:
     `left` is images still to be trained on. Hours are those at the mean speed of finished cells
     that differ in nothing that matters for speed; without such cells they are empty.
     """
+    hours = [hours_left(state.left, speed_of(cell, states)) for cell, state in states]
     rows = [("cell", "state", "updates", "top-1 %", "images left", "hours left")]
-    images, hours, unknown = 0, 0.0, 0
-    for cell, state in states:
-        left, speed = state.left, speed_of(cell, states)
-        time_left = left / speed / 3600 if left and speed else None
-        images += left or 0
-        hours += time_left or 0.0
-        unknown += left != 0 and time_left is None
+    for (cell, state), time_left in zip(states, hours, strict=True):
         total = "?" if state.total is None else str(state.total)
-        rows.append(
-            (
-                cell.name,
-                state.state,
-                f"{state.done}/{total}",
-                "" if state.top1 is None else f"{100 * state.top1:.2f}",
-                "" if left is None else f"{left}",
-                "" if time_left is None else f"{time_left:.2f}",
-            )
-        )
+        top1 = "" if state.top1 is None else f"{100 * state.top1:.2f}"
+        left = "" if state.left is None else str(state.left)
+        text = f"{time_left:.2f}" if time_left else ""
+        rows.append((cell.name, state.state, f"{state.done}/{total}", top1, left, text))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -111,15 +101,31 @@ def plan_text(states: Sequence[tuple[Cell, CellState]]) -> str:
         ).rstrip()
         for row in rows
     ]
-    count = Counter(str(state.state) for _, state in states)
+    return "\n".join([*lines, sum_text([state for _, state in states], hours)])
+
+
+def hours_left(images: int | None, speed: float | None) -> float | None:
+    """Hours for the images at a speed in images/s; None if one of them is not known."""
+    if images == 0:
+        return 0.0
+    return images / speed / 3600 if images and speed else None
+
+
+def sum_text(states: Sequence[CellState], hours: Sequence[float | None]) -> str:
+    """The sum of a plan, and what it does not count."""
+    count = Counter(str(state.state) for state in states)
     parts = [f"{count[state]} {state}" for state in ORDER if count[state]]
-    cost = f"{images} images left" + (f", {hours:.2f} hours" if hours else "")
-    uncounted = sum(state.left is None for _, state in states)
+    cost = f"{sum(state.left or 0 for state in states)} images left"
+    total = sum(time_left or 0 for time_left in hours)
+    if total:
+        cost += f", {total:.2f} hours one after another"
+    uncounted = sum(state.left is None for state in states)
     if uncounted:  # a length in epochs becomes updates when the run has read its data set
         cost += f", besides those of {uncounted} cells with train.epochs that have not started"
+    unknown = hours.count(None)
     if unknown:
         cost += f"; time unknown for {unknown} cells: no finished one is like them"
-    return "\n".join([*lines, f"{len(states)} cells: {', '.join(parts)}; {cost}"])
+    return f"{len(states)} cells: {', '.join(parts)}; {cost}"
 
 
 def failure_text(cell: Cell, reason: str) -> str:

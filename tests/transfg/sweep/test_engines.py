@@ -47,7 +47,12 @@ def start(place):
         command = [sys.executable, "-m", "transfg", "sweep", "pair.yaml", *map(str, args)]
         drivers.append(
             subprocess.Popen(
-                command, cwd=place, env=environment(**extra), stderr=subprocess.PIPE, text=True
+                command,
+                cwd=place,
+                env=environment(**extra),
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # a process group, as a terminal gives to a command
             )
         )
         return drivers[-1]
@@ -107,13 +112,14 @@ def test_a_stop_saves_the_runs_and_a_new_start_finishes_them(place, start):
 
 
 def test_ctrl_c_reaches_the_runs_once(place, start):
-    """The runs have a session of their own: a second signal would end them without saving."""
+    """Ctrl-C signals a whole process group; a second signal would end the runs without saving."""
     (run, _) = seeds(place, "interrupted")
     driver = start("run.dir=interrupted", f"train.steps={LONG}")
     wait(logged(run, 5))
-    driver.send_signal(signal.SIGINT)
+    os.killpg(driver.pid, signal.SIGINT)
     _, shown = driver.communicate(timeout=300)
-    assert driver.returncode == 130 and is_saved(run) and "1 stopped, 1 to do of 2" in shown
+    assert driver.returncode == 130 and is_saved(run), shown
+    assert "stopping: every run saves its state" in shown and "1 stopped, 1 to do of 2" in shown
 
 
 def test_runs_end_with_a_killed_driver(place, start):

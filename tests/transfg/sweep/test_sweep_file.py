@@ -157,6 +157,9 @@ def test_settings_of_the_command_line_replace_those_for_all(tmp_path):
             "where: no: no such axis",
             "where: run.seed: loss.margin: no such axis before this one",
         ]),
+        ("grid: {run.seed: [1]}\nwhere: {run.seed: {run.seed: 1}}\n", [
+            "where: run.seed: run.seed: no such axis before this one",
+        ]),
         ("grid: {run.seed: [1]}\nexclude: [{run.seed: 2}, 3]\n", [
             "exclude: run.seed: no value 2; there are 1",
             "exclude: expected axes with values",
