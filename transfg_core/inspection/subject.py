@@ -16,7 +16,7 @@ from transfg_core.errors import UserError
 # What the papers do with CUB-200-2011, Stanford Dogs and NABirds; for a folder without a
 # configuration (He et al. 2022, section 4.1).
 PAPER_SIZES = {"resize": [600, 600], "crop": [448, 448]}
-# data.name -> files or folders of its layout, as patterns; one of each tuple must exist
+# data.name -> files of its layout, as patterns; one of each tuple must exist
 LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "nabirds": (("images.txt",), ("image_class_labels.txt",), ("hierarchy.txt",)),
     "cub": (("images.txt",), ("image_class_labels.txt",)),
@@ -27,14 +27,12 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pets": (("annotations/trainval.txt",),),
     "food": (("meta/train.txt", "meta/train.json"),),
     "inat2017": (("train2017.json",),),
-    "cifar10": (("cifar-10-batches-py", "cifar-10-python.tar.gz"),),
-    "cifar100": (("cifar-100-python", "cifar-100-python.tar.gz"),),
-    "web-bird": (("web-bird/train",),),
-    "web-aircraft": (("web-aircraft/train",),),
-    "web-car": (("web-car/train",),),
+    "cifar10": (("batches.meta", "cifar-10-python.tar.gz"),),
+    "cifar100": (("meta", "cifar-100-python.tar.gz"),),
     "list": (("train.csv", "train.txt"),),
     "parquet": (("*.parquet",),),
 }
+FOLDER_SETS = ("web-bird", "web-aircraft", "web-car")  # with train/ in a folder of this name
 MOST_FOLDERS = 30  # folders of a root that are searched; a root with more holds classes
 
 
@@ -80,11 +78,14 @@ def guess_layout(root: Path) -> tuple[str, str]:
     for below in ("", *inner):
         for name, groups in LAYOUTS.items():
             marks = [
-                next((path for mark in group for path in (root / below).glob(mark)), None)
+                next((p for mark in group for p in (root / below).glob(mark) if p.is_file()), None)
                 for group in groups
             ]
             if marks[-1] and all(marks):
                 return name, marks[-1].relative_to(root).as_posix()
+        for name in FOLDER_SETS:
+            if (root / below / name / "train").is_dir():
+                return name, (Path(below) / name / "train").as_posix()
     return "folder", ""
 
 

@@ -141,8 +141,14 @@ def test_files_that_are_left_out(root, tmp_path):
         "links to a folder that is read already or lies above",
     }
     assert kinds(record, "warning") == ["left out", "left out"]
-    page = (tmp_path / "out/check.html").read_text()
-    assert "<b>" not in page.split("<body>")[1]
+
+
+def test_names_are_escaped(root, tmp_path):
+    (root / "train/wren/x <b>|\n.jpg").write_text("no image")
+    check(root, tmp_path)
+    body = (tmp_path / "out/check.html").read_text().split("<body>")[1]
+    assert "<b>" not in body and "x &lt;b&gt;|" in body
+    assert "x &lt;b>\\|" in (tmp_path / "out/check.md").read_text()
 
 
 def test_no_resize_and_a_small_image(root, tmp_path):

@@ -1,12 +1,20 @@
 """Which data set is meant: layouts that are recognised, configurations, wrong paths."""
 
 import pytest
+import trees
 from trouble import clean_tree
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import FOLDERS, LISTED
 from transfg_core.errors import UserError
-from transfg_core.inspection.subject import LAYOUTS, guess_layout, load_subject
+from transfg_core.inspection.scan import scan
+from transfg_core.inspection.subject import (
+    FOLDER_SETS,
+    LAYOUTS,
+    guess_layout,
+    load_subject,
+    read_subject,
+)
 
 
 @pytest.mark.parametrize("below", ["", "inside"])
@@ -21,8 +29,34 @@ def test_a_layout_is_recognised_by_its_files(tmp_path, name, below):
     DataConfig(name=found)
 
 
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("cars", trees.cars_kit), ("cars", trees.cars_combined), ("dogs", trees.dogs),
+        ("nabirds", trees.nabirds), ("flowers", trees.flowers), ("pets", trees.pets),
+        ("aircraft", trees.aircraft), ("food", trees.food), ("inat2017", trees.inat),
+        ("cifar100", trees.cifar100), ("list", trees.text_lists),
+    ],
+)  # fmt: skip
+def test_the_trees_of_published_sets_are_recognised_and_read(tmp_path, name, build):
+    build(tmp_path)
+    if name == "nabirds":
+        (tmp_path / "hierarchy.txt").write_text("")
+    config, _ = load_subject(tmp_path, ["data.crop=32", "data.resize=32", "data.banner=keep"])
+    assert config.data.name == name
+    found = scan(read_subject(config), config.data)
+    assert len(found.paths) >= 4 and found.readable.all()
+
+
+@pytest.mark.parametrize("name", FOLDER_SETS)
+def test_sets_that_are_folders_are_recognised(tmp_path, name):
+    clean_tree(tmp_path / name)
+    config, assumed = load_subject(tmp_path)
+    assert config.data.name == name and f"(found {name}/train)" in assumed
+
+
 def test_every_reader_has_a_layout():
-    assert {*LISTED, *FOLDERS} - {"toy", "folder"} == set(LAYOUTS)
+    assert {*LISTED, *FOLDERS} - {"toy", "folder"} == {*LAYOUTS, *FOLDER_SETS}
 
 
 def test_class_folders_are_no_layout(tmp_path):
