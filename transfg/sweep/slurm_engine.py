@@ -37,6 +37,26 @@ def sbatch_settings(items: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def read_numbers(path: Path) -> dict[str, str]:
+    """Cell -> number of its newest job; empty if no job was submitted yet.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        found = error
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path}: expected the numbers of the sweep's jobs, found {found}; cancel jobs that "
+            "squeue still shows, and delete the file"
+        )
+    return {str(name): str(number) for name, number in found.items()}
+
+
 class SlurmTask:
     """What a job does: one run from its start to its end."""
 
@@ -93,7 +113,7 @@ class SlurmEngine(Closing):
         except (RuntimeError, NameError, ValueError) as error:
             raise UserError(f"--engine slurm: {error}") from error
         self._job_class = self._executor._executor.job_class
-        self._numbers = self._read()
+        self._numbers = read_numbers(self._folder / JOBS)
 
     def start(self, cell: Cell) -> Running:
         """Submit a job for a cell, or find the one that an earlier driver submitted.
@@ -119,14 +139,6 @@ class SlurmEngine(Closing):
 
     def close(self) -> None:
         """Nothing to free: jobs that wait or run are Slurm's."""
-
-    def _read(self) -> dict[str, str]:
-        """Cell -> number of its newest job."""
-        try:
-            found = json.loads((self._folder / JOBS).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        return {str(name): str(number) for name, number in found.items()}
 
 
 class SlurmRun(Closing):

@@ -12,6 +12,8 @@ import pytest
 from running import CONFIG, environment, records, transfg, wait_for
 
 from transfg import app as cli
+from transfg.sweep.slurm_engine import read_numbers
+from transfg_core.errors import UserError
 from transfg_core.run.lock import is_locked
 
 LONG = 2000  # updates; no test waits for the end of such a run
@@ -207,6 +209,17 @@ def test_an_absent_package_is_named_with_its_command(call, monkeypatch, package,
     monkeypatch.setitem(sys.modules, package, None)
     code, _, shown = call("run.dir=absent", *args)
     assert code == 2 and "is not installed; run: " in shown and f"'.[{args[1]}]'" in shown
+
+
+def test_numbers_of_jobs(tmp_path):
+    path = tmp_path / "jobs.json"
+    assert read_numbers(path) == {}
+    path.write_text('{"seed-1": "12"}')
+    assert read_numbers(path) == {"seed-1": "12"}
+    for text in ("[1]", "{", ""):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"jobs.json: expected .* delete the file"):
+            read_numbers(path)
 
 
 @needs_ray
