@@ -87,11 +87,12 @@ def verdict_table(
             ]
         )
     first = len(labels)
+    points = f"{margin:g} point" + "s" * (margin != 1)
     note = (
-        f"Do both backends reach the same final accuracy? Equivalent within {margin:g} points, "
-        "different, or undecided (too little evidence), by two one-sided tests on the runs of "
-        "equal seeds and on their images; as `transfg parity accuracy` does. The last column says "
-        "what an undecided pair needs, if there is no difference."
+        f"Do both backends reach the same final accuracy? Equivalent within {points}, different, "
+        "or undecided (too little evidence), by two one-sided tests on the runs of equal seeds and "
+        "on their images; as `transfg parity accuracy` does. The last column says what an "
+        "undecided pair needs, if there is no difference."
     )
     note = " ".join([note, *cautions([cell for pair in pairs for cell in pair])])
     return Table("Parity of accuracies", note, header, rows, range(first, first + 5))

@@ -21,8 +21,9 @@ from transfg_core.report.tables import Table
 MOST_OTHERS = 12  # keys without an axis that are listed by name
 ALWAYS = (
     "model.size", "data.crop", "model.classes", "model.pretrained", "train.steps",
-    "train.batch_size", "run.precision",
+    "train.batch_size", "run.precision", "optim.ema",
 )  # fmt: skip
+WEIGHTS = "model.pretrained"  # said also where there are none
 NOTE = (
     "Mean ± standard deviation over n runs that differ only in the seed (or in the fold of a "
     "cross-validation). The last step is the one to compare."
@@ -90,7 +91,9 @@ def _same(cells: Sequence[Cell]) -> list[str]:
     settings = cells[0].settings
     others = set(other_differences(cells))
     texts += [
-        f"{key} {text_of(settings[key])}" for key in ALWAYS if key in settings and key not in others
+        f"{key} {text_of(settings[key])}"
+        for key in ALWAYS
+        if key not in others and (key == WEIGHTS or settings.get(key) is not None)
     ]
     return [f"The same in all: {'; '.join(texts)}."]
 

@@ -113,6 +113,11 @@ def test_the_best_step_and_who_chose_it(tmp_path):
     assert [record["update"] for record in run.tracked] == [10, 20, 40]
     run = load_run(write_run(tmp_path, "b", *setting, evals=[*held_out, (40, last)], top1=0.7))
     assert run.best == {}  # the best step was never tested
+    text = (run.path / "metrics.jsonl").read_text()
+    (run.path / "metrics.jsonl").write_text(
+        text.replace('"top1": 0.7', '"weights": "ema", "top1": 0.7')
+    )
+    assert load_run(run.path).final["top1"] == 0.7  # averaged weights are the last ones
 
 
 def as_knn(path, **more):
