@@ -18,6 +18,7 @@ from running import environment
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import read_dataset, read_test
 from transfg_core.data.datasets.sets.plain_pickle import Refused, read_plain_pickle
+from transfg_core.data.datasets.unpacked import Source
 from transfg_core.data.transforms import read_image
 from transfg_core.errors import RunFailed, UserError
 
@@ -368,3 +369,17 @@ def test_real_pixels(tmp_path):
     assert data.train.labels.tolist() == real["labels"][order].tolist()
     for row in (0, 1, 1999, len(order) - 1):
         assert (np.array(read_image(data.train.paths[row])) == images[order[row]]).all()
+
+
+def test_the_key_of_a_source(tmp_path):
+    """Both ends of a file, its size, its name and the settings; not the place."""
+    content = bytes(200_000)
+
+    def key(content=content, name="a", settings="s", place="x"):
+        path = tmp_path / place
+        path.write_bytes(content)
+        return Source({name: path}, settings, pytest.fail).key()
+
+    others = [key(b"1" + content[1:]), key(content[:-1] + b"1"), key(content + b"\0"),
+              key(name="b"), key(settings="t")]  # fmt: skip
+    assert len({key(), *others}) == 6 and key(place="y") == key()
