@@ -170,6 +170,8 @@ def _classes(scan: Scan, seed: int, images: int) -> Sheet:
         f"{images} training images of each: above as evaluation sees them, below the same images "
         "with the augmentation of the first epoch"
     )
+    if scan.data.mixup or scan.data.cutmix:
+        note += ", before mixup and CutMix"
     blocks = rows_of(_class_blocks(scan, seed, classes.tolist(), images))
     return Sheet("classes", title, note, list(pages_of(blocks, heading(title, note))))
 

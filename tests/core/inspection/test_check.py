@@ -256,6 +256,14 @@ def test_the_same_data_give_the_same_files(root, tmp_path):
     assert first == second
 
 
+def test_mixing_is_not_on_the_sheet(root, tmp_path):
+    """Images are mixed in batches; the page says that it shows them before that."""
+    for alpha in (0.0, 0.2):
+        check(root, tmp_path, f"data.mixup={alpha}")
+        page = (tmp_path / "out/check.html").read_text()
+        assert ("before mixup and CutMix" in page) == (alpha > 0)
+
+
 def test_the_report_may_not_lie_in_the_data(root):
     before = sorted(root.rglob("*"))
     with pytest.raises(UserError, match="expected a folder outside the data set"):
