@@ -30,7 +30,10 @@ FLOAT_TYPES: dict[str, np.dtype[Any]] = {
 
 
 class Batch(NamedTuple):
-    """Images (B, 3, H, W) float32, normalised; labels (B,) int64 in [0, C).
+    """Images and labels (B,) int64 in [0, C).
+
+    Images are uint8 (B, H, W, 3), which a backend normalises on its device, or normalised float32
+    (B, 3, H, W). Both give the same bits (`transfg_core.data.transforms.normalise`).
 
     `targets` (B, C) float32 are the shares of the classes in each image, which sum to 1; None means
     that each image is of one class. The losses compare with the targets, the reported accuracy with
@@ -99,7 +102,7 @@ class Backend(Protocol):
         ...
 
     def eval_step(self, images: Array) -> Any:
-        """Classify images, with the averaged parameters if there are any.
+        """Classify images, uint8 or normalised as in `Batch`, with the averaged parameters if any.
 
         The handle fetches to `logits` (B, C), `features` (B, D), which the head receives, and, with
         part selection, `part_index` (B, K) from 1.

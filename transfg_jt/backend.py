@@ -35,6 +35,7 @@ from transfg_jt.optim import (
     optimizer_slots,
     update_averages,
 )
+from transfg_jt.pixels import Normalise
 
 Handle = dict[str, Var]
 
@@ -53,6 +54,7 @@ class JittorBackend:
         runtime.refuse_compile(config.run.compile)  # jittor only: it always compiles
         self.model = model_class(config.model, config.data.crop)
 
+        self.normalise = Normalise(config)
         self.model.grad_checkpointing = config.run.grad_checkpointing
         self.params = dict(self.model.named_parameters())
         assert list(self.params) == list(param_specs(config.model)), "not the table's parameters"
@@ -112,7 +114,13 @@ class JittorBackend:
         """An array on the model's device; floating-point numbers in the parameters' type."""
         floating = array.dtype.kind == "f"
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
-        return jt.array(array)
+        tensor = jt.array(array)
+        return tensor
+
+    def to_images(self, images: Array) -> Var:
+        """Images on the model's device; uint8 ones (B, H, W, 3) are normalised there."""
+        tensor = self.to_tensor(images)
+        return self.normalise(tensor) if images.dtype == np.uint8 else tensor
 
     def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: its own autocast
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
@@ -134,12 +142,9 @@ class JittorBackend:
 
         The targets are `batch.targets` (B, C); without these, the labels.
         """
-        images = jt.array(batch.images.astype(self.float_type, copy=False))
-        labels = jt.array(batch.labels)
-        targets = labels
-        if batch.targets is not None:
-            targets = jt.array(batch.targets.astype(self.float_type, copy=False))
-        return images, labels, targets
+        labels = self.to_tensor(batch.labels)
+        targets = labels if batch.targets is None else self.to_tensor(batch.targets)
+        return self.to_images(batch.images), labels, targets
 
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
@@ -199,14 +204,14 @@ class JittorBackend:
 
     def eval_step(self, images: Array) -> Handle:
         with self.evaluating():
-            output = self.apply(self.to_tensor(images))
+            output = self.apply(self.to_images(images))
         handle = {"logits": output.logits, "features": output.features}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def rollout(self, images: Array) -> Handle:
         require_vit(self.config.model, "attention rollout")
         with self.evaluating():
-            return {"rollout": self.model.rollout(self.to_tensor(images))}
+            return {"rollout": self.model.rollout(self.to_images(images))}
 
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis

@@ -33,6 +33,7 @@ from transfg_torch.optim import (
     optimizer_slots,
     update_averages,
 )
+from transfg_torch.pixels import Normalise
 
 Handle = dict[str, Tensor]
 
@@ -53,6 +54,7 @@ class TorchBackend:
         dtype = torch.float64 if config.run.precision == "float64" else torch.float32
         self.model = model_class(config.model, config.data.crop).to(self.device, dtype)
 
+        self.normalise = Normalise(config).to(self.device)
         self.model.grad_checkpointing = config.run.grad_checkpointing
         # torch only: Jittor compiles everything, and refuses the setting
         if config.run.compile:
@@ -116,7 +118,17 @@ class TorchBackend:
         """An array on the model's device; floating-point numbers in the parameters' type."""
         floating = array.dtype.kind == "f"
         array = array.astype(self.float_type if floating else array.dtype, copy=False)
-        return torch.from_numpy(array).to(self.device)
+        tensor = torch.from_numpy(array)
+        # torch only: a copy from pinned memory does not wait for the previous update
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        # torch: Jittor has one device for all arrays
+        return tensor.to(self.device, non_blocking=True)
+
+    def to_images(self, images: Array) -> Tensor:
+        """Images on the model's device; uint8 ones (B, H, W, 3) are normalised there."""
+        tensor = self.to_tensor(images)
+        return self.normalise(tensor) if images.dtype == np.uint8 else tensor
 
     def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: its own autocast
         """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
@@ -138,19 +150,9 @@ class TorchBackend:
 
         The targets are `batch.targets` (B, C); without these, the labels.
         """
-        images = torch.from_numpy(batch.images.astype(self.float_type, copy=False))
-        labels = torch.from_numpy(batch.labels)
-        targets = labels
-        if batch.targets is not None:
-            targets = torch.from_numpy(batch.targets.astype(self.float_type, copy=False))
-        # torch only: a copy from pinned memory does not wait for the previous update
-        if self.device.type == "cuda":
-            images, labels, targets = (x.pin_memory() for x in (images, labels, targets))
-        # torch only: Jittor has one device for all arrays
-        images, labels, targets = (
-            x.to(self.device, non_blocking=True) for x in (images, labels, targets)
-        )
-        return images, labels, targets
+        labels = self.to_tensor(batch.labels)
+        targets = labels if batch.targets is None else self.to_tensor(batch.targets)
+        return self.to_images(batch.images), labels, targets
 
     def train_step(
         self, micro_batches: Sequence[Batch], lr: float, parts: Array | None = None
@@ -203,14 +205,14 @@ class TorchBackend:
 
     def eval_step(self, images: Array) -> Handle:
         with self.evaluating():
-            output = self.apply(self.to_tensor(images))
+            output = self.apply(self.to_images(images))
         handle = {"logits": output.logits, "features": output.features}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def rollout(self, images: Array) -> Handle:
         require_vit(self.config.model, "attention rollout")
         with self.evaluating():
-            return {"rollout": self.model.rollout(self.to_tensor(images))}
+            return {"rollout": self.model.rollout(self.to_images(images))}
 
     def fetch(self, handle: Handle) -> Arrays:
         # torch: tensors have graphs and devices

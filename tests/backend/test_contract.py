@@ -11,7 +11,9 @@ import pytest
 from reference import contrastive, cross_entropy, relative
 
 from parity.cases.case import SGD, Case
-from transfg_core.backend import Arrays, Backend, Batch, load_backend
+from transfg_core.backend import FLOAT_TYPES, Arrays, Backend, Batch, load_backend
+from transfg_core.config.sections import NORMALISATION
+from transfg_core.data.transforms import normalise
 from transfg_core.errors import UserError
 from transfg_core.models.layout import param_shapes
 from transfg_core.seeds import step_seed
@@ -131,6 +133,25 @@ def test_dropout_masks_of_successive_updates_are_unrelated(twin):
         dropped += twin.run(dropout, np.ones(4096, np.float32))[0] == 0
     assert 0 < dropped.min() and dropped.max() < 50  # beyond these: once in a million runs
     assert 0.85 < dropped.var() / (200 * 0.1 * 0.9) < 1.15
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("name", NORMALISATION)
+def test_uint8_images_are_normalised_on_the_device_to_the_same_bits(twin, name, precision):
+    """Every value in every channel; a product with the reciprocal differs in some of them."""
+    config = PARTS.config(precision)
+    data = config.data.model_copy(update={"normalise": name})
+    backend = load_backend(twin.name, config.model_copy(update={"data": data}))
+    rng = np.random.default_rng(0)
+    values = rng.permuted(np.arange(3 * 44 * 32) % 256).astype(np.uint8)
+    pixels = np.stack([values, rng.permutation(values)]).reshape(2, 44, 32, 3)
+    assert all(len(np.unique(pixels[..., channel])) == 256 for channel in range(3))
+    found = backend.fetch({"images": backend.to_images(pixels)})["images"]
+    expected = normalise(pixels, data).astype(FLOAT_TYPES[precision])
+    assert found.dtype == expected.dtype and np.array_equal(found, expected)
+    labels = PARTS.batches()[0].labels[:2]
+    pair = [Batch(images, labels) for images in (pixels, normalise(pixels, data))]
+    assert equal(*(backend.trace(batch) for batch in pair))
 
 
 def training_starts(twin, case: Case) -> Iterator[tuple[str, Backend]]:

@@ -5,10 +5,10 @@ worker process, the framework or earlier reads. So an interruption does not chan
 update k, and both twins get the same pixels in the same order.
 
 Position p of the training stream is place `p % N` of epoch `p // N`. Update k = 1, 2, ... takes the
-B positions from `(k - 1) * B`; batches run across the border between epochs. Records travel as
-uint8 and become float32 in the caller's thread. grain reads ahead in threads or worker processes:
-it reads one record at a time and keeps the order. A record holds the error of a broken image, and
-this module raises it.
+B positions from `(k - 1) * B`; batches run across the border between epochs. Images are uint8: a
+backend normalises them on its device. grain reads ahead in threads or worker processes: it reads
+one record at a time and keeps the order. A record holds the error of a broken image, and this
+module raises it.
 
 `timeout`, schedulers and Ctrl-C signal the whole process group. Worker processes ignore SIGINT and
 SIGTERM: the parent still needs them for its last update, and then ends them. They end by themselves
@@ -43,7 +43,6 @@ from transfg_core.data.sample_reader import (
     TrainReader,
     none_readable,
 )
-from transfg_core.data.transforms import normalise
 from transfg_core.data.worker import STOP_SIGNALS, init_worker
 from transfg_core.errors import RunFailed
 
@@ -51,9 +50,9 @@ T = TypeVar("T")
 
 
 class EvalBatch(NamedTuple):
-    """Images (B, 3, H, W) float32, labels (B,) int64, and index (B,) int64 into the samples."""
+    """Images (B, H, W, 3) uint8, labels (B,) int64, and index (B,) int64 into the samples."""
 
-    images: NDArray[np.float32]
+    images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     index: NDArray[np.int64]  # type: ignore[assignment]  # hides tuple.index, which none needs
 
@@ -89,7 +88,7 @@ class TrainStream:
         return self
 
     def __next__(self) -> Batch:
-        """The next update's batch: images (B, 3, H, W) float32, labels (B,) int64.
+        """The next update's batch: images (B, H, W, 3) uint8, labels (B,) int64.
 
         Raises:
             RunFailed: an image is unreadable under `on_bad_image: error`, no image is readable,
@@ -149,7 +148,7 @@ def _batches(
     """Batches of `batch_size`; the last batch may be smaller."""
     with closing(read_ahead(read, positions, data, batch_size)) as records:
         while taken := _take(records, batch_size, bad_images):
-            yield _collate(taken, data)
+            yield _collate(taken)
 
 
 def read_ahead(
@@ -190,9 +189,9 @@ def _take(records: Iterator[Record], batch_size: int, bad_images: dict[str, str]
     return taken
 
 
-def _collate(records: list[Record], data: DataConfig) -> EvalBatch:
+def _collate(records: list[Record]) -> EvalBatch:
     return EvalBatch(
-        images=normalise(np.stack([record.pixels for record in records]), data),
+        images=np.stack([record.pixels for record in records]),
         labels=np.array([record.label for record in records], dtype=np.int64),
         index=np.array([record.sample for record in records], dtype=np.int64),
     )

@@ -11,6 +11,7 @@ from parity.suite.checks.bits import same
 from parity.suite.checks.case import CHECKS, with_gradient
 from transfg_core.backend import Backend, Batch
 from transfg_core.config.sections import Config
+from transfg_core.data.transforms import normalise
 from transfg_core.train import split_batch
 
 
@@ -42,6 +43,7 @@ def contract(backend: Backend, config: Config, batches: Sequence[Batch]) -> dict
         elif len(counts) == 3:
             claims |= {f"moves/{n}": bool((after[n] != before[n]).any()) for n in trainable}
     claims["without dropout a loss repeats"] = losses[0] == losses[1]
+    claims["uint8 images are normalised to the same bits"] = normalises(backend, config, batch)
     claims["inputs are left alone"] = same(given(batch), given(copy))
     trained_state = backend.state()
     backend.load_params(CHECKS.params())
@@ -54,3 +56,13 @@ def contract(backend: Backend, config: Config, batches: Sequence[Batch]) -> dict
 def given(batch: Batch) -> dict[str, Any]:
     """The arrays of a batch by name; none where there are no targets."""
     return {name: value for name, value in batch._asdict().items() if value is not None}
+
+
+def normalises(backend: Backend, config: Config, batch: Batch) -> bool:
+    """Whether uint8 images give the traces and evaluations of images that NumPy normalised."""
+    size = (len(batch.labels), *batch.images.shape[2:], 3)
+    pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    images = normalise(pixels, config.data)
+    return same(
+        backend.trace(Batch(pixels, batch.labels)), backend.trace(Batch(images, batch.labels))
+    ) and same(backend.fetch(backend.eval_step(pixels)), backend.fetch(backend.eval_step(images)))

@@ -57,7 +57,8 @@ def data(config: Config, root: str) -> dict[str, Any]:
         new = data_config(config, root, setting)
         dataset = read_dataset(new.data, new.run.seed)
         train = train_batches(dataset, new)
-        test = [Batch(b.images, b.labels) for b in eval_batches(dataset.test, new.data, BATCH)]
+        batches = eval_batches(dataset.test, new.data, BATCH)
+        test = [normalised(Batch(b.images, b.labels), new.data) for b in batches]
         taps |= described(f"{setting}/train", train) | described(f"{setting}/test", test)
         taps |= {f"{setting}/{n}": v for n, v in order_claims(train, test, dataset).items()}
         if setting == "crop":

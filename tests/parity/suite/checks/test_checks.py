@@ -32,6 +32,7 @@ from parity.suite.checks.samples import (
     RESIZED,
     TOY_SIZE,
     data_config,
+    normalised,
     order_claims,
     pixel_claims,
     place_of,
@@ -132,9 +133,10 @@ def batches(toy):
     config = data_config(CONFIG, toy, "crop")
     dataset = read_dataset(config.data, 0)
     stream = TrainStream(dataset.train, config.data, BATCH, 0)
-    train = [next(stream) for _ in range(7)]
+    train = [normalised(next(stream), config.data) for _ in range(7)]
     stream.close()
-    test = [Batch(b.images, b.labels) for b in eval_batches(dataset.test, config.data, BATCH)]
+    found = eval_batches(dataset.test, config.data, BATCH)
+    test = [normalised(Batch(b.images, b.labels), config.data) for b in found]
     return train, test, dataset
 
 
@@ -155,8 +157,8 @@ def test_right_data_hold_every_claim(toy, clean):
 
 
 def test_other_statistics_are_found(toy, clean, monkeypatch):
-    right = loader.normalise
-    monkeypatch.setattr(loader, "normalise", lambda images, data: right(images[..., ::-1], data))
+    right = samples.normalise
+    monkeypatch.setattr(samples, "normalise", lambda images, data: right(images[..., ::-1], data))
     taps = samples.data(CONFIG, toy)
     assert changed_crcs(taps, clean) == {n for n in clean if n.endswith("crc")}
     assert failing(claims_of(taps)) >= {"cut from the resized image", "as defined"}
