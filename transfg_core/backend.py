@@ -178,6 +178,16 @@ def start_framework(name: str) -> None:
     importlib.import_module(f"{BACKENDS[name]}.runtime").prepare()
 
 
+def load_torchvision_input() -> Any:
+    """Start PyTorch and return torchvision's way to read images, for `transfg bench`.
+
+    Raises:
+        UserError: PyTorch is missing or cannot start.
+    """
+    start_framework("torch")
+    return importlib.import_module(f"{BACKENDS['torch']}.peers.torchvision_input")
+
+
 def load_workloads(name: str) -> Any:
     """Start a framework and return its workloads for `transfg bench`.
 

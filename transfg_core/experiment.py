@@ -15,6 +15,7 @@ from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.checkpoints.training import TrainingCheckpoint, newest_intact, read_checkpoint
 from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.config.sections import Config
+from transfg_core.data.cache.build import fill_cache
 from transfg_core.data.datasets import Dataset, read_dataset, with_equal_files
 from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
@@ -84,6 +85,8 @@ def start_training(
             progress.say(f"{own.path}: already at update {position.update} of {steps}")
             return 0
         check_first_images(config, dataset, position)
+        scored = [each for each in (dataset.test, dataset.validation) if each]
+        fill_cache(config.data, dataset.train, scored, progress.say)
         backend, weights = start_backend(config, backend_name, source, progress)
         if source:
             progress.say(f"{source.path}: resuming after update {position.update}")

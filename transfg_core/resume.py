@@ -16,6 +16,7 @@ from transfg_core.train import Position
 # Keys that may change when a run is resumed: names and places of files, how they are read, how
 # often the run evaluates and saves. None of them changes what the run computes.
 FREE_ON_RESUME = (
+    "data.cache",
     "data.max_megapixels",
     "data.on_bad_image",
     "data.root",

@@ -16,6 +16,7 @@ from transfg_core.checkpoints.own import refuse_other_model
 from transfg_core.checkpoints.training import read_checkpoint
 from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config, DataConfig
+from transfg_core.data.cache.build import fill_cache
 from transfg_core.data.datasets import Dataset, read_test
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
@@ -44,8 +45,8 @@ def open_checkpoint(
     saved = read_checkpoint(path)
     overrides = list(overrides)
     tree = saved.config.model_dump(mode="json")
-    # how many processes read images, and where unpacked ones lie, is not for the file to choose
-    own = {"threads", "workers", "unpacked"}
+    # how many processes read images, and where images are kept, is not for the file to choose
+    own = {"threads", "workers", "cache", "unpacked"}
     tree["data"] |= DataConfig().model_dump(mode="json", include=own)
     apply_overrides(tree, overrides)
     config = build_config(tree, str(path))
@@ -112,6 +113,7 @@ def evaluate_checkpoint(
     with Progress("evaluate") as progress:
         for note in dataset.notes():
             progress.say(note)
+        fill_cache(config.data, None, [dataset.test], progress.say)
         evaluation = evaluate(
             backend, dataset.test, config, lambda done: progress.evaluating(done, images)
         )

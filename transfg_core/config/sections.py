@@ -129,6 +129,7 @@ class DataConfig(Section):
     on_bad_image: Literal["error", "skip"] = "error"
     threads: Threads = 2
     workers: Workers = 0
+    cache: FilePath | None = None  # folder for decoded and resized images
     toy: ToyConfig = ToyConfig()
 
     def fold_problems(self) -> list[str]:

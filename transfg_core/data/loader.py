@@ -24,6 +24,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 from multiprocessing import resource_tracker
 from types import ModuleType
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 
 from transfg_core.backend import Batch
 from transfg_core.config.sections import DataConfig
+from transfg_core.data.cache.files import open_cache
 from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.mixing import draw_mix, mix_batch
 from transfg_core.data.sample_reader import (
@@ -79,7 +81,8 @@ class TrainStream:
         self._data, self._seed, self._update, self._classes = data, seed, start_update, classes
         assert classes or not (data.mixup or data.cutmix), "targets need the number of classes"
         positions = range(start_update * batch_size, sys.maxsize)
-        read = TrainReader(samples, data, seed)
+        cached = open_cache(samples, data, training=True)
+        read = TrainReader(_for_reading(samples), data, seed, cached)
         self._batches = _batches(read, positions, data, batch_size, self.bad_images)
         # Also closes at exit, before the modules that closing needs are unloaded.
         self._close = weakref.finalize(self, self._batches.close)
@@ -122,7 +125,7 @@ def eval_batches(
     Raises:
         RunFailed: see `TrainStream.__next__`.
     """
-    read = EvalReader(samples, data)
+    read = EvalReader(_for_reading(samples), data, open_cache(samples, data, training=False))
     bad = {} if bad_images is None else bad_images
     batches = _batches(read, range(len(samples.paths)), data, batch_size, bad)
     atexit.register(batches.close)  # for a caller that stops before the last batch
@@ -136,6 +139,11 @@ def eval_batches(
         atexit.unregister(batches.close)
     if empty:
         raise RunFailed(none_readable(bad, len(samples.paths)))
+
+
+def _for_reading(samples: Samples) -> Samples:
+    """What a reader needs of the samples: each worker process gets a copy."""
+    return replace(samples, ids=(), part_boxes=None)
 
 
 def _batches(

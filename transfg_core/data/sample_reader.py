@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage
+from transfg_core.data.cache.files import CachedImages
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.mapped_image import Source
 from transfg_core.data.transforms import eval_transform, read_image, train_transform
 from transfg_core.errors import UserError
 
@@ -32,7 +34,7 @@ class Record(NamedTuple):
     error: str
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """Indices 0..count-1 in the order of one epoch: (count,)."""
     order = np.random.default_rng([seed, STREAMS["order"], epoch]).permutation(count)
@@ -54,8 +56,9 @@ def balanced_order(
     shares = np.full(len(present), count // len(present))
     shares[rng.permutation(len(present))[: count % len(present)]] += 1
     chosen, repeats = [], []
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
     for label, share in zip(present, shares, strict=True):
-        members = np.flatnonzero(labels == label)
+        members = by_class[label]
         rounds = -(-share // len(members))
         chosen.append(np.concatenate([rng.permutation(members) for _ in range(rounds)])[:share])
         repeats.append(np.arange(share) // len(members))
@@ -63,7 +66,7 @@ def balanced_order(
     return np.concatenate(chosen)[order], np.concatenate(repeats)[order]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _order_of(reader: "TrainReader", epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The order of an epoch, and how often each image has come before."""
     if reader.data.balance:
@@ -79,6 +82,7 @@ class TrainReader:
     samples: Samples
     data: DataConfig
     seed: int
+    cached: CachedImages | None = None
 
     def __call__(self, position: int) -> Record:
         """Read and augment; the next readable image by index replaces an unreadable one.
@@ -95,7 +99,7 @@ class TrainReader:
         skipped: dict[str, str] = {}
         for step in range(count):
             chosen = (index + step) % count
-            record = _read(self.samples, chosen, self.data, transform)
+            record = _read(self.samples, chosen, self.data, transform, self.cached)
             if not record.skipped or self.data.on_bad_image == "error":
                 return record._replace(skipped=skipped)
             skipped.update(record.skipped)
@@ -108,22 +112,29 @@ class EvalReader:
 
     samples: Samples
     data: DataConfig
+    cached: CachedImages | None = None
 
     def __call__(self, index: int) -> Record:
         """Read and crop; an unreadable image gives a record without pixels."""
-        record = _read(self.samples, index, self.data, eval_transform)
+        record = _read(self.samples, index, self.data, eval_transform, self.cached)
         skip = record.skipped and self.data.on_bad_image == "skip"
         return record._replace(error="") if skip else record
 
 
 def _read(
-    samples: Samples, index: int, data: DataConfig, transform: Callable[..., NDArray[np.uint8]]
+    samples: Samples,
+    index: int,
+    data: DataConfig,
+    transform: Callable[..., NDArray[np.uint8]],
+    cached: CachedImages | None,
 ) -> Record:
     """Read a sample into a record; `error` is set if anything is wrong with its file."""
     path, label = samples.paths[index], int(samples.labels[index])
     nothing = np.zeros((0, 0, 3), dtype=np.uint8)
     try:
-        image = read_image(path, data, samples.region(index))
+        image: Source | None = cached.image(index, path) if cached else None
+        if image is None:
+            image = read_image(path, data, samples.region(index))
     except BadImage as bad:
         return Record(nothing, label, index, {path: bad.reason}, str(bad))
     except UserError as error:  # memory, not the file: never skipped

@@ -21,6 +21,7 @@ from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.autoaugment import FILL, auto_augment
 from transfg_core.data.bad_image import UNREADABLE, BadImage, TooLarge, open_regular, reason_of
 from transfg_core.data.color_jitter import color_jitter, to_grey
+from transfg_core.data.mapped_image import Source, as_array, as_pillow
 from transfg_core.data.pixels import (
     STORED,
     UPRIGHT,
@@ -159,9 +160,7 @@ def allow_megapixels(data: DataConfig) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, data.max_megapixels * MILLION)
 
 
-def train_transform(
-    image: Image.Image, data: DataConfig, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def train_transform(image: Source, data: DataConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
     """RGB image -> (H, W, 3) uint8 of size `data.crop`; all random draws come from `rng`.
 
     Raises:
@@ -170,7 +169,7 @@ def train_transform(
     height, width = data.crop
     if data.random_resized_crop is not None:
         box = _random_resized_box((image.height, image.width), data.random_resized_crop, rng)
-        image = image.crop(box).resize((width, height), FILTERS[data.interpolation])
+        image = as_pillow(image.crop(box)).resize((width, height), FILTERS[data.interpolation])
     else:
         image = resized(image, data)
         top = int(rng.integers(image.height - height + 1))
@@ -179,28 +178,28 @@ def train_transform(
     if data.flip and rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if data.auto_augment:
-        image = auto_augment(image, rng)
+        image = auto_augment(as_pillow(image), rng)
     if data.color_jitter is not None:
-        image = color_jitter(image, data.color_jitter, rng)
+        image = color_jitter(as_pillow(image), data.color_jitter, rng)
     if data.grayscale and rng.random() < data.grayscale:
-        image = to_grey(image)
+        image = to_grey(as_pillow(image))
     if data.rotation:
         angle = float(rng.uniform(-data.rotation, data.rotation))
-        image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=FILL)
-    pixels = np.array(image)
+        image = as_pillow(image).rotate(angle, Image.Resampling.BILINEAR, fillcolor=FILL)
+    pixels = as_array(image)
     if data.random_erasing.probability:
         random_erasing(pixels, data.random_erasing, NORMALISATION[data.normalise][0], rng)
     return pixels
 
 
-def eval_transform(image: Image.Image, data: DataConfig) -> NDArray[np.uint8]:
+def eval_transform(image: Source, data: DataConfig) -> NDArray[np.uint8]:
     """RGB image -> (H, W, 3) uint8 of size `data.crop`, cut from the centre.
 
     Raises:
         UserError: the image is smaller than the crop.
     """
     image = resized(image, data)
-    return np.array(image.crop(_centre_box((image.height, image.width), data.crop)))
+    return as_array(image.crop(_centre_box((image.height, image.width), data.crop)))
 
 
 def boxes_through_eval(
@@ -231,21 +230,31 @@ def normalise(images: NDArray[np.uint8], data: DataConfig) -> NDArray[np.float32
     return result
 
 
+def resize_image(image: Source, data: DataConfig) -> Source:
+    """The image after `data.resize`, also if it is then smaller than the crop."""
+    height, width = _size_of_resize((image.height, image.width), data)
+    if (height, width) == (image.height, image.width):
+        return image
+    return as_pillow(image).resize((width, height), FILTERS[data.interpolation])
+
+
+def _size_of_resize(stored: Size, data: DataConfig) -> Size:
+    """Size after `data.resize`: the shorter side exact, the longer one truncated to an integer."""
+    if data.resize is None or isinstance(data.resize, tuple):
+        return data.resize or stored
+    short, (height, width) = data.resize, stored
+    if width <= height:
+        return int(short * height / width), short
+    return short, int(short * width / height)
+
+
 def _resized_size(stored: Size, data: DataConfig) -> Size:
-    """Size after `data.resize`: the shorter side exact, the longer one truncated to an integer.
+    """Size after `data.resize`.
 
     Raises:
         UserError: the result is smaller than the crop.
     """
-    height, width = stored
-    if isinstance(data.resize, tuple):
-        height, width = data.resize
-    elif data.resize is not None:
-        short = data.resize
-        if stored[1] <= stored[0]:
-            height, width = int(short * stored[0] / stored[1]), short
-        else:
-            height, width = short, int(short * stored[1] / stored[0])
+    height, width = _size_of_resize(stored, data)
     if height < data.crop[0] or width < data.crop[1]:
         raise UserError(
             f"expected at least data.crop {list(data.crop)} (height, width), "
@@ -254,16 +263,14 @@ def _resized_size(stored: Size, data: DataConfig) -> Size:
     return height, width
 
 
-def resized(image: Image.Image, data: DataConfig) -> Image.Image:
+def resized(image: Source, data: DataConfig) -> Source:
     """The image after `data.resize`.
 
     Raises:
         UserError: the result is smaller than the crop.
     """
-    height, width = _resized_size((image.height, image.width), data)
-    if (height, width) == (image.height, image.width):
-        return image
-    return image.resize((width, height), FILTERS[data.interpolation])
+    _resized_size((image.height, image.width), data)
+    return resize_image(image, data)
 
 
 def _centre_box(size: Size, crop: Size) -> Box:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.datasets.samples import Samples
 from transfg_core.data.loader import read_ahead
+from transfg_core.data.mapped_image import as_pillow
 from transfg_core.data.transforms import read_image, resized
 from transfg_core.errors import UserError
 from transfg_core.inspection.facts import reason_of
@@ -48,7 +49,7 @@ class HistogramReader:
             image = read_image(path, self.data, self.samples.region(index))
             height, width = image.height, image.width
             if self.data.resize is not None and self.data.random_resized_crop is None:
-                image = resized(image, self.data)
+                image = as_pillow(resized(image, self.data))
         except UserError as error:
             return Histogram(0, 0, np.zeros((CHANNELS, VALUES), np.int64), reason_of(path, error))
         counts = np.array(image.histogram(), np.int64).reshape(CHANNELS, VALUES)
