@@ -33,6 +33,31 @@ def forget_peak_rss() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process and of the children that it has now, in seconds."""
+    return sum(map(_cpu_seconds_of, [os.getpid(), *_children_of(os.getpid())]))
+
+
+def _cpu_seconds_of(process: int) -> float:
+    """User and system time; 0 for a process that has ended."""
+    with suppress(OSError):
+        # fields 14 and 15, counted after the name in brackets, which may hold anything (proc(5))
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        ticks = text.rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def _children_of(process: int) -> list[int]:
+    """Children, their children, and so on."""
+    found: list[int] = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text(encoding="ascii").split()):
+                found += [child, *_children_of(child)]
+    return found
+
+
 def cpu_name() -> str:
     """The processor's name, or its architecture if the system does not report a name."""
     try:

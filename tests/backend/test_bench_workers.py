@@ -22,10 +22,20 @@ def test_work_is_measured(twin, tmp_path, method, work):
     if twin.name == "jittor" and (method, work) not in EVERYWHERE:
         pytest.skip("the same worker as in torch; a Jittor process starts slowly")
     out, turn = tmp_path / "bench.json", "4" if "real" in method or work == "input" else "2"
+    subject = "loader" if work == "input" else twin.name + method
     done = CliRunner().invoke(
         app,
         ["bench", str(ROOT / "configs/toy/quickstart.yaml"), *TINY, f"data.root={tmp_path / 'toy'}"]
-        + ["--subject", twin.name + method, "--work", work, "--batch", "2", "--rounds", "2"]
+        + [
+            "--subject",
+            subject,
+            "--work",
+            work,
+            "--batch",
+            "2",
+            "--rounds",
+            "2",
+        ]
         + ["--warmup", "0", "--turn", turn, "--threads", "1", "--out", str(out)],
     )
     assert done.exit_code == 0, done.output

@@ -22,7 +22,8 @@ def bench(
         typer.Option(
             help="what to compare; ratios refer to the first: BACKEND[:METHOD] [KEY=VALUE]..., "
             "METHOD is transfg, vit, published (stores all maps, multiplies whole maps) or "
-            "real-input (reads the data set)"
+            "real-input (reads the data set); with --work input: loader, loader:uint8 (not "
+            "normalised, as training takes it) or torchvision"
         ),
     ] = None,
     work: Annotated[
@@ -45,15 +46,20 @@ def bench(
 
     Exit codes: 0 measured; 1 no subject could be measured; 2 the input is refused.
     """
-    from transfg.bench.results import as_record, print_table
+    from transfg.bench.results import as_record, print_input_table, print_table
     from transfg.bench.runner import measure
-    from transfg.bench.subject import WORK, parse_subject
+    from transfg.bench.subject import READERS, WORK, parse_subject
 
     one_of("--work", work, WORK)
     check_file("--out", out)
-    subjects = [parse_subject(text) for text in subject or ["torch", "jittor"]]
-    if work == "input":
-        subjects = subjects[:1]  # this work uses no backend
+    default = ["loader"] if work == "input" else ["torch", "jittor"]
+    subjects = [parse_subject(text) for text in subject or default]
+    for entry in subjects:
+        if (entry.backend in READERS) != (work == "input"):
+            raise UserError(
+                f"--subject {entry.label}: --work input reads with loader or torchvision, any "
+                "other work is done by a backend; change --subject or --work"
+            )
     distinct = {(entry.backend, entry.method, entry.overrides) for entry in subjects}
     if len(distinct) < len(subjects):
         raise UserError("--subject: expected each subject once, found one given twice; remove it")
@@ -74,6 +80,6 @@ def bench(
             write_json(out, as_record(results, baselines))
     finally:
         if results:
-            print_table(results, baselines)
+            (print_input_table if work == "input" else print_table)(results, baselines)
     if all(result.failed for result in results):
         raise RunFailed(f"bench: every subject failed; the first: {results[0].failed}")

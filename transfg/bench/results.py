@@ -43,6 +43,18 @@ def ratio(candidate: Measurement, baseline: Measurement) -> Spread | None:
     return Spread.of([ours / theirs for ours, theirs in pairs])
 
 
+def input_summary(result: Measurement, baseline: Measurement) -> dict[str, Spread | None]:
+    """Images per second, and per second of one core; both also over those of the baseline."""
+    pairs = zip(result.cpu, baseline.cpu, strict=False)
+    times = zip(result.seconds, baseline.seconds, strict=False)
+    return {
+        "images_per_second": Spread.of([result.batch / s for s in result.seconds]),
+        "faster": Spread.of([theirs / ours for ours, theirs in times]),
+        "images_per_core_second": Spread.of([result.batch / s for s in result.cpu if s]),
+        "faster_per_core": Spread.of([theirs / ours for ours, theirs in pairs if ours]),
+    }
+
+
 def summary(result: Measurement, baseline: Measurement) -> dict[str, Any]:
     """The derived numbers of one measurement, for the table and the JSON; unknown ones are None."""
     config = Config.model_validate(result.config, strict=False)
@@ -62,6 +74,7 @@ def summary(result: Measurement, baseline: Measurement) -> dict[str, Any]:
         "selection_flops": image and result.batch * image,
         "flops_per_second": speed,
         "utilisation": speed / peak if speed and peak else None,
+        "input": input_summary(result, baseline) if result.work == "input" else None,
         "memory": {**state, "rest": max(0, result.peak - sum(state.values()))}
         if state and result.peak
         else None,
@@ -105,12 +118,37 @@ def as_record(results: Sequence[Measurement], baselines: Sequence[Measurement]) 
     """All measurements and the numbers derived from them, for JSON."""
     rows = []
     for result, baseline in zip(results, baselines, strict=True):
-        numbers = {
-            name: asdict(value) if isinstance(value, Spread) else value
-            for name, value in summary(result, baseline).items()
-        }
+        numbers = _plain(summary(result, baseline))
         rows.append(asdict(result) | {"summary": numbers | {"baseline": baseline.subject}})
     return {"format": "bench/1", "measurements": rows, "linearity": linearity(results)}
+
+
+def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The numbers with dictionaries in place of spreads."""
+    return {
+        name: asdict(value)
+        if isinstance(value, Spread)
+        else _plain(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in numbers.items()
+    }
+
+
+def print_input_table(results: Sequence[Measurement], baselines: Sequence[Measurement]) -> None:
+    """Print images per second, and per second of processor time, beside those of the first row."""
+    table = Table("subject", "batch", "images/s", "ratio", "images/s per core", "ratio per core")
+    table.add_column("peak MiB", justify="right")
+    for result, baseline in zip(results, baselines, strict=True):
+        if result.failed:
+            table.add_row(result.subject, str(result.batch), result.failed)
+            continue
+        forms = (".1f", ".2f", ".1f", ".2f")
+        spreads = input_summary(result, baseline).values()
+        cells = [s.text(form) if s else NONE for s, form in zip(spreads, forms, strict=True)]
+        peak = number(result.peak, ".0f", MIB)
+        table.add_row(result.subject, str(result.batch), *cells, peak)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def print_table(results: Sequence[Measurement], baselines: Sequence[Measurement]) -> None:

@@ -39,6 +39,7 @@ class Measurement:
     started: float = 0.0  # from the start of the process to the first step
     first: float = 0.0  # the first step, which compiles operators
     seconds: list[float] = field(default_factory=list)  # per step, for each timed round
+    cpu: list[float] = field(default_factory=list)  # the same in processor time, of all processes
     base: int | None = None  # memory before the first step; None if the device does not report it
     peak: int | None = None
     device: dict[str, Any] = field(default_factory=dict)
@@ -109,6 +110,7 @@ class Worker:
         answer = self.ask("go")
         if keep and answer:
             self.result.seconds.append(answer["seconds"])
+            self.result.cpu.append(answer["cpu"])
 
     def end(self) -> None:
         """Ask for the peak memory and end the process."""

@@ -3,6 +3,7 @@
 parse_subject("torch")                                  # TransFG in PyTorch
 parse_subject("torch:published")                        # as the published program computes it
 parse_subject("jittor:vit train.accumulation=2")        # with settings of its own
+parse_subject("loader data.cache=FOLDER")               # a reader, for `--work input`
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from transfg_core.errors import UserError
 from transfg_core.models.vit import require_vit
 
 METHODS = ("transfg", "vit", "published", "real-input")
+# What reads images for `--work input`, and the form of its batches.
+READERS = {"loader": ("float32", "uint8"), "torchvision": ("float32",)}
 WORK = ("train", "infer", "attention", "selection", "input")
 CLASSES = 200  # if the configuration takes them from the data set
 OURS = ("train.batch_size", "train.eval_batch_size", "model.pretrained")  # keys that the bench sets
@@ -24,7 +27,7 @@ OURS = ("train.batch_size", "train.eval_batch_size", "model.pretrained")  # keys
 
 @dataclass(frozen=True)
 class Subject:
-    """A backend, a method of METHODS, and settings of its own."""
+    """A backend and a method of METHODS, or a reader and a form; and settings of its own."""
 
     label: str
     backend: str
@@ -34,7 +37,7 @@ class Subject:
     @property
     def reads(self) -> bool:
         """Whether it reads its images from the data set."""
-        return self.method == "real-input"
+        return self.method == "real-input" or self.backend in READERS
 
     def config(self, path: Path, overrides: Sequence[str], batch: int) -> Config:
         """The configuration, with random weights: speed does not depend on their values.
@@ -44,7 +47,7 @@ class Subject:
         """
         given = load_config(path, [*overrides, *self.overrides])
         classes = given.model.classes or CLASSES
-        if self.reads:  # the labels of the data set must fit the head
+        if self.method == "real-input":  # the labels of the data set must fit the head
             classes = len(read_dataset(given.data, given.run.seed).classes)
         ours = [f"train.batch_size={batch}", f"train.eval_batch_size={batch}"]
         ours += [f"model.classes={classes}", "model.pretrained=null"]
@@ -75,9 +78,11 @@ def parse_subject(text: str) -> Subject:
                 f"--subject {text}: {override}: the bench sets this key: weights are random, and "
                 "--batch sets the number of images; leave it out"
             )
-    if backend not in BACKENDS or (method or "transfg") not in METHODS:
+    methods = READERS.get(backend, METHODS if backend in BACKENDS else ())
+    if method and method not in methods or not methods:
         raise UserError(
             f"--subject {text}: expected BACKEND[:METHOD] [KEY=VALUE]..., backends "
-            f"{', '.join(BACKENDS)}, methods {', '.join(METHODS)}"
+            f"{', '.join(BACKENDS)}, methods {', '.join(METHODS)}; with --work input "
+            "loader, loader:uint8 or torchvision"
         )
-    return Subject(text, backend, method or "transfg", tuple(overrides))
+    return Subject(text, backend, method or methods[0], tuple(overrides))

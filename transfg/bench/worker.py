@@ -13,19 +13,28 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, TextIO
 
 import numpy as np
 
-from transfg_core.backend import Backend, Batch, load_backend, load_workloads
+from transfg_core.backend import (
+    Backend,
+    Batch,
+    load_backend,
+    load_torchvision_input,
+    load_workloads,
+)
 from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.config.loading import build_config
 from transfg_core.config.sections import Config
+from transfg_core.data.cache.build import fill_cache
 from transfg_core.data.datasets import read_dataset
 from transfg_core.data.loader import TrainStream
+from transfg_core.data.transforms import normalise
 from transfg_core.errors import UserError, is_out_of_memory
-from transfg_core.machine import forget_peak_rss, peak_rss
+from transfg_core.machine import cpu_seconds, forget_peak_rss, peak_rss
 from transfg_core.train import split_batch
 
 Step = Callable[[], object]
@@ -40,18 +49,24 @@ def random_batch(config: Config) -> Batch:
 
 
 @contextmanager
-def batches_of(config: Config, real: bool) -> Iterator[Callable[[], Batch]]:
-    """A function that gives the next batch: of the data set if `real`, else always the same one."""
-    if not real:
+def batches_of(job: dict[str, Any], config: Config) -> Iterator[Callable[[], Any]]:
+    """A function that gives the next batch: of the data set if the job reads, else the same one."""
+    if not job["reads"]:
         batch = random_batch(config)
         yield lambda: batch
         return
-    split = read_dataset(config.data, config.run.seed).train
-    stream = TrainStream(split, config.data, config.train.batch_size, config.run.seed, 0)
-    try:
-        yield lambda: next(stream)
-    finally:
-        stream.close()
+    data, size = config.data, config.train.batch_size
+    split = read_dataset(data, config.run.seed).train
+    if job["backend"] == "torchvision":
+        batches = load_torchvision_input().batches(split, data, size)
+        yield lambda: next(batches)
+        return
+    fill_cache(data, split, [], partial(print, file=sys.stderr))
+    with closing(TrainStream(split, data, size, config.run.seed, 0)) as stream:
+        if job["method"] == "float32":
+            yield lambda: normalise(next(stream).images, data)
+        else:
+            yield lambda: next(stream)
 
 
 def make_backend(job: dict[str, Any], config: Config) -> Backend:
@@ -104,7 +119,7 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
         answers.flush()
 
     config, turn = build_config(job["config"], "the job"), int(job["turn"])
-    with batches_of(config, job["reads"]) as take:
+    with batches_of(job, config) as take:
         backend = None if job["work"] == "input" else make_backend(job, config)
         step = make_step(job, config, backend, take) if backend else take
         gc.collect()
@@ -123,10 +138,11 @@ def serve(job: dict[str, Any], lines: TextIO, answers: TextIO) -> None:
             if turn > 1:  # uses up what was read ahead during the turns of the others
                 step()
             timed = max(1, turn - 1)
-            begin = time.perf_counter()
+            begin, spent = time.perf_counter(), cpu_seconds()
             for _ in range(timed):
                 step()
-            answer(seconds=(time.perf_counter() - begin) / timed)
+            seconds, spent = time.perf_counter() - begin, cpu_seconds() - spent
+            answer(seconds=seconds / timed, cpu=spent / timed)
         answer(peak=peak_memory(backend))
 
 

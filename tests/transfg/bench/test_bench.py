@@ -1,6 +1,7 @@
 """Subjects, counts, statistics and the dialogue with workers; no framework is imported."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transfg.bench.flops import peak_flops, selection_flops, step_flops
 from transfg.bench.results import (
     Spread,
     as_record,
+    input_summary,
     linearity,
     memory_ratio,
     print_table,
@@ -51,6 +53,46 @@ def test_subjects():
     assert made.train.batch_size == 4 and made.model.pretrained is None
     assert made.model.classes == 200
     assert parse_subject("torch").method == "transfg"
+
+
+def test_readers_are_subjects_of_their_own():
+    assert parse_subject("loader").method == "float32" and parse_subject("loader").reads
+    assert parse_subject("loader:uint8 data.threads=1").method == "uint8"
+    assert parse_subject("torchvision").backend == "torchvision"
+    for text in ("loader:vit", "torchvision:uint8", "torch:uint8"):
+        with pytest.raises(UserError, match="with --work input loader, loader:uint8 or torch"):
+            parse_subject(text)
+
+
+def test_images_per_core_count_processor_time():
+    """Twice the time, half the processor time."""
+    first = Measurement("torchvision", "torchvision", "float32", "input", 8, {})
+    other = Measurement("loader", "loader", "float32", "input", 8, {})
+    first.seconds, first.cpu = [1.0, 1.0, 4.0], [2.0, 2.0, 2.0]
+    other.seconds, other.cpu = [2.0, 2.0, 2.0], [1.0, 1.0, 0.5]
+    found = input_summary(other, first)
+    assert found["images_per_second"] == Spread(4.0, 4.0, 4.0)
+    assert found["faster"] == Spread(0.5, 0.5, 2.0)
+    assert found["images_per_core_second"] == Spread(8.0, 8.0, 16.0)
+    assert found["faster_per_core"] == Spread(2.0, 2.0, 4.0)
+
+
+BUSY = """
+import subprocess, sys, time
+from transfg_core.machine import cpu_seconds
+began = cpu_seconds()
+child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+while cpu_seconds() - began < 0.3:
+    time.sleep(0.05)
+child.kill()
+"""
+
+
+def test_processor_time_includes_children():
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY], text=True, stdout=subprocess.PIPE, timeout=60
+    )
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("text", ["tensorflow", "torch:fast", ":vit", "torch:"])
@@ -172,7 +214,7 @@ for number, line in enumerate(sys.stdin):
         say(peak=9)
         break
     {extra}
-    say(seconds=number)
+    say(seconds=number, cpu=number)
 """
 
 
@@ -259,6 +301,9 @@ def test_a_size_that_fails_does_not_lose_the_others(monkeypatch, tmp_path):
     ("args", "words"),
     [
         (["--work", "dance"], "--work dance: expected one of train"),
+        (["--work", "input", "--subject", "torch"], "reads with loader or torchvision"),
+        (["--subject", "loader"], "any other work is done by a backend"),
+        (["--work", "input"], "--turn 1: expected 4 or more"),
         (["--subject", "torch:real-input"], "--turn 1: expected 4 or more"),
         (["--subject", "torch", "--subject", "torch"], "given twice"),
         (["--out", "no/b.json"], "no such folder"),
