@@ -93,6 +93,8 @@ class TrainStream:
     def __next__(self) -> Batch:
         """The next update's batch: images (B, H, W, 3) uint8, labels (B,) int64.
 
+        Mixed batches have targets (B, C) float32; mixup's images are normalised, (B, 3, H, W).
+
         Raises:
             RunFailed: an image is unreadable under `on_bad_image: error`, no image is readable,
                 or an image is smaller than the crop; the text names the file. This ends the stream.
