@@ -389,3 +389,13 @@ def test_files_whose_names_differ_in_case_alone(cub):
     assert data.train.paths[1] == str(cub / "images/001.auk/b c.png")
     Image.new("RGB", (4, 3)).save(cub / "images/001.auk/a.PNG")  # now two files might be meant
     assert "001.Auk/a.png is listed but absent (1 of 6" in complaint(cub)
+
+
+def test_one_file_is_never_two_listed_images(cub):
+    """One of them for training and one for testing, for example."""
+    grow(cub, [(20, "001.Auk/A.png", 1)])
+    with open(cub / "train_test_split.txt", "a") as file:
+        file.write("\n20 0")
+    (cub / "images/001.Auk/A.png").unlink()
+    (cub / "images/001.Auk/a.png").rename(cub / "images/001.Auk/a.PNG")
+    assert "is listed but absent (2 of 7" in complaint(cub)

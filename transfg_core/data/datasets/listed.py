@@ -10,6 +10,7 @@ them during training. The random split depends only on the seed and the image na
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -198,10 +199,14 @@ def _in_other_case(
     files: dict[str, list[str]] = {}
     for image in unlisted:
         files.setdefault(image.name.casefold(), []).append(image.path)
+    absent = [image.name for image in listing.images if image.name not in found]
+    names = Counter(shown(name).casefold() for name in absent)
     matches = {}
-    for name in (image.name for image in listing.images if image.name not in found):
-        alike = files.get(shown(name).casefold(), [])
-        if len(alike) == 1 and not os.path.isfile(os.path.join(listing.folder, name)):
+    for name in absent:
+        key = shown(name).casefold()
+        alike = files.get(key, [])
+        exists = os.path.isfile(os.path.join(listing.folder, name))
+        if len(alike) == names[key] == 1 and not exists:
             matches[name] = alike[0]
     return matches
 
