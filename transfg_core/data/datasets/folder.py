@@ -30,7 +30,7 @@ from transfg_core.data.datasets.findings import Finding, New, header_findings
 from transfg_core.data.datasets.flat import read_flat, rename_splits, take, without_training
 from transfg_core.data.datasets.groups import burst_groups, pattern_groups
 from transfg_core.data.datasets.samples import Dataset, Samples, check_splits
-from transfg_core.data.datasets.split import HELD_OUT, TEST, TRAIN, SplitList, fitting
+from transfg_core.data.datasets.split import HELD_OUT, NOT_LISTED, TEST, TRAIN, SplitList, fitting
 from transfg_core.data.walk import ImageFile, Tally, shown
 from transfg_core.errors import UserError
 
@@ -150,7 +150,7 @@ def _read_official(
         findings=header_findings(config, images),
     )
     if config.validation is not None:
-        dataset = _with_validation(dataset, images, config, seed, saved)
+        dataset = _with_validation(dataset, images, config, seed, saved, tally)
     return check_splits(dataset, shown(str(root)))
 
 
@@ -173,10 +173,12 @@ def _with_validation(
     config: DataConfig,
     seed: int,
     saved: SplitList | None,
+    tally: Tally,
 ) -> Dataset:
     """The data set with training images held out: those of the saved list, or drawn ones.
 
-    Groups stay whole: near-identical shots, or what `data.group` says.
+    Images that the saved list does not name are left out. Groups stay whole: near-identical shots,
+    or what `data.group` says.
     """
     split = fitting(config.root, {image.name: image.size for image in images}, saved)
     if split is None:
@@ -190,4 +192,10 @@ def _with_validation(
         drawn = validation_split(grouped, parts, config, seed).rows
         split = SplitList({n: replace(row, size=by_name[n].size) for n, row in drawn.items()})
     train, held = (take(dataset.train, split.ids(part)) for part in (TRAIN, HELD_OUT))
-    return replace(dataset, train=train, validation=held, split=split)
+    test = take(dataset.test, split.ids(TEST))
+    for name in (*dataset.train.ids, *dataset.test.ids):
+        if name not in split.rows:
+            tally.add(NOT_LISTED, name)
+    return replace(
+        dataset, train=train, validation=held, test=test, split=split, left_out=tally.entries()
+    )
