@@ -45,6 +45,15 @@ def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
     """
     if checkpoint is None or (data.split == "official" and data.validation is None):
         return None
+    return list_beside(checkpoint)
+
+
+def list_beside(checkpoint: Path) -> SplitList | None:
+    """The split.csv beside a checkpoint, or that of its run folder; None if there is none.
+
+    Raises:
+        UserError: the list is damaged.
+    """
     beside = checkpoint.absolute().parent
     places = (beside, beside.parent) if beside.name == "checkpoints" else (beside,)
     return next(filter(None, (read_split(place / "split.csv") for place in places)), None)
@@ -53,21 +62,25 @@ def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
 def refuse_new_split(
     source: TrainingCheckpoint, saved_split: SplitList | None, config: Config, dataset: Dataset
 ) -> None:
-    """Refuse a split that was drawn because the list of the checkpoint's run is absent.
+    """Refuse a split that is not the one of the checkpoint's run, unless the images are others.
 
+    It was drawn because the run's list is absent, or the configuration asks for another one.
     Training would otherwise use images that the model was tested on, and test with images that it
     was trained on.
 
     Raises:
-        UserError: this is such a split, or it holds out images that the run trained with.
+        UserError: this is such a split.
     """
-    held_out = source.config.data.validation is not None
-    if config.data.validation is not None and not held_out:
+    listed = list_beside(source.path)
+    ids = {*dataset.train.ids, *dataset.test.ids}
+    changed = _changed_split(source.config.data, config.data)
+    if changed and (listed is None or not listed.rows.keys().isdisjoint(ids)):
         raise UserError(
-            f"{source.path}: its run trained with the images that data.validation would hold out; "
-            "leave data.validation out"
+            f"{source.path}: its run had another split, so that this one would test or validate "
+            f"with images that it trained with; make these keys equal: {', '.join(changed)}. For "
+            f"other images, start with model.pretrained={source.path} instead"
         )
-    if held_out and dataset.split and saved_split is None:
+    if source.config.data.validation is not None and dataset.split and saved_split is None:
         raise no_list(config.data.root, "")
     if dataset.split and saved_split is None and source.config.data.split != "official":
         raise no_list(
@@ -75,6 +88,20 @@ def refuse_new_split(
             ". If the run drew no split (it had train/ and val/, or train_test_split.txt), start "
             f"with model.pretrained={source.path} instead",
         )
+
+
+def _changed_split(old: DataConfig, new: DataConfig) -> list[str]:
+    """`data.key: old -> new` for each key that gives other splits of the same images.
+
+    A run whose images were held out may be followed by one that trains with them.
+    """
+    keys = ["folds", "fold"]
+    if "auto" not in (old.split, new.split):  # auto is either of the others
+        keys.insert(0, "split")
+    if new.validation is not None:
+        keys.append("validation")
+    pairs = [(key, getattr(old, key), getattr(new, key)) for key in keys]
+    return [f"data.{key}: {left} -> {right}" for key, left, right in pairs if left != right]
 
 
 def require_records(folder: Path) -> None:
@@ -168,7 +195,8 @@ def refuse_other_run(saved: TrainingCheckpoint, config: Config, dataset: Dataset
 def forget_lost_best(folder: Path, position: Position) -> str:
     """Forget the score of a `best` that is gone or damaged, and say so; else an empty text.
 
-    No later evaluation would replace it otherwise, unless it were better.
+    No later evaluation would replace it otherwise, unless it were better. An evaluation after the
+    position's own update is made again: after the last update, no other would follow.
     """
     path = folder / "checkpoints" / "best.safetensors"
     if not position.best_update:
@@ -177,6 +205,7 @@ def forget_lost_best(folder: Path, position: Position) -> str:
         read_checkpoint(path)
     except UserError:
         position.best_top1, position.best_update = -1.0, 0
+        position.evaluated = min(position.evaluated, position.update - 1)
         return f"{path}: absent or damaged; the next evaluation counts as the best so far"
     return ""
 

@@ -8,6 +8,7 @@ place.
 import os
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from transfg_core.backend import FLOAT_TYPES, Backend, load_backend
@@ -18,13 +19,15 @@ from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.cache.build import fill_cache
 from transfg_core.data.datasets import Dataset, read_test
+from transfg_core.data.datasets.findings import Trained
+from transfg_core.data.datasets.split import TRAIN
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.experiment import check_first_images, with_classes
 from transfg_core.models.layout import param_shapes
 from transfg_core.params.merge import strict_merge
-from transfg_core.resume import check_classes, split_of
+from transfg_core.resume import check_classes, list_beside, split_of
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position
 
@@ -57,6 +60,7 @@ def open_checkpoint(
     split = split_of(path, config.data)
     dataset = read_test(config.data, classes, split)
     check_classes(path, saved.dataset.classes, dataset)
+    dataset = with_trained(path, dataset)
     if out:
         refuse_in_data(out, config.data.root, dataset)
     config = with_classes(config, dataset)
@@ -69,6 +73,15 @@ def open_checkpoint(
     backend = load_backend(backend_name, config.model_copy(update={"optim": optim}))
     backend.load_params(params)
     return config, dataset, backend
+
+
+def with_trained(path: Path, dataset: Dataset) -> Dataset:
+    """The data set, with a finding if the checkpoint's run trained with test images."""
+    listed = list_beside(path)
+    trained = listed.ids(TRAIN) if listed else set()
+    names = [name for name in dataset.test.ids if name in trained]
+    found = (Trained(len(names), names[0]),) if names else ()
+    return replace(dataset, findings=(*dataset.findings, *found))
 
 
 def refuse_in_data(out: Path, root: str, dataset: Dataset) -> None:

@@ -133,9 +133,58 @@ def test_validation_writes_its_list_and_resumes_from_it(place):
 def test_validation_is_refused_after_training_with_these_images(place):
     place.train()
     place.refuses(
-        "trained with the images that data.validation", "data.validation=0.4", "run.name=other",
-        resume_from=place.checkpoint("best"),
+        "make these keys equal: data.validation: None -> 0.4", "data.validation=0.4",
+        "run.name=other", resume_from=place.checkpoint("best"),
     )  # fmt: skip
+
+
+def flat_images(place):
+    """Six images of each of two classes, without a split on disk."""
+    for number in range(12):
+        path = place.data / "flat" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (24, 30, 3), np.uint8)
+        Image.fromarray(noise).save(path)
+    return f"data.root={place.data / 'flat'}"
+
+
+def test_another_fold_or_share_is_no_resumption(place):
+    """The list of the first run would count, and the configuration would say otherwise."""
+    root = flat_images(place)
+    folds = [root, "data.split=random", "data.folds=3"]
+    place.train(*folds, "data.fold=0", "data.validation=0.2")
+    source = place.checkpoint("best")
+    for changed in (["data.fold=1"], ["data.fold=0", "data.validation=0.4"]):
+        place.refuses(
+            "make these keys equal: data", *folds, "data.validation=0.2", *changed,
+            "run.name=other", resume_from=source,
+        )  # fmt: skip
+    place.train(*folds, "data.fold=0", "run.name=all", resume_from=source)  # trains with all
+    assert "held out" in (place.folder / "runs/all/split.csv").read_text()
+
+
+def test_an_evaluation_names_images_that_the_run_trained_with(place):
+    root = flat_images(place)
+    place.train(root, "data.split=random")
+    _, dataset = evaluate_checkpoint(place.checkpoint(), "torch", [root])
+    assert not [note for note in dataset.notes() if "of the evaluated" in note]
+    other = [root, "data.split=official"]
+    _, dataset = evaluate_checkpoint(place.checkpoint(), "torch", other)
+    assert any("trained with 10 of the evaluated images" in note for note in dataset.notes())
+
+
+def test_a_lost_best_is_made_again_before_the_last_evaluations(place):
+    write_images(place.data, [f"{c}/{k}.png" for c in ("a b", "鳥") for k in range(3)])
+    place.train("data.validation=0.4")
+    records = (place.run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (place.run / "metrics.jsonl").write_text("".join(records[:-3]))  # as if killed in them
+    place.checkpoint("best").unlink()
+    assert place.train("data.validation=0.4", resume=True) == 0
+    evaluated = [(r["split"], r["weights"], r["weights_update"]) for r in place.records("eval")]
+    assert evaluated == [
+        ("validation", "last", 2), ("validation", "last", 4), ("test", "last", 4),
+        ("test", "best", 4),
+    ]  # fmt: skip
 
 
 @pytest.fixture

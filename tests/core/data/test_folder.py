@@ -95,9 +95,22 @@ def test_splits_on_disk_hold_out_training_images(split):
     assert [len(part.ids) for part in (data.train, data.validation, data.test)] == [2, 2, 4]
     assert all(row.size for row in data.split.rows.values())
     assert read(split, 7, data.split, validation=0.3).validation.ids == data.validation.ids
+    image_at(split / "val/a/new.png", 77), image_at(split / "train/b/new.png", 78)
+    later = read(split, 7, data.split, validation=0.3)
+    assert (later.train.ids, later.test.ids) == (data.train.ids, data.test.ids)
+    assert sum(entry.count for entry in later.left_out if "split.csv" in entry.reason) == 2
     grouped = complaint(read, split, validation=0.3, group="(train|val)")
     assert "class a: expected at least two groups" in grouped and "found 2 images in one" in grouped
     assert "data.folds" in complaint(read, split, split="auto", folds=2, fold=0)
+
+
+def test_equal_files_in_training_and_validation(split):
+    shutil.copy(split / "train/a/0.png", split / "train/a/copy.png")
+    data = with_equal_files(read(split, validation=0.4, group="([^/]+$)"))
+    sides = [{"train/a/0.png", "train/a/copy.png"} & set(s.ids) for s in (data.train, data.test)]
+    assert not sides[1]
+    notes = [note for note in data.notes() if "validation images that are also" in note]
+    assert len(notes) == (len(sides[0]) == 1)
 
 
 def test_official_asks_for_a_split_and_the_remedy_works(flat):

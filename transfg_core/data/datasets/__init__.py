@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.datasets.findings import equal_files
+from transfg_core.data.datasets.findings import EqualValidation, equal_files
 from transfg_core.data.datasets.folder import read_folder, read_folder_test
 from transfg_core.data.datasets.official import official
 from transfg_core.data.datasets.regions import no_boxes
@@ -99,9 +99,12 @@ def _read_lists(config: DataConfig, seed: int | None, saved: SplitList | None) -
 
 
 def with_equal_files(dataset: Dataset) -> Dataset:
-    """The data set, with a finding if test images are also training images."""
-    train, test = dataset.train, dataset.test
+    """The data set, with a finding if test or validation images are also training images."""
+    train, test, held = dataset.train, dataset.test, dataset.validation
     equal = equal_files(train.paths, test.paths, (train.ids, test.ids))
+    if held:
+        names = train.ids, held.ids
+        equal += equal_files(train.paths, held.paths, names, EqualValidation)
     return replace(dataset, findings=(*dataset.findings, *equal))
 
 

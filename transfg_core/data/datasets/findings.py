@@ -87,6 +87,31 @@ class EqualFiles(Finding):
         )
 
 
+class EqualValidation(EqualFiles):
+    """Validation images whose file is also a training image."""
+
+    kind = "equal validation"
+
+    def __str__(self) -> str:
+        return (
+            f"equal files: validation images that are also training images: {self.count} (such as "
+            f"{printable(self.example)} and {printable(self.original)}). They choose a step that "
+            "fits the training images; remove them from one side"
+        )
+
+
+class Trained(Finding):
+    """Evaluated images that the run's split.csv names as training images."""
+
+    kind = "trained"
+
+    def __str__(self) -> str:
+        return (
+            f"the run trained with {self.count} of the evaluated images (such as "
+            f"{printable(self.example)}); the accuracy is too high"
+        )
+
+
 class New(Finding):
     """Images of a flat folder that count as new, since the run's split.csv names none of them."""
 
@@ -128,7 +153,10 @@ def _is_turned(path: str) -> bool:
 
 
 def equal_files(
-    train: Sequence[str], test: Sequence[str], names: tuple[Sequence[str], Sequence[str]]
+    train: Sequence[str],
+    test: Sequence[str],
+    names: tuple[Sequence[str], Sequence[str]],
+    kind: type[EqualFiles] = EqualFiles,
 ) -> tuple[EqualFiles, ...]:
     """Test images with the bytes of a training image; none in very large data sets.
 
@@ -148,7 +176,7 @@ def equal_files(
         sides = [[row for row, value in side.items() if value in common] for side in keys]
     originals = {keys[0][row]: row for row in reversed(sides[0])}
     pairs = [(names[1][row], names[0][originals[keys[1][row]]]) for row in sides[1]]
-    return (EqualFiles(len(pairs), *pairs[0]),) if pairs else ()
+    return (kind(len(pairs), *pairs[0]),) if pairs else ()
 
 
 def _size(path: str) -> int | None:
