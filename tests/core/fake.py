@@ -51,12 +51,13 @@ class FakeBackend:
         self.averages = {name: arrays[f"ema/{name}"].copy() for name in self.averages}
         self.updates = int(arrays["optim/updates"])
 
+    def normalised(self, images):
+        return normalise(images, self.config.data) if images.dtype == np.uint8 else images
+
     def logits(self, images, params=None):
         """Of these parameters; by default those that evaluations use."""
         params = params or self.params | self.averages
-        if images.dtype == np.uint8:
-            images = normalise(images, self.config.data)
-        mean = images.mean(axis=(1, 2, 3))
+        mean = self.normalised(images).mean(axis=(1, 2, 3))
         return params["head.bias"] + mean[:, None] * params["head.weight"][:, 0]
 
     def train_step(self, micro_batches, lr):
@@ -89,7 +90,7 @@ class FakeBackend:
 
     def eval_step(self, images):
         logits = self.logits(images).astype(np.float32)
-        features = images.mean(axis=(2, 3)).astype(np.float32)
+        features = self.normalised(images).mean(axis=(2, 3)).astype(np.float32)
         return {"logits": logits, "features": features}
 
     def fetch(self, handle):
