@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 from running import ROOT
 from typer.testing import CliRunner
 
 from transfg.app import app
 from transfg.bench.flops import step_flops
+from transfg.bench.worker import batches_of
+from transfg_core.config.loading import load_config
 from transfg_core.config.sections import Config
 
 TINY = ["data.toy.train_per_class=4", "data.toy.test_per_class=2", "data.crop=32", "data.resize=32"]
@@ -15,6 +18,18 @@ TINY += ["model.depth=3", "train.batch_size=4", "train.steps=4", "optim.warmup=0
 
 EVERYWHERE = [(":real-input", "train"), (":published", "infer")]
 IN_TORCH = [("", "attention"), ("", "selection"), ("", "train"), (":vit", "train"), ("", "input")]
+
+
+@pytest.mark.parametrize("method", ["uint8", "float32"])
+@pytest.mark.parametrize("key", ["data.mixup=0.8", "data.cutmix=1.0"])
+def test_mixed_images_are_read(tmp_path, method, key):
+    settings = [*TINY, "model.classes=20", f"data.root={tmp_path / 'toy'}", key]
+    config = load_config(ROOT / "configs/toy/quickstart.yaml", settings)
+    job = {"reads": True, "backend": "loader", "method": method}
+    with batches_of(job, config) as take:
+        images = take() if method == "float32" else take().images
+    assert images.shape == ((4, 32, 32, 3) if images.dtype == np.uint8 else (4, 3, 32, 32))
+    assert images.dtype == np.float32 or (method == "uint8" and "cutmix" in key)
 
 
 @pytest.mark.parametrize(("method", "work"), EVERYWHERE + IN_TORCH)

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from transfg_core.backend import (
+    Array,
     Backend,
     Batch,
     load_backend,
@@ -28,7 +29,7 @@ from transfg_core.backend import (
 )
 from transfg_core.checkpoints.pretrained import build_params
 from transfg_core.config.loading import build_config
-from transfg_core.config.sections import Config
+from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.cache.build import fill_cache
 from transfg_core.data.datasets import read_dataset
 from transfg_core.data.loader import TrainStream
@@ -62,11 +63,17 @@ def batches_of(job: dict[str, Any], config: Config) -> Iterator[Callable[[], Any
         yield lambda: next(batches)
         return
     fill_cache(data, split, [], partial(print, file=sys.stderr))
-    with closing(TrainStream(split, data, size, config.run.seed, 0)) as stream:
+    classes = config.model.class_count
+    with closing(TrainStream(split, data, size, config.run.seed, 0, classes)) as stream:
         if job["method"] == "float32":
-            yield lambda: normalise(next(stream).images, data)
+            yield lambda: normalised(next(stream).images, data)
         else:
             yield lambda: next(stream)
+
+
+def normalised(images: Array, data: DataConfig) -> Array:
+    """Images as float32, (B, 3, H, W); mixup has normalised them."""
+    return images if images.dtype == np.float32 else normalise(images, data)
 
 
 def make_backend(job: dict[str, Any], config: Config) -> Backend:

@@ -1,8 +1,9 @@
 """Batches of samples: an endless shuffled stream for training, one pass in order for evaluation.
 
-Every random choice depends only on (seed, epoch, index of the sample), never on the thread, the
-worker process, the framework or earlier reads. So an interruption does not change the batch of
-update k, and both twins get the same pixels in the same order.
+Every random choice depends only on (seed, epoch, index of the sample), and mixing of a batch on
+(seed, update), never on the thread, the worker process, the framework or earlier reads. So an
+interruption does not change the batch of update k, and both twins get the same pixels in the same
+order.
 
 Position p of the training stream is place `p % N` of epoch `p // N`. Update k = 1, 2, ... takes the
 B positions from `(k - 1) * B`; batches run across the border between epochs. Images are uint8: a

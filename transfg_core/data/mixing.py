@@ -65,7 +65,9 @@ def mix_batch(batch: Batch, mix: Mix, data: DataConfig, classes: int) -> Batch:
     """
     images, labels = batch.images, batch.labels
     partners = np.roll(labels, 1)
-    targets = blend(np.eye(classes, dtype=np.float32)[labels], mix.share)
+    targets = np.zeros((len(labels), classes), np.float32)
+    targets[np.arange(len(labels)), labels] = 1
+    targets = blend(targets, mix.share)
     if mix.box is None:
         images = images if images.dtype == np.float32 else normalise(images, data)
         images = blend(images, mix.share)
