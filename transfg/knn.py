@@ -40,7 +40,7 @@ def knn(
     from transfg_core.knn import NUMBERS, Vote, run_knn
     from transfg_core.run.metrics_log import clean
 
-    if not 0.001 <= temperature <= 1000:
-        raise UserError(f"--temperature {temperature}: expected a number from 0.001 to 1000")
+    if not 0.002 <= temperature <= 1000:  # exp(1 / temperature) is finite
+        raise UserError(f"--temperature {temperature}: expected a number from 0.002 to 1000")
     vote = Vote(tuple(k or NUMBERS), temperature)
     print(json.dumps(clean(run_knn(source, backend, overrides or [], vote, overwrite))))

@@ -28,7 +28,8 @@ from transfg_core.errors import Diverged, UserError
 from transfg_core.experiment import check_first_images, with_classes
 from transfg_core.models.layout import param_shapes
 from transfg_core.neighbours import (
-    accuracies,
+    blocks,
+    majority_votes,
     nearest,
     right_within,
     unit_length,
@@ -104,6 +105,7 @@ def run_knn(
             log({"kind": "event", "event": "start", "seconds": 0.0})
             train = features_of(backend, dataset.train, config, progress)
             test = features_of(backend, dataset.test, config, progress)
+            numbers = usable_numbers(numbers, len(train.labels))  # without unreadable images
             record = classify(train, test, len(dataset.classes), Vote(numbers, vote.temperature))
             votes = record.pop("votes")
             averaged = saved is not None and config.optim.ema is not None
@@ -252,20 +254,28 @@ def classify(train: Features, test: Features, classes: int, vote: Vote) -> dict[
     `top1_k` is by weighted votes and `top1_majority_k` by majority.
     """
     k = vote.numbers[0]
-    found = nearest(test.values, train.values, max(vote.numbers))
-    votes = weighted_votes(found, train.labels, classes, k, vote.temperature)
+    names = ["top5", *(f"top1{how}_{n}" for n in vote.numbers for how in ("", "_majority"))]
+    right = {name: np.empty(len(test.labels), np.bool_) for name in names}
+    first = np.empty((len(test.labels), classes))
+    for block in blocks(len(test.labels)):
+        found = nearest(test.values[block], train.values, max(vote.numbers))
+        labels = test.labels[block]
+        for number in vote.numbers:
+            votes = weighted_votes(found, train.labels, classes, number, vote.temperature)
+            right[f"top1_{number}"][block] = right_within(votes, labels, 1)
+            if number == k:
+                first[block], right["top5"][block] = votes, right_within(votes, labels, 5)
+            votes = majority_votes(found, train.labels, classes, number)
+            right[f"top1_majority_{number}"][block] = right_within(votes, labels, 1)
+    shares = {name: float(values.mean()) for name, values in right.items()}
     record: dict[str, Any] = {
         "method": "knn",
         "k": k,
         "temperature": vote.temperature,
-        "top1": right_within(votes, test.labels, 1),
-        "top5": right_within(votes, test.labels, 5),
+        "top1": shares[f"top1_{k}"],
+        "top5": shares.pop("top5"),
         "images": len(test.labels),
         "train_images": len(train.labels),
         "bad_images": len(train.bad_images) + len(test.bad_images),
     }
-    for number, weighted, majority in accuracies(
-        found, train.labels, test.labels, classes, vote.temperature, vote.numbers
-    ):
-        record |= {f"top1_{number}": weighted, f"top1_majority_{number}": majority}
-    return record | {"votes": votes}
+    return record | shares | {"votes": first}

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 16384  # training images at a time: similarities take Q x ROWS numbers, never Q x N
+ROWS = 16384  # training images at a time: similarities take QUERIES x ROWS numbers, never Q x N
+QUERIES = 512  # queries at a time
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -102,24 +103,16 @@ def _added(weights: NDArray[np.float64], voters: Integers, classes: int) -> NDAr
     return votes
 
 
-def right_within(votes: NDArray[np.float64], labels: Integers, places: int) -> float:
-    """Share of queries whose class has votes and is among the first `places`: (Q, C), (Q,)."""
+def right_within(votes: NDArray[np.float64], labels: Integers, places: int) -> NDArray[np.bool_]:
+    """Whether a query's class has votes and is among the first: (Q, C), (Q,) -> (Q,)."""
     own = votes[np.arange(len(labels)), labels]
     earlier = np.arange(votes.shape[1]) < labels[:, None]
     before = ((votes > own[:, None]) | ((votes == own[:, None]) & earlier)).sum(axis=1)
-    return float(np.mean((own > 0) & (before < places)))
+    right: NDArray[np.bool_] = (own > 0) & (before < places)
+    return right
 
 
-def accuracies(
-    found: Neighbours,
-    train_labels: Integers,
-    labels: Integers,
-    classes: int,
-    temperature: float,
-    numbers: tuple[int, ...],
-) -> Iterator[tuple[int, float, float]]:
-    """For each number of neighbours: k, top-1 by weighted votes, top-1 by majority."""
-    for k in numbers:
-        weighted = weighted_votes(found, train_labels, classes, k, temperature)
-        majority = majority_votes(found, train_labels, classes, k)
-        yield k, right_within(weighted, labels, 1), right_within(majority, labels, 1)
+def blocks(queries: int) -> Iterator[slice]:
+    """The queries in blocks of QUERIES, in order."""
+    for start in range(0, queries, QUERIES):
+        yield slice(start, start + QUERIES)

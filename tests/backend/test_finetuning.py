@@ -142,7 +142,8 @@ def test_frozen_parameters_keep_their_bits(twin, patterns, optim):
     state = backend.state()
     for name, value in params_of(state).items():
         still = np.array_equal(value, start[name])
-        assert still == (name not in trained) or name.endswith("key.bias"), name
+        # a key's bias has a zero gradient, but for rounding
+        assert still if name not in trained else not still or name.endswith("key.bias"), name
     for slot in {key.partition("/")[0] for key in state} - {"param", "optim"}:
         assert list(section(state, f"{slot}/")) == trained
     other = load_backend(twin.name, case.config())
@@ -223,9 +224,14 @@ def test_patterns_that_freeze_nothing_or_everything(twin, patterns, message):
         load_backend(twin.name, frozen_case(patterns).config())
 
 
-def test_gradient_checkpointing_of_a_partly_frozen_model(twin):
-    """The recomputed blocks give the same bits as without."""
-    case = frozen_case(["*.attn.*", "pos_embed"])
+@pytest.mark.parametrize(
+    "patterns",
+    [["*.attn.*", "pos_embed"], HEAD, ["[cp]*", "blocks.0.*"]],
+    ids=["parts of blocks", "all blocks", "the first block"],
+)
+def test_gradient_checkpointing_of_a_partly_frozen_model(twin, patterns):
+    """The recomputed blocks give the same losses and parameters as without."""
+    case = frozen_case(patterns)
     config = case.config()
     run = config.run.model_copy(update={"grad_checkpointing": True})
     saving = load_backend(twin.name, config.model_copy(update={"run": run}))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_experiment import NAMES, Place, place  # noqa: F401
 
-from transfg_core import knn
+from transfg_core import knn, neighbours
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 from transfg_core.knn import Features, Vote, classify, run_knn, usable_numbers
@@ -141,6 +141,32 @@ def test_numbers_that_the_training_split_does_not_have():
     assert usable_numbers((3, 1, 3, 200), 10) == (3, 1)
     with pytest.raises(UserError, match="--k 20"):
         usable_numbers((20, 1), 10)
+
+
+def test_unreadable_training_images_are_no_neighbours(ready):
+    """The numbers of neighbours are those of the readable images."""
+    (ready.data / "train" / NAMES[0]).write_bytes(b"no image")
+    result = run(ready, "bird.yaml", "data.on_bad_image=skip", vote=Vote((3, 1, 4)))
+    assert result["train_images"] == 3 and "top1_4" not in result
+
+
+def test_blocks_of_queries_give_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    bank = Features(
+        unit_length(rng.normal(size=(40, 5))), rng.integers(0, 4, 40), np.arange(40), {}
+    )
+    test = Features(
+        unit_length(rng.normal(size=(23, 5))), rng.integers(0, 4, 23), np.arange(23), {}
+    )
+    whole = classify(bank, test, 4, Vote((7, 1, 20)))
+    sizes = []
+    monkeypatch.setattr(neighbours, "QUERIES", 5)
+    monkeypatch.setattr(
+        knn, "nearest", lambda q, bank, k: sizes.append(len(q)) or neighbours.nearest(q, bank, k)
+    )
+    parts = classify(bank, test, 4, Vote((7, 1, 20)))
+    assert sizes == [5, 5, 5, 5, 3]
+    assert np.array_equal(parts.pop("votes"), whole.pop("votes")) and parts == whole
 
 
 def test_classify_by_hand():

@@ -27,7 +27,13 @@ def param_groups(model: ModelConfig, optim: OptimConfig) -> dict[str, tuple[floa
     for number, group in enumerate(optim.groups):
         where = f"optim.groups.{number}.match"
         decay = optim.weight_decay if group.weight_decay is None else group.weight_decay
-        for name in matching(where, group.match, trained, problems):
+        found = matching(where, group.match, list(layers), problems)
+        if found and not set(found) & set(trained):
+            problems.append(
+                f"{where} {group.match!r}: it matches parameters of optim.frozen alone; leave the "
+                "group out"
+            )
+        for name in found:
             chosen.setdefault(name, (group.lr_scale, decay))
     refuse("parameter groups", problems)
     groups = {}

@@ -186,6 +186,13 @@ def test_groups():
     assert result["blocks.0.norm1.weight"] == (1.0, 0.1)
 
 
+def test_a_group_of_frozen_parameters_alone_is_named():
+    groups = [{"match": "blocks.0.*", "lr_scale": 0.5}]
+    optim = OptimConfig.model_validate({"frozen": ["blocks.*"], "groups": groups})
+    with pytest.raises(UserError, match=r"groups\.0.*'blocks\.0\.\*': .*optim\.frozen alone"):
+        param_groups(PARTS, optim)
+
+
 def test_group_without_a_match_names_the_nearest():
     optim = OptimConfig.model_validate({"groups": [{"match": "head.*"}, {"match": "haed.weight"}]})
     with pytest.raises(UserError, match=r"groups\.1.*'haed.weight'.*the nearest is head.weight"):
