@@ -41,7 +41,7 @@ from transfg_core.run.folder import RunFolder
 from transfg_core.run.lock import refuse_if_used
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position
-from transfg_core.trained import refuse_foreign_place
+from transfg_core.trained import NOT_FROM_A_CHECKPOINT, refuse_foreign_place
 
 # k of DINO's program (10, 20, 100, 200), and smaller ones for small classes; the first is DINO's
 # choice (arXiv 2104.14294, section 4.1) and makes the predictions
@@ -122,7 +122,7 @@ def run_knn(
 def read_source(source: Path, overrides: list[str]) -> tuple[Config, TrainingCheckpoint | None]:
     """The configuration of the new run, and the checkpoint if `source` is one.
 
-    A checkpoint may come from somebody else: it does not choose where the run is written, nor how
+    A checkpoint may come from somebody else: it does not choose where files are written, nor how
     many processes read images, and it reads images outside the current folder only where the user
     says so.
 
@@ -139,7 +139,7 @@ def read_source(source: Path, overrides: list[str]) -> tuple[Config, TrainingChe
     place = source.absolute().parent
     name = place.parent.name if place.name == "checkpoints" else source.stem
     tree = saved.config.model_dump(mode="json")
-    tree["data"] |= DataConfig().model_dump(mode="json", include={"threads", "workers"})
+    tree["data"] |= DataConfig().model_dump(mode="json", include=NOT_FROM_A_CHECKPOINT)
     tree["run"] |= {"dir": RunConfig().dir, "name": f"{name}-knn"}
     apply_overrides(tree, overrides)
     config = build_config(tree, str(source))

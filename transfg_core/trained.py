@@ -31,6 +31,10 @@ from transfg_core.resume import check_classes, list_beside, split_of
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position
 
+# keys of `data` that a checkpoint does not choose: how many processes read images, and the folders
+# that files are written to
+NOT_FROM_A_CHECKPOINT = {"threads", "workers", "cache", "unpacked"}
+
 
 def open_checkpoint(
     path: Path, backend_name: str, overrides: Iterable[str], out: Path | None = None
@@ -48,9 +52,7 @@ def open_checkpoint(
     saved = read_checkpoint(path)
     overrides = list(overrides)
     tree = saved.config.model_dump(mode="json")
-    # how many processes read images, and where images are kept, is not for the file to choose
-    own = {"threads", "workers", "cache", "unpacked"}
-    tree["data"] |= DataConfig().model_dump(mode="json", include=own)
+    tree["data"] |= DataConfig().model_dump(mode="json", include=NOT_FROM_A_CHECKPOINT)
     apply_overrides(tree, overrides)
     config = build_config(tree, str(path))
     refuse_other_model(str(path), saved.config.model, config.model)

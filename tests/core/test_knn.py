@@ -10,7 +10,7 @@ from test_experiment import NAMES, Place, place  # noqa: F401
 from transfg_core import knn, neighbours
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
-from transfg_core.knn import Features, Vote, classify, run_knn, usable_numbers
+from transfg_core.knn import Features, Vote, classify, read_source, run_knn, usable_numbers
 from transfg_core.neighbours import unit_length
 from transfg_core.resume import is_finished
 from transfg_core.run.metrics_log import read_records
@@ -96,6 +96,18 @@ def test_a_checkpoint_does_not_choose_places(ready, monkeypatch, tmp_path_factor
     assert not list(elsewhere.iterdir())
     run(ready, "runs/trial/checkpoints/last.safetensors", f"data.root={ready.data}")
     assert (elsewhere / "runs/trial-knn/predictions.csv").is_file()
+
+
+def test_a_checkpoint_chooses_no_processes_and_no_folders(ready):
+    """Neither here nor in an evaluation, where images are kept is for the user to say."""
+    path = ready.folder / "runs/trial/checkpoints/last.safetensors"
+    ready.train("data.workers=3", "data.threads=7", "data.unpacked=elsewhere", "data.cache=away")
+    own = [f"data.root={ready.data}"]
+    for overrides in (own, [*own, "data.unpacked=mine"]):
+        config, _ = read_source(path, overrides)
+        data = config.data
+        wanted = "mine" if len(overrides) == 2 else None
+        assert (data.workers, data.threads, data.cache, data.unpacked) == (0, 2, None, wanted)
 
 
 def test_a_used_folder_is_kept(ready):
