@@ -20,9 +20,8 @@ SHARES = (0, 1, 5, 25, 50, 75, 95, 99, 100)  # per cent
 def count_table(scan: Scan) -> Table:
     """Classes and images here, beside the official numbers and what can be read."""
     here, official = counts_of(scan), official_counts(scan)
-    readable = {
-        split: str(int(scan.readable[scan.rows(split)].sum())) for split in ("train", "test")
-    }
+    readable = {split: int(scan.readable[scan.rows(split)].sum()) for split in scan.splits}
+    training = readable.get("train", 0) + readable.get("validation", 0)
     rows = [["here", *(str(here[key]) for key in ("classes", "train", "test"))]]
     if len(scan.rows("validation")):
         held_out = len(scan.rows("validation"))
@@ -30,7 +29,7 @@ def count_table(scan: Scan) -> Table:
     if official:
         rows.append(["official", *(str(official[key]) for key in ("classes", "train", "test"))])
     if len(scan.rows("train")):
-        rows.append(["that can be read", NONE, readable["train"], readable["test"]])
+        rows.append(["that can be read", NONE, str(training), str(readable.get("test", 0))])
     return Table("Counts", "", ["", "classes", "training images", "test images"], rows, (1, 2, 3))
 
 

@@ -207,6 +207,9 @@ def test_images_held_out_for_validation_are_training_images(tmp_path):
     record, _, _ = check(tmp_path / "cub", tmp_path, "data.validation=0.3")
     assert record["counts"] == {"classes": 2, "train": 12, "test": 12}
     assert record["official"] is not None and sum(c["validation"] for c in record["classes"]) == 4
+    page = (tmp_path / "out/check.html").read_text()
+    cells = ("that can be read", "–", "12", "12")
+    assert re.search("".join(rf"<td[^>]*>{cell}</td>\s*" for cell in cells), page)
 
 
 def test_absent_images_are_counted(tmp_path):
