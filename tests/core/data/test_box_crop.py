@@ -65,6 +65,17 @@ def boxed_cars(root, kit):
         scipy.io.savemat(root / "cars_annos.mat", content)
 
 
+def spoil_box(root, value):
+    """Put a value in place of the left border of each box."""
+    rows = [
+        {"relative_im_path": f"car_ims/00000{k}.jpg", "class": 1 + (k + 1) // 2 % 2, "test": k % 2,
+         "bbox_x1": value, "bbox_y1": 1, "bbox_x2": 9, "bbox_y2": 9}
+        for k in range(1, 5)
+    ]  # fmt: skip
+    content = {"annotations": structs(rows), "class_names": cells(["AM General", "Acura"])}
+    scipy.io.savemat(root / "cars_annos.mat", content)
+
+
 def objects(*boxes):
     body = "".join(
         "<object><name>x</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax>"
@@ -153,6 +164,12 @@ def test_a_batch_holds_the_box_resized(tmp_path):
         ("nabirds", lambda r: boxed_nabirds(r, "\n".join(f"{k} 0 0 60 80" for k in IDS)), None,
          ["a1.jpg", "30 x 40 pixels", "column 60, row 80 (4 of 4 images", "resized"]),
         ("cars", cars_kit, None, ["train_annos.mat, entry 1", "a box of at least one pixel"]),
+        ("cars", lambda r: boxed_cars(r, kit=False), lambda r: spoil_box(r, np.zeros((0, 0))),
+         ["cars_annos.mat, entry 1", "a box of at least one pixel", "left nan"]),
+        ("cars", lambda r: boxed_cars(r, kit=False), lambda r: spoil_box(r, "wide"),
+         ["cars_annos.mat, entry 1", "a box of at least one pixel", "left nan"]),
+        ("nabirds", lambda r: boxed_nabirds(r, "\n".join(f"{k} 0 0 1e12 80" for k in IDS)), None,
+         ["images.txt:1", "at most 1073741824 pixels, found 1e+12", "leave data.box_crop out"]),
         ("dogs", dogs, None, ["a folder Annotation", "leave data.box_crop out"]),
         ("dogs", boxed_dogs, lambda r: (r / "Annotation/n02085620-Chihuahua/e").unlink(),
          ["Chihuahua/e", "FileNotFoundError"]),

@@ -6,12 +6,14 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.io
 from trees import (
     aircraft,
     cars_combined,
     cars_kit,
+    cells,
     complaint,
     dogs,
     flowers,
@@ -207,6 +209,29 @@ def spoil(name, text):
     return lambda root: (root / name).write_text(text)
 
 
+def no_test_field(root):
+    path = root / "cars_annos.mat"
+    rows = [{"relative_im_path": "car_ims/000001.jpg", "class": 1}] * 2
+    scipy.io.savemat(path, {"annotations": structs(rows), "class_names": cells(["A", "B"])})
+
+
+def no_annotations(name):
+    def change(root):
+        empty = {"annotations": np.empty((1, 0), object), "class_names": cells(["A", "B"])}
+        scipy.io.savemat(root / name, empty)
+
+    return change
+
+
+def changed_json(name, change):
+    def spoiled(root):
+        tree = json.loads((root / name).read_text())
+        change(tree)
+        (root / name).write_text(json.dumps(tree))
+
+    return spoiled
+
+
 def no_labels(root):
     path = root / "cars_test_annos_withlabels.mat"
     scipy.io.savemat(path, {"annotations": structs([{"bbox_x1": 5, "fname": "00001.jpg"}] * 2)})
@@ -224,6 +249,12 @@ def no_labels(root):
         ("cars", lambda root: cars_kit(root, names=("A", "A")), None, ["'A' for classes 1 and 2"]),
         ("cars", cars_kit, lambda root: (root / "cars_test/00002.jpg").unlink(),
          ["withlabels.mat, entry 2", "00002.jpg is listed but absent", "1 of 4", "=skip"]),
+        ("cars", cars_kit, no_annotations("devkit/cars_train_annos.mat"),
+         ["cars_train_annos.mat", "expected annotations of images, found none"]),
+        ("cars", cars_combined, no_annotations("cars_annos.mat"),
+         ["cars_annos.mat", "expected annotations of images, found none"]),
+        ("cars", cars_combined, no_test_field,
+         ["cars_annos.mat, entry 1", "the field `test`", "relative_im_path, class"]),
         ("dogs", dogs, lambda root: (root / "test_list.mat").unlink(), ["test_list.mat or dog_"]),
         ("dogs", lambda root: dogs(root, "txt"),
          spoil("lists/dog_val.txt", "0 n1-Pug/x.jpg"), ["dog_val.txt:1", "Pug and Chihuahua"]),
@@ -239,6 +270,18 @@ def no_labels(root):
         ("inat2017", inat, spoil("val2017.json", json.dumps(
             {"images": [{"id": 3, "file_name": "x"}], "annotations": [], "categories": []})),
          ["val2017.json, image 3", "expected an annotation"]),
+        ("inat2017", inat, changed_json("val2017.json", lambda tree: tree["images"][0].update(
+            file_name="\ud800.jpg")), ["val2017.json, image 3", "name of a file", "ud800"]),
+        ("inat2017", inat, lambda root: [changed_json(f"{part}2017.json", lambda tree: tree[
+            "categories"][0].update(name="\ud800"))(root) for part in ("train", "val")],
+         ["train2017.json", "expected a text as the name of class 2", "ud800"]),
+        ("inat2017", inat, changed_json("val2017.json", lambda tree: tree["categories"][0].update(
+            name="Gavia")), ["val2017.json, category 9", "'Gavia' and 'Larus'", "together?"]),
+        ("inat2017", inat, changed_json("val2017.json", lambda tree: tree["annotations"].append(
+            {"image_id": 3, "category_id": 4})),
+         ["val2017.json, image 3", "categories 9 and 4", "remove one"]),
+        ("list", text_lists, spoil("val.csv", "c.png,auk\nd.png," + "x" * 131_073),
+         ["val.csv:2", "fields between commas", "correct the line"]),
         ("list", text_lists, spoil("val.csv", "a/9.png"), ["val.csv:1", "`path,label`"]),
         ("list", text_lists, spoil("val.csv", "path,label"), ["val.csv", "found none"]),
         ("list", text_lists, spoil("val.csv", "../x.png,auk\nd.png,wren"), ["val.csv:1", "inside"]),

@@ -17,6 +17,10 @@ from transfg_core.errors import UserError
 Boxes = tuple[NDArray[np.float32], ...]
 
 
+class NoListsHere(UserError):
+    """A folder holds none of the files that a reader looks for first."""
+
+
 class ListedImage(NamedTuple):
     """One image of a list; `part` is TRAIN or TEST, or None without an official split.
 
@@ -57,7 +61,8 @@ def find_root(root: Path, names: Sequence[str], nested: Sequence[str]) -> Path:
     """The folder that holds one of the files `names`: `root`, or one of `nested` below it.
 
     Raises:
-        UserError: none of them does.
+        NoListsHere: none of them does.
+        UserError: a file lies there without the folder that it belongs to.
     """
     for below in ("", *nested):
         if any((root / below / name).exists() for name in names):
@@ -70,7 +75,7 @@ def find_root(root: Path, names: Sequence[str], nested: Sequence[str]) -> Path:
                 "data.root"
             )
     found = "a folder without them" if root.is_dir() else f"no such folder{relative_to(root)}"
-    raise UserError(
+    raise NoListsHere(
         f"{shown(str(root))}: expected {' or '.join(names)}"
         + (f", or {nested[0]}/{names[0]}" if nested else "")
         + f" inside, found {found}; is data.root right?"
@@ -104,9 +109,15 @@ def check_paths(listing: Listing) -> None:
     """Check that each path is listed once, and lies in the folder of images.
 
     Raises:
-        UserError: one is listed twice, or leads elsewhere; the text names the place.
+        UserError: one is listed twice, leads elsewhere, or is no text; the text names the place.
     """
     total = len(listing.images)
+    wrong = next((image for image in listing.images if not _is_file_name(image.name)), None)
+    if wrong:
+        raise UserError(
+            f"{wrong.where}: expected the name of a file, found {wrong.name!r}, which no file can "
+            "have (half of a character); correct the list"
+        )
     outside = [image for image in listing.images if _leads_outside(image.name)]
     if outside:
         raise UserError(
@@ -124,6 +135,15 @@ def check_paths(listing: Listing) -> None:
                 "one of the lines"
             )
         places[image.name] = image.where
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a text can be encoded: surrogates stand for undecodable bytes of file names alone."""
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _leads_outside(name: str) -> bool:
@@ -171,6 +191,11 @@ def check_classes(listing: Listing) -> None:
         )
     seen: dict[str, int] = {}
     for number, name in enumerate(listing.classes, 1):
+        if not _is_file_name(name):
+            raise UserError(
+                f"{listing.classes_file}: expected a text as the name of class {number}, found "
+                f"{name!r} (half of a character); correct the file"
+            )
         if name in seen:
             raise UserError(
                 f"{listing.classes_file}: expected a name of its own for each class, found "

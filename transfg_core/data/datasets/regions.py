@@ -16,6 +16,7 @@ Corners = tuple[float, float, float, float]  # left, top, right, bottom in pixel
 
 MOST_SIZES = 200  # images whose size is compared with their box
 TOLERANCE = 2  # pixels
+MOST_PIXELS = 2**30  # of a corner; no image is as wide
 
 
 def box_regions(
@@ -29,7 +30,8 @@ def box_regions(
         places: the place of each image in its list, for messages.
 
     Raises:
-        UserError: a box is empty or no box, or most boxes pass the border of their image.
+        UserError: a box is empty or no box, or passes MOST_PIXELS; or most boxes pass the border
+            of their image.
     """
     for box, place in zip(boxes, places, strict=True):
         left, top, right, bottom = box
@@ -37,6 +39,11 @@ def box_regions(
             raise UserError(
                 f"{place}: expected a box of at least one pixel, found left {left:g}, top {top:g}, "
                 f"right {right:g}, bottom {bottom:g}; correct the file, or leave data.box_crop out"
+            )
+        if max(map(abs, box)) > MOST_PIXELS:
+            raise UserError(
+                f"{place}: expected corners of a box of at most {MOST_PIXELS} pixels, found "
+                f"{max(box, key=abs):g}; correct the file, or leave data.box_crop out"
             )
     regions = np.array(
         [(floor(x0), floor(y0), ceil(x1), ceil(y1)) for x0, y0, x1, y1 in boxes], np.int32

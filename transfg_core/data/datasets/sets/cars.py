@@ -73,17 +73,18 @@ def _kit(root: Path) -> Listing:
             + f"; put {WITH_LABELS} into the folder of the data set"
         )
     images: list[ListedImage] = []
-    below, boxes = [], list[Corners]()
+    below, lists = [], []
     for path, part in ((root / TRAINING, TRAIN), (labelled, TEST)):
         own = f"cars_{part}"
         folder = f"{own}/{own}" if (root / own / own).is_dir() else own
         below.append(folder)
         entries = _entries(path)
         labels = _labels(path, entries, len(classes))
-        boxes += _boxes(entries)
+        lists.append(entries)
+        names = _values(path, entries, "fname")
         images += [
-            ListedImage(f"{folder}/{entry.fname}", label, part, f"{path}, entry {place}")
-            for place, (entry, label) in enumerate(zip(entries, labels, strict=True), 1)
+            ListedImage(f"{folder}/{name}", label, part, f"{path}, entry {place}")
+            for place, (name, label) in enumerate(zip(names, labels, strict=True), 1)
         ]
     return Listing(
         folder=root,
@@ -93,7 +94,7 @@ def _kit(root: Path) -> Listing:
         labels_file=root / TRAINING,
         split_file=labelled,
         below=tuple(below),
-        boxes=lambda: boxes,
+        boxes=lambda: [box for entries in lists for box in _boxes(entries)],
     )
 
 
@@ -101,16 +102,19 @@ def _combined(root: Path) -> Listing:
     path = root / COMBINED
     names, entries = read_mat(path, ["class_names", "annotations"])
     entries, classes = np.atleast_1d(entries), tuple(texts(names))
-    labels = _labels(path, entries, len(classes))
+    columns = zip(
+        _values(path, entries, "relative_im_path"),
+        _labels(path, entries, len(classes)),
+        integers(path, "test", _values(path, entries, "test"), 0, 1),
+        strict=True,
+    )
     images = [
-        ListedImage(
-            str(entry.relative_im_path), label, TEST if entry.test else TRAIN,
-            f"{path}, entry {place}",
-        )
-        for place, (entry, label) in enumerate(zip(entries, labels, strict=True), 1)
-    ]  # fmt: skip
-    boxes = _boxes(entries)
-    return Listing(root, images, classes, path, path, path, below=("car_ims",), boxes=lambda: boxes)
+        ListedImage(str(name), label, TEST if test else TRAIN, f"{path}, entry {place}")
+        for place, (name, label, test) in enumerate(columns, 1)
+    ]
+    return Listing(
+        root, images, classes, path, path, path, ("car_ims",), boxes=lambda: _boxes(entries)
+    )
 
 
 def _entries(path: Path) -> Any:
@@ -122,18 +126,38 @@ def _boxes(entries: Any) -> list[Corners]:
     """The box of each entry; the files count pixels from 1, and the last one belongs to it."""
     boxes = []
     for entry in entries:
-        left, top, right, bottom = (float(getattr(entry, name, nan)) for name in BOX)
+        try:
+            left, top, right, bottom = (float(getattr(entry, name, nan)) for name in BOX)
+        except (TypeError, ValueError):  # empty, or a text; `box_regions` refuses it
+            left, top, right, bottom = (nan,) * 4
         boxes.append((left - 1, top - 1, right, bottom))
     return boxes
 
 
+def _values(path: Path, entries: Any, name: str) -> list[Any]:
+    """One field of each annotation.
+
+    Raises:
+        UserError: there are no annotations, or one has no such field.
+    """
+    if not len(entries):
+        raise UserError(f"{path}: expected annotations of images, found none; copy it again")
+    for place, entry in enumerate(entries, 1):
+        if not hasattr(entry, name):
+            raise UserError(
+                f"{path}, entry {place}: expected the field `{name}`, found "
+                f"{', '.join(getattr(entry, '_fieldnames', ['no fields']))}; copy the file again"
+            )
+    return [getattr(entry, name) for entry in entries]
+
+
 def _labels(path: Path, entries: Any, classes: int) -> list[int]:
     """The classes of a list, from 0."""
-    if not hasattr(entries[0], "class"):
+    if len(entries) and not hasattr(entries[0], "class"):
         raise UserError(
             f"{path}: expected the field `class` in each annotation, found "
             f"{', '.join(getattr(entries[0], '_fieldnames', ['no fields']))}; this list has no "
             f"labels: put {WITH_LABELS} into the folder of the data set"
         )
-    values = [getattr(entry, "class") for entry in entries]
-    return [value - 1 for value in integers(path, "class", values, 1, classes)]
+    values = integers(path, "class", _values(path, entries, "class"), 1, classes)
+    return [value - 1 for value in values]

@@ -63,9 +63,20 @@ def read_inat2017(config: DataConfig, seed: int | None, saved: SplitList | None 
 def _read(path: Path, part: str, names: dict[int, str]) -> Iterator[Row]:
     """The images of one file with the ids of their categories; adds to the names of these."""
     tables = _tables(path)
-    names |= dict(tables["categories"])
-    category_of = dict(tables["annotations"])
+    for key, name in tables["categories"]:
+        if names.setdefault(key, name) != name:
+            raise UserError(
+                f"{path}, category {key}: expected one name for each category in both files, found "
+                f"{name!r} and {names[key]!r}; do the files belong together?"
+            )
+    category_of: dict[int, int] = {}
     source = f"{path}, image "
+    for key, category in tables["annotations"]:
+        if category_of.setdefault(key, category) != category:
+            raise UserError(
+                f"{source}{key}: expected one category, found annotations of categories "
+                f"{category_of[key]} and {category}; remove one of them"
+            )
     for key, name in tables["images"]:
         if key not in category_of:
             raise UserError(f"{source}{key}: expected an annotation, found none; copy it again")

@@ -37,6 +37,15 @@ def read_text_lists(
     Raises:
         UserError: see `read_listing`.
     """
+    return read_listing(config, seed, saved, text_listing(config))
+
+
+def text_listing(config: DataConfig) -> Listing:
+    """What the lists in `config.root` name.
+
+    Raises:
+        UserError: a list is absent or malformed.
+    """
     root = find_root(Path(config.root), TRAIN_LISTS, [])
     tests = [name for name in TEST_LISTS if (root / name).is_file()]
     if not tests and config.split == "official":
@@ -67,7 +76,7 @@ def read_text_lists(
     ]
     classes = tuple(names[label].value if names else label for label in order)
     folders = {image.name.partition("/")[0] for image in images if "/" in image.name}
-    listing = Listing(
+    return Listing(
         folder=folder,
         images=images,
         classes=classes,
@@ -76,7 +85,6 @@ def read_text_lists(
         split_file=paths.get(TEST, first),
         below=tuple(sorted(folders)),
     )
-    return read_listing(config, seed, saved, listing)
 
 
 def _are_below(folder: Path, rows: Rows) -> bool:
@@ -94,12 +102,23 @@ def _header(fields: list[str]) -> tuple[int, int] | None:
     return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
 
 
+def _fields(path: Path, line: int, text: str) -> list[str]:
+    """The fields of one line of a CSV file."""
+    try:
+        return next(csv.reader([text]))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}:{line}: expected fields between commas, found {text[:50]!r} ({error}); "
+            "correct the line"
+        ) from error
+
+
 def _read(path: Path) -> Rows:
     rows: Rows = []
     columns, width = (0, 1), 2  # of path and label, and how many there are
     for number, (line, text) in enumerate(lines_of(path)):
         if path.suffix == ".csv":
-            fields = next(csv.reader([text.strip("\r")]))
+            fields = _fields(path, line, text.strip("\r"))
         else:
             fields = text.strip().rsplit(maxsplit=1)
         fields = [field.strip() for field in fields]
