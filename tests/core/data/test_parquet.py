@@ -3,6 +3,7 @@
 The reader needs pyarrow, an optional extra. What does not need it is tested without.
 """
 
+import hashlib
 import io
 import json
 import sys
@@ -88,7 +89,10 @@ def test_a_set_of_the_hub(tmp_path):
     assert data.train.labels.tolist() == [2, 0, 1, 1, 0, 2]
     assert data.test.labels.tolist() == [1, 2, 0]
     suffixes = [".jpg", ".png", ".gif", ".bmp", ".tif", ".webp"]
-    assert data.train.ids == tuple(f"train/0000/{k:07d}{s}" for k, s in enumerate(suffixes))
+    assert [Path(name).suffix for name in data.train.ids] == suffixes
+    names = [hashlib.sha256(image).hexdigest()[:16] for image in images]
+    assert [Path(name).stem for name in data.train.ids] == names
+    assert [Path(name).stem for name in data.test.ids] == [f"{name}-2" for name in names[:3]]
     assert [Path(path).read_bytes() for path in data.train.paths] == images
     assert read_test(DataConfig(name="parquet", root=str(tmp_path)), NAMES, None).test.ids == (
         data.test.ids
@@ -118,6 +122,37 @@ def test_the_test_split_goes_before_the_validation_split(tmp_path):
     small(tmp_path)
     write(tmp_path / "validation-00000-of-00001.parquet", [encoded(99)], [0])
     assert reds(read(tmp_path).test) == [200, 201, 202]
+
+
+@needs_pyarrow
+def test_another_source_of_the_same_size_has_other_ids(tmp_path):
+    """A run's split.csv says which images it trained with: of another source it says nothing."""
+    for name, first in (("one", 0), ("other", 100)):
+        images = [encoded(first + k) for k in range(9)]
+        write(tmp_path / name / "train.parquet", images, [0, 1, 2] * 3)
+    one, other = (read(tmp_path / name, split="auto") for name in ("one", "other"))
+    assert one.split.rows.keys().isdisjoint(other.split.rows)
+    images = [encoded(k) for k in range(9)]
+    write(tmp_path / "copy/data/train-00000-of-00001.parquet", images, [0, 1, 2] * 3)
+    copy = read(tmp_path / "copy", split="auto")  # the same images elsewhere
+    assert copy.split == one.split and copy.test.ids == one.test.ids
+
+
+@needs_pyarrow
+def test_labels_in_the_middle_of_a_file_count(tmp_path):
+    """A file of some size, whose label pages lie between those of images."""
+    noise = np.random.default_rng(0).integers(0, 256, (4, 300, 300, 3)).astype(np.uint8)
+    images = []
+    for pixels in noise:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        images.append(file.getvalue())
+    small(tmp_path)
+    found = []
+    for labels in ([0, 1, 2, 0], [0, 2, 1, 0]):
+        write(tmp_path / "train-00000-of-00001.parquet", images, labels)
+        found.append(read(tmp_path).train.labels.tolist())
+    assert found == [[0, 1, 2, 0], [0, 2, 1, 0]]
 
 
 @needs_pyarrow

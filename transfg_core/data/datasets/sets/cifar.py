@@ -128,7 +128,7 @@ def _pictures_of(
             )
         png = io.BytesIO()
         Image.fromarray(row.reshape(3, SIDE, SIDE).transpose(1, 2, 0)).save(png, "PNG")
-        yield Picture(part, label, ".png", png.getvalue())
+        yield Picture(part, label, ".png", png.getvalue(), row.tobytes())
 
 
 def _classes(form: _Form, where: str, content: dict[str, Any]) -> list[str]:

@@ -210,5 +210,5 @@ def _pictures(
                     "none, perhaps a path alone; take a copy that holds the images"
                 )
             suffix = next((s for head, s in SUFFIXES.items() if content.startswith(head)), ".jpg")
-            yield Picture(part, numbers[label], suffix, content)
+            yield Picture(part, numbers[label], suffix, content, content)
             row += 1
