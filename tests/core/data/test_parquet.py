@@ -121,7 +121,53 @@ def test_names_that_say_the_split(tmp_path, train, test):
 def test_the_test_split_goes_before_the_validation_split(tmp_path):
     small(tmp_path)
     write(tmp_path / "validation-00000-of-00001.parquet", [encoded(99)], [0])
-    assert reds(read(tmp_path).test) == [200, 201, 202]
+    data = read(tmp_path)
+    assert reds(data.test) == [200, 201, 202] and len(data.train.ids) == 5
+    (left,) = data.left_out
+    assert left.count == 1 and left.example == "validation-00000-of-00001.parquet"
+    assert "of a split that is not used" in left.reason
+
+
+@needs_pyarrow
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [
+        ("aircraft", [0, 10, 20, 30, 40, 99], [200, 201, 202]),
+        ("flowers", [0, 10, 20, 30, 40, 99], [200, 201, 202]),
+        ("pets", [0, 10, 20, 30, 40, 99], [200, 201, 202]),
+        ("cub", [0, 10, 20, 30, 40], [200, 201, 202]),
+        ("inat2017", [0, 10, 20, 30, 40], [97, 98, 99]),
+    ],
+)
+def test_a_mirror_follows_the_rules_of_its_set(tmp_path, name, train, test):
+    """Papers train with both lists of some sets, and test iNat2017 on its validation split."""
+    small(tmp_path)
+    values, labels = ([97, 98, 99], [0, 1, 2]) if name == "inat2017" else ([99], [0])
+    write(tmp_path / "validation-00000-of-00001.parquet", [encoded(v) for v in values], labels)
+    data = read(tmp_path, name)
+    assert (reds(data.train), reds(data.test)) == (train, test)
+    assert len(data.left_out) == (0 if len(train) == 6 else 1)
+
+
+@needs_pyarrow
+def test_a_mirror_of_aircraft_has_its_banner_and_levels(tmp_path):
+    family = {"_type": "ClassLabel", "names": ["A", "B"]}
+    metadata = hub(image=IMAGE, variant=CLASS_LABEL, family=family)
+    for part in ("train", "test"):
+        write(tmp_path / f"{part}.parquet", [encoded(k) for k in range(3)], [0, 1, 2], "variant",
+              metadata=metadata, family=[0, 0, 1])  # fmt: skip
+    data = read(tmp_path, "aircraft")
+    assert data.classes == tuple(NAMES) and data.train.region(0) == (0, 0, 0, -20)
+    assert read(tmp_path, "aircraft", banner="keep").train.regions is None
+    assert read(tmp_path, "parquet", label="variant").train.regions is None
+    coarse = read(tmp_path, "aircraft", level="family")
+    assert coarse.classes == ("A", "B") and coarse.test.labels.tolist() == [0, 0, 1]
+    assert coarse.test.ids == data.test.ids  # the images are the same
+    assert read(tmp_path, "aircraft", level="family", label="variant").classes == tuple(NAMES)
+    assert "data.label: manufacturer" in complaint(tmp_path, "aircraft", level="manufacturer")
+    small(tmp_path / "plain")
+    assert read(tmp_path / "plain", "aircraft").classes == tuple(NAMES)
+    assert "data.label: family" in complaint(tmp_path / "plain", "aircraft", level="family")
 
 
 @needs_pyarrow
@@ -153,6 +199,23 @@ def test_labels_in_the_middle_of_a_file_count(tmp_path):
         write(tmp_path / "train-00000-of-00001.parquet", images, labels)
         found.append(read(tmp_path).train.labels.tolist())
     assert found == [[0, 1, 2, 0], [0, 2, 1, 0]]
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("column", ["label", "image.bytes"])
+def test_a_damaged_page_is_the_fault_of_the_file(tmp_path, column):
+    small(tmp_path)
+    path = tmp_path / "test-00000-of-00001.parquet"
+    group = pyarrow.parquet.ParquetFile(path).metadata.row_group(1)
+    chunks = {group.column(k).path_in_schema: group.column(k) for k in range(group.num_columns)}
+    chunk = chunks[column]
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(content)
+    message = complaint(tmp_path)
+    assert f"{path}: expected a Parquet file, but reading it failed" in message, message
+    assert "copy it again" in message and not list(tmp_path.glob("unpacked-*"))
 
 
 @needs_pyarrow

@@ -14,16 +14,18 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Dataset
+from transfg_core.data.datasets.sets.aircraft import BANNER
 from transfg_core.data.datasets.sets.shards import parquet_files_below, shards_by_split
 from transfg_core.data.datasets.split import SplitList
 from transfg_core.data.datasets.unpacked import Content, Picture, Source, read_unpacked
-from transfg_core.data.walk import relative_to, shown
+from transfg_core.data.walk import Tally, relative_to, shown
 from transfg_core.errors import UserError
 from transfg_core.machine import install_command
 
@@ -33,7 +35,10 @@ SUFFIXES = {  # of encoded images, by their first bytes
     b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp",
     b"II*\0": ".tif", b"MM\0*": ".tif", b"RIFF": ".webp",
 }  # fmt: skip
+# what pyarrow's own errors derive from
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError)
 ROWS = 32  # read at a time
+UNUSED = "Parquet files of a split that is not used"
 
 
 def read_parquet(config: DataConfig, seed: int | None, saved: SplitList | None = None) -> Dataset:
@@ -59,10 +64,21 @@ def read_shards(
 ) -> Dataset:
     """Read these Parquet files; see `read_parquet`."""
     root = Path(config.root)
-    shards = shards_by_split(root, found)
-    files = {path.relative_to(root).as_posix(): path for own in shards.values() for path in own}
-    source = Source(files, f"parquet\0{config.label or ''}", lambda: _content(config, shards))
-    return read_unpacked(config, seed, saved, root, source)
+    shards, unused = shards_by_split(config.name, root, found)
+    files = {
+        f"{part} {place:05d} {path.relative_to(root).as_posix()}": path
+        for part, paths in shards.items()
+        for place, path in enumerate(paths)
+    }
+    level = config.level if config.name == "aircraft" else ""
+    banner = BANNER if config.name == "aircraft" else 0
+    settings = "\0".join(("parquet", config.label or "", level))
+    source = Source(files, settings, lambda: _content(config, shards), banner)
+    dataset = read_unpacked(config, seed, saved, root, source)
+    tally = Tally()
+    for path in unused:
+        tally.add(UNUSED, path.relative_to(root).as_posix())
+    return replace(dataset, left_out=(*dataset.left_out, *tally.entries()))
 
 
 @dataclass(frozen=True)
@@ -85,9 +101,16 @@ def _pyarrow() -> Any:
 
 def _open(path: Path) -> Any:
     parquet = _pyarrow()
-    try:
+    with _reading(path):
         return parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these classes
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Refuse a file that pyarrow cannot read."""
+    try:
+        yield
+    except UNREADABLE as error:
         raise UserError(
             f"{path}: expected a Parquet file, but reading it failed "
             f"({' '.join(str(error).split())[:200]}); copy it again"
@@ -98,7 +121,8 @@ def _content(config: DataConfig, shards: Mapping[str, Sequence[Path]]) -> Conten
     """All images; labels that are texts become numbers in the order of the sorted names."""
     files = [(part, path) for part, paths in shards.items() for path in paths]
     opened = {path: _open(path) for _, path in files}
-    columns = _columns(config.label, files[0][1], opened[files[0][1]].schema_arrow)
+    schema = opened[files[0][1]].schema_arrow
+    columns = _columns(_wanted(config, schema.names), files[0][1], schema)
     for path, file in opened.items():
         for name in (columns.image, columns.label):
             if name not in file.schema_arrow.names:
@@ -114,6 +138,16 @@ def _content(config: DataConfig, shards: Mapping[str, Sequence[Path]]) -> Conten
             yield from _pictures(part, path, opened[path], columns, numbers)
 
     return Content(images, classes, pictures())
+
+
+def _wanted(config: DataConfig, names: Sequence[str]) -> str | None:
+    """The column of labels that the settings name: of FGVC-Aircraft, by default `data.level`.
+
+    The level `variant` may have another name in the file, as it is the usual one.
+    """
+    if config.label is not None or config.name != "aircraft":
+        return config.label
+    return config.level if config.level in names or config.level != "variant" else None
 
 
 def _columns(wanted: str | None, path: Path, schema: Any) -> _Columns:
@@ -169,7 +203,8 @@ def _classes(
     given: set[object] = set()
     for path, file in opened.items():
         for number in range(file.num_row_groups):
-            values = file.read_row_group(number, columns=[columns.label]).column(0).to_pylist()
+            with _reading(path):
+                values = file.read_row_group(number, columns=[columns.label]).column(0).to_pylist()
             for row, value in enumerate(values):
                 if type(value) not in (int, str) or value == -1 or value == "":
                     hint = "; a split without labels cannot be used: remove its files"
@@ -200,8 +235,14 @@ def _pictures(
     part: str, path: Path, file: Any, columns: _Columns, numbers: Mapping[object, int]
 ) -> Iterator[Picture]:
     row = 0
-    for batch in file.iter_batches(ROWS, columns=[columns.image, columns.label]):
-        table = batch.to_pydict()
+    with _reading(path):
+        batches = file.iter_batches(ROWS, columns=[columns.image, columns.label])
+    while True:
+        with _reading(path):
+            batch = next(batches, None)
+            table = batch.to_pydict() if batch is not None else None
+        if table is None:
+            return
         for image, label in zip(table[columns.image], table[columns.label], strict=True):
             content = image.get("bytes") if isinstance(image, dict) else image
             if not isinstance(content, bytes):

@@ -8,11 +8,14 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from transfg_core.data.datasets.split import TEST, TRAIN
 from transfg_core.errors import UserError
 
 VALIDATION = "validation"
+BOTH = ("aircraft", "flowers", "pets")  # papers train with the validation split, too
+TESTED = ("inat2017",)  # whose validation split is the test split, as the real one has no labels
 SPLITS = {
     "train": TRAIN, "training": TRAIN, "test": TEST, "validation": VALIDATION,
     "valid": VALIDATION, "val": VALIDATION, "dev": VALIDATION,
@@ -34,36 +37,53 @@ def parquet_files_below(root: Path) -> list[Path]:
     ]
 
 
-def shards_by_split(root: Path, found: Sequence[Path]) -> dict[str, list[Path]]:
+def split_in_name(path: Path) -> str | None:
+    """The split that the name of a file, or of its folder, begins with; None if it says none."""
+    words = (re.split(r"[-_.]", path.name)[0].lower(), path.parent.name.lower())
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+class Shards(NamedTuple):
+    """Files by part, TRAIN or TEST, and those that are not used."""
+
+    by_part: dict[str, list[Path]]
+    unused: list[Path]
+
+
+def shards_by_split(name: str, root: Path, found: Sequence[Path]) -> Shards:
     """The files of training and of testing, complete and from one place each.
 
-    Validation files are for testing where there are no test files.
+    Validation files are for testing where there are no test files, or where the data set `name`
+    has it so. Otherwise they are for training where the set's own lists have it so, or not used.
 
     Raises:
         UserError: a name says no split, there is no training file, or a shard is absent.
     """
     by_split = defaultdict(list)
     for path in found:
-        words = (re.split(r"[-_.]", path.name)[0].lower(), path.parent.name.lower())
-        word = next((word for word in words if word in SPLITS), None)
-        if word is None:
+        split = split_in_name(path)
+        if split is None:
             raise UserError(
                 f"{path}: expected a name that begins with train, test or validation, or a folder "
                 f"of such a name, found neither; rename the file"
             )
-        by_split[SPLITS[word]].append(path)
+        by_split[split].append(path)
     if TRAIN not in by_split:
         raise UserError(
             f"{root}: expected train-*.parquet, found {found[0].name} and no training file; is the "
             "copy complete?"
         )
-    shards = {TRAIN: by_split[TRAIN]}
-    test = by_split.get(TEST) or by_split.get(VALIDATION)
-    if test:
-        shards[TEST] = test
-    for paths in shards.values():
+    train, test, validation = (by_split[part] for part in (TRAIN, TEST, VALIDATION))
+    unused: list[Path] = []
+    if validation and (not test or name in TESTED):
+        test, validation, unused = validation, [], test
+    for paths in (train, test, validation if name in BOTH else []):
         _refuse_incomplete(paths)
-    return shards
+    if name in BOTH:
+        train = train + validation
+    else:
+        unused = unused + validation
+    return Shards({TRAIN: train} | ({TEST: test} if test else {}), unused)
 
 
 def _refuse_incomplete(paths: Sequence[Path]) -> None:
