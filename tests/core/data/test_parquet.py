@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trees
 from PIL import Image
 
 from transfg_core.config.sections import DataConfig
@@ -168,6 +169,23 @@ def test_a_mirror_of_aircraft_has_its_banner_and_levels(tmp_path):
     small(tmp_path / "plain")
     assert read(tmp_path / "plain", "aircraft").classes == tuple(NAMES)
     assert "data.label: family" in complaint(tmp_path / "plain", "aircraft", level="family")
+
+
+@needs_pyarrow
+def test_own_lists_go_before_parquet_files(tmp_path):
+    trees.cub(tmp_path)
+    (tmp_path / "features.parquet").write_bytes(b"of something else")
+    assert trees.read(tmp_path, "cub").classes == ("001.Auk", "002.Wren")
+    small(tmp_path)
+    assert trees.read(tmp_path, "cub").classes == ("001.Auk", "002.Wren")
+    (tmp_path / "images.txt").unlink()
+    (tmp_path / "features.parquet").unlink()
+    assert read(tmp_path, "cub").classes == tuple(NAMES)
+
+
+def test_another_parquet_file_is_no_mirror(tmp_path):
+    (tmp_path / "features.parquet").write_bytes(b"of something else")
+    assert "expected images.txt" in complaint(tmp_path, "cub")
 
 
 @needs_pyarrow

@@ -13,6 +13,7 @@ from pathlib import Path
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.findings import EqualValidation, equal_files
 from transfg_core.data.datasets.folder import read_folder, read_folder_test
+from transfg_core.data.datasets.listing import NoListsHere
 from transfg_core.data.datasets.official import official
 from transfg_core.data.datasets.regions import no_boxes
 from transfg_core.data.datasets.samples import Dataset, Samples
@@ -25,7 +26,7 @@ from transfg_core.data.datasets.sets.food import read_food
 from transfg_core.data.datasets.sets.inat import read_inat2017
 from transfg_core.data.datasets.sets.oxford import read_flowers, read_pets
 from transfg_core.data.datasets.sets.parquet import read_parquet, read_shards
-from transfg_core.data.datasets.sets.shards import parquet_files
+from transfg_core.data.datasets.sets.shards import parquet_files, split_in_name
 from transfg_core.data.datasets.sets.text_lists import read_text_lists
 from transfg_core.data.datasets.sets.webfg import with_own_folder
 from transfg_core.data.datasets.split import SplitList
@@ -91,11 +92,14 @@ def _with_caution(config: DataConfig, dataset: Dataset) -> Dataset:
 
 
 def _read_lists(config: DataConfig, seed: int | None, saved: SplitList | None) -> Dataset:
-    """Read a set with lists, or a mirror of it in Parquet."""
-    shards = parquet_files(Path(config.root))
-    if shards and config.name != "parquet":
-        return read_shards(config, seed, saved, shards)
-    return LISTED[config.name](config, seed, saved)
+    """Read a set with lists; where these are absent, a mirror of it in Parquet."""
+    try:
+        return LISTED[config.name](config, seed, saved)
+    except NoListsHere:
+        shards = parquet_files(Path(config.root))
+        if not any(map(split_in_name, shards)):
+            raise
+    return read_shards(config, seed, saved, shards)
 
 
 def with_equal_files(dataset: Dataset) -> Dataset:

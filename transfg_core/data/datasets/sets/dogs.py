@@ -13,7 +13,13 @@ from pathlib import Path
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.listed import read_listing
-from transfg_core.data.datasets.listing import ListedImage, Listing, find_root, names_by_label
+from transfg_core.data.datasets.listing import (
+    ListedImage,
+    Listing,
+    NoListsHere,
+    find_root,
+    names_by_label,
+)
 from transfg_core.data.datasets.regions import Corners
 from transfg_core.data.datasets.samples import Dataset
 from transfg_core.data.datasets.sets.boxes import read_annotation
@@ -74,7 +80,7 @@ def _find_list(root: Path, names: tuple[str, ...]) -> Path:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-    raise UserError(
+    raise NoListsHere(
         f"{root}: expected {names[0]} or {names[1]}, there or in lists/, found none; is the copy "
         "complete?"
     )
