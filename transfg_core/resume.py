@@ -10,27 +10,9 @@ from transfg_core.data.datasets import Dataset, SplitList
 from transfg_core.data.datasets.split import no_list, read_split
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
+from transfg_core.run.comparison import FREE_ON_RESUME
 from transfg_core.run.metrics_log import read_records
 from transfg_core.train import Position
-
-# Keys that may change when a run is resumed: names and places of files, how they are read, how
-# often the run evaluates and saves. None of them changes what the run computes.
-FREE_ON_RESUME = (
-    "data.cache",
-    "data.max_megapixels",
-    "data.on_bad_image",
-    "data.root",
-    "data.threads",
-    "data.unpacked",
-    "data.workers",
-    "model.pretrained",
-    "run.dir",
-    "run.name",
-    "train.eval_batch_size",
-    "train.eval_every",
-    "train.keep",
-    "train.save_every",
-)
 
 
 def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:

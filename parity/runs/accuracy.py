@@ -5,7 +5,8 @@
     raise SystemExit(exit_code(result.verdict))
 
 Runs are paired by `run.seed`: the same seed gives the twins the same initial values and batches.
-All runs must be one experiment on the same test images: only name, folder and seed may differ.
+All runs must be one experiment on the same test images: only the seed and keys that change no
+number may differ.
 """
 
 import sys
@@ -246,7 +247,7 @@ def _check_finished(run: Run) -> None:
 
 
 def check_same_experiment(first: Run, run: Run) -> None:
-    """Refuse a run whose settings differ from the first's, except name, folder and seed."""
+    """Refuse a run of another experiment than the first's; the seed may differ."""
     lines = real_differences(first, run, but=("run.seed",))
     if lines:
         problem = "settings differ; train both with the same"

@@ -12,14 +12,12 @@ from transfg.sweep.grid import Cell
 from transfg_core.config.loading import flatten
 from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
-from transfg_core.resume import FREE_ON_RESUME, is_finished
+from transfg_core.resume import is_finished
+from transfg_core.run.comparison import FREE
 from transfg_core.run.lock import is_locked, is_run, refuse_if_used
 from transfg_core.run.reading import UNKNOWN, Run, load_run
 
 TAIL = 8192  # bytes at the end of metrics.jsonl in which the newest records lie
-# A run may change these keys when it resumes. A finished cell with other weights is another
-# experiment, though.
-FREE = frozenset(FREE_ON_RESUME) - {"model.pretrained"}
 # Keys that change no image's time: cells that differ in nothing else have one speed.
 SAME_SPEED = FREE | {
     "run.seed", "loss.margin", "loss.label_smoothing", "optim.lr", "optim.momentum",

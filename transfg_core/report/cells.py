@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from transfg_core.config.loading import flatten
 from transfg_core.report.axes import AXES, BACKEND, BACKEND_ORDER, COVERED, Axis, Settings, rank
-from transfg_core.run.comparison import NAMES
+from transfg_core.run.comparison import experiment
 from transfg_core.run.reading import Run
 
 Value = float | None
@@ -25,7 +24,7 @@ class Cell:
     """Runs of one configuration on one backend, in the order of seeds and folds."""
 
     runs: tuple[Run, ...]
-    settings: Settings  # without names, folders, seed and fold
+    settings: Settings  # of the experiment, without seed and fold
     backend: str
     repetition: int  # 0; more if the same seeds ran again
 
@@ -72,8 +71,8 @@ def cells_of(runs: Iterable[Run]) -> list[Cell]:
     settings: dict[str, dict[str, Any]] = {}
     seen: dict[tuple[str, str, tuple[int, int]], int] = {}
     for run in runs:
-        flat = flatten(run.config.model_dump(mode="json"))
-        for name in (*NAMES, *REPLICATES):
+        flat = experiment(run.config)
+        for name in REPLICATES:
             del flat[name]
         flat |= run.knn  # else they would count as seeds of a training with this configuration
         seed = replicate(run)

@@ -117,7 +117,7 @@ def settings_table(cells: Sequence[Cell]) -> Table:
             labels = found.setdefault(text_of(one.settings.get(key)), [])
             labels += [run.label for run in one.runs]
         rows += [[key, value, listed(labels, total)] for value, labels in found.items()]
-    note = "Keys of the configuration that differ between the runs, without names and seeds."
+    note = "Keys that differ between the runs, without seeds and keys that change no number."
     return Table("Settings that differ", note, ["key", "value", "runs"], rows, range(0))
 
 

@@ -1,21 +1,55 @@
 """Comparison of two runs: settings that differ, predictions that agree."""
 
-from typing import NamedTuple
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
-from transfg_core.config.loading import differing_keys
+from transfg_core.config.loading import differing_keys, flatten
+from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
 from transfg_core.run.reading import Run
 
-NAMES = ("run.name", "run.dir")  # keys that do not belong to the experiment
+# Keys that may change when a run is resumed: names and places of files, how they are read, how
+# often the run evaluates and saves. None of them changes what the run computes.
+FREE_ON_RESUME = (
+    "data.cache",
+    "data.max_megapixels",
+    "data.on_bad_image",
+    "data.root",
+    "data.threads",
+    "data.unpacked",
+    "data.workers",
+    "model.pretrained",
+    "run.dir",
+    "run.name",
+    "train.eval_batch_size",
+    "train.eval_every",
+    "train.keep",
+    "train.save_every",
+)
+# The same without the file of weights: other weights make another experiment.
+FREE = frozenset(FREE_ON_RESUME) - {"model.pretrained"}
+DATA = "data.root"  # its last name tells data sets of one reader apart
+
+
+def experiment(config: Config) -> dict[str, Any]:
+    """The settings that make an experiment, under dotted keys: all but FREE.
+
+    Of `data.root`, the name of the folder stays, wherever the folder is.
+    """
+    flat = flatten(config.model_dump(mode="json"))
+    kept = {key: value for key, value in flat.items() if key not in FREE}
+    return kept | {DATA: PurePath(config.data.root).name}
 
 
 def real_differences(left: Run, right: Run, but: tuple[str, ...] = ()) -> list[str]:
-    """The differences of two configurations, as `key: left -> right`.
-
-    Names, folders and the keys in `but` are left out.
-    """
-    lines = differing_keys(left.config, right.config)
-    return [line for line in lines if line.partition(":")[0] not in (*NAMES, *but)]
+    """The differences of two experiments, as `key: left -> right`, without the keys in `but`."""
+    sides = experiment(left.config), experiment(right.config)
+    lines = {line.partition(":")[0]: line for line in differing_keys(left.config, right.config)}
+    return [
+        line
+        for key, line in lines.items()
+        if key not in but and sides[0].get(key) != sides[1].get(key)
+    ]
 
 
 class Agreement(NamedTuple):

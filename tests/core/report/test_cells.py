@@ -5,6 +5,7 @@ import json
 from run_folders import make_run, write_run
 
 from transfg_core.report.cells import all_columns, axis_columns, cells_of, label, mean_text
+from transfg_core.run.comparison import real_differences
 from transfg_core.run.reading import load_run, load_runs
 
 
@@ -156,3 +157,21 @@ def test_nearest_neighbours_are_no_seeds_of_a_training_with_the_same_configurati
     }
     shown = all_columns(found)
     assert len({label(cell, shown) for cell in found}) == 3
+
+
+def test_keys_that_change_no_number_split_no_cell(tmp_path):
+    paths = [
+        write_run(tmp_path, "t1", "run.seed=1", "data.threads=1", "data.name=cub", "data.root=a/x"),
+        write_run(tmp_path, "t2", "run.seed=2", "data.threads=2", "data.name=cub", "data.root=b/x",
+                  f"data.cache={tmp_path}", "train.eval_every=7"),
+        write_run(tmp_path, "j1", "run.seed=1", "data.threads=3", "data.name=cub",
+                  "data.root=b/x", "data.workers=1", backend="jittor"),
+        write_run(tmp_path, "other", "run.seed=3", "data.name=cub", "data.root=a/y"),
+    ]  # fmt: skip
+    found = cells(*paths)
+    assert [[run.name for run in cell.runs] for cell in found] == [["t1", "t2"], ["j1"], ["other"]]
+    assert found[0].key == found[1].key
+    first, second, *_ = load_runs(paths)
+    assert real_differences(first, second, but=("run.seed",)) == []
+    lines = real_differences(first, load_run(paths[3]))
+    assert {line.partition(":")[0] for line in lines} == {"data.root", "run.seed"}
