@@ -46,8 +46,8 @@ def runs_table(runs: Sequence[Run]) -> Table:
     note = (
         "Accuracy, loss and part hits come from the last evaluation. Part hits are the share of "
         "chosen patches on a true discriminative part; the next column shows this share for random "
-        "patches. Images per second is the median over logged updates, memory is the peak, and "
-        "wall time leaves out starts that were killed."
+        "patches. Images per second is the median over logged updates, and memory is the peak. "
+        "There is no wall time if a start was killed."
     )
     note = " ".join([note, *(f"{caution}." for caution in cautions)])
     header = [name for name, _ in columns]

@@ -160,10 +160,11 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of all starts that were not killed."""
+        """Wall time of all starts; None if that of one is not known, as after a kill."""
         ends = [event for event in self.events if event.get("event") in STATES]
+        starts = [event for event in self.events if event.get("event") in ("start", "resume")]
         spent = _present(ends, "seconds")
-        return sum(spent) if spent else None
+        return sum(spent) if spent and len(spent) == max(len(starts), len(ends)) else None
 
 
 def load_run(path: Path) -> Run:

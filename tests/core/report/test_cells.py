@@ -5,6 +5,7 @@ import json
 from run_folders import make_run, write_run
 
 from transfg_core.report.cells import all_columns, axis_columns, cells_of, label, mean_text
+from transfg_core.report.measures import HOURS
 from transfg_core.run.comparison import real_differences
 from transfg_core.run.reading import load_run, load_runs
 
@@ -175,3 +176,17 @@ def test_keys_that_change_no_number_split_no_cell(tmp_path):
     assert real_differences(first, second, but=("run.seed",)) == []
     lines = real_differences(first, load_run(paths[3]))
     assert {line.partition(":")[0] for line in lines} == {"data.root", "run.seed"}
+
+
+def test_after_a_kill_the_time_is_not_known(tmp_path):
+    path = write_run(tmp_path, "killed", seconds=6.0)
+    assert load_run(path).seconds == 6.0
+    file = path / "metrics.jsonl"
+    first, *rest = file.read_text().splitlines(keepends=True)
+    resumed = first.replace('"start"', '"resume"')
+    file.write_text("".join([first, resumed, *rest]))
+    (cell,) = cells(path)
+    assert HOURS.value(cell.runs[0]) is None and cell.values(HOURS.value) == []
+    stopped = first.replace('"start"', '"interrupted"').replace('"seconds": 0', '"seconds": 5')
+    file.write_text("".join([first, stopped, resumed, *rest]))
+    assert load_run(path).seconds == 11.0
