@@ -35,7 +35,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
         ("test loss", lambda run: number(run.final.get("loss"), ".4f")),
         ("part hits %", lambda run: percent(run.final.get("part_hit"))),
         ("by chance %", lambda run: percent(run.final.get("part_hit_chance"))),
-        ("images seen", lambda run: str(run.images_seen)),
+        ("images seen", lambda run: cell(run.images_seen)),
         ("images/s", lambda run: number(run.images_per_second, ".1f")),
         ("memory MiB", lambda run: number(MEMORY.value(run), ".0f")),
         ("wall time", lambda run: duration(run.seconds)),

@@ -120,7 +120,12 @@ class Run:
 
     @property
     def trained_by(self) -> str:
-        """The backends that made the updates, and the update at which the run took over another."""
+        """The backends that made the updates, and the update at which the run took over another.
+
+        For neighbours, the backend that made the features.
+        """
+        if self.knn:
+            return self.backend
         starts = [event for event in self.events if event.get("event") in ("start", "resume")]
         names = [str(start["backend"]) for start in starts if "backend" in start]
         if not names:
@@ -130,9 +135,9 @@ class Run:
         return ", then ".join(changes) + (f" from update {first}" if first else "")
 
     @property
-    def images_seen(self) -> int:
-        """Training images of all updates, with repetitions."""
-        return self.update * self.config.train.batch_size
+    def images_seen(self) -> int | None:
+        """Training images of all updates, with repetitions; None for neighbours."""
+        return None if self.knn else self.update * self.config.train.batch_size
 
     @property
     def device(self) -> dict[str, Any]:

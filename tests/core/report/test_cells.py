@@ -190,3 +190,11 @@ def test_after_a_kill_the_time_is_not_known(tmp_path):
     stopped = first.replace('"start"', '"interrupted"').replace('"seconds": 0', '"seconds": 5')
     file.write_text("".join([first, stopped, resumed, *rest]))
     assert load_run(path).seconds == 11.0
+
+
+def test_neighbours_take_no_updates(tmp_path):
+    path = as_knn(write_run(tmp_path, "trained"))
+    file = path / "metrics.jsonl"
+    file.write_text(file.read_text().replace('"start", "update": 0', '"start", "update": 40'))
+    run = load_run(path)
+    assert (run.trained_by, run.images_seen) == ("torch", None)
