@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from transfg_core.config.loading import flatten
+from transfg_core.errors import UserError
 from transfg_core.report.cells import Cell, differing, replicate, text_of
 from transfg_core.report.measures import MEMORY
 from transfg_core.report.numbers import cell, duration, number, percent
@@ -92,8 +93,12 @@ def agreement_table(runs: Sequence[Run], pairs: Sequence[Pair]) -> Table:
     same_seed = [pair for pair in both if pair[0].config.run.seed == pair[1].config.run.seed]
     compared = twins or same_seed or both
     rows = []
+    unlike = False
     for left, right in compared:
-        result = agreement(left, right)
+        try:
+            result = agreement(left, right)
+        except UserError:  # classes of another level have other labels
+            unlike, result = True, None
         if result is not None:
             same = f"{result.same} of {result.images}"
             share = percent(result.same / result.images)
@@ -104,6 +109,7 @@ def agreement_table(runs: Sequence[Run], pairs: Sequence[Pair]) -> Table:
     which = "of one configuration and seed" if twins else "with the same seed"
     note = "Final predictions, image by image"
     note += "." if compared is both else f", of runs {which}."
+    note += " Pairs with different labels of one image are left out." if unlike else ""
     return Table("Agreement of predictions", note, header, rows, range(2, 7))
 
 
