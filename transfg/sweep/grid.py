@@ -11,6 +11,7 @@ from transfg_core.config.loading import load_config
 from transfg_core.config.sections import Config
 from transfg_core.errors import UserError
 
+LOG = ".log"  # beside the folder of a cell
 Choices = dict[str, Choice]  # axis -> its value in a cell
 
 
@@ -33,7 +34,7 @@ class Cell:
     @property
     def log(self) -> Path:
         """What the run printed, one start after another."""
-        return self.folder.with_name(f"{self.name}.log")
+        return self.folder.with_name(f"{self.name}{LOG}")
 
     def command(self, extra: Sequence[str] = ()) -> list[str]:
         """The arguments of `transfg`; `extra` are overrides that change no number."""
@@ -167,6 +168,11 @@ def _repeated(cells: Sequence[Cell]) -> list[str]:
         run = cell.config.run.model_copy(update={"name": "", "dir": ""})
         content = cell.config.model_copy(update={"run": run}).model_dump_json()
         twin = experiments.setdefault((cell.backend, content), cell.name)
+        if cell.name.endswith(LOG):
+            problems.append(
+                f"{cell.name}: ends in {LOG}, as the log of another cell; give the value another "
+                "name"
+            )
         if cell.name in names:
             problems.append(f"two cells are called {cell.name}; give the values other names")
         elif twin != cell.name:

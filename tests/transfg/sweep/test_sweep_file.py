@@ -189,6 +189,9 @@ def test_settings_of_the_command_line_replace_those_for_all(tmp_path):
         ("grid: {a: {x: [run.seed=1], x_y: [run.seed=2]}, b: {y_z: [loss.margin=0], z: []}}\n", [
             "two cells are called x_y_z; give the values other names",
         ]),
+        ("grid: {a: {x: [run.seed=1], x.log: [run.seed=2]}}\n", [
+            "x.log: ends in .log, as the log of another cell; give the value another name",
+        ]),
     ],
 )  # fmt: skip
 def test_every_problem_is_listed(tmp_path, text, parts):
