@@ -127,3 +127,10 @@ def test_common_seeds_are_pairs(tmp_path, seeds, tops, gap, reach):
     assert found[0] == f"{gap:+.2f}"
     low, high = (float(part) for part in found[1].split(" .. "))
     assert (low, high) == pytest.approx((gap - reach, gap + reach), abs=0.01)
+
+
+def test_an_interval_around_zero_is_no_proof_of_nothing(tmp_path):
+    paths = [write_run(tmp_path, "a"), write_run(tmp_path, "b", OFF)]
+    note = tables(*paths)["Contrastive loss"].note
+    assert "holds 0 shows neither an effect nor that there is none" in note
+    assert "not corrected for the number of rows" in note
