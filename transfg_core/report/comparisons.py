@@ -4,7 +4,7 @@ A table exists only if the runs hold its comparison: cells that are alike but fo
 that does not apply fits every row, such as the margin of a run without the contrastive loss.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -81,7 +81,7 @@ def _table(
     ]
     notes = [NOTE]
     if len(values) == 2:
-        header += [f"{values[1]} - {values[0]}, points", f"{LEVEL:.0%} interval"]
+        header += [f"{values[1]} - {values[0]}, points", f"{LEVEL:.0%} interval", "pairs"]
         for texts, row in zip(body, rows.values(), strict=True):
             texts += difference(*map(row.get, values))
         notes.append(DIFFERENCE)
@@ -122,30 +122,44 @@ DIFFERENCE = (
     f"Differences are means over the seeds that both sides have, with Student's {LEVEL:.0%} "
     "interval of such pairs; without a common seed, of all runs, with Welch's. An interval that "
     "holds 0 shows neither an effect nor that there is none. Intervals are not corrected for the "
-    "number of rows: of 20 rows without an effect, one misses 0 on average."
+    "number of rows: of 20 rows without an effect, one misses 0 on average. The last column says "
+    "over how many seeds; the folds of a seed share training images, so their mean counts once."
 )
 
 
 def difference(left: Cell | None, right: Cell | None) -> list[str]:
-    """Mean of right minus left in points, and its interval; empty texts where there is none."""
+    """Mean of right minus left in points, its interval, and the number of pairs of seeds.
+
+    Texts; empty where there is none. The folds of a seed share training images, so that their mean
+    counts once (Nadeau and Bengio 2003, "Inference for the Generalization Error").
+    """
     if left is None or right is None:
-        return ["", ""]
+        return ["", "", ""]
     sides = [
         dict(zip(_seeds(cell), cell.values(TOP1.value), strict=False)) for cell in (left, right)
     ]
     one, two = sides
     common = [seed for seed in one if seed in two]
     if common:
-        gaps = [two[seed] - one[seed] for seed in common]
+        gaps = by_seed({seed: two[seed] - one[seed] for seed in common})
         interval = "" if _constant(gaps) else _interval(stats.ttest_1samp(gaps, 0.0))
-        return [f"{mean(gaps):+.2f}", interval]
+        return [f"{mean(gaps):+.2f}", interval, str(len(gaps))]
     if not one or not two:
-        return ["", ""]
-    values = [*one.values()], [*two.values()]
+        return ["", "", ""]
+    values = by_seed(one), by_seed(two)
     gap = mean(values[1]) - mean(values[0])
     if _constant(values[0]) or _constant(values[1]):
-        return [f"{gap:+.2f}", ""]
-    return [f"{gap:+.2f}", _interval(stats.ttest_ind(values[1], values[0], equal_var=False))]
+        return [f"{gap:+.2f}", "", ""]
+    test = stats.ttest_ind(values[1], values[0], equal_var=False)
+    return [f"{gap:+.2f}", _interval(test), ""]
+
+
+def by_seed(numbers: Mapping[tuple[int, int], float]) -> list[float]:
+    """The mean over the folds of each seed; the keys are (seed, fold)."""
+    found: dict[int, list[float]] = {}
+    for (seed, _), number in numbers.items():
+        found.setdefault(seed, []).append(number)
+    return [mean(folds) for folds in found.values()]
 
 
 def _seeds(cell: Cell) -> list[tuple[int, int]]:

@@ -33,15 +33,15 @@ def test_method_and_split_with_training_time(tmp_path):
     found = tables(*paths)
     assert list(found) == ["Method and split", "Methods"]
     assert found["Methods"].rows == [  # the row of overlap has no ViT
-        ["non-overlap", "torch", "90.00", "1", "65.00 ± 7.07", "2", "-20.00", ""]
+        ["non-overlap", "torch", "90.00", "1", "65.00 ± 7.07", "2", "-20.00", "", "1"]
     ]
     table = found["Method and split"]
     assert list(table.header) == [
         "method", "backend", "non-overlap: top-1 %", "n", "hours", "overlap: top-1 %", "n", "hours",
-        "overlap - non-overlap, points", "95% interval",
+        "overlap - non-overlap, points", "95% interval", "pairs",
     ]  # fmt: skip
     assert table.rows == [
-        ["ViT", "torch", "90.00", "1", "0.50", "", "", "", "", ""],
+        ["ViT", "torch", "90.00", "1", "0.50", "", "", "", "", "", ""],
         [
             "TransFG",
             "torch",
@@ -53,6 +53,7 @@ def test_method_and_split_with_training_time(tmp_path):
             "1.00",
             "+10.00",
             "",
+            "1",
         ],
     ]
     assert "Within a row also differ: train.batch_size" in table.note
@@ -69,8 +70,8 @@ def test_contrastive_loss_on_and_off(tmp_path):
     table = tables(*paths)["Contrastive loss"]
     assert table.rows[0][:6] == ["TransFG", "torch", "50.00 ± 0.00", "3", "54.00 ± 2.00", "3"]
     # Student's t at 2 degrees of freedom is 4.3027; 4.3027 * 2 / sqrt(3) = 4.97
-    assert table.rows[0][6:] == ["+4.00", "-0.97 .. +8.97"]
-    assert table.rows[1][6:] == ["+0.00", ""]
+    assert table.rows[0][6:] == ["+4.00", "-0.97 .. +8.97", "3"]
+    assert table.rows[1][6:] == ["+0.00", "", "3"]
 
 
 def test_margins_each_with_the_run_without_the_loss(tmp_path):
@@ -94,7 +95,7 @@ def test_fusion_of_a_plain_model_does_not_apply(tmp_path):
     paths.append(write_run(tmp_path, "vit", VIT, "model.fusion=mul", top1=0.9))
     found = tables(*paths)
     fusion = found["Fusion of attention maps"]
-    assert fusion.rows == [["TransFG", "torch", "50.00", "1", "50.00", "1", "+0.00", ""]]
+    assert fusion.rows == [["TransFG", "torch", "50.00", "1", "50.00", "1", "+0.00", "", "1"]]
     assert [name for name in fusion.header if "top-1" in name] == [
         "fusion add: top-1 %", "fusion mul: top-1 %",
     ]  # fmt: skip
@@ -124,7 +125,7 @@ def test_common_seeds_are_pairs(tmp_path, seeds, tops, gap, reach):
     pairs = zip(seeds, tops, strict=True)
     right = [write_run(tmp_path, f"b{k}", f"run.seed={k}", top1=top1) for k, top1 in pairs]
     found = difference(*cells_of(load_runs([*left, *right])))
-    assert found[0] == f"{gap:+.2f}"
+    assert (found[0], found[2]) == (f"{gap:+.2f}", "2" if seeds == (1, 2) else "")
     low, high = (float(part) for part in found[1].split(" .. "))
     assert (low, high) == pytest.approx((gap - reach, gap + reach), abs=0.01)
 
@@ -134,3 +135,19 @@ def test_an_interval_around_zero_is_no_proof_of_nothing(tmp_path):
     note = tables(*paths)["Contrastive loss"].note
     assert "holds 0 shows neither an effect nor that there is none" in note
     assert "not corrected for the number of rows" in note
+
+
+def test_the_folds_of_a_seed_count_once(tmp_path):
+    """Gaps of 5 and 15 points at seed 1, and of 20 at seed 2: 15 points over 2 seeds."""
+    tops = {(1, 0): 0.55, (1, 1): 0.65, (2, 0): 0.7}
+    paths = []
+    for (seed, fold), top1 in tops.items():
+        of = [f"run.seed={seed}", "data.folds=2", "data.split=random", f"data.fold={fold}"]
+        paths.append(write_run(tmp_path, f"a{seed}{fold}", OFF, *of, top1=0.5))
+        paths.append(write_run(tmp_path, f"b{seed}{fold}", *of, top1=top1))
+    gap, interval, pairs = difference(*cells_of(load_runs(paths)))
+    assert (gap, pairs) == ("+15.00", "2")
+    low, high = (float(part) for part in interval.split(" .. "))
+    assert (low, high) == pytest.approx((15 - 12.7062 * 5, 15 + 12.7062 * 5), abs=0.01)
+    one_seed = cells_of(load_runs(paths[:4]))
+    assert difference(*one_seed) == ["+10.00", "", "1"]
