@@ -13,6 +13,7 @@ from transfg_core.report.cells import Cell, Column, cautions, mean_text, replica
 from transfg_core.report.measures import HOURS, MEMORY, SPEED, TOP1, Measure
 from transfg_core.report.numbers import NONE
 from transfg_core.report.tables import Table
+from transfg_core.run.reading import Run
 
 
 class Pair(NamedTuple):
@@ -32,6 +33,7 @@ class Verdict(NamedTuple):
     needed: str  # for a decision
 
 
+FOLDS = "none: the folds of a seed share training images and are no independent runs"
 Judge = Callable[[Sequence[Path], Sequence[Path]], Verdict]
 
 
@@ -48,9 +50,9 @@ def pairs_of(cells: Sequence[Cell]) -> list[Pair]:
     return [Pair(*group) for group in ordered if len(group) == 2]
 
 
-def common_runs(pair: Pair) -> tuple[list[Path], list[Path]]:
-    """Folders of the finished runs with the seeds that both sides have."""
-    sides = [{replicate(run): run.path for run in cell.finished} for cell in pair]
+def common_runs(pair: Pair) -> tuple[list[Run], list[Run]]:
+    """The finished runs with the seeds and folds that both sides have."""
+    sides = [{replicate(run): run for run in cell.finished} for cell in pair]
     seeds = [seed for seed in sides[0] if seed in sides[1]]
     return [sides[0][seed] for seed in seeds], [sides[1][seed] for seed in seeds]
 
@@ -73,8 +75,9 @@ def verdict_table(
         left, right = common_runs(pair)
         if not left:
             continue
-        found = judge(left, right)
-        means = [mean_text(cell.values(TOP1.value)) for cell in pair]
+        found = _judged(left, right, judge)
+        tops = [[TOP1.value(run) for run in side] for side in (left, right)]
+        means = [mean_text([top for top in side if top is not None]) for side in tops]
         rows.append(
             [
                 *(column.value(pair.left) for column in labels),
@@ -91,11 +94,19 @@ def verdict_table(
     note = (
         f"Do both backends reach the same final accuracy? Equivalent within {points}, different, "
         "or undecided (too little evidence), by two one-sided tests on the runs of equal seeds and "
-        "on their images; as `transfg parity accuracy` does. The last column says what an "
-        "undecided pair needs, if there is no difference."
+        "on their images, whose means these are; as `transfg parity accuracy` does. "
+        "The last column says what an undecided pair needs, if there is no difference."
     )
     note = " ".join([note, *cautions([cell for pair in pairs for cell in pair])])
     return Table("Parity of accuracies", note, header, rows, range(first, first + 5))
+
+
+def _judged(left: Sequence[Run], right: Sequence[Run], judge: Judge) -> Verdict:
+    """The verdict on runs of equal seeds; none on several folds, which share training images."""
+    if len({run.config.data.fold for run in left}) > 1:
+        seeds = len({run.config.run.seed for run in left})
+        return Verdict(str(seeds), "", "", FOLDS, "")
+    return judge([run.path for run in left], [run.path for run in right])
 
 
 def speed_table(pairs: Sequence[Pair], columns: Sequence[Column]) -> Table:

@@ -23,7 +23,10 @@ def test_pairs_have_one_configuration(tmp_path):
     ]
     (pair,), _ = setting(*paths)
     assert (pair.left.backend, pair.right.backend) == ("torch", "jittor")
-    assert common_runs(pair) == ([paths[0]], [paths[1]])  # t2 is not finished
+    assert [[run.path for run in side] for side in common_runs(pair)] == [
+        [paths[0]],
+        [paths[1]],
+    ]  # t2 is not finished
 
 
 def test_the_verdict_comes_from_the_judge(tmp_path):
@@ -69,3 +72,27 @@ def test_ratios_are_of_one_machine(tmp_path):
     assert (row[3], row[6], row[9], row[10]) == ("", "", "", "several machines")
     (row,) = pair("unknown", {}).rows
     assert (row[3], row[10]) == ("", "not recorded")
+
+
+def test_means_are_of_the_runs_that_are_judged(tmp_path):
+    paths = [
+        write_run(tmp_path, "t1", "run.seed=1", top1=0.5),
+        write_run(tmp_path, "t2", "run.seed=2", top1=0.9),
+        write_run(tmp_path, "j1", "run.seed=1", backend="jittor", top1=0.6),
+    ]
+    pairs, columns = setting(*paths)
+    verdict = Verdict("1", "+10.00", "–", "undecided", "")
+    (row,) = verdict_table(pairs, columns, lambda left, right: verdict, 1.0).rows
+    assert row[1:5] == ["1", "50.00", "60.00", "+10.00"]
+
+
+def test_folds_have_no_verdict(tmp_path):
+    folds = [["data.folds=2", "data.split=random", f"data.fold={k}"] for k in range(2)]
+    paths = [
+        write_run(tmp_path, f"{backend}{k}", *fold, backend=backend)
+        for backend in ("torch", "jittor")
+        for k, fold in enumerate(folds)
+    ]
+    pairs, columns = setting(*paths)
+    (row,) = verdict_table(pairs, columns, None, 1.0).rows  # nobody is asked
+    assert row[1] == "1" and row[4:6] == ["", ""] and "share training images" in row[6]
