@@ -128,9 +128,9 @@ def speed_table(pairs: Sequence[Pair], columns: Sequence[Column]) -> Table:
         if pair.left.finished and pair.right.finished
     ]
     note = (
-        f"Ratios are {' / '.join(names[::-1])}, of one configuration on one machine; elsewhere "
-        "there is none. Runs that shared a machine slowed each other: `transfg bench` compares "
-        "fairly."
+        f"Ratios are {' / '.join(names[::-1])}, of one configuration on one machine with as many "
+        "threads; elsewhere there is none. Runs that shared a machine slowed each other: "
+        "`transfg bench` compares fairly."
     )
     return Table("Speed and memory", note, header, rows, range(len(labels), len(header) - 1))
 
@@ -146,15 +146,17 @@ def _ratio(pair: Pair, measure: Measure) -> list[str]:
 
 def machines_of(pair: Pair) -> set[tuple[str, ...]]:
     """The machines of the finished runs; one that is not recorded is like no other."""
-    found = {run.machine or (str(run.path),) for cell in pair for run in cell.finished}
-    return found
+    runs = [run for cell in pair for run in cell.finished]
+    return {machine for run in runs for machine in run.machines or {(str(run.path),)}}
 
 
 def machines(pair: Pair) -> str:
     """The device of a pair on one machine, or why there is no ratio."""
-    if len(machines_of(pair)) != 1:
-        known = all(run.machine for cell in pair for run in cell.finished)
-        return "several machines" if known else "not recorded"
-    threads = [str(cell.finished[0].device.get("threads", NONE)) for cell in pair if cell.finished]
-    same = threads[0] if len(set(threads)) == 1 else " and ".join(threads)
-    return f"{pair.left.finished[0].device.get('device')}, threads {same}"
+    if not all(run.machines for cell in pair for run in cell.finished):
+        return "not recorded"
+    found = machines_of(pair)
+    threads = sorted({machine[-1] for machine in found})
+    if len({machine[:-1] for machine in found}) != 1:
+        return "several machines"
+    text = f"{pair.left.finished[0].device.get('device')}, threads {' and '.join(threads)}"
+    return text if len(found) == 1 else f"{text}: no ratio"

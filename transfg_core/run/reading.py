@@ -146,11 +146,20 @@ class Run:
         return device if isinstance(device, dict) else {}
 
     @property
-    def machine(self) -> tuple[str, ...]:
-        """What distinguishes the machine of the last start; empty if it is not recorded."""
-        start = self.starts[-1] if self.starts else {}
-        facts = [start.get("platform"), start.get("cpu_count"), self.device.get("device")]
-        return () if None in facts else tuple(map(str, facts))
+    def machines(self) -> frozenset[tuple[str, ...]]:
+        """What distinguishes the machines of all starts, with their threads.
+
+        Empty if that of one start is not recorded.
+        """
+        found = set()
+        for start in self.starts:
+            device = start.get("device")
+            device = device if isinstance(device, dict) else {}
+            facts = [start.get("platform"), start.get("cpu_count"), device.get("device")]
+            if None in facts:
+                return frozenset()
+            found.add((*map(str, facts), str(device.get("threads"))))
+        return frozenset(found)
 
     @property
     def images_per_second(self) -> float | None:
