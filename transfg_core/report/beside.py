@@ -21,14 +21,17 @@ from transfg_core.report.tables import Table
 
 PAPER_PATCH = 16  # of a source that states a stride alone; all models of the papers are of /16
 CONFIGS = Path(__file__).parents[1] / "configs"
-RECIPE_KEYS = ("model.size", "model.patch", "data.crop", "model.pretrained")
+RECIPE_KEYS = (
+    "model.size", "model.patch", "model.fusion", "model.pretrained", "data.crop",
+    "loss.contrastive", "loss.margin", "train.steps", "train.batch_size",
+)  # fmt: skip
 MATCHED = ("split", "contrastive", "margin", "fusion")
 NOTE = (
     "Published numbers are those of their sources, never of these runs. Each stands beside the "
     "configurations with the same data set, method, split, contrastive loss, margin and fusion, as "
     "far as the source states them. `other settings` lists what else differs, the run's value "
-    "first: the source's, and of its recipe in configs/ the model, crop and weights. Where "
-    "anything differs, the two numbers are not one experiment."
+    "first: the source's, and of its recipe in configs/ the model, crop, weights, loss, updates "
+    "and batch. Where anything differs, the two numbers are not one experiment."
 )
 
 
@@ -73,7 +76,11 @@ def other_settings(cell: Cell, result: PublishedResult) -> tuple[str, ...]:
     A recipe stands in for the facts without which no accuracy can be judged (RECIPE_KEYS).
     """
     recipe = _recipe(result.recipe)
-    carried = {key: recipe[key] for key in RECIPE_KEYS if key in recipe}
+    unused = {key for axis in AXES if not axis.value(cell.settings) for key in axis.keys}
+    keys = [key for key in RECIPE_KEYS if key in recipe and key not in unused]
+    carried = {key: recipe[key] for key in keys}
+    if recipe.get("train.epochs") is not None or "train.epochs" in result.settings:
+        carried.pop("train.steps", None)  # the data set decides
     wanted = carried | {key: _plain(value) for key, value in result.settings.items()}
     wanted.pop("run.seed", None)
     facts = official(cell.runs[0].config.data)
