@@ -243,3 +243,10 @@ def test_other_images_are_refused(birds, tmp_path):
     with pytest.raises(UserError, match="absent"):
         write_report([run], tmp_path / "out", Extras(data=str(tmp_path / "absent")))
     assert not (tmp_path / "out").exists()
+
+
+def test_long_words_do_not_widen_the_page(out):
+    """A path in a sentence would scroll a narrow screen sideways."""
+    style = (out / "report.html").read_text().partition("</style>")[0]
+    (rule,) = re.findall(r"^(.*) { overflow-wrap: anywhere; }$", style, re.MULTILINE)
+    assert {"p", "h1", "h3"} <= set(rule.split(", "))
