@@ -66,11 +66,11 @@ class Column(NamedTuple):
 
 
 def cells_of(runs: Iterable[Run]) -> list[Cell]:
-    """Group runs into cells, in the order of the axes."""
+    """Group runs into cells, in the order of the axes, whatever the order of the runs."""
     groups: dict[tuple[str, str, int], list[Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
     seen: dict[tuple[str, str, tuple[int, int]], int] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: str(run.path)):
         flat = experiment(run.config)
         for name in REPLICATES:
             del flat[name]

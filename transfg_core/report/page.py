@@ -1,7 +1,8 @@
 """A report about one or several runs: the answer first, then comparisons, curves and details.
 
 It reads only run folders, so that every number on the page comes from a file; published numbers
-come from `published.yaml` and have columns of their own. The same folders give the same bytes.
+come from `published.yaml` and have columns of their own. The same folders, in any order, give the
+same bytes.
 Jinja2 and matplotlib are imported only when a page is written.
 """
 
@@ -65,8 +66,8 @@ def write_report(runs: Sequence[Path], out: Path, extras: Extras = NOTHING) -> P
     """
     if not runs:
         raise UserError("a report needs at least one run folder, found none; give some")
-    loaded = load_runs(run_folders(runs))
-    cells = cells_of(loaded)
+    cells = cells_of(load_runs(run_folders(runs)))
+    loaded = [run for cell in cells for run in cell.runs]  # in the order of the page
     columns, pairs, groups = all_columns(cells), pairs_of(cells), per_class.groups_of(cells)
     pictures = _pictures(extras, groups)
     drawn = draw(cells, columns, pairs)
