@@ -1,6 +1,7 @@
 """The answer of a report: one row for each configuration, and what differs between them."""
 
 from collections.abc import Sequence
+from statistics import mean
 
 from transfg_core.report.axes import AXES, BACKEND
 from transfg_core.report.cells import (
@@ -18,6 +19,7 @@ from transfg_core.report.measures import BEST, HOURS, MEMORY, PART_HITS, SEEN, S
 from transfg_core.report.numbers import NONE
 from transfg_core.report.tables import Table
 
+MOST_TIES = 4  # cells of one accuracy that are listed by name
 MOST_OTHERS = 12  # keys without an axis that are listed by name
 ALWAYS = (
     "model.size", "data.crop", "model.classes", "model.pretrained", "train.steps",
@@ -99,7 +101,7 @@ def _same(cells: Sequence[Cell]) -> list[str]:
 
 
 def _highest(cells: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
-    """The highest mean of each data set, if it has several cells."""
+    """The highest mean of each data set, of the cells with the most runs; ties are all named."""
     data_set = AXES[0]
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -107,11 +109,26 @@ def _highest(cells: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
             groups.setdefault(data_set.value(cell.settings), []).append(cell)
     lines = []
     for name, group in groups.items():
-        if len(group) > 1:
-            best = max(group, key=lambda cell: sum(cell.values(TOP1.value)) / len(cell.finished))
-            text = mean_text(best.values(TOP1.value))
+        most = max(len(cell.finished) for cell in group)
+        compared = [cell for cell in group if len(cell.finished) == most]
+        if len(compared) > 1:
+            top = max(_rounded_mean(cell) for cell in compared)
+            best = [cell for cell in compared if _rounded_mean(cell) == top]
+            text = mean_text(best[0].values(TOP1.value)) if len(best) == 1 else f"{top:.2f}"
             lines.append(
-                f"Highest mean of the last step on {name}: {text} % (n {len(best.finished)}), "
-                f"{label(best, columns)}."
+                f"Highest mean of the last step on {name}: {text} % (n {most}), "
+                f"{_named(best, columns)}. It is chosen on the test split, so it is too good."
             )
     return lines
+
+
+def _rounded_mean(cell: Cell) -> float:
+    """Mean top-1 accuracy of the last step in percent, as the table shows it."""
+    return round(mean(cell.values(TOP1.value)), 2)
+
+
+def _named(best: Sequence[Cell], columns: Sequence[Column]) -> str:
+    """The labels of the best cells."""
+    names = [label(cell, columns) for cell in best[:MOST_TIES]]
+    more = [f"{len(best) - MOST_TIES} more"] if len(best) > MOST_TIES else []
+    return " and ".join(["; ".join(names), *more])
