@@ -34,8 +34,16 @@ class Group:
 
     @cached_property
     def images(self) -> NDArray[np.int64]:
-        """(C,) test images of each class, of the first run."""
-        return counts(predicting(self.cells[0])[0], len(self.classes))[1]
+        """(C,) test images of each class, of the cell with the most."""
+        most: NDArray[np.int64] = np.max([self.images_of(cell) for cell in self.cells], axis=0)
+        return most
+
+    def images_of(self, cell: Cell) -> NDArray[np.int64]:
+        """(C,) test images of each class: the sum over folds, each of its first run."""
+        folds = {run.config.data.fold: run for run in reversed(predicting(cell))}
+        each = [counts(run, len(self.classes))[1] for run in folds.values()]
+        total: NDArray[np.int64] = np.sum(each, axis=0)
+        return total
 
     def recalls(self, cell: Cell) -> Floats:
         """(S, C) share of each class's images that each of S runs classifies correctly."""
@@ -158,7 +166,7 @@ def weakest_table(groups: Sequence[Group]) -> Table:
         means = over(over_cells)
         order = [k for k in np.argsort(means, kind="stable").tolist() if group.images[k]]
         for k in order[:MOST_CLASSES]:
-            low, high = 100 * over_cells[:, k].min(), 100 * over_cells[:, k].max()
+            low, high = 100 * np.nanmin(over_cells[:, k]), 100 * np.nanmax(over_cells[:, k])
             numbers = [f"{100 * means[k]:.2f}", f"{low:.2f}", f"{high:.2f}"]
             rows.append([group.name, group.classes[k], str(group.images[k]), *numbers])
     header = ["data set", "class", "test images", "mean accuracy %", "lowest %", "highest %"]
@@ -176,14 +184,14 @@ def per_class_rows(groups: Sequence[Group], columns: Sequence[Column]) -> list[l
     rows = [header]
     for group in groups:
         for cell in group.cells:
-            recalls = 100 * group.recalls(cell)
+            recalls, images = 100 * group.recalls(cell), group.images_of(cell)
             for k, name in enumerate(group.classes):
-                if not group.images[k]:
+                own = recalls[np.isfinite(recalls[:, k]), k]  # of the runs with such images
+                if not own.size:
                     continue
-                several = len(recalls) > 1
-                spread = round(float(recalls[:, k].std(ddof=1)), 4) if several else None
-                accuracy = round(float(recalls[:, k].mean()), 4)
+                spread = round(float(own.std(ddof=1)), 4) if own.size > 1 else None
+                accuracy = round(float(own.mean()), 4)
                 labels = [column.value(cell) for column in columns]
-                numbers = [int(group.images[k]), len(recalls), accuracy, spread]
+                numbers = [int(images[k]), own.size, accuracy, spread]
                 rows.append([*labels, group.name, k, name, *numbers])
     return rows

@@ -116,3 +116,26 @@ def test_labels_that_are_no_classes_are_refused(tmp_path, label):
         UserError, match=r"predictions.csv, line 10: expected the number of a class"
     ):
         load_run(path)
+
+
+def test_folds_together_have_the_test_images_of_all(tmp_path):
+    """Class 3 has test images in the second fold alone."""
+    parts = {0: [0, 1, 2, 2], 1: [0, 1, 3, 3, 3]}
+    paths = []
+    for seed in (1, 2):
+        for fold, labels in parts.items():
+            of = [f"run.seed={seed}", "data.folds=2", "data.split=random",
+                  f"data.fold={fold}", "model.classes=4"]  # fmt: skip
+            labels = np.array(labels)
+            images = [f"{fold}{k}" for k in range(len(labels))]
+            more = {"labels": labels, "guesses": labels, "images": images}
+            paths.append(write_run(tmp_path, f"r{seed}{fold}", *of, **more))
+    cells = cells_of(load_runs(paths))
+    (group,) = groups_of(cells)
+    assert group.images.tolist() == [2, 2, 2, 3]
+    header, *rows = per_class_rows([group], all_columns(cells))
+    at = [header.index(name) for name in ("class", "test_images", "n", "accuracy", "sd")]
+    assert [[row[k] for k in at] for row in rows] == [
+        ["0", 2, 4, 100.0, 0.0], ["1", 2, 4, 100.0, 0.0],
+        ["2", 2, 2, 100.0, 0.0], ["3", 3, 2, 100.0, 0.0],
+    ]  # fmt: skip
