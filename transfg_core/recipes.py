@@ -18,9 +18,13 @@ from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.params.merge import nearest
-from transfg_core.report.published import PublishedResult, published_results
+from transfg_core.report.published import (
+    CONFIGS,
+    PublishedResult,
+    no_experiments,
+    published_results,
+)
 
-CONFIGS = Path(__file__).with_name("configs")  # in the repository a link; wheels hold the files
 FIELD = re.compile(r"^# (Source|Cost|Expected): (.*(?:\n#   .*)*)", re.MULTILINE)
 
 
@@ -82,10 +86,7 @@ def recipes() -> tuple[Recipe, ...]:
         for path in sorted(CONFIGS.glob("*/*.yaml"))
     }
     if not files:
-        raise UserError(
-            f"{CONFIGS}: expected the experiments of this project, found none; in a checkout this "
-            "is a link to configs/, so copy the checkout in a way that keeps links, or install it"
-        )
+        raise no_experiments(CONFIGS)
     listed = []
     for name, path in files.items():
         listed.append(_recipe(name, path, results.pop(name, [])))

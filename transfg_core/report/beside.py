@@ -8,7 +8,7 @@ is named, so that nobody compares a small run with a paper's large one.
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from transfg_core.config.loading import flatten, load_config
@@ -16,11 +16,10 @@ from transfg_core.data.datasets.official import official
 from transfg_core.report.axes import AXES, BACKEND, Settings
 from transfg_core.report.cells import Cell, Column, cautions, mean_text, text_of, values_of
 from transfg_core.report.measures import TOP1
-from transfg_core.report.published import PublishedResult
+from transfg_core.report.published import CONFIGS, PublishedResult, no_experiments
 from transfg_core.report.tables import Table
 
 PAPER_PATCH = 16  # of a source that states a stride alone; all models of the papers are of /16
-CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPE_KEYS = (
     "model.size", "model.patch", "model.fusion", "model.pretrained", "data.crop",
     "loss.contrastive", "loss.margin", "train.steps", "train.batch_size",
@@ -102,10 +101,16 @@ def _shown(key: str, value: Any) -> str:
 
 @cache
 def _recipe(path: str | None) -> Settings:
-    """The settings of a file below configs/; none if there is no such file."""
-    file = CONFIGS / path if path else None
-    if file is None or not file.is_file():
+    """The settings of a file below configs/; none without a path.
+
+    Raises:
+        UserError: there is no such file, as in a checkout that lost its links.
+    """
+    if path is None:
         return {}
+    file = CONFIGS / path
+    if not file.is_file():
+        raise no_experiments(file)
     return {key: _plain(value) for key, value in flatten(load_config(file).model_dump()).items()}
 
 

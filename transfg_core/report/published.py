@@ -12,7 +12,10 @@ from pydantic import Field, field_validator, model_validator
 
 from transfg_core.config.fields import Section
 from transfg_core.config.yaml_text import parse_yaml
+from transfg_core.errors import UserError
 
+# The experiments; in the repository a link, wheels hold the files.
+CONFIGS = Path(__file__).parents[1] / "configs"
 TABLE = Path(__file__).with_name("published.yaml")
 Word = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
 Assignment = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)+=\S+$")]
@@ -62,3 +65,11 @@ def published_results() -> tuple[PublishedResult, ...]:
     rows, repeated = parse_yaml(TABLE.read_text(encoding="utf-8"), str(TABLE))
     assert not repeated, repeated
     return tuple(PublishedResult.model_validate(row) for row in rows)
+
+
+def no_experiments(place: Path) -> UserError:
+    """The error of a folder or file of experiments that is not there."""
+    return UserError(
+        f"{place}: expected the experiments of this project, found none; in a checkout this "
+        "is a link to configs/, so copy the checkout in a way that keeps links, or install it"
+    )

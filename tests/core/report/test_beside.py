@@ -3,6 +3,7 @@
 import pytest
 from run_folders import write_run
 
+from transfg_core.errors import UserError
 from transfg_core.report.beside import beside, matches, other_settings, published_table
 from transfg_core.report.cells import all_columns, cells_of
 from transfg_core.report.published import PublishedResult, published_results
@@ -54,16 +55,17 @@ def test_the_same_settings_have_no_note(tmp_path):
     assert other_settings(cell, result(optim__lr=0.003)) == ("lr 0.03, not 0.003",)
 
 
-@pytest.mark.parametrize("recipe", ["cub/overlap.yaml", "cub/none.yaml"])
-def test_a_recipe_stands_in_for_what_the_source_leaves_out(tmp_path, recipe):
+def test_a_recipe_stands_in_for_what_the_source_leaves_out(tmp_path):
     weights = "model.pretrained=elsewhere/vit_base_patch16_224.orig_in21k/model.safetensors"
     (cell,) = cells(write_run(tmp_path, "a", *CUB, *OVERLAP, "data.crop=224", weights))
-    of_recipe = result().model_copy(update={"recipe": recipe, "needs": None})
+    of_recipe = result().model_copy(update={"recipe": "cub/overlap.yaml", "needs": None})
     known = [
         "crop 224 x 224, not 448 x 448", "steps 40, not 10000", "batch_size 32, not 64",
     ]  # fmt: skip
-    found = other_settings(cell, of_recipe)
-    assert list(found) == (known if recipe == "cub/overlap.yaml" else [])
+    assert list(other_settings(cell, of_recipe)) == known
+    gone = of_recipe.model_copy(update={"recipe": "cub/none.yaml"})
+    with pytest.raises(UserError, match=r"none\.yaml: expected the experiments .* keeps links"):
+        other_settings(cell, gone)
 
 
 def test_published_numbers_have_columns_of_their_own(tmp_path):
