@@ -27,10 +27,21 @@ def split_of(checkpoint: Path | None, data: DataConfig) -> SplitList | None:
     """
     if checkpoint is None or (data.split == "official" and data.validation is None):
         return None
-    return list_beside(checkpoint)
+    return _list_beside(checkpoint)
 
 
-def list_beside(checkpoint: Path) -> SplitList | None:
+def known_split(checkpoint: Path) -> SplitList | None:
+    """The list beside a checkpoint, for comparison alone; None if there is none that is intact.
+
+    A run with an official split has none, and a file of this name may be anybody's.
+    """
+    try:
+        return _list_beside(checkpoint)
+    except UserError:
+        return None
+
+
+def _list_beside(checkpoint: Path) -> SplitList | None:
     """The split.csv beside a checkpoint, or that of its run folder; None if there is none.
 
     Raises:
@@ -53,7 +64,7 @@ def refuse_new_split(
     Raises:
         UserError: this is such a split.
     """
-    listed = list_beside(source.path)
+    listed = known_split(source.path)
     ids = {*dataset.train.ids, *dataset.test.ids}
     changed = _changed_split(source.config.data, config.data)
     if changed and (listed is None or not listed.rows.keys().isdisjoint(ids)):

@@ -27,7 +27,7 @@ from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.experiment import check_first_images, with_classes
 from transfg_core.models.layout import param_shapes
 from transfg_core.params.merge import strict_merge
-from transfg_core.resume import check_classes, list_beside, split_of
+from transfg_core.resume import check_classes, known_split, split_of
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position
 
@@ -79,7 +79,7 @@ def open_checkpoint(
 
 def with_trained(path: Path, dataset: Dataset) -> Dataset:
     """The data set, with a finding if the checkpoint's run trained with test images."""
-    listed = list_beside(path)
+    listed = known_split(path)
     trained = listed.ids(TRAIN) if listed else set()
     names = [name for name in dataset.test.ids if name in trained]
     found = (Trained(len(names), names[0]),) if names else ()
