@@ -6,7 +6,7 @@
 
 Runs are paired by `run.seed`: the same seed gives the twins the same initial values and batches.
 All runs must be one experiment on the same test images: only the seed and keys that change no
-number may differ.
+number may differ. This file is longer than most: the comparison and its text belong together.
 """
 
 import sys

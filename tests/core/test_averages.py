@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from fake import FakeBackend
-from test_experiment import EMPTY, place, trace  # noqa: F401
+from test_experiment import EMPTY, place, trace  # noqa: F401  pytest finds the fixture by its name
 
 from transfg_core.checkpoints.averages import evaluated_params, start_averages
 from transfg_core.checkpoints.export import convert
@@ -35,7 +35,7 @@ def sections(path):
     }
 
 
-def test_evaluations_use_the_averages_and_say_so(place):  # noqa: F811
+def test_evaluations_use_the_averages_and_say_so(place):  # noqa: F811  the imported fixture
     assert place.train(EMA) == 0
     records = place.records("eval")
     assert [record["averaged"] for record in records] == [True, True]
@@ -50,14 +50,14 @@ def test_evaluations_use_the_averages_and_say_so(place):  # noqa: F811
     assert np.array_equal(place.backends[-1].params["head.bias"], stored["param/"]["head.bias"])
 
 
-def test_a_run_without_averages_has_none_to_evaluate(place):  # noqa: F811
+def test_a_run_without_averages_has_none_to_evaluate(place):  # noqa: F811  the imported fixture
     place.train()
     assert not any(record["averaged"] for record in place.records("eval"))
     with pytest.raises(UserError, match=r"averaged parameters \(ema/.*found none.*optim.ema=null"):
         evaluate_checkpoint(place.checkpoint(), "torch", [HERE, EMA])
 
 
-def test_a_run_with_averages_resumes_as_if_unbroken(place):  # noqa: F811
+def test_a_run_with_averages_resumes_as_if_unbroken(place):  # noqa: F811  the imported fixture
     place.train(EMA, "run.name=whole")
     place.kill_at(4)
     with pytest.raises(KeyboardInterrupt):
@@ -72,7 +72,7 @@ def test_a_run_with_averages_resumes_as_if_unbroken(place):  # noqa: F811
 
 
 @pytest.mark.parametrize(("before", "after"), [((), (EMA,)), ((EMA,), ())])
-def test_another_run_may_begin_or_end_averaging(place, capsys, before, after):  # noqa: F811
+def test_another_run_may_begin_or_end_averaging(place, capsys, before, after):  # noqa: F811  the imported fixture
     place.train(*before)
     start = sections(place.checkpoint())
     place.train(*after, "run.name=more", "train.steps=8", resume_from=place.checkpoint())
@@ -88,7 +88,7 @@ def test_another_run_may_begin_or_end_averaging(place, capsys, before, after):  
         assert not more["ema/"]
 
 
-def test_other_runs_start_from_the_averages(place, tmp_path):  # noqa: F811
+def test_other_runs_start_from_the_averages(place, tmp_path):  # noqa: F811  the imported fixture
     place.train(EMA, "model.placement=none")
     averages = sections(place.checkpoint())["ema/"]
     config = place.config(
@@ -113,7 +113,7 @@ def test_frozen_parameters_have_no_average():
     assert start_averages(arrays, True, ["a"]) == (arrays, "")
 
 
-def test_pictures_say_which_parameters(place, capsys, monkeypatch):  # noqa: F811
+def test_pictures_say_which_parameters(place, capsys, monkeypatch):  # noqa: F811  the imported fixture
     place.train(EMA)
     monkeypatch.setattr(parts, "part_picture", lambda *_: EMPTY)
     monkeypatch.setattr(FakeBackend, "trace", trace, raising=False)

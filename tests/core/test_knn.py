@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from test_experiment import NAMES, Place, place  # noqa: F401
+from test_experiment import NAMES, Place, place  # noqa: F401  pytest finds the fixture by its name
 
 from transfg_core import knn, neighbours
 from transfg_core.config.loading import load_config
@@ -20,7 +20,7 @@ VOTE = Vote((3, 1), 0.07)
 
 
 @pytest.fixture
-def ready(place, monkeypatch):  # noqa: F811
+def ready(place, monkeypatch):  # noqa: F811  the imported fixture
     """A place with a configuration file, whose backend is also that of knn."""
     monkeypatch.setattr(knn, "load_backend", place.load)
     (place.folder / "bird.yaml").write_text(
@@ -31,7 +31,7 @@ def ready(place, monkeypatch):  # noqa: F811
     return place
 
 
-def run(place, source="bird.yaml", *overrides, vote=VOTE, **flags):  # noqa: F811
+def run(place, source="bird.yaml", *overrides, vote=VOTE, **flags):  # noqa: F811  the imported fixture
     return run_knn(place.folder / source, "torch", overrides, vote, **flags)
 
 
@@ -68,7 +68,7 @@ def test_images_of_their_own_brightness_find_their_class(ready):
     assert result["top1"] == np.mean(labels[similarity.argmax(axis=1)] == labels)
 
 
-def place_mean(place: Place, split, name):  # noqa: F811
+def place_mean(place: Place, split, name):  # noqa: F811  the imported fixture
     from transfg_core.data.transforms import eval_transform, normalise, read_image
 
     data = load_config(place.folder / "bird.yaml").data

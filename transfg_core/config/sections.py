@@ -1,6 +1,7 @@
 """The sections of a configuration, and the conditions between them.
 
-Each model has its section in a separate file: `vit.py`, `convnet.py`.
+Each model has its section in a separate file: `vit.py`, `convnet.py`. This file is longer than
+most, as the one list of all other keys, with the conditions that join them.
 """
 
 import re

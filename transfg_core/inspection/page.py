@@ -11,6 +11,7 @@ from typing import Any
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.errors import RunFailed
 from transfg_core.inspection.pictures import Sheet
+from transfg_core.report.output import render
 from transfg_core.report.plots import load_optional
 from transfg_core.report.tables import Table
 from transfg_core.run.metrics_log import clean
@@ -62,8 +63,8 @@ def write_page(
     files = {
         **pictures,
         f"{name}.json": (json.dumps(clean(record), indent=1) + "\n").encode(),
-        f"{name}.md": _render("page.md.j2", page),
-        f"{name}.html": _render("page.html.j2", page),
+        f"{name}.md": render("page.md.j2", page, TEMPLATES),
+        f"{name}.html": render("page.html.j2", page, TEMPLATES),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,17 +76,3 @@ def write_page(
                     old.unlink()
     except OSError as error:
         raise RunFailed(f"{out}: cannot write the report: {error.strerror}") from error
-
-
-def _render(template: str, page: Mapping[str, Any]) -> bytes:
-    jinja2 = load_optional("jinja2")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=template.endswith(".html.j2"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    text: str = environment.get_template(template).render(page)
-    return text.encode("utf-8", "backslashreplace")

@@ -63,11 +63,11 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def render(template: str, page: Mapping[str, Any]) -> bytes:
-    """A template filled with the page."""
+def render(template: str, page: Mapping[str, Any], folder: Path = TEMPLATES) -> bytes:
+    """A template of a folder, filled with the page."""
     jinja2 = load_optional("jinja2")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=template.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
