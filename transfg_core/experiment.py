@@ -19,7 +19,7 @@ from transfg_core.data.cache.build import fill_cache
 from transfg_core.data.datasets import Dataset, read_dataset, with_equal_files
 from transfg_core.data.sample_reader import EvalReader, TrainReader
 from transfg_core.errors import UserError
-from transfg_core.params.groups import trained_params
+from transfg_core.params.groups import learned_shapes, trained_params
 from transfg_core.params.merge import summary
 from transfg_core.resume import (
     forget_lost_best,
@@ -129,7 +129,7 @@ def start_backend(
         params, report = build_params(config)
         backend = load_backend(name, config)
         backend.load_params(params)
-        progress.say(report.summary() if report else summary(backend.param_shapes()))
+        progress.say(report.summary() if report else summary(learned_shapes(config)))
         return backend, report.origin if report else None
     backend = load_backend(name, config)
     trained = trained_params(config.model, config.optim)

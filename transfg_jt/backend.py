@@ -3,7 +3,7 @@
 Implements `transfg_core.backend.Backend`. Twin: `transfg_torch/backend.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
 from transfg_core.models.layout import choice_taps, param_specs
 from transfg_core.models.vit import require_vit
-from transfg_core.params.groups import param_groups, trained_params
+from transfg_core.params.groups import frozen_params, param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
 from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
@@ -24,6 +24,7 @@ from transfg_jt import runtime
 from transfg_jt.checkpointing import save_less
 from transfg_jt.loss import compute_losses
 from transfg_jt.models import MODELS
+from transfg_jt.models.batch_norm import BatchNorm
 from transfg_jt.models.output import Output
 from transfg_jt.models.taps import Tap, no_tap
 from transfg_jt.ops.bfloat16 import autocast, cast_like, to_float32
@@ -56,10 +57,13 @@ class JittorBackend:
 
         self.normalise = Normalise(config)
         self.model.grad_checkpointing = config.run.grad_checkpointing
+        # jittor: running statistics are among them
         self.params = dict(self.model.named_parameters())
         assert list(self.params) == list(param_specs(config.model)), "not the table's parameters"
         names = trained_params(config.model, config.optim)
         self.trained = {name: self.params[name] for name in names}
+        frozen = frozen_params(config.model, config.optim)
+        self.statistics = fix_statistics(self.model, frozen)
         for name, param in self.params.items():
             if name not in self.trained:
                 param.stop_grad()
@@ -158,19 +162,21 @@ class JittorBackend:
         given = (
             [None] * len(micro_batches) if parts is None else np.split(parts, len(micro_batches))
         )
-        for batch, chosen in zip(micro_batches, given, strict=True):
-            # jittor only: with 100,000 operators pending it would run some amid a backward pass
-            if reports:
-                # jittor only: so run the pending ones before each further batch
-                jt.sync([param.opt_grad(self.optimizer) for param in self.trained.values()])
-            images, labels, targets = self.to_device(batch)
-            output = self.apply(images, self.choose(chosen))
-            losses = compute_losses(output, targets, self.config.loss)
-            self.optimizer.backward(losses.total / len(micro_batches))
-            correct = output.logits.argmax(dim=-1)[0] == labels
-            reports.append(describe(losses, correct))
-        grads = [param.opt_grad(self.optimizer) for param in self.trained.values()]
-        norm = clip_gradients(grads, self.config.optim.clip)
+        with self.restoring_statistics() as keep:
+            for batch, chosen in zip(micro_batches, given, strict=True):
+                # jittor only: with 100,000 operators pending it would run some amid a backward pass
+                if reports:
+                    # jittor only: so run the pending ones before each further batch
+                    jt.sync([param.opt_grad(self.optimizer) for param in self.trained.values()])
+                images, labels, targets = self.to_device(batch)
+                output = self.apply(images, self.choose(chosen))
+                losses = compute_losses(output, targets, self.config.loss)
+                self.optimizer.backward(losses.total / len(micro_batches))
+                correct = output.logits.argmax(dim=-1)[0] == labels
+                reports.append(describe(losses, correct))
+            grads = [param.opt_grad(self.optimizer) for param in self.trained.values()]
+            norm = clip_gradients(grads, self.config.optim.clip)
+            keep()
         self.updates = update  # an error before this line changes nothing that `state` returns
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
@@ -184,6 +190,17 @@ class JittorBackend:
         # jittor only: run these operators now: dropout must draw before the next seed is set
         jt.sync([*self.params.values(), *self.averages.values(), *means.values()])
         return means
+
+    @contextmanager
+    def restoring_statistics(self) -> Iterator[Callable[[], None]]:
+        """Restore the running statistics after the `with` block, unless it has called `keep()`."""
+        before = {name: self.params[name].detach().clone() for name in self.statistics}
+        jt.sync(list(before.values()))  # jittor only: a value that is computed later would be new
+        try:
+            yield before.clear
+        finally:
+            for name, value in before.items():
+                self.params[name].assign(value)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -244,7 +261,8 @@ class JittorBackend:
             return sources[name]
 
         images, _, targets = self.to_device(batch)
-        output = self.apply(images, record)
+        with self.restoring_statistics():
+            output = self.apply(images, record)
         losses = compute_losses(output, targets, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.trained, *(name for name in taps if name not in self.choices)]
@@ -273,6 +291,17 @@ def widen(value: Array) -> Array:  # native: torch has 64-bit indices and true s
     """int32 becomes int64, and the shape (1,), which Jittor gives to scalars, becomes ()."""
     value = value.reshape(()) if value.shape == (1,) else value
     return value.astype(np.int64) if value.dtype == np.int32 else value
+
+
+def fix_statistics(model: nn.Module, frozen: Collection[str]) -> list[str]:
+    """Names of the running statistics that move; the batch norms in `frozen` keep theirs."""
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, BatchNorm):
+            own = [f"{name}.running_mean", f"{name}.running_var"]
+            module.fixed = not frozen.isdisjoint(own)
+            names += [] if module.fixed else own
+    return names
 
 
 def describe(losses: Any, correct: Var) -> Handle:

@@ -15,9 +15,11 @@ from jittor import Var, nn
 
 from transfg_jt.ops.bfloat16 import BFLOAT16, autocast
 from transfg_jt.ops.custom_grad import FREE_SAVED, Function, override
+from transfg_jt.ops.dropout_masks import DRAWN, GIVEN
 from transfg_jt.ops.recomputed_input import RECOMPUTED, RecomputedInput
 
 SAVE_LESS = ContextVar("SAVE_LESS", default=False)
+RECOMPUTING = ContextVar("RECOMPUTING", default=False)  # whether a block runs a second time
 
 
 @contextmanager
@@ -45,43 +47,45 @@ def recompute_input(  # native: PyTorch has hooks on saved tensors
 
 
 class Recomputed(Function):  # native: PyTorch has such a function
-    """A block of the ViT as one operator, which saves its input and its dropout masks.
+    """A block as one operator, which saves its input and its dropout masks.
 
-    The block's parameters are inputs as well, so that they get gradients. The queries and keys have
-    no gradient, because part selection, which reads them, has none.
+    The block's parameters are inputs as well, so that they get gradients. Of several outputs only
+    the first has a gradient: the queries and keys of a ViT's block have none, because part
+    selection, which reads them, has none.
     """
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block, self.bfloat16 = block, BFLOAT16.get()
 
-    def execute(self, x: Var, *params: Var) -> tuple[Var, Var, Var]:
+    def execute(self, x: Var, *params: Var) -> Any:
         masks: list[Var] = []
         self.save_for_backward(x, masks)
-        self.block.mlp.dropout.masks = masks
-        try:
-            with jt.no_grad():
-                outputs = self.block(x)
-        finally:
-            self.block.mlp.dropout.masks = None
+        with override(DRAWN, masks), jt.no_grad():
+            outputs = self.block(x)
+        if isinstance(outputs, Var):
+            return outputs.start_grad()
         return tuple(output.start_grad() for output in outputs)
 
     def grad(self, grad: Var, *_: None) -> tuple:
         x, masks = self.take_saved()
         x = x.detach().start_grad()
-        self.block.mlp.dropout.given = list(masks)
-        try:
+        with override(GIVEN, list(masks)), override(RECOMPUTING, True):
             with autocast(self.bfloat16), override(FREE_SAVED, True):
-                out, _, _ = self.block(x)
-        finally:
-            self.block.mlp.dropout.given = None
-        inputs = [x, *self.block.parameters()]
+                outputs = self.block(x)
+        out = outputs if isinstance(outputs, Var) else outputs[0]
+        inputs = [x, *learned(self.block)]
         return tuple(jt.grad((out * grad.detach()).sum(), inputs, retain_graph=False))
 
 
-def recompute(block: nn.Module, x: Var) -> tuple[Var, Var, Var]:
-    """The block's outputs for x (B, T, D); only x is saved, and the block is recomputed.
+def learned(block: nn.Module) -> list[Var]:  # native: for Recomputed
+    """The block's parameters without its running statistics."""
+    return [param for name, param in block.named_parameters() if ".running_" not in name]
+
+
+def recompute(block: nn.Module, x: Var) -> Any:
+    """The block's outputs for x; only x is saved, and the block is recomputed.
 
     Dropout has the same masks in both passes.
     """
-    return Recomputed(block)(x, *block.parameters())  # jittor: see above
+    return Recomputed(block)(x, *learned(block))  # jittor: see above

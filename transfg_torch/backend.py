@@ -3,7 +3,7 @@
 Implements `transfg_core.backend.Backend`. Twin: `transfg_jt/backend.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
 from transfg_core.models.layout import choice_taps, param_specs
 from transfg_core.models.vit import require_vit
-from transfg_core.params.groups import param_groups, trained_params
+from transfg_core.params.groups import frozen_params, param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
 from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
@@ -24,6 +24,7 @@ from transfg_torch import runtime
 from transfg_torch.checkpointing import save_less
 from transfg_torch.loss import compute_losses
 from transfg_torch.models import MODELS
+from transfg_torch.models.batch_norm import BatchNorm
 from transfg_torch.models.output import Output
 from transfg_torch.models.taps import Tap, no_tap
 from transfg_torch.optim import (
@@ -60,10 +61,13 @@ class TorchBackend:
         if config.run.compile:
             for block in self.model.blocks:
                 block.compile()
-        self.params = dict(self.model.named_parameters())
+        # torch: with running statistics, which are no parameters in PyTorch
+        self.params = dict(self.model.state_dict(keep_vars=True))
         assert list(self.params) == list(param_specs(config.model)), "not the table's parameters"
         names = trained_params(config.model, config.optim)
         self.trained = {name: self.params[name] for name in names}
+        frozen = frozen_params(config.model, config.optim)
+        self.statistics = fix_statistics(self.model, frozen)
         for name, param in self.params.items():
             if name not in self.trained:
                 param.requires_grad_(False)
@@ -166,15 +170,17 @@ class TorchBackend:
         given = (
             [None] * len(micro_batches) if parts is None else np.split(parts, len(micro_batches))
         )
-        for batch, chosen in zip(micro_batches, given, strict=True):
-            images, labels, targets = self.to_device(batch)
-            output = self.apply(images, self.choose(chosen))
-            losses = compute_losses(output, targets, self.config.loss)
-            (losses.total / len(micro_batches)).backward()
-            correct = output.logits.argmax(dim=-1) == labels
-            reports.append(describe(losses, correct))
-        grads = [param.grad for param in self.trained.values()]
-        norm = clip_gradients(grads, self.config.optim.clip)
+        with self.restoring_statistics() as keep:
+            for batch, chosen in zip(micro_batches, given, strict=True):
+                images, labels, targets = self.to_device(batch)
+                output = self.apply(images, self.choose(chosen))
+                losses = compute_losses(output, targets, self.config.loss)
+                (losses.total / len(micro_batches)).backward()
+                correct = output.logits.argmax(dim=-1) == labels
+                reports.append(describe(losses, correct))
+            grads = [param.grad for param in self.trained.values()]
+            norm = clip_gradients(grads, self.config.optim.clip)
+            keep()
         self.updates = update  # an error before this line changes nothing that `state` returns
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
@@ -185,6 +191,16 @@ class TorchBackend:
         means = {key: sum(row[key] for row in reports) / len(reports) for key in reports[0]}
         means["grad_norm"] = norm
         return means
+
+    @contextmanager
+    def restoring_statistics(self) -> Iterator[Callable[[], None]]:
+        """Restore the running statistics after the `with` block, unless it has called `keep()`."""
+        before = {name: self.params[name].detach().clone() for name in self.statistics}
+        try:
+            yield before.clear
+        finally:
+            for name, value in before.items():
+                self.params[name].copy_(value)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -248,7 +264,8 @@ class TorchBackend:
             return sources[name]
 
         images, _, targets = self.to_device(batch)
-        output = self.apply(images, record)
+        with self.restoring_statistics():
+            output = self.apply(images, record)
         losses = compute_losses(output, targets, self.config.loss)
         taps = {name: value for name, value in taps.items() if fine or "." not in name}
         names = [*self.trained, *(name for name in taps if name not in self.choices)]
@@ -278,6 +295,17 @@ class TorchBackend:
 def to_array(value: Tensor) -> Array:  # native: Jittor needs other conversions
     """A copy on the host; bfloat16 becomes float32, because NumPy has no bfloat16."""
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy().copy()
+
+
+def fix_statistics(model: nn.Module, frozen: Collection[str]) -> list[str]:
+    """Names of the running statistics that move; the batch norms in `frozen` keep theirs."""
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, BatchNorm):
+            own = [f"{name}.running_mean", f"{name}.running_var"]
+            module.fixed = not frozen.isdisjoint(own)
+            names += [] if module.fixed else own
+    return names
 
 
 def describe(losses: Any, correct: Tensor) -> Handle:

@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, D width.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 SAVE_LESS = ContextVar("SAVE_LESS", default=False)
+RECOMPUTING = ContextVar("RECOMPUTING", default=False)  # whether a block runs a second time
 
 
 @contextmanager
@@ -90,9 +91,22 @@ def recompute_input(  # native: PyTorch has hooks on saved tensors
         return layer(x, *more)
 
 
-def recompute(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The block's outputs for x (B, T, D); only x is saved, and the block is recomputed.
+@contextmanager
+def recomputing() -> Iterator[None]:  # native: `override` in Jittor
+    """Tell layers inside the `with` block that they run a second time."""
+    token = RECOMPUTING.set(True)
+    try:
+        yield
+    finally:
+        RECOMPUTING.reset(token)
+
+
+def recompute(block: nn.Module, x: Tensor) -> Any:
+    """The block's outputs for x; only x is saved, and the block is recomputed.
 
     Dropout has the same masks in both passes.
     """
-    return checkpoint(block, x, use_reentrant=False)
+    # torch block for 3 lines: Jittor has no such function
+    return checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recomputing())
+    )

@@ -48,6 +48,7 @@ class Case:
     batch: int = BATCH
     updates: int = UPDATES
     fine: bool = False  # taps inside blocks as well
+    training: bool = False  # whether passes normalise by the batch, as updates do
     sketch_above: int | None = None  # elements; larger arrays are stored as sketches
 
     @property

@@ -51,7 +51,7 @@ def record_case(recorder: Recorder) -> Arrays:
     images = recorder.batches[0].images
     start = backend.state()
     taps = tagged("parameters", recorder.own(start, "param/"))
-    passed = backend.trace(recorder.batches[0], recorder.forced(), fine=recorder.fine)
+    passed = recorder.trace(recorder.forced())
     taps |= sorted_taps(back(passed), recorder.config.model)
     if isinstance(recorder.config.model, VitConfig):
         taps |= tagged("rollout", back(backend.fetch(backend.rollout(images))))
@@ -90,7 +90,7 @@ def record_isolated(recorder: Recorder) -> Arrays:
         replay |= source.arrays(stage)
     recorder.manifest["subject"]["isolated from"] = digest(replay)
     model = recorder.config.model
-    passed = recorder.backend.trace(recorder.batches[0], recorder.given(replay), fine=recorder.fine)
+    passed = recorder.trace(recorder.given(replay))
     kept = {n: v for n, v in recorder.back(passed).items() if n != "clipped_norm"}
     return {f"isolated {name}": value for name, value in sorted_taps(kept, model).items()}
 

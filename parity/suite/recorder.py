@@ -15,7 +15,7 @@ from parity.suite.checks.bits import crc
 from parity.suite.jobs import Job
 from transfg_core.backend import Array, Arrays, Backend, Batch, load_backend
 from transfg_core.errors import UserError
-from transfg_core.params.groups import trained_params
+from transfg_core.params.groups import frozen_params
 from transfg_core.schedule import lr_at
 from transfg_core.train import split_batch
 
@@ -66,6 +66,11 @@ class Recorder:
                 "`transfg convert` writes it"
             )
         return self.case.params()
+
+    def trace(self, replay: Arrays) -> Arrays:
+        """One pass over the first batch, with the given taps."""
+        training = getattr(self.case, "training", False)
+        return self.backend.trace(self.batches[0], replay, fine=self.fine, training=training)
 
     def describe(self, batches: list[Batch]) -> dict[str, Any]:
         """The manifest without the producer."""
@@ -174,16 +179,19 @@ class Recorder:
         return {name: np.stack([report[name] for report in reports]) for name in reports[0]}
 
     def state_since(self, before: Arrays) -> Arrays:
-        """Optimiser state, and the steps of parameters and averages since `before`, in float64.
+        """Optimiser state, and steps of parameters, statistics and averages since `before`.
+
+        Steps are in float64.
 
         Steps are compared, not parameters: an update of 0.001 on a weight of 1 would lose three
         digits in the comparison. Of frozen parameters the bits must stay: see `frozen_bits`.
         """
         state = self.backend.state()
-        trained = {f"param/{name}" for name in trained_params(self.config.model, self.config.optim)}
+        frozen = frozen_params(self.config.model, self.config.optim)
+        moving = {f"param/{name}" for name in params_of(state) if name not in frozen}
         steps: Arrays = {}
         for name, value in state.items():
-            if name in trained or name.startswith("ema/"):
+            if name in moving or name.startswith("ema/"):
                 tap = name.replace("param/", "step/")
                 steps[tap] = value.astype(np.float64) - before[name]
         sections = ("param/", "ema/")
@@ -193,8 +201,8 @@ class Recorder:
     def frozen_bits(self) -> Arrays:
         """A CRC-32 for each frozen parameter, as `frozen`; none in a variant, with other bits."""
         params = params_of(self.backend.state())
-        trained = trained_params(self.config.model, self.config.optim)
-        frozen = [{name: value} for name, value in params.items() if name not in trained]
+        names = frozen_params(self.config.model, self.config.optim)
+        frozen = [{name: value} for name, value in params.items() if name in names]
         if self.variant or not frozen:
             return {}
         return {"frozen": np.array([crc(param) for param in frozen])}

@@ -13,7 +13,7 @@ from rich.table import Table
 from transfg.bench.flops import peak_flops, selection_flops, step_flops
 from transfg.bench.runner import Measurement
 from transfg_core.config.sections import Config
-from transfg_core.models.layout import param_shapes
+from transfg_core.params.groups import learned_shapes
 from transfg_core.report.numbers import NONE, number
 
 MIB = 2**20
@@ -89,7 +89,7 @@ def memory_ratio(candidate: Measurement, baseline: Measurement) -> float | None:
 def state_bytes(config: Config) -> dict[str, int]:
     """Bytes that every training step needs for parameters, gradients and optimiser state."""
     size = 8 if config.run.precision == "float64" else 4
-    shapes = param_shapes(config.model, config.data.crop)
+    shapes = learned_shapes(config)
     params = size * sum(int(np.prod(shape)) for shape in shapes.values())
     slots = 1 if config.optim.name == "sgd" else 2
     return {"parameters": params, "gradients": params, "optimiser": slots * params}

@@ -14,13 +14,19 @@ KEY_BIASES = {"*.attn.key.bias": ".attn.key.>.attn.query."}
 class ParamSpec(NamedTuple):
     """One parameter: its shape in letters and its initial values.
 
-    `uniform` draws from ±1/√n, with n the product of the letters in `fan_in`.
+    `uniform` draws from ±1/√n, with n the product of the letters in `fan`, the inputs. `kaiming`
+    draws from a normal distribution of variance 2/n, with the outputs in `fan`; `normal` from one
+    of deviation 0.02.
+
+    A `statistic` is a running mean or variance: the forward pass sets it in training, the optimiser
+    never does, and it has no gradient. Everywhere else it counts as a parameter.
     """
 
     name: str
     dims: str
-    init: Literal["zeros", "ones", "uniform", "xavier", "near_zero"]
-    fan_in: str = ""
+    init: Literal["zeros", "ones", "uniform", "xavier", "near_zero", "kaiming", "normal"]
+    fan: str = ""
+    statistic: bool = False
 
 
 class TapSpec(NamedTuple):

@@ -40,10 +40,15 @@ def _draw(
         return np.ones(shape, np.float32)
     if spec.init == "near_zero":
         return rng.normal(0.0, 1e-6, shape).astype(np.float32)
+    if spec.init == "normal":  # Liu et al. 2021, Swin's published program
+        return rng.normal(0.0, 0.02, shape).astype(np.float32)
     if spec.init == "xavier":  # Glorot and Bengio 2010, equation 16
         bound = (6 / sum(shape)) ** 0.5
-    else:
-        bound = float(np.prod(resolve(spec.fan_in, sizes))) ** -0.5
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+    fan = float(np.prod(resolve(spec.fan, sizes)))
+    if spec.init == "kaiming":  # He et al. 2015 (arXiv 1502.01852), equation 14
+        return rng.normal(0.0, (2 / fan) ** 0.5, shape).astype(np.float32)
+    bound = fan**-0.5
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 
 

@@ -16,6 +16,7 @@ from transfg_jt.attention import attention
 from transfg_jt.checkpointing import recompute_input
 from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.bfloat16 import cast_like, cast_once, to_float32
+from transfg_jt.ops.dropout_masks import DRAWN, GIVEN
 from transfg_jt.ops.exact import Linear, gelu, number
 from transfg_jt.ops.layer_norm import layer_norm
 
@@ -36,9 +37,6 @@ class LayerNorm(nn.LayerNorm):
 class Dropout(nn.Dropout):  # native: Jittor's saves its mask in int32
     """Zero elements at random and divide the others by 1 - p, in training: any shape."""
 
-    masks: list[Var] | None = None  # jittor only: if a list, drawn masks are appended to it
-    given: list[Var] | None = None  # jittor only: masks to use in order instead of drawing
-
     def execute(self, x: Var) -> Var:
         """The saved mask takes one byte per element."""
         return self.draw(x)[0]
@@ -47,9 +45,10 @@ class Dropout(nn.Dropout):  # native: Jittor's saves its mask in int32
         """The result, and its mask if elements are dropped, else None."""
         if not self.is_train or self.p == 0:
             return x, None
-        mask = self.given.pop(0) if self.given else jt.random(x.shape) > self.p
-        if self.masks is not None:
-            self.masks.append(mask)
+        drawn, given = DRAWN.get(), GIVEN.get()
+        mask = given.pop(0) if given else jt.random(x.shape) > self.p
+        if drawn is not None:
+            drawn.append(mask)
         return self.apply_mask(x, mask), mask
 
     def apply_mask(self, x: Var, mask: Var | None) -> Var:  # native: for Mlp, as `draw`

@@ -1,0 +1,69 @@
+"""Batch normalisation, in Jittor.
+
+Source: Ioffe and Szegedy 2015 (arXiv 1502.03167), algorithm 1. Twin:
+`transfg_torch/models/batch_norm.py`.
+
+Shapes: B batch, F channels, then any number of positions.
+"""
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_jt.checkpointing import RECOMPUTING
+from transfg_jt.ops.bfloat16 import cast_like, to_float32
+from transfg_jt.ops.exact import number
+
+BATCH_NORM_EPS = 1e-5  # torchvision's ResNet, and the default of both frameworks
+MOMENTUM = 0.1  # share of the newest batch in the running statistics; as above
+
+
+class BatchNorm(nn.Module):
+    """Normalise each channel: (B, F, ...) -> (B, F, ...).
+
+    In training by the batch's mean and biased variance; the running statistics move towards the
+    batch's mean and unbiased variance. In evaluation by the running statistics.
+    """
+
+    fixed = False  # whether the running statistics are frozen, and used in training too
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = jt.ones(channels)
+        self.bias = jt.zeros(channels)
+        # jittor block for 2 lines: it has no buffers
+        self.running_mean = jt.zeros(channels).stop_grad()
+        self.running_var = jt.ones(channels).stop_grad()
+
+    def execute(self, x: Var) -> Var:  # native: the running variance of Jittor's is biased
+        """A batch needs more than one value per channel in training."""
+        # and Jittor computes the variance as E[x²] - E[x]², which cancels
+        wide = to_float32(x)
+        if self.is_train and not self.fixed:
+            count = x.numel() // x.shape[1]
+            mean = sum_over_positions(wide) / number(count, wide)
+            centred = wide - across(mean, wide)
+            var = sum_over_positions(centred * centred) / number(count, wide)
+            if not RECOMPUTING.get():  # a second pass must not count a batch twice
+                self.move(mean.detach(), var.detach() * number(count / (count - 1), wide))
+        else:
+            centred = wide - across(self.running_mean, wide)
+            var = self.running_var
+        scale = self.weight / jt.sqrt(var + number(BATCH_NORM_EPS, var))
+        return cast_like(centred * across(scale, wide) + across(self.bias, wide), x)
+
+    def move(self, mean: Var, var: Var) -> None:  # native: PyTorch's operator does it
+        """Move the running statistics towards those of a batch, (F,)."""
+        for running, value in ((self.running_mean, mean), (self.running_var, var)):
+            running.update(running + (value - running) * number(MOMENTUM, running))
+
+
+def across(channels: Var, x: Var) -> Var:  # native: for BatchNorm
+    """One value for each channel, to be combined with x: (F,) -> (1, F, 1, ...)."""
+    return channels.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def sum_over_positions(x: Var) -> Var:  # native: Jittor sums sequentially
+    """Sum over all axes but the channels, axis by axis: (B, F, ...) -> (F,)."""
+    while x.ndim > 2:
+        x = x.sum(-1)
+    return x.sum(0)
