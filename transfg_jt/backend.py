@@ -263,11 +263,11 @@ class JittorBackend:
         images, _, targets = self.to_device(batch)
         with self.restoring_statistics():
             output = self.apply(images, record)
-        losses = compute_losses(output, targets, self.config.loss)
-        taps = {name: value for name, value in taps.items() if fine or "." not in name}
-        names = [*self.trained, *(name for name in taps if name not in self.choices)]
-        tensors = [(self.trained | sources)[name] for name in names]
-        grads = jt.grad(sum(ends, losses.total), tensors, retain_graph=False)
+            losses = compute_losses(output, targets, self.config.loss)
+            taps = {name: value for name, value in taps.items() if fine or "." not in name}
+            names = [*self.trained, *(name for name in taps if name not in self.choices)]
+            tensors = [(self.trained | sources)[name] for name in names]
+            grads = jt.grad(sum(ends, losses.total), tensors, retain_graph=False)
         kinds = ["grad" if name in self.trained else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
         param_grads = [gradients[f"grad/{name}"].clone() for name in self.trained]

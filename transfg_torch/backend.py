@@ -266,12 +266,12 @@ class TorchBackend:
         images, _, targets = self.to_device(batch)
         with self.restoring_statistics():
             output = self.apply(images, record)
-        losses = compute_losses(output, targets, self.config.loss)
-        taps = {name: value for name, value in taps.items() if fine or "." not in name}
-        names = [*self.trained, *(name for name in taps if name not in self.choices)]
-        tensors = [(self.trained | sources)[name] for name in names]
-        # torch: where the loss does not depend on a tensor, its gradient is zero, not an error
-        grads = torch.autograd.grad(sum(ends, losses.total), tensors, materialize_grads=True)
+            losses = compute_losses(output, targets, self.config.loss)
+            taps = {name: value for name, value in taps.items() if fine or "." not in name}
+            names = [*self.trained, *(name for name in taps if name not in self.choices)]
+            tensors = [(self.trained | sources)[name] for name in names]
+            # torch: where the loss does not depend on a tensor, its gradient is zero, not an error
+            grads = torch.autograd.grad(sum(ends, losses.total), tensors, materialize_grads=True)
         kinds = ["grad" if name in self.trained else "d" for name in names]
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
         param_grads = [gradients[f"grad/{name}"].clone() for name in self.trained]
