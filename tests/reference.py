@@ -226,3 +226,55 @@ class Optimizer:
         v = self.slots["exp_avg_sq"][name] = b2 * self.slots["exp_avg_sq"][name] + (1 - b2) * g**2
         m_hat, v_hat = m / (1 - b1**self.updates), v / (1 - b2**self.updates)
         self.params[name] = w - lr * m_hat / (np.sqrt(v_hat) + optim.eps)
+
+
+def windows(
+    x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+) -> list[tuple[tuple[int, int], tuple[slice, ...]]]:
+    """Of each position (i, j) of a convolution: the slice of the padded input under its kernel."""
+    sides = [side + 2 * border for side, border in zip(x.shape[2:], padding, strict=True)]
+    rows, columns = (
+        range(0, side - length + 1, step)
+        for side, length, step in zip(sides, kernel, stride, strict=True)
+    )
+    return [
+        ((i, j), (slice(None), slice(None), slice(r, r + kernel[0]), slice(c, c + kernel[1])))
+        for i, r in enumerate(rows)
+        for j, c in enumerate(columns)
+    ]
+
+
+def pad(x: Array, padding: tuple[int, int], value: float = 0.0) -> Array:
+    """Rows and columns of `value` around the last two axes."""
+    around = [(0, 0), (0, 0), *((border, border) for border in padding)]
+    return np.pad(x, around, constant_values=value)
+
+
+def convolution(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> Array:
+    """Cross-correlation, position by position: (B, C, H, W), (F, C, k, l) -> (B, F, h, w)."""
+    places = windows(x, weight.shape[2:], stride, padding)
+    (rows, columns), padded = places[-1][0], pad(x, padding)
+    out = np.zeros((len(x), len(weight), rows + 1, columns + 1))
+    for (i, j), window in places:
+        out[:, :, i, j] = np.einsum("bckl,fckl->bf", padded[window], weight)
+    return out if bias is None else out + bias[:, None, None]
+
+
+def convolution_gradients(
+    x: Array, weight: Array, grad: Array, stride: tuple[int, int], padding: tuple[int, int]
+) -> tuple[Array, Array, Array]:
+    """Gradients of sum(grad · convolution) by input, weight and bias."""
+    padded = pad(x, padding)
+    by_padded, by_weight = np.zeros_like(padded), np.zeros_like(weight)
+    for (i, j), window in windows(x, weight.shape[2:], stride, padding):
+        by_padded[window] += np.einsum("bf,fckl->bckl", grad[:, :, i, j], weight)
+        by_weight += np.einsum("bf,bckl->fckl", grad[:, :, i, j], padded[window])
+    (top, left), (rows, columns) = padding, x.shape[2:]
+    by_x = by_padded[:, :, top : top + rows, left : left + columns]
+    return by_x, by_weight, grad.sum((0, 2, 3))

@@ -13,7 +13,8 @@ from transfg_jt.models.layers import Dropout
 from transfg_jt.models.output import Output
 from transfg_jt.models.taps import Tap, no_tap
 from transfg_jt.ops.bfloat16 import cast_once, to_float32
-from transfg_jt.ops.exact import Conv2d, Linear, mean_over_positions, relu
+from transfg_jt.ops.convolution import Conv2d
+from transfg_jt.ops.exact import Linear, mean_over_positions, relu
 
 
 class ConvNet(nn.Module):
@@ -22,7 +23,6 @@ class ConvNet(nn.Module):
     def __init__(self, config: ConvNetConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.config = config
-        # jittor block: nn.Conv2d needs cuDNN 8 on CUDA
         self.conv1 = Conv2d(3, config.width, config.kernel, config.stride)
         self.conv2 = Conv2d(config.width, config.width2, config.kernel, config.stride)
 

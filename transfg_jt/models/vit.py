@@ -17,7 +17,8 @@ from transfg_jt.models.output import Output
 from transfg_jt.models.parts import fuse_rows, gather_tokens, rollout, select_parts
 from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.bfloat16 import cast_once, to_float32
-from transfg_jt.ops.exact import Linear, PatchEmbed
+from transfg_jt.ops.convolution import PatchEmbed
+from transfg_jt.ops.exact import Linear
 
 
 class TransFG(nn.Module):

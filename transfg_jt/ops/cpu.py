@@ -86,9 +86,17 @@ def on_cpu(x: Var) -> bool:
 
 
 def run_cpu(
-    source: str, shapes: list, inputs: list[Var], header: str = HEADER, include: str = ""
+    source: str,
+    shapes: list,
+    inputs: list[Var],
+    header: str = HEADER,
+    include: str = "",
+    data: dict[str, float] | None = None,
 ) -> list[Var]:
     """Run C++ on arrays `in0_p`, ... into float32 arrays `out0_p`, ... of the given shapes.
+
+    The source reads the numbers of `data` as `data["name"]`. They are no part of the compiled
+    operator, so other numbers compile nothing again.
 
     Signals wait meanwhile, so that no thread that OpenMP starts here ever runs a signal's handler:
     oneDNN will use these threads too (setup/include/transfg_signals.h).
@@ -96,7 +104,14 @@ def run_cpu(
     header = f"#include <transfg_signals.h>\n{header}"
     source = f"transfg::SignalsWait wait;\n{source}"
     with jt.flag_scope(compile_options={f"FLAGS: {include} -fopenmp ": 1}):
-        return jt.code(shapes, ["float32"] * len(shapes), inputs, cpu_header=header, cpu_src=source)
+        return jt.code(
+            shapes,
+            ["float32"] * len(shapes),
+            inputs,
+            cpu_header=header,
+            cpu_src=source,
+            data=data or {},
+        )
 
 
 def norm(x: Var, weight: Var, bias: Var, eps: float) -> list[Var]:

@@ -58,15 +58,19 @@ def gelu(x: Var) -> Var:
 
 
 class Bfloat16Linear(Function):
-    """x weightᵀ + bias on bfloat16: (..., D) -> (..., F), rounded.
+    """x weightᵀ, plus a bias if one is given, on bfloat16: (..., D) -> (..., F), rounded.
 
     Saves x, or how to recompute it, and the rounded weight.
     """
 
-    def execute(self, x: Var, weight: Var, bias: Var, recomputed: RecomputedInput | None) -> Var:
+    def execute(
+        self, x: Var, weight: Var, bias: Var | None, recomputed: RecomputedInput | None
+    ) -> Var:
         w = round_to_bfloat16(weight)
         self.save_for_backward(recomputed or x, w)
-        out = product(rows_of(x), w, trans_b=True) + round_to_bfloat16(bias).float32()
+        out = product(rows_of(x), w, trans_b=True)
+        if bias is not None:
+            out = out + round_to_bfloat16(bias).float32()
         return round_to_bfloat16(out).reshape(*x.shape[:-1], weight.shape[0])
 
     def grad(self, grad: Var) -> tuple:
@@ -116,56 +120,19 @@ class AddBias(jt.Function):
         return grad, sum_over_rows(grad)
 
 
-def linear(x: Var, weight: Var, bias: Var) -> Var:
-    """x weightᵀ + bias, in the precision of x: (..., D), (F, D) and (F,) -> (..., F)."""
+def linear(x: Var, weight: Var, bias: Var | None) -> Var:
+    """x weightᵀ + bias, in the precision of x: (..., D), (F, D) and (F,) -> (..., F).
+
+    Without a bias, x is never recomputed in float32.
+    """
     if is_bfloat16(x):
         return Bfloat16Linear.apply(x, weight, bias, recomputed_input(x))
+    if bias is None:
+        return nn.matmul_transpose(x, weight)
     recomputed = recomputed_input(x) if x.dtype == "float32" else None
     if recomputed:
         return RecomputingLinear.apply(x, weight, bias, recomputed)
     return AddBias.apply(nn.matmul_transpose(x, weight), bias)
-
-
-class Convolution(nn.Conv2d):
-    """A convolution computed as a linear layer on unfolded patches; Jittor's needs cuDNN 8 on CUDA.
-
-    It has a bias and one group, and neither pads nor dilates: the constructor takes no such option.
-    """
-
-    def __init__(self, channels: int, features: int, kernel: int, stride: int) -> None:
-        super().__init__(channels, features, kernel, stride=stride)
-
-    def positions(self, x: Var) -> tuple[int, int]:
-        """Rows and columns of the result: (B, R, H, W) -> h, w."""
-        rows, columns = (
-            (side - kernel) // step + 1
-            for side, kernel, step in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
-        )
-        return rows, columns
-
-    def by_position(self, x: Var) -> Var:
-        """(B, R, H, W) -> (B, h w, F), row by row."""
-        batch, channels = x.shape[:2]
-        shape, (down, right) = self.positions(x), self.stride
-        where = ["i0", "i3", f"i1*{down}+i4", f"i2*{right}+i5"]
-        patches = x.reindex([batch, *shape, channels, *self.kernel_size], where)
-        patches = patches.reshape(batch, shape[0] * shape[1], -1)
-        return linear(patches, self.weight.reshape(self.out_channels, -1), self.bias)
-
-
-class PatchEmbed(Convolution):
-    """Non-overlapping or overlapping patches as tokens: (B, R, H, W) -> (B, N, F), row by row."""
-
-    def execute(self, x: Var) -> Var:
-        return self.by_position(x)
-
-
-class Conv2d(Convolution):
-    """A feature map: (B, R, H, W) -> (B, F, h, w)."""
-
-    def execute(self, x: Var) -> Var:
-        flat = self.by_position(x)
-        return flat.transpose(1, 2).reshape(x.shape[0], self.out_channels, *self.positions(x))
 
 
 def relu(x: Var) -> Var:

@@ -21,8 +21,8 @@ class ConvNet(nn.Module):
     def __init__(self, config: ConvNetConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
         self.config = config
-        self.conv1 = nn.Conv2d(3, config.width, config.kernel, stride=config.stride)
-        self.conv2 = nn.Conv2d(config.width, config.width2, config.kernel, stride=config.stride)
+        self.conv1 = nn.Conv2d(3, config.width, config.kernel, config.stride)
+        self.conv2 = nn.Conv2d(config.width, config.width2, config.kernel, config.stride)
 
         self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(config.width2, config.classes)
