@@ -9,11 +9,14 @@ import safetensors.numpy
 from pydantic import ValidationError
 
 from transfg_core.backend import Array, Arrays
+from transfg_core.checkpoints.export_renamed import refuse_npz, to_own_names, write_timm
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.checkpoints.forms import Form, describe, dimensions, known_size, write_form
 from transfg_core.checkpoints.google import GOOGLE
+from transfg_core.checkpoints.naming import Naming
 from transfg_core.checkpoints.own import Own, open_own
 from transfg_core.checkpoints.plan import load_form
+from transfg_core.checkpoints.programs import PROGRAMS
 from transfg_core.checkpoints.recognise import open_weights, recognise
 from transfg_core.checkpoints.tables import TIMM
 from transfg_core.checkpoints.torch_file import TorchFile
@@ -38,6 +41,7 @@ def convert(source: str, target: Path) -> str:
     | --- | --- | --- |
     | a run's checkpoint, plain ViT | .npz | Google's |
     | a run's checkpoint, plain ViT | .safetensors | timm's |
+    | a run's checkpoint, ResNet or Swin | .safetensors | timm's |
     | a PyTorch file of a known form | .safetensors | this project's, for model.pretrained |
     | any file of a known form, plain ViT | .npz | Google's |
 
@@ -55,10 +59,21 @@ def convert(source: str, target: Path) -> str:
     with open_weights(source) as file:
         form = recognise(file, file.headers())
         what = "parameters"
+        if isinstance(form, Naming):
+            refuse_npz(target, form.title)
+            if not isinstance(file, TorchFile):
+                raise UserError(_no_need(source, form))
+            return to_own_names(file, form, target)
         if form is None:
             own = open_own(file)
-            arrays, model = _of_run(own)
             what = "averaged parameters (optim.ema)" if own.averaged else what
+            saved = own.saved.model if own.saved else None
+            if saved and saved.name != "vit" and saved.name in PROGRAMS["timm"]:
+                refuse_npz(target, f"a {saved.name}")
+                arrays = {name: own.read(name) for name in own.shapes}
+                title = write_timm(target, arrays, saved)
+                return f"{source} -> {target}: {len(arrays)} {what} under the names of {title}"
+            arrays, model = _of_run(own)
         elif form is GOOGLE and suffix == ".npz":
             raise UserError(_no_need(source, form))
         elif suffix == ".npz":
@@ -203,7 +218,7 @@ def describe_file(file: WeightFile, form: Form) -> str:
     )
 
 
-def _no_need(source: str, form: Form) -> str:
+def _no_need(source: str, form: Form | Naming) -> str:
     return (
         f"{source}: has the names of {form.title}, which need no conversion; "
         f"set model.pretrained={source}"

@@ -5,9 +5,11 @@ from dataclasses import replace
 from transfg_core.backend import Arrays
 from transfg_core.checkpoints.known import weights_at
 from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.checkpoints.naming import Naming
 from transfg_core.checkpoints.own import load_own
 from transfg_core.checkpoints.plan import load_form
 from transfg_core.checkpoints.recognise import open_weights, recognise
+from transfg_core.checkpoints.renamed import load_naming
 from transfg_core.checkpoints.weight_file import origin_of
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import Config
@@ -53,8 +55,8 @@ def load_pretrained(
 ) -> tuple[Arrays, LoadReport]:
     """Dict: canonical name -> array for the parameters that the checkpoint fills, and a report.
 
-    The file's content says what it is: any form of `tables.FORMS`, or this project's own names, in
-    a .safetensors, an .npz or a file of torch.save.
+    The file's content says what it is: any form of `tables.FORMS`, any naming of `naming.NAMINGS`,
+    or this project's own names, in a .safetensors, an .npz or a file of torch.save.
 
     Raises:
         UserError: the file is of an unknown form, cannot be read, or does not fit the model.
@@ -63,6 +65,8 @@ def load_pretrained(
         form = recognise(file, file.headers())
         if form is None:
             arrays, report = load_own(file, model, image_size)
+        elif isinstance(form, Naming):
+            arrays, report = load_naming(file, form, model, image_size)
         else:
             vit = require_vit(model, f"{path}: a Vision Transformer")
             arrays, report = load_form(file, form, vit, image_size)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from transfg_core.checkpoints.averages import PARAM
 from transfg_core.checkpoints.file import KEY
 from transfg_core.checkpoints.forms import Form
+from transfg_core.checkpoints.naming import Naming
 from transfg_core.checkpoints.npz_file import NpzFile
+from transfg_core.checkpoints.renamed import find_naming
 from transfg_core.checkpoints.safetensors_file import SafetensorsFile
 from transfg_core.checkpoints.tables import FORMS
 from transfg_core.checkpoints.torch_file import TorchFile
@@ -51,8 +53,8 @@ def open_weights(path: str) -> WeightFile:
     return CONTAINERS[container_of(path)](path)
 
 
-def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | None:
-    """The form of a file's names, or None for this project's own.
+def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | Naming | None:
+    """The form of a Vision Transformer's names, the naming of others, or None for this project's.
 
     Raises:
         UserError: the names are of no known form, or of a model that only looks like one.
@@ -61,6 +63,8 @@ def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | None:
         return None
     if not headers:
         raise UserError(f"{file.path}: expected weights, found no arrays; download it again")
+    if naming := find_naming(file.path, headers):
+        return naming
     examples = [
         f"{description}: {key}"
         for description, pattern in LOOKALIKES
