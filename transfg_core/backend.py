@@ -188,6 +188,18 @@ def load_torchvision_input() -> Any:
     return importlib.import_module(f"{BACKENDS['torch']}.peers.torchvision_input")
 
 
+def load_peer(program: str, config: Config) -> Backend:
+    """Start PyTorch and build the same model as a peer has it, for `transfg bench`.
+
+    Raises:
+        UserError: PyTorch or the peer is missing, or the peer has no such model.
+    """
+    start_framework("torch")
+    module = importlib.import_module(f"{BACKENDS['torch']}.peers.models")
+    backend: Backend = module.peer_backend(program, config)
+    return backend
+
+
 def load_workloads(name: str) -> Any:
     """Start a framework and return its workloads for `transfg bench`.
 

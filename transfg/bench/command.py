@@ -21,9 +21,10 @@ def bench(
         list[str] | None,
         typer.Option(
             help="what to compare; ratios refer to the first: BACKEND[:METHOD] [KEY=VALUE]..., "
-            "METHOD is transfg, vit, published (stores all maps, multiplies whole maps) or "
-            "real-input (reads the data set); with --work input: loader, loader:uint8 (not "
-            "normalised, as training takes it) or torchvision"
+            "METHOD is transfg, vit, published (stores all maps, multiplies whole maps), "
+            "real-input (reads the data set), or with torch timm or torchvision (the same model "
+            "from that package, --work train or infer); with --work input: loader, loader:uint8 "
+            "(not normalised, as training takes it) or torchvision"
         ),
     ] = None,
     work: Annotated[
@@ -48,7 +49,7 @@ def bench(
     """
     from transfg.bench.results import as_record, print_input_table, print_table
     from transfg.bench.runner import measure
-    from transfg.bench.subject import READERS, WORK, parse_subject
+    from transfg.bench.subject import PEERS, READERS, WORK, parse_subject
 
     one_of("--work", work, WORK)
     check_file("--out", out)
@@ -59,6 +60,11 @@ def bench(
             raise UserError(
                 f"--subject {entry.label}: --work input reads with loader or torchvision, any "
                 "other work is done by a backend; change --subject or --work"
+            )
+        if entry.method in PEERS and work not in ("train", "infer"):
+            raise UserError(
+                f"--subject {entry.label}: --work {work} is done by this project's models alone; "
+                "a peer can train and infer"
             )
     distinct = {(entry.backend, entry.method, entry.overrides) for entry in subjects}
     if len(distinct) < len(subjects):

@@ -2,6 +2,7 @@
 
 parse_subject("torch")                                  # TransFG in PyTorch
 parse_subject("torch:published")                        # as the published program computes it
+parse_subject("torch:timm")                             # the same model as timm has it
 parse_subject("jittor:vit train.accumulation=2")        # with settings of its own
 parse_subject("loader data.cache=FOLDER")               # a reader, for `--work input`
 """
@@ -13,11 +14,13 @@ from pathlib import Path
 from transfg_core.backend import BACKENDS
 from transfg_core.config.loading import load_config
 from transfg_core.config.sections import Config
+from transfg_core.config.vit import VitConfig
 from transfg_core.data.datasets import read_dataset
 from transfg_core.errors import UserError
 from transfg_core.models.vit import require_vit
 
 METHODS = ("transfg", "vit", "published", "real-input")
+PEERS = ("timm", "torchvision")  # methods of the PyTorch backend: the same model, from a package
 # What reads images for `--work input`, and the form of its batches.
 READERS = {"loader": ("float32", "uint8"), "torchvision": ("float32",)}
 WORK = ("train", "infer", "attention", "selection", "input")
@@ -51,7 +54,8 @@ class Subject:
             classes = len(read_dataset(given.data, given.run.seed).classes)
         ours = [f"train.batch_size={batch}", f"train.eval_batch_size={batch}"]
         ours += [f"model.classes={classes}", "model.pretrained=null"]
-        if self.method == "vit":
+        # a peer has no part selection
+        if self.method == "vit" or (self.method in PEERS and isinstance(given.model, VitConfig)):
             ours.append("model.placement=none")
         config = load_config(path, [*overrides, *self.overrides, *ours])
         if self.method == "published":
@@ -78,11 +82,12 @@ def parse_subject(text: str) -> Subject:
                 f"--subject {text}: {override}: the bench sets this key: weights are random, and "
                 "--batch sets the number of images; leave it out"
             )
-    methods = READERS.get(backend, METHODS if backend in BACKENDS else ())
+    known = METHODS + PEERS if backend == "torch" else METHODS
+    methods = READERS.get(backend, known if backend in BACKENDS else ())
     if method and method not in methods or not methods:
         raise UserError(
             f"--subject {text}: expected BACKEND[:METHOD] [KEY=VALUE]..., backends "
-            f"{', '.join(BACKENDS)}, methods {', '.join(METHODS)}; with --work input "
-            "loader, loader:uint8 or torchvision"
+            f"{', '.join(BACKENDS)}, methods {', '.join(METHODS)}, with torch also "
+            f"{', '.join(PEERS)}; with --work input loader, loader:uint8 or torchvision"
         )
     return Subject(text, backend, method or methods[0], tuple(overrides))

@@ -19,11 +19,13 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from transfg.bench.subject import PEERS
 from transfg_core.backend import (
     Array,
     Backend,
     Batch,
     load_backend,
+    load_peer,
     load_torchvision_input,
     load_workloads,
 )
@@ -80,6 +82,8 @@ def make_backend(job: dict[str, Any], config: Config) -> Backend:
     """Create the backend with random weights."""
     if job["method"] == "published":
         backend: Backend = load_workloads(job["backend"]).stored_maps_backend(config)
+    elif job["method"] in PEERS:
+        backend = load_peer(job["method"], config)
     else:
         backend = load_backend(job["backend"], config)
     backend.load_params(build_params(config)[0])
