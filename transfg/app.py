@@ -16,6 +16,7 @@ from transfg.data import app as data_app
 from transfg.doctor import doctor
 from transfg.evaluate import evaluate
 from transfg.knn import knn
+from transfg.models import models
 from transfg.parity import app as parity_app
 from transfg.parts import parts
 from transfg.recipes import recipes
@@ -36,7 +37,7 @@ app.add_typer(parity_app, name="parity")
 app.add_typer(data_app, name="data")
 for command in (
     *(train, sweep, evaluate, knn, parts, report),
-    *(recipes, toy, weights, convert, doctor, bench),
+    *(recipes, toy, models, weights, convert, doctor, bench),
 ):
     app.command()(command)
 

@@ -23,8 +23,11 @@ class KnownWeights(Section):
 
     name: str
     file: str
-    size: Literal["Ti", "S", "B", "L", "H"]
-    patch: Positive
+    model: Literal["vit", "resnet", "swin"] = "vit"
+    size: str = ""  # empty or 0: the architecture has no such key
+    patch: int = 0
+    depth: int = 0
+    window: int = 0
     image: Positive
     head: int
     training: str
@@ -37,8 +40,19 @@ class KnownWeights(Section):
 
     @property
     def architecture(self) -> str:
-        """As the field writes it: `B/16`."""
-        return f"{self.size}/{self.patch}"
+        """As the field writes it: `B/16`, `ResNet-50`, `Swin-B/w12`."""
+        if self.model == "vit":
+            return f"{self.size}/{self.patch}"
+        if self.model == "resnet":
+            return f"ResNet-{self.depth}"
+        return f"Swin-{self.size}/w{self.window}"
+
+    @property
+    def settings(self) -> dict[str, str | int]:
+        """The keys of `model` that must have these values for the file to fit as it is."""
+        keys = ("size", "patch", "depth", "window")
+        values = {key: getattr(self, key) for key in keys if getattr(self, key)}
+        return values if self.model == "vit" else {"name": self.model} | values
 
     @property
     def path(self) -> str:
@@ -65,9 +79,10 @@ class KnownWeights(Section):
 
     def facts(self) -> list[tuple[str, str]]:
         """Pairs: what, and its value in words; the commands are among them."""
-        setting = f"model.size={self.size} model.patch={self.patch}"
+        setting = " ".join(f"model.{key}={value}" for key, value in self.settings.items())
+        family = "ViT-" if self.model == "vit" else ""
         rows = [
-            ("architecture", f"ViT-{self.architecture}: {setting}"),
+            ("architecture", f"{family}{self.architecture}: {setting}"),
             ("training", f"{self.training}; images of {self.image} x {self.image} pixels"),
             ("head", f"{self.head} classes" if self.head else "none"),
             ("normalisation", f"data.normalise={self.normalise}"),
@@ -107,7 +122,10 @@ def find_weights(word: str) -> list[KnownWeights]:
 
 
 def _architectures(row: KnownWeights) -> tuple[str, ...]:
-    return row.architecture.lower(), row.size.lower(), f"vit-{row.architecture}".lower()
+    names = [row.architecture, row.architecture.partition("/")[0], row.model]
+    if row.model == "vit":
+        names += [row.size, f"vit-{row.architecture}"]
+    return tuple(name.lower() for name in names)
 
 
 def weights_at(path: str) -> KnownWeights | None:

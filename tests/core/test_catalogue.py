@@ -1,0 +1,61 @@
+"""The catalogue of models: counted numbers beside published ones, weights that fit, names."""
+
+import pytest
+
+from transfg_core.catalogue import Published, catalogue, find_entries
+from transfg_core.checkpoints.known import known_weights
+from transfg_core.errors import UserError
+from transfg_core.models.layout import ARCHITECTURES
+
+ENTRIES = {entry.name: entry for entry in catalogue()}
+PUBLISHED = [(entry, item) for entry in catalogue() for item in entry.published]
+
+
+def half_a_digit(parameters):
+    """Half of the last digit that is not zero: 5720000 -> 5000."""
+    place = 1
+    while parameters % (place * 10) == 0:
+        place *= 10
+    return place / 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "item"), PUBLISHED, ids=lambda x: getattr(x, "name", getattr(x, "source", ""))
+)
+def test_counted_numbers_are_the_published_ones(entry, item):
+    """Parameters to the last digit; operations within 2 %: programs count norms differently."""
+    assert isinstance(item, Published) and item.source
+    if item.parameters is not None:
+        assert abs(entry.parameters() - item.parameters) <= half_a_digit(item.parameters)
+    if item.gmacs is not None:
+        assert entry.gmacs() == pytest.approx(item.gmacs, rel=0.02)
+
+
+def test_half_a_digit():
+    assert half_a_digit(88000000) == 500000 and half_a_digit(86567656) == 0.5
+
+
+def test_another_image_changes_positions_and_operations():
+    entry = ENTRIES["ViT-B/16"]
+    assert entry.parameters(448) - entry.parameters() == 768 * (28**2 - 14**2)
+    assert entry.gmacs(448) > 4 * entry.gmacs()
+    with pytest.raises(UserError, match="smaller than model.patch 16"):
+        entry.gmacs(8)
+
+
+def test_every_architecture_but_the_convnet_is_listed():
+    named = {entry.config().model.name for entry in catalogue()}
+    assert named == set(ARCHITECTURES) - {"convnet"}
+
+
+def test_every_known_file_fits_a_model():
+    fitting = {row.name for entry in catalogue() for row in entry.weights()}
+    assert fitting == {row.name for row in known_weights()}
+
+
+def test_names():
+    assert [entry.name for entry in find_entries(("vit-b/16",))] == ["ViT-B/16"]
+    assert {entry.model["size"] for entry in find_entries(("ViT-L", "ViT-L/16"))} == {"L"}
+    assert find_entries(()) == list(catalogue())
+    with pytest.raises(UserError, match="VGG: no model has this name; the nearest is "):
+        find_entries(("VGG",))
