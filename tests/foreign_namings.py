@@ -136,8 +136,8 @@ def swin(
 MICROSOFT = {
     "patch": "patch_embed.proj", "patch_norm": "patch_embed.norm",
     "block": "layers.{i}.blocks.{j}.", "table": "attn.relative_position_bias_table",
-    "merging": "layers.{i}.downsample", "attn.out": "attn.proj", "norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
+    "merging": "layers.{i}.downsample", "attn.out": "attn.proj",
+    "norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2",
 }  # fmt: skip
 TIMM = MICROSOFT | {"merging": "layers.{next}.downsample"}
 TORCHVISION = MICROSOFT | {

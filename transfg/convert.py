@@ -14,9 +14,10 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="file to write: .safetensors or .npz")],
 ) -> None:
-    """Convert weights of plain Vision Transformers between programs.
+    """Convert weights of plain Vision Transformers, ResNets and Swin Transformers.
 
-    The checkpoint of a run becomes an .npz with Google's names or a .safetensors with timm's.
+    The checkpoint of a run becomes an .npz with Google's names or a .safetensors with timm's; only
+    a Vision Transformer has Google's.
     A PyTorch file (.bin, .pth) of another program, or of TransFG's authors, becomes a .safetensors
     for model.pretrained, without a pickle; other weights become an .npz with Google's names.
     model.pretrained also takes all these files as they are.

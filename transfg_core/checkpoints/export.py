@@ -9,14 +9,13 @@ import safetensors.numpy
 from pydantic import ValidationError
 
 from transfg_core.backend import Array, Arrays
-from transfg_core.checkpoints.export_renamed import refuse_npz, to_own_names, write_timm
+from transfg_core.checkpoints.export_renamed import convert_naming, no_need, write_timm
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.checkpoints.forms import Form, describe, dimensions, known_size, write_form
 from transfg_core.checkpoints.google import GOOGLE
 from transfg_core.checkpoints.naming import Naming
 from transfg_core.checkpoints.own import Own, open_own
 from transfg_core.checkpoints.plan import load_form
-from transfg_core.checkpoints.programs import PROGRAMS
 from transfg_core.checkpoints.recognise import open_weights, recognise
 from transfg_core.checkpoints.tables import TIMM
 from transfg_core.checkpoints.torch_file import TorchFile
@@ -60,26 +59,19 @@ def convert(source: str, target: Path) -> str:
         form = recognise(file, file.headers())
         what = "parameters"
         if isinstance(form, Naming):
-            refuse_npz(target, form.title)
-            if not isinstance(file, TorchFile):
-                raise UserError(_no_need(source, form))
-            return to_own_names(file, form, target)
+            return convert_naming(file, form, target)
         if form is None:
             own = open_own(file)
             what = "averaged parameters (optim.ema)" if own.averaged else what
-            saved = own.saved.model if own.saved else None
-            if saved and saved.name != "vit" and saved.name in PROGRAMS["timm"]:
-                refuse_npz(target, f"a {saved.name}")
-                arrays = {name: own.read(name) for name in own.shapes}
-                title = write_timm(target, arrays, saved)
-                return f"{source} -> {target}: {len(arrays)} {what} under the names of {title}"
+            if title := write_timm(own, target):
+                return f"{source} -> {target}: {len(own.shapes)} {what} under the names of {title}"
             arrays, model = _of_run(own)
         elif form is GOOGLE and suffix == ".npz":
-            raise UserError(_no_need(source, form))
+            raise UserError(no_need(source, form.title))
         elif suffix == ".npz":
             arrays, model = _of_form(file, form)
         elif not isinstance(file, TorchFile):
-            raise UserError(_no_need(source, form))
+            raise UserError(no_need(source, form.title))
         else:
             return _to_own(file, form, target)
     to = GOOGLE if suffix == ".npz" else TIMM
@@ -215,11 +207,4 @@ def describe_file(file: WeightFile, form: Form) -> str:
     return (
         f"placement {placement}, {describe(found)}, classes {classes or 'none'}{heads}\n"
         f"{side} x {side} patches: choose data.crop and model.stride to match"
-    )
-
-
-def _no_need(source: str, form: Form | Naming) -> str:
-    return (
-        f"{source}: has the names of {form.title}, which need no conversion; "
-        f"set model.pretrained={source}"
     )

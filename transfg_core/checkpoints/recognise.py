@@ -23,13 +23,14 @@ CONTAINERS: dict[str, type[WeightFile]] = {
 }
 HALF = 0.5  # of a form's rows must be there for a message about this form
 REMEDY = (
-    "this program has the plain Vision Transformer with a class token; `transfg weights` lists "
-    "files that fit"
+    "this program has the Vision Transformer with a class token, ResNet and Swin; "
+    "`transfg weights` lists files that fit"
 )
 
 # What else a model has -> a pattern of the names that show it.
 LOOKALIKES = (
-    ("relative positions (Swin, BEiT)", r"relative_position"),
+    ("continuous relative positions (Swin V2)", r"\bcpb_mlp\b|\blogit_scale$"),
+    ("relative positions (BEiT)", r"relative_position"),
     ("LayerScale (DINOv2, CaiT, BEiT)", r"\.ls[12]\b|layer_scale|\.gamma_?[12]\b|\.lambda_?[12]\b"),
     ("register tokens", r"\breg_token|register_tokens|storage_tokens"),
     ("rotary positions", r"\brope|rotary|freqs_cis"),

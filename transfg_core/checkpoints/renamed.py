@@ -23,10 +23,7 @@ from transfg_core.params.merge import and_more, as_float, refuse
 
 # What else a model has -> a pattern of the names that show it; by model.name.
 LOOKALIKES = {
-    "swin": (
-        ("cosine attention (Swin V2)", r"attn\.(logit_scale|cpb_mlp|q_bias)"),
-        ("absolute positions", r"(^|\.)absolute_pos_embed$"),
-    ),
+    "swin": (("absolute positions", r"(^|\.)absolute_pos_embed$"),),
     "resnet": (
         ("squeeze and excitation", r"\.se\.|\.se_module\."),
         ("a stem of three convolutions (ResNet-C, -D)", r"(^|\.)conv1\.\d"),
