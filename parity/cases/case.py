@@ -28,6 +28,15 @@ NOISE = 0.05  # added to initial values: a parameter of zeros or ones could hide
 MODELS: dict[str, dict[str, Any]] = {
     "vit": {"width": 48, "heads": 3, "depth": 4, "mlp": 80, "patch": 8},
     "convnet": {"width": 10, "width2": 14, "kernel": 5, "stride": 3},
+    "swin": {
+        "width": 18,
+        "depths": [2, 2, 1, 2],
+        "heads": [2, 3, 4, 6],
+        "mlp_ratio": 3,
+        "patch": 4,
+        "window": 4,
+        "drop_path": 0.0,
+    },
 }
 SGD = {"name": "sgd", "lr": 0.03, "warmup": 5}
 
@@ -223,6 +232,18 @@ CASES = (
         model={"placement": "none"},
         optim=SGD | {"weight_decay": 0.01, "frozen": ["[cp]*", "blocks.0.*", "*.norm2.*"]},
         seed=9,
+    ),
+    # Maps of 11 x 8, 6 x 4, 3 x 2 and 2 x 1 tokens: windows of 4 x 4 are shifted, padded below,
+    # and clipped; the merging pads odd sides
+    Case("swin", model={"name": "swin"}, loss={"label_smoothing": 0.1}, fine=True, seed=11),
+    # maps of 8 x 16 to 1 x 2 tokens, which the windows divide; shifted along one axis or both
+    Case(
+        "swin-shifted",
+        model={"name": "swin"},
+        optim={"name": "adamw", "lr": 1e-3, "warmup": 0, "weight_decay": 0.05, "layer_decay": 0.8},
+        crop=(32, 64),
+        accumulation=2,
+        seed=12,
     ),
 )
 

@@ -9,6 +9,8 @@ from transfg_core.config.sections import Config
 from transfg_core.models.layout import architecture, param_specs, taps_of
 from transfg_core.models.rows import TapSpec, resolve
 
+ATTENTION = ("attention", "window attention")
+
 
 def sum_lengths(config: Config) -> dict[str, int]:
     """Dict: tap, without its stage -> terms of one sum. Taps that compute no long sum are absent.
@@ -34,6 +36,8 @@ def sum_lengths(config: Config) -> dict[str, int]:
         for param in tap.params:
             # a class token or position is used once for each image
             axes = ["B"] if tap.operation == "tokens" else tap.axes.split()
+            if tap.operation == "window attention":  # a row of the table is used once for a query
+                axes = axes[:2]
             summed = [letter for letter in axes if letter not in specs[param].dims]
             lengths[f"grad/{param}"] = prod(resolve(" ".join(summed), sizes))
     features = taps["features"].axes.split()[-1]
@@ -55,9 +59,9 @@ def _forward(
         return prod(weight[1:])
     if tap.operation == "layer_norm":
         return shape[-1]
-    if tap.operation == "attention":  # over tokens; scores are over the width of a head
+    if tap.operation in ATTENTION:  # over tokens; scores are over the width of a head
         return max(shape[1], shape[-1])
-    if tap.operation == "mean over positions":
+    if tap.operation in ("mean over positions", "mean over tokens"):
         return prod(resolve(taps[tap.reads[0]].axes, sizes)) // prod(shape)
     return 1
 
@@ -68,4 +72,4 @@ def _backward(tap: TapSpec, shape: tuple[int, ...], weight: tuple[int, ...]) -> 
         return prod(weight) // weight[1]
     if tap.operation == "layer_norm":
         return shape[-1]
-    return max(shape[1], shape[-1]) if tap.operation == "attention" else 1
+    return max(shape[1], shape[-1]) if tap.operation in ATTENTION else 1

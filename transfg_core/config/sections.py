@@ -35,6 +35,7 @@ from transfg_core.config.fields import (
     Threads,
     Workers,
 )
+from transfg_core.config.swin import SwinConfig
 from transfg_core.config.vit import VitConfig
 
 # Channel means and standard deviations by name, on inputs in [0, 1].
@@ -260,7 +261,9 @@ def _architecture(value: Any) -> Any:
 
 
 Model = Annotated[
-    Annotated[VitConfig, Tag("vit")] | Annotated[ConvNetConfig, Tag("convnet")],
+    Annotated[VitConfig, Tag("vit")]
+    | Annotated[ConvNetConfig, Tag("convnet")]
+    | Annotated[SwinConfig, Tag("swin")],
     Discriminator(_architecture),
 ]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.model import ModelConfig
-from transfg_core.models import convnet, vit
+from transfg_core.models import convnet, swin, vit
 from transfg_core.models.rows import ParamSpec, Shape, TapSpec, resolve
 
 Order = NDArray[np.intp]
@@ -72,7 +72,11 @@ class Architecture(Protocol):
         ...
 
 
-ARCHITECTURES: dict[str, Architecture] = {"vit": vit, "convnet": convnet}
+ARCHITECTURES: dict[str, Architecture] = {
+    "vit": vit,
+    "convnet": convnet,
+    "swin": swin,
+}
 
 
 def architecture(model: ModelConfig) -> Architecture:

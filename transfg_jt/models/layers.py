@@ -6,13 +6,14 @@ Twin: `transfg_torch/models/layers.py`.
 Shapes: B batch, T tokens, D width, K heads, M width of the MLP.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jittor as jt
 from jittor import Var, nn
 
 from transfg_core.config.vit import VitConfig
-from transfg_jt.attention import attention
+from transfg_jt.attention import at_least_float32, attention
 from transfg_jt.checkpointing import recompute_input
 from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.bfloat16 import cast_like, cast_once, to_float32
@@ -26,8 +27,8 @@ LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' def
 class LayerNorm(nn.LayerNorm):
     """Normalise the last axis: (..., D) -> (..., D)."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width, eps=LAYER_NORM_EPS)
+    def __init__(self, width: int, eps: float = LAYER_NORM_EPS) -> None:
+        super().__init__(width, eps=eps)
 
     def execute(self, x: Var) -> Var:  # native: Jittor's E[x²] - E[x]² cancels at large means
         """(..., D) -> (..., D), the variance in a second pass."""
@@ -45,10 +46,7 @@ class Dropout(nn.Dropout):  # native: Jittor's saves its mask in int32
         """The result, and its mask if elements are dropped, else None."""
         if not self.is_train or self.p == 0:
             return x, None
-        drawn, given = DRAWN.get(), GIVEN.get()
-        mask = given.pop(0) if given else jt.random(x.shape) > self.p
-        if drawn is not None:
-            drawn.append(mask)
+        mask = draw_mask(x.shape, self.p)
         return self.apply_mask(x, mask), mask
 
     def apply_mask(self, x: Var, mask: Var | None) -> Var:  # native: for Mlp, as `draw`
@@ -56,6 +54,33 @@ class Dropout(nn.Dropout):  # native: Jittor's saves its mask in int32
         if mask is None:
             return x
         return cast_like(to_float32(x) * mask / number(1 - self.p, x), x)
+
+
+def draw_mask(shape: Sequence[int], p: float) -> Var:  # native: for Dropout and DropPath
+    """A mask that is False with probability p; in the second pass of a block, that of the first."""
+    drawn, given = DRAWN.get(), GIVEN.get()
+    mask = given.pop(0) if given else jt.random(shape) > p
+    if drawn is not None:
+        drawn.append(mask)
+    return mask
+
+
+class DropPath(nn.Module):
+    """Leave out a residual branch, in training (Huang et al. 2016, arXiv 1603.09382).
+
+    Each image's branch (T, D) is zero with probability p, and is divided by 1 - p otherwise.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def execute(self, x: Var) -> Var:  # native: Jittor's masks may be given
+        """(B, T, D) -> (B, T, D), in float32 or float64 where branches are left out."""
+        if not self.is_train or self.p == 0:
+            return x
+        x = at_least_float32(x)
+        return x * draw_mask((x.shape[0], 1, 1), self.p) / number(1 - self.p, x)
 
 
 class Attention(nn.Module):

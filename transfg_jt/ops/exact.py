@@ -140,6 +140,12 @@ def relu(x: Var) -> Var:
     return cast_like(nn.relu(to_float32(x)), x)
 
 
+def mean_over_tokens(x: Var) -> Var:
+    """The mean over the axis before the last: (B, T, D) -> (B, D)."""
+    wide = to_float32(x)
+    return cast_like(wide.sum(1) / number(float(x.shape[1]), wide), x)
+
+
 def mean_over_positions(x: Var) -> Var:
     """The mean over the last two axes: (B, F, h, w) -> (B, F)."""
     wide = to_float32(x)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transfg_core.config.vit import VitConfig
-from transfg_torch.attention import attention
+from transfg_torch.attention import at_least_float32, attention
 from transfg_torch.checkpointing import recompute_input
 from transfg_torch.models.taps import Tap, no_tap, under
 
@@ -23,8 +23,8 @@ LAYER_NORM_EPS = 1e-6  # google-research/vision_transformer; the frameworks' def
 class LayerNorm(nn.LayerNorm):
     """Normalise the last axis: (..., D) -> (..., D)."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width, eps=LAYER_NORM_EPS)
+    def __init__(self, width: int, eps: float = LAYER_NORM_EPS) -> None:
+        super().__init__(width, eps=eps)
 
 
 class Dropout(nn.Dropout):  # native: on the CPU, PyTorch's saves its mask in float32
@@ -48,6 +48,25 @@ class Dropout(nn.Dropout):  # native: on the CPU, PyTorch's saves its mask in fl
         if x.is_cuda:
             return torch.ops.aten.native_dropout_backward(x, mask, scale)
         return x * (mask * torch.tensor(scale, dtype=x.dtype))  # rounded, as native_dropout does
+
+
+class DropPath(nn.Module):
+    """Leave out a residual branch, in training (Huang et al. 2016, arXiv 1603.09382).
+
+    Each image's branch (T, D) is zero with probability p, and is divided by 1 - p otherwise.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:  # native: Jittor's masks may be given
+        """(B, T, D) -> (B, T, D), in float32 or float64 where branches are left out."""
+        if not self.training or self.p == 0:
+            return x
+        x = at_least_float32(x)
+        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.p
+        return x * kept / (1 - self.p)
 
 
 class Attention(nn.Module):
