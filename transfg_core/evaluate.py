@@ -22,7 +22,7 @@ from transfg_core.data.transforms import (
 )
 from transfg_core.errors import Diverged
 from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
-from transfg_core.models.vit import grid_size, require_vit
+from transfg_core.models.layout import part_grid
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,8 @@ def mean_part_hits(
     if parts is None or samples.part_boxes is None:
         return None, None
     boxes = boxes_in_crop(samples, index, config.data)
-    model = require_vit(config.model, "part selection")
-    grid = grid_size(config.data.crop, model)
-    hits, chance = part_hits(parts, boxes, grid, model.patch, model.stride, config.data.crop)
+    grid = part_grid(config.model, config.data.crop, "part selection")
+    hits, chance = part_hits(parts, boxes, grid, config.data.crop)
     if np.isnan(hits).all():
         return None, None
     return float(np.nanmean(hits)), float(np.nanmean(chance))

@@ -1,6 +1,6 @@
 """Evaluation metrics from logits and chosen parts, in NumPy.
 
-Letters: B images, C classes, K heads (one chosen patch each), N = gh * gw patches, n boxes.
+Letters: B images, C classes, K heads (one chosen patch each), N patches, n boxes.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from transfg_core.models.rows import PartGrid
 
 Float64 = NDArray[np.float64]
 
@@ -49,23 +51,18 @@ def log_sum_exp(logits: NDArray[Any]) -> Float64:
     return total
 
 
-def patch_boxes(grid: tuple[int, int], patch: int, stride: int) -> Float64:
+def patch_boxes(grid: PartGrid) -> Float64:
     """Pixel boxes (N, 4) of all patches in token order: left, top, right, bottom.
 
     A patch starts at stride * index. On an overlapping grid this differs from patch * index.
     """
-    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-    corners = np.stack([columns, rows], axis=1).astype(np.float64) * stride
-    return np.concatenate([corners, corners + patch], axis=1)
+    rows, columns = np.divmod(np.arange(grid.rows * grid.columns), grid.columns)
+    corners = np.stack([columns, rows], axis=1).astype(np.float64) * grid.stride
+    return np.concatenate([corners, corners + grid.patch], axis=1)
 
 
 def part_hits(
-    part_index: NDArray[Any],
-    boxes: Sequence[ArrayLike],
-    grid: tuple[int, int],
-    patch: int,
-    stride: int,
-    crop: tuple[int, int],
+    part_index: NDArray[Any], boxes: Sequence[ArrayLike], grid: PartGrid, crop: tuple[int, int]
 ) -> tuple[Float64, Float64]:
     """Fraction of the chosen patches, and of all patches, that lie on true discriminative parts.
 
@@ -75,18 +72,19 @@ def part_hits(
     Args:
         part_index: (B, K) token indices from 1 (0 is the class token); duplicates all count.
         boxes: per image (n, 4) left, top, right, bottom in pixels of the crop, possibly outside.
-        grid: patches (gh, gw).
-        patch, stride, crop: pixels; crop is (height, width).
+        grid: the patches that the parts are chosen from; each lies in the crop, at least in part.
+        crop: (height, width) in pixels.
 
     Returns:
         hits: (B,) fraction of the K chosen patches that hit any box of their image.
         chance: (B,) fraction of all N patches that hit, which a random choice would reach.
         Both are not-a-number where no box is visible: average with `np.nanmean` to skip those.
     """
-    expected = tuple((side - patch) // stride + 1 for side in crop)
-    assert tuple(grid) == expected, f"grid {grid}, but the crop has {expected} patches"
+    starts = (grid.rows - 1) * grid.stride, (grid.columns - 1) * grid.stride
+    beside = f"grid {grid}: expected patches that begin in a crop of {crop}"
+    assert starts[0] < crop[0] and starts[1] < crop[1], beside
     assert len(part_index) == len(boxes), f"{len(part_index)} images, boxes of {len(boxes)}"
-    patches = patch_boxes(grid, patch, stride)
+    patches = patch_boxes(grid)
     assert part_index.min(initial=1) >= 1 and part_index.max(initial=1) <= len(patches)
     hits, chance = np.full((2, len(boxes)), np.nan)
     for image, (chosen, raw) in enumerate(zip(part_index, boxes, strict=True)):

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from transfg_core import fonts
 from transfg_core.explain.drawing import part_picture
+from transfg_core.models.rows import PartGrid
 
 CHINESE = ("麻雀", "喜鹊", "䴙䴘", "白鹡鸰", "紅嘴藍鵲")  # also rare and traditional characters
 OTHERS = ("すずめ", "スズメ", "Pájaro", "House_Sparrow")
@@ -105,7 +106,9 @@ def test_pictures_of_two_names_differ_and_have_no_boxes():
     grey = np.full((1, 64, 64, 3), 200, np.uint8)
     strips = []
     for name in CHINESE:
-        picture = part_picture(grey, np.ones((1, 1), int), None, (8, 8), 8, 8, titles=[name])
+        picture = part_picture(
+            grey, np.ones((1, 1), int), None, PartGrid(8, 8, 8, 8), titles=[name]
+        )
         strips.append(np.asarray(picture)[16:38, 16:-16])
         expected = Image.new("RGB", (256, 22), "white")
         font = ImageFont.truetype(fonts.BUNDLED, 15)

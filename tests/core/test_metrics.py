@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfg_core.metrics import cross_entropy, part_hits, patch_boxes, topk_accuracy
+from transfg_core.models.rows import PartGrid
 
 sizes = st.tuples(st.integers(1, 6), st.integers(2, 5), st.integers(0, 2**32 - 1))
 
@@ -61,7 +62,7 @@ def test_labels_outside_the_classes_are_refused():
 
 
 def test_patches_start_at_stride_times_index():
-    boxes = patch_boxes((2, 3), patch=8, stride=6)
+    boxes = patch_boxes(PartGrid(2, 3, patch=8, stride=6))
     assert boxes.tolist()[:4] == [[0, 0, 8, 8], [6, 0, 14, 8], [12, 0, 20, 8], [0, 6, 8, 14]]
 
 
@@ -100,7 +101,7 @@ def test_part_hits_equal_brute_force(boxes, shape, patch, data):
     count = grid[0] * grid[1]
     heads = data.draw(st.integers(1, 4))
     index = np.array([[data.draw(st.integers(1, count)) for _ in range(heads)] for _ in boxes])
-    hits, chance = part_hits(index, boxes, grid, patch, stride, shape)
+    hits, chance = part_hits(index, boxes, PartGrid(*grid, patch, stride), shape)
     for b, own in enumerate(boxes):
         visible = [
             box
@@ -119,11 +120,18 @@ def test_part_hits_by_hand():
     # 4 x 6 pixels, patches of 2: a box on the patch in row 1, column 2, which is token 6.
     index = np.array([[6, 6, 1], [1, 2, 3]])
     boxes = [[[4, 2, 6, 4]], []]
-    hits, chance = part_hits(index, boxes, (2, 3), 2, 2, (4, 6))
+    hits, chance = part_hits(index, boxes, PartGrid(2, 3, 2, 2), (4, 6))
     assert hits[0] == pytest.approx(2 / 3) and chance[0] == pytest.approx(1 / 6)
     assert np.isnan(hits[1])
 
 
+def test_a_patch_beyond_the_crop_is_cut_there():
+    """A crop of 5 x 6 pixels in patches of 4: the last ones begin inside and end outside."""
+    boxes = [[[4, 4, 6, 5]]]
+    hits, chance = part_hits(np.array([[4, 1]]), boxes, PartGrid(2, 2, 4, 4), (5, 6))
+    assert hits[0] == 0.5 and chance[0] == 0.25
+
+
 def test_a_grid_that_does_not_fit_the_crop_is_refused():
     with pytest.raises(AssertionError, match="grid"):
-        part_hits(np.array([[1]]), [[]], (3, 2), 2, 2, (4, 6))
+        part_hits(np.array([[1]]), [[]], PartGrid(3, 2, 2, 2), (4, 6))

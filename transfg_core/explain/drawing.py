@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from transfg_core import fonts
 from transfg_core.metrics import patch_boxes
+from transfg_core.models.rows import PartGrid
 
 Colour = tuple[int, int, int]
 
@@ -35,9 +36,7 @@ def part_picture(
     images: NDArray[np.uint8],
     part_index: NDArray[Any] | None,
     part_scores: NDArray[Any] | None,
-    grid: tuple[int, int],
-    patch: int,
-    stride: int,
+    grid: PartGrid,
     true_boxes: Sequence[ArrayLike] | None = None,
     titles: Sequence[str] | None = None,
 ) -> Image.Image:
@@ -52,23 +51,23 @@ def part_picture(
         part_index: (B, K) token indices from 1 (0 is the class token); None without part
             selection.
         part_scores: (B, K, N), not negative.
-        grid: patches (gh, gw); a patch starts at stride * index.
-        patch, stride: pixels.
+        grid: the patches that the parts are chosen from.
         true_boxes: per image (n, 4) left, top, right, bottom in pixels.
         titles: one line per image, cut to the image's width.
     """
     assert images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3, images.shape
     if part_index is not None:
-        assert part_index.min() >= 1 and part_index.max() <= grid[0] * grid[1]
+        assert part_index.min() >= 1 and part_index.max() <= grid.rows * grid.columns
     scale = max(1, round(SHORT_SIDE / min(images.shape[1:3])))
-    patches = patch_boxes(grid, patch, stride) * scale
+    patches = patch_boxes(grid) * scale
     cells = []
     for b, pixels in enumerate(images):
         picture = _enlarge(pixels, scale)
         views = [picture]
         if part_scores is not None:
             heat = np.asarray(part_scores[b], np.float64).mean(axis=0)
-            views.append(_dim(picture, heat.reshape(grid), patch * scale, stride * scale))
+            heat = heat.reshape(grid.rows, grid.columns)
+            views.append(_dim(picture, heat, grid.patch * scale, grid.stride * scale))
         if true_boxes is not None:
             _frame_true(picture, true_boxes[b], scale)
         if part_index is not None:

@@ -18,7 +18,8 @@ from transfg_core.data.transforms import normalise
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.evaluate import boxes_in_crop
 from transfg_core.explain.drawing import part_picture
-from transfg_core.models.vit import grid_size, require_vit
+from transfg_core.models.layout import part_grid
+from transfg_core.models.vit import require_vit
 from transfg_core.run.progress import Progress
 from transfg_core.trained import open_checkpoint
 
@@ -75,8 +76,8 @@ def draw_parts(
         + (f" (taken for {dataset.classes[guess]})" if label != guess else "")
         for label, guess in zip(test.labels[rows], logits.argmax(axis=1), strict=True)
     ]
-    grid = grid_size(config.data.crop, model)
-    picture = part_picture(pixels, index, scores, grid, model.patch, model.stride, boxes, titles)
+    grid = part_grid(config.model, config.data.crop, f"{path}: pictures of parts")
+    picture = part_picture(pixels, index, scores, grid, boxes, titles)
     png = io.BytesIO()
     picture.save(png, format="PNG")
     out.parent.mkdir(parents=True, exist_ok=True)

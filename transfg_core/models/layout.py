@@ -7,7 +7,7 @@ An architecture is a module with the members of `Architecture`; `ARCHITECTURES` 
 `model.name`. Common letters: B images, R colour channels, C classes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.model import ModelConfig
+from transfg_core.errors import UserError
 from transfg_core.models import convnet, swin, vit
-from transfg_core.models.rows import ParamSpec, Shape, TapSpec, resolve
+from transfg_core.models.rows import ParamSpec, PartGrid, Shape, TapSpec, resolve
 
 Order = NDArray[np.intp]
 
@@ -77,6 +78,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnet": convnet,
     "swin": swin,
 }
+# (model, image size) -> the patches that its parts and attention maps are about
+PART_GRIDS: dict[str, Callable[[Any, tuple[int, int]], PartGrid]] = {"vit": vit.part_grid}
 
 
 def architecture(model: ModelConfig) -> Architecture:
@@ -97,6 +100,18 @@ def param_shapes(model: ModelConfig, image_size: tuple[int, int]) -> dict[str, S
     """
     sizes = architecture(model).sizes(model, image_size) | {"C": model.class_count}
     return {name: resolve(spec.dims, sizes) for name, spec in param_specs(model).items()}
+
+
+def part_grid(model: ModelConfig, image_size: tuple[int, int], task: str) -> PartGrid:
+    """The patches that the model's parts and attention maps are about.
+
+    Raises:
+        UserError: the model has none, and `task` needs them; or the image is too small.
+    """
+    if model.name not in PART_GRIDS:
+        names = " or ".join(PART_GRIDS)
+        raise UserError(f"{task}: expected model.name {names}, found {model.name}")
+    return PART_GRIDS[model.name](model, image_size)
 
 
 @cache

@@ -29,6 +29,18 @@ class ParamSpec(NamedTuple):
     statistic: bool = False
 
 
+class PartGrid(NamedTuple):
+    """The patches that parts are chosen from, row by row; sizes are in pixels.
+
+    A patch starts at `stride` times its row and column. The last ones may reach beyond the image.
+    """
+
+    rows: int
+    columns: int
+    patch: int
+    stride: int
+
+
 class TapSpec(NamedTuple):
     """One tap: its axes in letters, and the operation that computes it from other taps.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
-from transfg_core.models.rows import KEY_BIASES, ParamSpec, TapSpec, affine
+from transfg_core.models.rows import KEY_BIASES, ParamSpec, PartGrid, TapSpec, affine
 
 STEM = (
     ParamSpec("cls_token", "1 1 D", "zeros"),
@@ -95,6 +95,15 @@ def grid_size(image_size: tuple[int, int], model: VitConfig) -> tuple[int, int]:
             "enlarge data.crop or choose a smaller patch"
         )
     return (height - model.patch) // model.stride + 1, (width - model.patch) // model.stride + 1
+
+
+def part_grid(model: VitConfig, image_size: tuple[int, int]) -> PartGrid:
+    """The patches that parts are chosen from.
+
+    Raises:
+        UserError: the image is smaller than one patch.
+    """
+    return PartGrid(*grid_size(image_size, model), model.patch, model.stride)
 
 
 def param_specs(model: VitConfig) -> dict[str, ParamSpec]:

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from transfg_core.explain.drawing import CHOSEN, GAP, SEAM, TRUE, part_picture
+from transfg_core.models.rows import PartGrid
 
 SIDE = 256  # both test images below are enlarged 4 times, to 256 x 320
 GREY = np.full((1, 64, 80, 3), 90, np.uint8)
 
 
 def pixels(index, scores=None, images=GREY, patch=8, stride=8, **more):
-    grid = ((64 - patch) // stride + 1, (80 - patch) // stride + 1)
-    return np.asarray(part_picture(images, np.array(index), scores, grid, patch, stride, **more))
+    size = ((64 - patch) // stride + 1, (80 - patch) // stride + 1)
+    grid = PartGrid(*size, patch, stride)
+    return np.asarray(part_picture(images, np.array(index), scores, grid, **more))
 
 
 def extent(sheet, colour):
@@ -52,18 +54,18 @@ def test_the_heat_map_is_bright_where_the_score_is():
 
 def test_the_sheet_holds_every_image_and_title():
     images = np.repeat(GREY, 5, axis=0)
-    bare = part_picture(images, np.ones((5, 1), int), None, (8, 10), 8, 8)
+    bare = part_picture(images, np.ones((5, 1), int), None, PartGrid(8, 10, 8, 8))
     assert bare.size == (GAP + 4 * (320 + GAP), GAP + 2 * (SIDE + GAP))
     titles = ["ab", "", "ü", "long " * 40, "x"]
-    titled = part_picture(images, np.ones((5, 1), int), None, (8, 10), 8, 8, titles=titles)
+    titled = part_picture(images, np.ones((5, 1), int), None, PartGrid(8, 10, 8, 8), titles=titles)
     assert titled.width == bare.width and titled.height > bare.height
-    scored = part_picture(images, np.ones((5, 1), int), np.zeros((5, 1, 80)), (8, 10), 8, 8)
+    scored = part_picture(images, np.ones((5, 1), int), np.zeros((5, 1, 80)), PartGrid(8, 10, 8, 8))
     assert scored.width > 2 * (2 * 320)
 
 
 def test_large_images_keep_their_size_and_inputs_are_untouched():
     image = np.zeros((1, 448, 448, 3), np.uint8)
-    sheet = part_picture(image, np.array([[1369]]), np.ones((1, 1, 1369)), (37, 37), 16, 12)
+    sheet = part_picture(image, np.array([[1369]]), np.ones((1, 1, 1369)), PartGrid(37, 37, 16, 12))
     assert sheet.size == (2 * 448 + SEAM + 2 * GAP, 448 + 2 * GAP)
     assert not image.any()
 

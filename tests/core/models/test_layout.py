@@ -17,6 +17,7 @@ from transfg_core.models.layout import (
     maker_of,
     param_shapes,
     param_specs,
+    part_grid,
     taps_of,
 )
 from transfg_core.params.initial import initial_params
@@ -170,3 +171,11 @@ def test_parameters_of_a_convnet_as_pretrained(tmp_path):
 def test_vit_only_functions_refuse_others():
     with pytest.raises(UserError, match="rollout: expected model.name vit, found convnet"):
         vit.require_vit(CONVNET.model, "rollout")
+
+
+def test_parts_are_chosen_from_a_grid_of_patches():
+    """The grid of (40, 33) with patches of 8 and a stride of 5; a convnet has none."""
+    model = CONFIGS["overlap"].model
+    assert part_grid(model, (40, 33), "parts") == (7, 6, 8, 5)
+    with pytest.raises(UserError, match="parts: expected model.name vit, found convnet"):
+        part_grid(CONVNET.model, (40, 33), "parts")
