@@ -20,6 +20,7 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, param_shapes, param_specs
 from transfg_core.params.merge import nearest
 
+TAKEN = {"swinfc": "swin"}  # model.name -> that of the weights it takes, where they differ
 TABLE = Path(__file__).with_name("catalogue.yaml")
 
 
@@ -65,18 +66,17 @@ class Entry(Section):
         return architecture(config.model).forward_flops(config.model, config.data.crop) / 2e9
 
     def weights(self) -> list[KnownWeights]:
-        """The known weights that fit the model as they are, or resized to its image or window."""
-        own = {"name": "vit"} | dict(self.model)
-        takes = {"swinfc": "swin"}.get(own["name"], own["name"])
-        resized = ("window",)
+        """The known weights that fit the model; tables of another window are resized."""
+        model = self.config().model
+        taken = TAKEN.get(model.name, model.name)
         return [
             row
             for row in known_weights()
-            if row.model == takes
+            if row.model == taken
             and all(
-                own.get(key) == value
+                getattr(model, key) == value
                 for key, value in row.settings.items()
-                if key not in ("name", *resized)
+                if key not in ("name", "window")
             )
         ]
 

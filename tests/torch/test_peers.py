@@ -23,7 +23,11 @@ BOUND = 1e-5  # relative L2 of logits: two programs in float32
 VIT = {
     "name": "vit", "placement": "none", "width": 24, "heads": 3, "depth": 2, "mlp": 48, "patch": 8,
 }  # fmt: skip
-MODELS = {"vit": (VIT, 32)}
+SWIN = {
+    "name": "swin", "width": 8, "depths": (1, 2, 2, 1), "heads": (1, 2, 2, 4), "window": 3,
+    "drop_path": 0.0,
+}  # fmt: skip
+MODELS = {"vit": (VIT, 32), "swin": (SWIN, 96)}  # model, side of its images
 PAIRS = [(program, name) for program in ("timm", "torchvision") for name in MODELS]
 
 
@@ -97,7 +101,7 @@ def test_torchvision_has_square_images_and_stores_all_activations():
 
 def test_a_model_that_no_peer_has():
     convnet = build_config({"model": {"name": "convnet", "classes": 5, "dropout": 0.0}}, "convnet")
-    with pytest.raises(UserError, match="timm: expected model.name vit, .*found convnet"):
+    with pytest.raises(UserError, match="timm: expected model.name vit, .*swin, found convnet"):
         peer_backend("timm", convnet)
 
 

@@ -18,6 +18,7 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, param_shapes
 from transfg_core.models.rows import Shape
 from transfg_core.models.vit import grid_size
+from transfg_core.params.bias_tables import resize_bias_table, window_of, window_to_resize
 from transfg_core.params.merge import as_float, refuse, shape_problems, strict_merge
 from transfg_core.params.positions import resize_pos_embed, square_side
 
@@ -42,8 +43,9 @@ def load_own(
 ) -> tuple[Arrays, LoadReport]:
     """Load parameters of this project, stored under `param/<name>` or bare names, into a model.
 
-    Names and shapes must be equal, with three exceptions. The head keeps its initial values if the
-    number of classes differs, or if the file has none. Positions are resized to the model's grid.
+    Names and shapes must be equal, with four exceptions. The head keeps its initial values if the
+    number of classes differs, or if the file has none. Positions are resized to the model's grid,
+    and tables of relative positions to its window.
     Weights without a configuration do not show their own grid: it counts as the model's if the
     number of tokens is equal, else as square. A plain Vision Transformer may become one with part
     selection: its encoder norm becomes `part_norm`; its last block becomes `part_layer` or is
@@ -73,12 +75,18 @@ def load_own(
     shapes = {name: own.shapes[source] for name, source in names.items()}
     grids = _grids(own, target, image_size, model) if isinstance(model, VitConfig) else None
     tokens = {"pos_embed": (1, shapes["pos_embed"][1], target["pos_embed"][2])} if grids else {}
-    refuse(path, shape_problems(target | tokens, shapes))  # before any array is read
+    windows = _windows(shapes, target)
+    resizable = tokens | {name: shapes[name] for name in windows}
+    refuse(path, shape_problems(target | resizable, shapes))  # before any array is read
     arrays = {name: own.read(source) for name, source in names.items()}
-    resized = (_resize_positions(arrays, grids),) if grids else ()
+    resized = [_resize_positions(arrays, grids)] if grids else []
+    for name, window in windows.items():
+        rows = target[name][0]
+        arrays[name] = resize_bias_table(as_float(arrays[name]), rows)
+        resized.append(f"{name}: window {window} to {window_of(rows)}")
     merged = strict_merge(target, arrays, path)
     initialised = tuple(name for name in param_shapes(model, image_size) if name not in merged)
-    report = LoadReport(path, tuple(merged), resized, tuple(ignored), missing, initialised)
+    report = LoadReport(path, tuple(merged), tuple(resized), tuple(ignored), missing, initialised)
     return merged, replace(report, notes=(AVERAGED,)) if own.averaged else report
 
 
@@ -109,6 +117,13 @@ def _new_head(shapes: Mapping[str, Shape], model: ModelConfig) -> list[tuple[str
     if classes in ((), (model.classes,)):
         return []
     return [("head.", "head.", f"{classes[0]} classes, model.classes {model.classes}")]
+
+
+def _windows(shapes: Mapping[str, Shape], target: Mapping[str, Shape]) -> dict[str, int]:
+    """Dict: table of relative positions that has another window in the file -> that window."""
+    pairs = {name: (shape, target[name]) for name, shape in shapes.items() if name in target}
+    found = {name: window_to_resize(name, *pair) for name, pair in pairs.items()}
+    return {name: window for name, window in found.items() if window is not None}
 
 
 class _Grids(NamedTuple):

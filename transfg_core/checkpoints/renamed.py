@@ -18,7 +18,7 @@ from transfg_core.config.model import ModelConfig
 from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, param_shapes, suspects
 from transfg_core.models.rows import Shape
-from transfg_core.params.bias_tables import resize_bias_table, window_of
+from transfg_core.params.bias_tables import resize_bias_table, window_of, window_to_resize
 from transfg_core.params.merge import and_more, as_float, refuse
 
 # What else a model has -> a pattern of the names that show it; by model.name.
@@ -82,13 +82,14 @@ def load_naming(
         for name, place in places.items():
             part = np.split(array, place.parts)[place.part]
             if name in plan.resized and not problems:
-                part = resize_bias_table(part, _window(shapes[name]))
+                part = resize_bias_table(part, shapes[name][0])
             loaded[name] = as_float(part).reshape(shapes[name]) if not problems else part
     refuse(file.path, problems)
     arrays = {name: np.ascontiguousarray(loaded[name]) for name in shapes if name in loaded}
     initialised = tuple(name for name in shapes if name not in arrays)
     resized = tuple(
-        f"{name}: window {old} to {_window(shapes[name])}" for name, old in plan.resized.items()
+        f"{name}: window {old} to {window_of(shapes[name][0])}"
+        for name, old in plan.resized.items()
     )
     return arrays, LoadReport(
         file.path, tuple(arrays), resized, tuple(plan.ignored), plan.missing, initialised
@@ -179,20 +180,12 @@ def _shape_problems(
         expected = (first * place.parts, *rest)
         if found[key] == expected:
             continue
-        window = window_of(found[key][0]) if name.endswith("bias_table") and found[key] else None
-        if window and found[key][1:] == expected[1:]:
+        if window := window_to_resize(name, found[key], expected):
             resized[name] = window
             continue
         question = suspects(design.dims_of(name), design.SETTINGS, expected, found[key])
         lines.append(f"{key}: expected {expected}, found {found[key]}{question}")
     return lines, resized
-
-
-def _window(shape: Shape) -> int:
-    """The window of a table's shape."""
-    window = window_of(shape[0])
-    assert window is not None, shape
-    return window
 
 
 def _grouped(lines: Iterable[str]) -> list[str]:

@@ -11,23 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.backend import Array
+from transfg_core.models.rows import Shape
 
 A = -0.75  # of the cubic kernel; PyTorch's `interpolate(mode="bicubic")` has this value
 
 
-def resize_bias_table(table: Array, window: int) -> Array:
-    """((2v - 1)², K) -> ((2w - 1)², K), bicubic, in float64; w is the new window.
+def resize_bias_table(table: Array, rows: int) -> Array:
+    """((2v - 1)², K) -> ((2w - 1)², K), bicubic, in float64; `rows` is (2w - 1)².
 
     As the official program does when it loads weights: the table is an image of 2v - 1 pixels each
     way, one channel per head, and pixels have half-pixel centres (`align_corners=False`).
     """
-    side = table_side(table.shape[0])
-    assert side is not None, table.shape
-    new = 2 * window - 1
+    side, new = table_side(table.shape[0]), table_side(rows)
+    assert side is not None and new is not None, (table.shape, rows)
     weights = bicubic_weights(side, new)
     grid = table.astype(np.float64).reshape(side, side, -1)
     resized: Array = np.einsum("ya,xb,abk->yxk", weights, weights, grid).reshape(new * new, -1)
     return resized
+
+
+def window_to_resize(name: str, found: Shape, expected: Shape) -> int | None:
+    """The window of a file's table, if the parameter is a table that differs in its window alone.
+
+    None for other parameters, for other heads, and for rows that no window has.
+    """
+    if not name.endswith(".bias_table") or len(found) != 2 or found[1:] != expected[1:]:
+        return None
+    return window_of(found[0]) if found != expected else None
 
 
 def table_side(rows: int) -> int | None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays
 from transfg_core.checkpoints.programs import named_as, table_of
 from transfg_core.config.sections import Config
+from transfg_core.config.swin import SwinConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.machine import install_command
@@ -82,7 +83,22 @@ def make_vit(program: str, model: VitConfig, image_size: tuple[int, int]) -> nn.
     )  # fmt: skip
 
 
-MAKERS = {"vit": make_vit}
+def make_swin(program: str, model: SwinConfig, image_size: tuple[int, int]) -> nn.Module:
+    """The Swin Transformer."""
+    sizes = {
+        "embed_dim": model.width, "depths": model.depths, "num_heads": model.heads,
+        "mlp_ratio": float(model.mlp_ratio), "num_classes": model.class_count,
+    }  # fmt: skip
+    if program == "timm":
+        return package("timm", "models.swin_transformer").SwinTransformer(
+            image_size, model.patch, window_size=model.window, drop_path_rate=0.0, **sizes
+        )
+    return package("torchvision", "models.swin_transformer").SwinTransformer(
+        [model.patch] * 2, window_size=[model.window] * 2, stochastic_depth_prob=0.0, **sizes
+    )
+
+
+MAKERS = {"vit": make_vit, "swin": make_swin}
 
 
 class Peer(nn.Module):

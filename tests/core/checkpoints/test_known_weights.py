@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from transfg_core.checkpoints.known import find_weights, known_weights, weights_at
-from transfg_core.config.loading import load_config
-from transfg_core.config.vit import VitConfig
+from transfg_core.config.loading import build_config, load_config
 from transfg_core.errors import UserError
 from transfg_core.models.layout import param_shapes
 
@@ -15,16 +14,36 @@ ROOT = Path(__file__).parents[3]
 ROWS = {row.name: row for row in known_weights()}
 
 
+def model_of(row):
+    """The plain model that a row describes."""
+    tree = dict(row.settings) | {"classes": row.head or 2}
+    tree |= {"placement": "none"} if row.model == "vit" else {}
+    return build_config({"model": tree, "data": {"crop": row.image}}, row.name).model
+
+
+def buffer_bytes(row):
+    """What a Swin's file holds beside its parameters: indices of pairs (int64) and masks."""
+    if row.model != "swin":
+        return 0
+    model, pairs = model_of(row), row.window**4
+    total = 8 * pairs * sum(model.depths)
+    for stage, depth in enumerate(model.depths):
+        windows = (row.image // 4 // 2**stage // row.window) ** 2
+        masked = depth // 2 if windows > 1 and not row.name.startswith("torchvision") else 0
+        total += 4 * pairs * windows * masked
+    return total
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_size_of_the_file_is_that_of_the_architecture(name):
     """Four bytes for each parameter; a row with a wrong architecture, head or size fails."""
     row = ROWS[name]
-    model = VitConfig(size=row.size, patch=row.patch, placement="none", classes=row.head or 2)
-    shapes = param_shapes(model, (row.image, row.image))
+    shapes = param_shapes(model_of(row), (row.image, row.image))
     kept = [shape for name, shape in shapes.items() if row.head or not name.startswith("head.")]
     if row.hub == "google/vit-base-patch16-224-in21k":
         kept += [(768, 768), (768,)]  # the pooler, which is not part of the network
-    assert row.megabytes == pytest.approx(4e-6 * sum(map(math.prod, kept)), rel=0.004)
+    expected = 4e-6 * sum(map(math.prod, kept)) + 1e-6 * buffer_bytes(row)
+    assert row.megabytes == pytest.approx(expected, rel=0.004)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -44,6 +63,9 @@ def test_rows_by_architecture():
     assert {row.name for row in find_weights("b/8")} == {"vit_base_patch8_224.augreg_in21k"}
     assert {row.size for row in find_weights("ViT-L/16")} == {"L"}
     assert len(find_weights("B")) > 5
+    assert {row.window for row in find_weights("swin-b")} == {7, 12}
+    assert {row.size for row in find_weights("Swin")} == {"T", "S", "B", "L"}
+    assert all(row.window == 12 for row in find_weights("Swin-B/w12"))
     assert find_weights("google/vit-base-patch16-224") == [ROWS["vit-base-patch16-224"]]
     with pytest.raises(UserError, match="no known weights .*; the nearest is vit_base_patch16"):
         find_weights("vit_base_patch16_224.orig_in22k")
@@ -64,7 +86,8 @@ def test_experiments_name_weights_that_can_be_had():
         if config.model.pretrained not in (None, "data/weights/ViT-tiny_imagenet.npz"):
             row = weights_at(config.model.pretrained)
             assert row and row.path == config.model.pretrained, path
-            assert (row.size, row.patch) == (config.model.size, config.model.patch), path
+            settings = {key: getattr(config.model, key) for key in row.settings if key != "name"}
+            assert settings == {k: v for k, v in row.settings.items() if k != "name"}, path
             assert f"transfg weights {row.name}" in path.read_text(encoding="utf-8"), path
             named.add(path.name)
     assert len(named) >= 4
