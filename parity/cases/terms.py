@@ -6,10 +6,12 @@ The bound of a tap allows for sums that are added one by one (`parity.comparison
 from math import prod
 
 from transfg_core.config.sections import Config
+from transfg_core.config.stem import GROUPS
 from transfg_core.models.layout import architecture, param_specs, taps_of
 from transfg_core.models.rows import TapSpec, resolve
 
 ATTENTION = ("attention", "window attention")
+PRODUCTS = ("linear", "convolution", "standardised convolution")
 
 
 def sum_lengths(config: Config) -> dict[str, int]:
@@ -55,10 +57,12 @@ def _forward(
     sizes: dict[str, int],
 ) -> int:
     """Terms of one sum of a tap's own operation."""
-    if tap.operation in ("linear", "convolution"):
+    if tap.operation in PRODUCTS:
         return prod(weight[1:])
     if tap.operation == "layer_norm":
         return shape[-1]
+    if tap.operation.startswith("group norm"):
+        return prod(shape[1:]) // GROUPS
     if tap.operation in ATTENTION:  # over tokens; scores are over the width of a head
         return max(shape[1], shape[-1])
     if tap.operation in ("mean over positions", "mean over tokens"):
@@ -68,8 +72,10 @@ def _forward(
 
 def _backward(tap: TapSpec, shape: tuple[int, ...], weight: tuple[int, ...]) -> int:
     """Terms of one sum of the gradient that a tap's operation passes to its input."""
-    if tap.operation in ("linear", "convolution"):
+    if tap.operation in PRODUCTS:
         return prod(weight) // weight[1]
     if tap.operation == "layer_norm":
         return shape[-1]
+    if tap.operation.startswith("group norm"):
+        return prod(shape[1:]) // GROUPS
     return max(shape[1], shape[-1]) if tap.operation in ATTENTION else 1

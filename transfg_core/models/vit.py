@@ -3,8 +3,10 @@
 The names are the attribute names of both twins' models. Source of the initial values: TransFG's
 published program (docs/spec.md).
 
-Letters: B batch, R colours, P patch, N patches, T = N + 1 tokens, D width, K heads, d = D / K,
-E = K d concatenated heads, M width of the MLP, Q = 1 + K class token and parts, C classes.
+Letters: B batch, R colours, Z channels that patches are cut from (R, or those of a stem's map),
+P patch, N patches, T = N + 1 tokens, D width, K heads, d = D / K, E = K d concatenated heads,
+M width of the MLP, Q = 1 + K class token and parts, C classes. With a stem, those of `stem.py` as
+well.
 """
 
 import re
@@ -17,12 +19,21 @@ from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.models.rows import KEY_BIASES, ParamSpec, PartGrid, TapSpec, affine
+from transfg_core.models.stem import (
+    map_sizes,
+    stem_axes,
+    stem_dims,
+    stem_flops,
+    stem_orders,
+    stem_sizes,
+    stem_specs,
+    stem_taps,
+)
 
-STEM = (
-    ParamSpec("cls_token", "1 1 D", "zeros"),
-    ParamSpec("pos_embed", "1 T D", "zeros"),
-    ParamSpec("patch_embed.weight", "D R P P", "uniform", "R P P"),
-    ParamSpec("patch_embed.bias", "D", "uniform", "R P P"),
+TOKENS = (ParamSpec("cls_token", "1 1 D", "zeros"), ParamSpec("pos_embed", "1 T D", "zeros"))
+EMBED = (
+    ParamSpec("patch_embed.weight", "D Z P P", "uniform", "Z P P"),
+    ParamSpec("patch_embed.bias", "D", "uniform", "Z P P"),
 )
 BLOCK = (
     ParamSpec("norm1.weight", "D", "ones"),
@@ -55,7 +66,7 @@ AXES = {
     "M": "channel",
     "K": "head",
     "C": "class",
-}
+} | stem_axes()
 SETTINGS = {
     "D": "model.width",
     "E": "model.width",
@@ -63,11 +74,13 @@ SETTINGS = {
     "K": "model.heads",
     "d": "model.heads",
     "P": "model.patch",
+    "Z": "model.stem",
     "T": "data.crop (with model.patch and model.stride)",
     "C": "model.classes",
-}
+} | dict.fromkeys(stem_axes(), "model.stem")
 ZERO_GRADIENTS = KEY_BIASES
-HIDDEN_SETTINGS: Sequence[str] = ("heads",)  # a smaller stride resizes the positions
+# a smaller stride resizes the positions; a stem is here because its message is clearer than names
+HIDDEN_SETTINGS: Sequence[str] = ("heads", "stem")
 CHANNELS = "pos_embed"
 
 
@@ -85,30 +98,37 @@ def require_vit(model: ModelConfig, task: str) -> VitConfig:
 def grid_size(image_size: tuple[int, int], model: VitConfig) -> tuple[int, int]:
     """Rows and columns of patches: (H, W) -> ((H-P)//S+1, (W-P)//S+1), where S is the stride.
 
+    With a stem, H and W are rows and columns of its map.
+
     Raises:
         UserError: the image is smaller than one patch.
     """
     height, width = image_size
-    if min(height, width) < model.patch:
+    least, reason = model.smallest_image
+    if min(height, width) < least:
         raise UserError(
-            f"image {height} x {width}: expected at least model.patch {model.patch} each way; "
+            f"image {height} x {width}: expected at least {least} each way ({reason}); "
             "enlarge data.crop or choose a smaller patch"
         )
+    if model.stem != "none":
+        height, width = map_sizes(model.stem, image_size)[-1]
     return (height - model.patch) // model.stride + 1, (width - model.patch) // model.stride + 1
 
 
 def part_grid(model: VitConfig, image_size: tuple[int, int]) -> PartGrid:
-    """The patches that parts are chosen from.
+    """The patches that parts are chosen from; with a stem, the squares that its positions stand for.
 
     Raises:
         UserError: the image is smaller than one patch.
     """
-    return PartGrid(*grid_size(image_size, model), model.patch, model.stride)
+    step = model.step
+    return PartGrid(*grid_size(image_size, model), model.patch * step, model.stride * step)
 
 
 def param_specs(model: VitConfig) -> dict[str, ParamSpec]:
     """Dict: canonical name -> its row, in the model's order."""
-    tables: list[tuple[str, tuple[ParamSpec, ...]]] = [("", STEM)]
+    stem = [] if model.stem == "none" else stem_specs(model.stem)
+    tables: list[tuple[str, Sequence[ParamSpec]]] = [("", (*TOKENS, *stem, *EMBED))]
     if model.selects_parts:
         tables += [(f"blocks.{i}.", BLOCK) for i in range(model.depth - 1)]
         tables += [("part_layer.", BLOCK), ("part_norm.", NORM)]
@@ -121,8 +141,10 @@ def param_specs(model: VitConfig) -> dict[str, ParamSpec]:
 
 def dims_of(name: str) -> str:
     """Shape of a parameter in letters, for any Vision Transformer; empty for an unknown name."""
+    if name.startswith("stem."):
+        return stem_dims(name)
     inner = re.sub(r"^(blocks\.\d+|part_layer)\.", "", name)  # the name within its block
-    dims = {spec.name: spec.dims for spec in (*STEM, *BLOCK)}
+    dims = {spec.name: spec.dims for spec in (*TOKENS, *EMBED, *BLOCK)}
     dims |= {f"{norm}.{spec.name}": spec.dims for norm in ("norm", "part_norm") for spec in NORM}
     dims |= {f"head.{spec.name}": spec.dims for spec in HEAD}
     return dims.get(inner, "")
@@ -132,6 +154,7 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
     """Dict: letter -> number; N and T only with an image size, C only if `model.classes` is set."""
     numbers = {
         "R": 3,
+        "Z": 3,
         "D": model.width,
         "K": model.heads,
         "d": model.width // model.heads,
@@ -140,6 +163,8 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
         "P": model.patch,
         "Q": 1 + model.heads,
     }
+    if model.stem != "none":
+        numbers |= stem_sizes(model.stem, image_size)
     if model.classes is not None:
         numbers["C"] = model.classes
     if image_size is not None:
@@ -151,10 +176,10 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
 def layers(model: VitConfig) -> dict[str, int]:
     """Dict: canonical name -> depth: embedding 0, block i at i + 1, last norm and head at L + 1.
 
-    The part layer is the last block. Source: BEiT (arXiv 2106.08254), whose program has these
-    layers; ELECTRA (arXiv 2003.10555) has the idea.
+    The stem belongs to the embedding. The part layer is the last block. Source: BEiT (arXiv
+    2106.08254), whose program has these layers; ELECTRA (arXiv 2003.10555) has the idea.
     """
-    stem = {spec.name for spec in STEM}
+    first = ("cls_token", "pos_embed", "patch_embed", "stem")
 
     def layer(name: str) -> int:
         module, _, rest = name.partition(".")
@@ -162,16 +187,18 @@ def layers(model: VitConfig) -> dict[str, int]:
             return int(rest.partition(".")[0]) + 1
         if module == "part_layer":
             return model.depth
-        return 0 if name in stem else model.depth + 1
+        return 0 if module in first else model.depth + 1
 
     return {name: layer(name) for name in param_specs(model)}
 
 
 def taps(model: VitConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass."""
-    rows = {
+    rows = {} if model.stem == "none" else stem_taps(model.stem)
+    source = next(reversed(rows), "images")
+    rows |= {
         "patch_embed": TapSpec(
-            "B N D", "convolution", ("images",), affine("patch_embed"), model.stride
+            "B N D", "convolution", (source,), affine("patch_embed"), model.stride
         ),
         "tokens": TapSpec("B T D", "tokens", ("patch_embed",), ("cls_token", "pos_embed")),
         "embed": TapSpec("B T D", "dropout", ("tokens",)),
@@ -241,14 +268,16 @@ def orders(model: VitConfig, rng: np.random.Generator) -> dict[str, NDArray[np.i
     """A random permutation of each axis whose order changes no result."""
     heads = rng.permutation(model.heads)
     inner = rng.permutation(model.width // model.heads)
+    colours = rng.permutation(3)
     return {
-        "R": rng.permutation(3),
+        "R": colours,
+        "Z": colours,
         "D": rng.permutation(model.width),
         "K": heads,
         "E": (heads[:, None] * len(inner) + inner).reshape(-1),
         "M": rng.permutation(model.mlp),
         "Q": np.concatenate([[0], heads + 1]),
-    }
+    } | ({} if model.stem == "none" else stem_orders(model.stem, rng))
 
 
 def block_flops(queries: int, model: VitConfig) -> float:
@@ -265,7 +294,8 @@ def forward_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
     """
     rows, columns = grid_size(image_size, model)
     patches = rows * columns
-    embed = 2.0 * patches * 3 * model.patch**2 * model.width
+    embed = 2.0 * patches * sizes(model)["Z"] * model.patch**2 * model.width
+    embed += stem_flops(model.stem, image_size) if model.stem != "none" else 0.0
     head = 2.0 * model.width * model.class_count
     last = 1 + model.heads if model.selects_parts else patches + 1
     blocks = (model.depth - 1) * block_flops(patches + 1, model) + block_flops(last, model)

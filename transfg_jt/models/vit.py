@@ -9,12 +9,14 @@ Shapes: B batch, H and W image, N patches, T = N + 1 tokens, D width, K heads, L
 import jittor as jt
 from jittor import Var, nn
 
+from transfg_core.config.stem import STEMS
 from transfg_core.config.vit import VitConfig
 from transfg_core.models.vit import grid_size
 from transfg_jt.checkpointing import recompute
 from transfg_jt.models.layers import Block, Dropout, LayerNorm
 from transfg_jt.models.output import Output
 from transfg_jt.models.parts import fuse_rows, gather_tokens, rollout, select_parts
+from transfg_jt.models.stem import Stem
 from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.bfloat16 import cast_once, to_float32
 from transfg_jt.ops.convolution import PatchEmbed
@@ -29,8 +31,12 @@ class TransFG(nn.Module):
         rows, columns = grid_size(image_size, config)
         self.config = config
         self.grad_checkpointing = False
+        channels = 3
+        if config.stem != "none":
+            self.stem = Stem(config.stem)
+            channels = STEMS[config.stem].channels
         # jittor: its convolution needs cuDNN 8
-        self.patch_embed = PatchEmbed(3, config.width, config.patch, config.stride)
+        self.patch_embed = PatchEmbed(channels, config.width, config.patch, config.stride)
         self.cls_token = jt.zeros(1, 1, config.width)
         self.pos_embed = jt.zeros(1, rows * columns + 1, config.width)
         self.dropout = Dropout(config.dropout)
@@ -45,8 +51,11 @@ class TransFG(nn.Module):
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output."""
+        x = cast_once(images)
+        if self.config.stem != "none":
+            x = self.stem(x, tap, self.grad_checkpointing)
         # jittor: PatchEmbed returns (B, N, D)
-        x = tap("patch_embed", self.patch_embed(cast_once(images)))
+        x = tap("patch_embed", self.patch_embed(x))
         # jittor: its concatenation does not cast
         x = jt.concat([self.cls_token.expand(x.shape[0], -1, -1), to_float32(x)], dim=1)
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))

@@ -9,12 +9,14 @@ Shapes: B batch, H and W image, N patches, T = N + 1 tokens, D width, K heads, L
 import torch
 from torch import Tensor, nn
 
+from transfg_core.config.stem import STEMS
 from transfg_core.config.vit import VitConfig
 from transfg_core.models.vit import grid_size
 from transfg_torch.checkpointing import recompute
 from transfg_torch.models.layers import Block, Dropout, LayerNorm, cast_once
 from transfg_torch.models.output import Output
 from transfg_torch.models.parts import fuse_rows, gather_tokens, rollout, select_parts
+from transfg_torch.models.stem import Stem
 from transfg_torch.models.taps import Tap, no_tap, under
 
 
@@ -26,7 +28,11 @@ class TransFG(nn.Module):
         rows, columns = grid_size(image_size, config)
         self.config = config
         self.grad_checkpointing = False
-        self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.stride)
+        channels = 3
+        if config.stem != "none":
+            self.stem = Stem(config.stem)
+            channels = STEMS[config.stem].channels
+        self.patch_embed = nn.Conv2d(channels, config.width, config.patch, stride=config.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, rows * columns + 1, config.width))
         self.dropout = Dropout(config.dropout)
@@ -41,7 +47,10 @@ class TransFG(nn.Module):
 
     def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output."""
-        x = tap("patch_embed", self.patch_embed(cast_once(images)).flatten(2).transpose(1, 2))
+        x = cast_once(images)
+        if self.config.stem != "none":
+            x = self.stem(x, tap, self.grad_checkpointing)
+        x = tap("patch_embed", self.patch_embed(x).flatten(2).transpose(1, 2))
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
         queries, keys = [], []

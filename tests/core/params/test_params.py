@@ -59,7 +59,7 @@ def test_grid(size, patch, stride, expected):
 
 
 def test_image_smaller_than_a_patch():
-    with pytest.raises(UserError, match="7 x 30: expected at least model.patch 8"):
+    with pytest.raises(UserError, match=r"7 x 30: expected at least 8 each way \(model.patch 8\)"):
         grid_size((7, 30), VitConfig(patch=8))
 
 
