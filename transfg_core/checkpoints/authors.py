@@ -35,7 +35,7 @@ def block_rows(published: str, canonical: str) -> tuple[Row, ...]:
 STEM = (
     Row("transformer.embeddings.cls_token", "1 1 D", "cls_token", (0, 1, 2)),
     Row("transformer.embeddings.position_embeddings", "1 T D", "pos_embed", (0, 1, 2)),
-    *pair("transformer.embeddings.patch_embeddings", "D 3 P P", "patch_embed"),
+    *pair("transformer.embeddings.patch_embeddings", "D Z P P", "patch_embed"),
     *block_rows(LAYER, "{block}"),
 )
 AUTHORS = Form(

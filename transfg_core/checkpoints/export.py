@@ -175,18 +175,20 @@ def model_of(file: WeightFile, form: Form) -> tuple[VitConfig, tuple[int, int], 
     if found["D"] % (heads or 1):
         raise UserError(f"{file.path}: expected a width for {heads} heads, found {found['D']}")
     try:
-        model = VitConfig(
-            width=found["D"], depth=found["depth"], mlp=found["M"], patch=found["P"],
-            heads=heads or 1, classes=classes, placement="transfg" if form.has_parts else "none",
-            pretrained_head=True,
-        )  # fmt: skip
+        model = VitConfig.model_validate({
+            "width": found["D"], "depth": found["depth"], "mlp": found["M"], "patch": found["P"],
+            "heads": heads or 1, "classes": classes, "pretrained_head": True,
+            "placement": "transfg" if form.has_parts else "none",
+            "stem": form.stem_of(form.bare_names(file.headers()), file.path),
+        })  # fmt: skip
     except ValidationError as error:
         problems = [describe_problem(item, VitConfig) for item in error.errors(include_url=False)]
         raise UserError(
             f"{file.path}: expected the sizes of a Vision Transformer, found {describe(found)}: "
             f"{'; '.join(problems)}; is this the right file?"
         ) from error
-    return model, (side * model.patch, side * model.patch), heads
+    pixels = side * model.patch * model.step
+    return model, (pixels, pixels), heads
 
 
 def _sizes(file: WeightFile, form: Form) -> tuple[dict[str, int], int, int | None]:
@@ -204,6 +206,8 @@ def describe_file(file: WeightFile, form: Form) -> str:
     side = square_side(tokens) or square_side(tokens + 1)
     heads = "" if "K" in found or known_size(found) else ", heads: not in the file"
     placement = "transfg" if form.has_parts else "none"
+    stem = form.stem_of(form.bare_names(file.headers()), file.path)
+    placement += "" if stem == "none" else f", stem {stem}"
     return (
         f"placement {placement}, {describe(found)}, classes {classes or 'none'}{heads}\n"
         f"{side} x {side} patches: choose data.crop and model.stride to match"

@@ -2,7 +2,7 @@
 
 A form is data. `plan.py` decides from a table and a file's headers what to read; `write_form` is
 the way back. Letters: D width, K heads, d = D / K, M width of the MLP, P patch, T tokens,
-C classes.
+C classes, Z channels that patches are cut from. `stems.py` has the tables of hybrids.
 """
 
 import re
@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from transfg_core.backend import Array, Arrays
+from transfg_core.checkpoints.stems import StemForm
 from transfg_core.config.vit import SIZES, VitConfig
 from transfg_core.models.rows import Shape, resolve
+from transfg_core.models.vit import sizes as vit_sizes
 
 QKV = ("query", "key", "value")  # the order in which programs stack them
 
@@ -26,13 +28,16 @@ class Row(NamedTuple):
     After the transposition, K and d are neighbours and merge into D. {i} is the block's number.
     {block} and {norm} stand for the names of block and encoder norm, which depend on the placement.
     {qkv} stands for three parameters, stacked along the first axis in the order of `QKV`; `dims` is
-    the shape of one. An array without a name is not part of the network.
+    the shape of one. An array without a name is not part of the network. Without axes, the array is
+    a vector after any number of axes of length 1. An array that `scales` holds a factor for each
+    output of the module `name`: LayerScale (Touvron et al. 2021, arXiv 2103.17239).
     """
 
     key: str
     dims: str
     name: str
     axes: tuple[int, ...]
+    scales: bool = False
 
 
 class Step(NamedTuple):
@@ -47,6 +52,11 @@ class Step(NamedTuple):
         first, *rest = resolve(self.row.dims, sizes)
         return first * max(len(self.names), 1), *rest
 
+    def fits(self, shape: Shape, sizes: Mapping[str, int]) -> bool:
+        """Whether an array of this shape is the step's."""
+        expected = self.shape(sizes)
+        return shape == expected or (not self.row.axes and shape == expected[-1:])
+
 
 @dataclass(frozen=True)
 class Form:
@@ -60,6 +70,7 @@ class Form:
     ignored: Mapping[str, str] = field(default_factory=dict)  # start of a name -> reason
     has_parts: bool = False  # part selection: the last block is named apart, and the head is wanted
     class_position: bool = True  # False: the class token has no position in newer files
+    stem: StemForm | None = None  # of hybrids, if the program has any
 
     @cached_property
     def by_key(self) -> dict[str, Row]:
@@ -142,6 +153,17 @@ class Form:
                     for part in (QKV if "{qkv}" in row.name else ("",))
                 ]
                 yield Step(row.key.format(i=i), row, tuple(filter(None, names)))
+        if self.stem and model.stem != "none":
+            for row in (Row(*values) for values in self.stem.rows(model.stem)):
+                yield Step(row.key, row, (row.name,))
+
+    def stem_of(self, names: Iterable[str], source: str) -> str:
+        """The `model.stem` that a file's names show.
+
+        Raises:
+            UserError: no stem has the file's units.
+        """
+        return self.stem.found(names, source) if self.stem else "none"
 
 
 def pair(key: str, dims: str, name: str) -> tuple[Row, Row]:
@@ -189,7 +211,7 @@ def write_form(form: Form, values: Mapping[str, Array], model: VitConfig) -> Arr
     `values` has canonical names and the shapes of the model.
     """
     assert model.placement == "none" and form.class_position
-    sizes = {"D": model.width, "K": model.heads, "d": model.width // model.heads, "M": model.mlp}
+    sizes = vit_sizes(model)
     arrays = {}
     for step in form.expand(model, model.depth):
         if step.names and step.names[0] in values:
@@ -200,6 +222,8 @@ def write_form(form: Form, values: Mapping[str, Array], model: VitConfig) -> Arr
 
 def _into_layout(value: Array, row: Row, sizes: Mapping[str, int]) -> Array:
     """One parameter, with D split into K and d where the row has them, and transposed back."""
+    if not row.axes:
+        return value.reshape(resolve(row.dims, sizes))
     letters = [row.dims.split()[axis] for axis in row.axes]
     if "K" in letters:
         value = value.reshape([sizes[letter] for letter in letters])

@@ -4,6 +4,7 @@ Source of the layout: google-research/vision_transformer. Letters: see `forms.py
 """
 
 from transfg_core.checkpoints.forms import Form, Row
+from transfg_core.checkpoints.stems import GOOGLE_STEM
 
 BLOCK = "Transformer/encoderblock_{i}/"
 
@@ -12,7 +13,7 @@ def encoder_rows(attention: str, norm2: str, mlp: str) -> tuple[Row, ...]:
     """The rows that Google's programs have in common, with their names of a block's layers."""
     attention, norm2, mlp = (f"{BLOCK}{layer}/" for layer in (attention, norm2, mlp))
     return (
-        Row("embedding/kernel", "P P 3 D", "patch_embed.weight", (3, 2, 0, 1)),
+        Row("embedding/kernel", "P P Z D", "patch_embed.weight", (3, 2, 0, 1)),
         Row("embedding/bias", "D", "patch_embed.bias", (0,)),
         Row(BLOCK + "LayerNorm_0/scale", "D", "{block}.norm1.weight", (0,)),
         Row(BLOCK + "LayerNorm_0/bias", "D", "{block}.norm1.bias", (0,)),
@@ -50,4 +51,5 @@ GOOGLE = Form(
     # in files of Steiner et al. 2022 that also hold optimiser state
     prefixes=("opt/target/",),
     ignored={"opt/": "optimiser state"},
+    stem=GOOGLE_STEM,
 )

@@ -9,6 +9,7 @@ from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.averages import AVERAGED, EMA, PARAM, evaluated_keys
 from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.checkpoints.stems import own_stem, refuse_other_stem
 from transfg_core.checkpoints.weight_file import FLOATS, WeightFile
 from transfg_core.config.loading import build_config
 from transfg_core.config.model import ModelConfig
@@ -97,6 +98,7 @@ def _changes(
 
     With an empty reason the arrays are renamed.
     """
+    refuse_other_stem(path, model.stem, own_stem(shapes, path))
     if model.placement == "none" and "part_norm.weight" in shapes:
         raise UserError(
             f"{path}: expected a plain Vision Transformer (model.placement none), found one with "

@@ -12,6 +12,7 @@ import numpy as np
 from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints.forms import Form, Step, describe, dimensions, known_size
 from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.checkpoints.stems import refuse_other_stem
 from transfg_core.checkpoints.weight_file import FLOATS, Header, WeightFile
 from transfg_core.config.vit import SIZES, VitConfig
 from transfg_core.errors import UserError
@@ -51,22 +52,49 @@ def load_form(
     specs = param_specs(model)
     plan = plan_form(form, file.headers(), model, file.path)
     loaded, resized, problems = {}, [], []
+    factors: dict[str, Array] = {}
     for key, row, names in plan.steps:
         array = as_float(file.read(key))
         if not np.isfinite(array).all():
             problems.append(f"{key}: holds NaN or infinity; download the file again")
+        if row.scales:
+            factors[names[0]] = array
+            continue
         for name, part in zip(names, np.split(array, len(names)), strict=True):
-            part = part.transpose(row.axes)
+            part = part.transpose(row.axes) if row.axes else part
             if name == "pos_embed":
                 part, change = _fit_positions(part, grid_size(image_size, model))
                 resized += change
             loaded[name] = np.ascontiguousarray(part.reshape(resolve(specs[name].dims, sizes)))
     refuse(file.path, problems)
+    notes = _fold(factors, loaded) + _zero_head(loaded)
     arrays = {name: loaded[name] for name in specs if name in loaded}
     initialised = tuple(name for name in specs if name not in arrays)
     return arrays, LoadReport(
-        file.path, tuple(arrays), tuple(resized), plan.ignored, plan.missing, initialised
+        file.path,
+        tuple(arrays),
+        tuple(resized),
+        plan.ignored,
+        plan.missing,
+        initialised,
+        notes=tuple(notes),
     )
+
+
+def _fold(factors: Mapping[str, Array], loaded: Arrays) -> list[str]:
+    """Multiply the outputs of modules by LayerScale's factors (D,), in place; a line about it."""
+    for module, factor in factors.items():
+        loaded[f"{module}.weight"] *= factor[:, None]
+        loaded[f"{module}.bias"] *= factor
+    return [f"LayerScale: multiplied into {len(factors)} layers before it"] if factors else []
+
+
+def _zero_head(loaded: Mapping[str, Array]) -> list[str]:
+    """A line if the head has no trained weights, as in Google's files of ImageNet-21k alone."""
+    head = loaded.get("head.weight")
+    if head is None or head.any():
+        return []
+    return ["head: all weights are zero: the file's head is not trained"]
 
 
 def _fit_positions(embedding: Array, grid: tuple[int, int]) -> tuple[Array, list[str]]:
@@ -98,8 +126,11 @@ def plan_form(form: Form, headers: Mapping[str, Header], model: VitConfig, sourc
     twice = headers.keys() - set(bare.values())
     refuse(source, [f"{key}: expected each array once, found two" for key in sorted(twice)])
     shapes = {name: headers[key].shape for name, key in bare.items()}
+    refuse_other_stem(source, model.stem, form.stem_of(bare, source))
     depth = form.depth(bare)
-    expected = {step.key: step for step in form.expand(model, depth)}
+    scaled = any(form.knows(name) and form.by_key[form.pattern(name)].scales for name in bare)
+    steps = (step for step in form.expand(model, depth) if scaled or not step.row.scales)
+    expected = {step.key: step for step in steps}
     plan, lines = _assign(form, model, expected, bare, shapes)
     if depth != model.depth:
         lines.insert(0, f"blocks: expected {model.depth}, found {depth}; is model.depth right?")
@@ -133,7 +164,8 @@ def _assign(
             missing += step.names
         elif reason is None:
             line = f"{name}: missing; is the file complete?"
-            problems.setdefault(step.row.key, []).append(line)
+            kind = "stem" if step.row.name.startswith("stem.") else step.row.key
+            problems.setdefault(kind, []).append(line)
         elif name in bare:
             ignored.append(f"{bare[name]}: {reason}")
     for name in (name for name in bare if name not in expected):
@@ -181,8 +213,9 @@ def _shape_problems(
         shape = shapes[step.key]
         is_grid = step.row.name == "pos_embed"
         tokens = shape[1] if is_grid and len(shape) == 3 else 0
-        expected = step.shape(vit_sizes(model) | {"T": tokens})
-        if shape != expected:
+        sizes = vit_sizes(model) | {"T": tokens}
+        if not step.fits(shape, sizes):
+            expected = step.shape(sizes)
             question = suspects(step.row.dims, SETTINGS, expected, shape)
             line = f"{step.key}: expected {expected}, found {shape}"
             problems.setdefault(question or step.row.key, []).append(line)

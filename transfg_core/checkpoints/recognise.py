@@ -31,7 +31,7 @@ REMEDY = (
 LOOKALIKES = (
     ("continuous relative positions (Swin V2)", r"\bcpb_mlp\b|\blogit_scale$"),
     ("relative positions (BEiT)", r"relative_position"),
-    ("LayerScale (DINOv2, CaiT, BEiT)", r"\.ls[12]\b|layer_scale|\.gamma_?[12]\b|\.lambda_?[12]\b"),
+    ("LayerScale (CaiT, BEiT, transformers)", r"layer_scale|\.gamma_?[12]\b|\.lambda_?[12]\b"),
     ("register tokens", r"\breg_token|register_tokens|storage_tokens"),
     ("rotary positions", r"\brope|rotary|freqs_cis"),
     ("a distillation token (DeiT)", r"\bdist_token|head_dist|distillation|cls_classifier"),
@@ -40,7 +40,11 @@ LOOKALIKES = (
     ("a MAP head (SigLIP, big_vision)", r"\battn_pool\b|MAPHead|vision_model\.head\.probe"),
     ("norms of queries and keys", r"\battn\.[qk]_norm\b"),
     ("a gated MLP (SwiGLU)", r"\bmlp\.(w12|w3|fc1_[gx])\b"),
-    ("a ResNet in front (hybrid)", r"^(.*/)?conv_root/|patch_embed\.backbone|hybrid_model"),
+    (
+        "another ResNet in front than google-research/vision_transformer's",
+        r"hybrid_model|patch_embeddings\.backbone|"
+        r"patch_embed\.backbone\.(?!stem\.|stages\.\d+\.blocks\.\d+\.|conv\.weight|norm\.)",
+    ),
     ("blocks stacked in one array (scan)", r"/encoderblock/"),
 )  # fmt: skip
 
@@ -101,5 +105,7 @@ def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | Naming 
 def _share(form: Form, headers: Mapping[str, Header]) -> float:
     """The share of a form's rows that a file has; the head does not count."""
     patterns = {form.pattern(name) for name in form.bare_names(headers)}
-    rows = [row for row in form.rows if row.name and not row.name.startswith("head.")]
+    rows = [
+        row for row in form.rows if row.name and not row.scales and not row.name.startswith("head.")
+    ]
     return sum(row.key in patterns for row in rows) / len(rows)

@@ -1,13 +1,15 @@
 """The forms of weights that PyTorch programs and big_vision publish, as tables.
 
-Sources of the names: timm (vision_transformer.py), Hugging Face transformers (modeling_vit.py),
-torchvision (vision_transformer.py), google-research/big_vision (vit.py). `google.py` has the table
-of google-research/vision_transformer, `authors.py` those of TransFG and of the program before it.
+Sources of the names: timm (vision_transformer.py), which DINOv2's program shares, Hugging Face
+transformers (modeling_vit.py), torchvision (vision_transformer.py), google-research/big_vision
+(vit.py). `google.py` has the table of google-research/vision_transformer, `authors.py` those of
+TransFG and of the program before it.
 """
 
 from transfg_core.checkpoints.authors import AUTHORS, VIT_PYTORCH
 from transfg_core.checkpoints.forms import Form, Row, pair
 from transfg_core.checkpoints.google import GOOGLE, encoder_rows
+from transfg_core.checkpoints.stems import TIMM_STEM
 
 SAME = (0, 1, 2)
 DECODER = "the decoder of masked autoencoding"
@@ -18,7 +20,7 @@ TIMM = Form(
     rows=(
         Row("cls_token", "1 1 D", "cls_token", SAME),
         Row("pos_embed", "1 T D", "pos_embed", SAME),
-        *pair("patch_embed.proj", "D 3 P P", "patch_embed"),
+        *pair("patch_embed.proj", "D Z P P", "patch_embed"),
         *pair("blocks.{i}.norm1", "D", "{block}.norm1"),
         *pair("blocks.{i}.attn.qkv", "D D", "{block}.attn.{qkv}"),
         *pair("blocks.{i}.attn.proj", "D D", "{block}.attn.out"),
@@ -29,8 +31,12 @@ TIMM = Form(
         *pair("pre_logits.fc", "D D", ""),
         *pair("head", "C D", "head"),
         Row("mask_token", "1 1 D", "", SAME),
+        # DINOv2
+        Row("blocks.{i}.ls1.gamma", "D", "{block}.attn.out", (0,), scales=True),
+        Row("blocks.{i}.ls2.gamma", "D", "{block}.mlp.fc2", (0,), scales=True),
     ),
     ignored={"decoder": DECODER},
+    stem=TIMM_STEM,
 )
 LAYER = "encoder.layer.{i}."
 HUGGING_FACE = Form(
@@ -39,7 +45,7 @@ HUGGING_FACE = Form(
     rows=(
         Row("embeddings.cls_token", "1 1 D", "cls_token", SAME),
         Row("embeddings.position_embeddings", "1 T D", "pos_embed", SAME),
-        *pair("embeddings.patch_embeddings.projection", "D 3 P P", "patch_embed"),
+        *pair("embeddings.patch_embeddings.projection", "D Z P P", "patch_embed"),
         *pair(LAYER + "layernorm_before", "D", "{block}.norm1"),
         *pair(LAYER + "attention.attention.query", "D D", "{block}.attn.query"),
         *pair(LAYER + "attention.attention.key", "D D", "{block}.attn.key"),
@@ -73,7 +79,7 @@ TORCHVISION = Form(
     rows=(
         Row("class_token", "1 1 D", "cls_token", SAME),
         Row("encoder.pos_embedding", "1 T D", "pos_embed", SAME),
-        *pair("conv_proj", "D 3 P P", "patch_embed"),
+        *pair("conv_proj", "D Z P P", "patch_embed"),
         *pair(ENCODER_LAYER + "ln_1", "D", "{block}.norm1"),
         Row(
             ENCODER_LAYER + "self_attention.in_proj_weight",

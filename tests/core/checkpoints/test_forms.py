@@ -134,7 +134,6 @@ def block_names(pattern):
 
 
 LOOKALIKES = {
-    "LayerScale": timm(PARAMS) | block_names("blocks.{}.ls1.gamma"),
     "LayerScale ": hugging_face(PARAMS) | block_names("encoder.layer.{}.layer_scale1.lambda1"),
     "LayerScale  ": timm(PARAMS) | block_names("blocks.{}.gamma_1"),
     "register tokens": timm(PARAMS) | {"reg_token": np.ones((1, 4, D), "f4")},
@@ -151,7 +150,9 @@ LOOKALIKES = {
     "rotary positions": timm(PARAMS) | {"rope.periods": np.ones(3, "f4")},
     "gated MLP": timm(PARAMS) | block_names("blocks.{}.mlp.w12.bias"),
     "norms of queries and keys": timm(PARAMS) | block_names("blocks.{}.attn.q_norm.weight"),
-    "hybrid": google(PARAMS) | {"conv_root/kernel": np.ones((7, 7, 3, 8), "f4")},
+    "another ResNet": timm(PARAMS) | {"patch_embed.backbone.conv1.0.weight": np.ones(3, "f4")},
+    "another ResNet ": hugging_face(PARAMS)
+    | {"embeddings.patch_embeddings.backbone.bit.embedder.norm.weight": np.ones(3, "f4")},
 }
 
 
@@ -208,7 +209,7 @@ def test_stacked_arrays_of_another_length(tmp_path):
 def test_a_known_size_with_other_heads():
     """No array shows the heads, but all published models of one size have the same."""
     right = VitConfig(size="S", patch=16, placement="none", classes=9)
-    sizes = {"D": 384, "M": 1536, "P": 16, "T": 197, "C": 9}
+    sizes = {"D": 384, "M": 1536, "P": 16, "Z": 3, "T": 197, "C": 9}
     headers = {step.key: Header(step.shape(sizes), "float32") for step in TIMM.expand(right, 12)}
     assert plan_form(TIMM, headers, right, "file").steps
     wrong = right.model_copy(update={"heads": 8})
