@@ -116,7 +116,7 @@ def grid_size(image_size: tuple[int, int], model: VitConfig) -> tuple[int, int]:
 
 
 def part_grid(model: VitConfig, image_size: tuple[int, int]) -> PartGrid:
-    """The patches that parts are chosen from; with a stem, the squares that its positions stand for.
+    """The patches that parts are chosen from; with a stem, the squares of its positions.
 
     Raises:
         UserError: the image is smaller than one patch.
