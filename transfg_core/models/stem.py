@@ -137,7 +137,7 @@ def stem_taps(name: str) -> dict[str, TapSpec]:
             root, "standardised convolution", ("images",), ("stem.root.conv.weight",), 2
         ),
         "root": TapSpec(root, "group norm and relu", ("root.conv",), affine("stem.root.norm")),
-        "pool": TapSpec(pool, "max pool", ("root",)),
+        "pool": TapSpec(pool, "padded max pool", ("root",)),
     }
     last = "pool"
     for stage, unit in units_of(stem):
@@ -168,7 +168,7 @@ def unit_taps(stage: int, unit: int, source: str) -> dict[str, TapSpec]:
         yield "norm2", normed(f"{inner} {after}", "2", "group norm and relu")
         yield "conv3", convolved(f"{outer} {after}", f"{tap}.norm2", "conv3")
         yield "norm3", normed(f"{outer} {after}", "3", "group norm")
-        yield "", TapSpec(f"{outer} {after}", "sum and relu", (shortcut, f"{tap}.norm3"))
+        yield "", TapSpec(f"{outer} {after}", "residual relu", (shortcut, f"{tap}.norm3"))
 
     def convolved(axes: str, read: str, name: str, step: int = 1) -> TapSpec:
         operation = "standardised convolution"

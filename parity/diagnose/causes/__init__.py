@@ -5,8 +5,8 @@
 
 There are two layers of hypotheses: relations between the two arrays (`relations.py`), and known
 mistakes in the operation that made the tap. Mistakes are recomputed from A's inputs
-(`operations.py`, `convolving.py`, `attending.py`, `objective.py`). The architecture's table of taps
-names the operation of each tap, and its inputs.
+(`operations.py`, `convolving.py`, `standardising.py`, `attending.py`, `objective.py`). The
+architecture's table of taps names the operation of each tap, and its inputs.
 
 Use it for the first tap that differs: after that tap, B's inputs are no longer A's. A doubtful
 cause is not named; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
@@ -39,6 +39,11 @@ from parity.diagnose.causes.operations import (
 )
 from parity.diagnose.causes.pair import Array, Cause, Context, Pair, as_pair, ranked
 from parity.diagnose.causes.relations import relations
+from parity.diagnose.causes.standardising import (
+    group_norm,
+    padded_max_pool,
+    standardised_convolution,
+)
 
 Recompute = Callable[[str, Context, Pair], Iterator[Hypothesis]]
 # operation of a tap (transfg_core/models) -> results of known mistakes in it
@@ -49,6 +54,10 @@ OPERATIONS: dict[str, Recompute] = {
     "linear": linear,
     "convolution": convolution,
     "mean over positions": mean_over_positions,
+    "standardised convolution": standardised_convolution,
+    "group norm": group_norm,
+    "group norm and relu": group_norm,
+    "padded max pool": padded_max_pool,
     "attention": attention_mix,
     "tokens": tokens,
     "residual": residual,
