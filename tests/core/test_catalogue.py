@@ -23,12 +23,17 @@ def half_a_digit(parameters):
     ("entry", "item"), PUBLISHED, ids=lambda x: getattr(x, "name", getattr(x, "source", ""))
 )
 def test_counted_numbers_are_the_published_ones(entry, item):
-    """Parameters to the last digit; operations within 2 %: programs count norms differently."""
+    """Parameters to the last digit; operations within 2 %: programs count norms differently.
+
+    A hybrid has many: timm's counter has 5 for each number of a group norm, 4 for each standardised
+    weight. In R26+S/32 these are 0.037 and 0.054 of 3.56 billion.
+    """
     assert isinstance(item, Published) and item.source
     if item.parameters is not None:
         assert abs(entry.parameters() - item.parameters) <= half_a_digit(item.parameters)
     if item.gmacs is not None:
-        assert entry.gmacs() == pytest.approx(item.gmacs, rel=0.02)
+        share = 0.03 if "stem" in entry.model else 0.02
+        assert entry.gmacs() == pytest.approx(item.gmacs, rel=share)
 
 
 def test_half_a_digit():

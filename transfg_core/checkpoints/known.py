@@ -16,6 +16,8 @@ TABLE = Path(__file__).with_name("known_weights.yaml")
 FOLDER = "data/weights"  # where the commands put files, and where configs/ expects them
 HUB = "https://huggingface.co"
 MIRROR = "https://hf-mirror.com"  # of the hub, for HF_ENDPOINT; many users in China need it
+# model.stem -> the name of the hybrid that has it, in google-research/vision_transformer
+HYBRIDS = {"r_s4": "R+Ti/16", "r26_s32": "R26+S/32", "r50_s16": "R50+B/16", "r50_s32": "R50+L/32"}
 
 
 class KnownWeights(Section):
@@ -25,6 +27,7 @@ class KnownWeights(Section):
     file: str
     model: Literal["vit", "resnet", "swin"] = "vit"
     size: str = ""  # empty or 0: the architecture has no such key
+    stem: str = ""
     patch: int = 0
     depth: int = 0
     window: int = 0
@@ -42,7 +45,7 @@ class KnownWeights(Section):
     def architecture(self) -> str:
         """As the field writes it: `B/16`, `ResNet-50`, `Swin-B/w12`."""
         if self.model == "vit":
-            return f"{self.size}/{self.patch}"
+            return HYBRIDS.get(self.stem, f"{self.size}/{self.patch}")
         if self.model == "resnet":
             return f"ResNet-{self.depth}"
         return f"Swin-{self.size}/w{self.window}"
@@ -50,7 +53,7 @@ class KnownWeights(Section):
     @property
     def settings(self) -> dict[str, str | int]:
         """The keys of `model` that must have these values for the file to fit as it is."""
-        keys = ("size", "patch", "depth", "window")
+        keys = ("size", "stem", "patch", "depth", "window")
         values = {key: getattr(self, key) for key in keys if getattr(self, key)}
         return values if self.model == "vit" else {"name": self.model} | values
 

@@ -43,7 +43,7 @@ def test_size_of_the_file_is_that_of_the_architecture(name):
     if row.hub == "google/vit-base-patch16-224-in21k":
         kept += [(768, 768), (768,)]  # the pooler, which is not part of the network
     expected = 4e-6 * sum(map(math.prod, kept)) + 1e-6 * buffer_bytes(row)
-    assert row.megabytes == pytest.approx(expected, rel=0.004)
+    assert row.megabytes == pytest.approx(expected, rel=0.004, abs=0.5)  # a whole number
 
 
 @pytest.mark.parametrize("name", ROWS)
