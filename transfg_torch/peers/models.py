@@ -7,7 +7,8 @@ parameters under the program's names, so both models compute the same function.
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays
 from transfg_core.checkpoints.programs import named_as, table_of
 from transfg_core.config.sections import Config
+from transfg_core.config.stem import STEMS
 from transfg_core.config.swin import SwinConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
@@ -70,17 +72,35 @@ def make_vit(program: str, model: VitConfig, image_size: tuple[int, int]) -> nn.
         problems.append(f"expected model.stride {model.patch} (no overlap), found {model.stride}")
     if program == "torchvision" and image_size[0] != image_size[1]:
         problems.append(f"expected a square data.crop, found {list(image_size)}")
+    if model.stem != "none" and (program == "torchvision" or STEMS[model.stem].width != 64):
+        problems.append(f"expected model.stem none or a published one of timm, found {model.stem}")
     refuse(f"{program}: Vision Transformer", problems)
     if program == "timm":
+        stem = {} if model.stem == "none" else {"embed_layer": timm_stem(model.stem)}
         return package("timm", "models.vision_transformer").VisionTransformer(
             img_size=image_size, patch_size=model.patch, num_classes=model.class_count,
             embed_dim=model.width, depth=model.depth, num_heads=model.heads,
-            mlp_ratio=model.mlp / model.width,
+            mlp_ratio=model.mlp / model.width, **stem,
         )  # fmt: skip
     return package("torchvision", "models.vision_transformer").VisionTransformer(
         image_size[0], model.patch, model.depth, model.heads, model.width, model.mlp,
         num_classes=model.class_count,
     )  # fmt: skip
+
+
+def timm_stem(name: str) -> Callable[..., nn.Module]:
+    """What timm's hybrids have in place of the patch embedding; their epsilons are timm's own."""
+    layers, resnets = package("timm", "layers"), package("timm", "models.resnetv2")
+    shared = {
+        "preact": False,
+        "stem_type": "same",
+        "conv_layer": partial(layers.StdConv2dSame, eps=1e-8),
+    }
+    if units := STEMS[name].units:
+        backbone = resnets.ResNetV2(units, num_classes=0, global_pool="", **shared)
+    else:
+        backbone = resnets.create_resnetv2_stem(3, **shared)
+    return partial(layers.HybridEmbed, backbone=backbone)
 
 
 def make_swin(program: str, model: SwinConfig, image_size: tuple[int, int]) -> nn.Module:
