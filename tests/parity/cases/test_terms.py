@@ -51,6 +51,24 @@ def test_lengths_of_a_convnet(tap, length):
     assert sum_lengths(BY_NAME["convnet"].config())[tap] == length
 
 
+@pytest.mark.parametrize(
+    ("tap", "length"),
+    [
+        ("root.conv", 3 * 49),
+        ("root", 1 * 22 * 16),  # 32 groups of one channel
+        ("unit1_00", 1),
+        ("unit1_00.norm3", 8 * 6 * 4),
+        ("d/unit1_00.norm1", 64 * 9),
+        ("grad/stem.stages.1.0.conv2.weight", BATCH * 6 * 4),
+        ("grad/stem.root.norm.bias", BATCH * 22 * 16),
+        ("patch_embed", 256),
+    ],
+)
+def test_lengths_of_a_hybrid(tap, length):
+    """Images of 44 x 32 pixels: 22 x 16, 11 x 8 and 6 x 4 positions."""
+    assert sum_lengths(BY_NAME["hybrid"].config()).get(tap, 1) == length
+
+
 def test_a_loss_that_is_switched_off_is_no_sum():
     lengths = sum_lengths(BY_NAME["vit"].config())
     assert lengths["loss"] == BATCH * CLASSES and "contrastive" not in lengths
