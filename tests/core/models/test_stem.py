@@ -65,7 +65,7 @@ def test_an_image_that_is_too_small_for_a_stem():
         UserError, match=r"data.crop \[8, 8\] is smaller than model.patch 2 with model.stem"
     ):
         config("model.stem=tiny_s8", "model.patch=2", crop=8)
-    with pytest.raises(UserError, match="model.stem: expected 'none', 'tiny_s8', 'r_s4'"):
+    with pytest.raises(UserError, match="model.stem: input should be 'none', 'tiny_s8', 'r_s4'"):
         config("model.stem=r50")
 
 
