@@ -104,7 +104,7 @@ def test_faults_of_a_stem_are_named(code):
 
 @pytest.mark.parametrize("tap", ["root.conv", "root", "pool", "unit0_00.downsample.norm"])
 def test_the_first_hypothesis_is_the_operation_as_defined(tap):
-    """A fault of A is told from one of B."""
+    """If B computes it and A does not, the fault is in A."""
     expected = right(tap)
     causes = explain(tap, expected, expected * 1.01 + 0.001, CONTEXT)
     assert "as defined" in [cause.code for cause in causes], causes
