@@ -5,6 +5,7 @@ modules; kernels, scales and shifts are their leaves.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from functools import cached_property
 from transfg_core.config.stem import STEMS
 from transfg_core.errors import UserError
 from transfg_core.models.rows import ParamSpec
-from transfg_core.models.stem import stem_specs
+from transfg_core.models.stem import stem_specs, units_of
 
 IN_UNIT = re.compile(r"stem\.stages\.(\d+)\.(\d+)\.(.+)")
 
@@ -82,17 +83,16 @@ def stem_with(units: Iterable[tuple[int, int]], source: str) -> str:
         UserError: no stem has them.
     """
     pairs = set(units)
-    counts: tuple[int, ...] = ()
-    while any(stage == len(counts) for stage, _ in pairs):
-        counts += (sum(stage == len(counts) for stage, _ in pairs),)
-    named = next((name for name, stem in STEMS.items() if stem.units == counts), None)
-    if named is None or len(pairs) != sum(counts):
-        known = ", ".join(f"{name} {stem.units}" for name, stem in STEMS.items())
-        raise UserError(
-            f"{source}: expected a stem with the units of one of {known}, found "
-            f"{counts or len(pairs)} units; is the file complete?"
-        )
-    return named
+    for name, stem in STEMS.items():
+        if pairs == set(units_of(stem)):
+            return name
+    counts = Counter(stage for stage, _ in pairs)
+    found = tuple(counts[stage] for stage in sorted(counts))
+    known = ", ".join(f"{name} {stem.units}" for name, stem in STEMS.items())
+    raise UserError(
+        f"{source}: expected a stem with the units of one of {known}, found {found} units; is the "
+        "file complete?"
+    )
 
 
 def own_stem(names: Iterable[str], source: str) -> str:

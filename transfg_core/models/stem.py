@@ -12,6 +12,7 @@ root's map, Hs and Ws those of the maps of stage s, which `pool` starts for stag
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +43,12 @@ def convolution_spec(name: str, features: str, inputs: str, kernel: int) -> Para
     return ParamSpec(name, dims, "kaiming", f"2 {inputs} {kernel} {kernel}")
 
 
-def norm_specs(module: str, features: str, scale: str = "ones") -> tuple[ParamSpec, ParamSpec]:
-    """Scale and shift of a group norm."""
+def norm_specs(
+    module: str, features: str, weights: Literal["ones", "zeros"] = "ones"
+) -> tuple[ParamSpec, ParamSpec]:
+    """Weight and bias of a group norm."""
     weight, bias = affine(module)
-    assert scale in ("ones", "zeros")
-    first = ParamSpec(weight, features, "ones" if scale == "ones" else "zeros")
-    return first, ParamSpec(bias, features, "zeros")
+    return ParamSpec(weight, features, weights), ParamSpec(bias, features, "zeros")
 
 
 def unit_specs(stage: int, unit: int) -> list[ParamSpec]:
@@ -75,7 +76,7 @@ def root_specs() -> list[ParamSpec]:
 
 
 def stem_specs(name: str) -> list[ParamSpec]:
-    """The parameters of a stem, and of the patch embedding that reads its map."""
+    """The parameters of a stem."""
     specs = root_specs()
     for stage, unit in units_of(STEMS[name]):
         specs += unit_specs(stage, unit)
@@ -149,37 +150,29 @@ def stem_taps(name: str) -> dict[str, TapSpec]:
 def unit_taps(stage: int, unit: int, source: str) -> dict[str, TapSpec]:
     """The taps of one unit; its output is the last."""
     module, tap = f"stem.stages.{stage}.{unit}", f"unit{stage}_{unit:02d}"
-    stride, after = stride_of(stage, unit), f"H{stage} W{stage}"
-    before = f"H{stage - 1} W{stage - 1}" if stride > 1 else after
-    inner, outer = f"B I{stage}", f"B O{stage}"
-
-    def rows() -> Iterator[tuple[str, TapSpec]]:
-        shortcut = source
-        if not unit:
-            shortcut = f"{tap}.downsample.norm"
-            yield (
-                "downsample.conv",
-                convolved(f"{outer} {after}", source, "downsample.conv", stride),
-            )
-            yield "downsample.norm", normed(f"{outer} {after}", "downsample", "group norm")
-        yield "conv1", convolved(f"{inner} {before}", source, "conv1")
-        yield "norm1", normed(f"{inner} {before}", "1", "group norm and relu")
-        yield "conv2", convolved(f"{inner} {after}", f"{tap}.norm1", "conv2", stride)
-        yield "norm2", normed(f"{inner} {after}", "2", "group norm and relu")
-        yield "conv3", convolved(f"{outer} {after}", f"{tap}.norm2", "conv3")
-        yield "norm3", normed(f"{outer} {after}", "3", "group norm")
-        yield "", TapSpec(f"{outer} {after}", "residual relu", (shortcut, f"{tap}.norm3"))
-
-    def convolved(axes: str, read: str, name: str, step: int = 1) -> TapSpec:
-        operation = "standardised convolution"
-        return TapSpec(axes, operation, (read,), (f"{module}.{name}.weight",), step)
-
-    def normed(axes: str, which: str, operation: str) -> TapSpec:
-        names = ("downsample.conv", "downsample.norm")
-        conv, norm = names if which == "downsample" else (f"conv{which}", f"norm{which}")
-        return TapSpec(axes, operation, (f"{tap}.{conv}",), affine(f"{module}.{norm}"))
-
-    return {f"{tap}.{name}" if name else tap: row for name, row in rows()}
+    stride, size = stride_of(stage, unit), f"H{stage} W{stage}"
+    before = f"H{stage - 1} W{stage - 1}" if stride > 1 else size
+    inner, outer = f"B I{stage}", f"B O{stage} {size}"
+    then_relu = "group norm and relu"
+    # convolution, norm, axes of both, what the convolution reads, its stride, the norm's operation
+    layers = [
+        ("conv1", "norm1", f"{inner} {before}", source, 1, then_relu),
+        ("conv2", "norm2", f"{inner} {size}", f"{tap}.norm1", stride, then_relu),
+        ("conv3", "norm3", outer, f"{tap}.norm2", 1, "group norm"),
+    ]
+    shortcut = source
+    if not unit:
+        shortcut = f"{tap}.downsample.norm"
+        first = ("downsample.conv", "downsample.norm", outer, source, stride, "group norm")
+        layers.insert(0, first)
+    rows = {}
+    for conv, norm, axes, read, step, operation in layers:
+        weight = (f"{module}.{conv}.weight",)
+        rows[f"{tap}.{conv}"] = TapSpec(axes, "standardised convolution", (read,), weight, step)
+        rows[f"{tap}.{norm}"] = TapSpec(
+            axes, operation, (f"{tap}.{conv}",), affine(f"{module}.{norm}")
+        )
+    return rows | {tap: TapSpec(outer, "residual relu", (shortcut, f"{tap}.norm3"))}
 
 
 def stem_orders(name: str, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
