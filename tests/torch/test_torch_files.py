@@ -145,6 +145,24 @@ def test_convert_and_load(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["converted.safetensors"]
 
 
+def test_conversion_of_dinov2(tmp_path):
+    """LayerScale is folded, though the arrays of such a file cannot be written to."""
+    params, width = foreign_forms.canonical(), foreign_forms.D
+    names = [f"blocks.{i}.ls{n}.gamma" for i in range(foreign_forms.DEPTH) for n in (1, 2)]
+    factors = dict.fromkeys(names, np.linspace(1, 2, width, dtype="f4"))
+    arrays = foreign_forms.timm(params) | factors | {"mask_token": np.zeros((1, width), "f4")}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    source, target = tmp_path / "dinov2.pth", tmp_path / "own.safetensors"
+    torch.save(tensors, source)
+    assert "LayerScale: multiplied into 4 layers" in convert(str(source), target)
+    loaded, _ = load_pretrained(str(target), foreign_forms.model(), foreign_forms.IMAGE)
+    scaled = params["blocks.1.mlp.fc2.weight"] * factors["blocks.1.ls2.gamma"][:, None]
+    assert np.array_equal(loaded["blocks.1.mlp.fc2.weight"], scaled)
+    torch.save(tensors | {"register_tokens": torch.zeros(1, 4, width)}, source)
+    with pytest.raises(UserError, match="the model has register tokens"):
+        convert(str(source), target)
+
+
 def test_a_fine_tuned_checkpoint_into_other_models():
     other = VitConfig(**MODEL | {"classes": 9})
     arrays, report = load_pretrained(str(CHECKPOINT), other, (38, 38))

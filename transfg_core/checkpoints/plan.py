@@ -82,10 +82,10 @@ def load_form(
 
 
 def _fold(factors: Mapping[str, Array], loaded: Arrays) -> list[str]:
-    """Multiply the outputs of modules by LayerScale's factors (D,), in place; a line about it."""
-    for module, factor in factors.items():
-        loaded[f"{module}.weight"] *= factor[:, None]
-        loaded[f"{module}.bias"] *= factor
+    """Multiply the outputs of modules by LayerScale's factors (D,); a line about it."""
+    for module, factor in factors.items():  # not in place: an array may be a view of the file
+        loaded[f"{module}.weight"] = loaded[f"{module}.weight"] * factor[:, None]
+        loaded[f"{module}.bias"] = loaded[f"{module}.bias"] * factor
     return [f"LayerScale: multiplied into {len(factors)} layers before it"] if factors else []
 
 

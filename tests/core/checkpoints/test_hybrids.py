@@ -15,6 +15,7 @@ from foreign_forms import (
     HEADS,
     IMAGE,
     MLP,
+    WRITERS,
     D,
     canonical,
     model,
@@ -279,10 +280,12 @@ def dinov2(params):
     return found | {"mask_token": np.zeros((1, D), "f4")}
 
 
-def test_layer_scale_is_folded(tmp_path):
+@pytest.mark.parametrize("container", WRITERS)
+def test_layer_scale_is_folded(tmp_path, container):
     params = canonical()
     arrays = dinov2(params)
-    loaded, report = load_pretrained(str(write_npz(tmp_path / "x", arrays)), model(), IMAGE)
+    path = WRITERS[container](tmp_path / "x", arrays)
+    loaded, report = load_pretrained(str(path), model(), IMAGE)
     assert loaded.keys() == params.keys()
     changed = set()
     for i in range(DEPTH):
