@@ -68,6 +68,7 @@ class Bfloat16Linear(Function):
     ) -> Var:
         w = round_to_bfloat16(weight)
         self.save_for_backward(recomputed or x, w)
+        self.has_bias = bias is not None
         out = product(rows_of(x), w, trans_b=True)
         if bias is not None:
             out = out + round_to_bfloat16(bias).float32()
@@ -80,7 +81,8 @@ class Bfloat16Linear(Function):
         # in float32, so that Jittor sums the gradients of a shared input in float32
         by_x = round_to_bfloat16(product(flat, w)).float32().reshape(x.shape)
         by_weight = round_to_bfloat16(product(flat, rows_of(x), trans_a=True)).float32()
-        return by_x, by_weight, round_to_bfloat16(flat.float32().sum(0)).float32(), None
+        by_bias = round_to_bfloat16(flat.float32().sum(0)).float32() if self.has_bias else None
+        return by_x, by_weight, by_bias, None
 
 
 class RecomputingLinear(Function):

@@ -109,7 +109,7 @@ STANDARDISE = """
     #pragma omp parallel for schedule(static)
     for (int64_t f = 0; f < F; f++) {
         const float* w = in0_p + f * D;
-        float sum = 0.f, squares = 0.f;
+        double sum = 0, squares = 0;  // a mean may be large beside the deviation
         for (int64_t i = 0; i < D; i++) sum += w[i];
         const float mean = sum / D;
         for (int64_t i = 0; i < D; i++) squares += (w[i] - mean) * (w[i] - mean);
