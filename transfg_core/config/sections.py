@@ -1,7 +1,7 @@
 """The sections of a configuration, and the conditions between them.
 
-Each model has its section in a separate file: `vit.py`, `convnet.py`. This file is longer than
-most, as the one list of all other keys, with the conditions that join them.
+Each model has its section in a separate file: `vit.py`, `convnet.py`, `resnet.py`. This file is
+longer than most, as the one list of all other keys, with the conditions that join them.
 """
 
 import re
@@ -35,6 +35,7 @@ from transfg_core.config.fields import (
     Threads,
     Workers,
 )
+from transfg_core.config.resnet import ResNetConfig
 from transfg_core.config.swin import SwinConfig
 from transfg_core.config.vit import VitConfig
 
@@ -263,7 +264,8 @@ def _architecture(value: Any) -> Any:
 Model = Annotated[
     Annotated[VitConfig, Tag("vit")]
     | Annotated[ConvNetConfig, Tag("convnet")]
-    | Annotated[SwinConfig, Tag("swin")],
+    | Annotated[SwinConfig, Tag("swin")]
+    | Annotated[ResNetConfig, Tag("resnet")],
     Discriminator(_architecture),
 ]
 
@@ -302,7 +304,7 @@ class Config(Section):
         for setting in ("grad_checkpointing", "compile"):
             if getattr(self.run, setting) and not self.model.has_blocks:
                 problems.append(
-                    f"run.{setting}: expected a model with attention blocks, found model.name "
+                    f"run.{setting}: expected a model with blocks, found model.name "
                     f"{self.model.name}; leave run.{setting} out"
                 )
         if isinstance(self.data.resize, tuple) and (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.model import ModelConfig
 from transfg_core.errors import UserError
-from transfg_core.models import convnet, swin, vit
+from transfg_core.models import convnet, resnet, swin, vit
 from transfg_core.models.rows import ParamSpec, PartGrid, Shape, TapSpec, resolve
 
 Order = NDArray[np.intp]
@@ -76,6 +76,7 @@ class Architecture(Protocol):
 ARCHITECTURES: dict[str, Architecture] = {
     "vit": vit,
     "convnet": convnet,
+    "resnet": resnet,
     "swin": swin,
 }
 # (model, image size) -> the patches that its parts and attention maps are about

@@ -44,8 +44,8 @@ class PartGrid(NamedTuple):
 class TapSpec(NamedTuple):
     """One tap: its axes in letters, and the operation that computes it from other taps.
 
-    `reads` names the input taps (or `images`), `params` the parameters. `stride` belongs to a
-    convolution. Taps of the stage `selection` have no gradient.
+    `reads` names the input taps (or `images`), `params` the parameters. `stride` and `padding`
+    belong to a convolution. Taps of the stage `selection` have no gradient.
     """
 
     axes: str
@@ -53,6 +53,7 @@ class TapSpec(NamedTuple):
     reads: tuple[str, ...] = ()
     params: tuple[str, ...] = ()
     stride: int = 1
+    padding: int = 0
     stage: Literal["forward", "selection"] = "forward"
 
 

@@ -1,7 +1,8 @@
 """The architectures in Jittor, one file each. Twin: `transfg_torch/models`."""
 
 from transfg_jt.models.convnet import ConvNet
+from transfg_jt.models.resnet import ResNet
 from transfg_jt.models.swin import Swin
 from transfg_jt.models.vit import TransFG
 
-MODELS = {"vit": TransFG, "convnet": ConvNet, "swin": Swin}  # by `model.name`
+MODELS = {"vit": TransFG, "convnet": ConvNet, "resnet": ResNet, "swin": Swin}  # by `model.name`

@@ -9,7 +9,9 @@ Shapes: B batch, F channels, then any number of positions.
 import jittor as jt
 from jittor import Var, nn
 
+from transfg_core.errors import UserError
 from transfg_jt.checkpointing import RECOMPUTING
+from transfg_jt.ops.batch_norm import batch_norm
 from transfg_jt.ops.bfloat16 import cast_like, to_float32
 from transfg_jt.ops.exact import number
 
@@ -35,21 +37,21 @@ class BatchNorm(nn.Module):
         self.running_var = jt.ones(channels).stop_grad()
 
     def execute(self, x: Var) -> Var:  # native: the running variance of Jittor's is biased
-        """A batch needs more than one value per channel in training."""
-        # and Jittor computes the variance as E[x²] - E[x]², which cancels
+        """A batch needs more than one value per channel in training.
+
+        Raises:
+            UserError: it has one.
+        """
+        by_batch = self.is_train and not self.fixed
+        count = x.numel() // x.shape[1]
+        if by_batch:
+            check_count(count)
+        statistics = None if by_batch else (self.running_mean, self.running_var)
         wide = to_float32(x)
-        if self.is_train and not self.fixed:
-            count = x.numel() // x.shape[1]
-            mean = sum_over_positions(wide) / number(count, wide)
-            centred = wide - across(mean, wide)
-            var = sum_over_positions(centred * centred) / number(count, wide)
-            if not RECOMPUTING.get():  # a second pass must not count a batch twice
-                self.move(mean.detach(), var.detach() * number(count / (count - 1), wide))
-        else:
-            centred = wide - across(self.running_mean, wide)
-            var = self.running_var
-        scale = self.weight / jt.sqrt(var + number(BATCH_NORM_EPS, var))
-        return cast_like(centred * across(scale, wide) + across(self.bias, wide), x)
+        y, mean, var = batch_norm(wide, self.weight, self.bias, statistics, BATCH_NORM_EPS)
+        if by_batch and not RECOMPUTING.get():  # a second pass must not count a batch twice
+            self.move(mean.detach(), var.detach() * number(count / (count - 1), wide))
+        return cast_like(y, x)
 
     def move(self, mean: Var, var: Var) -> None:  # native: PyTorch's operator does it
         """Move the running statistics towards those of a batch, (F,)."""
@@ -57,13 +59,14 @@ class BatchNorm(nn.Module):
             running.update(running + (value - running) * number(MOMENTUM, running))
 
 
-def across(channels: Var, x: Var) -> Var:  # native: for BatchNorm
-    """One value for each channel, to be combined with x: (F,) -> (1, F, 1, ...)."""
-    return channels.reshape(1, -1, *[1] * (x.ndim - 2))
+def check_count(count: int) -> None:
+    """Refuse a batch with one value per channel, of which there is no variance.
 
-
-def sum_over_positions(x: Var) -> Var:  # native: Jittor sums sequentially
-    """Sum over all axes but the channels, axis by axis: (B, F, ...) -> (F,)."""
-    while x.ndim > 2:
-        x = x.sum(-1)
-    return x.sum(0)
+    Raises:
+        UserError: as said.
+    """
+    if count < 2:
+        raise UserError(
+            "batch norm: expected more than one value per channel in training, found one image "
+            "with one position; enlarge train.batch_size or data.crop"
+        )

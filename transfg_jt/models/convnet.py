@@ -14,7 +14,8 @@ from transfg_jt.models.output import Output
 from transfg_jt.models.taps import Tap, no_tap
 from transfg_jt.ops.bfloat16 import cast_once, to_float32
 from transfg_jt.ops.convolution import Conv2d
-from transfg_jt.ops.exact import Linear, mean_over_positions, relu
+from transfg_jt.ops.exact import Linear, mean_over_positions
+from transfg_jt.ops.feature_maps import relu
 
 
 class ConvNet(nn.Module):
@@ -31,7 +32,6 @@ class ConvNet(nn.Module):
 
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output, with features (B, G) after dropout."""
-        # jittor block: nn.relu does not compile on bfloat16
         x = tap("relu1", relu(tap("conv1", self.conv1(cast_once(images)))))
         x = tap("relu2", relu(tap("conv2", self.conv2(x))))
 

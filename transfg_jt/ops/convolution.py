@@ -138,7 +138,7 @@ class FusedConvolution(Function):
     def execute(self, x: Var, weight: Var, stride: Pair, padding: Pair) -> Var:
         how = stride, padding
         self.save_for_backward(x, weight, how)
-        shape = [x.shape[0], weight.shape[0], *output_size(x, weight, *how)]
+        shape = [x.shape[0], weight.shape[0], *output_size(x, weight.shape[2:], *how)]
         return run_onednn(SIZES + FORWARD, ("in0", "in1", "out0"), shape, [x, weight], how)
 
     def grad(self, grad: Var) -> tuple:
@@ -162,20 +162,18 @@ class AddBias(jt.Function):
         return grad, grad.float64().sum(3).sum(2).sum(0).cast(grad.dtype)
 
 
-def output_size(x: Var, weight: Var, stride: Pair, padding: Pair) -> Pair:
-    """Rows and columns of the result: (B, C, H, W), (F, C, k, l) -> h, w."""
+def output_size(x: Var, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
+    """Rows and columns of what a window of the kernel's size makes: (B, C, H, W) -> h, w."""
     rows, columns = (
-        (side + 2 * border - kernel) // step + 1
-        for side, border, kernel, step in zip(
-            x.shape[2:], padding, weight.shape[2:], stride, strict=True
-        )
+        (side + 2 * border - length) // step + 1
+        for side, border, length, step in zip(x.shape[2:], padding, kernel, stride, strict=True)
     )
     return rows, columns
 
 
 def unfold(x: Var, weight: Var, stride: Pair, padding: Pair) -> Var:
     """The patches that the kernel covers, zero outside of x: (B, C, H, W) -> (B, h w, C k l)."""
-    rows, columns = output_size(x, weight, stride, padding)
+    rows, columns = output_size(x, weight.shape[2:], stride, padding)
     shape = [x.shape[0], rows, columns, *weight.shape[1:]]
     where = [f"i{1 + axis}*{stride[axis]}+i{4 + axis}-{padding[axis]}" for axis in range(2)]
     patches = x.reindex(shape, ["i0", "i3", *where])
@@ -204,7 +202,7 @@ def conv2d(
         y = FusedConvolution.apply(x, weight, stride, padding)
         return y if bias is None else AddBias.apply(y, bias)
     flat = conv2d_tokens(x, weight, bias, stride, padding)
-    size = output_size(x, weight, stride, padding)
+    size = output_size(x, weight.shape[2:], stride, padding)
     return flat.transpose(1, 2).reshape(x.shape[0], weight.shape[0], *size)
 
 

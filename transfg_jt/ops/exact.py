@@ -137,11 +137,6 @@ def linear(x: Var, weight: Var, bias: Var | None) -> Var:
     return AddBias.apply(nn.matmul_transpose(x, weight), bias)
 
 
-def relu(x: Var) -> Var:
-    """max(x, 0): any shape. Jittor's own does not compile on bfloat16."""
-    return cast_like(nn.relu(to_float32(x)), x)
-
-
 def mean_over_tokens(x: Var) -> Var:
     """The mean over the axis before the last: (B, T, D) -> (B, D)."""
     wide = to_float32(x)

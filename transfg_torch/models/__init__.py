@@ -1,7 +1,8 @@
 """The architectures in PyTorch, one file each. Twin: `transfg_jt/models`."""
 
 from transfg_torch.models.convnet import ConvNet
+from transfg_torch.models.resnet import ResNet
 from transfg_torch.models.swin import Swin
 from transfg_torch.models.vit import TransFG
 
-MODELS = {"vit": TransFG, "convnet": ConvNet, "swin": Swin}  # by `model.name`
+MODELS = {"vit": TransFG, "convnet": ConvNet, "resnet": ResNet, "swin": Swin}  # by `model.name`

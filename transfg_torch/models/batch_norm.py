@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transfg_core.errors import UserError
 from transfg_torch.checkpointing import RECOMPUTING
 
 BATCH_NORM_EPS = 1e-5  # torchvision's ResNet, and the default of both frameworks
@@ -34,10 +35,29 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # native: the running variance of Jittor's is biased
-        """A batch needs more than one value per channel in training."""
+        """A batch needs more than one value per channel in training.
+
+        Raises:
+            UserError: it has one.
+        """
         by_batch = self.training and not self.fixed
+        if by_batch:
+            check_count(x.numel() // x.shape[1])
         moves = by_batch and not RECOMPUTING.get()  # a second pass must not count a batch twice
         statistics = (self.running_mean, self.running_var) if moves or not by_batch else (None,) * 2
         return F.batch_norm(
             x, *statistics, self.weight, self.bias, by_batch, MOMENTUM, BATCH_NORM_EPS
+        )
+
+
+def check_count(count: int) -> None:
+    """Refuse a batch with one value per channel, of which there is no variance.
+
+    Raises:
+        UserError: as said.
+    """
+    if count < 2:
+        raise UserError(
+            "batch norm: expected more than one value per channel in training, found one image "
+            "with one position; enlarge train.batch_size or data.crop"
         )

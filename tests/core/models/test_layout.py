@@ -31,6 +31,8 @@ CONFIGS = {
     "plain": build_config({"model": {"classes": 7, "placement": "none"}}, "plain"),
     "convnet": build_config({"model": {"classes": 7, "name": "convnet"}}, "convnet"),
     "swin": build_config({"model": {"classes": 7, "name": "swin"}}, "swin"),
+    "resnet": build_config({"model": {"classes": 7, "name": "resnet"}}, "resnet"),
+    "bottleneck": build_config({"model": {"classes": 7, "name": "resnet", "depth": 50}}, "50"),
 }
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 CONVNET = load_config(None, ["model.name=convnet", "model.classes=5", "data.crop=[40,33]"])
@@ -104,7 +106,7 @@ def test_an_image_that_is_too_small_is_refused():
 
 @pytest.mark.parametrize("switch", ["run.compile=true", "run.grad_checkpointing=true"])
 def test_what_needs_blocks_is_refused_without(switch):
-    with pytest.raises(UserError, match="expected a model with attention blocks, found model.name"):
+    with pytest.raises(UserError, match="expected a model with blocks, found model.name"):
         load_config(None, ["model.name=convnet", switch])
 
 

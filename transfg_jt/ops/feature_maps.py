@@ -1,0 +1,147 @@
+"""ReLU, residual sums and max pools of feature maps, as operators that save little.
+
+Jittor 1.3.11's own CPU kernels use one thread. Its ReLU saves its input beside its output, which
+the next layer saves anyway, and its max pool refuses small maps. The operators here take float32 on
+the CPU; elsewhere plain formulas run. PyTorch has such operators, so this file has no twin.
+
+Shapes: B batch, F channels, H and W input, h and w output.
+"""
+
+import jittor as jt
+from jittor import Var, nn
+
+from transfg_jt.ops.bfloat16 import cast_like, to_float32
+from transfg_jt.ops.convolution import Pair, output_size, pair
+from transfg_jt.ops.cpu import on_cpu, run_cpu
+from transfg_jt.ops.custom_grad import Function
+
+RELU = """
+    #pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in0_p[i] : 0.f;
+"""
+
+ADD_RELU = """
+    #pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < in0->num; i++) {
+        const float sum = in0_p[i] + in1_p[i];
+        out0_p[i] = sum > 0 ? sum : 0.f;
+    }
+"""
+
+# inputs: the result, and its gradient
+RELU_GRAD = """
+    #pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in1_p[i] : 0.f;
+"""
+
+# The loop over windows: `largest` is the place of a window's first maximum, row by row. What lies
+# outside of the map never counts.
+POOL = """
+    const int64_t H = in0->shape[2], W = in0->shape[3], planes = in0->shape[0] * in0->shape[1];
+    const int64_t h = {small}->shape[2], w = {small}->shape[3];
+    const int64_t k = data["rows"], l = data["columns"], down = data["down"];
+    const int64_t right = data["right"], above = data["above"], left = data["left"];
+    #pragma omp parallel for schedule(static)
+    for (int64_t plane = 0; plane < planes; plane++) {
+        const float* x = in0_p + plane * H * W;
+        float* out = out0_p + plane * {stride};
+        {start}
+        for (int64_t i = 0; i < h; i++)
+            for (int64_t j = 0; j < w; j++) {
+                const int64_t top = i * down - above, side = j * right - left;
+                const int64_t first = std::max<int64_t>(top, 0) * W + std::max<int64_t>(side, 0);
+                int64_t largest = first;
+                for (int64_t r = std::max<int64_t>(top, 0); r < std::min(top + k, H); r++)
+                    for (int64_t c = std::max<int64_t>(side, 0); c < std::min(side + l, W); c++)
+                        if (x[r * W + c] > x[largest]) largest = r * W + c;
+                {body}
+            }
+    }
+"""
+FORWARD = {"small": "out0", "stride": "h * w", "start": "", "body": "out[i * w + j] = x[largest];"}
+BACKWARD = {
+    "small": "in1",
+    "stride": "H * W",
+    "start": "std::fill(out, out + H * W, 0.f);",
+    "body": "out[largest] += in1_p[(plane * h + i) * w + j];",
+}
+HEADER = "#include <algorithm>\n#include <cstdint>\n"
+
+
+class Relu(Function):
+    """max(x, 0) in float32 on the CPU: any shape; saves the result."""
+
+    def execute(self, x: Var) -> Var:
+        (out,) = run_cpu(RELU, [x.shape], [x])
+        self.save_for_backward(out)
+        return out
+
+    def grad(self, grad: Var) -> Var:
+        (out,) = self.take_saved()
+        return run_cpu(RELU_GRAD, [out.shape], [out, grad])[0]
+
+
+class AddRelu(Function):
+    """max(x + y, 0) in float32 on the CPU: any shape; saves the result."""
+
+    def execute(self, x: Var, y: Var) -> Var:
+        (out,) = run_cpu(ADD_RELU, [x.shape], [x, y])
+        self.save_for_backward(out)
+        return out
+
+    def grad(self, grad: Var) -> tuple[Var, Var]:
+        (out,) = self.take_saved()
+        (by_sum,) = run_cpu(RELU_GRAD, [out.shape], [out, grad])
+        return by_sum, by_sum
+
+
+def relu(x: Var) -> Var:
+    """max(x, 0): any shape."""
+    if on_cpu(x):
+        return Relu.apply(x)
+    return cast_like(nn.relu(to_float32(x)), x)  # Jittor's own does not compile on bfloat16
+
+
+def add_relu(x: Var, y: Var) -> Var:
+    """max(x + y, 0): any shape; in bfloat16 the sum is rounded once, as in PyTorch."""
+    if on_cpu(x):
+        return AddRelu.apply(x, y)
+    return cast_like(nn.relu(to_float32(x) + to_float32(y)), x)
+
+
+class FusedMaxPool(Function):
+    """A max pool in float32 on the CPU; saves its input, in which it looks for maxima again."""
+
+    def execute(self, x: Var, how: tuple[Pair, Pair, Pair]) -> Var:
+        self.save_for_backward(x, how)
+        return self.run(FORWARD, [*x.shape[:2], *output_size(x, *how)], [x], how)
+
+    def grad(self, grad: Var) -> tuple:
+        x, how = self.take_saved()
+        return self.run(BACKWARD, x.shape, [x, grad], how), None
+
+    def run(self, parts: dict[str, str], shape: list, inputs: list[Var], how: tuple) -> Var:
+        """One of the two loops, with its parts filled in."""
+        source = POOL
+        for name, text in parts.items():
+            source = source.replace(f"{{{name}}}", text)
+        names = ("rows", "columns", "down", "right", "above", "left")
+        numbers = [float(number) for numbers in how for number in numbers]
+        data = dict(zip(names, numbers, strict=True))
+        return run_cpu(source, [shape], inputs, HEADER, data=data)[0]
+
+
+def max_pool2d(x: Var, kernel: int | Pair, stride: int | Pair, padding: int | Pair = 0) -> Var:
+    """The largest value under each window: (B, F, H, W) -> (B, F, h, w).
+
+    The gradient goes to the first of several equal maxima, row by row, as in PyTorch.
+    """
+    how = pair(kernel), pair(stride), pair(padding)
+    if on_cpu(x):
+        return FusedMaxPool.apply(x, how)
+    (rows, columns), stride, padding = how
+    wide, shape = to_float32(x), [*x.shape[:2], *output_size(x, *how), rows, columns]
+    where = [f"i{2 + axis}*{stride[axis]}+i{4 + axis}-{padding[axis]}" for axis in range(2)]
+    windows = wide.reindex(shape, ["i0", "i1", *where], overflow_value=-3e38)
+    _, largest = jt.arg_reduce(windows.reshape(*shape[:4], -1), "max", 4, False)
+    return cast_like(largest, x)
