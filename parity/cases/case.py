@@ -28,6 +28,7 @@ NOISE = 0.05  # added to initial values: a parameter of zeros or ones could hide
 MODELS: dict[str, dict[str, Any]] = {
     "vit": {"width": 48, "heads": 3, "depth": 4, "mlp": 80, "patch": 8},
     "convnet": {"width": 10, "width2": 14, "kernel": 5, "stride": 3},
+    "resnet": {"width": 6, "blocks": [1, 2]},
     "swin": {
         "width": 18,
         "depths": [2, 2, 1, 2],
@@ -237,6 +238,16 @@ CASES = (
         updates=1,
         seed=11,
         fine=True,
+    ),
+    # batch norms by the batch's statistics, which updates move
+    Case("resnet", model={"name": "resnet"}, fine=True, training=True, seed=14),
+    # bottlenecks by the running statistics, some of which stay as they are
+    Case(
+        "bottleneck",
+        model={"name": "resnet", "depth": 50, "width": 5, "blocks": [2, 1]},
+        optim=SGD | {"frozen": ["bn1.*", "layer1.0.*"]},
+        fine=True,
+        seed=15,
     ),
     # the first layers, and parameters amid trained ones
     Case(

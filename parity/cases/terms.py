@@ -63,6 +63,8 @@ def _forward(
         return shape[-1]
     if tap.operation.startswith("group norm"):
         return prod(shape[1:]) // GROUPS
+    if tap.operation == "batch_norm":
+        return prod(shape) // shape[1]
     if tap.operation in ATTENTION:  # over tokens; scores are over the width of a head
         return max(shape[1], shape[-1])
     if tap.operation in ("mean over positions", "mean over tokens"):
@@ -78,4 +80,6 @@ def _backward(tap: TapSpec, shape: tuple[int, ...], weight: tuple[int, ...]) -> 
         return shape[-1]
     if tap.operation.startswith("group norm"):
         return prod(shape[1:]) // GROUPS
+    if tap.operation == "batch_norm":
+        return prod(shape) // shape[1]
     return max(shape[1], shape[-1]) if tap.operation in ATTENTION else 1

@@ -5,8 +5,8 @@
 
 There are two layers of hypotheses: relations between the two arrays (`relations.py`), and known
 mistakes in the operation that made the tap. Mistakes are recomputed from A's inputs
-(`operations.py`, `convolving.py`, `standardising.py`, `attending.py`, `objective.py`). The
-architecture's table of taps names the operation of each tap, and its inputs.
+(`operations.py`, `convolving.py`, `standardising.py`, `feature_maps.py`, `attending.py`,
+`objective.py`). The architecture's table of taps names the operation of each tap, and its inputs.
 
 Use it for the first tap that differs: after that tap, B's inputs are no longer A's. A doubtful
 cause is not named; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
@@ -28,6 +28,12 @@ from parity.diagnose.causes.attending import (
     tokens,
 )
 from parity.diagnose.causes.convolving import convolution, mean_over_positions
+from parity.diagnose.causes.feature_maps import (
+    batch_norm,
+    max_pool,
+    residual_relu,
+    running_statistics,
+)
 from parity.diagnose.causes.objective import contrastive, cross_entropy, grad_norm, loss, update
 from parity.diagnose.causes.operations import (
     Absent,
@@ -58,6 +64,9 @@ OPERATIONS: dict[str, Recompute] = {
     "group norm": group_norm,
     "group norm and relu": group_norm,
     "padded max pool": padded_max_pool,
+    "batch_norm": batch_norm,
+    "max pool": max_pool,
+    "residual relu": residual_relu,
     "attention": attention_mix,
     "tokens": tokens,
     "residual": residual,
@@ -99,7 +108,8 @@ def rule_for(tap: str, context: Context) -> Recompute | None:
     """The known mistakes of the operation that makes a tap; None if there are none."""
     prefix, slash, _ = tap.partition("/")
     if slash:
-        return PREFIXES.get(prefix)
+        statistic = prefix == "step" and ".running_" in tap
+        return running_statistics if statistic else PREFIXES.get(prefix)
     if tap in context.made_by:
         return OPERATIONS.get(context.made_by[tap].operation)
     return OTHERS.get(tap)

@@ -26,17 +26,25 @@ def patches(x: Array, size: int, stride: int) -> Array:
 
 
 def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """A convolution without padding, of images or of a feature map (B, R, H, W).
+    """A convolution of images or of a feature map (B, R, H, W), padded with zeros.
 
     The result has A's layout: (B, N, F), patches row by row, or (B, F, h, w).
     """
     source, module = input_of(tap, context), module_of(tap, context)
     weight, *biases = params_of(tap, context)
     added: Array | float = biases[0] if biases else 0.0
-    size, stride = weight.shape[-1], row_of(tap, context).stride
+    row, size = row_of(tap, context), weight.shape[-1]
+    stride, padding = row.stride, row.padding
 
-    def convolve(x: Array, kernel: Array, bias: Array | float = added, step: int = stride) -> Array:
-        windows = patches(x, size, step)
+    def convolve(
+        x: Array,
+        kernel: Array,
+        bias: Array | float = added,
+        step: int = stride,
+        border: int = padding,
+    ) -> Array:
+        around = ((0, 0), (0, 0), (border, border), (border, border))
+        windows = patches(np.pad(x, around), size, step)
         flat = windows.reshape(*windows.shape[:3], -1)
         result = flat @ kernel.reshape(len(kernel), -1).T + bias
         if pair.expected.ndim == 4:
@@ -56,9 +64,12 @@ def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         yield Hypothesis(code, text, convolve(source, kernel))
     text = "height and width of the images are exchanged"
     yield Hypothesis("images turned", text, convolve(source.swapaxes(2, 3), weight))
-    for wrong in {1, size} - {stride}:
+    for wrong in {1, 2, size} - {stride}:
         text = f"stride {wrong} instead of {stride}"
         yield Hypothesis("stride", text, convolve(source, weight, step=wrong))
+    for wrong in {0, size // 2} - {padding}:
+        text = f"padding {wrong} instead of {padding}"
+        yield Hypothesis("padding", text, convolve(source, weight, border=wrong))
     yield from short_products(lambda short: convolve(short(source), short(weight)))
 
 
