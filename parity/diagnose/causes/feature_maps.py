@@ -45,7 +45,8 @@ def batch_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         return np.asarray(plain * across(weight) + across(bias))
 
     def distance(statistics: list[Array]) -> float:
-        return float(np.linalg.norm(scaled(normal(*statistics)) - pair.expected))
+        mean, var = statistics
+        return float(np.linalg.norm(scaled(normal(mean, var)) - pair.expected))
 
     right, wrong = sorted((batch, running), key=distance)
     names = ["the batch's statistics", "the running statistics"]
@@ -54,7 +55,7 @@ def batch_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     plain = normal(mean, var)
     yield Hypothesis("as defined", "batch norm as defined gives B", scaled(plain))
     text = f"batch norm with {other} instead of {used}"
-    yield Hypothesis("statistics", text, scaled(normal(*wrong)))
+    yield Hypothesis("statistics", text, scaled(normal(wrong[0], wrong[1])))
     for eps in OTHER_EPS:
         text = f"batch norm with eps {eps:g} instead of {EPS:g}"
         yield Hypothesis("eps", text, scaled(normal(mean, var, eps)))
@@ -104,8 +105,8 @@ def max_pool(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     def pool(padding: int, outside: float, stride: int = 2, size: int = 3) -> Array:
         around = ((0, 0), (0, 0), (padding, padding), (padding, padding))
         padded = np.pad(x, around, constant_values=outside)
-        windows = sliding_window_view(padded, (size, size), axis=(2, 3))
-        return np.asarray(windows[:, :, ::stride, ::stride])
+        windows = sliding_window_view(padded, (1, 1, size, size))
+        return np.asarray(windows[:, :, ::stride, ::stride, 0, 0])
 
     yield Hypothesis("as defined", "the max pool as defined gives B", pool(1, -np.inf).max((4, 5)))
     text = "the border of the max pool is zero and counts"
