@@ -15,8 +15,10 @@ def parts(
     backend: BackendName = "torch",
     images: Annotated[int, typer.Option(min=1, help="how many test images")] = 8,
     heat: Annotated[
-        Literal["scores", "rollout"],
-        typer.Option(help="what dims the second view: part scores, or attention rollout"),
+        Literal["scores", "rollout", "saliency"],
+        typer.Option(
+            help="what dims the second view: part scores, attention rollout, or saliency of pixels"
+        ),
     ] = "scores",
 ) -> None:
     """Draw test images with the patches that a checkpoint's model selects."""

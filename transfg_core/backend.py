@@ -123,6 +123,15 @@ class Backend(Protocol):
         """
         ...
 
+    def saliency(self, images: Array) -> Any:
+        """Compute how much the score of the chosen class depends on each pixel.
+
+        The handle fetches to `saliency` (B, H, W): the largest absolute value over colours of the
+        gradient of the largest logit, as `eval_step` classifies, with respect to the normalised
+        image (Simonyan et al. 2013, arXiv 1312.6034, section 3). It works for every model.
+        """
+        ...
+
     def trace(
         self,
         batch: Batch,

@@ -4,7 +4,7 @@ Implements `transfg_core.backend.Backend`. Twin: `transfg_torch/backend.py`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jittor as jt
@@ -203,15 +203,21 @@ class JittorBackend:
                 self.params[name].assign(value)
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode without gradients, with the averages in place of the parameters."""
-        self.model.eval()
+    def evaluating(self, gradients: bool = False) -> Iterator[None]:
+        """Evaluation mode, with the averages in place of the parameters."""
+        self.set_training(False)  # jittor: eval() would also stop all gradients
         self.swap_averages()
         try:
-            with jt.no_grad():
+            with nullcontext() if gradients else jt.no_grad():
                 yield
         finally:
             self.swap_averages()
+
+    def set_training(self, training: bool) -> None:  # native: PyTorch's `train` does it
+        """Set the mode of each module, which dropout and batch norm read."""
+        self.model.train()
+        for module in self.model.modules():
+            module.is_train = training
 
     def swap_averages(self) -> None:
         """Exchange the values of the trained parameters and their averages, if there are any."""
@@ -230,6 +236,15 @@ class JittorBackend:
         with self.evaluating():
             return {"rollout": self.model.rollout(self.to_images(images))}
 
+    def saliency(self, images: Array) -> Handle:
+        with self.evaluating(gradients=True):
+            # jittor: its arrays start with a gradient; argmax as in `train_step`
+            pixels = self.to_images(images)
+            logits = self.apply(pixels).logits
+            best = logits.gather(1, logits.argmax(dim=-1)[0].unsqueeze(1))
+            (slope,) = jt.grad(best.sum(), [pixels])
+        return {"saliency": slope.abs().max(1)}  # jittor: it has no amax
+
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis
         return {name: widen(to_float32(value).numpy()) for name, value in handle.items()}
@@ -241,10 +256,7 @@ class JittorBackend:
         fine: bool = False,
         training: bool = False,
     ) -> Arrays:
-        self.model.train()  # jittor: eval() would also stop all gradients
-        # jittor only: so set the mode of each module, which dropout reads
-        for module in self.model.modules():
-            module.is_train = training
+        self.set_training(training)  # jittor: eval() would also stop all gradients
         replay = replay or {}
         taps: Handle = {}
         sources: Handle = {}  # inputs of the next operation: the tap, or its replayed value

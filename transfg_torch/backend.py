@@ -4,7 +4,7 @@ Implements `transfg_core.backend.Backend`. Twin: `transfg_jt/backend.py`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -203,12 +203,12 @@ class TorchBackend:
                 self.params[name].copy_(value)
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Evaluation mode without gradients, with the averages in place of the parameters."""
+    def evaluating(self, gradients: bool = False) -> Iterator[None]:
+        """Evaluation mode, with the averages in place of the parameters."""
         self.model.eval()
         self.swap_averages()
         try:
-            with torch.no_grad():
+            with nullcontext() if gradients else torch.no_grad():
                 yield
         finally:
             self.swap_averages()
@@ -229,6 +229,14 @@ class TorchBackend:
         require_vit(self.config.model, "attention rollout")
         with self.evaluating():
             return {"rollout": self.model.rollout(self.to_images(images))}
+
+    def saliency(self, images: Array) -> Handle:
+        with self.evaluating(gradients=True):
+            pixels = self.to_images(images).requires_grad_()
+            logits = self.apply(pixels).logits
+            best = logits.gather(1, logits.argmax(dim=-1).unsqueeze(1))
+            (slope,) = torch.autograd.grad(best.sum(), [pixels])
+        return {"saliency": slope.abs().amax(1)}
 
     def fetch(self, handle: Handle) -> Arrays:
         # torch: tensors have graphs and devices

@@ -25,7 +25,11 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, param_specs, taps_of
 
 NAMES = ("ulp", "symmetry")
-OUTPUTS = {"prediction": "B", "rollout": "B N"}  # axes of recorded outputs that are no taps
+OUTPUTS = {
+    "prediction": "B",
+    "rollout": "B N",
+    "saliency": "B - -",
+}  # axes of recorded outputs that are no taps
 
 
 def tap_axes(name: str, model: ModelConfig) -> str:

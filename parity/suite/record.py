@@ -55,6 +55,7 @@ def record_case(recorder: Recorder) -> Arrays:
     taps |= sorted_taps(back(passed), recorder.config.model)
     if isinstance(recorder.config.model, VitConfig):
         taps |= tagged("rollout", back(backend.fetch(backend.rollout(images))))
+    taps |= tagged("saliency", back(backend.fetch(backend.saliency(images))))
     taps |= tagged("one update", recorder.run_updates(1, 1) | back(recorder.state_since(start)))
     if last > 1:
         reports = recorder.run_updates(2, last) | recorder.frozen_bits()

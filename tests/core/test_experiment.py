@@ -282,7 +282,7 @@ def test_a_run_of_version_0_1_0_resumes(place):
     assert load_run(place.run).state == "finished"
 
 
-def test_a_run_of_another_architecture(place):
+def test_a_run_of_another_architecture(place, monkeypatch):
     """It trains and evaluates by the same loop; another architecture does not resume it."""
     own = [setting for setting in SETTINGS if not setting.startswith("model.")]
     own += [f"data.root={place.data}", f"run.dir={place.folder / 'runs'}", "run.name=trial"]
@@ -292,8 +292,19 @@ def test_a_run_of_another_architecture(place):
     assert result.images == 4 and result.part_hit is None
     match = "expected model.name vit, found convnet"
     place.refuses(match, "run.name=other", "train.steps=9", resume_from=place.checkpoint())
-    with pytest.raises(UserError, match="pictures of parts and attention: expected model.name vit"):
-        draw_parts(place.checkpoint(), "torch", [], 2, place.folder / "parts.png")
+    out = place.folder / "parts.png"
+    with pytest.raises(UserError, match="selection, found model.name convnet.*--heat saliency"):
+        draw_parts(place.checkpoint(), "torch", [], 2, out)
+    with pytest.raises(UserError, match="attention rollout: expected model.name vit, found conv"):
+        draw_parts(place.checkpoint(), "torch", [], 2, out, "rollout")
+    drawn = []
+    monkeypatch.setattr(parts, "part_picture", lambda *args: drawn.append(args) or EMPTY)
+    monkeypatch.setattr(FakeBackend, "trace", trace, raising=False)
+    monkeypatch.setattr(FakeBackend, "saliency", saliency, raising=False)
+    draw_parts(place.checkpoint(), "torch", [], 2, out, "saliency")
+    ((pixels, index, scores, grid, *_),) = drawn
+    assert index is None and scores.shape == (2, 1, grid.rows * grid.columns)
+    assert pixels.shape == (2, grid.rows, grid.columns, 3) and grid.patch == grid.stride == 1
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(place):
@@ -649,6 +660,11 @@ def test_parts_read_as_an_evaluation_does(place, capsys, monkeypatch):
 
 
 EMPTY = Image.new("RGB", (1, 1))
+
+
+def saliency(self, images):
+    """What `draw_parts` needs of saliency."""
+    return {"saliency": np.abs(images).max(1)}
 
 
 def trace(self, batch):

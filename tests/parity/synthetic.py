@@ -113,6 +113,9 @@ class NoiseBackend:
         taps = self.activations()
         return {n: taps[n] for n in ("logits", "part_index") if n in taps}
 
+    def saliency(self, images: Array) -> Arrays:
+        return self.rounded({"saliency": noise("saliency", len(images), *images.shape[2:])})
+
     def rollout(self, images: Array) -> Arrays:
         return self.rounded({"rollout": noise("rollout", len(images), self.tokens() - 1)})
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from transfg_core.backend import Array, Backend, Batch
 from transfg_core.checkpoints.averages import AVERAGED
 from transfg_core.checkpoints.file import replace_file
+from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import DataConfig
+from transfg_core.config.vit import VitConfig
 from transfg_core.data.datasets import Samples
 from transfg_core.data.sample_reader import EvalReader, none_readable
 from transfg_core.data.transforms import normalise
@@ -19,11 +21,12 @@ from transfg_core.errors import RunFailed, UserError
 from transfg_core.evaluate import boxes_in_crop
 from transfg_core.explain.drawing import part_picture
 from transfg_core.models.layout import part_grid
+from transfg_core.models.rows import PartGrid
 from transfg_core.models.vit import require_vit
 from transfg_core.run.progress import Progress
 from transfg_core.trained import open_checkpoint
 
-Heat = Literal["scores", "rollout"]
+Heat = Literal["scores", "rollout", "saliency"]
 
 
 def draw_parts(
@@ -36,25 +39,20 @@ def draw_parts(
 ) -> None:
     """Draw `count` test images, evenly spread over the split, with the parts a checkpoint selects.
 
-    Next to each image is a copy dimmed by the part scores, or by the attention rollout, which also
-    exists in a plain Vision Transformer.
+    Next to each image is a copy dimmed by the part scores, by the attention rollout, which also
+    exists in a plain Vision Transformer, or by the saliency of each pixel, which every model has.
 
     With `data.on_bad_image: skip`, unreadable images are named and left out, as in an evaluation.
 
     Raises:
-        UserError: the checkpoint is broken, or `heat` is "scores" and its model selects no parts.
+        UserError: the checkpoint is broken, or its model has no such heat.
         RunFailed: an image cannot be read.
     """
     config, dataset, backend = open_checkpoint(path, backend_name, overrides, out)
     if config.optim.ema is not None:
         Progress("parts").say(f"{path}: {AVERAGED}")
-    model = require_vit(config.model, f"{path}: pictures of parts and attention")
-    selects = model.selects_parts
-    if not selects and heat == "scores":
-        raise UserError(
-            f"{path}: expected a model with part selection, found model.placement none; choose "
-            "another checkpoint, or --heat rollout"
-        )
+    check_heat(config.model, heat, path)
+    selects = config.model.selects_parts
     test = dataset.test
     rows, pixels = _read(test, config.data, count)
     images = normalise(pixels, config.data)
@@ -64,24 +62,44 @@ def draw_parts(
     ]
     logits = np.concatenate([trace["logits"] for trace in traces])
     index = np.concatenate([trace["part_index"] for trace in traces]) if selects else None
-    if heat == "rollout":
-        scores = np.stack([_rollout(backend, image) for image in images])
-    else:
+    if heat == "scores":
         scores = np.concatenate([trace["part_scores"] for trace in traces])
-    if heat == "scores" and model.fusion == "mul":  # the scores of `mul` are logarithms
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        if getattr(config.model, "fusion", None) == "mul":  # the scores of `mul` are logarithms
+            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    else:
+        scores = np.stack([_heat(backend, image, heat) for image in images])
     boxes = None if test.part_boxes is None else boxes_in_crop(test, rows, config.data)
     titles = [
         dataset.classes[label]
         + (f" (taken for {dataset.classes[guess]})" if label != guess else "")
         for label, guess in zip(test.labels[rows], logits.argmax(axis=1), strict=True)
     ]
-    grid = part_grid(config.model, config.data.crop, f"{path}: pictures of parts")
+    if heat == "saliency":  # of pixels; no patches are framed
+        index, grid = None, PartGrid(*config.data.crop, patch=1, stride=1)
+    else:
+        grid = part_grid(config.model, config.data.crop, f"{path}: pictures of parts")
     picture = part_picture(pixels, index, scores, grid, boxes, titles)
     png = io.BytesIO()
     picture.save(png, format="PNG")
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, png.getvalue())
+
+
+def check_heat(model: ModelConfig, heat: Heat, path: Path) -> None:
+    """Refuse a heat that a model does not have.
+
+    Raises:
+        UserError: it selects no parts, or has no attention.
+    """
+    if heat == "scores" and not model.selects_parts:
+        is_vit = isinstance(model, VitConfig)
+        found = "model.placement none" if is_vit else f"model.name {model.name}"
+        raise UserError(
+            f"{path}: expected a model with part selection, found {found}; choose another "
+            f"checkpoint, or --heat {'rollout' if is_vit else 'saliency'}"
+        )
+    if heat == "rollout":
+        require_vit(model, f"{path}: attention rollout")
 
 
 def _read(
@@ -101,7 +119,8 @@ def _read(
     return rows, np.stack([record.pixels for record in shown])
 
 
-def _rollout(backend: Backend, image: Array) -> Array:
-    """Attention rollout of one image (3, H, W) as scores of a single head: (1, N)."""
-    scores: Array = backend.fetch(backend.rollout(image[None]))["rollout"]
+def _heat(backend: Backend, image: Array, heat: Heat) -> Array:
+    """Rollout or saliency of one image (3, H, W) as scores of one head: (1, N) or (1, H W)."""
+    handle = backend.rollout(image[None]) if heat == "rollout" else backend.saliency(image[None])
+    scores: Array = backend.fetch(handle)[heat].reshape(1, -1)
     return scores

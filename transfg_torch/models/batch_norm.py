@@ -43,8 +43,9 @@ class BatchNorm(nn.Module):
         by_batch = self.training and not self.fixed
         if by_batch:
             check_count(x.numel() // x.shape[1])
-        moves = by_batch and not RECOMPUTING.get()  # a second pass must not count a batch twice
-        statistics = (self.running_mean, self.running_var) if moves or not by_batch else (None,) * 2
+        statistics = self.running_mean, self.running_var
+        if by_batch and RECOMPUTING.get():  # a second pass must not count a batch twice
+            statistics = tuple(running.clone() for running in statistics)
         return F.batch_norm(
             x, *statistics, self.weight, self.bias, by_batch, MOMENTUM, BATCH_NORM_EPS
         )

@@ -27,6 +27,7 @@ def contract(backend: Backend, config: Config, batches: Sequence[Batch]) -> dict
     twice = [backend.fetch(backend.eval_step(batch.images)) for _ in range(2)]
     claims["evaluation repeats"] = same(*twice)
     backend.fetch(backend.rollout(batch.images))
+    backend.fetch(backend.saliency(batch.images))
     claims["evaluation changes nothing"] = same(backend.state(), start)
     trainable = with_gradient(params_of(backend.state()), config.model)
     claims |= {f"gradient/{name}": bool(passed[f"grad/{name}"].any()) for name in trainable}

@@ -42,6 +42,7 @@ def recorded(job, **changes):
 
 
 STAGES = ["parameters", "forward", "selection", "backward", "gradients", "losses", "rollout",
+         "saliency",
          "one update", "updates", "evaluation", "cross-load", "state", "state parts"]  # fmt: skip
 
 

@@ -1,0 +1,119 @@
+"""Residual networks against torchvision's, and what is special to batch norm in training."""
+
+import numpy as np
+import pytest
+import resnet_cases as golden
+from reference import pad, relative, windows
+
+from parity.cases.case import BY_NAME, Case
+from transfg_core.backend import load_backend
+from transfg_core.errors import UserError
+
+FORWARD, BACKWARD = 1e-5, 1e-4  # relative L2 of two programs in float32
+CASE = BY_NAME["resnet"]
+
+
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+@pytest.mark.parametrize("depth", golden.DEPTHS)
+def test_agrees_with_torchvision(twin, depth, mode, record_property):
+    expected = golden.read()[str(depth)][mode]
+    backend = load_backend(twin.name, golden.config(depth))
+    backend.load_params(golden.params(depth))
+    found = backend.trace(golden.batch(), training=mode == "training")
+    assert golden.distance(found["logits"], expected.pop("logits")) < FORWARD
+    if mode == "training":  # an update with rate 0 moves the statistics alone
+        backend.fetch(backend.train_step([golden.batch()], 0.0))
+        found |= backend.state()
+    distances = {name: golden.distance(found[name], value) for name, value in expected.items()}
+    worst = max(distances, key=distances.__getitem__)
+    record_property("worst", f"{worst} {distances[worst]:.1e}")
+    assert distances[worst] < BACKWARD, worst
+    assert len(expected) == len({n for n in found if n in expected})
+
+
+def test_a_golden_distance_sees_a_wrong_array():
+    rng = np.random.default_rng(0)
+    right = rng.standard_normal((40, 30))
+    wrong = right + 1e-3 * rng.standard_normal((40, 30))
+    assert golden.distance(right, golden.kept(right)) < 1e-8
+    assert 3e-4 < golden.distance(wrong, golden.kept(right)) < 3e-3
+    assert golden.distance(right.T, golden.kept(right)) > 0.3
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_max_pool_gives_the_gradient_to_the_first_maximum(twin, padding):
+    """Values from a few, so that most windows have ties; also negative ones at the border."""
+    rng = np.random.default_rng(2)
+    x = (rng.integers(-3, 0, (2, 3, 9, 6)) / 2).astype(np.float32)
+    pool = (
+        twin.framework.nn.functional if twin.name == "torch" else twin.module("ops.feature_maps")
+    ).max_pool2d
+    places = windows(x, (3, 3), (2, 2), (padding, padding))
+    (rows, columns), padded = places[-1][0], pad(x, (padding, padding), -np.inf)
+    out = np.zeros((2, 3, rows + 1, columns + 1))
+    grad = rng.standard_normal(out.shape).astype(np.float32)
+    slope = np.zeros_like(padded)
+    for (i, j), window in places:
+        flat = padded[window].reshape(2, 3, -1)
+        out[:, :, i, j] = flat.max(-1)
+        first = np.eye(9)[flat.argmax(-1)] * grad[:, :, i, j, None]
+        slope[window] += first.reshape(2, 3, 3, 3)
+    slope = slope[:, :, padding : padding + 9, padding : padding + 6]
+    (found,) = twin.run(lambda x: pool(x, 3, 2, padding), x)
+    assert np.array_equal(found, out)
+    factor = twin.tensor(grad)
+    (found,) = twin.gradients(lambda x: (pool(x, 3, 2, padding) * factor).sum(), [x])
+    assert relative(found, slope) < 1e-6
+
+
+def test_updates_with_recomputed_blocks_are_the_same(twin):
+    """The second pass of a block counts no batch twice."""
+    config, batches = CASE.config(), CASE.batches()
+    states = []
+    for recomputed in (False, True):
+        run = config.run.model_copy(update={"grad_checkpointing": recomputed})
+        backend = load_backend(twin.name, config.model_copy(update={"run": run}))
+        backend.load_params(CASE.params())
+        for batch in batches[:2]:
+            backend.fetch(backend.train_step([batch], 0.05))
+        states.append(backend.state())
+    for name, value in states[0].items():
+        assert relative(states[1][name], value) < 1e-5, name
+    moved = relative(states[0]["param/bn1.running_mean"], CASE.params()["bn1.running_mean"])
+    assert moved > 0.05
+
+
+def test_bfloat16_is_near_float32(twin):
+    """A few per cent off, never equal; the statistics too."""
+    results = []
+    for precision in ("float32", "bfloat16"):
+        backend = load_backend(twin.name, CASE.config(precision))
+        backend.load_params(CASE.params())
+        trace = backend.trace(CASE.batches()[0], training=True)
+        backend.fetch(backend.train_step(CASE.batches()[:1], 0.0))
+        results.append((trace, backend.state()))
+    (trace, state), (rough, rough_state) = results
+    # the gradient of the first layer has passed six batch norms
+    for name, bound in (("block00", 0.03), ("logits", 0.06), ("grad/conv1.weight", 0.3)):
+        assert 1e-4 < relative(rough[name], trace[name]) < bound, name
+    block = np.ascontiguousarray(rough["block00"])
+    assert not (block.view(np.uint32) & 0xFFFF).any()  # the upper half of a float32
+    name = "param/layer2.1.bn2.running_var"
+    assert 1e-5 < relative(rough_state[name], state[name]) < 3e-2
+
+
+def test_one_value_per_channel_is_refused(twin):
+    case = Case("one", model={"name": "resnet"}, crop=(8, 7), batch=1, seed=3)
+    backend = twin.backend(case)
+    backend.fetch(backend.eval_step(case.batches()[0].images))
+    with pytest.raises(UserError, match="more than one value per channel in training"):
+        backend.train_step(case.batches()[:1], 0.01)
+
+
+def test_it_learns(twin):
+    """Six images by heart."""
+    backend, batch = twin.backend(CASE), CASE.batches()[0]
+    losses = [
+        float(backend.fetch(backend.train_step([batch], 0.05))["cross_entropy"]) for _ in range(25)
+    ]
+    assert losses[-1] < 0.2 * losses[0]
