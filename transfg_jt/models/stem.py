@@ -15,6 +15,7 @@ from transfg_core.models.stem import EXPANSION, KERNEL, ROOT, stride_of
 from transfg_jt.checkpointing import recompute
 from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.convolution import conv2d
+from transfg_jt.ops.feature_maps import max_pool2d
 from transfg_jt.ops.group_norm import group_norm, standardise, sum_relu
 from transfg_jt.ops.padding import pad
 
@@ -139,7 +140,7 @@ class Stem(nn.Module):
         """(B, 3, H, W) -> the last map (B, F, h, w); with `recomputes`, units save their inputs."""
         x = tap("root", self.root(images, under(tap, "root")))
         # zeros as padding, where `SAME` has none: after ReLU the maximum is the same
-        x = tap("pool", nn.max_pool2d(pad_same(x, 3, 2), 3, stride=2))
+        x = tap("pool", max_pool2d(pad_same(x, 3, 2), 3, 2))
         for stage, units in enumerate(self.stages):
             for number, unit in enumerate(units):
                 name = f"unit{stage}_{number:02d}"

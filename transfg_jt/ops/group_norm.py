@@ -14,7 +14,8 @@ from jittor import Var
 from transfg_jt.ops.bfloat16 import cast_like, to_float32
 from transfg_jt.ops.cpu import on_cpu, run_cpu
 from transfg_jt.ops.custom_grad import Function
-from transfg_jt.ops.exact import number, relu
+from transfg_jt.ops.exact import number
+from transfg_jt.ops.feature_maps import relu
 
 # A group's channels lie side by side: `count` numbers, of `places` for each channel. Mean and
 # 1 / √(variance + eps) of each group are outputs. Rows are summed in float32, their sums in double.

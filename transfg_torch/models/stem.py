@@ -140,7 +140,7 @@ class Stem(nn.Module):
         """(B, 3, H, W) -> the last map (B, F, h, w); with `recomputes`, units save their inputs."""
         x = tap("root", self.root(images, under(tap, "root")))
         # zeros as padding, where `SAME` has none: after ReLU the maximum is the same
-        x = tap("pool", F.max_pool2d(pad_same(x, 3, 2), 3, stride=2))
+        x = tap("pool", F.max_pool2d(pad_same(x, 3, 2), 3, 2))
         for stage, units in enumerate(self.stages):
             for number, unit in enumerate(units):
                 name = f"unit{stage}_{number:02d}"
