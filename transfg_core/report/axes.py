@@ -15,7 +15,9 @@ Settings = Mapping[str, Any]  # dotted key of the configuration -> value
 METHODS = {"none": "ViT", "transfg": "TransFG"}  # model.placement -> the papers' names
 NAMES = {"convnet": "ConvNet"}  # model.name, of models without placement
 METHOD_ORDER = tuple(
-    f"{name}{kind}" for name in ("ConvNet", "ViT", "TransFG") for kind in (" k-NN", "")
+    f"{name}{kind}"
+    for name in ("ConvNet", "ResNet-18", "ResNet-50", "ViT", "TransFG")
+    for kind in (" k-NN", "")
 )
 
 
@@ -39,7 +41,9 @@ def method(settings: Settings) -> str:
     """The model as the papers name it; `k-NN` follows where its neighbours classify."""
     name = str(settings["model.name"])
     placement = settings.get("model.placement")
-    if name != "vit":
+    if name == "resnet":
+        model = f"ResNet-{settings['model.depth']}"
+    elif name != "vit":
         model = NAMES.get(name, name)
     else:
         model = METHODS.get(str(placement), f"ViT, {placement}")
