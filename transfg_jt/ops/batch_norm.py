@@ -18,7 +18,6 @@ from transfg_jt.ops.exact import number
 # P positions of each channel in each image; a thread takes whole channels
 SIZES = """
     const int64_t B = in0->shape[0], F = in0->shape[1], P = in0->num / (B * F), count = B * P;
-    const float eps = data["eps"];
 """
 
 # Mean and biased variance of each channel, summed in float64.
@@ -42,6 +41,7 @@ MOMENTS = """
 
 # (x - mean) / sqrt(variance + eps) * weight + bias; inputs: x, weight, bias, mean, variance
 NORMALISE = """
+    const float eps = data["eps"];
     #pragma omp parallel for schedule(static)
     for (int64_t f = 0; f < F; f++) {
         const float mean = in3_p[f], bias = in2_p[f];
@@ -58,6 +58,7 @@ NORMALISE = """
 # and g, and dx = weight / sqrt(variance + eps) (g - mean(g) - y mean(g y)). Without the two means,
 # where mean and variance are constants. Inputs: x, weight, mean, variance, g
 GRADIENTS = """
+    const float eps = data["eps"];
     const bool by_batch = data["by_batch"];
     #pragma omp parallel for schedule(static)
     for (int64_t f = 0; f < F; f++) {
@@ -89,25 +90,29 @@ Statistics = tuple[Var, Var]  # mean and variance of each channel, (F,)
 class FusedBatchNorm(Function):
     """Batch norm in float32 on the CPU; saves input, weight, mean and variance.
 
-    Without statistics, the batch's own are used, and returned after the result.
+    `by_batch` says that mean and variance are those of x, through which a gradient flows.
     """
 
     def execute(
-        self, x: Var, weight: Var, bias: Var, statistics: Statistics | None, eps: float
-    ) -> tuple[Var, Var, Var]:
-        data = {"eps": eps, "by_batch": float(statistics is None)}
-        channels = [weight.shape] * 2
-        mean, var = statistics or run_cpu(SIZES + MOMENTS, channels, [x], data=data)
-        inputs = [x, weight, bias, mean, var]
-        (out,) = run_cpu(SIZES + NORMALISE, [x.shape], inputs, data=data)
-        self.save_for_backward(x, weight, mean, var, data)
-        return out, mean, var
+        self, x: Var, weight: Var, bias: Var, statistics: Statistics, by_batch: bool, eps: float
+    ) -> Var:
+        data = {"eps": eps, "by_batch": float(by_batch)}
+        self.save_for_backward(x, weight, statistics, data)
+        inputs = [x, weight, bias, *statistics]
+        return run_cpu(SIZES + NORMALISE, [x.shape], inputs, data=data)[0]
 
-    def grad(self, grad: Var, *_: None) -> tuple:
-        x, weight, mean, var, data = self.take_saved()
+    def grad(self, grad: Var) -> tuple:
+        x, weight, statistics, data = self.take_saved()
         shapes = [x.shape, weight.shape, weight.shape]
-        inputs = [x, weight, mean, var, grad]
-        return (*run_cpu(SIZES + GRADIENTS, shapes, inputs, data=data), None, None)
+        inputs = [x, weight, *statistics, grad]
+        return (*run_cpu(SIZES + GRADIENTS, shapes, inputs, data=data), None, None, None)
+
+
+def moments(x: Var) -> Statistics:
+    """Mean and biased variance of each channel, in float32 on the CPU: (B, F, ...) -> (F,)."""
+    channels = [[x.shape[1]]] * 2
+    mean, var = run_cpu(SIZES + MOMENTS, channels, [x.detach()])
+    return mean.stop_grad(), var.stop_grad()
 
 
 def batch_norm(
@@ -119,7 +124,8 @@ def batch_norm(
     (F,) -> (B, F, ...), (F,), (F,), in float32 or float64.
     """
     if on_cpu(x):
-        return FusedBatchNorm.apply(x, weight, bias, statistics, eps)
+        used = statistics or moments(x)
+        return FusedBatchNorm.apply(x, weight, bias, used, statistics is None, eps), *used
     if statistics is None:
         count = number(x.numel() // x.shape[1], x)
         mean = sum_over_positions(x) / count
