@@ -5,7 +5,17 @@ import pytest
 import safetensors.numpy
 import torch
 from foreign_forms import write_safetensors
-from foreign_namings import CLASSES, DEPTHS, HEADS, SWINS, WIDTH, WINDOW, canonical_swin
+from foreign_namings import (
+    CLASSES,
+    DEPTHS,
+    HEADS,
+    SWINS,
+    WIDTH,
+    WINDOW,
+    canonical_resnet,
+    canonical_swin,
+    torchvision_resnet,
+)
 
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.export import convert
@@ -18,8 +28,22 @@ SWIN = {
     "name": "swin", "width": WIDTH, "depths": DEPTHS, "heads": HEADS, "window": WINDOW,
     "classes": CLASSES, "pretrained_head": True,
 }  # fmt: skip
-CASES = {"microsoft swin": (SWIN, canonical_swin(), SWINS["microsoft swin"], SWINS["timm swin"])}
-SHOWN = {"microsoft swin": "model.depths=[1,3,2,1] model.heads=[1,2,4,4]"}
+RESNET = {
+    "name": "resnet", "blocks": DEPTHS, "width": 4, "classes": CLASSES, "pretrained_head": True,
+}  # fmt: skip
+NARROW = {kind: canonical_resnet(kind, 4) for kind in ("basic", "bottleneck")}
+CASES = {
+    "microsoft swin": (SWIN, canonical_swin(), SWINS["microsoft swin"], SWINS["timm swin"]),
+    "torchvision resnet": (RESNET, NARROW["basic"], torchvision_resnet, torchvision_resnet),
+    "torchvision bottlenecks": (
+        RESNET | {"bottleneck": True}, NARROW["bottleneck"], torchvision_resnet, torchvision_resnet,
+    ),
+}  # fmt: skip
+SHOWN = {
+    "microsoft swin": "model.depths=[1,3,2,1] model.heads=[1,2,4,4]",
+    "torchvision resnet": "model.width=4 model.blocks=[1,3,2,1] model.bottleneck=False",
+    "torchvision bottlenecks": "model.bottleneck=True",
+}
 kinds = pytest.mark.parametrize("kind", CASES)
 
 
@@ -72,7 +96,7 @@ def test_a_run_under_timms_names_and_back(tmp_path, kind):
 
 
 @kinds
-def test_a_file_without_a_head_and_one_without_blocks(tmp_path, kind):
+def test_a_file_without_a_head(tmp_path, kind):
     _, params, write, _ = CASES[kind]
     headless = {n: x for n, x in params.items() if not n.startswith("head.")}
     arrays = write(params)
@@ -81,9 +105,13 @@ def test_a_file_without_a_head_and_one_without_blocks(tmp_path, kind):
     target = tmp_path / "own.safetensors"
     convert(save(tmp_path / "body.pth", body, False), target)
     assert_equal(safetensors.numpy.load_file(target), headless)
-    cut = {n: x for n, x in body.items() if not n.startswith(("layers.3.", "layer4."))}
+
+
+def test_a_file_without_the_blocks_of_a_stage(tmp_path):
+    arrays = SWINS["microsoft swin"](canonical_swin())
+    cut = {n: x for n, x in arrays.items() if not n.startswith("layers.3.")}
     with pytest.raises(UserError, match="expected all blocks of a model .* is the file complete"):
-        convert(save(tmp_path / "cut.pth", cut, False), target)
+        convert(save(tmp_path / "cut.pth", cut, False), tmp_path / "own.safetensors")
 
 
 @kinds

@@ -59,4 +59,18 @@ def swin_settings(shape_of: ShapeOf) -> dict[str, Any] | None:
     }
 
 
-READERS: dict[str, Callable[[ShapeOf], dict[str, Any] | None]] = {"swin": swin_settings}
+def resnet_settings(shape_of: ShapeOf) -> dict[str, Any] | None:
+    """Width, blocks and kind of blocks of a residual network."""
+    stages = [count_blocks(shape_of, f"layer{i}.{{}}.conv1.weight") for i in range(1, 5)]
+    blocks = stages[: stages.index(0)] if 0 in stages else stages
+    stem = shape_of("conv1.weight")
+    if not blocks or not stem:
+        return None
+    bottleneck = shape_of("layer1.0.conv3.weight") is not None
+    return {"width": stem[0], "blocks": blocks, "bottleneck": bottleneck}
+
+
+READERS: dict[str, Callable[[ShapeOf], dict[str, Any] | None]] = {
+    "swin": swin_settings,
+    "resnet": resnet_settings,
+}

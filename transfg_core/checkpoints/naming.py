@@ -42,7 +42,6 @@ class Naming:
     marks: tuple[tuple[str, ...], ...]  # a file has at least one key of each tuple
     modules: tuple[tuple[str, str], ...]
     ignored: tuple[tuple[str, str], ...] = ()  # pattern of a key, reason
-    models: tuple[str, ...] = ()  # other values of model.name that take these weights
 
     def prefix(self, keys: Collection[str]) -> str | None:
         """What stands before every name, such as `backbone.`; None if the anchor is absent."""
@@ -117,7 +116,7 @@ RESNET_MODULES = (
 )
 # torchvision/models/resnet.py; timm/models/resnet.py has the same names
 TORCHVISION_RESNET = Naming(
-    title="torchvision and timm (ResNet)",
+    title="timm and torchvision (ResNet)",
     architecture="resnet",
     anchor="layer1.0.conv1.weight",
     marks=(
@@ -177,7 +176,6 @@ SWIN_OFFICIAL = Naming(
     marks=(("patch_embed.proj.weight",), ("layers.0.downsample.norm.weight",)),
     modules=_swin_modules("layers.{i}.blocks.{j}.", "layers.{i}.downsample", "head"),
     ignored=SWIN_IGNORED,
-    models=("swinfc",),
 )
 # timm/models/swin_transformer.py since timm 0.9: the patch merging opens the next stage
 TIMM_SWIN = Naming(
@@ -187,7 +185,6 @@ TIMM_SWIN = Naming(
     marks=(("patch_embed.proj.weight",), ("layers.1.downsample.norm.weight",)),
     modules=_swin_modules("layers.{i}.blocks.{j}.", "layers.{i_next}.downsample", "head.fc"),
     ignored=SWIN_IGNORED,
-    models=("swinfc",),
 )
 SWIN_BLOCK = "features.{i_odd}.{j}."
 # torchvision/models/swin_transformer.py: stages and mergings alternate in one list
@@ -211,7 +208,6 @@ TORCHVISION_SWIN = Naming(
         ("head", "head"),
     ),
     ignored=SWIN_IGNORED,
-    models=("swinfc",),
 )
 SWIN_LAYER = "encoder.layers.{i}.blocks.{j}."
 # transformers/models/swin/modeling_swin.py
@@ -238,7 +234,6 @@ HUGGING_FACE_SWIN = Naming(
         ("head", "classifier"),
     ),
     ignored=SWIN_IGNORED,
-    models=("swinfc",),
 )
 
 # of several that fit, the first: the official file also has what marks timm's

@@ -16,7 +16,12 @@ from transfg_core.config.model import ModelConfig
 from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
-from transfg_core.models.layout import architecture, param_shapes
+from transfg_core.models.layout import (
+    ARCHITECTURES,
+    BACKBONES,
+    architecture,
+    param_shapes,
+)
 from transfg_core.models.rows import Shape
 from transfg_core.models.vit import grid_size
 from transfg_core.params.bias_tables import resize_bias_table, window_of, window_to_resize
@@ -50,16 +55,16 @@ def load_own(
     Weights without a configuration do not show their own grid: it counts as the model's if the
     number of tokens is equal, else as square. A plain Vision Transformer may become one with part
     selection: its encoder norm becomes `part_norm`; its last block becomes `part_layer` or is
-    ignored, as `model.part_layer_init` says.
+    ignored, as `model.part_layer_init` says. A Swin Transformer may become a SwinFC.
 
     Raises:
         UserError: the file cannot be read, or names or shapes do not fit.
     """
     path = file.path
     own = open_own(file)
-    if own.saved is not None:
+    if own.saved is not None and own.saved.model.name != BACKBONES.get(model.name):
         refuse_other_model(path, own.saved.model, model)
-    target, ignored = param_shapes(model, image_size), own.ignored
+    target, ignored = _wanted(own.shapes, model, image_size), own.ignored
     names = {name: name for name in own.shapes}  # in the model -> in the file
     changes = _changes(path, own.shapes, model) if isinstance(model, VitConfig) else []
     for old, new, reason in [*changes, *_new_head(own.shapes, model)]:
@@ -76,15 +81,12 @@ def load_own(
     shapes = {name: own.shapes[source] for name, source in names.items()}
     grids = _grids(own, target, image_size, model) if isinstance(model, VitConfig) else None
     tokens = {"pos_embed": (1, shapes["pos_embed"][1], target["pos_embed"][2])} if grids else {}
-    windows = _windows(shapes, target)
+    windows = [name for name in shapes if name in target and _is_resized(name, shapes, target)]
     resizable = tokens | {name: shapes[name] for name in windows}
     refuse(path, shape_problems(target | resizable, shapes))  # before any array is read
     arrays = {name: own.read(source) for name, source in names.items()}
     resized = [_resize_positions(arrays, grids)] if grids else []
-    for name, window in windows.items():
-        rows = target[name][0]
-        arrays[name] = resize_bias_table(as_float(arrays[name]), rows)
-        resized.append(f"{name}: window {window} to {window_of(rows)}")
+    resized += [_resize_table(arrays, name, target[name][0]) for name in windows]
     merged = strict_merge(target, arrays, path)
     initialised = tuple(name for name in param_shapes(model, image_size) if name not in merged)
     report = LoadReport(path, tuple(merged), tuple(resized), tuple(ignored), missing, initialised)
@@ -121,11 +123,29 @@ def _new_head(shapes: Mapping[str, Shape], model: ModelConfig) -> list[tuple[str
     return [("head.", "head.", f"{classes[0]} classes, model.classes {model.classes}")]
 
 
-def _windows(shapes: Mapping[str, Shape], target: Mapping[str, Shape]) -> dict[str, int]:
-    """Dict: table of relative positions that has another window in the file -> that window."""
-    pairs = {name: (shape, target[name]) for name, shape in shapes.items() if name in target}
-    found = {name: window_to_resize(name, *pair) for name, pair in pairs.items()}
-    return {name: window for name, window in found.items() if window is not None}
+def _wanted(
+    shapes: Mapping[str, Shape], model: ModelConfig, image_size: tuple[int, int]
+) -> dict[str, Shape]:
+    """The model's parameters; those of its backbone alone, if the file has none of the others."""
+    target = param_shapes(model, image_size)
+    if model.name not in BACKBONES:
+        return target
+    dims_of = ARCHITECTURES[BACKBONES[model.name]].dims_of
+    if any(name in shapes and not dims_of(name) for name in target):
+        return target
+    return {name: shape for name, shape in target.items() if dims_of(name)}
+
+
+def _is_resized(name: str, shapes: Mapping[str, Shape], target: Mapping[str, Shape]) -> bool:
+    """Whether a parameter is a table of relative positions that has another window in the file."""
+    return window_to_resize(name, shapes[name], target[name]) is not None
+
+
+def _resize_table(arrays: Arrays, name: str, rows: int) -> str:
+    """Resize a table of relative positions in `arrays`, and describe the change."""
+    old = window_of(arrays[name].shape[0])
+    arrays[name] = resize_bias_table(as_float(arrays[name]), rows)
+    return f"{name}: window {old} to {window_of(rows)}"
 
 
 class _Grids(NamedTuple):

@@ -16,7 +16,7 @@ from transfg_core.checkpoints.naming import NAMINGS, Naming, Place
 from transfg_core.checkpoints.weight_file import FLOATS, Header, WeightFile
 from transfg_core.config.model import ModelConfig
 from transfg_core.errors import UserError
-from transfg_core.models.layout import architecture, param_shapes, suspects
+from transfg_core.models.layout import BACKBONES, architecture, param_shapes, suspects
 from transfg_core.models.rows import Shape
 from transfg_core.params.bias_tables import resize_bias_table, window_of, window_to_resize
 from transfg_core.params.merge import and_more, as_float, refuse
@@ -108,7 +108,7 @@ def plan_naming(
     Raises:
         UserError: the file is of another architecture or size; lists every problem.
     """
-    if model.name not in (naming.architecture, *naming.models):
+    if naming.architecture not in (model.name, BACKBONES.get(model.name)):
         raise UserError(
             f"{source}: expected weights for model.name {model.name}, found the names of "
             f"{naming.title}; set model.name={naming.architecture}"
@@ -116,20 +116,16 @@ def plan_naming(
     bare = naming.bare_names(headers)
     twice = headers.keys() - set(bare.values())
     refuse(source, [f"{key}: expected each array once, found two" for key in sorted(twice)])
-    places = naming.places(shapes)
     steps: dict[str, dict[str, Place]] = {}
-    for name, place in places.items():
+    for name, place in naming.places(shapes).items():
         steps.setdefault(place.key, {})[name] = place
     found = {name: headers[key].shape for name, key in bare.items()}
+    further = [name for name in found if name not in steps]
     ignored, missing = _leave_out_head(steps, found, model)
     lines = [f"{name}: missing; is the file complete?" for name in steps if name not in found]
-    known = {place.key for place in places.values()}
-    for name in (name for name in found if name not in known):
-        reason = naming.reason_to_ignore(name)
-        if reason:
-            ignored.append(f"{bare[name]}: {reason}")
-        else:
-            lines.append(f"{bare[name]}: unexpected, found {found[name]}")
+    reasons = {name: naming.reason_to_ignore(name) for name in further}
+    ignored += [f"{bare[name]}: {reason}" for name, reason in reasons.items() if reason]
+    lines += [f"{bare[n]}: unexpected, found {found[n]}" for n in further if not reasons[n]]
     steps = {name: parts for name, parts in steps.items() if name in found}
     wrong, resized = _shape_problems(steps, found, shapes, model)
     lines += wrong

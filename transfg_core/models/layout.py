@@ -82,6 +82,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 # (model, image size) -> the patches that its parts and attention maps are about
 PART_GRIDS: dict[str, Callable[[Any, tuple[int, int]], PartGrid]] = {"vit": vit.part_grid}
 
+# model.name -> that of its backbone, whose weights it takes; its own modules start as initialised
+BACKBONES = {"swinfc": "swin"}
+
 
 def architecture(model: ModelConfig) -> Architecture:
     """The architecture that `model.name` chooses."""

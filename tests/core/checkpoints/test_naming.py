@@ -21,7 +21,7 @@ STORED = {f"{key} {kind}": write(RESNET[kind]) for key, write in RESNETS.items()
 STORED |= {key: write(SWIN) for key, write in SWINS.items()}
 OURS = {key: RESNET[key.split()[-1]] if "resnet" in key else SWIN for key in STORED}
 TITLES = {
-    "torchvision resnet": "torchvision and timm (ResNet)",
+    "torchvision resnet": "timm and torchvision (ResNet)",
     "transformers resnet": "Hugging Face transformers (ResNet)",
     "microsoft swin": "microsoft/Swin-Transformer",
     "timm swin": "timm (Swin)",

@@ -7,9 +7,11 @@ from foreign_namings import (
     CLASSES,
     DEPTHS,
     HEADS,
+    RESNETS,
     SWINS,
     WIDTH,
     WINDOW,
+    canonical_resnet,
     canonical_swin,
 )
 
@@ -25,8 +27,18 @@ IMAGE = (24, 24)
 SWIN = {
     "name": "swin", "width": WIDTH, "depths": DEPTHS, "heads": HEADS, "window": WINDOW,
 }  # fmt: skip
-MODELS = {"swin": (SWIN, canonical_swin())}
+RESNET = {"name": "resnet", "blocks": DEPTHS, "width": 4}
+MODELS = {
+    "swin": (SWIN, canonical_swin()),
+    "basic": (RESNET, canonical_resnet("basic", 4)),
+    "bottleneck": (RESNET | {"bottleneck": True}, canonical_resnet("bottleneck", 4)),
+}
 WRITERS = {key: ("swin", write) for key, write in SWINS.items()}
+WRITERS |= {
+    f"{key} {kind}": (kind, write)
+    for key, write in RESNETS.items()
+    for kind in ("basic", "bottleneck")
+}
 kinds = pytest.mark.parametrize("kind", WRITERS)
 
 
@@ -148,6 +160,23 @@ def test_a_swin_of_other_sizes(tmp_path, change, expected):
         assert part in str(caught.value), caught.value
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"depth": 50, "blocks": None, "bottleneck": None}, ["layer1.0.conv3.weight: missing"]),
+        ({"blocks": (1, 3, 2)}, ["layer4.0.bn1.bias: unexpected"]),
+        ({"width": 8}, ["conv1.weight: expected (8, 3, 7, 7), found (4, 3, 7, 7)", "model.width"]),
+    ],
+)
+def test_a_resnet_of_other_sizes(tmp_path, change, expected):
+    path = write_safetensors(tmp_path / "x", RESNETS["torchvision resnet"](MODELS["basic"][1]))
+    with pytest.raises(UserError) as caught:
+        load_pretrained(str(path), model("basic", **change), IMAGE)
+    holds = "the file holds model.classes=5 model.width=4 model.blocks=[1,3,2,1] model.bottleneck"
+    for part in (*expected, holds):
+        assert part in str(caught.value), caught.value
+
+
 @pytest.mark.parametrize("kind", SWINS)
 def test_tables_of_another_window(tmp_path, kind):
     """Resized, with a line in the report; everything else stays."""
@@ -189,6 +218,16 @@ def test_lookalikes_are_refused_by_what_they_are(tmp_path):
         with pytest.raises(UserError, match=word) as caught:
             load_pretrained(str(path), model("swin"), IMAGE)
         assert "`transfg weights` lists files that fit" in str(caught.value)
+    resnet = RESNETS["torchvision resnet"](MODELS["basic"][1])
+    for key, word in (
+        ("layer1.0.se.fc1.weight", "squeeze and excitation"),
+        ("conv1.0.weight", "a stem of three convolutions"),
+        ("layer2.0.downsample.2.weight", "an average pool before a projection"),
+        ("attnpool.k_proj.weight", "attention pooling"),
+    ):
+        path = write_safetensors(tmp_path / "y", resnet | {key: np.ones((1, 2), "f4")})
+        with pytest.raises(UserError, match=word):
+            load_pretrained(str(path), model("basic"), IMAGE)
 
 
 @kinds
@@ -212,5 +251,6 @@ def test_a_run_starts_from_it(tmp_path, kind):
     config = build_config({"model": tree, "data": {"crop": IMAGE}}, name)
     values, report = build_params(config)
     assert values.keys() == params.keys() and report is not None
-    assert np.array_equal(values["norm.weight"], params["norm.weight"])
+    some = "norm.weight" if name == "swin" else "layer4.0.bn1.running_var"
+    assert np.array_equal(values[some], params[some])
     assert not np.array_equal(values["head.weight"], params["head.weight"])
