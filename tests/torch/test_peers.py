@@ -29,8 +29,14 @@ SWIN = {
 }  # fmt: skip
 HYBRID = VIT | {"stem": "r_s4"}
 OTHER_EPSILONS = 3e-5  # of timm's stems (docs/spec.md, "Hybrids")
-# model, side of its images
-MODELS = {"vit": (VIT, 32), "swin": (SWIN, 96), "hybrid": (HYBRID, 64)}
+RESNET = {"name": "resnet", "blocks": (1, 1, 1, 1)}
+MODELS = {  # model, side of its images
+    "vit": (VIT, 32),
+    "swin": (SWIN, 96),
+    "hybrid": (HYBRID, 64),
+    "resnet": (RESNET, 32),
+    "bottlenecks": (RESNET | {"bottleneck": True}, 32),
+}
 PAIRS = [(program, name) for program in ("timm", "torchvision") for name in MODELS]
 PAIRS.remove(("torchvision", "hybrid"))
 
@@ -112,9 +118,16 @@ def test_stems_that_a_peer_lacks():
         peer_backend("timm", config("hybrid", model__stem="tiny_s8"))
 
 
+def test_a_narrow_resnet_is_refused():
+    with pytest.raises(UserError, match="timm: expected model.width 64, found 8; leave it out"):
+        peer_backend("timm", config("resnet", model__width=8))
+
+
 def test_a_model_that_no_peer_has():
     convnet = build_config({"model": {"name": "convnet", "classes": 5, "dropout": 0.0}}, "convnet")
-    with pytest.raises(UserError, match="timm: expected model.name vit, .*swin, found convnet"):
+    with pytest.raises(
+        UserError, match="timm: expected model.name vit, resnet, swin, found convnet"
+    ):
         peer_backend("timm", convnet)
 
 

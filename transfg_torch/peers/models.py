@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays
 from transfg_core.checkpoints.programs import named_as, table_of
+from transfg_core.config.resnet import ResNetConfig
 from transfg_core.config.sections import Config
 from transfg_core.config.stem import STEMS
 from transfg_core.config.swin import SwinConfig
@@ -118,7 +119,20 @@ def make_swin(program: str, model: SwinConfig, image_size: tuple[int, int]) -> n
     )
 
 
-MAKERS = {"vit": make_vit, "swin": make_swin}
+def make_resnet(program: str, model: ResNetConfig, image_size: tuple[int, int]) -> nn.Module:
+    """The residual network; the programs fix the channels of the first stage at 64.
+
+    Raises:
+        UserError: `model.width` is another.
+    """
+    if model.width != 64:
+        raise UserError(f"{program}: expected model.width 64, found {model.width}; leave it out")
+    blocks = package(program, "models.resnet")
+    block = blocks.Bottleneck if model.bottleneck else blocks.BasicBlock
+    return blocks.ResNet(block, list(model.blocks), num_classes=model.class_count)
+
+
+MAKERS = {"vit": make_vit, "swin": make_swin, "resnet": make_resnet}
 
 
 class Peer(nn.Module):
