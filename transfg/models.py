@@ -171,7 +171,8 @@ def in_full(row: dict[str, Any]) -> list[str]:
     ]
     for item in row["published"]:
         parameters = f"{number(item['parameters'], '.8g', 1e6)} M parameters"
-        facts.append(("published", f"{parameters}, {item['gmacs']} GMACs: {item['source']}"))
+        text = f"{parameters}, {item['gmacs']} GMACs: {item['source']}"
+        facts.append(("published", f"{text}; {item['note']}" if item["note"] else text))
     facts += [("weights", f"`transfg weights {name}`") for name in row["weights"]]
     for name, result in row.get("measured", {}).items():
         speed = f"{number(result['images_per_second'])} images/s"

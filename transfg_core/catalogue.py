@@ -17,10 +17,10 @@ from transfg_core.config.loading import build_config
 from transfg_core.config.sections import Config
 from transfg_core.config.yaml_text import parse_yaml
 from transfg_core.errors import UserError
-from transfg_core.models.layout import architecture, param_shapes, param_specs
+from transfg_core.models.layout import BACKBONES, architecture, param_shapes, param_specs
 from transfg_core.params.merge import nearest
 
-TAKEN = {"swinfc": "swin"}  # model.name -> that of the weights it takes, where they differ
+ALIKE = 0.02  # programs count norms and biases differently
 TABLE = Path(__file__).with_name("catalogue.yaml")
 
 
@@ -30,6 +30,7 @@ class Published(Section):
     parameters: Positive | None = None  # as precise as published: 86567656, or 88000000 for "88M"
     gmacs: float | None = None  # 10^9 multiply-adds of one image; many papers call them FLOPs
     source: str
+    note: str = ""  # why the counted operations differ by more than `ALIKE`
 
 
 class Entry(Section):
@@ -68,7 +69,7 @@ class Entry(Section):
     def weights(self) -> list[KnownWeights]:
         """The known weights that fit the model; tables of another window are resized."""
         model = self.config().model
-        taken = TAKEN.get(model.name, model.name)
+        taken = BACKBONES.get(model.name, model.name)
         return [
             row
             for row in known_weights()

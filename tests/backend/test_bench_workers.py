@@ -67,3 +67,16 @@ def test_work_is_measured(twin, tmp_path, method, work):
     )
     if work != "input":
         assert result["device"]["threads"] == 1 and result["device"]["backend"] == twin.name
+
+
+def test_a_model_of_the_catalogue_is_measured(twin):
+    if twin.name == "jittor":
+        pytest.skip("the same worker as in torch; a Jittor process starts slowly")
+    arguments = ["models", "ViT-Ti/16", "--image", "32", "--measure", "train", "--batch", "2"]
+    arguments += ["--backend", twin.name, "--rounds", "2", "--threads", "1", "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    (record,) = json.loads(done.stdout)
+    measured = record["measured"][twin.name]
+    assert measured["images_per_second"] > 0 and measured["peak_bytes"] > 2**20
+    assert measured["failed"] == "" and (measured["work"], measured["batch"]) == ("train", 2)

@@ -36,8 +36,8 @@ def test_one_model_in_full():
 
 
 def test_names_and_another_image():
-    records = json.loads(call("ViT-L", "ViT-H", "--image", "448", "--json"))
-    assert [record["name"] for record in records] == ["ViT-L/32", "ViT-L/16", "ViT-H/14"]
+    records = json.loads(call("ViT-L/32", "ViT-H", "--image", "448", "--json"))
+    assert [record["name"] for record in records] == ["ViT-L/32", "ViT-H/14"]
     assert records[0]["image"] == 448 and records[0]["published"] == []
     (usual,) = json.loads(call("ViT-L/32", "--json"))
     assert usual["parameters"] == 306535400 and records[0]["gmacs"] > 4 * usual["gmacs"]
