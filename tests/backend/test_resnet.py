@@ -83,6 +83,42 @@ def test_updates_with_recomputed_blocks_are_the_same(twin):
     assert moved > 0.05
 
 
+def test_resumed_updates_have_the_same_bits(twin):
+    """Running statistics are part of the state; averages are those of trained parameters alone."""
+    config, batches = CASE.config(), CASE.batches()
+    optim = config.optim.model_copy(update={"ema": 0.9})
+    config = config.model_copy(update={"optim": optim})
+    whole, first, second = (load_backend(twin.name, config) for _ in range(3))
+    for backend in (whole, first):
+        backend.load_params(CASE.params())
+        backend.fetch(backend.train_step(batches[:1], 0.05))
+    second.load_state(first.state())
+    for backend in (whole, second):
+        backend.fetch(backend.train_step(batches[1:2], 0.05))
+    found, expected = second.state(), whole.state()
+    assert found.keys() == expected.keys() and "ema/bn1.running_mean" not in found
+    for name, value in expected.items():
+        assert np.array_equal(found[name], value), name
+    images = batches[0].images
+    found, expected = (b.fetch(b.eval_step(images))["logits"] for b in (second, whole))
+    assert np.array_equal(found, expected)
+
+
+def test_frozen_statistics_stay(twin):
+    """And the model normalises by them: a second pass over the batch has the same loss."""
+    config, batches = CASE.config(), CASE.batches()
+    optim = config.optim.model_copy(update={"frozen": ("*bn*", "*downsample.1.*")})
+    backend = load_backend(twin.name, config.model_copy(update={"optim": optim}))
+    backend.load_params(CASE.params())
+    evaluated = backend.trace(batches[0])["loss"]
+    report = backend.fetch(backend.train_step(batches[:1], 0.05))
+    assert report["loss"] == pytest.approx(float(evaluated), rel=1e-5)
+    state = backend.state()
+    for name, value in CASE.params().items():
+        frozen = "bn" in name or "downsample.1" in name
+        assert np.array_equal(state[f"param/{name}"], value) == frozen, name
+
+
 def test_bfloat16_is_near_float32(twin):
     """A few per cent off, never equal; the statistics too."""
     results = []
