@@ -15,8 +15,8 @@ from transfg_core.models.stem import EXPANSION, KERNEL, ROOT, stride_of
 from transfg_jt.checkpointing import recompute
 from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.convolution import conv2d
-from transfg_jt.ops.feature_maps import max_pool2d
-from transfg_jt.ops.group_norm import group_norm, standardise, sum_relu
+from transfg_jt.ops.feature_maps import add_relu, max_pool2d
+from transfg_jt.ops.group_norm import group_norm, standardise
 from transfg_jt.ops.padding import pad
 
 DEVIATION_EPS = 1e-5  # added to the deviation of a kernel; google-research/vision_transformer
@@ -117,7 +117,7 @@ class Unit(nn.Module):
         y = tap("norm1", self.norm1(tap("conv1", self.conv1(x))))
         y = tap("norm2", self.norm2(tap("conv2", self.conv2(y))))
         y = tap("norm3", self.norm3(tap("conv3", self.conv3(y))))
-        return sum_relu(shortcut, y)
+        return add_relu(shortcut, y)
 
 
 class Stem(nn.Module):

@@ -17,14 +17,14 @@ from transfg_jt.ops.custom_grad import Function
 
 RELU = """
     #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in0_p[i] : 0.f;
+    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] < 0 ? 0.f : in0_p[i];
 """
 
 ADD_RELU = """
     #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < in0->num; i++) {
         const float sum = in0_p[i] + in1_p[i];
-        out0_p[i] = sum > 0 ? sum : 0.f;
+        out0_p[i] = sum < 0 ? 0.f : sum;
     }
 """
 

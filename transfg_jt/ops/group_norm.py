@@ -1,4 +1,4 @@
-"""Group norm, standardised weights, and the sum with ReLU, each as one operator on the CPU.
+"""Group norm and standardised weights, each as one operator on the CPU.
 
 Jittor 1.3.11's own group norm computes the variance as E[x²] - E[x]², which cancels where the mean
 is large, and its CPU kernels use one thread. The operators here take float32 on the CPU; elsewhere
@@ -137,18 +137,6 @@ STANDARDISE_GRAD = """
     }
 """
 
-SUM_RELU = """
-    #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < in0->num; i++) {
-        const float sum = in0_p[i] + in1_p[i];
-        out0_p[i] = sum < 0.f ? 0.f : sum;
-    }
-"""
-SUM_RELU_GRAD = """
-    #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0.f ? in1_p[i] : 0.f;
-"""
-
 
 def filled(source: str, **values: object) -> str:
     """A source with the values in place of their names in braces."""
@@ -218,24 +206,3 @@ def standardise(weight: Var, eps: float) -> Var:
     centred = flat - flat.sum(1, keepdims=True) / count
     deviation = jt.sqrt((centred * centred).sum(1, keepdims=True) / count)
     return (centred / (deviation + number(eps, flat))).reshape(weight.shape)
-
-
-class FusedSumRelu(Function):
-    """max(x + y, 0); saves the result."""
-
-    def execute(self, x: Var, y: Var) -> Var:
-        out = run_cpu(SUM_RELU, [x.shape], [x, y])[0]
-        self.save_for_backward(out)
-        return out
-
-    def grad(self, grad: Var) -> tuple[Var, Var]:
-        (out,) = self.take_saved()
-        passed = run_cpu(SUM_RELU_GRAD, [out.shape], [out, grad])[0]
-        return passed, passed
-
-
-def sum_relu(x: Var, y: Var) -> Var:
-    """max(x + y, 0) of two arrays of one shape and type."""
-    return (
-        FusedSumRelu.apply(x, y) if on_cpu(x) else relu(cast_like(to_float32(x) + to_float32(y), x))
-    )
