@@ -54,10 +54,15 @@ def heads_of(x: Array, heads: int) -> Array:
     return np.stack(np.split(x, heads, axis=-1), axis=1)
 
 
+def attention_scores(q: Array, k: Array, heads: int) -> Array:
+    """q kᵀ / √d: q, k (B, T, D) -> (B, K, T, T)."""
+    q, k = heads_of(q, heads), heads_of(k, heads)
+    return np.einsum("bkid,bkjd->bkij", q, k) / np.sqrt(q.shape[-1])
+
+
 def attention_maps(q: Array, k: Array, heads: int) -> Array:
     """softmax(q kᵀ / √d): q, k (B, T, D) -> (B, K, T, T)."""
-    q, k = heads_of(q, heads), heads_of(k, heads)
-    return softmax(np.einsum("bkid,bkjd->bkij", q, k) / np.sqrt(q.shape[-1]))
+    return softmax(attention_scores(q, k, heads))
 
 
 def attention(q: Array, k: Array, v: Array, heads: int) -> Array:
@@ -84,7 +89,7 @@ def attention_gradients(
 
 
 def block(p: dict[str, Array], name: str, x: Array, heads: int) -> tuple[Array, Array]:
-    """Output and attention maps of one pre-norm encoder block."""
+    """Output of one pre-norm encoder block, and its attention scores before the softmax."""
 
     def linear(layer: str, x: Array) -> Array:
         return x @ p[f"{name}.{layer}.weight"].T + p[f"{name}.{layer}.bias"]
@@ -96,7 +101,26 @@ def block(p: dict[str, Array], name: str, x: Array, heads: int) -> tuple[Array, 
     q, k, v = (linear(layer, y) for layer in ("attn.query", "attn.key", "attn.value"))
     x = x + linear("attn.out", attention(q, k, v, heads))
     x = x + linear("mlp.fc2", gelu(linear("mlp.fc1", norm("norm2", x))))
-    return x, attention_maps(q, k, heads)
+    return x, attention_scores(q, k, heads)
+
+
+def mutual_attention(scores: Array) -> Array:
+    """How much class token and patch attend to each other: scores (B, K, T, T) -> (B, N)."""
+    given = softmax(scores).mean(1)[:, 0, 1:]
+    received = softmax(scores.swapaxes(-2, -1)).swapaxes(-2, -1).mean(1)[:, 1:, 0]
+    return given * received
+
+
+def cosines(x: Array) -> Array:
+    """Cosine of token 0 and every other, pair by pair: (B, T, D) -> (B, N)."""
+    size = np.linalg.norm
+    return np.array([[a[0] @ b / (size(a[0]) * size(b)) for b in a[1:]] for a in x])
+
+
+def largest(scores: Array, count: int) -> Array:
+    """Indices from 1 of the `count` largest of each row, the first of equals: -> (B, J count)."""
+    order = [[sorted(range(len(row)), key=lambda j: (-row[j], j)) for row in a] for a in scores]
+    return np.array(order)[..., :count].reshape(len(scores), -1) + 1
 
 
 def fuse(maps: list[Array], fusion: str) -> Array:
@@ -125,8 +149,37 @@ def patches(images: Array, weight: Array, bias: Array, stride: int) -> Array:
     return np.stack(tokens, axis=1)
 
 
-def forward(params: dict[str, Array], images: Array, model: Any) -> Result:
-    """The whole network; `model` is a ModelConfig."""
+def select(
+    p: dict[str, Array], layers: list[Array], scores: list[Array], model: Any
+) -> tuple[Array, Array]:
+    """Part scores (B, J, N) and indices (B, S), from every block's output and attention scores."""
+    if model.selection == "maws":
+        rows = np.stack([mutual_attention(x) for x in scores], axis=1)
+    elif model.selection == "cls_similarity":
+        norm = "part_norm" if "part_norm.weight" in p else "norm"
+        rows = cosines(layer_norm(layers[-1], p[f"{norm}.weight"], p[f"{norm}.bias"]))[:, None]
+    else:
+        rows = fuse([softmax(x) for x in scores], model.fusion)
+        return rows, largest(rows, 1)
+    return rows, largest(rows, model.top_k or model.heads)
+
+
+def gather(layers: list[Array], index: Array, model: Any) -> Array:
+    """The last class token and the chosen tokens; `maws` takes them from the layer that chose."""
+    images = []
+    for b, chosen in enumerate(index):
+        tokens = [layers[-1][b, 0]]
+        for place, token in enumerate(chosen):
+            layer = place // (model.top_k or model.heads) if model.selection == "maws" else -1
+            tokens.append(layers[layer][b, token])
+        images.append(tokens)
+    return np.array(images)
+
+
+def forward(
+    params: dict[str, Array], images: Array, model: Any, index: Array | None = None
+) -> Result:
+    """The whole network; `model` is a VitConfig, and `index` (B, S) replaces its choice."""
     p = {name: np.asarray(value, np.float64) for name, value in params.items()}
     x = patches(
         images.astype(np.float64), p["patch_embed.weight"], p["patch_embed.bias"], model.stride
@@ -134,25 +187,30 @@ def forward(params: dict[str, Array], images: Array, model: Any) -> Result:
     taps = {"patch_embed": x}
     cls = np.repeat(p["cls_token"], len(x), axis=0)
     x = taps["embed"] = np.concatenate([cls, x], axis=1) + p["pos_embed"]
-    parts = model.placement == "transfg"
-    maps = []
-    for depth in range(model.depth - parts):
-        x, attention_map = block(p, f"blocks.{depth}", x, model.heads)
+    layers, attention = [], []
+    for depth in range(model.depth - (model.placement == "transfg")):
+        x, raw = block(p, f"blocks.{depth}", x, model.heads)
         taps[f"block{depth:02d}"] = x
-        maps.append(attention_map)
-    index = scores = None
-    if parts:
-        scores = fuse(maps, model.fusion)
-        index = scores.argmax(-1) + 1
-        rows = [np.concatenate([x[b, :1], x[b, index[b]]]) for b in range(len(x))]
-        x = taps["part_tokens"] = np.stack(rows)
-        x, _ = block(p, "part_layer", x, model.heads)
-        taps["part_layer"] = x
-        taps["part_scores"], taps["part_index"] = scores, index
-        x = taps["part_norm"] = layer_norm(x, p["part_norm.weight"], p["part_norm.bias"])
+        layers.append(x)
+        attention.append(raw)
+    scores = None
+    if model.placement != "none":
+        if model.selection not in ("random", "center"):
+            scores, own = select(p, layers, attention, model)
+            taps["part_scores"] = scores
+            index = own if index is None else index
+        taps["part_index"] = index
+        x = taps["part_tokens"] = gather(layers, index, model)
+    if "part_layer.norm1.weight" in p:
+        x = taps["part_layer"] = block(p, "part_layer", x, model.heads)[0]
+    norm = "part_norm" if "part_norm.weight" in p else "norm"
+    x = taps[norm] = layer_norm(x, p[f"{norm}.weight"], p[f"{norm}.bias"])
+    if model.placement == "flatten":
+        first = 0 if model.flatten_class_token else 1
+        features = np.array([np.concatenate(list(image[first:])) for image in x])
     else:
-        x = taps["norm"] = layer_norm(x, p["norm.weight"], p["norm.bias"])
-    features = taps["features"] = x[:, 0]
+        features = x[:, 0]
+    taps["features"] = features
     logits = taps["logits"] = features @ p["head.weight"].T + p["head.bias"]
     return Result(logits, features, index, scores, taps)
 

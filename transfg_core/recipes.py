@@ -18,6 +18,7 @@ from transfg_core.config.sections import Config
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.params.merge import nearest
+from transfg_core.report import axes
 from transfg_core.report.published import (
     CONFIGS,
     PublishedResult,
@@ -48,9 +49,7 @@ class Recipe(NamedTuple):
         """The model in words, as in reports."""
         if self.config is None:
             return self.results[0].method
-        if isinstance(self.config.model, VitConfig):
-            return {"none": "ViT", "transfg": "TransFG"}[self.config.model.placement]
-        return self.config.model.name
+        return axes.method(flatten(self.config.model_dump(mode="json")))
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -147,12 +146,21 @@ def settings_in_words(recipe: Recipe) -> str:
     words = [f"{data.crop[0]} px"]
     if isinstance(model, VitConfig):
         words.insert(0, f"{model.size}/{model.patch} stride {model.stride}")
-        words += [f"fusion {model.fusion}"] * (model.selects_parts and model.fusion != "matmul")
+        words += selection_in_words(model)
     length = f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} updates"
     words += [f"{length} of batch {train.batch_size}", f"{config.optim.name} {config.optim.lr:g}"]
     words.append(f"contrastive, margin {loss.margin:g}" if loss.contrastive else "cross-entropy")
     more = {"AutoAugment": data.auto_augment, "frozen parameters": config.optim.frozen}
     return ", ".join(words + [word for word, given in more.items() if given])
+
+
+def selection_in_words(model: VitConfig) -> list[str]:
+    """The selection of parts, where it is not the paper's."""
+    if not model.selects_parts:
+        return []
+    if model.selection != "fused":
+        return [f"selection {model.selection}, {model.part_count} parts"]
+    return [f"fusion {model.fusion}"] * (model.fusion != "matmul")
 
 
 def _recipe(name: str, path: Path, results: list[PublishedResult]) -> Recipe:

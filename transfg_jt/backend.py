@@ -18,6 +18,7 @@ from transfg_core.models.layout import choice_taps, param_specs
 from transfg_core.models.vit import require_vit
 from transfg_core.params.groups import frozen_params, param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
+from transfg_core.parts import EVALUATION, draw_parts
 from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
 from transfg_jt import runtime
@@ -126,13 +127,24 @@ class JittorBackend:
         tensor = self.to_tensor(images)
         return self.normalise(tensor) if images.dtype == np.uint8 else tensor
 
-    def apply(self, images: Var, tap: Tap = no_tap) -> Output:  # native: its own autocast
-        """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
+    def apply(  # native: its own autocast
+        self, images: Var, tap: Tap = no_tap, parts: Var | None = None
+    ) -> Output:
+        """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output.
+
+        `parts` (B, S) are for a model that does not choose its own.
+        """
+        drawn = () if parts is None else (parts,)
         mixed = self.config.run.precision == "bfloat16"
         # gradient checkpointing saves nothing inside blocks, and taps may replace values
         less = tap is no_tap and not self.model.grad_checkpointing
         with autocast(mixed), save_less(less), override(FREE_SAVED, True):
-            return self.model(images, tap)
+            return self.model(images, tap, *drawn)
+
+    def draw(self, images: Array, update: int = EVALUATION) -> Var | None:
+        """The parts (B, S) of these images, if the model does not choose its own."""
+        parts = draw_parts(self.config, images, update)
+        return None if parts is None else self.to_tensor(parts)
 
     def choose(self, parts: Array | None) -> Tap:
         """A tap that replaces the selected parts by these (B, K); `no_tap` for None."""
@@ -169,7 +181,8 @@ class JittorBackend:
                     # jittor only: so run the pending ones before each further batch
                     jt.sync([param.opt_grad(self.optimizer) for param in self.trained.values()])
                 images, labels, targets = self.to_device(batch)
-                output = self.apply(images, self.choose(chosen))
+                drawn = self.draw(batch.images, update)
+                output = self.apply(images, self.choose(chosen), drawn)
                 losses = compute_losses(output, targets, self.config.loss)
                 self.optimizer.backward(losses.total / len(micro_batches))
                 correct = output.logits.argmax(dim=-1)[0] == labels
@@ -227,7 +240,7 @@ class JittorBackend:
 
     def eval_step(self, images: Array) -> Handle:
         with self.evaluating():
-            output = self.apply(self.to_images(images))
+            output = self.apply(self.to_images(images), parts=self.draw(images))
         handle = {"logits": output.logits, "features": output.features}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
@@ -274,7 +287,7 @@ class JittorBackend:
 
         images, _, targets = self.to_device(batch)
         with self.restoring_statistics():
-            output = self.apply(images, record)
+            output = self.apply(images, record, self.draw(batch.images))
             losses = compute_losses(output, targets, self.config.loss)
             taps = {name: value for name, value in taps.items() if fine or "." not in name}
             names = [*self.trained, *(name for name in taps if name not in self.choices)]

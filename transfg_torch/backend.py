@@ -18,6 +18,7 @@ from transfg_core.models.layout import choice_taps, param_specs
 from transfg_core.models.vit import require_vit
 from transfg_core.params.groups import frozen_params, param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
+from transfg_core.parts import EVALUATION, draw_parts
 from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
 from transfg_torch import runtime
@@ -134,13 +135,24 @@ class TorchBackend:
         tensor = self.to_tensor(images)
         return self.normalise(tensor) if images.dtype == np.uint8 else tensor
 
-    def apply(self, images: Tensor, tap: Tap = no_tap) -> Output:  # native: its own autocast
-        """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output."""
+    def apply(  # native: its own autocast
+        self, images: Tensor, tap: Tap = no_tap, parts: Tensor | None = None
+    ) -> Output:
+        """The model in the precision that `run.precision` names: (B, 3, H, W) -> Output.
+
+        `parts` (B, S) are for a model that does not choose its own.
+        """
+        drawn = () if parts is None else (parts,)
         mixed = self.config.run.precision == "bfloat16"
         # gradient checkpointing saves nothing inside blocks, and taps may replace values
         less = tap is no_tap and not self.model.grad_checkpointing
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed), save_less(less):
-            return self.model(images, tap)
+            return self.model(images, tap, *drawn)
+
+    def draw(self, images: Array, update: int = EVALUATION) -> Tensor | None:
+        """The parts (B, S) of these images, if the model does not choose its own."""
+        parts = draw_parts(self.config, images, update)
+        return None if parts is None else self.to_tensor(parts)
 
     def choose(self, parts: Array | None) -> Tap:
         """A tap that replaces the selected parts by these (B, K); `no_tap` for None."""
@@ -173,7 +185,8 @@ class TorchBackend:
         with self.restoring_statistics() as keep:
             for batch, chosen in zip(micro_batches, given, strict=True):
                 images, labels, targets = self.to_device(batch)
-                output = self.apply(images, self.choose(chosen))
+                drawn = self.draw(batch.images, update)
+                output = self.apply(images, self.choose(chosen), drawn)
                 losses = compute_losses(output, targets, self.config.loss)
                 (losses.total / len(micro_batches)).backward()
                 correct = output.logits.argmax(dim=-1) == labels
@@ -221,7 +234,7 @@ class TorchBackend:
 
     def eval_step(self, images: Array) -> Handle:
         with self.evaluating():
-            output = self.apply(self.to_images(images))
+            output = self.apply(self.to_images(images), parts=self.draw(images))
         handle = {"logits": output.logits, "features": output.features}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
@@ -273,7 +286,7 @@ class TorchBackend:
 
         images, _, targets = self.to_device(batch)
         with self.restoring_statistics():
-            output = self.apply(images, record)
+            output = self.apply(images, record, self.draw(batch.images))
             losses = compute_losses(output, targets, self.config.loss)
             taps = {name: value for name, value in taps.items() if fine or "." not in name}
             names = [*self.trained, *(name for name in taps if name not in self.choices)]

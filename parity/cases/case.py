@@ -270,6 +270,30 @@ CASES = (
         accumulation=2,
         seed=12,
     ),
+    # other places of part selection, and other selections
+    Case("extra", model={"placement": "extra"}, fine=True, seed=21),
+    Case("flatten", model={"placement": "flatten", "fusion": "mul"}, updates=5, seed=22),
+    Case("maws", model={"selection": "maws", "top_k": 3}, accumulation=2, seed=23),
+    Case(
+        "similarity",
+        model={
+            "placement": "flatten",
+            "selection": "cls_similarity",
+            "top_k": 4,
+            "flatten_class_token": False,
+            "flatten_part_layer": True,
+        },
+        updates=5,
+        seed=24,
+    ),
+    Case("random", model={"selection": "random", "top_k": 8}, updates=5, seed=25),
+    Case(
+        "center",
+        model={"placement": "flatten", "selection": "center", "top_k": 4},
+        loss={"contrastive": False},
+        updates=5,
+        seed=26,
+    ),
 )
 
 # TransFG at its published size: one pass and one update on two images.

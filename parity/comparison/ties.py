@@ -32,7 +32,7 @@ def with_ties(name: str, row: Row, evidence: Evidence, between: Gap) -> Row:
     if between.index is None or len(scores) < 3 or len(choices) < 3:
         return replace(row, reason=between.reason)
     shapes = {array.shape for array in scores}
-    if len(shapes) > 1 or {shape[:-1] for shape in shapes} != {choices[0].shape}:
+    if len(shapes) > 1 or not fits(choices[0].shape, scores[0].shape):
         return replace(row, reason=f"{between.reason}, and the shapes of {score_tap} do not fit")
     ties = find_ties(choices, scores, start)
     if all(tie["margin"] <= tie["noise"] for tie in ties):
@@ -50,23 +50,33 @@ def _whole_arrays(traces: Sequence[Trace], name: str) -> list[Array]:
     return [array for trace in traces if (array := whole(trace, name)) is not None]
 
 
+def fits(index: tuple[int, ...], scores: tuple[int, ...]) -> bool:
+    """Whether choices of this shape come from scores of that: in equal shares from their rows."""
+    *outer, rows = scores[:-1]
+    *same, count = index
+    return same == outer and count > 0 and rows > 0 and count % rows == 0
+
+
 def find_ties(
     index: Sequence[Array], scores: Sequence[Array], start: int
 ) -> tuple[dict[str, Any], ...]:
     """The places where two traces chose differently, with margin and noise.
 
-    `index` (B, K) or (B,) holds choices, counted from `start`; `scores` has one more axis. Both are
-    of the baseline, the candidate and the reference, in this order. The margin is the difference of
-    the reference's scores of the two choices. The noise is twice the sum of both traces' largest
-    errors in that row of scores. Whether these errors are too large is decided by the verdict on
-    the scores (`judge.settle_ties`).
+    `index` (B, J k) or (B,) holds choices, counted from `start`, and `scores` (B, J, N) or (B, C):
+    row after row, the k largest of each, the largest first. Both are of the baseline, the candidate
+    and the reference, in this order. The margin is the difference of the reference's scores of the
+    two choices. The noise is twice the sum of both traces' largest errors in that row of scores:
+    the same rank has no larger difference of scores. Whether these errors are too large is decided
+    by the verdict on the scores (`judge.settle_ties`).
     """
     baseline_index, candidate_index = index[:2]
+    share = baseline_index.shape[-1] // scores[0].shape[-2]  # choices of each row
     ties = []
     for position in np.argwhere(baseline_index != candidate_index):
         place = tuple(int(i) for i in position)
         baseline, candidate = (int(choice[place]) - start for choice in index[:2])
-        *pair_rows, exact = [np.asarray(array[place], np.float64) for array in scores]
+        row = (*place[:-1], place[-1] // share)
+        *pair_rows, exact = [np.asarray(array[row], np.float64) for array in scores]
         inside = 0 <= candidate < exact.size and 0 <= baseline < exact.size
         errors = [float(np.abs(row - exact).max()) for row in pair_rows]
         ties.append(

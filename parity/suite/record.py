@@ -77,8 +77,9 @@ def evaluate(recorder: Recorder, images: Any) -> Arrays:
     index = taps.pop("part_index", None)
     if index is None or recorder.case.updates == 1:  # to judge its ties takes another whole pass
         return taps
-    scores = backend.trace(recorder.batches[0])["part_scores"]
-    return {"part_scores": scores, "part_index": index} | taps
+    traced = backend.trace(recorder.batches[0])
+    scores = {name: traced[name] for name in ("part_scores",) if name in traced}
+    return scores | {"part_index": index} | taps
 
 
 def record_isolated(recorder: Recorder) -> Arrays:

@@ -10,6 +10,7 @@ import reference
 
 from parity.cases.case import SGD, Case
 from transfg_core.config.vit import VitConfig
+from transfg_core.parts import draw_parts
 
 BOUND = 5e-6
 
@@ -20,6 +21,24 @@ VARIANTS = [
     Case("add", model={"fusion": "add"}, seed=3),
     Case("lastlayer", model={"fusion": "lastlayer"}, seed=4),
     Case("none", model={"placement": "none"}, crop=(32, 44), seed=5),
+    Case("extra", model={"placement": "extra"}, seed=6),
+    Case("maws", model={"selection": "maws", "top_k": 2}, seed=7),
+    Case(
+        "similarity",
+        model={"placement": "flatten", "selection": "cls_similarity", "top_k": 4},
+        seed=8,
+    ),
+    Case(
+        "center",
+        model={
+            "placement": "flatten",
+            "selection": "center",
+            "flatten_class_token": False,
+            "flatten_part_layer": True,
+        },
+        seed=9,
+    ),
+    Case("random", model={"selection": "random", "top_k": 5}, seed=10),
 ]
 
 
@@ -27,7 +46,8 @@ VARIANTS = [
 def test_every_tap_agrees_with_the_reference(twin, case):
     config, batch, params = case.config(), case.batches()[0], case.params()
     trace = twin.backend(case).trace(batch)
-    expected = reference.forward(params, batch.images, config.model)
+    index = draw_parts(config, batch.images)
+    expected = reference.forward(params, batch.images, config.model, index)
     others = ("loss", "cross_entropy", "contrastive", "grad_norm", "clipped_norm", "tokens")
     found = {n for n in trace if not n.startswith(("grad/", "d/", "part_row"))}
     assert found == {*expected.taps, *others}
@@ -117,15 +137,44 @@ def test_layer_norm_gradients(twin, shape):
 
 def test_first_of_equal_maxima_is_selected(twin):
     scores = np.array([[[1, 3, 3, 2], [4, 0, 0, 4], [0, 0, 0, 0], [0, 0, 0, 9]]], np.float32)
-    (index,) = twin.run(twin.module("models.parts").select_parts, scores)
+    select = twin.module("models.parts").select_parts
+    (index,) = twin.run(select, scores)
     assert index.tolist() == [[2, 1, 1, 4]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_scores_are_selected_in_order(twin, dtype):
+    """The first of equals; as many of each row, row after row; scores may be negative."""
+    rows = [[0.3, 0.9, 0.9, 0.1, 0.3], [-1, -1, -1, -1, -1], [0, 0, 1e-30, 0, 1e-20]]
+    select = twin.module("models.parts").select_parts
+    (index,) = twin.run(lambda x: select(x, 4), np.array([rows, rows[::-1]], dtype))
+    first, second, third = [2, 3, 1, 5], [1, 2, 3, 4], [5, 3, 1, 2]
+    assert index.tolist() == [[*first, *second, *third], [*third, *second, *first]]
+    assert index.shape == (2, 12)
 
 
 def test_chosen_tokens_follow_the_class_token(twin):
     x = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
     index = np.array([[4, 1, 4], [2, 2, 3]])
-    (tokens,) = twin.run(twin.module("models.parts").gather_tokens, x, index)
+    gather = twin.module("models.parts").gather_tokens
+    (tokens,) = twin.run(lambda x, index: gather([x], index), x, index)
     assert np.array_equal(tokens, np.stack([x[0, [0, 4, 1, 4]], x[1, [0, 2, 2, 3]]]))
+    index = np.array([[4, 1, 4, 2], [2, 2, 3, 1]])
+    (tokens,) = twin.run(lambda a, b, index: gather([a, b], index), x, x + 100, index)
+    for image, tokens_of_image in enumerate(tokens):
+        a, b = x[image], x[image] + 100
+        first, second = np.split(index[image], 2)
+        expected = np.concatenate([b[:1], a[first], b[second]])
+        assert np.array_equal(tokens_of_image, expected)
+
+
+def test_similarity_of_tokens_without_length(twin):
+    """A token of zeros has no direction: its cosine is 0, not nan."""
+    x = np.zeros((1, 4, 3), np.float32)
+    x[0, 0], x[0, 1], x[0, 2] = (3, 0, 4), (6, 0, 8), (-3e-3, 0, -4e-3)
+    (cosine,) = twin.run(twin.module("models.parts").class_similarity, x)
+    assert cosine.shape == (1, 1, 3)
+    assert np.abs(cosine - [[[1, -1, 0]]]).max() < 1e-6
 
 
 def test_selection_has_no_gradient(twin):

@@ -227,8 +227,8 @@ def test_rollout_is_the_product_of_all_maps(twin, case):
     x = reference.forward(params, images, case.config().model).taps["embed"]
     product = np.eye(x.shape[1])
     for depth in range(2):
-        x, maps = reference.block(params, f"blocks.{depth}", x, 3)
-        mixed = (maps.mean(1) + np.eye(x.shape[1])) / 2
+        x, scores = reference.block(params, f"blocks.{depth}", x, 3)
+        mixed = (reference.softmax(scores).mean(1) + np.eye(x.shape[1])) / 2
         assert np.allclose(mixed.sum(-1), 1)
         product = mixed @ product
     found = backend.fetch(backend.rollout(images))

@@ -28,7 +28,9 @@ def step_flops(config: Config, work: str) -> float | None:
 def selection_flops(config: Config) -> float | None:
     """Operations of the part selection of one image; None without part selection by `matmul`."""
     model = config.model
-    if not isinstance(model, VitConfig) or not model.selects_parts or model.fusion != "matmul":
+    if not isinstance(model, VitConfig) or not model.selects_parts:
+        return None
+    if (model.selection, model.fusion) != ("fused", "matmul"):
         return None
     return vit.selection_flops(model, config.data.crop)
 

@@ -24,6 +24,8 @@ PEERS = ("timm", "torchvision")  # methods of the PyTorch backend: the same mode
 # What reads images for `--work input`, and the form of its batches.
 READERS = {"loader": ("float32", "uint8"), "torchvision": ("float32",)}
 WORK = ("train", "infer", "attention", "selection", "input")
+# of the published program, which `published` computes like
+PUBLISHED = {"placement": "transfg", "selection": "fused", "fusion": "matmul"}
 CLASSES = 200  # if the configuration takes them from the data set
 OURS = ("train.batch_size", "train.eval_batch_size", "model.pretrained")  # keys that the bench sets
 
@@ -60,11 +62,12 @@ class Subject:
         config = load_config(path, [*overrides, *self.overrides, *ours])
         if self.method == "published":
             model = require_vit(config.model, self.label)
-            if model.fusion != "matmul":
-                raise UserError(
-                    f"{self.label}: expected model.fusion matmul, the published program's default, "
-                    f"found {model.fusion}"
-                )
+            for key, expected in PUBLISHED.items():
+                if getattr(model, key) != expected:
+                    raise UserError(
+                        f"{self.label}: expected model.{key} {expected}, as in the published "
+                        f"program, found {getattr(model, key)}"
+                    )
         return config
 
 

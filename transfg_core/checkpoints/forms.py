@@ -141,13 +141,13 @@ class Form:
 
     def expand(self, model: VitConfig, depth: int) -> Iterator[Step]:
         """Every row for every block; no names if the array is not part of the network."""
-        parts = model.placement == "transfg"
+        cut = model.placement == "transfg"  # the part layer is one of the blocks
         for row in self.rows:
             inner = range(depth - int(self.has_parts)) if "{i}" in row.key else range(1)
             for i in inner:
-                last = parts and not self.has_parts and i == depth - 1
+                last = cut and not self.has_parts and i == depth - 1
                 block = "part_layer" if last else f"blocks.{i}"
-                norm = "part_norm" if parts else "norm"
+                norm = "part_norm" if model.has_part_layer else "norm"
                 names = [
                     row.name.format(block=block, norm=norm, qkv=part)
                     for part in (QKV if "{qkv}" in row.name else ("",))

@@ -54,8 +54,10 @@ def load_own(
     and tables of relative positions to its window.
     Weights without a configuration do not show their own grid: it counts as the model's if the
     number of tokens is equal, else as square. A plain Vision Transformer may become one with part
-    selection: its encoder norm becomes `part_norm`; its last block becomes `part_layer` or is
-    ignored, as `model.part_layer_init` says. A Swin Transformer may become a SwinFC.
+    selection. Where there is a part layer, its encoder norm becomes `part_norm`. With placement
+    `transfg` its last block becomes `part_layer` or is ignored, as `model.part_layer_init` says;
+    with other placements a part layer keeps its initial values. A Swin Transformer may
+    become a SwinFC.
 
     Raises:
         UserError: the file cannot be read, or names or shapes do not fit.
@@ -66,7 +68,7 @@ def load_own(
         refuse_other_model(path, own.saved.model, model)
     target, ignored = _wanted(own.shapes, model, image_size), own.ignored
     names = {name: name for name in own.shapes}  # in the model -> in the file
-    changes = _changes(path, own.shapes, model) if isinstance(model, VitConfig) else []
+    changes = _changes(own, model) if isinstance(model, VitConfig) else []
     for old, new, reason in [*changes, *_new_head(own.shapes, model)]:
         moved = [name for name in names if name.startswith(old)]
         if reason:
@@ -93,34 +95,51 @@ def load_own(
     return merged, replace(report, notes=(AVERAGED,)) if own.averaged else report
 
 
-def _changes(
-    path: str, shapes: Mapping[str, Shape], model: VitConfig
-) -> list[tuple[str, str, str]]:
+def _changes(own: Own, model: VitConfig) -> list[tuple[str, str, str]]:
     """Triples: prefix in the file, prefix in the model, reason to keep the initial values there.
 
     With an empty reason the arrays are renamed.
     """
-    refuse_other_stem(path, model.stem, own_stem(shapes, path))
-    if model.placement == "none" and "part_norm.weight" in shapes:
+    refuse_other_stem(own.path, model.stem, own_stem(own.shapes, own.path))
+    _refuse_other_parts(own, model)
+    if not model.has_part_layer or "norm.weight" not in own.shapes:
+        return []
+    norm = ("norm.", "part_norm.", "")
+    if model.placement != "transfg":
+        return [norm, ("part_layer.", "part_layer.", "the file has no part layer")]
+    last = f"blocks.{model.depth - 1}."
+    if not any(name.startswith(last) for name in own.shapes):
+        raise UserError(f"{own.path}: {last[:-1]}: missing; is model.depth {model.depth} right?")
+    reason = "model.part_layer_init is random" if model.part_layer_init == "random" else ""
+    return [(last, "part_layer.", reason), norm]
+
+
+def _refuse_other_parts(own: Own, model: VitConfig) -> None:
+    """Refuse a file with part selection at another place; only a plain model may become another."""
+    saved = own.saved.model if own.saved else None
+    if isinstance(saved, VitConfig):
+        placement = saved.placement
+    else:
+        placement = "transfg" if "part_norm.weight" in own.shapes else "none"
+    if placement not in ("none", model.placement):
         raise UserError(
-            f"{path}: expected a plain Vision Transformer (model.placement none), found one with "
-            "part selection; set model.placement=transfg"
+            f"{own.path}: expected a plain Vision Transformer for model.placement "
+            f"{model.placement}, found one with part selection; set model.placement={placement}"
         )
-    if model.placement == "transfg" and "norm.weight" in shapes:
-        last = f"blocks.{model.depth - 1}."
-        if not any(name.startswith(last) for name in shapes):
-            raise UserError(f"{path}: {last[:-1]}: missing; is model.depth {model.depth} right?")
-        reason = "model.part_layer_init is random" if model.part_layer_init == "random" else ""
-        return [(last, "part_layer.", reason), ("norm.", "part_norm.", "")]
-    return []
 
 
 def _new_head(shapes: Mapping[str, Shape], model: ModelConfig) -> list[tuple[str, str, str]]:
-    """As `_changes`: the head keeps its initial values if the number of classes differs."""
-    classes = shapes.get("head.weight", ())[:1]
-    if classes in ((), (model.classes,)):
-        return []
-    return [("head.", "head.", f"{classes[0]} classes, model.classes {model.classes}")]
+    """As `_changes`: the head keeps its initial values if the number of classes differs.
+
+    So it does if it reads one token in the file, and several with placement `flatten`.
+    """
+    shape = shapes.get("head.weight", ())
+    if shape[:1] not in ((), (model.classes,)):
+        return [("head.", "head.", f"{shape[0]} classes, model.classes {model.classes}")]
+    if isinstance(model, VitConfig) and model.placement == "flatten":
+        if shape[1:] == (model.width,) and model.feature_width != model.width:
+            return [("head.", "head.", "it reads one token, model.placement flatten several")]
+    return []
 
 
 def _wanted(

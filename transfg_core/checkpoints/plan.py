@@ -117,10 +117,10 @@ def plan_form(form: Form, headers: Mapping[str, Header], model: VitConfig, sourc
         UserError: the file is of another architecture; lists every problem, with one line for each
             setting that may be wrong.
     """
-    if form.has_parts and not model.selects_parts:
+    if form.has_parts and model.placement != "transfg":
         raise UserError(
-            f"{source}: expected a plain Vision Transformer (model.placement none), found one with "
-            "part selection; set model.placement=transfg"
+            f"{source}: expected a plain Vision Transformer for model.placement {model.placement}, "
+            "found one with part selection; set model.placement=transfg"
         )
     bare = form.bare_names(headers)
     twice = headers.keys() - set(bare.values())

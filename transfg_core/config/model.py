@@ -37,6 +37,11 @@ class ModelConfig(Section):
         return False
 
     @property
+    def draws_parts(self) -> bool:
+        """Whether the backend gets the chosen patches from `transfg_core.parts`."""
+        return False
+
+    @property
     def has_blocks(self) -> bool:
         """Whether it has blocks: recompute and compilation work block by block."""
         return False

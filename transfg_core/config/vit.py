@@ -23,16 +23,29 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
 class VitConfig(ModelConfig):
     """Vision Transformer with or without part selection (docs/spec.md names every symbol).
 
-    `placement: transfg` selects one token per head before the last block (He et al. 2022);
-    `none` is the plain Vision Transformer. Patches overlap if `stride` is smaller than `patch`.
-    `size` sets width, heads, depth and mlp; each can also be set separately.
+    `placement` says where tokens are selected, and what reads them:
+
+    - `transfg`: before the last block, which reads the class token and them (He et al. 2022);
+    - `extra`: after all blocks; a new block, the part layer, reads the class token and them;
+    - `flatten`: after all blocks; the classifier reads them side by side, after the class token
+      (`flatten_class_token`), and after a part layer if `flatten_part_layer` is set;
+    - `none`: nowhere, the plain Vision Transformer.
+
+    `selection` says which tokens: `fused` attention maps (He et al. 2022), joined by `fusion`;
+    `maws` (Wang et al. 2021); `cls_similarity` (Rios et al. 2024); `random` and `center` are
+    controls. `top_k` is the number of tokens, for `maws` of each block. By default it is `heads`,
+    as many as `fused` selects, so that two selections differ in nothing else.
+
+    Patches overlap if `stride` is smaller than `patch`. `size` sets width, heads, depth and mlp;
+    each can also be set separately.
+
     With a `stem`, a hybrid: patches are of the stem's map, and `patch` and `stride` count its
     positions. Published: R+Ti/16 is Ti, r_s4, 8; R26+S/32 is S, r26_s32; R50+B/16 is B, r50_s16;
     R50+L/32 is L, r50_s32, all of patch 1.
     """
 
     name: Literal["vit"] = "vit"
-    placement: Literal["transfg", "none"] = "transfg"
+    placement: Literal["transfg", "extra", "flatten", "none"] = "transfg"
     size: Literal["tiny", "Ti", "S", "B", "L", "H"] = "tiny"
     width: Positive = 96
     heads: Positive = 4
@@ -41,7 +54,11 @@ class VitConfig(ModelConfig):
     stem: Literal["none", "tiny_s8", "r_s4", "r26_s32", "r50_s16", "r50_s32"] = "none"
     patch: Positive = 8
     stride: Positive = 8
+    selection: Literal["fused", "maws", "cls_similarity", "random", "center"] = "fused"
     fusion: Literal["matmul", "mul", "add", "lastlayer"] = "matmul"
+    top_k: Positive | None = None  # None: as many as heads; `fused` selects one for each head
+    flatten_class_token: bool = True  # it alone has seen all patches
+    flatten_part_layer: bool = False  # the study that proposed the head has none
     part_layer_init: Literal["random", "last_block"] = "random"
 
     @model_validator(mode="before")
@@ -82,10 +99,69 @@ class VitConfig(ModelConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fits_placement(self) -> "VitConfig":
+        """Refuse settings that would change nothing, or that the placement cannot follow."""
+        if self.top_k is not None and self.selection == "fused":
+            raise ValueError(
+                "top_k: expected null, since selection fused takes one token for each head; leave "
+                "model.top_k out, or choose another model.selection"
+            )
+        if self.part_layer_init == "last_block" and self.placement in ("extra", "flatten"):
+            raise ValueError(
+                f"part_layer_init: the part layer of placement {self.placement} is a new block; "
+                "leave model.part_layer_init out"
+            )
+        if self.pretrained_head and self.placement == "flatten":
+            raise ValueError(
+                "pretrained_head: the classifier of placement flatten reads several tokens, that "
+                "of a file one; leave model.pretrained_head out"
+            )
+        return self
+
     @property
     def selects_parts(self) -> bool:
-        """Whether the last block reads only the class token and the selected patches."""
-        return self.placement == "transfg"
+        """Whether the model chooses image patches to classify by."""
+        return self.placement != "none"
+
+    @property
+    def draws_parts(self) -> bool:
+        """Whether the tokens are chosen without the model's numbers (`transfg_core.parts`)."""
+        return self.selects_parts and self.selection in ("random", "center")
+
+    @property
+    def encoder_depth(self) -> int:
+        """The number of blocks before part selection; without it, of all blocks."""
+        return self.depth - 1 if self.placement == "transfg" else self.depth
+
+    @property
+    def has_part_layer(self) -> bool:
+        """Whether a block and a norm of their own read the selected tokens."""
+        return self.placement in ("transfg", "extra") or (
+            self.placement == "flatten" and self.flatten_part_layer
+        )
+
+    @property
+    def row_count(self) -> int:
+        """Rows of part scores: one for each head (`fused`) or block (`maws`), else a single one."""
+        return {"fused": self.heads, "maws": self.encoder_depth}.get(self.selection, 1)
+
+    @property
+    def row_parts(self) -> int:
+        """The number of tokens that each row of scores selects."""
+        return 1 if self.selection == "fused" else self.top_k or self.heads
+
+    @property
+    def part_count(self) -> int:
+        """The number of selected tokens."""
+        return self.row_count * self.row_parts
+
+    @property
+    def feature_width(self) -> int:
+        """The number of inputs of the classifier."""
+        if self.placement == "flatten":
+            return (self.part_count + int(self.flatten_class_token)) * self.width
+        return self.width
 
     @property
     def has_blocks(self) -> bool:

@@ -20,7 +20,7 @@ from transfg_core.data.mapped_image import Source
 from transfg_core.data.transforms import eval_transform, read_image, train_transform
 from transfg_core.errors import UserError
 
-# separate random streams; 3 is the drawn split (datasets/drawing.py)
+# separate random streams; 3 is the drawn split (datasets/drawing.py), 5 random parts (parts.py)
 STREAMS = {"order": 1, "augment": 2, "mix": 4}
 
 

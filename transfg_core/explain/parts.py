@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from transfg_core.backend import Array, Backend, Batch
+from transfg_core.backend import Array, Arrays, Backend, Batch
 from transfg_core.checkpoints.averages import AVERAGED
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.config.model import ModelConfig
@@ -16,7 +16,6 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.data.datasets import Samples
 from transfg_core.data.sample_reader import EvalReader, none_readable
-from transfg_core.data.transforms import normalise
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.evaluate import boxes_in_crop
 from transfg_core.explain.drawing import part_picture
@@ -55,19 +54,16 @@ def draw_parts(
     selects = config.model.selects_parts
     test = dataset.test
     rows, pixels = _read(test, config.data, count)
-    images = normalise(pixels, config.data)
     traces = [
-        backend.trace(Batch(images[k : k + 1], test.labels[rows[k : k + 1]]))
+        backend.trace(Batch(pixels[k : k + 1], test.labels[rows[k : k + 1]]))
         for k in range(len(rows))
     ]
     logits = np.concatenate([trace["logits"] for trace in traces])
     index = np.concatenate([trace["part_index"] for trace in traces]) if selects else None
     if heat == "scores":
-        scores = np.concatenate([trace["part_scores"] for trace in traces])
-        if getattr(config.model, "fusion", None) == "mul":  # the scores of `mul` are logarithms
-            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        scores = np.concatenate([part_heat(config.model, trace) for trace in traces])
     else:
-        scores = np.stack([_heat(backend, image, heat) for image in images])
+        scores = np.stack([_heat(backend, image, heat) for image in pixels])
     boxes = None if test.part_boxes is None else boxes_in_crop(test, rows, config.data)
     titles = [
         dataset.classes[label]
@@ -102,6 +98,24 @@ def check_heat(model: ModelConfig, heat: Heat, path: Path) -> None:
         require_vit(model, f"{path}: attention rollout")
 
 
+def part_heat(model: ModelConfig, trace: Arrays) -> Array:
+    """Scores of the patches that are not negative, from the taps of one image: (1, J, N).
+
+    Where no scores choose the parts, the chosen patches are 1 and the others 0.
+    """
+    if model.draws_parts:
+        patches = np.arange(1, trace["tokens"].shape[1])
+        return np.isin(patches, trace["part_index"])[None, None].astype(np.float64)
+    scores = trace["part_scores"].astype(np.float64)
+    if not isinstance(model, VitConfig):
+        return scores
+    if model.selection == "fused" and model.fusion == "mul":  # logarithms
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    if model.selection == "cls_similarity":  # a cosine
+        scores = (scores + 1) / 2
+    return scores
+
+
 def _read(
     test: Samples, data: DataConfig, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -120,7 +134,7 @@ def _read(
 
 
 def _heat(backend: Backend, image: Array, heat: Heat) -> Array:
-    """Rollout or saliency of one image (3, H, W) as scores of one head: (1, N) or (1, H W)."""
+    """Rollout or saliency of one image (H, W, 3) as scores of one head: (1, N) or (1, H W)."""
     handle = backend.rollout(image[None]) if heat == "rollout" else backend.saliency(image[None])
     scores: Array = backend.fetch(handle)[heat].reshape(1, -1)
     return scores

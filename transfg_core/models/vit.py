@@ -5,8 +5,8 @@ published program (docs/spec.md).
 
 Letters: B batch, R colours, Z channels that patches are cut from (R, or those of a stem's map),
 P patch, N patches, T = N + 1 tokens, D width, K heads, d = D / K, E = K d concatenated heads,
-M width of the MLP, Q = 1 + K class token and parts, C classes. With a stem, those of `stem.py` as
-well.
+M width of the MLP, J rows of part scores, S selected tokens, Q = 1 + S class token and parts,
+U inputs of the classifier, C classes. With a stem, those of `stem.py` as well.
 """
 
 import re
@@ -54,7 +54,7 @@ BLOCK = (
     ParamSpec("mlp.fc2.bias", "D", "near_zero"),
 )
 NORM = (ParamSpec("weight", "D", "ones"), ParamSpec("bias", "D", "zeros"))
-HEAD = (ParamSpec("weight", "C D", "uniform", "D"), ParamSpec("bias", "C", "uniform", "D"))
+HEAD = (ParamSpec("weight", "C U", "uniform", "U"), ParamSpec("bias", "C", "uniform", "U"))
 
 AXES = {
     "B": "batch item",
@@ -64,12 +64,16 @@ AXES = {
     "D": "channel",
     "E": "channel",
     "M": "channel",
+    "U": "channel",
     "K": "head",
+    "J": "row of scores",
+    "S": "part",
     "C": "class",
 } | stem_axes()
 SETTINGS = {
     "D": "model.width",
     "E": "model.width",
+    "U": "model.width",
     "M": "model.mlp",
     "K": "model.heads",
     "d": "model.heads",
@@ -129,12 +133,11 @@ def param_specs(model: VitConfig) -> dict[str, ParamSpec]:
     """Dict: canonical name -> its row, in the model's order."""
     stem = [] if model.stem == "none" else stem_specs(model.stem)
     tables: list[tuple[str, Sequence[ParamSpec]]] = [("", (*TOKENS, *stem, *EMBED))]
-    if model.selects_parts:
-        tables += [(f"blocks.{i}.", BLOCK) for i in range(model.depth - 1)]
+    tables += [(f"blocks.{i}.", BLOCK) for i in range(model.encoder_depth)]
+    if model.has_part_layer:
         tables += [("part_layer.", BLOCK), ("part_norm.", NORM)]
     else:
-        tables += [(f"blocks.{i}.", BLOCK) for i in range(model.depth)]
-        tables += [("norm.", NORM)]
+        tables.append(("norm.", NORM))
     tables.append(("head.", HEAD))
     return {prefix + spec.name: spec for prefix, table in tables for spec in table}
 
@@ -151,7 +154,11 @@ def dims_of(name: str) -> str:
 
 
 def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:
-    """Dict: letter -> number; N and T only with an image size, C only if `model.classes` is set."""
+    """Dict: letter -> number; N and T only with an image size, C only if `model.classes` is set.
+
+    Raises:
+        UserError: the image is smaller than a patch, or has fewer patches than `model.top_k`.
+    """
     numbers = {
         "R": 3,
         "Z": 3,
@@ -161,7 +168,10 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
         "E": model.width,
         "M": model.mlp,
         "P": model.patch,
-        "Q": 1 + model.heads,
+        "J": model.row_count,
+        "S": model.part_count,
+        "Q": 1 + model.part_count,
+        "U": model.feature_width,
     }
     if model.stem != "none":
         numbers |= stem_sizes(model.stem, image_size)
@@ -169,25 +179,33 @@ def sizes(model: VitConfig, image_size: tuple[int, int] | None = None) -> dict[s
         numbers["C"] = model.classes
     if image_size is not None:
         rows, columns = grid_size(image_size, model)
+        if model.selects_parts and rows * columns < model.row_parts:
+            raise UserError(
+                f"model.top_k {model.row_parts}: expected at most {rows * columns}, the number of "
+                f"patches of an image of {image_size[0]} x {image_size[1]} pixels; set a smaller "
+                "model.top_k, or enlarge data.crop"
+            )
         numbers |= {"N": rows * columns, "T": rows * columns + 1}
     return numbers
 
 
 def layers(model: VitConfig) -> dict[str, int]:
-    """Dict: canonical name -> depth: embedding 0, block i at i + 1, last norm and head at L + 1.
+    """Dict: canonical name -> depth: embedding 0, block i at i + 1, then last norm and head.
 
-    The stem belongs to the embedding. The part layer is the last block. Source: BEiT (arXiv
-    2106.08254), whose program has these layers; ELECTRA (arXiv 2003.10555) has the idea.
+    The stem belongs to the embedding. The part layer is the last block: the L-th of L, or one more
+    where it is new. Source: BEiT (arXiv 2106.08254), whose program has these layers; ELECTRA (arXiv
+    2003.10555) has the idea.
     """
     first = ("cls_token", "pos_embed", "patch_embed", "stem")
+    last = model.encoder_depth + int(model.has_part_layer)
 
     def layer(name: str) -> int:
         module, _, rest = name.partition(".")
         if module == "blocks":
             return int(rest.partition(".")[0]) + 1
         if module == "part_layer":
-            return model.depth
-        return 0 if module in first else model.depth + 1
+            return last
+        return 0 if module in first else last + 1
 
     return {name: layer(name) for name in param_specs(model)}
 
@@ -203,21 +221,24 @@ def taps(model: VitConfig) -> dict[str, TapSpec]:
         "tokens": TapSpec("B T D", "tokens", ("patch_embed",), ("cls_token", "pos_embed")),
         "embed": TapSpec("B T D", "dropout", ("tokens",)),
     }
-    last, encoder = "embed", model.depth - int(model.selects_parts)
-    for depth in range(encoder):
+    last = "embed"
+    for depth in range(model.encoder_depth):
         block = f"block{depth:02d}"
         rows |= block_taps(block, last, f"blocks.{depth}", "T")
         last = block
+    tokens = "T"
     if model.selects_parts:
-        rows |= selection_taps(model, encoder)
-        rows["part_tokens"] = TapSpec("B Q D", "gather", (last, "part_index"))
-        rows |= block_taps("part_layer", "part_tokens", "part_layer", "Q")
-        rows["part_norm"] = TapSpec("B Q D", "layer_norm", ("part_layer",), affine("part_norm"))
-        last, norm = "part_layer", "part_norm"
-    else:
-        norm = "norm"
-        rows["norm"] = TapSpec("B T D", "layer_norm", (last,), affine("norm"))
-    rows["features"] = TapSpec("B D", "class token", (norm, last))
+        rows |= selection_taps(model)
+        last, tokens = "part_tokens", "Q"
+    if model.has_part_layer:
+        rows |= block_taps("part_layer", last, "part_layer", tokens)
+        last = "part_layer"
+    norm = "part_norm" if model.has_part_layer else "norm"
+    rows[norm] = TapSpec(f"B {tokens} D", "layer_norm", (last,), affine(norm))
+    pool = "class token"
+    if model.placement == "flatten":
+        pool = "all tokens" if model.flatten_class_token else "parts"
+    rows["features"] = TapSpec("B U", pool, (norm, last))
     rows["logits"] = TapSpec("B C", "linear", ("features",), affine("head"))
     return rows
 
@@ -253,14 +274,29 @@ def block_taps(block: str, source: str, module: str, tokens: str) -> dict[str, T
     return inner | {block: TapSpec(wide, "residual", inputs)}
 
 
-def selection_taps(model: VitConfig, encoder: int) -> dict[str, TapSpec]:
-    """The taps of part selection after `encoder` blocks; none has a gradient."""
+def selection_taps(model: VitConfig) -> dict[str, TapSpec]:
+    """The taps of part selection after the encoder; only the tokens have a gradient."""
     rows = {}
-    if model.fusion == "matmul":
-        for depth in reversed(range(1, encoder)):
-            rows[f"part_row{depth:02d}"] = TapSpec("B K T", "fused row", stage="selection")
-    rows["part_scores"] = TapSpec("B K N", "scores", stage="selection")
-    rows["part_index"] = TapSpec("B K", "choice", ("part_scores",), stage="selection")
+    blocks = [f"block{depth:02d}" for depth in range(model.encoder_depth)]
+    # a head's row of scores selects one token, so heads may change places
+    row, part = ("K", "K") if model.selection == "fused" else ("J", "S")
+    if model.selection == "fused" and model.fusion == "matmul":
+        for block in reversed(blocks[1:]):
+            name = f"part_row{block.removeprefix('block')}"
+            rows[name] = TapSpec("B K T", "fused row", stage="selection")
+    if model.draws_parts:
+        pass  # they come from outside, without scores
+    elif model.selection == "cls_similarity":
+        rows["part_scores"] = TapSpec(
+            f"B {row} N", "class similarity", (blocks[-1],), stage="selection"
+        )
+    else:
+        rows["part_scores"] = TapSpec(f"B {row} N", "scores", stage="selection")
+    rows["part_index"] = TapSpec(
+        f"B {part}", "choice", () if model.draws_parts else ("part_scores",), stage="selection"
+    )
+    sources = blocks if model.selection == "maws" else blocks[-1:]
+    rows["part_tokens"] = TapSpec("B Q D", "gather", (*sources, "part_index"))
     return rows
 
 
@@ -269,15 +305,22 @@ def orders(model: VitConfig, rng: np.random.Generator) -> dict[str, NDArray[np.i
     heads = rng.permutation(model.heads)
     inner = rng.permutation(model.width // model.heads)
     colours = rng.permutation(3)
-    return {
+    orders = {
         "R": colours,
         "Z": colours,
         "D": rng.permutation(model.width),
         "K": heads,
         "E": (heads[:, None] * len(inner) + inner).reshape(-1),
         "M": rng.permutation(model.mlp),
-        "Q": np.concatenate([[0], heads + 1]),
-    } | ({} if model.stem == "none" else stem_orders(model.stem, rng))
+    }
+    # parts follow their heads; those of other selections have an order of their own
+    parts = heads if model.selection == "fused" else np.arange(model.part_count)
+    orders["Q"] = np.concatenate([[0], parts + 1])
+    orders["U"] = orders["D"]
+    if model.placement == "flatten":
+        tokens = orders["Q"] if model.flatten_class_token else parts
+        orders["U"] = (tokens[:, None] * model.width + orders["D"]).reshape(-1)
+    return orders if model.stem == "none" else orders | stem_orders(model.stem, rng)
 
 
 def block_flops(queries: int, model: VitConfig) -> float:
@@ -296,14 +339,15 @@ def forward_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
     patches = rows * columns
     embed = 2.0 * patches * sizes(model)["Z"] * model.patch**2 * model.width
     embed += stem_flops(model.stem, image_size) if model.stem != "none" else 0.0
-    head = 2.0 * model.width * model.class_count
-    last = 1 + model.heads if model.selects_parts else patches + 1
-    blocks = (model.depth - 1) * block_flops(patches + 1, model) + block_flops(last, model)
+    head = 2.0 * model.feature_width * model.class_count
+    blocks = model.encoder_depth * block_flops(patches + 1, model)
+    if model.has_part_layer:
+        blocks += block_flops(1 + model.part_count, model)
     return embed + blocks + head
 
 
 def selection_flops(model: VitConfig, image_size: tuple[int, int]) -> float:
-    """Floating-point operations of part selection for one image, with `model.fusion: matmul`."""
+    """Floating-point operations of the selection `fused` by `matmul` for one image."""
     rows, columns = grid_size(image_size, model)
     tokens = rows * columns + 1
-    return (model.depth - 2) * 2.0 * tokens * tokens * (model.width + model.heads)
+    return (model.encoder_depth - 1) * 2.0 * tokens * tokens * (model.width + model.heads)

@@ -12,13 +12,23 @@ from transfg_core.backend import BACKENDS
 
 Settings = Mapping[str, Any]  # dotted key of the configuration -> value
 
-METHODS = {"none": "ViT", "transfg": "TransFG"}  # model.placement -> the papers' names
+# model.placement -> the papers' names
+METHODS = {
+    "none": "ViT",
+    "transfg": "TransFG",
+    "extra": "TransFG, extra",
+    "flatten": "TransFG, flatten",
+}
+FFVT = ("transfg", "maws")  # placement and selection of Wang et al. 2021 (arXiv 2107.02341)
 NAMES = {"convnet": "ConvNet"}  # model.name, of models without placement
 METHOD_ORDER = tuple(
     f"{name}{kind}"
-    for name in ("ConvNet", "ResNet-18", "ResNet-50", "ViT", "TransFG")
+    for name in ("ConvNet", "ResNet-18", "ResNet-50", "ViT", "FFVT", *tuple(METHODS.values())[1:])
     for kind in (" k-NN", "")
 )
+
+
+SELECTIONS = ("random", "center", "fused", "cls_similarity", "maws")
 
 
 class Axis(NamedTuple):
@@ -45,6 +55,8 @@ def method(settings: Settings) -> str:
         model = f"ResNet-{settings['model.depth']}"
     elif name != "vit":
         model = NAMES.get(name, name)
+    elif (placement, settings.get("model.selection")) == FFVT:
+        model = "FFVT"
     else:
         model = METHODS.get(str(placement), f"ViT, {placement}")
     return f"{model} k-NN" if "knn.k" in settings else model
@@ -70,17 +82,25 @@ def margin(settings: Settings) -> str:
     return f"{settings['loss.margin']:g}" if contrastive(settings) == "on" else ""
 
 
+def selection(settings: Settings) -> str:
+    """Which tokens part selection takes; a plain model selects none."""
+    if settings.get("model.placement", "none") == "none":
+        return ""
+    return str(settings.get("model.selection", "fused"))
+
+
 def fusion(settings: Settings) -> str:
-    """How part selection joins attention maps; a plain model does not."""
-    return str(settings["model.fusion"]) if method(settings).startswith("TransFG") else ""
+    """How part selection joins attention maps, if it does."""
+    return str(settings["model.fusion"]) if selection(settings) == "fused" else ""
 
 
 AXES = (
     Axis("data set", ("data.name", "data.root"), data_set),
-    Axis("method", ("model.name", "model.placement"), method, METHOD_ORDER),
+    Axis("method", ("model.name", "model.placement", "model.selection"), method, METHOD_ORDER),
     Axis("split", ("model.stride", "model.patch"), patch_split, ("non-overlap", "overlap")),
     Axis("contrastive", ("loss.contrastive",), contrastive, ("off", "on"), named=True),
     Axis("margin", ("loss.margin",), margin, named=True),
+    Axis("selection", ("model.selection",), selection, SELECTIONS, named=True),
     Axis("fusion", ("model.fusion",), fusion, ("add", "matmul", "lastlayer", "mul"), named=True),
 )
 BACKEND = "backend"  # the axis that is no key of the configuration

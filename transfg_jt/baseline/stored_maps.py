@@ -16,9 +16,9 @@ from transfg_jt.attention import at_least_float32, split_heads
 from transfg_jt.checkpointing import save_less
 from transfg_jt.models.layers import Attention, Dropout
 from transfg_jt.models.output import Output
-from transfg_jt.models.parts import gather_tokens, select_parts
-from transfg_jt.models.taps import Tap, no_tap, under
-from transfg_jt.models.vit import TransFG
+from transfg_jt.models.parts import select_parts
+from transfg_jt.models.taps import Tap, no_tap
+from transfg_jt.models.vit import Encoded, TransFG
 from transfg_jt.ops.bfloat16 import cast_like
 
 
@@ -60,11 +60,11 @@ class FloatDropout(Dropout):  # native: each framework saves the mask in its own
 
 
 class StoredMapsTransFG(TransFG):
-    """TransFG whose scores are a row of the product of all maps; only `fusion` `matmul`."""
+    """TransFG whose scores are a row of the product of all maps; only selection by `matmul`."""
 
     def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
-        assert config.fusion == "matmul"
+        assert (config.selection, config.fusion) == ("fused", "matmul") and config.has_part_layer
         self.dropout = FloatDropout(config.dropout)
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
@@ -76,13 +76,14 @@ class StoredMapsTransFG(TransFG):
         with save_less(False):
             return super().execute(images, tap)
 
-    def select_and_attend(
-        self, x: Var, queries: list[Var], keys: list[Var], tap: Tap
-    ) -> tuple[Var, Var, Var]:
-        """As in TransFG, from the product of maps (B, K, T, T), the last layer on the left."""
+    def select(
+        self,
+        encoded: Encoded,
+        parts: Var | None,
+        tap: Tap,
+    ) -> tuple[Var, Var | None]:
+        """As in TransFG; the product of maps has a graph, as in the published program."""
         # with a copy of the row, the products are freed early, as in the published program
-        scores = tap("part_scores", multiply_maps(queries)[:, :, 0, 1:].detach().clone())
-        index = tap("part_index", select_parts(scores))
-        x = tap("part_tokens", gather_tokens(x, index))
-        x, _, _ = self.part_layer(x, under(tap, "part_layer"))
-        return tap("part_layer", x), index, scores
+        scores = multiply_maps(encoded.queries)[:, :, 0, 1:].detach().clone()
+        scores = tap("part_scores", scores)
+        return tap("part_index", select_parts(scores)), scores

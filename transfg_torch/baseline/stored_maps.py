@@ -17,9 +17,9 @@ from transfg_torch.attention import split_heads
 from transfg_torch.checkpointing import save_less
 from transfg_torch.models.layers import Attention, Dropout
 from transfg_torch.models.output import Output
-from transfg_torch.models.parts import gather_tokens, select_parts
-from transfg_torch.models.taps import Tap, no_tap, under
-from transfg_torch.models.vit import TransFG
+from transfg_torch.models.parts import select_parts
+from transfg_torch.models.taps import Tap, no_tap
+from transfg_torch.models.vit import Encoded, TransFG
 
 
 def attend_with_map(q: Tensor, k: Tensor, v: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -57,11 +57,11 @@ class FloatDropout(Dropout):  # native: each framework saves the mask in its own
 
 
 class StoredMapsTransFG(TransFG):
-    """TransFG whose scores are a row of the product of all maps; only `fusion` `matmul`."""
+    """TransFG whose scores are a row of the product of all maps; only selection by `matmul`."""
 
     def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
         super().__init__(config, image_size)
-        assert config.fusion == "matmul"
+        assert (config.selection, config.fusion) == ("fused", "matmul") and config.has_part_layer
         self.dropout = FloatDropout(config.dropout)
         for block in self.blocks:
             block.attn = StoredMapsAttention(config.width, config.heads)
@@ -73,13 +73,14 @@ class StoredMapsTransFG(TransFG):
         with save_less(False):
             return super().forward(images, tap)
 
-    def select_and_attend(
-        self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As in TransFG, from the product of maps (B, K, T, T), the last layer on the left."""
+    def select(
+        self,
+        encoded: Encoded,
+        parts: Tensor | None,
+        tap: Tap,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As in TransFG; the product of maps has a graph, as in the published program."""
         # with a copy of the row, the products are freed early, as in the published program
-        scores = tap("part_scores", multiply_maps(queries)[:, :, 0, 1:].detach().clone())
-        index = tap("part_index", select_parts(scores))
-        x = tap("part_tokens", gather_tokens(x, index))
-        x, _, _ = self.part_layer(x, under(tap, "part_layer"))
-        return tap("part_layer", x), index, scores
+        scores = multiply_maps(encoded.queries)[:, :, 0, 1:].detach().clone()
+        scores = tap("part_scores", scores)
+        return tap("part_index", select_parts(scores)), scores

@@ -1,18 +1,20 @@
-"""The part selection module, and attention rollout, in PyTorch.
+"""The part selection module, other selections, and attention rollout, in PyTorch.
 
 Source: He et al. 2022, TransFG (arXiv 2103.07976), section 3.2. Where the paper and its published
-program differ, this follows the program (docs/spec.md, "Part selection").
-Twin: `transfg_jt/models/parts.py`.
+program differ, this follows the program (docs/spec.md, "Part selection"). Other selections name
+their source. Twin: `transfg_jt/models/parts.py`.
 
-Shapes: B batch, T tokens, D width, K heads, N = T - 1 patches.
+Shapes: B batch, T tokens, D width, K heads, N = T - 1 patches, J rows of scores, S selected tokens.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transfg_torch.attention import cls_scores, propagate
+from transfg_torch.attention import at_least_float32, cls_scores, propagate
 from transfg_torch.models.taps import Tap, no_tap
+
+CHOSEN = -2.0  # score of a chosen patch: below every cosine and every product of probabilities
 
 
 def fuse_rows(
@@ -57,15 +59,49 @@ def rollout(queries: list[Tensor], keys: list[Tensor], heads: int) -> Tensor:
     return row[:, 1:]
 
 
-def select_parts(scores: Tensor) -> Tensor:
-    """Index of the first maximum per head; the class token has index 0: (B, K, N) -> (B, K).
+def mutual_scores(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """How much class token and patch attend to each other: q, k (B, T, D) -> (B, N).
 
-    Several heads may select the same token; the heads stay in order (TransFG, equation 8).
+    With S = q kᵀ / √d: mean over heads of softmax(S[0, :])[j], times that of softmax(S[:, 0])[j].
+    Only row 0 and column 0 of S are computed. Source: Wang et al. 2021, FFVT (arXiv 2107.02341),
+    mutual attention weight selection; the means are taken first, as in its published program.
     """
-    return scores.argmax(dim=-1) + 1
+    row = F.softmax(cls_scores(q, k, heads), dim=-1).mean(1)
+    column = F.softmax(cls_scores(k, q, heads), dim=-1).mean(1)
+    return (row * column)[:, 1:]
 
 
-def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """The class token, then the tokens at index: (B, T, D) and (B, K) -> (B, 1 + K, D)."""
-    parts = x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-    return torch.cat([x[:, :1], parts], dim=1)
+def class_similarity(x: Tensor) -> Tensor:
+    """Cosine of the class token and each patch, after the norm: (B, T, D) -> (B, 1, N).
+
+    Source: Rios et al. 2024, GLSim (arXiv 2407.12891), global-local similarity.
+    """
+    z = F.normalize(at_least_float32(x), dim=-1)
+    cosine = (z[:, :1] * z[:, 1:]).sum(-1).unsqueeze(1)
+    return cosine
+
+
+def select_parts(scores: Tensor, count: int = 1) -> Tensor:
+    """Indices of the `count` largest scores of each row, largest first: (B, J, N) -> (B, J count).
+
+    The class token has index 0. Of equal scores the first is selected. Several rows, such as heads,
+    may select the same token; the rows stay in order (TransFG, equation 8).
+    """
+    chosen = [scores.argmax(dim=-1)]
+    patches = torch.arange(scores.shape[-1], device=scores.device)
+    # in rounds, since Jittor's sort is not stable
+    while len(chosen) < count:
+        scores = scores.masked_fill(patches == chosen[-1].unsqueeze(-1), CHOSEN)
+        chosen.append(scores.argmax(dim=-1))
+    return torch.stack(chosen, dim=-1).flatten(1) + 1
+
+
+def gather_tokens(layers: list[Tensor], index: Tensor) -> Tensor:
+    """The last layer's class token, then the tokens at index: layers of (B, T, D) -> (B, 1 + S, D).
+
+    The parts (B, S) come in equal shares from the layers, in order.
+    """
+    tokens = [layers[-1][:, :1]]
+    for x, part in zip(layers, index.chunk(len(layers), dim=1), strict=True):
+        tokens.append(x.gather(1, part.unsqueeze(-1).expand(-1, -1, x.shape[-1])))
+    return torch.cat(tokens, dim=1)

@@ -3,8 +3,11 @@
 Source: He et al. 2022, TransFG (arXiv 2103.07976); Dosovitskiy et al. 2021, ViT (arXiv
 2010.11929); docs/spec.md. Twin: `transfg_jt/models/vit.py`.
 
-Shapes: B batch, H and W image, N patches, T = N + 1 tokens, D width, K heads, L layers, C classes.
+Shapes: B batch, H and W image, N patches, T = N + 1 tokens, D width, K heads, L layers, C classes,
+J rows of scores, S selected tokens, U inputs of the classifier.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +18,33 @@ from transfg_core.models.vit import grid_size
 from transfg_torch.checkpointing import recompute
 from transfg_torch.models.layers import Block, Dropout, LayerNorm, cast_once
 from transfg_torch.models.output import Output
-from transfg_torch.models.parts import fuse_rows, gather_tokens, rollout, select_parts
+from transfg_torch.models.parts import (
+    class_similarity,
+    fuse_rows,
+    gather_tokens,
+    mutual_scores,
+    rollout,
+    select_parts,
+)
 from transfg_torch.models.stem import Stem
 from transfg_torch.models.taps import Tap, no_tap, under
 
 
+class Encoded(NamedTuple):
+    """What the encoder's blocks give: one entry for each block, as far as the selection needs it.
+
+    `layers` (B, T, D) are the outputs from which parts are gathered; the last is always there.
+    `queries` and `keys` (B, T, D) are for `fused`, and `mutual` (B, N) are the scores of `maws`.
+    """
+
+    layers: list[Tensor]
+    queries: list[Tensor]
+    keys: list[Tensor]
+    mutual: list[Tensor]
+
+
 class TransFG(nn.Module):
-    """Vision Transformer; with placement `transfg` the last block gets only the selected parts."""
+    """Vision Transformer. `config.placement` says which block or head reads the selected parts."""
 
     def __init__(self, config: VitConfig, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -36,42 +59,94 @@ class TransFG(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, rows * columns + 1, config.width))
         self.dropout = Dropout(config.dropout)
-        if config.selects_parts:
-            self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth - 1)])
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.encoder_depth)])
+        if config.has_part_layer:
             self.part_layer = Block(config)
             self.part_norm = LayerNorm(config.width)
         else:
-            self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
             self.norm = LayerNorm(config.width)
-        self.head = nn.Linear(config.width, config.classes)
+        self.head = nn.Linear(config.feature_width, config.classes)
 
-    def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
-        """(B, 3, H, W) -> Output."""
+    def forward(self, images: Tensor, tap: Tap = no_tap, parts: Tensor | None = None) -> Output:
+        """(B, 3, H, W) -> Output. With `config.draws_parts` it needs the parts (B, S)."""
+        encoded = self.encode(images, tap)
+        x, index, scores = encoded.layers[-1], None, None
+        if self.config.selects_parts:
+            index, scores = self.select(encoded, parts, tap)
+            x = tap("part_tokens", gather_tokens(encoded.layers, index))
+        if self.config.has_part_layer:
+            x, _, _ = self.part_layer(x, under(tap, "part_layer"))
+            x = tap("part_norm", self.part_norm(tap("part_layer", x)))
+        else:
+            x = tap("norm", self.norm(x))
+        features = tap("features", self.pool(x))
+        logits = tap("logits", self.head(cast_once(features)))
+        return Output(logits, features, index, scores)
+
+    def encode(self, images: Tensor, tap: Tap = no_tap) -> Encoded:
+        """Embedding and encoder: (B, 3, H, W) -> Encoded."""
         x = cast_once(images)
         if self.config.stem != "none":
             x = self.stem(x, tap, self.grad_checkpointing)
         x = tap("patch_embed", self.patch_embed(x).flatten(2).transpose(1, 2))
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         x = tap("embed", self.dropout(tap("tokens", x + self.pos_embed)))
-        queries, keys = [], []
+        encoded = Encoded([], [], [], [])
         for depth, block in enumerate(self.blocks):
             if self.grad_checkpointing and tap is no_tap:
                 x, q, k = recompute(block, x)
             else:
                 x, q, k = block(x, under(tap, f"block{depth:02d}"))
             x = tap(f"block{depth:02d}", x)
-            if self.config.selects_parts:
-                queries.append(q)
-                keys.append(k)
-        if self.config.selects_parts:
-            x, index, scores = self.select_and_attend(x, queries, keys, tap)
-            x = tap("part_norm", self.part_norm(x))
-        else:
-            index, scores = None, None
-            x = tap("norm", self.norm(x))
-        features = tap("features", x[:, 0])
-        logits = tap("logits", self.head(cast_once(features)))
-        return Output(logits, features, index, scores)
+            self.collect(encoded, x, q, k)
+        encoded.layers[:] = encoded.layers or [x]
+        return encoded
+
+    def collect(self, encoded: Encoded, x: Tensor, q: Tensor, k: Tensor) -> None:
+        """Keep what the selection needs of a block: its output, queries and keys (B, T, D)."""
+        if not self.config.selects_parts:
+            return
+        if self.config.selection == "fused":
+            encoded.queries.append(q)
+            encoded.keys.append(k)
+        elif self.config.selection == "maws":
+            encoded.layers.append(x)
+            with torch.no_grad():
+                encoded.mutual.append(mutual_scores(q, k, self.config.heads))
+
+    def select(
+        self,
+        encoded: Encoded,
+        parts: Tensor | None,
+        tap: Tap,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Indices of the selected tokens (B, S), and the scores (B, J, N) if there are any.
+
+        An index has no gradient, so the scores are computed without a graph.
+        """
+        if self.config.draws_parts:
+            assert parts is not None, "transfg_core.parts draws the parts of this selection"
+            return tap("part_index", parts), None
+        with torch.no_grad():
+            scores = tap("part_scores", self.part_scores(encoded, tap))
+            index = tap("part_index", select_parts(scores, self.config.row_parts))
+        return index, scores
+
+    def part_scores(self, encoded: Encoded, tap: Tap) -> Tensor:
+        """Scores of the patches by `config.selection`: (B, J, N)."""
+        if self.config.selection == "maws":
+            return torch.stack(encoded.mutual, dim=1)
+        if self.config.selection == "cls_similarity":
+            norm = self.part_norm if self.config.has_part_layer else self.norm
+            return class_similarity(norm(encoded.layers[-1]))
+        heads, fusion = self.config.heads, self.config.fusion
+        return fuse_rows(encoded.queries, encoded.keys, heads, fusion, tap)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Inputs of the classifier: the class token, or with `flatten` all: (B, Q, D) -> (B, U)."""
+        if self.config.placement != "flatten":
+            return x[:, 0]
+        return (x if self.config.flatten_class_token else x[:, 1:]).flatten(1)
 
     def rollout(self, images: Tensor) -> Tensor:
         """Attention rollout of the encoder's blocks, for plots: (B, 3, H, W) -> (B, N)."""
@@ -82,23 +157,7 @@ class TransFG(nn.Module):
                 taps[name] = value
             return value
 
-        self(images, record)
+        self.encode(images, record)
         blocks = [f"block{depth:02d}.attn" for depth in range(len(self.blocks))]
         queries, keys = ([taps[f"{name}.{x}"] for name in blocks] for x in ("query", "key"))
         return rollout(queries, keys, self.config.heads)
-
-    def select_and_attend(
-        self, x: Tensor, queries: list[Tensor], keys: list[Tensor], tap: Tap
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Part selection module and part layer (TransFG, section 3.2).
-
-        Tokens (B, T, D) -> part layer's output (B, 1 + K, D), index (B, K), scores (B, K, N).
-        An index has no gradient, so the scores are computed without a graph.
-        """
-        heads, fusion = self.config.heads, self.config.fusion
-        with torch.no_grad():
-            scores = tap("part_scores", fuse_rows(queries, keys, heads, fusion, tap))
-            index = tap("part_index", select_parts(scores))
-        x = tap("part_tokens", gather_tokens(x, index))
-        x, _, _ = self.part_layer(x, under(tap, "part_layer"))
-        return tap("part_layer", x), index, scores

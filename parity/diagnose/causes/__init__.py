@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from parity.diagnose.causes.attending import (
-    attention_mix,
+from parity.diagnose.causes.attending import attention_mix, residual, tokens
+from parity.diagnose.causes.choosing import (
+    all_tokens,
     features,
     part_index,
     part_tokens,
-    residual,
-    tokens,
+    similarity,
 )
 from parity.diagnose.causes.convolving import convolution, mean_over_positions
 from parity.diagnose.causes.feature_maps import (
@@ -72,7 +72,10 @@ OPERATIONS: dict[str, Recompute] = {
     "residual": residual,
     "choice": part_index,
     "gather": part_tokens,
+    "class similarity": similarity,
     "class token": features,
+    "all tokens": all_tokens,
+    "parts": all_tokens,
 }
 # the same for taps that no architecture's table lists
 OTHERS: dict[str, Recompute] = {

@@ -1,4 +1,4 @@
-"""Results of known mistakes in attention, and in the handling of tokens and parts.
+"""Results of known mistakes in attention, and in the handling of tokens.
 
 The form of the functions and the letters are those of `operations.py`.
 """
@@ -127,60 +127,3 @@ def residual(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     )
     for text, value in zip(texts, others, strict=False):
         yield Hypothesis("residual", text, value + branch)
-
-
-def part_index(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """Per head the index of the first maximum of the scores; the class token has index 0."""
-    scores = input_of(tap, context)
-    heads = scores.shape[1]
-    best, mean = scores.argmax(-1), scores.mean(1)
-    backwards = scores.shape[-1] - 1 - scores[..., ::-1].argmax(-1)
-    together = np.argsort(-mean, axis=-1, kind="stable")[:, :heads]
-    for code, text, index in (
-        ("as defined", "the first maximum of A's scores gives B", best + 1),
-        ("index", "the class token is not counted: indices are one too small", best),
-        ("index", "one is added twice", best + 2),
-        ("minimum", "the smallest score is taken", scores.argmin(-1) + 1),
-        ("last maximum", "of equal scores the last is taken", backwards + 1),
-        (
-            "heads",
-            "the best of the mean over heads",
-            np.repeat(mean.argmax(-1)[:, None], heads, 1) + 1,
-        ),
-        ("heads", "the K best of the mean over heads", together + 1),
-        ("order", "the indices are sorted, heads are not in order", np.sort(best, axis=1) + 1),
-    ):
-        yield Hypothesis(code, text, index)
-
-
-def part_tokens(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """The class token, then the tokens at the indices."""
-    x, index = input_of(tap, context), input_of(tap, context, 1).astype(int)
-
-    def gather(at: Array) -> Array:
-        return np.take_along_axis(x, at.clip(0, x.shape[1] - 1)[..., None], axis=1)
-
-    cls = x[:, :1]
-    first = np.concatenate([cls, gather(index)], axis=1)
-    yield Hypothesis("as defined", "the tokens at A's indices give B", first)
-    text = "the class token is last"
-    yield Hypothesis("class token", text, np.concatenate([gather(index), cls], axis=1))
-    for shift in (-1, 1):
-        text = f"the tokens at index {shift:+d} are taken"
-        moved = np.concatenate([cls, gather(index + shift)], axis=1)
-        yield Hypothesis("index", text, moved)
-    wrong = np.concatenate([cls, np.repeat(gather(index[:1])[:1], len(x), 0)], axis=1)
-    yield Hypothesis("index", "every image gets the first image's parts", wrong)
-    own = np.concatenate([cls, np.take(x, index[0], axis=1)], axis=1)
-    yield Hypothesis("index", "every image is read at the first image's indices", own)
-
-
-def features(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """The class token after the last norm."""
-    x = input_of(tap, context)
-    yield Hypothesis("as defined", "the class token after the last norm gives B", x[:, 0])
-    yield Hypothesis("pooling", "the mean over all tokens is taken", x.mean(1))
-    yield Hypothesis("pooling", "the mean over all tokens but the class token", x[:, 1:].mean(1))
-    yield Hypothesis("pooling", "the last token is taken", x[:, -1])
-    before = input_of(tap, context, 1)
-    yield Hypothesis("left out", "the last norm is left out", before[:, 0])

@@ -40,8 +40,13 @@ def test_cases_cover_the_choices():
     configs = [case.config() for case in CASES]
     vits = [config.model for config in configs if config.model.name == "vit"]
     assert {config.model.name for config in configs} == set(ARCHITECTURES)
-    assert {model.placement for model in vits} == {"transfg", "none"}
+    assert {model.placement for model in vits} == {"transfg", "extra", "flatten", "none"}
     assert {model.fusion for model in vits} == {"matmul", "mul", "add", "lastlayer"}
+    selections = {"fused", "maws", "cls_similarity", "random", "center"}
+    assert {model.selection for model in vits} == selections
+    flat = [model for model in vits if model.placement == "flatten"]
+    assert {model.flatten_class_token for model in flat} == {True, False}
+    assert {model.flatten_part_layer for model in flat} == {True, False}
     assert {config.optim.name for config in configs} == {"sgd", "adam", "adamw"}
     assert {config.optim.schedule for config in configs} >= {"cosine", "linear"}
     assert {model.stride < model.patch for model in vits} == {True, False}
@@ -54,7 +59,8 @@ def test_cases_cover_the_choices():
     assert any(case.mixed and case.config().loss.label_smoothing > 0 for case in CASES)
     # taps inside blocks with and without part selection
     fine = [case.config().model for case in CASES if case.fine]
-    assert {model.placement for model in fine if model.name == "vit"} == {"transfg", "none"}
+    placements = {model.placement for model in fine if model.name == "vit"}
+    assert placements == {"transfg", "extra", "none"}
     assert len(BY_NAME) == len(CASES) + 1
 
 
