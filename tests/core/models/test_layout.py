@@ -29,6 +29,21 @@ CONFIGS = {
     "overlap": build_config({"model": {"classes": 7, "patch": 8, "stride": 5}}, "overlap"),
     "lastlayer": build_config({"model": {"classes": 7, "fusion": "lastlayer"}}, "lastlayer"),
     "plain": build_config({"model": {"classes": 7, "placement": "none"}}, "plain"),
+    **{
+        name: build_config({"model": {"classes": 7} | model}, name)
+        for name, model in {
+            "extra": {"placement": "extra"},
+            "flatten": {"placement": "flatten", "flatten_class_token": False},
+            "flatten-layer": {
+                "placement": "flatten",
+                "flatten_part_layer": True,
+                "selection": "cls_similarity",
+                "top_k": 5,
+            },
+            "maws": {"selection": "maws", "top_k": 2},
+            "random": {"selection": "random"},
+        }.items()
+    },
     "convnet": build_config({"model": {"classes": 7, "name": "convnet"}}, "convnet"),
     "swin": build_config({"model": {"classes": 7, "name": "swin"}}, "swin"),
     "resnet": build_config({"model": {"classes": 7, "name": "resnet"}}, "resnet"),
@@ -82,7 +97,8 @@ def test_every_parameter_makes_one_tap(config):
 def test_the_choice_of_parts_alone_has_no_gradient(config):
     model = config.model
     assert bool(choice_taps(model)) == model.selects_parts
-    assert choice_taps(model) <= {"part_scores", "part_index", *(f"part_row0{i}" for i in (1, 2))}
+    rows = {f"part_row0{i}" for i in (1, 2, 3)}
+    assert choice_taps(model) <= {"part_scores", "part_index", *rows}
 
 
 def test_sizes_of_the_convnet_by_hand():
@@ -181,3 +197,73 @@ def test_parts_are_chosen_from_a_grid_of_patches():
     assert part_grid(model, (40, 33), "parts") == (7, 6, 8, 5)
     with pytest.raises(UserError, match="parts: expected model.name vit, found convnet"):
         part_grid(CONVNET.model, (40, 33), "parts")
+
+
+MODEL = {"width": 12, "heads": 3, "depth": 4, "mlp": 20, "patch": 8, "classes": 7}
+
+
+@pytest.mark.parametrize(
+    ("settings", "blocks", "layer", "parts", "width"),
+    [
+        ({"placement": "none"}, 4, False, 3, 12),
+        ({"placement": "transfg"}, 3, True, 3, 12),
+        ({"placement": "extra"}, 4, True, 3, 12),
+        ({"placement": "flatten"}, 4, False, 3, 48),
+        ({"placement": "flatten", "flatten_class_token": False}, 4, False, 3, 36),
+        ({"placement": "flatten", "flatten_part_layer": True}, 4, True, 3, 48),
+        ({"selection": "maws"}, 3, True, 9, 12),
+        ({"selection": "maws", "top_k": 2, "placement": "extra"}, 4, True, 8, 12),
+        ({"selection": "random", "top_k": 5, "placement": "flatten"}, 4, False, 5, 72),
+    ],
+    ids=str,
+)
+def test_sizes_of_placements_by_hand(settings, blocks, layer, parts, width):
+    config = build_config({"model": MODEL | settings, "data": {"crop": [24, 40]}}, "test")
+    shapes = param_shapes(config.model, config.data.crop)
+    assert f"blocks.{blocks - 1}.norm1.bias" in shapes
+    assert f"blocks.{blocks}.norm1.bias" not in shapes
+    assert ("part_layer.norm1.bias" in shapes, "part_norm.bias" in shapes) == (layer, layer)
+    assert ("norm.bias" in shapes) != layer
+    assert shapes["head.weight"] == (7, width)
+    assert config.model.part_count == parts
+    linear = 4 * 12 * 12 + 2 * 12 * 20
+    products = blocks * (16 * linear + 2 * 16 * 16 * 12)  # 3 x 5 patches and the class token
+    tokens = parts + 1
+    products += layer * (tokens * linear + 2 * tokens * tokens * 12)
+    products += 15 * 3 * 64 * 12 + 7 * width
+    assert vit.forward_flops(config.model, (24, 40)) == 2 * products
+    layers = vit.layers(config.model)
+    assert layers["head.bias"] == blocks + layer + 1
+    assert layers.get("part_layer.mlp.fc1.bias", blocks + 1) == blocks + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("model.top_k=3", "selection fused takes one token for each head; leave model.top_k out"),
+        (
+            "model.placement=extra model.part_layer_init=last_block",
+            "the part layer of placement extra is a new block; leave model.part_layer_init out",
+        ),
+        (
+            "model.placement=flatten model.pretrained_head=true",
+            "reads several tokens, that of a file one; leave model.pretrained_head out",
+        ),
+        (
+            "model.selection=best",
+            "model.selection: input should be 'fused', 'maws', 'cls_similarity'",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_a_placement(settings, message):
+    with pytest.raises(UserError, match=message):
+        load_config(None, settings.split())
+
+
+def test_more_parts_than_patches_are_refused():
+    config = load_config(None, ["model.selection=center", "model.top_k=16", "model.classes=5"])
+    param_shapes(config.model, (32, 32))
+    with pytest.raises(UserError, match="model.top_k 16: expected at most 12, the number of patc"):
+        param_shapes(config.model, (24, 32))
+    plain = load_config(None, ["model.placement=none", "model.classes=5"])
+    param_shapes(plain.model, (8, 8))

@@ -319,6 +319,42 @@ def test_plain_checkpoint_into_part_selection(tmp_path, rule, kind):
     assert ("part_layer (16 arrays)" in report.summary()) == (rule == "random")
 
 
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+@pytest.mark.parametrize(
+    ("placement", "layer"), [("extra", True), ("flatten", False), ("flatten", True)]
+)
+def test_plain_checkpoint_into_another_placement(tmp_path, placement, layer, kind):
+    """All blocks and the norm are loaded; a new block, and a head of several tokens, are not."""
+    path = tmp_path / f"plain.{kind}"
+    arrays = write(tmp_path / "plain.safetensors", PLAIN)
+    if kind == "npz":
+        save_as(GOOGLE, path, arrays, PLAIN)
+    config = make_config(pretrained=str(path), placement=placement, flatten_part_layer=layer)
+    values, report = build_params(config)
+    initial = initial_params(config.model, IMAGE, 42)
+    new = {name for name in values if name.startswith("part_layer.")}
+    assert len(new) == (16 if layer else 0)
+    if placement == "flatten" or kind == "npz":  # of npz the head is loaded on demand alone
+        new |= {"head.weight", "head.bias"}
+    assert report is not None and set(report.initialised) == new
+    for name, value in values.items():
+        source = arrays.get(name.replace("part_norm", "norm"))
+        assert np.array_equal(value, initial[name] if name in new else source), name
+
+
+def test_checkpoints_of_another_placement_are_refused(tmp_path):
+    path, extra = tmp_path / "own.safetensors", make_config(placement="extra")
+    state = {f"param/{name}": x for name, x in initial_params(extra.model, IMAGE, 1).items()}
+    checkpoint.save(path, state, {"config": extra.model_dump(mode="json")})
+    build_params(make_config(pretrained=str(path), placement="extra", fusion="mul"))
+    for placement in ("none", "transfg", "flatten"):
+        with pytest.raises(UserError, match=r"found one with part .*; set model.placement=extra"):
+            build_params(make_config(pretrained=str(path), placement=placement))
+    write(path, PARTS)  # without a configuration
+    with pytest.raises(UserError, match=r"for model.placement extra, .* model.placement=transfg"):
+        build_params(make_config(pretrained=str(path), placement="extra"))
+
+
 def test_own_checkpoint_that_does_not_fit(tmp_path):
     path = tmp_path / "own.safetensors"
     write(path, PLAIN)

@@ -8,17 +8,27 @@ from parity.cases.case import CASES, Case
 from parity.cases.variants import Variant, tap_axes
 from parity.comparison.measure import move_by_ulp
 from transfg_core.models.layout import param_shapes
+from transfg_core.parts import draw_parts
 
 CASE = Case("parts", model={"stride": 6})
 PLAIN = Case("plain", model={"placement": "none"}, accumulation=2, mixed=True, seed=3)
-both = pytest.mark.parametrize("case", [CASE, PLAIN], ids=lambda case: case.name)
+FLAT = {"placement": "flatten", "flatten_class_token": False}
+OTHERS = [
+    Case("flatten", model={"placement": "flatten"}, seed=4),
+    Case("parts alone", model=FLAT | {"flatten_part_layer": True, "fusion": "mul"}, seed=5),
+    Case("maws", model={"selection": "maws", "top_k": 2}, accumulation=3, seed=6),
+    Case("similarity", model=FLAT | {"selection": "cls_similarity"}, seed=7),
+    Case("random", model={"selection": "random", "placement": "extra"}, seed=8),
+]
+both = pytest.mark.parametrize("case", [CASE, PLAIN, *OTHERS], ids=lambda case: case.name)
 symmetries = pytest.mark.parametrize("name", ["symmetry:1", "symmetry:2"])
 
 
 def taps_of(case, params, batch):
     """Every tap of the reference, and the losses, in float64."""
     config = case.config()
-    found = reference.forward(params, batch.images, config.model)
+    drawn = draw_parts(config, batch.images)
+    found = reference.forward(params, batch.images, config.model, drawn)
     taps = found.taps | {"prediction": found.logits.argmax(-1)}
     targets = batch.labels if batch.targets is None else batch.targets
     taps["cross_entropy"] = np.array(reference.cross_entropy(found.logits, targets, 0.1))
@@ -43,7 +53,8 @@ def test_a_symmetry_leaves_every_tap_as_it_was(case, name):
         else:
             assert reference.relative(found[tap], value) < 1e-12, tap
     # the symmetry did move something, else the test shows nothing
-    for tap in ("embed", "logits", "features", "part_norm" if case is CASE else "norm"):
+    norm = "part_norm" if case.config().model.has_part_layer else "norm"
+    for tap in ("embed", "logits", "features", norm):
         assert not np.allclose(moved[tap], expected[tap]), tap
 
 
