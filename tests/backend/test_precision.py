@@ -72,11 +72,14 @@ for case in cases:
     found |= backend.fetch(backend.rollout(batch.images))
     kinds |= {v.dtype.str for n, v in found.items() if v.dtype.kind == "f"}
     if name == "jittor" and case.name == "parts":  # a frozen backbone once crashed it
-        select = backend.model.select_and_attend
-        backend.model.select_and_attend = lambda x, *rest: select(x.detach(), *rest)
+        encode = backend.model.encode
+        def cut(*inputs):
+            encoded = encode(*inputs)
+            return encoded._replace(layers=[x.detach() for x in encoded.layers])
+        backend.model.encode = cut
         frozen = backend.trace(batch)
         assert not frozen["grad/blocks.0.mlp.fc1.weight"].any() and frozen["grad/head.weight"].any()
-        backend.model.select_and_attend = select
+        backend.model.encode = encode
     other = load_backend(name, case.config("float64"))
     other.load_state(backend.state())
     loaded = other.state()

@@ -64,7 +64,7 @@ PLANTED = {
     ),
     "another signature": (
         "models/vit.py",
-        replace("tap: Tap = no_tap) -> Output", "tap: Tap) -> Output"),
+        replace("tap: Tap = no_tap) -> Encoded", "tap: Tap) -> Encoded"),
         "signature",
     ),
     "another type": (
@@ -74,7 +74,7 @@ PLANTED = {
     ),
     "another docstring": (
         "models/parts.py",
-        replace("first maximum per head", "last maximum per head"),
+        replace("Of equal scores the first is", "Of equal scores the last is"),
         "select_parts: docstring",
     ),
     "another file docstring": (

@@ -104,7 +104,8 @@ def gather_tokens(layers: list[Var], index: Var) -> Var:
 
     The parts (B, S) come in equal shares from the layers, in order.
     """
-    tokens = [layers[-1][:, :1]]
-    for x, part in zip(layers, index.chunk(len(layers), dim=1), strict=True):
+    tokens, share = [layers[-1][:, :1]], index.shape[1] // len(layers)
+    for place, x in enumerate(layers):
+        part = index[:, place * share : (place + 1) * share]
         tokens.append(x.gather(1, part.unsqueeze(-1).expand(-1, -1, x.shape[-1])))
     return jt.concat(tokens, dim=1)

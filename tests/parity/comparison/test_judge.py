@@ -592,6 +592,31 @@ def test_a_flip_beyond_the_noise_fails():
     assert parts(noisy_scores(np.nan), FLIPPED).verdict == "different"
 
 
+BEST = np.array([[1, 3, 3, 2]])  # two of each row of SCORES, the largest first
+
+
+def test_several_choices_of_each_row():
+    """Row after row: a flip is judged by the scores of its own row, at its own rank."""
+    scores, given = noisy_scores(0.4e-6), {"baseline": (noisy_scores(-0.2e-6), BEST)}
+    given["reference"] = (SCORES, BEST)
+    row = parts(scores, np.array([[1, 3, 2, 3]]), **given)
+    assert (row.verdict, row.reason) == ("equivalent", "2 ties")
+    places = [(tie["image"], tie["head"], tie["baseline"], tie["candidate"]) for tie in row.ties]
+    assert places == [(0, 2, 3, 2), (0, 3, 2, 3)]
+    assert all(tie["margin"] == pytest.approx(1e-6) for tie in row.ties)
+    assert all(tie["noise"] == pytest.approx(1.2e-6) for tie in row.ties)
+    # the same flip in the first row, whose scores have no error
+    assert parts(scores, np.array([[3, 1, 3, 2]]), **given).verdict == "different"
+    # a third patch in the place of the second: the difference of scores counts
+    assert parts(scores, np.array([[1, 3, 3, 4]]), **given).verdict == "different"
+
+
+def test_choices_that_rows_do_not_share_are_no_tie():
+    three, flipped = np.array([[1, 3, 3]]), np.array([[1, 3, 2]])
+    row = parts(noisy_scores(1.0), flipped, (SCORES, three), (SCORES, three))
+    assert row.verdict == "different" and "do not fit" in row.reason
+
+
 @pytest.mark.parametrize("index", [0, 5, -1, 99])
 def test_an_index_outside_the_image_is_no_tie(index):
     for flipped in (np.array([[1, index]]), np.array([[index, 3]])):
