@@ -271,9 +271,9 @@ CASES = (
         seed=12,
     ),
     # other places of part selection, and other selections
-    Case("extra", model={"placement": "extra"}, fine=True, seed=21),
-    Case("flatten", model={"placement": "flatten", "fusion": "mul"}, updates=5, seed=22),
-    Case("maws", model={"selection": "maws", "top_k": 3}, accumulation=2, seed=23),
+    Case("extra", model={"placement": "extra"}, fine=True, seed=22),
+    Case("flatten", model={"placement": "flatten", "fusion": "mul"}, updates=5, seed=21),
+    Case("maws", model={"selection": "maws", "top_k": 3}, accumulation=2, seed=24),
     Case(
         "similarity",
         model={
@@ -284,15 +284,15 @@ CASES = (
             "flatten_part_layer": True,
         },
         updates=5,
-        seed=24,
+        seed=26,
     ),
-    Case("random", model={"selection": "random", "top_k": 8}, updates=5, seed=25),
+    Case("random", model={"selection": "random", "top_k": 8}, updates=5, seed=43),
     Case(
         "center",
         model={"placement": "flatten", "selection": "center", "top_k": 4},
         loss={"contrastive": False},
         updates=5,
-        seed=26,
+        seed=60,
     ),
 )
 
