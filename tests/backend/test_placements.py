@@ -40,6 +40,14 @@ def test_parts_of_stored_and_of_normalised_images_are_equal(twin):
     assert np.array_equal(alone, found[1:])
 
 
+def test_saliency_uses_the_parts_of_the_evaluation(twin):
+    """Every pixel has one, since random tokens of the encoder have seen all patches."""
+    backend, batch = twin.backend(RANDOM), RANDOM.batches()[0]
+    saliency = backend.fetch(backend.saliency(batch.images))["saliency"]
+    assert saliency.shape == (6, 44, 32) and np.isfinite(saliency).all()
+    assert (saliency[:, :40] > 0).mean() > 0.99  # the last rows lie outside of all patches
+
+
 @each_case
 def test_recomputed_blocks_give_the_same_update(twin, case):
     """Gradient checkpointing; the gradients of tokens from several blocks included."""
