@@ -159,7 +159,7 @@ class Swin(nn.Module):
         x = tap("embed", self.dropout(tap("patch_norm", self.patch_norm(at_least_float32(x)))))
         maps = []
         for number, stage in enumerate(self.stages):
-            queries, keys = [], []
+            queries, keys = [], []  # those of other stages are freed
             for depth, block in enumerate(stage.blocks):
                 name = f"stage{number}_block{depth:02d}"
                 if self.grad_checkpointing and tap is no_tap:
