@@ -192,9 +192,8 @@ def join_windows(x: Var, windows: Windows) -> Var:  # native: as above
     return rows[:, jt.array(windows.order.reshape(-1).argsort())]
 
 
-def score_bias(table: Var, windows: Windows) -> Var:
+def score_bias(table: Var, windows: Windows) -> Var:  # native: for float64 and CUDA
     """What is added to the scores: (W, K) -> (n, K, N, N), or (1, K, N, N) if all are equal."""
-    # jittor block: no device, and no cache
     size = prod(windows.sides)
     bias = table[jt.array(windows.offsets.reshape(-1))].transpose(0, 1).reshape(1, -1, size, size)
     regions = windows.regions
@@ -202,15 +201,17 @@ def score_bias(table: Var, windows: Windows) -> Var:
     return bias + jt.array(APART * apart).cast(table.dtype) if apart.any() else bias
 
 
-def window_maps(q: Var, k: Var, bias: Var) -> Var:
-    """softmax(q kᵀ / √d + bias): q, k (b, n, K, N, d), bias (n or 1, K, N, N) -> (b, n, K, N, N)."""
-    # jittor block: no products in place
+def window_maps(q: Var, k: Var, bias: Var) -> Var:  # native: for float64 and CUDA
+    """softmax(q kᵀ / √d + bias) of b images.
+
+    q, k (b, n, K, N, d), bias (n or 1, K, N, N) -> (b, n, K, N, N).
+    """
     scores = q @ k.transpose(-2, -1) * number(q.shape[-1] ** -0.5, q)
     return nn.softmax(scores + bias, dim=-1)
 
 
 class FusedWindowAttention(Function):  # native: PyTorch has only the forward pass
-    """Window attention as one operator, which saves queries, keys and values."""
+    """Window attention, which saves queries, keys and values and recomputes maps."""
 
     def execute(self, q: Var, k: Var, v: Var, table: Var, windows: Windows) -> Var:
         self.save_for_backward(q, k, v, table, windows)

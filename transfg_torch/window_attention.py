@@ -23,8 +23,9 @@ from transfg_core.models.windows import Windows
 from transfg_torch.attention import at_least_float32
 
 APART = -1e30  # added to scores between regions: their softmax is exactly 0
-CPU_BYTES = 2**22  # maps of the backward pass in memory at a time: they fit into caches,
-CUDA_BYTES = 2**26  # or fill a device
+# Maps of the backward pass in memory at a time
+CPU_BYTES = 2**22  # native: they fit into caches
+CUDA_BYTES = 2**26  # native: they fill a device
 
 
 class WindowIndex(NamedTuple):  # native: Jittor's operator reads tokens where they are
@@ -66,7 +67,7 @@ def join_windows(x: Tensor, windows: Windows) -> Tensor:  # native: for WindowIn
     return rows.view(batch, count * size, heads * head)
 
 
-def score_bias(table: Tensor, windows: Windows) -> Tensor:
+def score_bias(table: Tensor, windows: Windows) -> Tensor:  # native: for WindowIndex
     """What is added to the scores: (W, K) -> (n, K, N, N), or (1, K, N, N) if all are equal."""
     index, size = window_index(windows, table.shape[1], table.device), prod(windows.sides)
     bias = table[index.offsets].t().reshape(1, -1, size, size)
@@ -84,17 +85,20 @@ def chunks(x: Tensor) -> Iterator[tuple[slice, slice]]:  # native: Jittor's oper
             yield slice(image, image + step), slice(first, first + part)
 
 
-def window_maps(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d + bias): q, k (b, n, K, N, d), bias (n or 1, K, N, N) -> (b, n, K, N, N)."""
+def window_maps(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:  # native: a product in place
+    """softmax(q kᵀ / √d + bias) of b images.
+
+    q, k (b, n, K, N, d), bias (n or 1, K, N, N) -> (b, n, K, N, N).
+    """
     size, head = q.shape[-2:]
-    scores = bias.expand(*q.shape[:3], size, size).contiguous()
+    scores = bias.expand(*q.shape[:3], size, size).clone(memory_format=torch.contiguous_format)
     keys = k.reshape(-1, size, head).transpose(1, 2)
     scores.view(-1, size, size).baddbmm_(q.reshape(-1, size, head), keys, alpha=head**-0.5)
     return torch.softmax(scores, -1, out=scores)
 
 
-class FusedWindowAttention(torch.autograd.Function):  # native: Jittor's operator is in C++
-    """Window attention that saves queries, keys and values, and recomputes maps chunk by chunk.
+class RecomputedMaps(torch.autograd.Function):  # native: Jittor's operator is in C++
+    """Window attention, which saves queries, keys and values and recomputes maps.
 
     PyTorch's fused attention gives no gradient of the bias on the CPU, and where one is asked for,
     it stores the maps.
@@ -137,7 +141,7 @@ class FusedWindowAttention(torch.autograd.Function):  # native: Jittor's operato
         return (*(join_windows(x, windows) for x in grads), by_table, None)
 
 
-def attention_gradients(  # native: for FusedWindowAttention
+def attention_gradients(  # native: for RecomputedMaps
     q: Tensor, k: Tensor, v: Tensor, grad: Tensor, maps: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v (b, n, K, N, d) and of the scores, from that of the result.
@@ -161,7 +165,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, windows: Wi
     q, k, v (B, U, D), table (W, K) -> (B, U, D). A token attends only to tokens of its own window
     and region (`Windows.regions`).
     """
-    return FusedWindowAttention.apply(q, k, v, table, windows)
+    return RecomputedMaps.apply(q, k, v, table, windows)  # torch: see above
 
 
 def column_means(  # native: Jittor's operator is in C++

@@ -174,6 +174,8 @@ def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
         made_by=taps_of(model),
         axes=architecture(model).AXES,
         noise=noise,
+        model=model,
+        image_size=config.data.crop,
         heads=vit.heads if vit else None,
         width=vit.width if vit else None,
         batch=train.batch_size,

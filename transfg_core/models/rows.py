@@ -45,7 +45,7 @@ class TapSpec(NamedTuple):
     """One tap: its axes in letters, and the operation that computes it from other taps.
 
     `reads` names the input taps (or `images`), `params` the parameters. `stride` and `padding`
-    belong to a convolution. Taps of the stage `selection` have no gradient.
+    belong to a convolution, `eps` to a layer norm. Taps of the stage `selection` have no gradient.
     """
 
     axes: str
@@ -55,6 +55,7 @@ class TapSpec(NamedTuple):
     stride: int = 1
     padding: int = 0
     stage: Literal["forward", "selection"] = "forward"
+    eps: float = 1e-6
 
 
 def resolve(dims: str, sizes: Mapping[str, int]) -> Shape:

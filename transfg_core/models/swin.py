@@ -19,6 +19,7 @@ from transfg_core.models.rows import KEY_BIASES, ParamSpec, TapSpec, affine
 from transfg_core.models.windows import Windows
 
 STAGES = range(4)
+NORM_EPS = 1e-5  # the published program; the default of both frameworks
 STEM = (
     ParamSpec("patch_embed.weight", "D0 R P P", "uniform", "R P P"),
     ParamSpec("patch_embed.bias", "D0", "uniform", "R P P"),
@@ -92,6 +93,11 @@ def map_sizes(image_size: tuple[int, int], model: SwinConfig) -> list[tuple[int,
         )
     rows, columns = height // model.patch, width // model.patch
     return [(-(-rows // 2**stage), -(-columns // 2**stage)) for stage in STAGES]
+
+
+def norm(axes: str, source: str, module: str) -> TapSpec:
+    """The tap of a layer norm."""
+    return TapSpec(axes, "layer_norm", (source,), affine(module), eps=NORM_EPS)
 
 
 def windows_of(model: SwinConfig, image_size: tuple[int, int], stage: int, block: int) -> Windows:
@@ -175,7 +181,7 @@ def taps(model: SwinConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass."""
     rows = backbone_taps(model)
     last = list(rows)[-1]
-    rows["norm"] = TapSpec("B T3 D3", "layer_norm", (last,), affine("norm"))
+    rows["norm"] = norm("B T3 D3", last, "norm")
     rows["features"] = TapSpec("B D3", "mean over tokens", ("norm",))
     rows["logits"] = TapSpec("B C", "linear", ("features",), affine("head"))
     return rows
@@ -186,7 +192,7 @@ def backbone_taps(model: SwinConfig) -> dict[str, TapSpec]:
     embed, stem = affine("patch_embed"), "B T0 D0"
     rows = {
         "patch_embed": TapSpec(stem, "convolution", ("images",), embed, model.patch),
-        "patch_norm": TapSpec(stem, "layer_norm", ("patch_embed",), affine("patch_norm")),
+        "patch_norm": norm(stem, "patch_embed", "patch_norm"),
         "embed": TapSpec(stem, "dropout", ("patch_norm",)),
     }
     last = "embed"
@@ -210,7 +216,7 @@ def block_taps(block: str, source: str, stage: int, module: str) -> dict[str, Ta
     hidden = f"B T{stage} M{stage}"
 
     def rows() -> Iterator[tuple[str, TapSpec]]:
-        yield "norm1", TapSpec(wide, "layer_norm", (source,), affine(f"{module}.norm1"))
+        yield "norm1", norm(wide, source, f"{module}.norm1")
         for name in ("query", "key", "value"):
             params = affine(f"{module}.attn.{name}")
             yield f"attn.{name}", TapSpec(padded, "linear", (f"{block}.norm1",), params)
@@ -221,7 +227,7 @@ def block_taps(block: str, source: str, stage: int, module: str) -> dict[str, Ta
         out = affine(f"{module}.attn.out")
         yield "attn.out", TapSpec(wide, "linear", (f"{block}.attn.mix",), out)
         yield "mid", TapSpec(wide, "residual", (source, f"{block}.attn.out", f"{block}.norm1"))
-        yield "norm2", TapSpec(wide, "layer_norm", (f"{block}.mid",), affine(f"{module}.norm2"))
+        yield "norm2", norm(wide, f"{block}.mid", f"{module}.norm2")
         first, second = affine(f"{module}.mlp.fc1"), affine(f"{module}.mlp.fc2")
         yield "mlp.fc1", TapSpec(hidden, "linear", (f"{block}.norm2",), first)
         yield "mlp.gelu", TapSpec(hidden, "gelu", (f"{block}.mlp.fc1",))
@@ -237,10 +243,10 @@ def block_taps(block: str, source: str, stage: int, module: str) -> dict[str, Ta
 def merging_taps(merging: str, source: str, stage: int) -> dict[str, TapSpec]:
     """The taps of the merging of four patches at the end of a stage; its output is the last."""
     module, merged = f"stages.{stage}.merging", f"B T{stage + 1} G{stage}"
-    norm, reduction = affine(f"{module}.norm"), (f"{module}.reduction.weight",)
+    reduction = (f"{module}.reduction.weight",)
     return {
         f"{merging}.patches": TapSpec(merged, "merging", (source,)),
-        f"{merging}.norm": TapSpec(merged, "layer_norm", (f"{merging}.patches",), norm),
+        f"{merging}.norm": norm(merged, f"{merging}.patches", f"{module}.norm"),
         merging: TapSpec(f"B T{stage + 1} D{stage + 1}", "linear", (f"{merging}.norm",), reduction),
     }
 

@@ -13,7 +13,7 @@ import jittor as jt
 from jittor import Var, nn
 
 from transfg_core.config.swin import SwinConfig
-from transfg_core.models.swin import STAGES, map_sizes, windows_of
+from transfg_core.models.swin import NORM_EPS, STAGES, map_sizes, windows_of
 from transfg_core.models.windows import Windows
 from transfg_jt.attention import at_least_float32
 from transfg_jt.checkpointing import recompute, recompute_input
@@ -24,8 +24,6 @@ from transfg_jt.ops.bfloat16 import cast_once, to_float32
 from transfg_jt.ops.convolution import PatchEmbed
 from transfg_jt.ops.exact import Linear, mean_over_tokens
 from transfg_jt.window_attention import window_attention
-
-SWIN_NORM_EPS = 1e-5  # Swin's published program
 
 
 class WindowAttention(nn.Module):
@@ -57,9 +55,9 @@ class Block(nn.Module):
         super().__init__()
         width = config.width * 2**stage
         self.windows = windows
-        self.norm1 = LayerNorm(width, SWIN_NORM_EPS)
+        self.norm1 = LayerNorm(width, NORM_EPS)
         self.attn = WindowAttention(width, config.heads[stage], windows)
-        self.norm2 = LayerNorm(width, SWIN_NORM_EPS)
+        self.norm2 = LayerNorm(width, NORM_EPS)
         self.mlp = Mlp(width, width * config.mlp_ratio, config.dropout)
         self.drop_path = DropPath(drop_path)
 
@@ -83,7 +81,7 @@ class Merging(nn.Module):
     def __init__(self, width: int, rows: int, columns: int) -> None:
         super().__init__()
         self.rows, self.columns = rows, columns
-        self.norm = LayerNorm(4 * width, SWIN_NORM_EPS)
+        self.norm = LayerNorm(4 * width, NORM_EPS)
         self.reduction = Linear(4 * width, 2 * width, bias=False)
 
     def execute(self, x: Var, tap: Tap = no_tap) -> Var:
@@ -138,10 +136,10 @@ class Swin(nn.Module):
         self.grad_checkpointing = False
         # jittor: its convolution needs cuDNN 8
         self.patch_embed = PatchEmbed(3, config.width, config.patch, config.patch)
-        self.patch_norm = LayerNorm(config.width, SWIN_NORM_EPS)
+        self.patch_norm = LayerNorm(config.width, NORM_EPS)
         self.dropout = Dropout(config.dropout)
         self.stages = nn.ModuleList([Stage(config, image_size, stage) for stage in STAGES])
-        self.norm = LayerNorm(config.width * 2 ** STAGES[-1], SWIN_NORM_EPS)
+        self.norm = LayerNorm(config.width * 2 ** STAGES[-1], NORM_EPS)
         self.head = Linear(config.width * 2 ** STAGES[-1], config.classes)
 
     @property

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transfg_core.config.swin import SwinConfig
-from transfg_core.models.swin import STAGES, map_sizes, windows_of
+from transfg_core.models.swin import NORM_EPS, STAGES, map_sizes, windows_of
 from transfg_core.models.windows import Windows
 from transfg_torch.attention import at_least_float32
 from transfg_torch.checkpointing import recompute, recompute_input
@@ -22,8 +22,6 @@ from transfg_torch.models.layers import Dropout, DropPath, LayerNorm, Mlp, cast_
 from transfg_torch.models.output import Output
 from transfg_torch.models.taps import Tap, no_tap, under
 from transfg_torch.window_attention import window_attention
-
-SWIN_NORM_EPS = 1e-5  # Swin's published program
 
 
 class WindowAttention(nn.Module):
@@ -54,9 +52,9 @@ class Block(nn.Module):
         super().__init__()
         width = config.width * 2**stage
         self.windows = windows
-        self.norm1 = LayerNorm(width, SWIN_NORM_EPS)
+        self.norm1 = LayerNorm(width, NORM_EPS)
         self.attn = WindowAttention(width, config.heads[stage], windows)
-        self.norm2 = LayerNorm(width, SWIN_NORM_EPS)
+        self.norm2 = LayerNorm(width, NORM_EPS)
         self.mlp = Mlp(width, width * config.mlp_ratio, config.dropout)
         self.drop_path = DropPath(drop_path)
 
@@ -80,7 +78,7 @@ class Merging(nn.Module):
     def __init__(self, width: int, rows: int, columns: int) -> None:
         super().__init__()
         self.rows, self.columns = rows, columns
-        self.norm = LayerNorm(4 * width, SWIN_NORM_EPS)
+        self.norm = LayerNorm(4 * width, NORM_EPS)
         self.reduction = nn.Linear(4 * width, 2 * width, bias=False)
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
@@ -134,10 +132,10 @@ class Swin(nn.Module):
         self.config = config
         self.grad_checkpointing = False
         self.patch_embed = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
-        self.patch_norm = LayerNorm(config.width, SWIN_NORM_EPS)
+        self.patch_norm = LayerNorm(config.width, NORM_EPS)
         self.dropout = Dropout(config.dropout)
         self.stages = nn.ModuleList([Stage(config, image_size, stage) for stage in STAGES])
-        self.norm = LayerNorm(config.width * 2 ** STAGES[-1], SWIN_NORM_EPS)
+        self.norm = LayerNorm(config.width * 2 ** STAGES[-1], NORM_EPS)
         self.head = nn.Linear(config.width * 2 ** STAGES[-1], config.classes)
 
     @property

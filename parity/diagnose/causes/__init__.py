@@ -50,6 +50,7 @@ from parity.diagnose.causes.standardising import (
     padded_max_pool,
     standardised_convolution,
 )
+from parity.diagnose.causes.windows import mean_over_tokens, merging, window_attention
 
 Recompute = Callable[[str, Context, Pair], Iterator[Hypothesis]]
 # operation of a tap (transfg_core/models) -> results of known mistakes in it
@@ -68,6 +69,9 @@ OPERATIONS: dict[str, Recompute] = {
     "max pool": max_pool,
     "residual relu": residual_relu,
     "attention": attention_mix,
+    "window attention": window_attention,
+    "merging": merging,
+    "mean over tokens": mean_over_tokens,
     "tokens": tokens,
     "residual": residual,
     "choice": part_index,

@@ -20,8 +20,7 @@ from parity.diagnose.causes.pair import Array, Context, Pair
 from parity.diagnose.causes.relations import FORMATS, rounded_to
 from transfg_core.models.rows import TapSpec
 
-EPS = 1e-6
-OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-5, 1e-4, 1e-3)
+OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 ONE_PASS = 64 * 2.0**-24  # times 1 + (mean / std)²: error of a one-pass variance in float32
 
 
@@ -78,36 +77,39 @@ def layer_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """(x - mean) / √(variance + eps) · weight + bias over the last axis."""
     x = input_of(tap, context)
     weight, bias = params_of(tap, context)
+    right = row_of(tap, context).eps
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
 
     def normal(eps: float, spread: Array) -> Array:
         return np.asarray((x - mean) / np.sqrt(np.maximum(spread + eps, 1e-300)))
 
-    plain = normal(EPS, variance)
+    plain = normal(right, variance)
     yield Hypothesis("as defined", "layer norm as defined gives B", plain * weight + bias)
     for eps in OTHER_EPS:
-        text = f"layer norm with eps {eps:g} instead of {EPS:g}"
+        text = f"layer norm with eps {eps:g} instead of {right:g}"
         yield Hypothesis("eps", text, normal(eps, variance) * weight + bias)
     width = x.shape[-1]
     unbiased = variance * width / (width - 1)
     text = "layer norm with the unbiased variance"
-    yield Hypothesis("unbiased", text, normal(EPS, unbiased) * weight + bias)
+    yield Hypothesis("unbiased", text, normal(right, unbiased) * weight + bias)
     text = "eps is added to the standard deviation"
-    outside = (x - mean) / (np.sqrt(variance) + EPS)
+    outside = (x - mean) / (np.sqrt(variance) + right)
     yield Hypothesis("eps outside", text, outside * weight + bias)
     text = "weight and bias of the layer norm are 1 and 0: not loaded or not applied"
     yield Hypothesis("not loaded", text, plain)
     yield Hypothesis("no weight", "the layer norm's weight is not applied", plain + bias)
     yield Hypothesis("no bias", "the layer norm's bias is not applied", plain * weight)
-    yield Hypothesis("no mean", "the mean is not subtracted", (x * weight) * scale(variance) + bias)
+    yield Hypothesis(
+        "no mean", "the mean is not subtracted", (x * weight) * scale(variance, right) + bias
+    )
     text = "the layer norm is left out"
     yield Hypothesis("left out", text, x)
-    yield from one_pass(mean, variance, plain * weight, bias, pair)
+    yield from one_pass(mean, variance + right, plain * weight, bias, pair)
 
 
-def scale(variance: Array) -> Array:
+def scale(variance: Array, eps: float) -> Array:
     """1 / √(variance + eps)."""
-    return np.asarray(1 / np.sqrt(variance + EPS))
+    return np.asarray(1 / np.sqrt(variance + eps))
 
 
 def one_pass(
@@ -119,7 +121,7 @@ def one_pass(
         return
     factor = ((pair.found - bias) * core).sum(-1, keepdims=True)
     factor /= (core * core).sum(-1, keepdims=True)
-    ratio = mean * mean / (variance + EPS)
+    ratio = mean * mean / variance
     if np.median(ratio) > 9 and (np.abs(factor - 1) <= ONE_PASS * (1 + ratio)).all():
         text = "variance as E[x²] - E[x]² in float32, which cancels: mean / std is "
         text += f"{np.sqrt(np.median(ratio)):.0f}"
@@ -196,10 +198,12 @@ def cut_to_tf32(x: Array) -> Array:
 def linear(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """x wᵀ + bias."""
     x, module = input_of(tap, context), module_of(tap, context)
-    weight, bias = params_of(tap, context)
+    weight, *biases = params_of(tap, context)
+    bias: Array | float = biases[0] if biases else 0.0
     plain = x @ weight.T
     yield Hypothesis("as defined", "the linear layer as defined gives B", plain + bias)
-    yield Hypothesis("no bias", f"{module}.bias is not added", plain)
+    if biases:
+        yield Hypothesis("no bias", f"{module}.bias is not added", plain)
     if weight.shape[0] == weight.shape[1]:
         text = f"{module}.weight is transposed"
         yield Hypothesis("transposed", text, x @ weight + bias)
@@ -213,8 +217,9 @@ def linear(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         other = param_of(context, f"{name}.weight")
         text = f"{name} is used in place of {module}"
         yield Hypothesis("other weight", f"{text}: weight alone", x @ other.T + bias)
-        other_bias = param_of(context, f"{name}.bias")
-        yield Hypothesis("other weight", f"{text}: weight and bias", x @ other.T + other_bias)
+        if biases:
+            other_bias = param_of(context, f"{name}.bias")
+            yield Hypothesis("other weight", f"{text}: weight and bias", x @ other.T + other_bias)
 
 
 def siblings(module: str, shape: tuple[int, ...], context: Context) -> list[str]:
@@ -232,7 +237,7 @@ def siblings(module: str, shape: tuple[int, ...], context: Context) -> list[str]
 
 def block_and_place(module: str) -> tuple[str, str]:
     """blocks.3.attn.query -> blocks.3 and attn.query."""
-    match = re.fullmatch(r"(blocks\.\d+|part_layer)\.(.*)", module)
+    match = re.fullmatch(r"((?:stages\.\d+\.)?blocks\.\d+|part_layer)\.(.*)", module)
     return (match[1], match[2]) if match else ("", module)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transfg_core.config.model import ModelConfig
 from transfg_core.models.rows import TapSpec
 
 Array = NDArray[Any]
@@ -53,6 +54,8 @@ class Context:
     sequence: Sequence[Array] = ()
     position: int | None = None
     noise: float | None = None
+    model: ModelConfig | None = None
+    image_size: tuple[int, int] | None = None
     heads: int | None = None
     width: int | None = None
     batch: int | None = None
