@@ -16,6 +16,7 @@ from transfg_core.backend import Array, Arrays, Batch
 from transfg_core.checkpoints.programs import named_as
 from transfg_core.config.loading import build_config
 from transfg_core.config.sections import Config
+from transfg_core.config.swin import SwinConfig
 from transfg_core.models.swin import map_sizes
 from transfg_core.params.initial import initial_params
 
@@ -57,9 +58,10 @@ class Reference:
 
         timm's bias table of a clipped window has only the middle that the window uses.
         """
-        config, named = self.config(), named_as(self.program, values, self.config().model)
-        window = config.model.window
-        for stage, size in enumerate(map_sizes(self.crop, config.model)):
+        model = self.config().model
+        assert isinstance(model, SwinConfig)
+        named, window = named_as(self.program, values, model), model.window
+        for stage, size in enumerate(map_sizes(self.crop, model)):
             height, width = (min(side, window) for side in size)
             for name, value in named.items():
                 if self.program == "timm" and name.startswith(f"layers.{stage}.blocks."):

@@ -4,7 +4,8 @@ Source: Liu et al. 2021 (arXiv 2103.14030); the initial values are those of its 
 
 Letters: B batch, R colours, P patch, W rows of the bias table, C classes. The others end with the
 index of their stage, from 0: D width, T tokens, U tokens after padding to whole windows, K heads, E
-concatenated heads (as wide as D), M width of the MLP, G four merged patches (4 D).
+concatenated heads (as wide as D), M width of the MLP, G four merged patches (4 D). This file is
+longer than most, because it has the tables of blocks, mergings and four stages.
 """
 
 import re
