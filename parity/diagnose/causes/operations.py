@@ -20,6 +20,7 @@ from parity.diagnose.causes.pair import Array, Context, Pair
 from parity.diagnose.causes.relations import FORMATS, rounded_to
 from transfg_core.models.rows import TapSpec
 
+EPS = 1e-6  # the norms of the Vision Transformer
 OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 ONE_PASS = 64 * 2.0**-24  # times 1 + (mean / std)²: error of a one-pass variance in float32
 
