@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from transfg_core.config.loading import flatten, load_config
 from transfg_core.config.sections import Config
+from transfg_core.config.swinfc import SwinFCConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
 from transfg_core.params.merge import nearest
@@ -147,6 +148,10 @@ def settings_in_words(recipe: Recipe) -> str:
     if isinstance(model, VitConfig):
         words.insert(0, f"{model.size}/{model.patch} stride {model.stride}")
         words += selection_in_words(model)
+    if isinstance(model, SwinFCConfig):
+        words.insert(0, f"size {model.size}, window {model.window}")
+        stages = ", ".join(f"{weight:g}" for weight in loss.stages)
+        words += [f"weights of stages {stages}"] * model.branches
     length = f"{train.epochs:g} epochs" if train.epochs else f"{train.steps} updates"
     words += [f"{length} of batch {train.batch_size}", f"{config.optim.name} {config.optim.lr:g}"]
     words.append(f"contrastive, margin {loss.margin:g}" if loss.contrastive else "cross-entropy")

@@ -189,7 +189,7 @@ class TorchBackend:
                 output = self.apply(images, self.choose(chosen), drawn)
                 losses = compute_losses(output, targets, self.config.loss)
                 (losses.total / len(micro_batches)).backward()
-                correct = output.logits.argmax(dim=-1) == labels
+                correct = output.answer.argmax(dim=-1) == labels
                 reports.append(describe(losses, correct))
             grads = [param.grad for param in self.trained.values()]
             norm = clip_gradients(grads, self.config.optim.clip)
@@ -235,7 +235,7 @@ class TorchBackend:
     def eval_step(self, images: Array) -> Handle:
         with self.evaluating():
             output = self.apply(self.to_images(images), parts=self.draw(images))
-        handle = {"logits": output.logits, "features": output.features}
+        handle = {"logits": output.answer, "features": output.features}
         return handle if output.part_index is None else handle | {"part_index": output.part_index}
 
     def rollout(self, images: Array) -> Handle:
@@ -297,9 +297,7 @@ class TorchBackend:
         gradients = {f"{k}/{n}": g for k, n, g in zip(kinds, names, grads, strict=True)}
         param_grads = [gradients[f"grad/{name}"].clone() for name in self.trained]
         norm = clip_gradients(param_grads, self.config.optim.clip)
-        taps |= {"loss": losses.total, "cross_entropy": losses.cross_entropy}
-        taps |= {"contrastive": losses.contrastive, "grad_norm": norm}
-        taps |= {"clipped_norm": global_norm(param_grads)}
+        taps |= losses.named() | {"grad_norm": norm, "clipped_norm": global_norm(param_grads)}
         return self.fetch(taps | gradients)
 
     def device_info(self) -> dict[str, Any]:  # native: each framework measures memory differently
@@ -331,12 +329,8 @@ def fix_statistics(model: nn.Module, frozen: Collection[str]) -> list[str]:
 
 def describe(losses: Any, correct: Tensor) -> Handle:
     """The report of one micro-batch: losses, and the share of images classified correctly."""
-    return {
-        "loss": losses.total.detach(),
-        "cross_entropy": losses.cross_entropy.detach(),
-        "contrastive": losses.contrastive.detach(),
-        "accuracy": correct.to(losses.total.dtype).mean(),
-    }
+    report = {name: loss.detach() for name, loss in losses.named().items()}
+    return report | {"accuracy": correct.to(losses.total.dtype).mean()}
 
 
 def make_backend(config: Config) -> TorchBackend:

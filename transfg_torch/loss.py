@@ -1,12 +1,14 @@
-"""Losses of TransFG, in PyTorch.
+"""Losses of all models, in PyTorch.
 
 Source: He et al. 2022 (arXiv 2103.07976), section 3.3 and equation 10; label smoothing from
-Szegedy et al. 2016 (arXiv 1512.00567). Twin: `transfg_jt/loss.py`.
+Szegedy et al. 2016 (arXiv 1512.00567); losses of stages from SwinFC (Xiang et al. 2023, equation
+16). Twin: `transfg_jt/loss.py`.
 
 Targets are labels (B,), or the shares of the classes in each image (B, C).
 Shapes: B batch, C classes, D width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,11 +21,21 @@ from transfg_torch.models.output import Output
 
 
 class Losses(NamedTuple):
-    """Scalars; the gradients are those of `total`."""
+    """Scalars; the gradients are those of `total`.
+
+    `stages` are the cross-entropies of further classifiers, without their weights.
+    """
 
     total: Tensor
     cross_entropy: Tensor
     contrastive: Tensor
+    stages: Sequence[Tensor] = ()
+
+    def named(self) -> dict[str, Tensor]:
+        """The losses by the names of reports and traces; SwinFC counts its stages from 2."""
+        names = {"loss": self.total, "cross_entropy": self.cross_entropy}
+        names |= {f"stage_loss{i + 2}": loss for i, loss in enumerate(self.stages)}
+        return names | {"contrastive": self.contrastive}
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
@@ -55,9 +67,14 @@ def contrastive(features: Tensor, targets: Tensor, margin: float) -> Tensor:
 
 
 def compute_losses(output: Output, targets: Tensor, config: LossConfig) -> Losses:
-    """Cross-entropy, plus the contrastive loss where it is switched on."""
+    """Cross-entropy; for each further classifier its own, times its weight; contrastive loss.
+
+    The weights are `loss.stages` (SwinFC, equation 16); `loss.contrastive` switches on the last.
+    """
     ce = cross_entropy(output.logits, targets, config.label_smoothing)
+    stages = [cross_entropy(x, targets, config.label_smoothing) for x in output.stage_logits]
+    total = sum((b * loss for b, loss in zip(config.stages, stages, strict=False)), ce)
     if not config.contrastive:
-        return Losses(ce, ce, torch.zeros_like(ce))
-    con = contrastive(output.features, targets, config.margin)
-    return Losses(ce + con, ce, con)
+        return Losses(total, ce, torch.zeros_like(ce), stages)
+    con = contrastive(output.compared, targets, config.margin)
+    return Losses(total + con, ce, con, stages)

@@ -39,6 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "drop_path": 0.0,
     },
 }
+MODELS["swinfc"] = MODELS["swin"] | {"memories": 5, "align_width": 11, "fused_width": 13}
 SGD = {"name": "sgd", "lr": 0.03, "warmup": 5}
 
 
@@ -293,6 +294,38 @@ CASES = (
         loss={"contrastive": False},
         updates=5,
         seed=60,
+    ),
+    # Maps of 10 x 8, 5 x 4 and 3 x 2 tokens behind the first stage; batch statistics. One update:
+    # in later ones a rounding error may move an input of ReLU over zero.
+    Case(
+        "swinfc",
+        model={"name": "swinfc"},
+        optim=SGD | {"warmup": 0, "lr": 1.0},
+        crop=(76, 64),
+        updates=1,
+        fine=True,
+        training=True,
+        seed=13,
+    ),
+    # the other choices, running statistics, and several shifted windows in the last stage
+    Case(
+        "swinfc-options",
+        model={
+            "name": "swinfc",
+            "window": 2,
+            "ea_norm": "softmax",
+            "similarity": "cosine",
+            "stage_head": "mlp",
+            "prediction": "sum",
+        },
+        loss={"label_smoothing": 0.1, "stages": [1.0, 0.5, 0.2], "margin": 0.2},
+        optim=SGD | {"warmup": 0, "lr": 1.0},
+        crop=(76, 64),
+        updates=1,
+        accumulation=2,
+        mixed=True,
+        fine=True,
+        seed=14,
     ),
 )
 

@@ -3,6 +3,7 @@
 The bound of a tap allows for sums that are added one by one (`parity.comparison.judge`).
 """
 
+import re
 from math import prod
 
 from transfg_core.config.sections import Config
@@ -11,7 +12,13 @@ from transfg_core.models.layout import architecture, param_specs, taps_of
 from transfg_core.models.rows import TapSpec, resolve
 
 ATTENTION = ("attention", "window attention")
-PRODUCTS = ("linear", "convolution", "standardised convolution")
+# operations that multiply with a weight of (outputs, inputs, kernel)
+PRODUCTS = (
+    *("linear", "convolution", "standardised convolution", "line convolution"),
+    *("rows convolution", "columns convolution", "memories"),
+)
+MEANS = ("mean over positions", "mean over tokens")
+SOFTMAXES = {"softmax over rows": 2, "softmax over columns": 3, "double norm": 2}  # -> axis
 
 
 def sum_lengths(config: Config) -> dict[str, int]:
@@ -43,7 +50,8 @@ def sum_lengths(config: Config) -> dict[str, int]:
             summed = [letter for letter in axes if letter not in specs[param].dims]
             lengths[f"grad/{param}"] = prod(resolve(" ".join(summed), sizes))
     features = taps["features"].axes.split()[-1]
-    lengths |= dict.fromkeys(("cross_entropy", "loss"), batch * sizes["C"])
+    stages = [f"stage_loss{name[-1]}" for name in taps if re.fullmatch(r"stage_logits\d", name)]
+    lengths |= dict.fromkeys(("cross_entropy", *stages, "loss"), batch * sizes["C"])
     if config.loss.contrastive:
         lengths |= dict.fromkeys(("contrastive", "loss"), batch * batch * sizes[features])
     return {name: length for name, length in lengths.items() if length > 1}
@@ -67,8 +75,13 @@ def _forward(
         return prod(shape) // shape[1]
     if tap.operation in ATTENTION:  # over tokens; scores are over the width of a head
         return max(shape[1], shape[-1])
-    if tap.operation in ("mean over positions", "mean over tokens"):
+    if tap.operation in MEANS:
         return prod(resolve(taps[tap.reads[0]].axes, sizes)) // prod(shape)
+    if tap.operation in SOFTMAXES:
+        return shape[SOFTMAXES[tap.operation]]
+    if tap.operation == "feature fusion":  # products over channels, sums over a map's positions
+        maps = [resolve(taps[name].axes, sizes) for name in tap.reads]
+        return max(prod(map[2:]) for map in maps) + shape[-1]
     return 1
 
 
@@ -76,6 +89,12 @@ def _backward(tap: TapSpec, shape: tuple[int, ...], weight: tuple[int, ...]) -> 
     """Terms of one sum of the gradient that a tap's operation passes to its input."""
     if tap.operation in PRODUCTS:
         return prod(weight) // weight[1]
+    if tap.operation in SOFTMAXES:
+        return shape[SOFTMAXES[tap.operation]]
+    if tap.operation == "weighed map":  # the weight of a row is used in each column
+        return max(shape[2:])
+    if tap.operation == "gather parts":  # several heads may choose the same token
+        return shape[1]
     if tap.operation == "layer_norm":
         return shape[-1]
     if tap.operation.startswith("group norm"):

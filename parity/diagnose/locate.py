@@ -182,6 +182,7 @@ def context_of(found: Finding, trace: Trace, noise: float | None) -> Context:
         classes=model.classes,
         margin=loss.margin,
         smoothing=loss.label_smoothing,
+        stages=loss.stages,
         dropout=model.dropout,
         momentum=optim.momentum if optim.name == "sgd" else None,
         lr=lr_at(1, optim, train.steps),

@@ -25,7 +25,7 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import pass_stage
 
 REPLAYED = ("forward", "selection", "backward")
-LOSSES = ("loss", "cross_entropy", "contrastive")
+LOSSES = ("loss", "cross_entropy", "stage_loss2", "stage_loss3", "stage_loss4", "contrastive")
 NORMS = ("grad_norm", "clipped_norm")
 SKETCH_ABOVE = 4096  # elements; larger taps of a variant are stored as sketches of VARIANT_BUCKETS
 VARIANT_BUCKETS = 1024

@@ -135,5 +135,27 @@ def test_contrastive_loss_can_be_off(twin):
     model, loss = twin.module("models.output"), twin.module("loss")
     output = model.Output(twin.tensor(LOGITS), twin.tensor(FEATURES), None, None)
     losses = loss.compute_losses(output, twin.tensor(LABELS), LossConfig(contrastive=False))
-    total, ce, con = map(twin.array, losses)
-    assert total.item() == ce.item() and con.item() == 0.0
+    total, ce, con = map(twin.array, losses[:3])
+    assert total.item() == ce.item() and con.item() == 0.0 and not losses.stages
+
+
+def test_losses_of_stages(twin):
+    """Equation 16 of SwinFC: each further classifier's loss times its weight, beside the first."""
+    from transfg_core.config.sections import LossConfig
+
+    model, loss = twin.module("models.output"), twin.module("loss")
+    own = [LOGITS, LOGITS[::-1].copy(), 0.5 * LOGITS, LOGITS[:, ::-1].copy()]
+    logits, *stages = map(twin.tensor, own)
+    parts = twin.tensor(FEATURES[::-1].copy())
+    output = model.Output(logits, twin.tensor(FEATURES), None, None, parts, tuple(stages))
+    config = LossConfig(stages=(0.1, 0.7, 1.3))
+    losses = loss.compute_losses(output, twin.tensor(LABELS), config)
+    ce = [reference.cross_entropy(x, LABELS, 0.0) for x in own]
+    con = reference.contrastive(FEATURES[::-1], LABELS, 0.4)
+    total = ce[0] + 0.1 * ce[1] + 0.7 * ce[2] + 1.3 * ce[3] + con
+    assert twin.array(losses.total).item() == pytest.approx(total, rel=1e-6)
+    found = [twin.array(value).item() for value in losses.stages]
+    assert found == pytest.approx(ce[1:], rel=1e-6)
+    assert list(losses.named()) == [
+        *("loss", "cross_entropy", "stage_loss2", "stage_loss3", "stage_loss4", "contrastive")
+    ]

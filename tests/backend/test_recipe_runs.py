@@ -21,6 +21,7 @@ TREES = {
     "toy": trees.cub,  # the same layout; `data.name=cub` below, since the toy set has 20 classes
     "cub": trees.cub, "cars": trees.cars_kit, "dogs": trees.dogs, "nabirds": trees.nabirds,
     "inat2017": trees.inat, "cifar100": trees.cifar100, "folder": trees.folders,
+    "web-bird": trees.folders, "web-aircraft": trees.folders, "web-car": trees.folders,
 }  # fmt: skip
 SMALL = (
     "model.pretrained=null", "data.resize=[20, 20]", "data.crop=[16, 16]", "data.threads=1",

@@ -80,11 +80,16 @@ def test_the_baseline_differs_in_the_method_alone(baseline, method):
     assert keys == {"model.placement", "loss.contrastive", "run.name"} | stride
 
 
-def test_a_model_that_is_not_there_is_named():
-    (recipe,) = find_recipes("cub/swinfc")
+def test_a_model_that_is_not_there_is_named(monkeypatch):
+    (row,) = find_recipes("cub/swinfc")[0].results
+    absent = row.model_copy(
+        update={"name": "cub/later", "recipe": None, "needs": ("model.name=later",)}
+    )
+    monkeypatch.setattr(module, "published_results", lambda: (absent,))
+    recipe = next(found for found in recipes.__wrapped__() if found.name == "cub/later")
     assert (recipe.command, recipe.missing, recipe.method) == ((), ("model",), "SwinFC")
     words = settings_in_words(recipe)
-    assert words.startswith("needs model.name=swinfc") and "data.crop=[384, 384]" in words
+    assert words.startswith("needs model.name=later") and "data.crop=[384, 384]" in words
 
 
 def test_what_is_missing(tmp_path, monkeypatch):

@@ -129,13 +129,14 @@ def _refuse_other_parts(own: Own, model: VitConfig) -> None:
 
 
 def _new_head(shapes: Mapping[str, Shape], model: ModelConfig) -> list[tuple[str, str, str]]:
-    """As `_changes`: the head keeps its initial values if the number of classes differs.
+    """As `_changes`: classifiers keep their initial values if the number of classes differs.
 
-    So it does if it reads one token in the file, and several with placement `flatten`.
+    So does the head if it reads one token in the file, and several with placement `flatten`.
     """
     shape = shapes.get("head.weight", ())
     if shape[:1] not in ((), (model.classes,)):
-        return [("head.", "head.", f"{shape[0]} classes, model.classes {model.classes}")]
+        reason = f"{shape[0]} classes, model.classes {model.classes}"
+        return [(prefix, prefix, reason) for prefix in ("head.", "stage_heads.")]
     if isinstance(model, VitConfig) and model.placement == "flatten":
         if shape[1:] == (model.width,) and model.feature_width != model.width:
             return [("head.", "head.", "it reads one token, model.placement flatten several")]

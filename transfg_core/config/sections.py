@@ -37,6 +37,7 @@ from transfg_core.config.fields import (
 )
 from transfg_core.config.resnet import ResNetConfig
 from transfg_core.config.swin import SwinConfig
+from transfg_core.config.swinfc import SwinFCConfig
 from transfg_core.config.vit import VitConfig
 
 # Channel means and standard deviations by name, on inputs in [0, 1].
@@ -187,11 +188,19 @@ class DataConfig(Section):
 
 
 class LossConfig(Section):
-    """Cross-entropy with label smoothing, plus the contrastive loss on the features."""
+    """Cross-entropy with label smoothing, plus the contrastive loss on the features.
+
+    `stages` are the weights of the cross-entropies of SwinFC's stages 2, 3 and 4.
+    """
 
     label_smoothing: Fraction = 0.0
     contrastive: bool = True
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.4
+    stages: Annotated[tuple[NonNegative, NonNegative, NonNegative], Field(strict=False)] = (
+        0.4,
+        0.6,
+        0.8,
+    )
 
 
 class GroupConfig(Section):
@@ -265,7 +274,8 @@ Model = Annotated[
     Annotated[VitConfig, Tag("vit")]
     | Annotated[ConvNetConfig, Tag("convnet")]
     | Annotated[SwinConfig, Tag("swin")]
-    | Annotated[ResNetConfig, Tag("resnet")],
+    | Annotated[ResNetConfig, Tag("resnet")]
+    | Annotated[SwinFCConfig, Tag("swinfc")],
     Discriminator(_architecture),
 ]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.model import ModelConfig
 from transfg_core.errors import UserError
-from transfg_core.models import convnet, resnet, swin, vit
+from transfg_core.models import convnet, resnet, swin, swinfc, vit
 from transfg_core.models.rows import ParamSpec, PartGrid, Shape, TapSpec, resolve
 
 Order = NDArray[np.intp]
@@ -78,9 +78,13 @@ ARCHITECTURES: dict[str, Architecture] = {
     "convnet": convnet,
     "resnet": resnet,
     "swin": swin,
+    "swinfc": swinfc,
 }
 # (model, image size) -> the patches that its parts and attention maps are about
-PART_GRIDS: dict[str, Callable[[Any, tuple[int, int]], PartGrid]] = {"vit": vit.part_grid}
+PART_GRIDS: dict[str, Callable[[Any, tuple[int, int]], PartGrid]] = {
+    "vit": vit.part_grid,
+    "swinfc": swinfc.part_grid,
+}
 
 # model.name -> that of its backbone, whose weights it takes; its own modules start as initialised
 BACKBONES = {"swinfc": "swin"}

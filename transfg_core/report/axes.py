@@ -21,9 +21,14 @@ METHODS = {
 }
 FFVT = ("transfg", "maws")  # placement and selection of Wang et al. 2021 (arXiv 2107.02341)
 NAMES = {"convnet": "ConvNet"}  # model.name, of models without placement
+MODULES = ("model.ea", "model.ca", "model.ffm", "model.fsm")  # of SwinFC
+ABLATION = ("Swin", "Swin + EA", "Swin + CA", "Swin + EACA", "Swin + EACA + FFM", "SwinFC")
 METHOD_ORDER = tuple(
     f"{name}{kind}"
-    for name in ("ConvNet", "ResNet-18", "ResNet-50", "ViT", "FFVT", *tuple(METHODS.values())[1:])
+    for name in (
+        *("ConvNet", "ResNet-18", "ResNet-50", *ABLATION),
+        *("ViT", "FFVT", *tuple(METHODS.values())[1:]),
+    )
     for kind in (" k-NN", "")
 )
 
@@ -53,6 +58,8 @@ def method(settings: Settings) -> str:
     placement = settings.get("model.placement")
     if name == "resnet":
         model = f"ResNet-{settings['model.depth']}"
+    elif name == "swinfc":
+        model = swinfc_modules(settings)
     elif name != "vit":
         model = NAMES.get(name, name)
     elif (placement, settings.get("model.selection")) == FFVT:
@@ -60,6 +67,16 @@ def method(settings: Settings) -> str:
     else:
         model = METHODS.get(str(placement), f"ViT, {placement}")
     return f"{model} k-NN" if "knn.k" in settings else model
+
+
+def swinfc_modules(settings: Settings) -> str:
+    """SwinFC with all of its modules, else the backbone and those that are switched on."""
+    ea, ca, ffm, fsm = (bool(settings[key]) for key in MODULES)
+    if ea and ca and ffm and fsm:
+        return "SwinFC"
+    attention = "EA" * ea + "CA" * ca
+    modules = ("Swin", attention, "FFM" * ffm, "FSM" * fsm)
+    return " + ".join(module for module in modules if module)
 
 
 def patch_split(settings: Settings) -> str:
@@ -96,7 +113,12 @@ def fusion(settings: Settings) -> str:
 
 AXES = (
     Axis("data set", ("data.name", "data.root"), data_set),
-    Axis("method", ("model.name", "model.placement", "model.selection"), method, METHOD_ORDER),
+    Axis(
+        "method",
+        ("model.name", "model.placement", "model.selection", *MODULES),
+        method,
+        METHOD_ORDER,
+    ),
     Axis("split", ("model.stride", "model.patch"), patch_split, ("non-overlap", "overlap")),
     Axis("contrastive", ("loss.contrastive",), contrastive, ("off", "on"), named=True),
     Axis("margin", ("loss.margin",), margin, named=True),

@@ -3,6 +3,13 @@
 from transfg_jt.models.convnet import ConvNet
 from transfg_jt.models.resnet import ResNet
 from transfg_jt.models.swin import Swin
+from transfg_jt.models.swinfc import SwinFC
 from transfg_jt.models.vit import TransFG
 
-MODELS = {"vit": TransFG, "convnet": ConvNet, "resnet": ResNet, "swin": Swin}  # by `model.name`
+MODELS = {  # by `model.name`
+    "vit": TransFG,
+    "convnet": ConvNet,
+    "resnet": ResNet,
+    "swin": Swin,
+    "swinfc": SwinFC,
+}

@@ -137,6 +137,19 @@ def linear(x: Var, weight: Var, bias: Var | None) -> Var:
     return AddBias.apply(nn.matmul_transpose(x, weight), bias)
 
 
+def elu(x: Var) -> Var:
+    """x, and exp(x) - 1 where x is negative (Clevert et al. 2016, arXiv 1511.07289): any shape."""
+    wide = to_float32(x)
+    return cast_like(jt.ternary(wide > 0, wide, jt.exp(wide.minimum(0)) - 1), x)
+
+
+def mean_over(x: Var, axis: int) -> Var:
+    """The mean over one axis, which stays with length 1: any shape."""
+    wide = to_float32(x)
+    total = wide.sum(axis, keepdims=True)
+    return cast_like(total / number(float(x.shape[axis]), wide), x)
+
+
 def mean_over_tokens(x: Var) -> Var:
     """The mean over the axis before the last: (B, T, D) -> (B, D)."""
     wide = to_float32(x)

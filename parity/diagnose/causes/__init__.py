@@ -6,7 +6,8 @@
 There are two layers of hypotheses: relations between the two arrays (`relations.py`), and known
 mistakes in the operation that made the tap. Mistakes are recomputed from A's inputs
 (`operations.py`, `convolving.py`, `standardising.py`, `feature_maps.py`, `attending.py`,
-`objective.py`). The architecture's table of taps names the operation of each tap, and its inputs.
+`scales.py`, `objective.py`). The architecture's table of taps names the operation of each tap, and
+its inputs.
 
 Use it for the first tap that differs: after that tap, B's inputs are no longer A's. A doubtful
 cause is not named; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
@@ -45,6 +46,13 @@ from parity.diagnose.causes.operations import (
 )
 from parity.diagnose.causes.pair import Array, Cause, Context, Pair, as_pair, ranked
 from parity.diagnose.causes.relations import relations
+from parity.diagnose.causes.scales import (
+    column_means,
+    fusion,
+    gather_parts,
+    memories,
+    softmax_over,
+)
 from parity.diagnose.causes.standardising import (
     group_norm,
     padded_max_pool,
@@ -80,6 +88,12 @@ OPERATIONS: dict[str, Recompute] = {
     "class token": features,
     "all tokens": all_tokens,
     "parts": all_tokens,
+    "feature fusion": fusion,
+    "softmax over rows": softmax_over(2),
+    "softmax over columns": softmax_over(3),
+    "memories": memories,
+    "column means": column_means,
+    "gather parts": gather_parts,
 }
 # the same for taps that no architecture's table lists
 OTHERS: dict[str, Recompute] = {

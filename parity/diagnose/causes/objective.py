@@ -3,7 +3,8 @@
 The form of the functions is the same as in `operations.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import permutations
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -58,12 +59,18 @@ def cross_entropy(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis
         yield Hypothesis("targets", text, loss(log_p, s, wrong_targets))
 
 
+def unit(x: Array) -> Array:
+    """Rows of length 1: (B, D)."""
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
 def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """w (1 - cos) + (1 - w) max(cos - margin, 0) with w = t_i · t_j, all ordered pairs, over B²."""
-    x = tap_of(context, "features")
+    chosen = "part_features" in context.taps
+    x = tap_of(context, "part_features" if chosen else "features")
     if context.margin is None:
         raise Absent("margin")
-    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    z = unit(x)
     classes = tap_of(context, "labels").max() + 1
     targets, batch = targets_of(context, int(classes)), len(x)
 
@@ -77,6 +84,11 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         if margin != context.margin:
             text = f"margin {margin:g} instead of {context.margin:g}"
             yield Hypothesis("margin", text, pairs(z @ z.T, margin).sum() / batch**2)
+    if chosen:
+        mean = unit(tap_of(context, "features"))
+        whole = pairs(mean @ mean.T, context.margin)
+        text = "the mean of all tokens is compared, not that of the chosen ones"
+        yield Hypothesis("features", text, whole.sum() / batch**2)
     for code, text, count in (
         ("divisor", "divided by B, not B²", batch),
         ("divisor", "not divided", 1),
@@ -103,7 +115,11 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 
 
 def loss(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """The sum of both losses."""
+    """The sum of both losses, and of those of stages times their weights."""
+    names = [name for name in context.taps if name.startswith("stage_loss")]
+    if names:
+        yield from loss_of_stages([tap_of(context, name) for name in names], context)
+        return
     ce, con = tap_of(context, "cross_entropy"), tap_of(context, "contrastive")
     yield Hypothesis("as defined", "the sum of A's two losses gives B", ce + con)
     if con:
@@ -113,6 +129,24 @@ def loss(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         right = con if mistakes is cross_entropy else ce
         for hypothesis in mistakes(mistakes.__name__, context, pair):
             yield hypothesis._replace(value=hypothesis.value + right)
+
+
+def loss_of_stages(stages: list[Array], context: Context) -> Iterator[Hypothesis]:
+    """SwinFC's loss: cross-entropy, the stages' times their weights, and the contrastive loss."""
+    ce, con = tap_of(context, "cross_entropy"), tap_of(context, "contrastive")
+    if len(context.stages) != len(stages):
+        raise Absent("stages")
+
+    def total(weights: Sequence[float]) -> Array:
+        return np.asarray(ce + sum(b * loss for b, loss in zip(weights, stages, strict=True)) + con)
+
+    yield Hypothesis("as defined", "the sum of A's losses gives B", total(context.stages))
+    for order in permutations(context.stages):
+        text = f"the weights of stages 2 to 4 are {', '.join(f'{b:g}' for b in order)}"
+        yield Hypothesis("weights", text, total(order))
+    yield Hypothesis("weights", "the stages' losses have weight 1", total([1.0] * len(stages)))
+    yield Hypothesis("left out", "the losses of stages are left out", ce + con)
+    yield Hypothesis("left out", "the contrastive loss is left out", total(context.stages) - con)
 
 
 def grad_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:

@@ -62,6 +62,7 @@ class Context:
     classes: int | None = None
     margin: float | None = None
     smoothing: float | None = None
+    stages: Sequence[float] = ()  # weights of the losses of stages
     dropout: float | None = None
     momentum: float | None = None
     lr: float | None = None

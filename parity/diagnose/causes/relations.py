@@ -61,9 +61,15 @@ def known_constants(tap: str, context: Context) -> Iterator[tuple[float, str]]:
     kind = tap.partition("/")[0] if "/" in tap else ""
     row = context.made_by.get(tap.removeprefix("d/"))
     operation = row.operation if row else ""
-    loss_like = tap in ("loss", "cross_entropy", "contrastive", "grad_norm") or kind in (
-        "grad",
-        "d",
+    losses = ("loss", "cross_entropy", "contrastive", "grad_norm")
+    loss_like = (
+        tap in losses
+        or tap.startswith("stage_loss")
+        or kind
+        in (
+            "grad",
+            "d",
+        )
     )
     update = kind in ("step", "momentum")
     yield 2.0, "done twice"

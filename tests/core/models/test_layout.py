@@ -48,6 +48,13 @@ CONFIGS = {
     "swin": build_config({"model": {"classes": 7, "name": "swin"}}, "swin"),
     "resnet": build_config({"model": {"classes": 7, "name": "resnet"}}, "resnet"),
     "bottleneck": build_config({"model": {"classes": 7, "name": "resnet", "depth": 50}}, "50"),
+    "swinfc": build_config({"model": {"classes": 7, "name": "swinfc"}}, "swinfc"),
+    "backbone of swinfc": build_config(
+        {"model": {"classes": 7, "name": "swinfc", "ea": False, "ca": False, "ffm": False}}, "none"
+    ),
+    "swinfc without ffm": build_config(
+        {"model": {"classes": 7, "name": "swinfc", "ffm": False, "fsm": False}}, "maps"
+    ),
 }
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 CONVNET = load_config(None, ["model.name=convnet", "model.classes=5", "data.crop=[40,33]"])
@@ -195,7 +202,8 @@ def test_parts_are_chosen_from_a_grid_of_patches():
     """The grid of (40, 33) with patches of 8 and a stride of 5; a convnet has none."""
     model = CONFIGS["overlap"].model
     assert part_grid(model, (40, 33), "parts") == (7, 6, 8, 5)
-    with pytest.raises(UserError, match="parts: expected model.name vit, found convnet"):
+    assert part_grid(CONFIGS["swinfc"].model, (72, 64), "parts") == (3, 2, 32, 32)
+    with pytest.raises(UserError, match="parts: expected model.name vit or swinfc, found convnet"):
         part_grid(CONVNET.model, (40, 33), "parts")
 
 

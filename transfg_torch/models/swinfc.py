@@ -1,0 +1,141 @@
+"""SwinFC, in PyTorch: a Swin Transformer with classifiers on three stages, and chosen tokens.
+
+Source: Xiang, Chen and Yang 2023 (doi 10.3778/j.issn.1002-8331.2211-0456); docs/spec.md, "SwinFC".
+Twin: `transfg_jt/models/swinfc.py`. How the numbers flow:
+
+    images -> backbone -> maps of stages 2, 3, 4
+    each map -> Eaca -> Align --\\
+                                 fuse -> a vector for each stage -> its classifier: stage_logits
+    last map -> norm -> mean -> head: logits, the model's answer
+    queries and keys of stage 4 -> chosen tokens of the normed last map -> mean: part_features
+
+The loss adds cross-entropies of `logits` and `stage_logits`, and the contrastive loss of
+`part_features` (`transfg_torch/loss.py`).
+
+Shapes: B batch, T tokens and F channels of a stage's map of H x W, T3 and D those of the last,
+K heads of the last stage, Q chosen tokens, C classes.
+"""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transfg_core.config.swinfc import SwinFCConfig
+from transfg_core.models.multi_scale import BRANCHES
+from transfg_core.models.swin import map_sizes
+from transfg_torch.attention import at_least_float32
+from transfg_torch.checkpointing import recompute
+from transfg_torch.models.layers import cast_once
+from transfg_torch.models.multi_scale import Align, Eaca, LinearHead, MlpHead
+from transfg_torch.models.output import Output
+from transfg_torch.models.parts import select_parts
+from transfg_torch.models.swin import Stages, Swin, crop
+from transfg_torch.models.taps import Tap, no_tap, under
+from transfg_torch.scale_fusion import lacking_weights
+from transfg_torch.window_attention import column_means
+
+
+class SwinFC(Swin):
+    """Swin Transformer with the modules of SwinFC that the configuration switches on."""
+
+    def __init__(self, config: SwinFCConfig, image_size: tuple[int, int]) -> None:
+        super().__init__(config, image_size)
+        self.map_sizes = [map_sizes(image_size, config)[stage] for stage in BRANCHES]
+        widths = [config.width * 2**stage for stage in BRANCHES] if config.branches else []
+        self.eaca = nn.ModuleList([Eaca(width, config) for width in widths])
+        if config.ffm:
+            self.align = nn.ModuleList([Align(width, config) for width in widths])
+            widths = [config.fused_width] * len(widths)
+        head = LinearHead if config.stage_head == "linear" else MlpHead
+        self.stage_heads = nn.ModuleList([head(width, config) for width in widths])
+
+    def forward(self, images: Tensor, tap: Tap = no_tap) -> Output:
+        """(B, 3, H, W) -> Output, with features (B, D) of the last stage."""
+        stages = self.stage_maps(images, tap)
+        stage_logits = self.classify_stages(stages.maps[1:], tap) if self.config.branches else ()
+        x = tap("norm", self.norm(stages.maps[-1]))
+        parts = self.select(x, stages, tap) if self.config.fsm else (None, None, None)
+        features = tap("features", x.mean(1))
+        logits = tap("logits", self.head(cast_once(features)))
+        prediction = sum(stage_logits, logits) if self.config.prediction == "sum" else None
+        return Output(logits, features, *parts, stage_logits, prediction)
+
+    def classify_stages(self, maps: list[Tensor], tap: Tap) -> tuple[Tensor, ...]:
+        """The maps of stages 2 to 4, each (B, T, F) -> the logits of each stage, (B, C)."""
+        grids = []
+        for stage, x in enumerate(maps):
+            x = x.transpose(1, 2).reshape(x.shape[0], -1, *self.map_sizes[stage])
+            grids.append(tap(f"map{stage + 2}", x))
+        if self.config.ea or self.config.ca:
+            grids = self.each("eaca", self.eaca, grids, tap)
+        if self.config.ffm:
+            grids = self.each("align", self.align, grids, tap)
+            pooled = fuse(grids, self.config.similarity == "cosine")
+        else:
+            pooled = [x.mean((2, 3)) for x in grids]
+        pooled = [tap(f"pooled{stage + 2}", x) for stage, x in enumerate(pooled)]
+        return tuple(self.each("stage_logits", self.stage_heads, pooled, tap))
+
+    def each(self, name: str, modules: nn.ModuleList, inputs: list[Tensor], tap: Tap) -> list:
+        """One module for each stage: its outputs, with taps named after the stage."""
+        outputs = []
+        for stage, (module, x) in enumerate(zip(modules, inputs, strict=True)):
+            if self.grad_checkpointing and tap is no_tap:
+                x = recompute(module, x)
+            else:
+                x = module(x, under(tap, f"{name}{stage + 2}"))
+            outputs.append(tap(f"{name}{stage + 2}", x))
+        return outputs
+
+    def select(self, x: Tensor, stages: Stages, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
+        """FSM: the token that each head of the last stage's blocks attends to most (eq. 13, 14).
+
+        Last map after the norm (B, T3, D) -> index (B, Q), counted from 1, scores (B, Q, T3), and
+        the mean of the chosen tokens (B, D). A score is the mean attention that a token gets from
+        the tokens of its window. If there are several windows, they compete; their scores are
+        comparable, as those of each window add up to 1. An index has no gradient.
+        """
+        with torch.no_grad():
+            means = []
+            for block, q, k in zip(
+                self.stages[-1].blocks, stages.queries, stages.keys, strict=True
+            ):
+                mean = column_means(q, k, block.attn.bias_table, block.windows)
+                means.append(crop(mean.transpose(1, 2), block.windows).transpose(1, 2))
+            scores = tap("part_scores", torch.cat(means, dim=1))
+            index = tap("part_index", select_parts(scores))
+        where = (index - 1).unsqueeze(-1).expand(-1, -1, x.shape[-1])
+        tokens = tap("part_tokens", x.gather(1, where))
+        return index, scores, tap("part_features", tokens.mean(1))
+
+
+def fuse(maps: list[Tensor], cosine: bool) -> list[Tensor]:
+    """FFM: each map plus what it lacks of the others, then its mean (equations 7 to 12).
+
+    Maps (B, F, H, W) -> vectors (B, F). Of a map x and another y, each position of x gets
+    y · softmax(-xᵀ y) over y's positions. The classifiers read the mean over x's positions alone,
+    and a mean of sums of y's columns is one sum, so no map of another size is formed.
+    Inferred: the product is not scaled. `cosine` is the other choice: the cosine times √F, which
+    has a variance of 1 where columns are random.
+    """
+    lines = [at_least_float32(x).flatten(2).transpose(1, 2) for x in maps]
+    columns = [unit_columns(x) for x in lines] if cosine else lines
+    fused = [x.mean(1) for x in lines]
+    for i, j in itertools.combinations(range(len(maps)), 2):
+        by_i, by_j = lacking_weights(columns[i], columns[j])
+        fused[i] = fused[i] + weighted_sum(by_j, lines[j])
+        fused[j] = fused[j] + weighted_sum(by_i, lines[i])
+    return fused
+
+
+def unit_columns(x: Tensor) -> Tensor:  # native: Jittor's normalize has eps 1e-30
+    """Positions of length F^(1/4), so that a product of two is √F times their cosine: (B, T, F)."""
+    return F.normalize(x, dim=-1) * x.shape[-1] ** 0.25
+
+
+def weighted_sum(weights: Tensor, x: Tensor) -> Tensor:  # native: products of batches are slow
+    """Sum over positions, in the precision of x: (B, T), (B, T, F) -> (B, F)."""
+    with torch.autocast(x.device.type, enabled=False):
+        return (weights.unsqueeze(1) @ x).squeeze(1)
