@@ -15,6 +15,7 @@ from foreign_namings import (
     canonical_swin,
 )
 
+from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.naming import NAMINGS
 from transfg_core.checkpoints.pretrained import build_params, load_pretrained
 from transfg_core.checkpoints.renamed import write_naming
@@ -28,8 +29,10 @@ SWIN = {
     "name": "swin", "width": WIDTH, "depths": DEPTHS, "heads": HEADS, "window": WINDOW,
 }  # fmt: skip
 RESNET = {"name": "resnet", "blocks": DEPTHS, "width": 4}
+SWINFC = SWIN | {"name": "swinfc", "memories": 4, "align_width": 6, "fused_width": 8}
 MODELS = {
     "swin": (SWIN, canonical_swin()),
+    "swinfc": (SWINFC, canonical_swin()),
     "basic": (RESNET, canonical_resnet("basic", 4)),
     "bottleneck": (RESNET | {"bottleneck": True}, canonical_resnet("bottleneck", 4)),
 }
@@ -190,6 +193,43 @@ def test_tables_of_another_window(tmp_path, kind):
         assert np.array_equal(
             found[name], resize_bias_table(array, 81).astype("f4") if table else array
         )
+
+
+@pytest.mark.parametrize("kind", SWINS)
+def test_swinfc_takes_a_swin_and_keeps_its_own_modules(tmp_path, kind):
+    params = MODELS["swin"][1]
+    wanted = model("swinfc")
+    path = write_safetensors(tmp_path / "x", SWINS[kind](params))
+    found, report = load_pretrained(str(path), wanted, IMAGE)
+    assert_equal(found, params)
+    assert not report.missing
+    modules = {name.partition(".")[0] for name in report.initialised}
+    assert modules == {"eaca", "align", "stage_heads"}
+    assert found.keys() | set(report.initialised) == param_shapes(wanted, IMAGE).keys()
+    found, report = load_pretrained(str(path), model("swinfc", classes=9), IMAGE)
+    assert {"head.weight", "head.bias"} <= set(report.initialised)
+
+
+def test_swinfc_takes_a_swin_of_this_project(tmp_path):
+    """Bare weights, and the checkpoint of a run."""
+    params = MODELS["swin"][1]
+    bare = write_safetensors(tmp_path / "bare", params)
+    run = tmp_path / "run"
+    saved = build_config({"model": SWIN | {"classes": CLASSES}, "data": {"crop": IMAGE}}, "run")
+    stored = {f"param/{name}": array for name, array in params.items()}
+    checkpoint.save(run, stored, {"config": saved.model_dump(mode="json")})
+    for path in (bare, run):
+        found, report = load_pretrained(str(path), model("swinfc"), IMAGE)
+        assert_equal(found, params)
+        modules = {name.partition(".")[0] for name in report.initialised}
+        assert modules == {"eaca", "align", "stage_heads"}
+    part = write_safetensors(
+        tmp_path / "part", params | {"align.0.conv1.weight": np.ones(3, "f4")}
+    )
+    with pytest.raises(UserError, match="missing, model"):
+        load_pretrained(str(part), model("swinfc"), IMAGE)
+    with pytest.raises(UserError, match="expected model.name resnet, found swin"):
+        load_pretrained(str(run), model("basic"), IMAGE)
 
 
 def test_a_run_of_this_project_with_another_window(tmp_path):
