@@ -223,9 +223,7 @@ def test_swinfc_takes_a_swin_of_this_project(tmp_path):
         assert_equal(found, params)
         modules = {name.partition(".")[0] for name in report.initialised}
         assert modules == {"eaca", "align", "stage_heads"}
-    part = write_safetensors(
-        tmp_path / "part", params | {"align.0.conv1.weight": np.ones(3, "f4")}
-    )
+    part = write_safetensors(tmp_path / "part", params | {"align.0.conv1.weight": np.ones(3, "f4")})
     with pytest.raises(UserError, match="missing, model"):
         load_pretrained(str(part), model("swinfc"), IMAGE)
     with pytest.raises(UserError, match="expected model.name resnet, found swin"):
