@@ -174,3 +174,45 @@ def test_without_any_module_it_is_a_swin(twin):
         backend = twin.backend(one)
         logits.append(backend.fetch(backend.eval_step(one.batches()[0].images))["logits"])
     assert np.array_equal(*logits)
+
+
+def updates(backend, case, count=2):
+    """The reports of some updates, and the parameters after them."""
+    reports = [backend.fetch(backend.train_step([batch], 0.05)) for batch in case.batches()[:count]]
+    return reports, backend.state()
+
+
+def loaded(twin, case, **run):
+    """A backend with other settings of the section `run`."""
+    config = case.config()
+    config = config.model_copy(update={"run": config.run.model_copy(update=run)})
+    backend = load_backend(twin.name, config)
+    backend.load_params(case.params())
+    return backend
+
+
+def test_recomputed_modules_change_nothing(twin):
+    """Losses, gradients and running statistics of two updates, block by block and map by map."""
+    case = Case("small", SMALL | {"window": 2}, crop=(76, 64))
+    found = [updates(loaded(twin, case, grad_checkpointing=on), case) for on in (False, True)]
+    (plain, state), (recomputed, again) = found
+    for left, right in zip(plain, recomputed, strict=True):
+        assert left.keys() == right.keys()
+        for name, value in left.items():
+            assert right[name] == pytest.approx(float(value), rel=1e-5), name
+    for name, value in state.items():
+        if "running" in name:
+            assert relative(again[name], value) < 1e-5, name
+
+
+def test_bfloat16_is_near_and_never_equal(twin):
+    """The fusion multiplies in float32: products of hundreds would lose all digits."""
+    case = Case("small", SMALL, crop=(76, 64))
+    batch = case.batches()[0]
+    backend = load_backend(twin.name, case.config("bfloat16"))
+    backend.load_params(case.params())
+    trace, exact = backend.trace(batch), twin.backend(case).trace(batch)
+    for name in ("pooled2", "stage_logits2", "stage_logits4", "part_features", "logits"):
+        assert 1e-5 < relative(trace[name], exact[name]) < 0.1, name
+    report = backend.fetch(backend.train_step([batch], 0.01))
+    assert all(np.isfinite(value) for value in report.values())
