@@ -24,10 +24,10 @@ def arrays():
 
 def replace(norm, weight, bias):
     """Other tensors in place of the module's parameters."""
-    if hasattr(norm, "_parameters"):
-        norm._parameters.update(weight=weight, bias=bias)
-    else:
-        norm.weight, norm.bias = weight, bias
+    for name, value in (("weight", weight), ("bias", bias)):
+        if name in getattr(norm, "_parameters", ()):  # PyTorch's setattr refuses a tensor
+            del norm._parameters[name]
+        setattr(norm, name, value)
 
 
 def expected(arrays, by_batch):
