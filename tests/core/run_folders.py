@@ -53,13 +53,15 @@ def write_run(
     labels=LABELS,
     guesses=LABELS,
     images="abcdefgh",
+    losses=None,
 ):
     """A finished run; `evals` are (update, numbers) before the last evaluation, with `top1`."""
     with RunFolder.create(settings(folder, name, *overrides)) as run:
         run.record_environment(device, COMMAND, {"caution": caution})
         start = {"kind": "event", "backend": backend}
         run.log(start | {"event": "start", "update": 0, "seconds": 0})
-        run.log({"kind": "train", "update": 40, "loss": 1.0, "images_per_second": speed})
+        numbers = {"loss": 1.0, "images_per_second": speed} | (losses or {})
+        run.log({"kind": "train", "update": 40} | numbers)
         for update, numbers in [*evals, (40, {"top1": top1})]:
             run.log({"kind": "eval", "update": update} | numbers)
         end = {"event": "finish", "update": 40, "peak_memory_bytes": memory << 20}

@@ -80,6 +80,23 @@ def augmented_table(runs: Sequence[Run]) -> Table:
     return Table("Test-time augmentation", note, header, rows, (3, 6))
 
 
+def stage_losses_table(runs: Sequence[Run]) -> Table:
+    """The training losses of SwinFC's classifiers, run by run."""
+    names = {"cross_entropy": "backbone"} | {f"stage_loss{n}": f"stage {n}" for n in (2, 3, 4)}
+    names |= {"contrastive": "contrastive"}
+    rows = []
+    for run in runs:
+        logged = [record for record in run.train if "stage_loss2" in record]
+        if logged:
+            last = logged[-1]
+            losses = [number(last.get(name), ".4f") for name in names]
+            weights = ", ".join(f"{weight:g}" for weight in run.config.loss.stages)
+            rows.append([run.name, run.trained_by, str(last["update"]), *losses, weights])
+    header = ["run", "backend", "update", *names.values(), "weights of stages"]
+    note = "The last logged update. The loss adds the stages' losses times their weights."
+    return Table("Losses of stages", note, header, rows, range(2, 2 + len(names) + 1))
+
+
 def agreement_table(runs: Sequence[Run], pairs: Sequence[Pair]) -> Table:
     """Agreement of pairs of runs: the twins of one seed, if there are some, else all pairs."""
     twins = [

@@ -117,7 +117,8 @@ def _classes(groups: Sequence[per_class.Group], columns: Sequence[Column]) -> li
 def _details(
     runs: Sequence[Run], cells: Sequence[Cell], pairs: Sequence[Pair], extras: Extras
 ) -> list[Table]:
-    tables = [details.runs_table(runs), details.augmented_table(runs)]
+    tables = [details.runs_table(runs), details.stage_losses_table(runs)]
+    tables.append(details.augmented_table(runs))
     tables += [details.settings_table(cells), details.agreement_table(runs, pairs)]
     if extras.parity is not None:
         tables.append(parity_table(extras.parity))

@@ -185,6 +185,20 @@ def test_augmented_evaluations_have_a_table_of_their_own(tmp_path):
     assert text.count("99.00") == 1
 
 
+def test_losses_of_stages_have_a_table_of_their_own(tmp_path):
+    """The last logged update of a SwinFC; other runs have no row, and alone no table."""
+    losses = {"cross_entropy": 1.25, "stage_loss2": 2.5, "stage_loss3": 0.125, "stage_loss4": 0.75}
+    fused = write_run(
+        tmp_path, "fused", "model.name=swinfc", losses=losses | {"contrastive": 0.0625}
+    )
+    plain = write_run(tmp_path, "plain", top1=0.25)
+    text = write_report([fused, plain], tmp_path / "out").with_name("report.md").read_text()
+    row = "| fused | torch | 40 | 1.2500 | 2.5000 | 0.1250 | 0.7500 | 0.0625 | 0.4, 0.6, 0.8 |"
+    assert "Losses of stages" in text and row in text
+    alone = write_report([plain], tmp_path / "alone").with_name("report.md").read_text()
+    assert "Losses of stages" not in alone
+
+
 def test_a_validation_split_that_chose_the_best_step_is_named(tmp_path):
     evals = [(20, {"top1": 0.3, "split": "validation"})]
     evals += [(40, {"top1": 0.75, "weights": "best", "weights_update": 20})]
