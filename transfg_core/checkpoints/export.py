@@ -57,7 +57,7 @@ def convert(source: str, target: Path) -> str:
         raise UserError(f"{target}: expected a name ending in .safetensors or .npz")
     with open_weights(source) as file:
         form = recognise(file, file.headers())
-        what = "parameters"
+        what, report = "parameters", ""
         if isinstance(form, Naming):
             return convert_naming(file, form, target)
         if form is None:
@@ -69,14 +69,14 @@ def convert(source: str, target: Path) -> str:
         elif form is GOOGLE and suffix == ".npz":
             raise UserError(no_need(source, form.title))
         elif suffix == ".npz":
-            arrays, model = _of_form(file, form)
+            arrays, model, report = _of_form(file, form)
         elif not isinstance(file, TorchFile):
             raise UserError(no_need(source, form.title))
         else:
             return _to_own(file, form, target)
     to = GOOGLE if suffix == ".npz" else TIMM
     save_as(to, target, arrays, model)
-    return f"{source} -> {target}: {len(arrays)} {what} under the names of {to.title}"
+    return f"{report}{source} -> {target}: {len(arrays)} {what} under the names of {to.title}"
 
 
 def save_as(form: Form, path: Path, arrays: Mapping[str, Array], model: VitConfig) -> None:
@@ -131,8 +131,8 @@ def _of_run(own: Own) -> tuple[Arrays, VitConfig]:
     return {name: own.read(name) for name in own.shapes}, model
 
 
-def _of_form(file: WeightFile, form: Form) -> tuple[Arrays, VitConfig]:
-    """The parameters and the model of another program's file, for Google's names."""
+def _of_form(file: WeightFile, form: Form) -> tuple[Arrays, VitConfig, str]:
+    """The parameters and the model of another program's file, for Google's names; a report."""
     if form.has_parts:
         raise UserError(
             f"{file.path}: expected a plain Vision Transformer, found one with part selection, "
@@ -144,7 +144,8 @@ def _of_form(file: WeightFile, form: Form) -> tuple[Arrays, VitConfig]:
             f"{file.path}: the number of heads is not in the file, and its sizes are of none of "
             f"{', '.join(SIZES)}; Google's arrays need it. model.pretrained takes the file as it is"
         )
-    return load_form(file, form, model, size)[0], model
+    arrays, report = load_form(file, form, model, size)
+    return arrays, model, f"{report.summary()}\n"
 
 
 def _to_own(file: WeightFile, form: Form, target: Path) -> str:

@@ -74,6 +74,16 @@ def test_big_vision_to_google(tmp_path):
         assert_equal(dict(opened), google(expected))
 
 
+def test_to_google_reports_what_was_read(tmp_path):
+    """As every conversion does: what is left out, and what the user should know."""
+    arrays = FORMS["big_vision"](PARAMS)
+    arrays["params/head/kernel"] = np.zeros_like(arrays["params/head/kernel"])
+    source, target = write_npz(tmp_path / "x", arrays), tmp_path / "x.npz"
+    first, *_, note, last = convert(str(source), target).splitlines()
+    assert first == f"{source}: {len(PARAMS)} arrays loaded"
+    assert "head: all weights are zero" in note and last.startswith(f"{source} -> {target}: ")
+
+
 def test_heads_that_do_not_divide_the_width(tmp_path):
     arrays = FORMS["big_vision"](PARAMS)
     name = "params/Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
