@@ -1,7 +1,9 @@
 """A report of how a checkpoint's arrays were used."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from transfg_core.backend import Array
 from transfg_core.checkpoints.weight_file import Origin
 from transfg_core.params.merge import and_more
 
@@ -40,3 +42,11 @@ class LoadReport:
             if modules:
                 lines.append(f"{label}: {', '.join(modules)} ({len(names)} arrays)")
         return "\n  ".join([*lines, *self.notes])
+
+
+def untrained_head(loaded: Mapping[str, Array]) -> list[str]:
+    """A line if all weights of the head are zero, as in Google's files of ImageNet-21k alone."""
+    head = loaded.get("head.weight")
+    if head is None or head.any():
+        return []
+    return ["head: all weights are zero: the file's head is not trained"]

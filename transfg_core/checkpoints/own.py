@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.averages import AVERAGED, EMA, PARAM, evaluated_keys
-from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.checkpoints.load_report import LoadReport, untrained_head
 from transfg_core.checkpoints.stems import own_stem, refuse_other_stem
 from transfg_core.checkpoints.weight_file import FLOATS, WeightFile
 from transfg_core.config.loading import build_config
@@ -92,7 +92,8 @@ def load_own(
     merged = strict_merge(target, arrays, path)
     initialised = tuple(name for name in param_shapes(model, image_size) if name not in merged)
     report = LoadReport(path, tuple(merged), tuple(resized), tuple(ignored), missing, initialised)
-    return merged, replace(report, notes=(AVERAGED,)) if own.averaged else report
+    notes = ([AVERAGED] if own.averaged else []) + untrained_head(merged)
+    return merged, replace(report, notes=tuple(notes))
 
 
 def _changes(own: Own, model: VitConfig) -> list[tuple[str, str, str]]:
@@ -115,17 +116,26 @@ def _changes(own: Own, model: VitConfig) -> list[tuple[str, str, str]]:
 
 
 def _refuse_other_parts(own: Own, model: VitConfig) -> None:
-    """Refuse a file with part selection at another place; only a plain model may become another."""
+    """Refuse a file with part selection at another place; only a plain model may become another.
+
+    Without a configuration, the number of blocks before the part layer tells the placements apart.
+    """
     saved = own.saved.model if own.saved else None
+    expected = f"{own.path}: expected a plain Vision Transformer for model.placement"
     if isinstance(saved, VitConfig):
-        placement = saved.placement
-    else:
-        placement = "transfg" if "part_norm.weight" in own.shapes else "none"
-    if placement not in ("none", model.placement):
-        raise UserError(
-            f"{own.path}: expected a plain Vision Transformer for model.placement "
-            f"{model.placement}, found one with part selection; set model.placement={placement}"
-        )
+        if saved.placement not in ("none", model.placement):
+            raise UserError(
+                f"{expected} {model.placement}, found one with part selection; "
+                f"set model.placement={saved.placement}"
+            )
+    elif "part_norm.weight" in own.shapes:
+        blocks = {name.split(".")[1] for name in own.shapes if name.startswith("blocks.")}
+        if not model.has_part_layer or len(blocks) != model.encoder_depth:
+            raise UserError(
+                f"{expected} {model.placement}, found one with part selection: {len(blocks)} "
+                f"blocks and a part layer; set model.placement=transfg model.depth="
+                f"{len(blocks) + 1}, or model.placement=extra model.depth={len(blocks)}"
+            )
 
 
 def _new_head(shapes: Mapping[str, Shape], model: ModelConfig) -> list[tuple[str, str, str]]:

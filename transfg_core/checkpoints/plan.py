@@ -11,7 +11,7 @@ import numpy as np
 
 from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints.forms import Form, Step, describe, dimensions, known_size
-from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.checkpoints.load_report import LoadReport, untrained_head
 from transfg_core.checkpoints.stems import refuse_other_stem
 from transfg_core.checkpoints.weight_file import FLOATS, Header, WeightFile
 from transfg_core.config.vit import SIZES, VitConfig
@@ -67,7 +67,7 @@ def load_form(
                 resized += change
             loaded[name] = np.ascontiguousarray(part.reshape(resolve(specs[name].dims, sizes)))
     refuse(file.path, problems)
-    notes = _fold(factors, loaded) + _zero_head(loaded)
+    notes = _fold(factors, loaded) + untrained_head(loaded)
     arrays = {name: loaded[name] for name in specs if name in loaded}
     initialised = tuple(name for name in specs if name not in arrays)
     return arrays, LoadReport(
@@ -87,14 +87,6 @@ def _fold(factors: Mapping[str, Array], loaded: Arrays) -> list[str]:
         loaded[f"{module}.weight"] = loaded[f"{module}.weight"] * factor[:, None]
         loaded[f"{module}.bias"] = loaded[f"{module}.bias"] * factor
     return [f"LayerScale: multiplied into {len(factors)} layers before it"] if factors else []
-
-
-def _zero_head(loaded: Mapping[str, Array]) -> list[str]:
-    """A line if the head has no trained weights, as in Google's files of ImageNet-21k alone."""
-    head = loaded.get("head.weight")
-    if head is None or head.any():
-        return []
-    return ["head: all weights are zero: the file's head is not trained"]
 
 
 def _fit_positions(embedding: Array, grid: tuple[int, int]) -> tuple[Array, list[str]]:

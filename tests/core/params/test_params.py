@@ -350,9 +350,20 @@ def test_checkpoints_of_another_placement_are_refused(tmp_path):
     for placement in ("none", "transfg", "flatten"):
         with pytest.raises(UserError, match=r"found one with part .*; set model.placement=extra"):
             build_params(make_config(pretrained=str(path), placement=placement))
-    write(path, PARTS)  # without a configuration
-    with pytest.raises(UserError, match=r"for model.placement extra, .* model.placement=transfg"):
-        build_params(make_config(pretrained=str(path), placement="extra"))
+
+
+def test_bare_weights_with_a_part_layer(tmp_path):
+    """Without a configuration the number of blocks tells the placements apart."""
+    path = tmp_path / "own.safetensors"
+    remedy = r"model.placement=transfg model.depth={}, or model.placement=extra model.depth={}"
+    for placement, others, blocks in (("extra", ("transfg",), 3), ("transfg", ("extra",), 2)):
+        arrays = write(path, make_config(placement=placement).model)
+        values, report = build_params(make_config(pretrained=str(path), placement=placement))
+        assert report is not None and not report.initialised
+        assert all(np.array_equal(values[name], array) for name, array in arrays.items())
+        for other in (*others, "none", "flatten"):
+            with pytest.raises(UserError, match=remedy.format(blocks + 1, blocks)):
+                build_params(make_config(pretrained=str(path), placement=other))
 
 
 def test_own_checkpoint_that_does_not_fit(tmp_path):
