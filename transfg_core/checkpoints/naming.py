@@ -43,16 +43,19 @@ class Naming:
     modules: tuple[tuple[str, str], ...]
     ignored: tuple[tuple[str, str], ...] = ()  # pattern of a key, reason
 
-    def prefix(self, keys: Collection[str]) -> str | None:
-        """What stands before every name, such as `backbone.`; None if the anchor is absent."""
+    def prefixes(self, keys: Collection[str]) -> list[str]:
+        """What stands before the names of each model of this program: `backbone.`, or nothing."""
         ends = [key for key in keys if key == self.anchor or key.endswith(f".{self.anchor}")]
-        return ends[0].removesuffix(self.anchor) if len(ends) == 1 else None
+        starts = [key.removesuffix(self.anchor) for key in ends]
+        return [start for start in starts if self._after(start, keys)]
 
     def bare_names(self, keys: Collection[str]) -> dict[str, str]:
-        """Dict: the program's name -> key of the file; empty for a file of another program."""
-        prefix = self.prefix(keys)
-        if prefix is None:
-            return {}
+        """Dict: the program's name -> key of the file; empty unless it holds one such model."""
+        prefixes = self.prefixes(keys)
+        return self._after(prefixes[0], keys) if len(prefixes) == 1 else {}
+
+    def _after(self, prefix: str, keys: Collection[str]) -> dict[str, str]:
+        """Dict: what follows a prefix -> key; empty if this is not a model of this program."""
         # `model.swin.` may hold the body, and `model.` the head
         outer = prefix[: prefix[:-1].rfind(".") + 1]
         bare = {key.removeprefix(prefix if key.startswith(prefix) else outer): key for key in keys}
@@ -120,9 +123,9 @@ TORCHVISION_RESNET = Naming(
     architecture="resnet",
     anchor="layer1.0.conv1.weight",
     marks=(
-        ("conv1.weight",),
         ("layer1.0.bn1.running_mean",),
-        ("fc.weight", "bn1.num_batches_tracked"),
+        # what this project's own names lack; the last is the stem of a ResNet-C or -D, to refuse it
+        ("fc.weight", "bn1.num_batches_tracked", "conv1.0.weight"),
     ),
     modules=RESNET_MODULES,
     ignored=((r"\.num_batches_tracked$", COUNTER),),

@@ -8,7 +8,7 @@ from transfg_core.checkpoints.file import KEY
 from transfg_core.checkpoints.forms import Form
 from transfg_core.checkpoints.naming import Naming
 from transfg_core.checkpoints.npz_file import NpzFile
-from transfg_core.checkpoints.renamed import find_naming
+from transfg_core.checkpoints.renamed import CONTINUOUS_POSITIONS, SWIN_V2, find_naming
 from transfg_core.checkpoints.safetensors_file import SafetensorsFile
 from transfg_core.checkpoints.tables import FORMS
 from transfg_core.checkpoints.torch_file import TorchFile
@@ -21,7 +21,7 @@ CONTAINERS: dict[str, type[WeightFile]] = {
     "npz": NpzFile,
     "torch": TorchFile,
 }
-HALF = 0.5  # of a form's rows must be there for a message about this form
+HALF = 0.5  # of a form's rows, or of a file's own names: less is no file of this kind
 REMEDY = (
     "this program has the Vision Transformer with a class token, ResNet and Swin; "
     "`transfg weights` lists files that fit"
@@ -29,7 +29,8 @@ REMEDY = (
 
 # What else a model has -> a pattern of the names that show it.
 LOOKALIKES = (
-    ("continuous relative positions (Swin V2)", r"\bcpb_mlp\b|\blogit_scale$"),
+    (SWIN_V2, CONTINUOUS_POSITIONS),
+    ("depthwise convolutions (ConvNeXt)", r"\bconv_dw\b|\bdwconv\b"),
     ("relative positions (BEiT)", r"relative_position"),
     ("LayerScale (CaiT, BEiT, transformers)", r"layer_scale|\.gamma_?[12]\b|\.lambda_?[12]\b"),
     ("register tokens", r"\breg_token|register_tokens|storage_tokens"),
@@ -78,9 +79,9 @@ def recognise(file: WeightFile, headers: Mapping[str, Header]) -> Form | Naming 
     if examples:
         raise UserError(f"{file.path}: the model has {'; '.join(examples)}; {REMEDY}")
     dims = [each.dims_of for each in ARCHITECTURES.values()]
-    own = sum(any(of(key) for of in dims) for key in headers) / len(headers)
+    own = max(sum(bool(of(key)) for key in headers) for of in dims) / len(headers)
     shares = [_share(form, headers) for form in FORMS]
-    if own and own >= max(shares):
+    if own >= max(HALF, *shares):
         return None
     form = FORMS[shares.index(max(shares))]
     if max(shares) < HALF:

@@ -11,7 +11,7 @@ import numpy as np
 
 from transfg_core.backend import Array, Arrays
 from transfg_core.checkpoints.found_settings import found_settings, in_words
-from transfg_core.checkpoints.load_report import LoadReport
+from transfg_core.checkpoints.load_report import LoadReport, untrained_head
 from transfg_core.checkpoints.naming import NAMINGS, Naming, Place
 from transfg_core.checkpoints.weight_file import FLOATS, Header, WeightFile
 from transfg_core.config.model import ModelConfig
@@ -21,9 +21,14 @@ from transfg_core.models.rows import Shape
 from transfg_core.params.bias_tables import resize_bias_table, window_of, window_to_resize
 from transfg_core.params.merge import and_more, as_float, refuse
 
+SWIN_V2 = "continuous relative positions (Swin V2)"
+CONTINUOUS_POSITIONS = r"\b(attn|self)\.(logit_scale$|cpb_mlp\.|continuous_position_bias_mlp\.)"
 # What else a model has -> a pattern of the names that show it; by model.name.
 LOOKALIKES = {
-    "swin": (("absolute positions", r"(^|\.)absolute_pos_embed$"),),
+    "swin": (
+        ("absolute positions", r"(^|\.)absolute_pos_embed$"),
+        (SWIN_V2, CONTINUOUS_POSITIONS),
+    ),
     "resnet": (
         ("squeeze and excitation", r"\.se\.|\.se_module\."),
         ("a stem of three convolutions (ResNet-C, -D)", r"(^|\.)conv1\.\d"),
@@ -46,8 +51,14 @@ def find_naming(source: str, headers: Mapping[str, Header]) -> Naming | None:
     """The program whose names a file has; None if it is none of `NAMINGS`.
 
     Raises:
-        UserError: the names are those of a model that differs in more than names.
+        UserError: the file has several models, or one that differs in more than names.
     """
+    for prefixes in (naming.prefixes(headers) for naming in NAMINGS):
+        if len(prefixes) > 1:
+            raise UserError(
+                f"{source}: expected one model, found {len(prefixes)} ({', '.join(prefixes[:3])}); "
+                "save the arrays of one model in a file of its own"
+            )
     naming = next((naming for naming in NAMINGS if naming.bare_names(headers)), None)
     for description, pattern in LOOKALIKES[naming.architecture] if naming else ():
         if key := next((key for key in headers if re.search(pattern, key)), None):
@@ -92,7 +103,13 @@ def load_naming(
         for name, old in plan.resized.items()
     )
     return arrays, LoadReport(
-        file.path, tuple(arrays), resized, tuple(plan.ignored), plan.missing, initialised
+        file.path,
+        tuple(arrays),
+        resized,
+        tuple(plan.ignored),
+        plan.missing,
+        initialised,
+        notes=tuple(untrained_head(arrays)),
     )
 
 
