@@ -33,8 +33,8 @@ class VitConfig(ModelConfig):
 
     `selection` says which tokens: `fused` attention maps (He et al. 2022), joined by `fusion`;
     `maws` (Wang et al. 2021); `cls_similarity` (Rios et al. 2024); `random` and `center` are
-    controls. `top_k` is the number of tokens, for `maws` of each block. By default it is `heads`,
-    as many as `fused` selects, so that two selections differ in nothing else.
+    controls. `top_k` is the number of tokens, for `maws` of each block. By default it is `heads`:
+    then each selection but `maws` takes as many tokens as `fused`, `maws` as many of each block.
 
     Patches overlap if `stride` is smaller than `patch`. `size` sets width, heads, depth and mlp;
     each can also be set separately.
@@ -101,7 +101,24 @@ class VitConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _fits_placement(self) -> "VitConfig":
-        """Refuse settings that would change nothing, or that the placement cannot follow."""
+        """Refuse settings that would change nothing, or that the placement cannot follow.
+
+        With placement `none` all settings of parts are allowed: one key then makes the plain model
+        of any file, as comparisons need it.
+        """
+        if self.placement in ("transfg", "extra"):
+            for key, default in (("flatten_class_token", True), ("flatten_part_layer", False)):
+                if getattr(self, key) != default:
+                    raise ValueError(
+                        f"{key}: expected {str(default).lower()}, since it changes nothing with "
+                        f"placement {self.placement}; leave model.{key} out, or set "
+                        "model.placement=flatten"
+                    )
+        if self.selects_parts and self.selection != "fused" and self.fusion != "matmul":
+            raise ValueError(
+                f"fusion: expected matmul, since selection {self.selection} fuses no attention "
+                "maps; leave model.fusion out, or set model.selection=fused"
+            )
         if self.top_k is not None and self.selection == "fused":
             raise ValueError(
                 "top_k: expected null, since selection fused takes one token for each head; leave "

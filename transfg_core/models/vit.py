@@ -73,7 +73,8 @@ AXES = {
 SETTINGS = {
     "D": "model.width",
     "E": "model.width",
-    "U": "model.width",
+    "U": "model.width or model.placement (with model.selection, model.top_k and "
+    "model.flatten_class_token)",
     "M": "model.mlp",
     "K": "model.heads",
     "d": "model.heads",

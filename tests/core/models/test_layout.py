@@ -58,6 +58,7 @@ CONFIGS = {
 }
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 CONVNET = load_config(None, ["model.name=convnet", "model.classes=5", "data.crop=[40,33]"])
+FLATTEN = load_config(None, ["model.placement=flatten", "model.classes=5"])
 
 
 def test_every_architecture_is_here():
@@ -163,11 +164,12 @@ def test_a_patch_of_a_wrong_type_is_named_alone():
 def test_a_wrong_shape_names_the_setting_of_its_architecture():
     for config, name, setting in (
         (CONVNET, "head.weight", "model.width2"),
-        (load_config(None, ["model.classes=5"]), "head.weight", "model.width"),
+        (load_config(None, ["model.classes=5"]), "cls_token", "model.width"),
+        (FLATTEN, "head.weight", "model.width or model.placement .with .*top_k and .*"),
     ):
         shapes = param_shapes(config.model, config.data.crop)
         arrays = initial_params(config.model, config.data.crop, 0)
-        arrays[name] = np.zeros((5, 3), np.float32)
+        arrays[name] = np.zeros((*arrays[name].shape[:-1], 3), np.float32)
         with pytest.raises(UserError, match=f"{name}: .* is {setting} right"):
             strict_merge(shapes, arrays, "x")
 
@@ -258,6 +260,18 @@ def test_sizes_of_placements_by_hand(settings, blocks, layer, parts, width):
             "reads several tokens, that of a file one; leave model.pretrained_head out",
         ),
         (
+            "model.flatten_class_token=false",
+            "flatten_class_token: expected true, .* set model.placement=flatten",
+        ),
+        (
+            "model.placement=extra model.flatten_part_layer=true",
+            "flatten_part_layer: expected false, .* changes nothing with placement extra; leave",
+        ),
+        (
+            "model.selection=maws model.fusion=mul",
+            "fusion: expected matmul, since selection maws fuses no .*; leave model.fusion out",
+        ),
+        (
             "model.selection=best",
             "model.selection: input should be 'fused', 'maws', 'cls_similarity'",
         ),
@@ -266,6 +280,13 @@ def test_sizes_of_placements_by_hand(settings, blocks, layer, parts, width):
 def test_settings_that_do_not_fit_a_placement(settings, message):
     with pytest.raises(UserError, match=message):
         load_config(None, settings.split())
+
+
+def test_one_key_makes_the_plain_model_of_any_file():
+    """Settings of parts are then without effect, and allowed."""
+    for settings in ("fusion=mul", "selection=maws", "flatten_part_layer=true"):
+        plain = load_config(None, ["model.placement=none", f"model.{settings}"]).model
+        assert not plain.has_part_layer and not plain.draws_parts and plain.feature_width == 96
 
 
 def test_more_parts_than_patches_are_refused():

@@ -329,7 +329,8 @@ def test_plain_checkpoint_into_another_placement(tmp_path, placement, layer, kin
     arrays = write(tmp_path / "plain.safetensors", PLAIN)
     if kind == "npz":
         save_as(GOOGLE, path, arrays, PLAIN)
-    config = make_config(pretrained=str(path), placement=placement, flatten_part_layer=layer)
+    changes = {"flatten_part_layer": layer} if placement == "flatten" else {}
+    config = make_config(pretrained=str(path), placement=placement, **changes)
     values, report = build_params(config)
     initial = initial_params(config.model, IMAGE, 42)
     new = {name for name in values if name.startswith("part_layer.")}
