@@ -74,6 +74,7 @@ class Entry(Section):
             row
             for row in known_weights()
             if row.model == taken
+            and getattr(model, "stem", "none") == (row.stem or "none")
             and all(
                 getattr(model, key) == value
                 for key, value in row.settings.items()

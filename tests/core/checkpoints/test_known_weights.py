@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from transfg_core.checkpoints.known import find_weights, known_weights, weights_at
+from transfg_core.catalogue import Entry, catalogue
+from transfg_core.checkpoints.known import HYBRIDS, find_weights, known_weights, weights_at
 from transfg_core.config.loading import build_config, load_config
+from transfg_core.config.stem import STEMS
+from transfg_core.config.vit import SIZES, VitConfig
 from transfg_core.errors import UserError
 from transfg_core.models.layout import param_shapes
 
@@ -71,6 +74,31 @@ def test_rows_by_architecture():
         find_weights("vit_base_patch16_224.orig_in22k")
 
 
+def test_names_of_hybrids_are_the_same_everywhere():
+    """In the weights, in `transfg models` and in the text of the configuration."""
+    published = {stem for stem in STEMS if not stem.startswith("tiny")}
+    assert HYBRIDS.keys() == published and {row.stem for row in ROWS.values()} <= {"", *HYBRIDS}
+    models = {entry.name: entry.config().model for entry in catalogue()}
+    text = " ".join((VitConfig.__doc__ or "").split())
+    for stem, name in HYBRIDS.items():
+        model = models[name]
+        assert model.stem == stem, name
+        size = name.partition("+")[2].partition("/")[0]
+        assert (model.width, model.depth) == (SIZES[size][0], SIZES[size][2]), name
+        assert f"{name} is {size}, {stem}" in text, name
+    with_stems = {
+        name for name, model in models.items() if getattr(model, "stem", "none") in HYBRIDS
+    }
+    assert with_stems == set(HYBRIDS.values())
+
+
+def test_weights_of_a_plain_model_do_not_fit_a_hybrid():
+    plain = Entry(name="B/8", model={"placement": "none", "size": "B", "patch": 8}, image=224)
+    assert [row.patch for row in plain.weights()] == [8]
+    hybrid = plain.model_copy(update={"model": plain.model | {"stem": "r_s4"}})
+    assert hybrid.config().model.stem == "r_s4" and hybrid.weights() == []
+
+
 def test_rows_by_place():
     row = ROWS["vit_base_patch16_224.dino"]
     assert weights_at(f"/else/where/{row.name}/model.safetensors") is row
@@ -88,6 +116,8 @@ def test_experiments_name_weights_that_can_be_had():
             assert row and row.path == config.model.pretrained, path
             settings = {key: getattr(config.model, key) for key in row.settings if key != "name"}
             assert settings == {k: v for k, v in row.settings.items() if k != "name"}, path
+            # a plain row sets no stem, but does not fit a model with one
+            assert getattr(config.model, "stem", "none") == (row.stem or "none"), path
             assert f"transfg weights {row.name}" in path.read_text(encoding="utf-8"), path
             named.add(path.name)
     assert len(named) >= 4
