@@ -85,7 +85,7 @@ def test_mixed_precision(twin, case):
 
 
 def test_unchosen_tokens_of_maws_get_no_gradient_from_the_part_layer(twin):
-    """With a silent last block before them, only the blocks that choose reach the loss."""
+    """Of the block before it, the part layer reads the class token and the chosen tokens alone."""
     case = Case("maws", model={"selection": "maws", "top_k": 2, "depth": 3}, seed=3)
     backend, batch = twin.backend(case), case.batches()[0]
     trace = backend.trace(batch)

@@ -80,7 +80,7 @@ def class_similarity(x: Var) -> Var:
     z = at_least_float32(x).float64()
     squares = (z * z).sum(-1, keepdims=True)  # jittor only: as above
     z = z / jt.sqrt(squares.maximum(number(1e-24, z)))  # jittor only: as above
-    cosine = (z[:, :1] * z[:, 1:]).sum(-1).unsqueeze(1)
+    cosine = (z[:, :1] * z[:, 1:]).sum(-1).unsqueeze(1)  # jittor only: rounded once, below
     return cosine if x.dtype == "float64" else cosine.float32()  # jittor: as above
 
 

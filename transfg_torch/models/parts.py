@@ -77,8 +77,7 @@ def class_similarity(x: Tensor) -> Tensor:
     Source: Rios et al. 2024, GLSim (arXiv 2407.12891), global-local similarity.
     """
     z = F.normalize(at_least_float32(x), dim=-1)
-    cosine = (z[:, :1] * z[:, 1:]).sum(-1).unsqueeze(1)
-    return cosine
+    return (z[:, :1] * z[:, 1:]).sum(-1).unsqueeze(1)
 
 
 def select_parts(scores: Tensor, count: int = 1) -> Tensor:
