@@ -24,25 +24,33 @@ MOMENTUM = 0.1
 OTHER_MOMENTA = (0.9, 0.01, 0.05, 0.001, 1.0)
 
 
-def across(channels: Array) -> Array:
-    """One value for each channel, beside feature maps (B, F, h, w)."""
-    return np.asarray(channels[:, None, None])
+def across(channels: Array, x: Array) -> Array:
+    """One value for each channel, to be combined with x: (F,) -> (F, 1, ...)."""
+    return channels.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def moments(x: Array) -> list[Array]:
+    """Mean and biased variance of each channel: (B, F, ...) -> (F,)."""
+    axes = (0, *range(2, x.ndim))
+    return [x.mean(axes), x.var(axes)]
 
 
 def batch_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """(x - mean) / √(variance + eps) · weight + bias over the channels of (B, F, h, w).
+    """(x - mean) / √(variance + eps) · weight + bias over the channels of (B, F, ...).
 
     Mean and variance are the batch's or the running ones: those that give A's result.
     """
     x = input_of(tap, context)
     weight, bias, *running = params_of(tap, context)
-    batch = [x.mean((0, 2, 3)), x.var((0, 2, 3))]
+    batch = moments(x)
+    weight, bias = across(weight, x), across(bias, x)
 
     def normal(mean: Array, var: Array, eps: float = EPS) -> Array:
-        return np.asarray((x - across(mean)) / np.sqrt(across(np.maximum(var + eps, 1e-300))))
+        deviation = np.sqrt(np.maximum(var + eps, 1e-300))
+        return np.asarray((x - across(mean, x)) / across(deviation, x))
 
     def scaled(plain: Array) -> Array:
-        return np.asarray(plain * across(weight) + across(bias))
+        return np.asarray(plain * weight + bias)
 
     def distance(statistics: list[Array]) -> float:
         mean, var = statistics
@@ -63,12 +71,12 @@ def batch_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     text = "batch norm with the unbiased variance"
     yield Hypothesis("unbiased", text, scaled(normal(mean, var * count / (count - 1))))
     text = "eps is added to the standard deviation"
-    outside = (x - across(mean)) / (np.sqrt(across(var)) + EPS)
+    outside = (x - across(mean, x)) / across(np.sqrt(var) + EPS, x)
     yield Hypothesis("eps outside", text, scaled(outside))
     text = "weight and bias of the batch norm are 1 and 0: not loaded or not applied"
     yield Hypothesis("not loaded", text, plain)
-    yield Hypothesis("no weight", "the batch norm's weight is not applied", plain + across(bias))
-    yield Hypothesis("no bias", "the batch norm's bias is not applied", plain * across(weight))
+    yield Hypothesis("no weight", "the batch norm's weight is not applied", plain + bias)
+    yield Hypothesis("no bias", "the batch norm's bias is not applied", plain * weight)
     yield Hypothesis("left out", "the batch norm is left out", x)
 
 
@@ -80,7 +88,7 @@ def running_statistics(tap: str, context: Context, pair: Pair) -> Iterator[Hypot
         raise Absent(name)
     x, old = tap_of(context, source), param_of(context, name)
     is_mean = name.endswith("mean")
-    biased = x.mean((0, 2, 3)) if is_mean else x.var((0, 2, 3))
+    biased = moments(x)[0 if is_mean else 1]
     count = x.size // x.shape[1]
     new = biased if is_mean else biased * count / (count - 1)
     text = "the running statistic as defined, from A's input, gives B"

@@ -13,6 +13,7 @@ from parity.diagnose.causes import explain
 from parity.diagnose.causes.pair import Context
 from transfg_core.config.resnet import ResNetConfig
 from transfg_core.models.layout import architecture, param_shapes, taps_of
+from transfg_core.models.rows import TapSpec
 
 NOISE = 3e-7
 MODEL = ResNetConfig(classes=4, width=5, blocks=(1,))
@@ -35,7 +36,7 @@ def conv(x, name, stride=1, padding=1):
 
 def norm(x, name, statistics=None, eps=1e-5, weight=True, bias=True, ddof=0):
     """Batch norm by the batch, or by (mean, variance)."""
-    axes, across = (0, 2, 3), (slice(None), None, None)
+    axes, across = (0, *range(2, x.ndim)), (slice(None), *[None] * (x.ndim - 2))
     mean, var = statistics or (x.mean(axes), x.var(axes, ddof=ddof))
     y = (x - mean[across]) / np.sqrt(var[across] + eps)
     y = y * PARAMS[f"{name}.weight"][across] if weight else y
@@ -138,6 +139,24 @@ def test_running_statistics_are_told_from_the_batchs():
     texts = said("bn1", found, known)
     assert any("the batch's statistics instead of the running" in text for text in texts), texts
     assert said("bn1", taps["bn1"], known) == []
+
+
+def test_batch_norm_of_rows():
+    """(B, F), as behind a linear layer."""
+    x = X["conv1"].reshape(-1, 5)[:40]
+    table = {
+        "rows": TapSpec("B F", "linear"),
+        "norm": CONTEXT.made_by["bn1"]._replace(reads=("rows",)),
+    }
+    right = norm(x, "bn1")
+    known = replace(CONTEXT, taps={"rows": noisy(x), "norm": noisy(right, 1)}, made_by=table)
+    assert said("norm", right, known) == []
+    texts = said("norm", norm(x, "bn1", ddof=1), known)
+    assert any("unbiased variance" in text for text in texts[:2]), texts
+    step = 0.1 * (x.mean(0) - running("bn1")[0])
+    tap = "step/bn1.running_mean"
+    causes = explain(tap, noisy(9 * step, 99), noisy(step, 98), known)
+    assert any("share 0.9 instead of 0.1" in cause.text for cause in causes[:2]), causes
 
 
 def test_a_wrong_first_implementation_is_seen():
