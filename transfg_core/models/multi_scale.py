@@ -7,10 +7,9 @@
 from collections.abc import Iterator
 
 from transfg_core.config.swinfc import SwinFCConfig
-from transfg_core.models.rows import ParamSpec, TapSpec, affine
+from transfg_core.models.rows import ParamSpec, TapSpec, affine, batch_norm_params, batch_norm_specs
 
 BRANCHES = (1, 2, 3)  # the backbone's stages that have classifiers, counted from 0
-NORM = ("weight", "bias", "running_mean", "running_var")
 HEADS = {  # the linear layer of a stage's classifier that has a row for each class
     "linear": (ParamSpec("weight", "C F", "normal"), ParamSpec("bias", "C", "zeros")),
     "mlp": (ParamSpec("fc2.weight", "C A", "normal"), ParamSpec("fc2.bias", "C", "zeros")),
@@ -20,14 +19,6 @@ HEADS = {  # the linear layer of a stage's classifier that has a row for each cl
 def pooled_width(model: SwinFCConfig, stage: int) -> str:
     """The letter of a classifier's input: fused channels, or those of the stage without FFM."""
     return "F" if model.ffm else f"D{stage}"
-
-
-def batch_norm(name: str, channels: str) -> Iterator[ParamSpec]:
-    """The rows of a batch norm; `channels` is the letter of its channels."""
-    yield ParamSpec(f"{name}.weight", channels, "ones")
-    yield ParamSpec(f"{name}.bias", channels, "zeros")
-    yield ParamSpec(f"{name}.running_mean", channels, "zeros", statistic=True)
-    yield ParamSpec(f"{name}.running_var", channels, "ones", statistic=True)
 
 
 def convolution(name: str, dims: str) -> ParamSpec:
@@ -42,23 +33,25 @@ def branch_specs(model: SwinFCConfig) -> Iterator[ParamSpec]:
     for i, stage in enumerate(BRANCHES):
         if model.ea:
             yield convolution(f"eaca.{i}.ea.read", f"J D{stage} 3 1")
-            yield from batch_norm(f"eaca.{i}.ea.norm", "J") if model.ea_norm == "batch" else ()
+            yield from (
+                batch_norm_specs(f"eaca.{i}.ea.norm", "J") if model.ea_norm == "batch" else ()
+            )
             yield convolution(f"eaca.{i}.ea.write", f"D{stage} J 1 1")
         if model.ca:
             yield convolution(f"eaca.{i}.ca.rows", f"D{stage} D{stage} 3 1")
             yield convolution(f"eaca.{i}.ca.columns", f"D{stage} D{stage} 1 3")
     for i, stage in enumerate(BRANCHES if model.ffm else ()):
         yield convolution(f"align.{i}.conv1", f"A D{stage} 1 1")
-        yield from batch_norm(f"align.{i}.norm1", "A")
+        yield from batch_norm_specs(f"align.{i}.norm1", "A")
         yield convolution(f"align.{i}.conv2", "F A 3 3")
-        yield from batch_norm(f"align.{i}.norm2", "F")
+        yield from batch_norm_specs(f"align.{i}.norm2", "F")
     for i, stage in enumerate(BRANCHES):
         width = pooled_width(model, stage)
         if model.stage_head == "mlp":
-            yield from batch_norm(f"stage_heads.{i}.norm1", width)
+            yield from batch_norm_specs(f"stage_heads.{i}.norm1", width)
             yield ParamSpec(f"stage_heads.{i}.fc1.weight", f"A {width}", "normal")
             yield ParamSpec(f"stage_heads.{i}.fc1.bias", "A", "zeros")
-            yield from batch_norm(f"stage_heads.{i}.norm2", "A")
+            yield from batch_norm_specs(f"stage_heads.{i}.norm2", "A")
         for spec in HEADS[model.stage_head]:
             dims = spec.dims.replace("F", width)
             yield spec._replace(name=f"stage_heads.{i}.{spec.name}", dims=dims)
@@ -113,7 +106,7 @@ def eaca_taps(model: SwinFCConfig, i: int, stage: int, source: str) -> dict[str,
         read = (f"{module}.ea.read.weight",)
         rows[f"{ea}.read"] = TapSpec(memories, "line convolution", (source,), read)
         batch = model.ea_norm == "batch"
-        params = tuple(f"{module}.ea.norm.{part}" for part in NORM) if batch else ()
+        params = batch_norm_params(f"{module}.ea.norm") if batch else ()
         operation = "batch_norm" if batch else "double norm"
         rows[f"{ea}.norm"] = TapSpec(memories, operation, (f"{ea}.read",), params)
         rows[f"{ea}.out"] = TapSpec(line, "memories", (source, f"{ea}.norm"), (weight,))
@@ -128,7 +121,7 @@ def align_taps(i: int, stage: int, source: str) -> dict[str, TapSpec]:
     middle, last = (f"B {width} H{stage} W{stage}" for width in "AF")
 
     def norm(number: int) -> tuple[str, ...]:
-        return tuple(f"{module}.norm{number}.{part}" for part in NORM)
+        return batch_norm_params(f"{module}.norm{number}")
 
     conv1, conv2 = f"{name}.conv1", f"{name}.conv2"
     first, second = (f"{module}.conv1.weight",), (f"{module}.conv2.weight",)
@@ -147,7 +140,7 @@ def head_taps(model: SwinFCConfig, i: int, stage: int) -> dict[str, TapSpec]:
     name, module, source = f"stage_logits{stage + 1}", f"stage_heads.{i}", f"pooled{stage + 1}"
     if model.stage_head == "linear":
         return {name: TapSpec("B C", "linear", (source,), affine(module))}
-    norms = [tuple(f"{module}.norm{n}.{part}" for part in NORM) for n in (1, 2)]
+    norms = [batch_norm_params(f"{module}.norm{n}") for n in (1, 2)]
     rows = {
         f"{name}.norm1": TapSpec(
             f"B {pooled_width(model, stage)}", "batch_norm", (source,), norms[0]

@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.resnet import ResNetConfig
-from transfg_core.models.rows import ParamSpec, TapSpec, affine
+from transfg_core.models.rows import ParamSpec, TapSpec, affine, batch_norm_params, batch_norm_specs
 
 STAGES = range(1, 5)
 STEM = (7, 2, 3)  # kernel, stride and padding of the first convolution
 POOL = (3, 2, 1)  # the same of the max pool after it
-NORM = ("weight", "bias", "running_mean", "running_var")
 
 AXES = {"B": "batch item", "C": "class", "G0": "channel", "H0": "row", "W0": "column"} | {
     f"{letter}{stage}": word
@@ -42,16 +41,6 @@ HIDDEN_SETTINGS: Sequence[str] = ()
 CHANNELS = "bn1.bias"
 
 
-def norm_specs(module: str, channels: str) -> tuple[ParamSpec, ...]:
-    """The rows of a batch norm."""
-    return (
-        ParamSpec(f"{module}.weight", channels, "ones"),
-        ParamSpec(f"{module}.bias", channels, "zeros"),
-        ParamSpec(f"{module}.running_mean", channels, "zeros", statistic=True),
-        ParamSpec(f"{module}.running_var", channels, "ones", statistic=True),
-    )
-
-
 def conv_spec(name: str, outputs: str, inputs: str, kernel: str) -> ParamSpec:
     """The row of a convolution without bias."""
     fan = f"{outputs} {kernel} {kernel}"
@@ -63,15 +52,15 @@ def block_specs(stage: int, first: bool, bottleneck: bool, joins: bool) -> Itera
     inner, middle, out = f"F{stage}", f"E{stage}", f"G{stage}"
     entry = f"G{stage - 1}" if first else out
     yield conv_spec("conv1.weight", inner, entry, "A")
-    yield from norm_specs("bn1", inner)
+    yield from batch_norm_specs("bn1", inner)
     yield conv_spec("conv2.weight", middle, inner, "3")
-    yield from norm_specs("bn2", middle)
+    yield from batch_norm_specs("bn2", middle)
     if bottleneck:
         yield conv_spec("conv3.weight", out, middle, "1")
-        yield from norm_specs("bn3", out)
+        yield from batch_norm_specs("bn3", out)
     if joins:
         yield conv_spec("downsample.0.weight", out, entry, "1")
-        yield from norm_specs("downsample.1", out)
+        yield from batch_norm_specs("downsample.1", out)
 
 
 def joins(model: ResNetConfig, stage: int, unit: int) -> bool:
@@ -91,7 +80,7 @@ def stride_of(stage: int, unit: int) -> int:
 
 def param_specs(model: ResNetConfig) -> dict[str, ParamSpec]:
     """Dict: canonical name -> its row, in the model's order."""
-    specs = [conv_spec("conv1.weight", "G0", "R", "7"), *norm_specs("bn1", "G0")]
+    specs = [conv_spec("conv1.weight", "G0", "R", "7"), *batch_norm_specs("bn1", "G0")]
     for stage, unit in units(model):
         rows = block_specs(stage, unit == 0, model.bottleneck, joins(model, stage, unit))
         specs += [row._replace(name=f"layer{stage}.{unit}.{row.name}") for row in rows]
@@ -106,7 +95,7 @@ def dims_of(name: str) -> str:
 
     `head.weight` is taken to be behind four stages.
     """
-    specs = [conv_spec("conv1.weight", "G0", "R", "7"), *norm_specs("bn1", "G0")]
+    specs = [conv_spec("conv1.weight", "G0", "R", "7"), *batch_norm_specs("bn1", "G0")]
     specs += [ParamSpec("head.weight", "C G4", "uniform"), ParamSpec("head.bias", "C", "uniform")]
     place = re.match(r"layer([1-4])\.(\d+)\.", name)
     if place:
@@ -159,17 +148,12 @@ def layers(model: ResNetConfig) -> dict[str, int]:
     return {name: layer(name) for name in param_specs(model)}
 
 
-def norm(module: str) -> tuple[str, ...]:
-    """Names of a batch norm's parameters and statistics."""
-    return tuple(f"{module}.{name}" for name in NORM)
-
-
 def taps(model: ResNetConfig) -> dict[str, TapSpec]:
     """Dict: tap -> its row, in the order of the forward pass."""
     stem, (_, stride, padding) = "B G0 H0 W0", STEM
     rows = {
         "conv1": TapSpec(stem, "convolution", ("images",), ("conv1.weight",), stride, padding),
-        "bn1": TapSpec(stem, "batch_norm", ("conv1",), norm("bn1")),
+        "bn1": TapSpec(stem, "batch_norm", ("conv1",), batch_norm_params("bn1")),
         "relu1": TapSpec(stem, "relu", ("bn1",)),
         "pool1": TapSpec("B G0 H1 W1", "max pool", ("relu1",)),
     }
@@ -205,7 +189,7 @@ def block_taps(
         conv, bn = f"{block}.conv{number}", f"{block}.bn{number}"
         weight = (f"{module}.conv{number}.weight",)
         rows[conv] = TapSpec(axes, "convolution", (last,), weight, step, padding)
-        rows[bn] = TapSpec(axes, "batch_norm", (conv,), norm(f"{module}.bn{number}"))
+        rows[bn] = TapSpec(axes, "batch_norm", (conv,), batch_norm_params(f"{module}.bn{number}"))
         last = bn
         if number < final:
             last = f"{block}.relu{number}"
@@ -215,7 +199,9 @@ def block_taps(
         conv, shortcut = f"{block}.downsample.conv", f"{block}.downsample"
         weight = (f"{module}.downsample.0.weight",)
         rows[conv] = TapSpec(out, "convolution", (source,), weight, stride)
-        rows[shortcut] = TapSpec(out, "batch_norm", (conv,), norm(f"{module}.downsample.1"))
+        rows[shortcut] = TapSpec(
+            out, "batch_norm", (conv,), batch_norm_params(f"{module}.downsample.1")
+        )
     return rows | {block: TapSpec(out, "residual relu", (last, shortcut))}
 
 

@@ -66,3 +66,18 @@ def resolve(dims: str, sizes: Mapping[str, int]) -> Shape:
 def affine(module: str) -> tuple[str, str]:
     """Names of a module's weight and bias."""
     return f"{module}.weight", f"{module}.bias"
+
+
+def batch_norm_specs(module: str, channels: str) -> tuple[ParamSpec, ...]:
+    """The rows of a batch norm; `channels` is the letter of its channels."""
+    return (
+        ParamSpec(f"{module}.weight", channels, "ones"),
+        ParamSpec(f"{module}.bias", channels, "zeros"),
+        ParamSpec(f"{module}.running_mean", channels, "zeros", statistic=True),
+        ParamSpec(f"{module}.running_var", channels, "ones", statistic=True),
+    )
+
+
+def batch_norm_params(module: str) -> tuple[str, ...]:
+    """Names of a batch norm's parameters and statistics, in the order of its rows."""
+    return tuple(spec.name for spec in batch_norm_specs(module, ""))
