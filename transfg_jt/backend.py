@@ -253,7 +253,7 @@ class JittorBackend:
         with self.evaluating(gradients=True):
             # jittor: its arrays start with a gradient; argmax as in `train_step`
             pixels = self.to_images(images)
-            logits = self.apply(pixels, parts=self.draw(images)).logits
+            logits = self.apply(pixels, parts=self.draw(images)).answer
             best = logits.gather(1, logits.argmax(dim=-1)[0].unsqueeze(1))
             (slope,) = jt.grad(best.sum(), [pixels])
         return {"saliency": slope.abs().max(1)}  # jittor: it has no amax

@@ -246,7 +246,7 @@ class TorchBackend:
     def saliency(self, images: Array) -> Handle:
         with self.evaluating(gradients=True):
             pixels = self.to_images(images).requires_grad_()
-            logits = self.apply(pixels, parts=self.draw(images)).logits
+            logits = self.apply(pixels, parts=self.draw(images)).answer
             best = logits.gather(1, logits.argmax(dim=-1).unsqueeze(1))
             (slope,) = torch.autograd.grad(best.sum(), [pixels])
         return {"saliency": slope.abs().amax(1)}

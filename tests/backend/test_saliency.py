@@ -7,7 +7,7 @@ from parity.cases.case import BY_NAME
 from transfg_core.backend import load_backend
 from transfg_core.params.groups import trained_params
 
-NAMES = ["convnet", "vit", "resnet"]
+NAMES = ["convnet", "vit", "hybrid", "resnet", "swin", "swinfc-options"]
 STEP = 1e-2
 
 
