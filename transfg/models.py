@@ -18,8 +18,8 @@ WORK = ("infer", "train")
 UNITS = ("images_per_second", "peak_bytes")
 MIB = 2**20
 FOOT = (
-    "GMACs: 10^9 multiply-adds of one image; many papers call them FLOPs. weights: public files "
-    "that fit.",
+    "GMACs: 10^9 multiply-adds of one image without part selection; many papers call them FLOPs.",
+    "weights: public files that fit. "
     "`transfg models NAME` names them; docs/models.md explains differences from published numbers.",
 )
 
@@ -41,8 +41,12 @@ def models(
     backend: Annotated[
         list[str] | None, typer.Option("--backend", "-b", help="what --measure measures")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="images in a batch of --measure")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="timed rounds of --measure")] = 3,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="images in a batch of --measure (default 1)")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="timed rounds of --measure (default 3)")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of --measure")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of text.")] = False,
@@ -59,12 +63,21 @@ def models(
         raise UserError("--json --csv: expected one form of output, found two; leave one out")
     if measure is not None:
         one_of("--measure", measure, WORK)
+    else:
+        own = {"--backend": backend, "--batch": batch, "--rounds": rounds, "--threads": threads}
+        if given := [name for name, value in own.items() if value is not None]:
+            raise UserError(
+                f"{' '.join(given)}: expected --measure infer or train beside it, found none; "
+                f"add it, or leave {given[0]} out"
+            )
     backends = [one_of("--backend", name, tuple(BACKENDS)) for name in backend or BACKENDS]
     found = find_entries(tuple(names or ()))
     records = [record(entry, image) for entry in found]
     if measure is not None:
         for entry, row in zip(found, records, strict=True):
-            row["measured"] = measured(entry, image, measure, backends, batch, rounds, threads)
+            row["measured"] = measured(
+                entry, image, measure, backends, batch or 1, rounds or 3, threads
+            )
     if as_json:
         print(json.dumps(records, indent=1, ensure_ascii=False))
     elif as_csv:
@@ -170,8 +183,12 @@ def in_full(row: dict[str, Any]) -> list[str]:
         ("GMACs", f"{row['gmacs']:.3f}"),
     ]
     for item in row["published"]:
-        parameters = f"{number(item['parameters'], '.8g', 1e6)} M parameters"
-        text = f"{parameters}, {item['gmacs']} GMACs: {item['source']}"
+        numbers = []
+        if item["parameters"] is not None:
+            numbers.append(f"{number(item['parameters'], '.8g', 1e6)} M parameters")
+        if item["gmacs"] is not None:
+            numbers.append(f"{item['gmacs']} GMACs")
+        text = f"{', '.join(numbers)}: {item['source']}"
         facts.append(("published", f"{text}; {item['note']}" if item["note"] else text))
     facts += [("weights", f"`transfg weights {name}`") for name in row["weights"]]
     for name, result in row.get("measured", {}).items():

@@ -35,6 +35,16 @@ def test_one_model_in_full():
     assert "`transfg weights torchvision.vit_b_16`" in text
 
 
+def test_only_published_numbers_that_exist():
+    hybrid, swinfc = call("R50+B/16"), call("SwinFC")
+    assert "published   21.67 GMACs: timm, with a head of 21,843 classes" in hybrid
+    assert "- M parameters" not in hybrid + swinfc and "None GMACs" not in hybrid + swinfc
+
+
+def test_the_foot_says_what_is_not_counted():
+    assert "GMACs: 10^9 multiply-adds of one image without part selection;" in call()
+
+
 def test_names_and_another_image():
     records = json.loads(call("ViT-L/32", "ViT-H", "--image", "448", "--json"))
     assert [record["name"] for record in records] == ["ViT-L/32", "ViT-H/14"]
@@ -82,6 +92,9 @@ def test_measured_numbers(monkeypatch):
         (("--json", "--csv"), "expected one form of output"),
         (("--measure", "think"), "--measure think: expected one of infer, train"),
         (("--measure", "infer", "-b", "jax"), "--backend jax: expected one of torch, jittor"),
+        (("--batch", "2"), "--batch: expected --measure infer or train beside it"),
+        (("--rounds", "3", "--threads", "1"), "--rounds --threads: expected --measure"),
+        (("--backend", "torch"), "--backend: expected --measure"),
         (("VGG",), "no model has this name"),
     ],
 )
