@@ -56,7 +56,7 @@ def fused(
     for other in others:
         products = own @ other.swapaxes(1, 2)
         if cosine:
-            lengths = [np.linalg.norm(x, axis=2) for x in (own, other)]
+            lengths = [np.linalg.norm(x, axis=2).clip(1e-12) for x in (own, other)]
             products *= own.shape[2] ** 0.5 / (lengths[0][:, :, None] * lengths[1][:, None])
         if exchanged:
             weights, columns = softmax(sign * products, axis=1).mean(2), own
