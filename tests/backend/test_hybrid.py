@@ -9,9 +9,9 @@ from parity.cases.case import Case
 from transfg_core.backend import load_backend
 from transfg_core.config.stem import STEMS
 
-# an odd number of rows and columns on the way: 37 x 26 -> 19 x 13 -> 10 x 7 -> 5 x 4
 STEP = 1e-8  # of differences: at larger ones more inputs of ReLU pass zero
 
+# an odd number of rows and columns on the way: 37 x 26 -> 19 x 13 -> 10 x 7 -> 5 x 4
 CASE = Case(
     "hybrid",
     model={"stem": "tiny_s8", "patch": 1, "depth": 2, "placement": "none"},
@@ -90,6 +90,23 @@ def test_standardised_weights(twin):
     weight = (rng.standard_normal((5, 4, 3, 3)) * 1e-3 + 0.2).astype("f4")
     (found,) = twin.run(lambda w: function(w, 1e-5), weight)
     assert relative(found, standardised(weight.astype("f8"))) < 1e-5
+
+
+@pytest.mark.parametrize("operator", [True, False])
+def test_constant_kernels_have_a_gradient(twin, monkeypatch, operator):
+    """(g - mean) / eps, as if the deviation of 0 were fixed; also by Jittor's plain formula."""
+    if twin.name == "torch" and not operator:
+        pytest.skip("PyTorch has one form")
+    package = twin.module("ops.group_norm" if twin.name == "jittor" else "ops.standardise")
+    if twin.name == "jittor" and not operator:
+        monkeypatch.setattr(package, "on_cpu", lambda x: False)
+    grad = np.random.default_rng(8).standard_normal((3, 2, 3, 3)).astype("f4")
+    weight = np.stack([np.zeros((2, 3, 3)), np.full((2, 3, 3), 0.5), grad[2]]).astype("f4")
+    factor = twin.tensor(grad)
+    (found,) = twin.gradients(lambda w: (package.standardise(w, 1e-2) * factor).sum(), [weight])
+    expected = (grad - grad.mean((1, 2, 3), keepdims=True))[:2] / 1e-2
+    assert relative(found[:2], expected) < 1e-5
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

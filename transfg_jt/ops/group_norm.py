@@ -104,6 +104,7 @@ NORM_GRAD = """
     }
 """
 
+SMALLEST = 2e-38  # of variances: near the smallest float32
 # (w - mean) / (deviation + eps) of each kernel; mean and deviation are outputs.
 STANDARDISE = """
     const int64_t F = in0->shape[0], D = in0->num / F;
@@ -131,7 +132,9 @@ STANDARDISE_GRAD = """
             of_g += g[i];
             of_gw += g[i] * (w[i] - mean);
         }
-        const float mean_g = of_g / D, share = of_gw / D / (deviation * spread);
+        // a constant kernel has no deviation: 0 / 0
+        const float share = deviation > 0 ? of_gw / D / (deviation * spread) : 0.f;
+        const float mean_g = of_g / D;
         for (int64_t i = 0; i < D; i++)
             out0_p[f * D + i] = (g[i] - mean_g - (w[i] - mean) * share) / spread;
     }
@@ -204,5 +207,7 @@ def standardise(weight: Var, eps: float) -> Var:
     flat = weight.reshape(weight.shape[0], -1)
     count = number(float(flat.shape[1]), flat)
     centred = flat - flat.sum(1, keepdims=True) / count
-    deviation = jt.sqrt((centred * centred).sum(1, keepdims=True) / count)
+    variance = (centred * centred).sum(1, keepdims=True) / count
+    # a constant kernel has variance 0, where the gradient of the root is infinite
+    deviation = jt.sqrt(jt.maximum(variance, number(SMALLEST, flat)))
     return (centred / (deviation + number(eps, flat))).reshape(weight.shape)

@@ -26,6 +26,7 @@ class Standardise(torch.autograd.Function):
         centred, g = weight.flatten(1) - mean, grad.flatten(1)
         spread = deviation + ctx.eps
         share = (g * centred).mean(1, keepdim=True) / (deviation * spread)
+        share = share.masked_fill(deviation == 0, 0.0)  # a constant kernel: 0 / 0
         by_weight = (g - g.mean(1, keepdim=True) - centred * share) / spread
         return by_weight.view_as(weight), None
 
