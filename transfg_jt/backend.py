@@ -189,6 +189,8 @@ class JittorBackend:
                 reports.append(describe(losses, correct))
             grads = [param.opt_grad(self.optimizer) for param in self.trained.values()]
             norm = clip_gradients(grads, self.config.optim.clip)
+            # jittor only: an operator's error comes when it runs, and must come before `keep`
+            jt.sync([norm, *(self.params[name] for name in self.statistics)])
             keep()
         self.updates = update  # an error before this line changes nothing that `state` returns
         for group in self.optimizer.param_groups:

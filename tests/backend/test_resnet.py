@@ -35,7 +35,6 @@ def test_agrees_with_torchvision(twin, depth, mode, record_property):
     worst = max(distances, key=distances.__getitem__)
     record_property("worst", f"{worst} {distances[worst]:.1e}")
     assert distances[worst] < BACKWARD, worst
-    assert len(expected) == len({n for n in found if n in expected})
 
 
 def test_a_golden_distance_sees_a_wrong_array():
@@ -48,13 +47,25 @@ def test_a_golden_distance_sees_a_wrong_array():
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-def test_max_pool_gives_the_gradient_to_the_first_maximum(twin, padding):
-    """Values from a few, so that most windows have ties; also negative ones at the border."""
+@pytest.mark.parametrize("rough", [False, True])
+def test_max_pool_gives_the_gradient_to_the_first_maximum(twin, padding, rough):
+    """Values from a few, so that most windows have ties; also negative ones at the border.
+
+    `rough`: in bfloat16, which has these values, and whose sums of gradients are rounded.
+    """
     rng = np.random.default_rng(2)
     x = (rng.integers(-3, 0, (2, 3, 9, 6)) / 2).astype(np.float32)
-    pool = (
+    pools = (
         twin.framework.nn.functional if twin.name == "torch" else twin.module("ops.feature_maps")
-    ).max_pool2d
+    )
+
+    def pool(x, *how):
+        if twin.name == "torch":
+            return pools.max_pool2d(x.bfloat16() if rough else x, *how).to(x.dtype)
+        bfloat16 = twin.module("ops.bfloat16")
+        with bfloat16.autocast(rough):
+            return bfloat16.to_float32(pools.max_pool2d(bfloat16.cast_once(x), *how))
+
     places = windows(x, (3, 3), (2, 2), (padding, padding))
     (rows, columns), padded = places[-1][0], pad(x, (padding, padding), -np.inf)
     out = np.zeros((2, 3, rows + 1, columns + 1))
@@ -70,7 +81,7 @@ def test_max_pool_gives_the_gradient_to_the_first_maximum(twin, padding):
     assert np.array_equal(found, out)
     factor = twin.tensor(grad)
     (found,) = twin.gradients(lambda x: (pool(x, 3, 2, padding) * factor).sum(), [x])
-    assert relative(found, slope) < 1e-6
+    assert relative(found, slope) < (5e-3 if rough else 1e-6)
 
 
 def test_updates_with_recomputed_blocks_are_the_same(twin):
@@ -109,6 +120,36 @@ def test_resumed_updates_have_the_same_bits(twin):
     images = batches[0].images
     found, expected = (b.fetch(b.eval_step(images))["logits"] for b in (second, whole))
     assert np.array_equal(found, expected)
+
+
+def test_a_trace_leaves_the_state(twin):
+    backend = twin.backend(CASE)
+    before = backend.state()
+    backend.trace(CASE.batches()[0], training=True)
+    after = backend.state()
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+
+
+def test_a_failed_update_leaves_the_state(twin, monkeypatch):
+    """Jittor's operators run late: its fault comes after `clip_gradients` has returned."""
+    backend, module = twin.backend(CASE), twin.module("backend")
+    before, clip = backend.state(), module.clip_gradients
+
+    def planted(grads, limit):
+        norm = clip(grads, limit)
+        if twin.name == "torch" or twin.has_cuda():
+            raise RuntimeError("planted fault")
+        source = 'throw std::runtime_error("planted fault");'
+        return twin.module("ops.cpu").run_cpu(source, [norm.shape], [norm])[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "clip_gradients", planted)
+        with pytest.raises(RuntimeError, match="planted fault"):
+            backend.train_step(CASE.batches()[:1], 0.05)
+    after = backend.state()
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+    backend.fetch(backend.train_step(CASE.batches()[:1], 0.05))
+    assert backend.state()["optim/updates"] == 1
 
 
 def test_frozen_statistics_stay(twin):

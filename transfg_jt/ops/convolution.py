@@ -1,8 +1,9 @@
 """Two-dimensional convolution, in float32 on the CPU as one operator of oneDNN.
 
 Jittor 1.3.11's own convolution is an operator of oneDNN too, but with a bias whose gradient is
-summed one by one, and on CUDA it needs cuDNN 8. In float64, in bfloat16 and on CUDA, a convolution
-here is a linear layer on unfolded patches. PyTorch has such an operator, so this file has no twin.
+summed one by one, and on CUDA it needs cuDNN 8. In float64 and on CUDA, a convolution here is a
+linear layer on unfolded patches. In bfloat16 on the CPU the operator gets rounded arrays. PyTorch
+has such an operator, so this file has no twin. It is longer than most for its three C++ sources.
 
 Shapes: B batch, C and F channels, H and W input, h and w output, (k, l) kernel.
 """
@@ -10,6 +11,7 @@ Shapes: B batch, C and F channels, H and W input, h and w output, (k, l) kernel.
 import jittor as jt
 from jittor import Var, nn
 
+from transfg_jt.ops.bfloat16 import is_bfloat16, round_to_bfloat16
 from transfg_jt.ops.cpu import on_cpu, run_cpu
 from transfg_jt.ops.custom_grad import Function
 from transfg_jt.ops.exact import linear
@@ -138,18 +140,55 @@ class FusedConvolution(Function):
     def execute(self, x: Var, weight: Var, stride: Pair, padding: Pair) -> Var:
         how = stride, padding
         self.save_for_backward(x, weight, how)
-        shape = [x.shape[0], weight.shape[0], *output_size(x, weight.shape[2:], *how)]
-        return run_onednn(SIZES + FORWARD, ("in0", "in1", "out0"), shape, [x, weight], how)
+        return convolve(x, weight, how)
 
     def grad(self, grad: Var) -> tuple:
-        x, weight, how = self.take_saved()
-        by_input = run_onednn(
-            SIZES + BY_INPUT, ("out0", "in1", "in0"), x.shape, [grad, weight], how
-        )
-        by_weight = run_onednn(
-            SIZES + BY_WEIGHT, ("in1", "out0", "in0"), weight.shape, [grad, x], how
-        )
-        return by_input, by_weight, None, None
+        return *gradients(grad, *self.take_saved()), None, None
+
+
+class Bfloat16Convolution(Function):
+    """A convolution of bfloat16 on the CPU, plus a bias if one is given; in float32 inside.
+
+    It rounds where `exact.Bfloat16Linear` does, and saves the input and the rounded weight.
+    """
+
+    def execute(self, x: Var, weight: Var, bias: Var | None, stride: Pair, padding: Pair) -> Var:
+        w, how = round_to_bfloat16(weight), (stride, padding)
+        self.save_for_backward(x, w, how)
+        self.has_bias = bias is not None
+        y = convolve(x.float32(), w.float32(), how)
+        if bias is not None:
+            y = y + round_to_bfloat16(bias).float32().reshape(1, -1, 1, 1)
+        return round_to_bfloat16(y)
+
+    def grad(self, grad: Var) -> tuple:
+        x, w, how = self.take_saved()
+        flow = round_to_bfloat16(grad).float32()
+        values = list(gradients(flow, x.float32(), w.float32(), how))
+        if self.has_bias:
+            values.append(sum_over_positions(flow))
+        # in float32, so that Jittor sums the gradients of a shared input in float32
+        rounded = [round_to_bfloat16(value).float32() for value in values]
+        return *rounded, *[None] * (5 - len(rounded))
+
+
+def convolve(x: Var, weight: Var, how: tuple[Pair, Pair]) -> Var:
+    """The convolution of float32 on the CPU, without a gradient; `how`: stride and padding."""
+    shape = [x.shape[0], weight.shape[0], *output_size(x, weight.shape[2:], *how)]
+    return run_onednn(SIZES + FORWARD, ("in0", "in1", "out0"), shape, [x, weight], how)
+
+
+def gradients(grad: Var, x: Var, weight: Var, how: tuple[Pair, Pair]) -> tuple[Var, Var]:
+    """The gradients of `convolve`'s input and weight, from that of its result."""
+    names = ("out0", "in1", "in0")
+    by_input = run_onednn(SIZES + BY_INPUT, names, x.shape, [grad, weight], how)
+    names = ("in1", "out0", "in0")
+    return by_input, run_onednn(SIZES + BY_WEIGHT, names, weight.shape, [grad, x], how)
+
+
+def sum_over_positions(x: Var) -> Var:
+    """The sum of each channel in float64, axis by axis: (B, F, h, w) -> (F,), in x's type."""
+    return x.float64().sum(3).sum(2).sum(0).cast(x.dtype)
 
 
 class AddBias(jt.Function):
@@ -159,7 +198,7 @@ class AddBias(jt.Function):
         return x + bias.reshape(1, -1, 1, 1)
 
     def grad(self, grad: Var) -> tuple[Var, Var]:
-        return grad, grad.float64().sum(3).sum(2).sum(0).cast(grad.dtype)
+        return grad, sum_over_positions(grad)
 
 
 def output_size(x: Var, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
@@ -201,6 +240,8 @@ def conv2d(
     if on_cpu(x):
         y = FusedConvolution.apply(x, weight, stride, padding)
         return y if bias is None else AddBias.apply(y, bias)
+    if is_bfloat16(x) and not jt.flags.use_cuda:
+        return Bfloat16Convolution.apply(x, weight, bias, stride, padding)
     flat = conv2d_tokens(x, weight, bias, stride, padding)
     size = output_size(x, weight.shape[2:], stride, padding)
     return flat.transpose(1, 2).reshape(x.shape[0], weight.shape[0], *size)

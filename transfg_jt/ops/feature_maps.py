@@ -2,7 +2,8 @@
 
 Jittor 1.3.11's own CPU kernels use one thread. Its ReLU saves its input beside its output, which
 the next layer saves anyway, and its max pool refuses small maps. The operators here take float32 on
-the CPU; elsewhere plain formulas run. PyTorch has such operators, so this file has no twin.
+the CPU, the pool bfloat16 too; elsewhere plain formulas run. PyTorch has such operators, so this
+file has no twin.
 
 Shapes: B batch, F channels, H and W input, h and w output.
 """
@@ -10,7 +11,7 @@ Shapes: B batch, F channels, H and W input, h and w output.
 import jittor as jt
 from jittor import Var, nn
 
-from transfg_jt.ops.bfloat16 import cast_like, to_float32
+from transfg_jt.ops.bfloat16 import cast_like, cast_like_no_grad, is_bfloat16, to_float32
 from transfg_jt.ops.convolution import Pair, output_size, pair
 from transfg_jt.ops.cpu import on_cpu, run_cpu
 from transfg_jt.ops.custom_grad import Function
@@ -110,15 +111,20 @@ def add_relu(x: Var, y: Var) -> Var:
 
 
 class FusedMaxPool(Function):
-    """A max pool in float32 on the CPU; saves its input, in which it looks for maxima again."""
+    """A max pool on the CPU; saves its input, in which it looks for maxima again.
+
+    It computes in float32; the sums of a bfloat16 gradient are rounded once.
+    """
 
     def execute(self, x: Var, how: tuple[Pair, Pair, Pair]) -> Var:
         self.save_for_backward(x, how)
-        return self.run(FORWARD, [*x.shape[:2], *output_size(x, *how)], [x], how)
+        shape = [*x.shape[:2], *output_size(x, *how)]
+        return cast_like_no_grad(self.run(FORWARD, shape, [x.float32()], how), x)
 
     def grad(self, grad: Var) -> tuple:
         x, how = self.take_saved()
-        return self.run(BACKWARD, x.shape, [x, grad], how), None
+        by_x = self.run(BACKWARD, x.shape, [x.float32(), grad.float32()], how)
+        return cast_like_no_grad(by_x, x), None
 
     def run(self, parts: dict[str, str], shape: list, inputs: list[Var], how: tuple) -> Var:
         """One of the two loops, with its parts filled in."""
@@ -137,7 +143,7 @@ def max_pool2d(x: Var, kernel: int | Pair, stride: int | Pair, padding: int | Pa
     The gradient goes to the first of several equal maxima, row by row, as in PyTorch.
     """
     how = pair(kernel), pair(stride), pair(padding)
-    if on_cpu(x):
+    if on_cpu(x) or (is_bfloat16(x) and not jt.flags.use_cuda):
         return FusedMaxPool.apply(x, how)
     (rows, columns), stride, padding = how
     wide, shape = to_float32(x), [*x.shape[:2], *output_size(x, *how), rows, columns]
