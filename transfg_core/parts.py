@@ -65,4 +65,4 @@ def nearest_to_center(grid: tuple[int, int]) -> NDArray[np.int64]:
 
 def image_key(planes: NDArray[Any]) -> int:
     """A number for one image (3, H, W), in any order of the colours: the sum of their CRC-32."""
-    return sum(zlib.crc32(np.ascontiguousarray(plane, np.float32)) for plane in planes)
+    return sum(zlib.crc32(np.ascontiguousarray(plane, np.float32).data) for plane in planes)
