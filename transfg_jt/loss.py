@@ -84,8 +84,9 @@ def compute_losses(output: Output, targets: Var, config: LossConfig) -> Losses:
     """
     ce = cross_entropy(output.logits, targets, config.label_smoothing)
     stages = [cross_entropy(x, targets, config.label_smoothing) for x in output.stage_logits]
+    weights = config.stages if stages else ()
     # jittor: exact in float64
-    total = sum((number(b, ce) * loss for b, loss in zip(config.stages, stages, strict=False)), ce)
+    total = sum((number(b, ce) * loss for b, loss in zip(weights, stages, strict=True)), ce)
     if not config.contrastive:
         return Losses(total, ce, jt.zeros_like(ce), stages)
     con = contrastive(output.compared, targets, config.margin)

@@ -28,6 +28,8 @@ SETUP = """
     std::unique_ptr<float[]> scores(new float[{maps} * N * S]), line(new float[threads * S]);
     std::unique_ptr<double[]> sums(new double[threads * most]);
     float *m = scores.get(), *g = m + ({maps} - 1) * N * S;  // g: the gradient of m, in the second
+    // OpenMP may give fewer threads than it was asked for: the sums of the others stay zero
+    const auto clear = [&] { std::fill(sums.get(), sums.get() + threads * most, 0.); };
     for (int64_t b = 0; b < B; b++) {
         gemm('N', 'T', N, S, F, in0_p + b * N * F, F, in1_p + b * S * F, F, 0.f, m, S);
         {body}
@@ -38,11 +40,11 @@ SETUP = """
 
 # Softmax of -m over each row, as p (S,).
 ROWS = """
+        clear();
         #pragma omp parallel num_threads(threads)
         {
             float* p = line.get() + omp_get_thread_num() * S;
             double* sum = sums.get() + omp_get_thread_num() * most;
-            std::fill(sum, sum + S, 0.);
             #pragma omp for schedule(static)
             for (int64_t n = 0; n < N; n++) {
                 const float *row = m + n * S, least = *std::min_element(row, row + S);
@@ -56,10 +58,10 @@ ROWS = """
 
 # Softmax of -m over each column, in m itself, column by column of a tile.
 COLUMNS = """
+        clear();
         #pragma omp parallel num_threads(threads)
         {
             double* sum = sums.get() + omp_get_thread_num() * most;
-            std::fill(sum, sum + N, 0.);
             #pragma omp for schedule(static)
             for (int64_t tile = 0; tile < tiles; tile++) {
                 const int64_t first = tile * {tile}, width = std::min<int64_t>({tile}, S - first);

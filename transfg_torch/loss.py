@@ -73,7 +73,8 @@ def compute_losses(output: Output, targets: Tensor, config: LossConfig) -> Losse
     """
     ce = cross_entropy(output.logits, targets, config.label_smoothing)
     stages = [cross_entropy(x, targets, config.label_smoothing) for x in output.stage_logits]
-    total = sum((b * loss for b, loss in zip(config.stages, stages, strict=False)), ce)
+    weights = config.stages if stages else ()
+    total = sum((b * loss for b, loss in zip(weights, stages, strict=True)), ce)
     if not config.contrastive:
         return Losses(total, ce, torch.zeros_like(ce), stages)
     con = contrastive(output.compared, targets, config.margin)

@@ -63,7 +63,7 @@ def split_windows(x: Tensor, heads: int, windows: Windows) -> Tensor:  # native:
 def join_windows(x: Tensor, windows: Windows) -> Tensor:  # native: for WindowIndex
     """(B, n, K, N, d) -> (B, U, D), without a gradient."""
     batch, count, heads, size, head = x.shape
-    rows = x.view(batch, -1, head).index_select(1, window_index(windows, heads, x.device).join)
+    rows = x.reshape(batch, -1, head).index_select(1, window_index(windows, heads, x.device).join)
     return rows.view(batch, count * size, heads * head)
 
 

@@ -216,3 +216,35 @@ def test_bfloat16_is_near_and_never_equal(twin):
         assert 1e-5 < relative(trace[name], exact[name]) < 0.1, name
     report = backend.fetch(backend.train_step([batch], 0.01))
     assert all(np.isfinite(value) for value in report.values())
+
+
+def test_evaluation_computes_no_branch_that_nobody_reads(twin, monkeypatch):
+    """With `prediction: sum` the answer needs them; then, and in updates, they are computed."""
+    calls = []
+    model = twin.module("models.swinfc").SwinFC
+    classify = model.classify_stages
+    monkeypatch.setattr(
+        model, "classify_stages", lambda self, *more: calls.append(1) or classify(self, *more)
+    )
+    for case, evaluated in ((BY_NAME["swinfc"], 0), (BY_NAME["swinfc-options"], 1)):
+        assert case.config().model.prediction == ("sum" if evaluated else "backbone")
+        backend, batch = twin.backend(case), case.batches()[0]
+        calls.clear()
+        backend.fetch(backend.eval_step(batch.images))
+        assert len(calls) == evaluated
+        backend.fetch(backend.train_step([batch], 0.01))
+        assert len(calls) == evaluated + 1
+
+
+def test_the_sum_of_logits_is_in_float32(twin):
+    """Also in bfloat16: the answer is the sum of logits that are recorded rounded."""
+    case = BY_NAME["swinfc-options"]
+    backend = load_backend(twin.name, case.config("bfloat16"))
+    backend.load_params(case.params())
+    images = case.batches()[0].images
+    with backend.evaluating():
+        output = backend.apply(backend.to_images(images))
+    names = {f"logits{i}": x for i, x in enumerate((output.logits, *output.stage_logits))}
+    parts = backend.fetch(names)
+    answer = backend.fetch({"answer": output.answer})["answer"]
+    assert np.allclose(answer, sum(parts.values()), rtol=1e-6, atol=1e-6)

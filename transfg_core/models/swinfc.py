@@ -33,7 +33,8 @@ SETTINGS = swin.SETTINGS | {
     "A": "model.align_width",
     "F": "model.fused_width",
 }
-# a batch norm takes away what the linear layers before it add to a channel
+# A batch norm takes away what the linear layers before it add to a channel. Behind EA it is that of
+# the alignment: without FFM, the first of these gradients is not zero.
 ZERO_GRADIENTS = swin.ZERO_GRADIENTS | {
     "*eaca.*.ea.norm.bias": ".bias>.weight",
     "*stage_heads.*.norm1.bias": ".bias>.weight",
@@ -92,7 +93,7 @@ def taps(model: SwinFCConfig) -> dict[str, TapSpec]:
     maps = {stage: f"stage{stage}_block{model.depths[stage] - 1:02d}" for stage in BRANCHES}
     if model.branches:
         rows |= branch_taps(model, maps)
-    rows["norm"] = TapSpec("B T3 D3", "layer_norm", (maps[3],), affine("norm"))
+    rows["norm"] = swin.norm("B T3 D3", maps[3], "norm")
     if model.fsm:
         rows["part_scores"] = TapSpec("B Q T3", "column means", stage="selection")
         rows["part_index"] = TapSpec("B Q", "choice", ("part_scores",), stage="selection")

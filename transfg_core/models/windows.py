@@ -1,9 +1,10 @@
 """Where the windows of a Swin Transformer lie on a map of tokens: NumPy indices for both twins.
 
 Source: Liu et al. 2021 (arXiv 2103.14030), section 3.2 and figure 4. What the paper leaves open
-follows the authors' programs: a map that is not larger than the window is one window (image
-classification); a map that the window does not divide is padded below and at the right, then
-shifted, and the padding is attended to (object detection).
+follows others. A map that is not larger than the window along an axis is one window along it, as in
+timm; the authors' image classification asks for square maps, where this is the same. A map that the
+window does not divide is padded below and at the right, then shifted, and the padding is attended
+to, as in the authors' object detection.
 
 Shapes: U tokens of the padded map, row by row; n windows of N tokens; w side of a full window.
 """

@@ -161,9 +161,8 @@ class Swin(nn.Module):
         # jittor: PatchEmbed returns (B, N, D)
         x = tap("patch_embed", self.patch_embed(cast_once(images)))
         x = tap("embed", self.dropout(tap("patch_norm", self.patch_norm(at_least_float32(x)))))
-        maps = []
+        maps, queries, keys = [], [], []
         for number, stage in enumerate(self.stages):
-            queries, keys = [], []  # those of other stages are freed
             for depth, block in enumerate(stage.blocks):
                 name = f"stage{number}_block{depth:02d}"
                 if self.grad_checkpointing and tap is no_tap:
@@ -171,8 +170,9 @@ class Swin(nn.Module):
                 else:
                     x, q, k = block(x, under(tap, name))
                 x = tap(name, x)
-                queries.append(q)
-                keys.append(k)
+                if number == STAGES[-1]:  # the others are freed
+                    queries.append(q)
+                    keys.append(k)
             maps.append(x)
             if number < STAGES[-1]:
                 name = f"merging{number}"

@@ -54,13 +54,16 @@ class SwinFC(Swin):
     def execute(self, images: Var, tap: Tap = no_tap) -> Output:
         """(B, 3, H, W) -> Output, with features (B, D) of the last stage."""
         stages = self.stage_maps(images, tap)
-        stage_logits = self.classify_stages(stages.maps[1:], tap) if self.config.branches else ()
+        sums = self.config.prediction == "sum"
+        # what nobody reads is not computed
+        wanted = self.config.branches and (self.is_train or sums or tap is not no_tap)
+        stage_logits = self.classify_stages(stages.maps[1:], tap) if wanted else ()
         x = tap("norm", self.norm(stages.maps[-1]))
         parts = self.select(x, stages, tap) if self.config.fsm else (None, None, None)
         # jittor block for 2 lines: as in `Swin`
         features = tap("features", mean_over_tokens(x))
         logits = to_float32(tap("logits", self.head(cast_once(features))))
-        prediction = sum(stage_logits, logits) if self.config.prediction == "sum" else None
+        prediction = sum(map(at_least_float32, (logits, *stage_logits))) if sums else None
         return Output(logits, features, *parts, stage_logits, prediction)
 
     def classify_stages(self, maps: list[Var], tap: Tap) -> tuple[Var, ...]:
@@ -96,8 +99,9 @@ class SwinFC(Swin):
 
         Last map after the norm (B, T3, D) -> index (B, Q), counted from 1, scores (B, Q, T3), and
         the mean of the chosen tokens (B, D). A score is the mean attention that a token gets from
-        the tokens of its window. If there are several windows, they compete; their scores are
-        comparable, as those of each window add up to 1. An index has no gradient.
+        the tokens of its window. If there are several windows, they compete: of a window of N
+        tokens, the m of one region share m/N, so small regions are chosen less. An index has no
+        gradient.
         """
         with jt.no_grad():
             means = []

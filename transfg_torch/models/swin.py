@@ -155,9 +155,8 @@ class Swin(nn.Module):
         """(B, 3, H, W) -> the maps of all stages; the last one is before the last norm."""
         x = tap("patch_embed", self.patch_embed(cast_once(images)).flatten(2).transpose(1, 2))
         x = tap("embed", self.dropout(tap("patch_norm", self.patch_norm(at_least_float32(x)))))
-        maps = []
+        maps, queries, keys = [], [], []
         for number, stage in enumerate(self.stages):
-            queries, keys = [], []  # those of other stages are freed
             for depth, block in enumerate(stage.blocks):
                 name = f"stage{number}_block{depth:02d}"
                 if self.grad_checkpointing and tap is no_tap:
@@ -165,8 +164,9 @@ class Swin(nn.Module):
                 else:
                     x, q, k = block(x, under(tap, name))
                 x = tap(name, x)
-                queries.append(q)
-                keys.append(k)
+                if number == STAGES[-1]:  # the others are freed
+                    queries.append(q)
+                    keys.append(k)
             maps.append(x)
             if number < STAGES[-1]:
                 name = f"merging{number}"
