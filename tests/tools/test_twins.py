@@ -154,11 +154,11 @@ def test_file_without_a_twin_is_found(tmp_path):
     target = tmp_path / "tools" / "translation.yaml"
     target.write_text(twin_diff.TRANSLATION.read_text(encoding="utf-8"))
     assert twin_diff.compare_trees(tmp_path) == []
-    (tmp_path / "transfg_jt" / "models" / "resnet.py").write_text('"""Alone."""\n')
+    (tmp_path / "transfg_jt" / "models" / "alone.py").write_text('"""Alone."""\n')
     (tmp_path / "transfg_jt" / "ops" / "alone.py").write_text('"""Here files have no twin."""\n')
     target.write_text(target.read_text() + "  - {from: 'einsum', to: 'einsum'}\n")
     assert twin_diff.compare_trees(tmp_path) == [
-        "models/resnet.py: only in transfg_jt",
+        "models/alone.py: only in transfg_jt",
         "translation.yaml: the rule 'einsum' translates nothing",
     ]
 

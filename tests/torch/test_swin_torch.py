@@ -31,7 +31,7 @@ def test_the_layout_of_the_fused_result_does_not_matter(monkeypatch):
 
 
 def test_queries_of_earlier_blocks_are_freed():
-    """Only those of the last stage are returned; at any time, at most one other block's are kept."""
+    """Only those of the last stage are returned; of the others, one block has its own."""
     config = SwinConfig(depths=(2, 3, 2, 2), window=2, classes=3)
     model, living, most = Swin(config, (32, 32)).eval(), [], []
 
