@@ -37,9 +37,12 @@ def arrays(request):
     return [rng.standard_normal(shape) for shape in shapes]
 
 
-@pytest.mark.parametrize("kind", ["f4", "f8"])
-def test_equals_numpy(twin, arrays, kind):
-    """In float64 the plain formula of the Jittor twin runs, in float32 its operator."""
+@pytest.mark.parametrize("plain", [False, True])
+def test_equals_numpy(twin, arrays, plain, monkeypatch):
+    """In float32; if `plain`, in PyTorch's float64 and by Jittor's formula for float64."""
+    kind = "f8" if plain and twin.name == "torch" else "f4"
+    if plain and twin.name == "jittor":
+        monkeypatch.setattr(twin.module("scale_fusion"), "on_cpu", lambda x: False)
     x, y, by_x, by_y = arrays
     lacking, bound = twin.module("scale_fusion").lacking_weights, 2e-6 if kind == "f4" else 1e-13
     found = twin.run(lacking, x.astype(kind), y.astype(kind))
