@@ -12,7 +12,8 @@ from transfg_core.models.layout import architecture, choice_taps, taps_of
 from transfg_core.models.rows import resolve
 
 CONVNET = Case("convnet", model={"name": "convnet"}, crop=(41, 32), seed=3)
-REPORTED = ("loss", "cross_entropy", "contrastive", "grad_norm", "clipped_norm")
+STAGES = ("stage_loss2", "stage_loss3", "stage_loss4")
+REPORTED = ("loss", "cross_entropy", *STAGES, "contrastive", "grad_norm", "clipped_norm")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -40,7 +40,7 @@ def test_an_update_frees_all_saved_tensors(twin, precision, checkpointing, monke
     assert ("Bfloat16Linear" in attributes) == (precision == "bfloat16")
     assert checkpointing or ("RecomputingLinear" in attributes) == (precision == "float32")
     of_jittor = {"input_mask", "output_mask"}
-    of_twin = {"saved", "free_saved", "run", "block", "bfloat16"}
+    of_twin = {"saved", "free_saved", "run", "block", "bfloat16", "has_bias"}
     for name, values in attributes.items():
         assert set(values) <= of_jittor | of_twin, name
         assert values.get("saved") is None, name

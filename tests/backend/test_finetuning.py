@@ -81,7 +81,7 @@ def test_a_failed_evaluation_gives_the_parameters_back(twin, monkeypatch):
     update(backend, AVERAGED, 0)
     state = backend.state()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("no memory")
 
     with monkeypatch.context() as patch:
