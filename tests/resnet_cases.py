@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transfg_core.backend import Arrays, Batch
+from transfg_core.backend import Arrays, Batch, load_backend
 from transfg_core.config.loading import build_config
 from transfg_core.config.sections import Config
 from transfg_core.params.initial import initial_params
@@ -23,9 +23,10 @@ CLASSES = 11
 PROJECTIONS = 6
 
 
-def config(depth: int) -> Config:
+def config(depth: int, precision: str = "float32") -> Config:
     """torchvision's network of this depth, with few classes."""
     tree = {
+        "run": {"precision": precision},
         "data": {"crop": CROP},
         "model": {"name": "resnet", "depth": depth, "classes": CLASSES},
         "loss": {"contrastive": False},
@@ -67,3 +68,15 @@ def read() -> dict[str, Any]:
     """The golden numbers: depth -> mode -> array -> kept numbers."""
     stored: dict[str, Any] = json.loads(GOLDEN.read_text(encoding="utf-8"))
     return stored
+
+
+def distances(name: str, depth: int, mode: str) -> dict[str, float]:
+    """Array -> its distance from torchvision's, of one twin; in training in float64."""
+    backend = load_backend(name, config(depth, "float64" if mode == "training" else "float32"))
+    backend.load_params(params(depth))
+    found = backend.trace(batch(), training=mode == "training")
+    if mode == "training":  # an update with rate 0 moves the statistics alone
+        backend.fetch(backend.train_step([batch()], 0.0))
+        found |= backend.state()
+    expected = read()[str(depth)][mode]
+    return {array: distance(found[array], numbers) for array, numbers in expected.items()}

@@ -4,7 +4,8 @@
     PYTHONPATH=FOLDER:.:tests python tools/resnet_golden.py
 
 writes tests/backend/golden/torchvision_resnet.json: of both networks, in training and evaluation,
-the logits, the gradients of all parameters, and the running statistics after one pass.
+the logits, the gradients of all parameters, and the running statistics after one pass. In float64:
+in float32, rounding moves inputs of ReLU over zero.
 """
 
 import json
@@ -30,8 +31,8 @@ def passes(depth: int) -> dict[str, Any]:
         }
         missing, unknown = model.load_state_dict(weights, strict=False)
         assert not unknown and all("num_batches_tracked" in name for name in missing)
-        model.train(mode == "training")
-        logits = model(torch.from_numpy(batch.images))
+        model.train(mode == "training").double()
+        logits = model(torch.from_numpy(batch.images).double())
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(batch.labels))
         loss.backward()
         arrays = {"logits": logits.detach()}
