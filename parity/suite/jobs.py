@@ -1,7 +1,7 @@
 """Recording jobs, and the form in which a child process gets them."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from parity.cases.case import BY_NAME, WEIGHTS, Case
 from parity.cases.golden import BY_GOLDEN, Golden
@@ -58,5 +58,14 @@ class Job:
 
 
 def as_fields(jobs: list[Job]) -> str:
-    """Jobs as JSON, which the child process reads."""
-    return json.dumps([asdict(job) for job in jobs])
+    """Jobs as JSON, which the child process reads; fields with their default are left out.
+
+    Linux accepts 128 KiB in one argument.
+    """
+    defaults = {field.name: field.default for field in fields(Job)}
+    return json.dumps(
+        [
+            {name: value for name, value in asdict(job).items() if value != defaults[name]}
+            for job in jobs
+        ]
+    )

@@ -663,8 +663,9 @@ EMPTY = Image.new("RGB", (1, 1))
 
 
 def saliency(self, images):
-    """What `draw_parts` needs of saliency."""
-    return {"saliency": np.abs(images).max(1)}
+    """What `draw_parts` needs of saliency: uint8 images (B, H, W, 3) -> (B, H, W)."""
+    assert images.dtype == np.uint8
+    return {"saliency": images.max(-1).astype(np.float32)}
 
 
 def trace(self, batch):
