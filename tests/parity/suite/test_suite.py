@@ -514,7 +514,7 @@ def test_the_jobs_of_a_whole_suite_fit_on_a_command_line(tmp_path):
         baseline_jobs(suite),
         variant_jobs(suite, BASELINE),
         candidate_jobs(suite) + variant_jobs(suite, CANDIDATE),
-        float64_baseline_jobs(suite),
+        *halves(float64_baseline_jobs(suite)),
         float64_jobs(suite),
         continue_jobs(suite),
     ):
@@ -553,7 +553,7 @@ def test_nothing_is_excused_but_key_biases_under_adam_and_last_digits_of_float64
             assert allow["relative"] <= 1e-14, entry["id"]
         elif allow:
             assert allow["taps"] in (["step/*.attn.key.bias"], ["ema/*.attn.key.bias"]), entry["id"]
-            assert set(allow["cases"]) <= {"adam", "adamw", "finetune"}, entry["id"]
+            assert set(allow["cases"]) <= {"adam", "adamw", "finetune", "swin-shifted"}, entry["id"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
