@@ -200,7 +200,8 @@ def test_a_compiled_block(twin, monkeypatch, tmp_path):
     # PyTorch's cache ignores ATEN_CPU_CAPABILITY: code for another one does not compile
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     block = twin.backend(CASE).model.blocks[1]
-    x = np.random.default_rng(3).standard_normal((2, 88, 18)).astype(np.float32)
+    shape = (2, block.windows.rows * block.windows.columns, CASE.config().model.width)
+    x = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
 
     def results():
         (gradient,) = twin.gradients(lambda y: (block(y)[0] ** 2).sum(), [x])
