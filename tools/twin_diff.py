@@ -17,8 +17,8 @@ less indent; they replace as many lines of the twin. `# jittor block for 1 line:
 
 Constants can be native as well. A native definition may stand in only one twin; the comments
 directly above belong to it. Module-level imports (the layering test checks them) and blank lines
-are not compared. A reason where nothing differs is an error as well. This is one script with its
-rules in translation.yaml, so it is longer than most files here.
+are not compared. A reason where nothing differs is an error as well. The rules are in
+translation.yaml.
 
 The file is longer than most: it is one comparison, and nothing else uses a part of it.
 """

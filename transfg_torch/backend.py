@@ -1,6 +1,7 @@
 """The PyTorch backend: one model, one optimiser update, one evaluation step.
 
 Implements `transfg_core.backend.Backend`. Twin: `transfg_jt/backend.py`.
+This file is longer than most, as one class with the methods of that protocol.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -2,6 +2,8 @@
 
 All sizes differ, and weights and images are asymmetric along every axis, so that a swapped axis
 shows. Dropout is off, because the frameworks draw different random numbers.
+
+This file is longer than most, as the one list of all cases.
 """
 
 from collections.abc import Mapping

@@ -64,7 +64,10 @@ def test_equals_numpy(twin, arrays, mode):
     norm.running_mean = twin.tensor(arrays["running_mean"].copy())
     norm.running_var = twin.tensor(arrays["running_var"].copy())
     grad = twin.tensor(arrays["grad"])
-    weighted = lambda *tensors: (run(*tensors) * grad).sum()  # noqa: E731
+
+    def weighted(*tensors):
+        return (run(*tensors) * grad).sum()
+
     results += tuple(twin.gradients(weighted, [arrays[name] for name in inputs]))
     for found, true in zip(results, expected(arrays, mode == "training"), strict=True):
         assert relative(found, true) < 3e-5

@@ -194,7 +194,7 @@ def test_bfloat16(twin):
 
 
 @pytest.mark.only("torch")
-@pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns about PyTorch's own code
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of the cache of window_index
 def test_a_compiled_block(twin, monkeypatch, tmp_path):
     """`run.compile`: the same function, with shifted windows."""
     # PyTorch's cache ignores ATEN_CPU_CAPABILITY: code for another one does not compile

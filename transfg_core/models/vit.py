@@ -7,6 +7,8 @@ Letters: B batch, R colours, Z channels that patches are cut from (R, or those o
 P patch, N patches, T = N + 1 tokens, D width, K heads, d = D / K, E = K d concatenated heads,
 M width of the MLP, J rows of part scores, S selected tokens, Q = 1 + S class token and parts,
 U inputs of the classifier, C classes. With a stem, those of `stem.py` as well.
+
+This file is longer than most: placements and selections change several of its tables at once.
 """
 
 import re
