@@ -1,9 +1,10 @@
 """Run stages one after the other, each with a time limit, and keep the output of each.
 
-    python3 tools/gpu/unattended.py OUT [--kit KIT --site SITE] [--only NAME ...] [--budget SECONDS]
+    python3 tools/gpu/unattended.py OUT [--kit KIT --site SITE [--hide PACKAGE ...]] [--only NAME ...] [--budget SECONDS]
 
 With a kit of wheels (tools/gpu/offline_kit.py) it first makes an environment of them in SITE, on
-top of this interpreter's packages. A stage is a shell command. Bash runs it in the project's folder
+top of this interpreter's packages. `--hide jax` makes `import jax` fail in it as if JAX were not
+installed: grain imports JAX if it can, and JAX does not work with the kit's numpy. A stage is a shell command. Bash runs it in the project's folder
 with two variables: PYTHON, the interpreter with this project's packages on its path; STAGE, an
 empty folder for the stage's output. When a stage ends, by itself or at its limit, OUT/NAME.tar.gz
 holds that folder and its log, and OUT/summary.json its outcome. So a run that is cut off keeps all
@@ -62,8 +63,11 @@ def read_stages(path: Path, only: list[str]) -> list[Stage]:
     return [stage for stage in stages if not only or stage.name in only]
 
 
-def make_environment(site: Path, kit: Path) -> str:
-    """Make an environment in which the kit's wheels come before this interpreter's packages."""
+def make_environment(site: Path, kit: Path, hidden: list[str]) -> str:
+    """Make an environment in which the kit's wheels come before this interpreter's packages.
+
+    The hidden packages are not found in it.
+    """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", site], check=True)
     python = str(site / "bin/python")
     query = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
@@ -71,6 +75,9 @@ def make_environment(site: Path, kit: Path) -> str:
     own = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in own)
     (Path(packages) / "beneath.pth").write_text(lines, encoding="utf-8")
+    for package in hidden:
+        refusal = f"raise ModuleNotFoundError('hidden by --hide', name={package!r})\n"
+        (Path(packages) / f"{package}.py").write_text(refusal, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", python]
     install = [*pip, "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
     with tarfile.open(kit) as archive, tempfile.TemporaryDirectory() as folder:
@@ -133,6 +140,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--kit", type=Path, help="wheels that go before installed ones")
     parser.add_argument("--site", type=Path, help="with --kit: folder of the new environment")
+    parser.add_argument("--hide", nargs="*", default=[], help="with --kit: packages to hide")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds for all stages")
     args = parser.parse_args()
     if bool(args.kit) != bool(args.site):
@@ -143,7 +151,7 @@ def main() -> int:
     stages = read_stages(args.stages, args.only)
     args.out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + args.budget
-    python = make_environment(args.site, args.kit) if args.kit else sys.executable
+    python = make_environment(args.site, args.kit, args.hide) if args.kit else sys.executable
     results: list[Result] = []
     for stage in stages:
         left = end - time.monotonic()
