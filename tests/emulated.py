@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent / "cuda"
-C_TYPES = {"float32": "float", "bfloat16": "bfloat16", "int64": "int64_t"}
-ARRAYS = {"float32": np.float32, "bfloat16": np.uint16, "int64": np.int64}
+C_TYPES = {"float32": "float", "float64": "double", "bfloat16": "bfloat16", "int64": "int64_t"}
+ARRAYS = {"float32": np.float32, "float64": np.float64, "bfloat16": np.uint16, "int64": np.int64}
 FRAME = """
 #include "cublas_wrapper.h"
 #include <string>
@@ -93,6 +93,9 @@ def to_numpy(x):
 
 
 def to_var(jt, array, kind):
+    if kind == "float64":
+        with jt.flag_scope(auto_convert_64_to_32=0):
+            return jt.array(array)
     if kind != "bfloat16":
         return jt.array(array)
     return jt.array((array.astype(np.uint32) << 16).view(np.float32)).bfloat16()

@@ -44,6 +44,13 @@ def suite(
             help="What to compare: float32 and float64; tf32; bfloat16, only isolated operations."
         ),
     ] = "float32",
+    float64: Annotated[
+        bool,
+        typer.Option(
+            "--float64/--no-float64",
+            help="Record Jittor in float64 as well; always on the CPU, whatever the device.",
+        ),
+    ] = True,
     seed: Seed = None,
     draw: Draw = "noise",
     keep: Annotated[
@@ -75,7 +82,7 @@ def suite(
         [LARGE] if large else chosen,
         goldens,
         precision,
-        float64=precision == "float32" and not large,
+        float64=float64 and precision == "float32" and not large,
         whole=whole,
         seed=seed,
         draw=draw,

@@ -17,7 +17,7 @@ from jittor import Var, nn
 from transfg_core.config.sections import LossConfig
 from transfg_jt.attention import at_least_float32
 from transfg_jt.models.output import Output
-from transfg_jt.ops.exact import number
+from transfg_jt.ops.exact import inner_products, number
 
 
 class Losses(NamedTuple):
@@ -69,7 +69,7 @@ def contrastive(features: Var, targets: Var, margin: float) -> Var:
     z = at_least_float32(features).float64()
     squares = (z * z).sum(-1, keepdims=True)  # jittor only: as above
     z = z / jt.sqrt(squares.maximum(number(1e-24, z)))  # jittor only: as above
-    cosine = z @ z.transpose(0, 1)
+    cosine = inner_products(z)  # jittor: cuBLAS gives it no product in float64
     same = same_class(targets).cast(cosine.dtype)  # jittor: another name
     margin = number(margin, cosine)  # jittor only: exact in float64
     pairs = same * (1 - cosine) + (1 - same) * jt.clamp(cosine - margin, min_v=0.0)

@@ -7,8 +7,12 @@ backend could not be recorded; 3 the worst tap is less precise.
 import re
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+from parity.cases.case import Case
 from parity.cases.golden import Golden
 from parity.comparison.judge import NOT_JUDGED, judge
 from parity.comparison.settling import settle_precision
@@ -42,6 +46,7 @@ from parity.suite.vacuous import refuse_vacuous
 from transfg_core.backend import BACKENDS, Arrays
 from transfg_core.checkpoints.export import convert
 from transfg_core.errors import UserError
+from transfg_core.machine import usable_cpus
 from transfg_core.models.layout import ARCHITECTURES
 
 SIBLINGS = {
@@ -75,13 +80,21 @@ def record_suite(suite: Suite) -> None:
 
 
 def judge_suite(suite: Suite) -> list[Row]:
-    """The rows of all cases."""
-    rows = []
-    for case in suite.cases:
-        rows += judge_case(suite, case.name, (CANDIDATE, BASELINE) if case.continued else ())
-    for golden in suite.goldens:
-        rows += judge_golden(suite, golden)
-    return rows + (judge_checks(suite) if suite.checks else [])
+    """The rows of all cases. Each processor judges a case at a time."""
+    if len(suite.everything) < 2:
+        judged = [judge_subject(suite, subject) for subject in suite.everything]
+    else:
+        workers = min(usable_cpus(), len(suite.everything))
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            judged = list(pool.map(partial(judge_subject, suite), suite.everything))
+    return [row for rows in judged for row in rows] + (judge_checks(suite) if suite.checks else [])
+
+
+def judge_subject(suite: Suite, subject: Case | Golden) -> list[Row]:
+    """The rows of one case, of this project or of the published program."""
+    if isinstance(subject, Golden):
+        return judge_golden(suite, subject)
+    return judge_case(suite, subject.name, (CANDIDATE, BASELINE) if subject.continued else ())
 
 
 def both(suite: Suite, case: str, kind: str, *words: str) -> tuple[Trace, Trace]:

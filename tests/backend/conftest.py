@@ -5,7 +5,8 @@ and tests marked `gpu` if the backend has a CUDA device; a skipped test gives th
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -45,13 +46,11 @@ class Twin:
 class TorchTwin(Twin):
     name = "torch"
 
-    def __init__(self) -> None:
-        super().__init__()
-        if self.has_cuda():  # also for modules that a test creates
-            self.framework.set_default_device("cuda")
+    def default_device(self) -> AbstractContextManager[Any]:
+        return self.framework.device("cuda") if self.has_cuda() else nullcontext()
 
     def tensor(self, array: Array) -> Any:
-        return self.framework.from_numpy(array).to(self.framework.get_default_device())
+        return self.framework.from_numpy(array).to("cuda" if self.has_cuda() else "cpu")
 
     def array(self, tensor: Any) -> Array:
         return tensor.detach().cpu().numpy()
@@ -67,6 +66,9 @@ class TorchTwin(Twin):
 
 class JittorTwin(Twin):
     name = "jittor"
+
+    def default_device(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # Jittor has one device
 
     def tensor(self, array: Array) -> Any:
         return self.framework.array(array)
@@ -115,3 +117,13 @@ def _needs_gpu(request: pytest.FixtureRequest) -> None:
         twin = request.getfixturevalue("twin")
         if not twin.has_cuda():
             pytest.skip(f"backend {twin.name} has no CUDA device here")
+
+
+@pytest.fixture(autouse=True)
+def _default_device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tensors and modules that a test makes are on the twin's device; those of other tests not."""
+    if "twin" not in request.fixturenames:
+        yield
+        return
+    with request.getfixturevalue("twin").default_device():
+        yield

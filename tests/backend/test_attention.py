@@ -110,7 +110,8 @@ def test_large_scores_do_not_overflow(twin):
 
 @pytest.mark.only("torch")
 def test_no_map_is_saved(twin):
-    q, k, v = (twin.tensor(x).requires_grad_() for x in draw((2, 131, 132, 12), 3))
+    # heads of 12: on CUDA, PyTorch stores the maps of heads that are no multiple of 16 bytes
+    q, k, v = (twin.tensor(x).requires_grad_() for x in draw((2, 131, 144, 12), 3))
     sizes = []
     with twin.framework.autograd.graph.saved_tensors_hooks(
         lambda x: sizes.append(x.numel()) or x, lambda x: x

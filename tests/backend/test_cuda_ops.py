@@ -8,6 +8,9 @@ import pytest
 import reference
 from emulated import Emulator
 
+from parity.cases.case import BY_NAME
+from transfg_core.backend import load_backend
+
 pytestmark = pytest.mark.only("jittor")
 BOUND = {"float32": 2e-6, "bfloat16": 4e-3}  # as in tests/jt/test_kernels.py
 types = pytest.mark.parametrize("kind", BOUND)
@@ -27,6 +30,7 @@ def emulator(twin, monkeypatch, folder):
     monkeypatch.setattr(ops, "run_cuda", emulator)
     monkeypatch.setattr(ops, "supports_attention", lambda q, heads: True)
     monkeypatch.setattr(ops, "supports_norm", lambda x: True)
+    monkeypatch.setattr(ops, "supports_products", lambda z: z.dtype == "float64")
     monkeypatch.setattr(twin.module("ops.cpu"), "on_cpu", lambda x: False)
     # two of the six maps of SHAPE at a time; their rows of 9 are padded to 16
     monkeypatch.setattr(ops, "MAPS_BYTES", 2 * SHAPE[1] * 16 * 4)
@@ -83,6 +87,50 @@ def test_layer_norm_and_its_gradients(twin, emulator, monkeypatch):
     expected = by_x, (factor * unit).sum((0, 1)), factor.sum((0, 1))
     for a, b in zip(found, expected, strict=True):
         assert reference.relative(a, b) < 5e-6
+
+
+def test_contrastive_loss_and_its_gradient(twin, emulator):
+    """Its products are the only ones in float64, which cuBLAS refuses as Jittor asks for them."""
+    rng = np.random.default_rng(7)
+    features = rng.standard_normal((13, 24)).astype(np.float32)  # 169 pairs: two thread blocks
+    labels = rng.integers(0, 4, 13)
+    loss = twin.module("loss").contrastive
+    targets = twin.framework.array(labels)
+    wide = features.astype(np.float64)
+    value = loss(twin.tensor(features), targets, 0.4).item()
+    assert reference.relative(value, reference.contrastive(wide, labels, 0.4)) < 2e-7
+    (found,) = twin.gradients(lambda x: loss(x, targets, 0.4), [features])
+    assert len(emulator.ran) == 3  # forward twice, backward once
+    step = 1e-6
+    for i, j in [(0, 0), (5, 11), (12, 23)]:
+        up, down = wide.copy(), wide.copy()
+        up[i, j], down[i, j] = up[i, j] + step, down[i, j] - step
+        slope = reference.contrastive(up, labels, 0.4) - reference.contrastive(down, labels, 0.4)
+        assert abs(found[i, j] - slope / (2 * step)) < 1e-6 * np.abs(found).max() + 1e-9
+
+
+def test_an_update_multiplies_nothing_in_float64(twin, emulator, monkeypatch):
+    jt, products = twin.framework, []
+
+    def watch(owner, word):
+        original = getattr(owner, word)
+
+        def product(a, b, *rest):
+            products.append({str(a.dtype), str(b.dtype)})
+            return original(a, b, *rest)
+
+        monkeypatch.setattr(owner, word, product)
+
+    for owner, word in [(jt.Var, "__matmul__"), (jt.Var, "matmul"), (jt.nn, "matmul")]:
+        watch(owner, word)
+    square = jt.ones((2, 2)).float64()
+    assert (square @ square).numel() == 4 and products == [{"float64"}]  # products are seen
+    products.clear()
+    case = BY_NAME["overlap"]
+    backend = load_backend("jittor", case.config())
+    backend.load_params(case.params())
+    backend.fetch(backend.train_step([case.batches()[0]], 0.01))
+    assert not [kinds for kinds in products if "float64" in kinds]
 
 
 def test_supported_inputs(twin, monkeypatch):

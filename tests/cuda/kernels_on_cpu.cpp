@@ -53,3 +53,10 @@ extern "C" const char* norm_grad(int64_t rows, int n, int64_t blocks, float** x)
         LAUNCH(sum_columns, (2 * n + THREADS - 1) / THREADS, 0)(x[8], x[6], x[7], blocks, n);
     });
 }
+extern "C" const char* products(int64_t rows, int64_t n, double** x) {
+    return guarded([&] {
+        LAUNCH(inner_products, (rows * rows + THREADS - 1) / THREADS, 0)(x[0], x[2], rows, n);
+        LAUNCH(inner_products_grad, (rows * n + THREADS - 1) / THREADS, 0)
+        (x[0], x[1], x[3], rows, n);
+    });
+}

@@ -37,7 +37,7 @@ def library(tmp_path_factory):
         ["g++", *flags, *include, str(HERE / "cuda/kernels_on_cpu.cpp"), "-o", str(out)], check=True
     )
     loaded = ctypes.CDLL(str(out))
-    for name in ("norm", "norm_grad", *(f"{x}_{y}" for x in ARRAYS for y in ROUNDING)):
+    for name in ("norm", "norm_grad", "products", *(f"{x}_{y}" for x in ARRAYS for y in ROUNDING)):
         getattr(loaded, name).restype = ctypes.c_char_p
     return loaded
 
@@ -186,3 +186,13 @@ def test_layer_norm_of_a_row_with_variance_near_eps(library):
     arrays = [x, one, 0 * one, out, unwritten(1, np.float32), unwritten(1, np.float32)]
     assert library.norm(1, 64, ctypes.c_float(1e-6), pointers(arrays)) is None
     assert reference.relative(out, reference.layer_norm(x.astype(np.float64), 1.0, 0.0)) < 2e-6
+
+
+@pytest.mark.parametrize("rows, width", [(1, 3), (12, 131)])  # one thread block; several
+def test_inner_products_and_their_gradient(library, rows, width):
+    rng = np.random.default_rng(rows)
+    z, g = rng.standard_normal((rows, width)), rng.standard_normal((rows, rows))
+    out, dz = unwritten(g.shape, np.float64), unwritten(z.shape, np.float64)
+    assert library.products(rows, width, pointers([z, g, out, dz])) is None
+    assert reference.relative(out, z @ z.T) < 1e-14
+    assert reference.relative(dz, (g + g.T) @ z) < 1e-14

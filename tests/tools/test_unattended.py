@@ -93,10 +93,15 @@ def test_a_kit_comes_before_installed_packages(run, tmp_path):
         archive.add(path, path.name)
     code = "import kitmod, yaml, rich; print(rich.__file__)"
     options = ["--kit", tmp_path / "kit.tar.xz", "--site", tmp_path / "a site"]
+    options += ["--hide", "jinja2"]
+    hidden = "try: import jinja2\nexcept ImportError as error: print(error)"
     status, _, done = run(
-        ("one", f"$PYTHON -c '{code}'; \"$PYTHON\" -c '{code}'", 60), options=options
+        ("one", f"$PYTHON -c '{code}'; \"$PYTHON\" -c '{code}'", 60),
+        ("two", f"\"$PYTHON\" -c '{hidden}'", 60),
+        options=options,
     )
     assert status == 0 and str(tmp_path / "a site") in done.stdout
+    assert "hidden by --hide" in done.stdout
 
 
 def test_a_stage_beyond_the_budget_is_left_out(run):

@@ -48,7 +48,8 @@ def test_fewer_bytes_are_saved(precision):
     backend.load_params(CASE.params())
     block = backend.model.blocks[0].train()
     width, hidden = config.model.width, config.model.mlp
-    x = torch.randn(2, 50, width)
+    device = next(block.parameters()).device
+    x = torch.randn(2, 50, width, device=device)
 
     def held(less: bool) -> int:
         sizes: dict[int, int] = {}
@@ -66,7 +67,7 @@ def test_fewer_bytes_are_saved(precision):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.autograd.graph.saved_tensors_hooks, "__init__", spy)
             with (
-                torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+                torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
                 torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x),
                 save_less(less),
             ):

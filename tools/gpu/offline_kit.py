@@ -15,6 +15,7 @@ This script needs no other file of the project but constraints.txt.
 """
 
 import argparse
+import lzma
 import re
 import subprocess
 import sys
@@ -31,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "transfg"
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (39, 35, 34, 31, 28, 27, 24, 17)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
+# most of a wheel is machine code
+FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 
 
 def pinned() -> dict[str, str]:
@@ -92,7 +95,11 @@ def pack(wheels: list[Path], out: Path) -> None:
     The packages' own tests are left out: they are a sixth of SciPy.
     """
     temporary = out.with_name(f"{out.name}.part")
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(temporary, "w:xz") as archive:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        lzma.open(temporary, "wb", filters=FILTERS) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
         for wheel in wheels:
             plain = Path(folder, wheel.name)
             with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(plain, "w") as target:

@@ -1,16 +1,19 @@
 """Run stages one after the other, each with a time limit, and keep the output of each.
 
-    python3 tools/gpu/unattended.py OUT [--kit KIT --site SITE [--hide PACKAGE ...]] [--only NAME ...] [--budget SECONDS]
+    python3 tools/gpu/unattended.py OUT [--kit KIT --site SITE [--hide PACKAGE ...]]
+        [--only NAME ...] [--budget SECONDS]
 
 With a kit of wheels (tools/gpu/offline_kit.py) it first makes an environment of them in SITE, on
-top of this interpreter's packages. `--hide jax` makes `import jax` fail in it as if JAX were not
-installed: grain imports JAX if it can, and JAX does not work with the kit's numpy. A stage is a shell command. Bash runs it in the project's folder
-with two variables: PYTHON, the interpreter with this project's packages on its path; STAGE, an
-empty folder for the stage's output. When a stage ends, by itself or at its limit, OUT/NAME.tar.gz
-holds that folder and its log, and OUT/summary.json its outcome. So a run that is cut off keeps all
-finished stages. After a failed stage the next stage runs. When the seconds of the budget are used
-up, a stage is cut off and the stages after it are left out. Exit code: 0 if all stages ran and
-ended with 0, else 1. The script needs no other Python file of the project, only PyYAML.
+top of this interpreter's packages. `--hide jax` makes `import jax` fail there as if JAX were not
+installed: grain imports JAX if it can, and JAX does not work with the kit's numpy.
+
+A stage is a shell command. Bash runs it in the project's folder with two variables: PYTHON, the
+interpreter with this project's packages on its path; STAGE, an empty folder for the stage's output.
+When a stage ends, by itself or at its limit, OUT/NAME.tar.gz holds that folder and its log, and
+OUT/summary.json its outcome. So a run that is cut off keeps all finished stages. After a failed
+stage the next stage runs. When the seconds of the budget are used up, a stage is cut off and the
+stages after it are left out. Exit code: 0 if all stages ran and ended with 0, else 1. The script
+needs no other Python file of the project, only PyYAML.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Attention and layer norm as operators on CUDA (kernels.cuh), and how to run them.
+"""Attention, layer norm and inner products as operators on CUDA (kernels.cuh).
 
 Jittor 1.3.11 has no fused attention: a chain of its operators stores the maps of a whole batch
 several times. The operators here hold the maps of a few heads at a time, and recompute them in the
 backward pass. They take float32. Attention also takes bfloat16: it multiplies in bfloat16 and sums
-in float32. float64 uses plain formulas, which stand where they are used. PyTorch has such
-operators, so this file has no twin.
+in float32. float64 uses plain formulas, which stand where they are used. Only the contrastive loss
+needs float64 products on CUDA, and there Jittor asks cuBLAS for float64 with float32 sums, which
+cuBLAS refuses. PyTorch has such operators, so this file has no twin.
 
 Shapes: B batch, T tokens, D width, K heads; R rows (all axes but the last).
 """
@@ -42,6 +43,17 @@ NORM_GRAD = """
     (in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, out3_p, in2->num, n);
     LAUNCH(sum_columns, (2 * n + THREADS - 1) / THREADS, 0)
     (out3_p, out1_p, out2_p, out3_shape0, n);
+    checkCudaErrors(cudaGetLastError());
+"""
+
+PRODUCTS = """
+    LAUNCH(inner_products, (out0->num + THREADS - 1) / THREADS, 0)
+    (in0_p, out0_p, in0_shape0, in0_shape1);
+    checkCudaErrors(cudaGetLastError());
+"""
+PRODUCTS_GRAD = """
+    LAUNCH(inner_products_grad, (out0->num + THREADS - 1) / THREADS, 0)
+    (in0_p, in1_p, out0_p, in0_shape0, in0_shape1);
     checkCudaErrors(cudaGetLastError());
 """
 
@@ -114,3 +126,18 @@ def norm_grad(x: Var, weight: Var, mean: Var, scale: Var, grad: Var) -> list[Var
     blocks = min(NORM_BLOCKS, mean.numel())
     shapes = [x.shape, weight.shape, weight.shape, [blocks, 2 * weight.numel()]]
     return run_cuda(NORM_GRAD, shapes, ["float32"] * 4, [x, weight, mean, scale, grad])[:3]
+
+
+def supports_products(z: Var) -> bool:
+    """Whether the inner products of these rows need an operator: float64 on CUDA."""
+    return bool(jt.flags.use_cuda) and z.dtype == "float64"
+
+
+def inner_products(z: Var) -> Var:
+    """z zᵀ in float64: (B, D) -> (B, B)."""
+    return run_cuda(PRODUCTS, [[z.shape[0]] * 2], ["float64"], [z])[0]
+
+
+def inner_products_grad(z: Var, grad: Var) -> Var:
+    """The gradient of z (B, D), from that of z zᵀ (B, B)."""
+    return run_cuda(PRODUCTS_GRAD, [z.shape], ["float64"], [z, grad])[0]

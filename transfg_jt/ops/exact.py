@@ -15,6 +15,7 @@ import jittor as jt
 import numpy as np
 from jittor import Var, nn
 
+from transfg_jt.ops import cuda
 from transfg_jt.ops.bfloat16 import (
     cast_like,
     cast_like_no_grad,
@@ -110,6 +111,23 @@ def sum_over_rows(x: Var) -> Var:
     while total.ndim > 1:
         total = total.sum(-2)
     return total.cast(x.dtype)
+
+
+class InnerProducts(Function):
+    """z zᵀ on CUDA: (B, D) -> (B, B)."""
+
+    def execute(self, z: Var) -> Var:
+        self.save_for_backward(z)
+        return cuda.inner_products(z)
+
+    def grad(self, grad: Var) -> Var:
+        (z,) = self.take_saved()
+        return cuda.inner_products_grad(z, grad)
+
+
+def inner_products(z: Var) -> Var:
+    """z zᵀ of all pairs of rows: (B, D) -> (B, B)."""
+    return InnerProducts.apply(z) if cuda.supports_products(z) else z @ z.transpose(0, 1)
 
 
 class AddBias(jt.Function):

@@ -1,4 +1,4 @@
-// Attention and layer norm on CUDA; cuda.py passes this text to Jittor with each operator.
+// Attention, layer norm and inner products on CUDA; cuda.py passes this text to Jittor with each operator.
 //
 // Attention multiplies with cuBLAS, for as many (image, head) pairs at a time as the scratch memory
 // holds maps, and changes a map's rows in place. No result depends on the order in which blocks
@@ -248,6 +248,27 @@ __global__ void sum_columns(const float* sums, float* first, float* second, int6
         first[j] = float(total);
     else
         second[j - n] = float(total);
+}
+
+// out (B, B) = z zᵀ, of z (B, D); one thread for each element
+__global__ void inner_products(const double* z, double* out, int64_t rows, int64_t n) {
+    const int64_t at = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+    if (at >= rows * rows) return;
+    const double *x = z + at / rows * n, *y = z + at % rows * n;
+    double total = 0;
+    for (int64_t j = 0; j < n; j++) total += x[j] * y[j];
+    out[at] = total;
+}
+
+// Its gradient, dz (B, D) = (g + gᵀ) z, of g (B, B)
+__global__ void inner_products_grad(const double* z, const double* g, double* out, int64_t rows,
+                                    int64_t n) {
+    const int64_t at = int64_t(blockIdx.x) * THREADS + threadIdx.x;
+    if (at >= rows * n) return;
+    const int64_t r = at / n, j = at % n;
+    double total = 0;
+    for (int64_t c = 0; c < rows; c++) total += (g[r * rows + c] + g[c * rows + r]) * z[c * n + j];
+    out[at] = total;
 }
 
 }  // namespace
