@@ -1,6 +1,8 @@
 """Recording jobs, and the form in which a child process gets them."""
 
+import base64
 import json
+import zlib
 from dataclasses import asdict, dataclass, fields
 
 from parity.cases.case import BY_NAME, WEIGHTS, Case
@@ -57,15 +59,19 @@ class Job:
         return case.reseeded(self.seed, self.draw)
 
 
-def as_fields(jobs: list[Job]) -> str:
-    """Jobs as JSON, which the child process reads; fields with their default are left out.
+def as_argument(jobs: list[Job]) -> str:
+    """Jobs as one argument of a child process: compressed JSON without default values.
 
-    Linux accepts 128 KiB in one argument.
+    Linux accepts 128 KiB in an argument. The plain JSON of the suite is nearly that long.
     """
     defaults = {field.name: field.default for field in fields(Job)}
-    return json.dumps(
-        [
-            {name: value for name, value in asdict(job).items() if value != defaults[name]}
-            for job in jobs
-        ]
-    )
+    lines = [
+        {name: value for name, value in asdict(job).items() if value != defaults[name]}
+        for job in jobs
+    ]
+    return base64.b64encode(zlib.compress(json.dumps(lines).encode())).decode()
+
+
+def from_argument(text: str) -> list[Job]:
+    """The jobs of `as_argument`."""
+    return [Job(**line) for line in json.loads(zlib.decompress(base64.b64decode(text)))]

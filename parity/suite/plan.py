@@ -12,7 +12,7 @@ from parity.cases.case import CASES, Case
 from parity.cases.golden import GOLDENS, Golden
 from parity.comparison.trace import Trace, read_trace
 from parity.suite.checks import CHECKS
-from parity.suite.jobs import BASELINE, Job, as_fields
+from parity.suite.jobs import BASELINE, Job, as_argument
 from transfg_core.errors import UserError
 from transfg_core.machine import child_environment
 
@@ -240,7 +240,7 @@ def start_child(jobs: Sequence[Job], threads: int | None = None) -> Child | None
         return None
     environment = child_environment(threads) | device_of(jobs)
     child = subprocess.Popen(
-        [sys.executable, "-m", "parity.suite.record", as_fields(list(jobs))],
+        [sys.executable, "-m", "parity.suite.record", as_argument(list(jobs))],
         stdout=sys.stderr,
         env=environment,
     )

@@ -1,12 +1,11 @@
 """Recording: one backend computes one case and writes a trace.
 
-    python -m parity.suite.record JOBS             # the suite's child processes; also: < JOBS
+    python -m parity.suite.record JOBS  # the suite's child processes
 
 Each backend has its own process, since the frameworks disturb each other and a crash of one must
-not end the other. The jobs of a process are a JSON list of `Job` fields.
+not end the other. `jobs.as_argument` makes JOBS.
 """
 
-import json
 import sys
 from typing import Any
 
@@ -16,7 +15,7 @@ from parity.cases.terms import sum_lengths
 from parity.comparison.sketch import BUCKETS
 from parity.comparison.trace import digest, read_trace, write_trace
 from parity.suite.checks import record_checks, tagged
-from parity.suite.jobs import BASELINE, Job
+from parity.suite.jobs import BASELINE, Job, from_argument
 from parity.suite.recorder import Recorder
 from transfg_core.backend import Arrays
 from transfg_core.config.model import ModelConfig
@@ -152,10 +151,8 @@ def record(job: Job) -> None:
 
 
 def main() -> int:
-    """Record the jobs that the argument, or standard input, lists."""
-    # as an argument they survive the restart that Jittor needs after it has rebuilt itself
-    for fields in json.loads(sys.argv[1]) if len(sys.argv) == 2 else json.load(sys.stdin):
-        job = Job(**fields)
+    """Record the jobs of the argument; Jittor keeps it when it restarts after rebuilding itself."""
+    for job in from_argument(sys.argv[1]):
         words = [job.backend, job.case, job.kind, job.precision, job.variant]
         print(" ".join(word for word in words if word), file=sys.stderr)
         try:

@@ -16,7 +16,7 @@ from parity.cases.variants import Variant
 from parity.comparison.trace import MANIFEST
 from parity.suite import record, recorder
 from parity.suite import run as suite_run
-from parity.suite.jobs import Job, as_fields
+from parity.suite.jobs import Job, as_argument
 from parity.suite.plan import Suite
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays
 from transfg_core.config.sections import Config
@@ -178,7 +178,7 @@ def use_noise(monkeypatch: pytest.MonkeyPatch) -> list[list[Job]]:
 
     def start_child(jobs: list[Job], threads: int | None = None) -> None:
         started.append(list(jobs))
-        as_fields(list(jobs))  # must be JSON
+        as_argument(list(jobs))  # must be JSON
         for job in jobs:
             record.record(job)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from parity.suite.jobs import BASELINE, Job, as_fields
+from parity.suite.jobs import BASELINE, Job, as_argument
 from parity.suite.plan import device_of
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
@@ -29,7 +29,7 @@ TWINS = {"transfg_torch": "torch", "transfg_jt": "jittor", "transfg_core": "core
 # Runs the recorder, but only from the copy: an installed package must not take its place.
 CHILD = """
 import sys, transfg_core, parity.suite.record
-root = sys.argv.pop(1)  # the recorder itself gets no argument
+root = sys.argv.pop(1)  # the recorder gets the jobs alone
 for module in (transfg_core, parity):
     assert module.__file__.startswith(root), module.__file__
 sys.exit(parity.suite.record.main())
@@ -158,10 +158,9 @@ def record_copy(root: Path, jobs: Sequence[Job], threads: int = THREADS) -> None
         some = [job for job in jobs if job.precision == precision]
         try:
             child = subprocess.run(
-                [sys.executable, "-c", CHILD, str(root)],
+                [sys.executable, "-c", CHILD, str(root), as_argument(some)],
                 cwd=root,
                 env=os.environ | more | device_of(some),
-                input=as_fields(some),
                 capture_output=True,
                 text=True,
                 timeout=TIMEOUT,

@@ -1,7 +1,5 @@
 """The recorder, with a backend that returns noise."""
 
-import io
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from parity.cases.variants import Variant
 from parity.comparison.sketch import Sketch
 from parity.comparison.trace import read_trace
 from parity.suite import record
-from parity.suite.jobs import BASELINE, Job, as_fields
+from parity.suite.jobs import BASELINE, Job, as_argument, from_argument
 from parity.suite.record import main, stage_of
 from parity.suite.recorder import Recorder
 from transfg_core.errors import RunFailed, UserError
@@ -281,13 +279,13 @@ def test_jobs_that_cannot_be_done(job, changes, message):
         recorded(job, **changes)
 
 
-def test_jobs_come_back_from_json(job):
-    fields = json.loads(as_fields([job, replace(job, variant="ulp:1", seed=3)]))
-    assert [Job(**each) for each in fields] == [job, replace(job, variant="ulp:1", seed=3)]
+def test_jobs_come_back_from_an_argument(job):
+    jobs = [job, replace(job, variant="ulp:1", seed=3)]
+    assert from_argument(as_argument(jobs)) == jobs
 
 
 def run_main(monkeypatch, jobs):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(as_fields(jobs)))
+    monkeypatch.setattr(sys, "argv", ["record", as_argument(jobs)])
     return main()
 
 
