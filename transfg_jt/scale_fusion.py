@@ -11,7 +11,7 @@ from jittor import Var, nn
 from transfg_jt.attention import HEADER
 from transfg_jt.ops.cpu import on_cpu, run_cpu
 from transfg_jt.ops.custom_grad import Function
-from transfg_jt.ops.exact import number
+from transfg_jt.ops.exact import number, softmax_grad
 from transfg_jt.setup.onednn import onednn_include
 
 # Columns that a thread holds at a time: their rows are whole cache lines.
@@ -161,12 +161,6 @@ class LackingWeights(Function):  # native: a base class of each framework
         grad = softmax_grad(nn.softmax(scores, dim=1), by_x / number(y.shape[1], x), 1)
         grad += softmax_grad(nn.softmax(scores, dim=2), by_y / number(x.shape[1], x), 2)
         return -(grad @ y), -(grad.transpose(1, 2) @ x)
-
-
-def softmax_grad(p: Var, grad: Var, dim: int) -> Var:
-    """The gradient of the scores, from the softmax p over `dim` and its gradient: any shape."""
-    # jittor: another name
-    return p * (grad - (p * grad).sum(dim, keepdims=True))
 
 
 def lacking_weights(x: Var, y: Var) -> tuple[Var, Var]:

@@ -38,7 +38,9 @@ class LackingWeights(Function):  # native: a base class of each framework
         return -(grad @ y), -(grad.transpose(1, 2) @ x)
 
 
-def softmax_grad(p: Tensor, grad: Tensor, dim: int) -> Tensor:
+def softmax_grad(  # native: Jittor's is in ops/exact.py
+    p: Tensor, grad: Tensor, dim: int
+) -> Tensor:
     """The gradient of the scores, from the softmax p over `dim` and its gradient: any shape."""
     return p * (grad - (p * grad).sum(dim, keepdim=True))
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from parity.comparison.ties import CHOICES
 from parity.comparison.verdict import Row
+from parity.comparison.zeros import UNMOVED
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
@@ -39,15 +40,24 @@ def settle_ties(rows: Sequence[Row]) -> list[Row]:
 
 
 def settle_precision(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one pair in two precisions: noise is `less precise` where float64 agrees."""
+    """Rows of one pair in two precisions.
+
+    Noise is `less precise` where float64 agrees. Float64 numbers that other weights do not change
+    are equivalent if the float32 numbers of this place do change: then a fault can change both.
+    Whether float64 numbers round to the same bits by chance depends on the processor.
+    """
     exact = {row.place: row.verdict for row in rows if row.precision == "float64"}
-    return [
-        replace(
-            row,
-            verdict="less precise",
-            reason=f"rounding, {row.ratio:.2g} times the bound; in float64 the two agree",
-        )
-        if row.reason == OWN_NOISE and exact.get(row.place) == "equivalent"
-        else row
-        for row in rows
-    ]
+    coarse = {row.place: row.verdict for row in rows if row.precision == "float32"}
+    settled = []
+    for row in rows:
+        if row.reason == OWN_NOISE and exact.get(row.place) == "equivalent":
+            reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two agree"
+            row = replace(row, verdict="less precise", reason=reason)
+        elif (row.verdict, row.reason, row.precision) == (
+            "vacuous",
+            UNMOVED,
+            "float64",
+        ) and coarse.get(row.place) == "equivalent":
+            row = replace(row, verdict="equivalent", reason="")
+        settled.append(row)
+    return settled

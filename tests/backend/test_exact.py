@@ -23,6 +23,21 @@ def test_gelu_and_its_derivative(twin):
     assert np.abs(found - derivative).max() < 1e-6
 
 
+def test_softmax_and_its_gradient(twin):
+    """The gradient of Jittor's own softmax is nine times the bound off."""
+    rng = np.random.default_rng(12)
+    x, factor = rng.standard_normal((2, 3, 3000, 2)).astype(np.float32)
+    x[:, 7] += 3  # the maximum
+    wide = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    p = wide / wide.sum(1, keepdims=True)
+    expected = p * (factor - (p * factor).sum(1, keepdims=True))
+    softmax = twin.module("ops.exact").softmax
+    (value,) = twin.run(lambda x: softmax(x, 1), x)
+    (found,) = twin.gradients(lambda x: (softmax(x, 1) * twin.tensor(factor)).sum(), [x])
+    assert relative(value, p) < 2e-7
+    assert relative(found, expected) < 2e-7
+
+
 def test_linear_layer_and_its_gradients(twin):
     """Jittor's own sum for the bias gradient misses its bound here."""
     rng = np.random.default_rng(11)

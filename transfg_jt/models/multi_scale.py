@@ -17,7 +17,7 @@ from transfg_jt.models.batch_norm import BatchNorm
 from transfg_jt.models.taps import Tap, no_tap, under
 from transfg_jt.ops.bfloat16 import cast_once, to_float32
 from transfg_jt.ops.convolution import Conv2d
-from transfg_jt.ops.exact import Linear, elu, mean_over
+from transfg_jt.ops.exact import Linear, elu, mean_over, softmax
 from transfg_jt.ops.feature_maps import relu
 
 
@@ -52,7 +52,8 @@ def double_norm(memories: Var) -> Var:
 
     Source: Guo et al. 2021, External Attention (arXiv 2105.02358), equations 9 and 10.
     """
-    weights = nn.softmax(at_least_float32(memories), dim=2)
+    # jittor block for 2 lines: ops/exact.py says why; another name
+    weights = softmax(at_least_float32(memories), 2)
     return weights / weights.sum(1, keepdims=True)
 
 
@@ -75,8 +76,8 @@ class CrossSpaceAttention(nn.Module):
         over_columns, over_rows = mean_over(x, 3), mean_over(x, 2)
         rows = tap("rows", self.rows(cast_once(over_columns)))
         columns = tap("columns", self.columns(cast_once(over_rows)))
-        by_row = tap("by_row", nn.softmax(at_least_float32(rows), dim=2))
-        by_column = tap("by_column", nn.softmax(at_least_float32(columns), dim=3))
+        by_row = tap("by_row", softmax(at_least_float32(rows), 2))  # jittor: exact.py
+        by_column = tap("by_column", softmax(at_least_float32(columns), 3))  # jittor: exact.py
         return tap("out", x * by_row + x * by_column)  # two products, which save nothing new
 
 

@@ -58,6 +58,35 @@ def gelu(x: Var) -> Var:
     return Gelu.apply(x)
 
 
+class Softmax(Function):
+    """Softmax over one axis, with sums in float64; saves the result.
+
+    Jittor's own also passes a gradient to the maximum that it subtracts. This gradient is zero, but
+    Jittor computes it as a long sum with rounding errors.
+    """
+
+    def execute(self, x: Var, dim: int) -> Var:
+        shares = jt.exp(x - jt.max(x, dim, keepdims=True))
+        out = shares / shares.float64().sum(dim, keepdims=True).cast(x.dtype)
+        self.save_for_backward(out, dim)
+        return out
+
+    def grad(self, grad: Var) -> tuple[Var, None]:
+        out, dim = self.take_saved()
+        return softmax_grad(out, grad, dim), None
+
+
+def softmax(x: Var, dim: int) -> Var:
+    """Softmax over the axis `dim`: any shape, in float32 or float64."""
+    return Softmax.apply(x, dim)
+
+
+def softmax_grad(out: Var, grad: Var, dim: int) -> Var:
+    """The gradient of the scores, p (g - Σ g p), from softmax's result p and its gradient g."""
+    weighted = (grad * out).float64().sum(dim, keepdims=True).cast(out.dtype)
+    return out * (grad - weighted)
+
+
 class Bfloat16Linear(Function):
     """x weightᵀ, plus a bias if one is given, on bfloat16: (..., D) -> (..., F), rounded.
 

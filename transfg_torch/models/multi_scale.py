@@ -50,8 +50,8 @@ def double_norm(memories: Tensor) -> Tensor:
 
     Source: Guo et al. 2021, External Attention (arXiv 2105.02358), equations 9 and 10.
     """
+    # torch block for 2 lines: as above
     weights = F.softmax(at_least_float32(memories), dim=2)
-    # torch block for 1 line: another name
     return weights / weights.sum(1, keepdim=True)
 
 

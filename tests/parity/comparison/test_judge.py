@@ -195,6 +195,20 @@ def test_less_precise_is_noise_that_float64_confirms(exact):
     assert settle_precision([fault, *other])[0].verdict == "different"
 
 
+@pytest.mark.parametrize("coarse", ["equivalent", "vacuous", "different", None])
+def test_float64_numbers_that_do_not_move_are_vacuous_unless_float32_moves(coarse):
+    row = replace(verdict(A), verdict="vacuous", reason=UNMOVED)
+    exact = replace(row, precision="float64")
+    other = [replace(row, verdict=coarse)] if coarse else []
+    expected = "equivalent" if coarse == "equivalent" else "vacuous"
+    assert settle_precision([exact, *other])[0].verdict == expected
+    zero = replace(exact, reason=ALL_ZERO)
+    assert settle_precision([zero, *other])[0].verdict == "vacuous"
+    elsewhere = [replace(x, tap="other") for x in other]
+    assert settle_precision([exact, *elsewhere])[0].verdict == "vacuous"
+    assert settle_precision([row])[0].verdict == "vacuous"
+
+
 @pytest.mark.parametrize(("factor", "expected"), JUST_BELOW_AND_ABOVE)
 def test_a_fault_of_the_baseline_alone_is_not_its_noise(factor, expected):
     """Its variants share the fault, so the noise floor hides it; the candidate's noise does not."""
