@@ -48,13 +48,21 @@ def sum_lengths(config: Config) -> dict[str, int]:
             if tap.operation == "window attention":  # a row of the table is used once for a query
                 axes = axes[:2]
             summed = [letter for letter in axes if letter not in specs[param].dims]
-            lengths[f"grad/{param}"] = prod(resolve(" ".join(summed), sizes))
+            length = prod(resolve(" ".join(summed), sizes))
+            if is_norm(tap.operation) and param.endswith("weight"):
+                length = max(length, lengths[name])  # of the normalised input, computed again
+            lengths[f"grad/{param}"] = length
     features = taps["features"].axes.split()[-1]
     stages = [f"stage_loss{name[-1]}" for name in taps if re.fullmatch(r"stage_logits\d", name)]
     lengths |= dict.fromkeys(("cross_entropy", *stages, "loss"), batch * sizes["C"])
     if config.loss.contrastive:
         lengths |= dict.fromkeys(("contrastive", "loss"), batch * batch * sizes[features])
     return {name: length for name, length in lengths.items() if length > 1}
+
+
+def is_norm(operation: str) -> bool:
+    """Whether an operation normalises its input by sums over it."""
+    return operation in ("layer_norm", "batch_norm") or operation.startswith("group norm")
 
 
 def _forward(

@@ -28,6 +28,8 @@ TOKENS = PATCHES + 1
         ("grad/part_layer.mlp.fc1.bias", BATCH * 4),  # the class token and a part for each head
         ("d/features", CLASSES),
         ("grad/head.weight", BATCH),
+        ("grad/part_layer.norm1.bias", BATCH * 4),
+        ("grad/part_layer.norm1.weight", 48),  # the input is normalised again, over the width
         ("cross_entropy", BATCH * CLASSES),
         ("contrastive", BATCH * BATCH * 48),
         ("loss", BATCH * BATCH * 48),
