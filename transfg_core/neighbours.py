@@ -43,7 +43,9 @@ def nearest(queries: Floats, bank: Floats, k: int) -> Neighbours:
     index = np.empty((len(queries), 0), np.int64)
     similarity = np.empty((len(queries), 0), np.float32)
     for start in range(0, len(bank), ROWS):
-        found = queries @ bank[start : start + ROWS].T
+        # a product in float32 rounds equal images differently at the edge of a block of BLAS
+        wide = queries.astype(np.float64) @ bank[start : start + ROWS].T.astype(np.float64)
+        found = wide.astype(np.float32)
         numbers = np.broadcast_to(np.arange(start, start + found.shape[1]), found.shape)
         # the older candidates come first, so that equal ones stay in the order of the bank
         similarity = np.concatenate([similarity, found], axis=1)
