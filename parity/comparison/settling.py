@@ -43,21 +43,22 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     """Rows of one pair in two precisions.
 
     Noise is `less precise` where float64 agrees. Float64 numbers that other weights do not change
-    are equivalent if the float32 numbers of this place do change: then a fault can change both.
-    Whether float64 numbers round to the same bits by chance depends on the processor.
+    are equivalent if the float32 numbers of this place agree and scatter in the variants: then a
+    fault can change both. A tap that is fixed does not scatter. Whether float64 numbers round to
+    the same bits by chance depends on the processor.
     """
     exact = {row.place: row.verdict for row in rows if row.precision == "float64"}
-    coarse = {row.place: row.verdict for row in rows if row.precision == "float32"}
+    moving = {
+        row.place
+        for row in rows
+        if row.precision == "float32" and row.verdict == "equivalent" and row.noise_floor > 0
+    }
     settled = []
     for row in rows:
         if row.reason == OWN_NOISE and exact.get(row.place) == "equivalent":
             reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two agree"
             row = replace(row, verdict="less precise", reason=reason)
-        elif (row.verdict, row.reason, row.precision) == (
-            "vacuous",
-            UNMOVED,
-            "float64",
-        ) and coarse.get(row.place) == "equivalent":
+        elif row.precision == "float64" and row.reason == UNMOVED and row.place in moving:
             row = replace(row, verdict="equivalent", reason="")
         settled.append(row)
     return settled

@@ -199,9 +199,11 @@ def test_less_precise_is_noise_that_float64_confirms(exact):
 def test_float64_numbers_that_do_not_move_are_vacuous_unless_float32_moves(coarse):
     row = replace(verdict(A), verdict="vacuous", reason=UNMOVED)
     exact = replace(row, precision="float64")
-    other = [replace(row, verdict=coarse)] if coarse else []
+    other = [replace(row, verdict=coarse, noise_floor=U)] if coarse else []
     expected = "equivalent" if coarse == "equivalent" else "vacuous"
     assert settle_precision([exact, *other])[0].verdict == expected
+    fixed = [replace(x, noise_floor=0.0) for x in other]  # too few numbers to be called vacuous
+    assert settle_precision([exact, *fixed])[0].verdict == "vacuous"
     zero = replace(exact, reason=ALL_ZERO)
     assert settle_precision([zero, *other])[0].verdict == "vacuous"
     elsewhere = [replace(x, tap="other") for x in other]
