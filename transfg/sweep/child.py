@@ -4,7 +4,8 @@
 
 FD is the end of a pipe for reading. The parent keeps the other end open as long as it lives. If the
 parent is killed, the run gets a SIGTERM, as from a user: it saves `last` and ends. So no run of a
-killed sweep competes with the runs of the next one.
+killed sweep competes with the runs of the next one. FD stays inheritable: Jittor's restart after it
+has rebuilt itself (`transfg_jt/setup/start.py`) runs this program again with the same arguments.
 """
 
 import os
@@ -18,7 +19,6 @@ def main() -> None:
     """Run the command that follows FD."""
     pipe = int(sys.argv[1])
     del sys.argv[1]
-    os.set_inheritable(pipe, False)
     threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
     runpy.run_module("transfg", run_name="__main__", alter_sys=True)  # python -m transfg
 

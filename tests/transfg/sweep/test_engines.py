@@ -306,3 +306,31 @@ def test_a_setting_that_sbatch_does_not_have(place, tmp_path):
         place, "sweep", "pair.yaml", *SLURM, "--slurm", "queue=1", env=environment(**extra)
     )
     assert done.returncode == 2 and "queue" in done.stderr and "Traceback" not in done.stderr
+
+
+# The restart of `import_jittor`, in place of the command that the child runs.
+RESTARTING = """
+import os, runpy, sys, time
+from transfg.sweep import child
+def run_module(*_, **__):
+    if "AGAIN" not in os.environ:
+        os.environ["AGAIN"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+    print("ready", flush=True)
+    time.sleep(600)
+runpy.run_module = run_module
+child.main()
+"""
+
+
+def test_a_run_that_restarts_itself_still_ends_with_its_parent():
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", RESTARTING, str(reading)]
+    with subprocess.Popen(command, pass_fds=[reading], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            os.close(reading)
+            assert child.stdout.readline() == "ready\n"
+            assert child.poll() is None
+        finally:
+            os.close(writing)
+        assert child.wait(60) == -signal.SIGTERM
