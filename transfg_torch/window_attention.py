@@ -10,7 +10,7 @@ rows of the bias table.
 """
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class WindowIndex(NamedTuple):  # native: Jittor's operator reads tokens where t
     apart: Tensor | None  # (n, 1, N, N): APART between regions, 0 within; None if all are one
 
 
-@cache
+@lru_cache(maxsize=32)  # a model has at most eight for each size of image
 def window_index(  # native: for WindowIndex
     windows: Windows, heads: int, device: torch.device
 ) -> WindowIndex:

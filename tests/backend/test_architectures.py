@@ -5,7 +5,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from reference import relative
 
-from parity.cases.case import CASES, Case
+from parity.cases.case import BY_NAME, CASES, Case
 from transfg_core.backend import load_backend
 from transfg_core.errors import UserError
 from transfg_core.models.layout import architecture, choice_taps, taps_of
@@ -29,6 +29,30 @@ def test_taps_are_those_of_the_table(twin, case):
     for name, tap in table.items():
         assert trace[name].shape == resolve(tap.axes, sizes), name
         assert (f"d/{name}" in trace) == (name not in choice_taps(config.model)), name
+
+
+@pytest.mark.parametrize(
+    ("case", "precision"),
+    [(case, "float32") for case in CASES]
+    + [(BY_NAME[name], "bfloat16") for name in ("convnet", "resnet", "hybrid")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_number_that_is_not_finite_is_not_hidden(twin, case, precision):
+    """One NaN pixel reaches the logits of its image, and the loss and gradient of an update.
+
+    Training stops at such a loss. An operator that takes NaN for 0 would hide that it diverged.
+    """
+    backend, batch = load_backend(twin.name, case.config(precision)), case.batches()[0]
+    backend.load_params(case.params())
+    clean = backend.fetch(backend.eval_step(batch.images))["logits"]
+    images = batch.images.copy()
+    images[0, 1, 7, 9] = np.nan
+    poisoned = backend.fetch(backend.eval_step(images))["logits"]
+    assert np.isnan(poisoned[0]).all()
+    assert np.array_equal(poisoned[1:], clean[1:])
+    report = backend.fetch(backend.train_step([batch._replace(images=images)], 0.01))
+    assert np.isnan(report["loss"])
+    assert np.isnan(report["grad_norm"])
 
 
 def convolve(x, weight, bias, stride):

@@ -18,6 +18,8 @@ HEADER = """
 #include <memory>
 #include <omp.h>
 """
+# Jittor compiles with -Ofast, which assumes that no number is NaN; then a comparison may lose one.
+KEEPING_NAN = HEADER + '#pragma GCC optimize("no-finite-math-only")\n'
 
 # (x - mean) / sqrt(variance + eps) * weight + bias, the variance in a second pass. Mean and
 # 1 / sqrt(...) of each row are outputs (Ba, Kiros and Hinton 2016, arXiv 1607.06450, equation 4).

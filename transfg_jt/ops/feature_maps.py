@@ -1,19 +1,19 @@
 """ReLU, residual sums and max pools of feature maps, as operators that save little.
 
 Jittor 1.3.11's own CPU kernels use one thread. Its ReLU saves its input beside its output, which
-the next layer saves anyway, and its max pool refuses small maps. The operators here take float32 on
-the CPU, the pool bfloat16 too; elsewhere plain formulas run. PyTorch has such operators, so this
-file has no twin.
+the next layer saves anyway, and its max pool refuses small maps. Both lose NaN. The operators here
+take float32 and bfloat16 on the CPU; elsewhere plain formulas run. PyTorch has such operators, so
+this file has no twin.
 
 Shapes: B batch, F channels, H and W input, h and w output.
 """
 
 import jittor as jt
-from jittor import Var, nn
+from jittor import Var
 
 from transfg_jt.ops.bfloat16 import cast_like, cast_like_no_grad, is_bfloat16, to_float32
 from transfg_jt.ops.convolution import Pair, output_size, pair
-from transfg_jt.ops.cpu import on_cpu, run_cpu
+from transfg_jt.ops.cpu import KEEPING_NAN, on_cpu, run_cpu
 from transfg_jt.ops.custom_grad import Function
 
 RELU = """
@@ -32,11 +32,11 @@ ADD_RELU = """
 # inputs: the result, and its gradient
 RELU_GRAD = """
     #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] > 0 ? in1_p[i] : 0.f;
+    for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] <= 0 ? 0.f : in1_p[i];
 """
 
-# The loop over windows: `largest` is the place of a window's first maximum, row by row. What lies
-# outside of the map never counts.
+# The loop over windows: `largest` is the place of a window's first maximum, row by row, or of its
+# last NaN. What lies outside of the map never counts.
 POOL = """
     const int64_t H = in0->shape[2], W = in0->shape[3], planes = in0->shape[0] * in0->shape[1];
     const int64_t h = {small}->shape[2], w = {small}->shape[3];
@@ -53,8 +53,10 @@ POOL = """
                 const int64_t first = std::max<int64_t>(top, 0) * W + std::max<int64_t>(side, 0);
                 int64_t largest = first;
                 for (int64_t r = std::max<int64_t>(top, 0); r < std::min(top + k, H); r++)
-                    for (int64_t c = std::max<int64_t>(side, 0); c < std::min(side + l, W); c++)
-                        if (x[r * W + c] > x[largest]) largest = r * W + c;
+                    for (int64_t c = std::max<int64_t>(side, 0); c < std::min(side + l, W); c++) {
+                        const float value = x[r * W + c];
+                        if (value > x[largest] || value != value) largest = r * W + c;
+                    }
                 {body}
             }
     }
@@ -66,48 +68,60 @@ BACKWARD = {
     "start": "std::fill(out, out + H * W, 0.f);",
     "body": "out[largest] += in1_p[(plane * h + i) * w + j];",
 }
-HEADER = "#include <algorithm>\n#include <cstdint>\n"
 
 
 class Relu(Function):
-    """max(x, 0) in float32 on the CPU: any shape; saves the result."""
+    """max(x, 0) on the CPU: any shape; saves the result."""
 
     def execute(self, x: Var) -> Var:
-        (out,) = run_cpu(RELU, [x.shape], [x])
+        out = cast_like_no_grad(run_cpu(RELU, [x.shape], [x.float32()], KEEPING_NAN)[0], x)
         self.save_for_backward(out)
         return out
 
     def grad(self, grad: Var) -> Var:
-        (out,) = self.take_saved()
-        return run_cpu(RELU_GRAD, [out.shape], [out, grad])[0]
+        return relu_grad(*self.take_saved(), grad)
 
 
 class AddRelu(Function):
-    """max(x + y, 0) in float32 on the CPU: any shape; saves the result."""
+    """max(x + y, 0) on the CPU: any shape; saves the result."""
 
     def execute(self, x: Var, y: Var) -> Var:
-        (out,) = run_cpu(ADD_RELU, [x.shape], [x, y])
+        inputs = [x.float32(), y.float32()]
+        out = cast_like_no_grad(run_cpu(ADD_RELU, [x.shape], inputs, KEEPING_NAN)[0], x)
         self.save_for_backward(out)
         return out
 
     def grad(self, grad: Var) -> tuple[Var, Var]:
-        (out,) = self.take_saved()
-        (by_sum,) = run_cpu(RELU_GRAD, [out.shape], [out, grad])
+        by_sum = relu_grad(*self.take_saved(), grad)
         return by_sum, by_sum
+
+
+def relu_grad(out: Var, grad: Var) -> Var:
+    """The gradient of ReLU's input from its result: any shape, on the CPU."""
+    inputs = [out.float32(), grad.float32()]
+    return cast_like_no_grad(run_cpu(RELU_GRAD, [out.shape], inputs, KEEPING_NAN)[0], out)
+
+
+def has_operators(x: Var) -> bool:
+    """Whether the operators here take x: float32 or bfloat16 on the CPU."""
+    return on_cpu(x) or (is_bfloat16(x) and not jt.flags.use_cuda)
 
 
 def relu(x: Var) -> Var:
     """max(x, 0): any shape."""
-    if on_cpu(x):
-        return Relu.apply(x)
-    return cast_like(nn.relu(to_float32(x)), x)  # Jittor's own does not compile on bfloat16
+    return Relu.apply(x) if has_operators(x) else cast_like(positive(to_float32(x)), x)
 
 
 def add_relu(x: Var, y: Var) -> Var:
     """max(x + y, 0): any shape; in bfloat16 the sum is rounded once, as in PyTorch."""
-    if on_cpu(x):
+    if has_operators(x):
         return AddRelu.apply(x, y)
-    return cast_like(nn.relu(to_float32(x) + to_float32(y)), x)
+    return cast_like(positive(to_float32(x) + to_float32(y)), x)
+
+
+def positive(x: Var) -> Var:
+    """max(x, 0) by a comparison, since Jittor's own takes NaN for 0: any shape."""
+    return jt.ternary(x <= 0, jt.zeros_like(x), x)
 
 
 class FusedMaxPool(Function):
@@ -134,7 +148,9 @@ class FusedMaxPool(Function):
         names = ("rows", "columns", "down", "right", "above", "left")
         numbers = [float(number) for numbers in how for number in numbers]
         data = dict(zip(names, numbers, strict=True))
-        return run_cpu(source, [shape], inputs, HEADER, data=data)[0]
+        return run_cpu(source, [shape], inputs, "#include <algorithm>\n" + KEEPING_NAN, data=data)[
+            0
+        ]
 
 
 def max_pool2d(x: Var, kernel: int | Pair, stride: int | Pair, padding: int | Pair = 0) -> Var:
@@ -143,7 +159,7 @@ def max_pool2d(x: Var, kernel: int | Pair, stride: int | Pair, padding: int | Pa
     The gradient goes to the first of several equal maxima, row by row, as in PyTorch.
     """
     how = pair(kernel), pair(stride), pair(padding)
-    if on_cpu(x) or (is_bfloat16(x) and not jt.flags.use_cuda):
+    if has_operators(x):
         return FusedMaxPool.apply(x, how)
     (rows, columns), stride, padding = how
     wide, shape = to_float32(x), [*x.shape[:2], *output_size(x, *how), rows, columns]

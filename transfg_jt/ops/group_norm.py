@@ -12,7 +12,7 @@ import jittor as jt
 from jittor import Var
 
 from transfg_jt.ops.bfloat16 import cast_like, to_float32
-from transfg_jt.ops.cpu import on_cpu, run_cpu
+from transfg_jt.ops.cpu import KEEPING_NAN, on_cpu, run_cpu
 from transfg_jt.ops.custom_grad import Function
 from transfg_jt.ops.exact import number
 from transfg_jt.ops.feature_maps import relu
@@ -155,9 +155,10 @@ class FusedNorm(Function):
         self, x: Var, weight: Var, bias: Var, groups: int, eps: float, with_relu: bool
     ) -> Var:
         self.settings = {"groups": groups, "relu": str(with_relu).lower()}
-        statistics = [x.shape[0], groups]
         source = filled(SIZES + NORM, eps=repr(eps), **self.settings)
-        out, mean, scale = run_cpu(source, [x.shape, statistics, statistics], [x, weight, bias])
+        statistics = [x.shape[0], groups]
+        shapes = [x.shape, statistics, statistics]
+        out, mean, scale = run_cpu(source, shapes, [x, weight, bias], KEEPING_NAN)
         self.save_for_backward(x, weight, bias, mean, scale)
         return out
 
@@ -165,7 +166,7 @@ class FusedNorm(Function):
         x, weight, *more = self.take_saved()
         source = filled(SIZES + NORM_GRAD, **self.settings)
         shapes = [x.shape, weight.shape, weight.shape]
-        return *run_cpu(source, shapes, [x, weight, *more, grad]), None, None, None
+        return *run_cpu(source, shapes, [x, weight, *more, grad], KEEPING_NAN), None, None, None
 
 
 def group_norm(
