@@ -96,9 +96,8 @@ def in_full(recipe: "Recipe") -> list[str]:
         note = f"; {result.note}" if result.note else ""
         text = f"{result.text} %{hours}: {result.source}{backend}{note}"
         facts.append((result.kind, text))
-    if recipe.file:
-        changed = ", with the changes in the command" if recipe.changes else ""
-        facts.append(("file", shown_path(recipe.file) + changed))
+    changed = ", with the changes in the command" if recipe.changes else ""
+    facts.append(("file", shown_path(recipe.file) + changed))
     facts += [(field.lower(), text) for field, text in recipe.header.items()]
     facts.append(("here", ", ".join(f"no {what}" for what in recipe.missing) or "ready"))
     lines = [recipe.name]
@@ -107,8 +106,6 @@ def in_full(recipe: "Recipe") -> list[str]:
             text, WIDTH, initial_indent=f"  {what:<14}", subsequent_indent=" " * 16,
             break_on_hyphens=False, break_long_words=False,
         )  # fmt: skip
-    if recipe.config is None:
-        return lines
     command = command_lines(recipe.command, WIDTH - 2)
     return [*lines, "", *("  " + part for part in command), "", dump_config(recipe.config).rstrip()]
 
@@ -117,20 +114,18 @@ def record(recipe: "Recipe") -> dict[str, Any]:
     """A recipe for JSON."""
     from transfg_core.recipes import assignment, shown_path
 
-    config = recipe.config
     return {
         "name": recipe.name,
-        "file": shown_path(recipe.file) if recipe.file else None,
+        "file": shown_path(recipe.file),
         "command": list(recipe.command),
         "overrides": [assignment(item) for item in recipe.changes.items()],
         "dataset": recipe.dataset,
         "method": recipe.method,
-        "settings": config.model_dump(mode="json") if config else None,
+        "settings": recipe.config.model_dump(mode="json"),
         "published": [result.model_dump(mode="json") for result in recipe.results],
         "source": recipe.header.get("Source"),
         "cost": recipe.header.get("Cost"),
         "expected": recipe.header.get("Expected"),
-        "model_exists": config is not None,
-        "data_found": None if config is None else "data" not in recipe.missing,
-        "weights_found": None if config is None else "weights" not in recipe.missing,
+        "data_found": "data" not in recipe.missing,
+        "weights_found": "weights" not in recipe.missing,
     }

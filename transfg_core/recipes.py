@@ -34,36 +34,30 @@ class Recipe(NamedTuple):
     """An experiment by its name, and what is published about it."""
 
     name: str
-    file: Path | None  # None: this version does not have the model
-    config: Config | None  # the file with `changes`
+    file: Path
+    config: Config  # the file with `changes`
     changes: Mapping[str, Any]  # dotted key -> value, where the recipe differs from its file
     header: Mapping[str, str]  # of the file: Source, Cost, Expected
     results: tuple[PublishedResult, ...]
 
     @property
     def dataset(self) -> str:
-        """`data.name`, or the name of a data set in words."""
-        return self.config.data.name if self.config else self.results[0].dataset
+        """`data.name`."""
+        return self.config.data.name
 
     @property
     def method(self) -> str:
         """The model in words, as in reports."""
-        if self.config is None:
-            return self.results[0].method
         return axes.method(flatten(self.config.model_dump(mode="json")))
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The words of the command that trains it; empty without a file."""
-        if self.file is None:
-            return ()
+        """The words of the command that trains it."""
         return ("transfg", "train", shown_path(self.file), *map(assignment, self.changes.items()))
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What a run lacks here: `model`, `data`, `weights`."""
-        if self.config is None:
-            return ("model",)
+        """What a run lacks here: `data`, `weights`."""
         data, weights = self.config.data, self.config.model.pretrained
         found = data.name == "toy" or Path(data.root).is_dir()  # toy: rendered by the run
         return ("data",) * (not found) + ("weights",) * bool(
@@ -73,7 +67,7 @@ class Recipe(NamedTuple):
 
 @cache
 def recipes() -> tuple[Recipe, ...]:
-    """Every recipe: the files by name, each before its variants; then those without a model.
+    """Every recipe: the files by name, each before its variants.
 
     Raises:
         UserError: the files are not there.
@@ -92,8 +86,7 @@ def recipes() -> tuple[Recipe, ...]:
         listed.append(_recipe(name, path, results.pop(name, [])))
         own = [key for key, rows in results.items() if rows[0].recipe == f"{name}.yaml"]
         listed += [_recipe(variant, path, results.pop(variant)) for variant in own]
-    absent = [Recipe(name, None, None, {}, {}, tuple(rows)) for name, rows in results.items()]
-    return tuple(sorted(listed + absent, key=lambda recipe: recipe.name.partition("/")[0]))
+    return tuple(listed)
 
 
 def find_recipes(word: str) -> list[Recipe]:
@@ -139,14 +132,12 @@ def command_lines(words: tuple[str, ...], width: int) -> list[str]:
 def settings_in_words(recipe: Recipe) -> str:
     """The settings by which recipes differ, such as `B/16 stride 12, 448 px, ...`."""
     config = recipe.config
-    if config is None:
-        needs = " ".join(recipe.results[0].needs or ())
-        stated = map(assignment, recipe.results[0].settings.items())
-        return f"needs {needs}, which is not there yet; stated: {', '.join(stated)}"
     model, data, loss, train = config.model, config.data, config.loss, config.train
     words = [f"{data.crop[0]} px"]
     if isinstance(model, VitConfig):
-        words.insert(0, f"{model.size}/{model.patch} stride {model.stride}")
+        patches = f"{model.size}/{model.patch} stride {model.stride}"
+        hybrid = f"size {model.size}, stem {model.stem}"
+        words.insert(0, patches if model.stem == "none" else hybrid)
         words += selection_in_words(model)
     if isinstance(model, SwinFCConfig):
         words.insert(0, f"size {model.size}, window {model.window}")

@@ -43,7 +43,6 @@ SMALL_OTHERS = {  # by model.name
 SMALL_OTHERS["swinfc"] = (
     *SMALL_OTHERS["swin"], "model.memories=4", "model.align_width=6", "model.fused_width=8",
 )  # fmt: skip
-WITH_FILE = [recipe for recipe in recipes() if recipe.file]
 
 
 def shrunk(recipe, root, runs):
@@ -63,7 +62,7 @@ def shrunk(recipe, root, runs):
     return load_config(recipe.file, [*recipe.command[3:], *SMALL, *own])
 
 
-@pytest.mark.parametrize("recipe", WITH_FILE, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
 def test_two_updates(twin, recipe, tmp_path):
     TREES[recipe.config.data.name](tmp_path / "set")
     config = shrunk(recipe, tmp_path / "set", tmp_path / "runs")

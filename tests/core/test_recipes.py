@@ -23,7 +23,6 @@ FILES = {
     path.relative_to(ROOT / "configs").with_suffix("").as_posix()
     for path in (ROOT / "configs").glob("*/*.yaml")
 }
-WITH_FILE = [recipe for recipe in recipes() if recipe.file]
 
 
 def test_every_file_and_every_published_number_is_a_recipe():
@@ -34,7 +33,7 @@ def test_every_file_and_every_published_number_is_a_recipe():
     assert sorted(map(id, listed)) == sorted(map(id, published_results()))
 
 
-@pytest.mark.parametrize("recipe", WITH_FILE, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", recipes(), ids=lambda recipe: recipe.name)
 def test_its_command_trains_it(recipe, monkeypatch):
     monkeypatch.chdir(ROOT)
     program, verb, path, *overrides = recipe.command
@@ -53,7 +52,7 @@ def test_files_that_are_gone_are_named(tmp_path, monkeypatch):
 
 
 def test_runs_have_names_of_their_own():
-    names = [recipe.config.run.name for recipe in WITH_FILE]
+    names = [recipe.config.run.name for recipe in recipes()]
     assert len(set(names)) == len(names)
 
 
@@ -78,18 +77,6 @@ def test_the_baseline_differs_in_the_method_alone(baseline, method):
     keys = {line.partition(":")[0] for line in differing_keys(left, right)}
     stride = {"model.stride"} if method.endswith("/overlap") else set()
     assert keys == {"model.placement", "loss.contrastive", "run.name"} | stride
-
-
-def test_a_model_that_is_not_there_is_named(monkeypatch):
-    (row,) = find_recipes("cub/swinfc")[0].results
-    absent = row.model_copy(
-        update={"name": "cub/later", "recipe": None, "needs": ("model.name=later",)}
-    )
-    monkeypatch.setattr(module, "published_results", lambda: (absent,))
-    recipe = next(found for found in recipes.__wrapped__() if found.name == "cub/later")
-    assert (recipe.command, recipe.missing, recipe.method) == ((), ("model",), "SwinFC")
-    words = settings_in_words(recipe)
-    assert words.startswith("needs model.name=later") and "data.crop=[384, 384]" in words
 
 
 def test_what_is_missing(tmp_path, monkeypatch):

@@ -100,14 +100,12 @@ def _shown(key: str, value: Any) -> str:
 
 
 @cache
-def _recipe(path: str | None) -> Settings:
-    """The settings of a file below configs/; none without a path.
+def _recipe(path: str) -> Settings:
+    """The settings of a file below configs/.
 
     Raises:
         UserError: there is no such file, as in a checkout that lost its links.
     """
-    if path is None:
-        return {}
     file = CONFIGS / path
     if not file.is_file():
         raise no_experiments(file)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from transfg_core.config.fields import Section
 from transfg_core.config.yaml_text import parse_yaml
@@ -18,15 +18,13 @@ from transfg_core.errors import UserError
 CONFIGS = Path(__file__).parents[1] / "configs"
 TABLE = Path(__file__).with_name("published.yaml")
 Word = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
-Assignment = Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)+=\S+$")]
 
 
 class PublishedResult(Section):
     """One row: an accuracy, what it was measured with, and where it stands."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+/[\w.]+$")]
-    recipe: Annotated[str, Field(pattern=r"^[a-z0-9_]+/\w+\.yaml$")] | None = None
-    needs: Annotated[tuple[Assignment, ...], Field(strict=False, min_length=1)] | None = None
+    recipe: Annotated[str, Field(pattern=r"^[a-z0-9_]+/\w+\.yaml$")]
     dataset: Word
     method: Word
     settings: dict[str, Any]
@@ -46,12 +44,6 @@ class PublishedResult(Section):
             if not section or not rest:
                 raise ValueError(f"expected keys such as optim.lr, found {key!r}")
         return settings
-
-    @model_validator(mode="after")
-    def _recipe_or_needs(self) -> "PublishedResult":
-        if (self.recipe is None) == (self.needs is None):
-            raise ValueError("expected either `recipe` or `needs`")
-        return self
 
     @property
     def text(self) -> str:

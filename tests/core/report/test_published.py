@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from transfg_core.config.loading import apply_overrides, build_config, flatten, load_config
-from transfg_core.errors import UserError
+from transfg_core.config.loading import flatten, load_config
 from transfg_core.report.published import PublishedResult, published_results
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 ROWS = published_results()
-WITH_RECIPE = [row for row in ROWS if row.recipe]
 VALID = {
     "name": "cub/overlap", "recipe": "cub/overlap.yaml", "dataset": "cub", "method": "TransFG",
     "settings": {"optim.lr": 0.03}, "top1": 91.7, "kind": "paper", "source": "a paper",
@@ -37,7 +35,7 @@ def differing(row):
 
 def test_a_row_reads():
     row = PublishedResult.model_validate(VALID)
-    assert (row.top1, row.text, row.hours, row.needs) == (91.7, "91.7", None, None)
+    assert (row.top1, row.text, row.hours) == (91.7, "91.7", None)
     assert PublishedResult.model_validate(VALID | {"stated": "about 92"}).text == "about 92"
 
 
@@ -46,7 +44,6 @@ def test_a_row_reads():
     [
         {"accuracy": 91.7}, {"top1": "91.7"}, {"top1": 101.0}, {"kind": "rumour"}, {"hours": 0.0},
         {"recipe": None}, {"needs": ["model.name=swin"]}, {"recipe": "../overlap.yaml"},
-        {"recipe": None, "needs": []}, {"recipe": None, "needs": ["swin"]},
         {"settings": {"lr": 0.03}}, {"framework": "tensorflow"}, {"source": ""}, {"name": "cub"},
     ],
     ids=str,
@@ -56,7 +53,7 @@ def test_a_wrong_row_is_refused(change):
         PublishedResult.model_validate(VALID | change)
 
 
-@pytest.mark.parametrize("row", WITH_RECIPE, ids=label)
+@pytest.mark.parametrize("row", ROWS, ids=label)
 def test_settings_are_those_of_the_experiment(row):
     """The file itself, or the file with the settings that the name of the row stands for."""
     config = load_config(CONFIGS / row.recipe)
@@ -75,7 +72,7 @@ def test_settings_are_those_of_the_experiment(row):
 
 def test_a_name_stands_for_one_experiment():
     experiments = {}
-    for row in WITH_RECIPE:
+    for row in ROWS:
         experiments.setdefault(row.name, []).append((row.recipe, differing(row)))
     for name, found in experiments.items():
         assert all(each == found[0] for each in found), name
@@ -88,7 +85,7 @@ def test_no_row_is_given_twice():
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("row", WITH_RECIPE, ids=label)
+@pytest.mark.parametrize("row", ROWS, ids=label)
 def test_the_file_states_the_number(row):
     """The head of the file names the numbers of its own settings."""
     if row.name != row.recipe.removesuffix(".yaml") or row.kind == "target":
@@ -97,12 +94,3 @@ def test_the_file_states_the_number(row):
     published = re.sub(r"\n#\s+", " ", text.partition("# Published:")[2].partition("\n\n")[0])
     number = re.escape(row.text.removeprefix("at most "))
     assert re.search(rf"(?<![\d.]){number}0?(?!\d|\.\d)", published), published
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.needs], ids=label)
-def test_what_is_needed_is_not_there_yet(row):
-    """As soon as this version takes the settings, the row wants an experiment below configs/."""
-    tree = {}
-    apply_overrides(tree, row.needs)
-    with pytest.raises(UserError):
-        build_config(tree, row.name)
