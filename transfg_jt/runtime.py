@@ -7,8 +7,9 @@ from typing import Any
 from transfg_core.errors import UserError
 from transfg_core.machine import cpu_name, usable_cpus
 from transfg_jt.setup import cuda_home
+from transfg_jt.setup.headers import header_flags
 from transfg_jt.setup.home import check_paths, choose_home
-from transfg_jt.setup.onednn import link_onednn, signal_flags
+from transfg_jt.setup.onednn import link_onednn
 from transfg_jt.setup.precompiled import compile_headers_once
 from transfg_jt.setup.start import (
     ENVIRONMENT,
@@ -39,9 +40,10 @@ def prepare() -> None:  # native: Jittor needs much preparation
         choose_home()
         choose_device()
         os.environ.setdefault("python_config_path", str(write_python_config()))
-        if os.environ["use_mkl"] == "1":
+        uses_onednn = os.environ["use_mkl"] == "1"
+        if uses_onednn:
             link_onednn()
-            add_compiler_flags(signal_flags())
+        add_compiler_flags(header_flags(uses_onednn))
     except OSError as error:
         raise UserError(
             f"backend jittor: cannot write Jittor's cache: {error}; free some space, or set "

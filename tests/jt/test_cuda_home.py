@@ -151,7 +151,7 @@ def test_a_device_is_used_where_cuda_is_complete(toolkit, environment):
     assert [path.rpartition("/")[2] for path in environment["loaded"]] == [
         *LIBRARIES[13], "libcudart.so", "libcublasLt.so", "libcublas.so", "libcurand.so"
     ]  # fmt: skip
-    wanted = {"use_mkl": "0", "cache_name": "transfg-cuda", "conv_opt": "1"}
+    wanted = {"use_mkl": "0", "cache_name": "transfg-cuda-2", "conv_opt": "1"}
     assert wanted.items() <= environment.items()
     assert environment["cc_flags"].startswith("-g -DcomputeMode=")
 
@@ -170,7 +170,7 @@ def test_what_the_user_says_wins(environment, given):
     environment |= {"nvcc_path": given, "cache_name": ""}
     start.choose_device()
     assert environment["nvcc_path"] == given and not environment["loaded"]
-    assert environment["cache_name"] == ("transfg-cuda" if given else "transfg-cpu-2")
+    assert environment["cache_name"] == ("transfg-cuda-2" if given else "transfg-cpu-2")
     assert "cc_flags" not in environment
 
 

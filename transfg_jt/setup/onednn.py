@@ -1,6 +1,5 @@
 """oneDNN for Jittor's CPU operators, without root and without Jittor's own download."""
 
-import hashlib
 import os
 import sys
 import sysconfig
@@ -11,7 +10,6 @@ from transfg_jt.setup.home import jittor_home
 
 # Jittor looks for oneDNN here, below its home; if it finds the library, it downloads nothing.
 ONEDNN_FOLDER = Path(".cache/jittor/mkl/dnnl_lnx_2.2.0_cpu_gomp")
-HEADERS = Path(__file__).with_name("include")
 SYSTEM_INCLUDE = Path("/usr/include")
 
 
@@ -62,30 +60,3 @@ def link_onednn() -> None:
 def onednn_include() -> Path:
     """Folder of dnnl.h, for operators written in C++."""
     return jittor_home() / ONEDNN_FOLDER / "include"
-
-
-def signal_flags() -> str:
-    """Compiler flags with which signals wait while oneDNN computes (include/transfg_signals.h).
-
-    The headers are copied to Jittor's cache: its flags are part of an operator's key, and so all
-    checkouts of this project share operators. The folder's name changes with the headers, so that
-    Jittor compiles again what included other ones.
-
-    Raises:
-        OSError: the headers cannot be written.
-    """
-    headers = {path.name: path.read_bytes() for path in sorted(HEADERS.iterdir())}
-    digest = hashlib.sha256(b"".join(headers.values())).hexdigest()[:8]
-    folder = jittor_home() / f".cache/jittor/transfg-include-{digest}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in headers.items():
-        path = folder / name
-        if not path.is_file() or path.read_bytes() != content:
-            temporary = path.with_name(f"{name}.{os.getpid()}")
-            temporary.write_bytes(content)
-            temporary.replace(path)
-    # Jittor puts -I for oneDNN first. GCC ignores -I for a folder that is also given as -isystem,
-    # and searches it later. It already does so with its own folders, which must keep their order.
-    include = onednn_include()
-    system = "" if include.resolve() == SYSTEM_INCLUDE else f' -isystem"{include}"'
-    return f'-I"{folder}"{system}'

@@ -1,7 +1,7 @@
 """Precompiled headers for Jittor's operators.
 
-Jittor 1.3.11 compiles each operator at its first use, on the CPU one after the other, and most of
-that time goes to reading its own headers. A model has hundreds of operators. If compiler or flags
+Jittor 1.3.11 compiles each operator at its first use, and on the CPU most of that time goes to
+reading its own headers. A model has hundreds of operators. If compiler or flags
 differ, GCC ignores the precompiled file. This module checks the rest: that the header's text is the
 same, and that the file is complete. No twin: PyTorch compiles nothing.
 

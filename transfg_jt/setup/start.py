@@ -84,7 +84,7 @@ def choose_device() -> None:
     # "-2" because the flags have changed since version 0.2: in one cache, two versions of this
     # project would compile everything again in turns
     if not os.environ.get("cache_name"):
-        os.environ["cache_name"] = "transfg-cuda" if cuda else "transfg-cpu-2"
+        os.environ["cache_name"] = "transfg-cuda-2" if cuda else "transfg-cpu-2"
     os.environ["use_mkl"] = "0" if cuda else "1"  # the CPU operators use oneDNN
     if toolkit:
         add_compiler_flags(cuda_home.flags(toolkit.version[0]))

@@ -1,11 +1,14 @@
-"""Signals wait in the calls that the headers wrap; a stand-in for oneDNN looks at the mask."""
+"""The headers that stand before Jittor's and oneDNN's own, tested with stand-ins for these.
+
+Signals wait in the calls of oneDNN, and tuners of Jittor exclude each other.
+"""
 
 import shutil
 import subprocess
 
 import pytest
 
-from transfg_jt.setup import onednn
+from transfg_jt.setup import headers, onednn
 
 COMPILER = shutil.which("g++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no g++ on PATH")
@@ -68,11 +71,51 @@ int main() {
 }
 """
 
+# Like Jittor 1.3.11, whose tuners live as long as their manager.
+JITTOR = {
+    "common.h": """
+#include <map>
+#include <string>
+#include <vector>
+namespace jittor { typedef std::map<std::string, std::vector<int>> loop_option_candidates_t; }
+""",
+    "opt/tuner/tuner.h": """
+#pragma once
+namespace jittor {
+struct Tuner {
+    loop_option_candidates_t candidates;
+    Tuner() : candidates({}) {}
+};
+}
+""",
+}
+TUNERS = """
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include "common.h"
+#include "opt/tuner/tuner.h"
+int main() {
+    std::atomic<bool> entered{false};
+    std::thread other;
+    {
+        jittor::Tuner first, second;
+        second.candidates["relay0"].push_back(1);
+        other = std::thread([&] { jittor::Tuner third; entered = true; });
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        if (entered) { other.join(); return 1; }
+    }
+    other.join();
+    return entered ? 0 : 2;
+}
+"""
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Jittor's home, with the stand-in in the folder where Jittor looks for oneDNN."""
-    monkeypatch.setattr(onednn, "jittor_home", lambda: tmp_path)
+    for module in (headers, onednn):
+        monkeypatch.setattr(module, "jittor_home", lambda: tmp_path)
     include = tmp_path / onednn.ONEDNN_FOLDER / "include"
     (include / "oneapi/dnnl").mkdir(parents=True)
     for name, text in STAND_IN.items():
@@ -91,28 +134,40 @@ def build(folder, flags):
 
 
 def test_signals_wait_inside_and_not_after(folder):
-    assert build(folder, onednn.signal_flags()) == 0
+    assert build(folder, headers.header_flags(uses_onednn=True)) == 0
 
 
 def test_without_the_flags_they_do_not(folder):
     """The test above can fail."""
     copy = folder / "transfg_signals.h"
-    shutil.copy(onednn.HEADERS / copy.name, copy)
+    shutil.copy(headers.HEADERS / copy.name, copy)
     assert build(folder, f"-I. -include {copy.name}") == 2
 
 
 def test_headers_are_repaired_and_have_a_name_of_their_own(folder, monkeypatch, tmp_path):
-    flags = onednn.signal_flags()
+    flags = headers.header_flags(uses_onednn=True)
     (copied,) = folder.glob(".cache/jittor/transfg-include-*")
     assert str(copied) in flags
     (copied / "dnnl.h").write_text("half")
-    assert onednn.signal_flags() == flags
-    assert (copied / "dnnl.h").read_bytes() == (onednn.HEADERS / "dnnl.h").read_bytes()
+    assert headers.header_flags(uses_onednn=True) == flags
+    assert (copied / "dnnl.h").read_bytes() == (headers.HEADERS / "dnnl.h").read_bytes()
     changed = tmp_path / "changed"
-    shutil.copytree(onednn.HEADERS, changed)
+    shutil.copytree(headers.HEADERS, changed)
     (changed / "dnnl.h").write_text("another")
-    monkeypatch.setattr(onednn, "HEADERS", changed)
-    assert onednn.signal_flags() != flags
+    monkeypatch.setattr(headers, "HEADERS", changed)
+    assert headers.header_flags(uses_onednn=True) != flags
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_tuners_exclude_each_other(folder, mended):
+    for name, text in JITTOR.items():
+        path = folder / "jittor" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "program.cc").write_text(TUNERS)
+    flags = headers.header_flags(uses_onednn=False) if mended else ""
+    assert "-isystem" not in flags
+    assert build(folder, f"{flags} -Ijittor") == (0 if mended else 1)
 
 
 def test_the_systems_folder_keeps_its_place(folder, monkeypatch):
@@ -120,4 +175,4 @@ def test_the_systems_folder_keeps_its_place(folder, monkeypatch):
     include = onednn.onednn_include()
     shutil.rmtree(include)
     include.symlink_to("/usr/include")
-    assert "-isystem" not in onednn.signal_flags()
+    assert "-isystem" not in headers.header_flags(uses_onednn=True)
