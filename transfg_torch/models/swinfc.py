@@ -3,17 +3,23 @@
 Source: Xiang, Chen and Yang 2023 (doi 10.3778/j.issn.1002-8331.2211-0456); docs/spec.md, "SwinFC".
 Twin: `transfg_jt/models/swinfc.py`. How the numbers flow:
 
-    images -> backbone -> maps of stages 2, 3, 4
-    each map -> Eaca -> Align --\\
-                                 fuse -> a vector for each stage -> its classifier: stage_logits
-    last map -> norm -> mean -> head: logits, the model's answer
-    queries and keys of stage 4 -> chosen tokens of the normed last map -> mean: part_features
+    images -> backbone -> the maps of stages 2, 3 and 4
 
-The loss adds cross-entropies of `logits` and `stage_logits`, and the contrastive loss of
-`part_features` (`transfg_torch/loss.py`).
+    each of these maps -> Eaca (external and cross-space attention: the same shape)
+                       -> Align (the same width F for every stage)
+    all three          -> fuse (FFM) -> a vector for each stage
+    each vector        -> its classifier -> stage_logits
 
-Shapes: B batch, T tokens and F channels of a stage's map of H x W, T3 and D those of the last,
-K heads of the last stage, Q chosen tokens, C classes.
+    map of stage 4     -> norm -> mean over tokens: features -> head: logits
+    attention of stage 4 -> a token for each block and head (FSM) -> their mean: part_features
+
+Settings switch each module off: without FFM, a stage's vector is the mean of its map. Stage logits
+are computed for training, and where `model.prediction` is `sum`: then the answer is the sum of
+logits and stage logits, else the logits. The loss adds cross-entropies of `logits` and
+`stage_logits`, and the contrastive loss of `part_features` (`transfg_torch/loss.py`).
+
+Shapes: B batch; T tokens and F channels of a stage's map of H x W tokens, T3 and D those of the
+last; Q chosen tokens, one for each block and head of the last stage; C classes.
 """
 
 import itertools
@@ -55,7 +61,7 @@ class SwinFC(Swin):
         """(B, 3, H, W) -> Output, with features (B, D) of the last stage."""
         stages = self.stage_maps(images, tap)
         sums = self.config.prediction == "sum"
-        # what nobody reads is not computed
+        # stage logits that nobody reads are not computed
         wanted = self.config.branches and (self.training or sums or tap is not no_tap)
         stage_logits = self.classify_stages(stages.maps[1:], tap) if wanted else ()
         x = tap("norm", self.norm(stages.maps[-1]))
@@ -93,13 +99,13 @@ class SwinFC(Swin):
         return outputs
 
     def select(self, x: Tensor, stages: Stages, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
-        """FSM: the token that each head of the last stage's blocks attends to most (eq. 13, 14).
+        """FSM: the token that gets most attention, for each block and head of stage 4 (eq. 13, 14).
 
-        Last map after the norm (B, T3, D) -> index (B, Q), counted from 1, scores (B, Q, T3), and
-        the mean of the chosen tokens (B, D). A score is the mean attention that a token gets from
-        the tokens of its window. If there are several windows, they compete: of a window of N
-        tokens, the m of one region share m/N, so small regions are chosen less. An index has no
-        gradient.
+        Last map after the norm (B, T3, D) -> index (B, Q), counted from 1 as in every model, scores
+        (B, Q, T3), and the mean of the chosen tokens (B, D). A score is the mean attention that a
+        token gets from the tokens of its window. If there are several windows, they compete: of a
+        window of N tokens, the m of one region share m/N, so small regions are chosen less. An
+        index has no gradient.
         """
         with torch.no_grad():
             means = []
@@ -119,22 +125,23 @@ def fuse(maps: list[Tensor], cosine: bool) -> list[Tensor]:
     """FFM: each map plus what it lacks of the others, then its mean (equations 7 to 12).
 
     Maps (B, F, H, W) -> vectors (B, F). Of a map x and another y, each position of x gets
-    y · softmax(-xᵀ y) over y's positions. The classifiers read the mean over x's positions alone,
-    and a mean of sums of y's columns is one sum, so no map of another size is formed.
+    y · softmax(-xᵀ y) over y's positions: most of those that are least like it. A classifier reads
+    only the mean over x's positions. That is one sum over y's positions, with the mean of the
+    weights, so no sum for each position of x is formed.
     Inferred: the product is not scaled. `cosine` is the other choice: the cosine times √F, which
-    has a variance of 1 where columns are random.
+    has a variance of 1 where positions are random.
     """
-    lines = [at_least_float32(x).flatten(2).transpose(1, 2) for x in maps]
-    columns = [unit_columns(x) for x in lines] if cosine else lines
-    fused = [x.mean(1) for x in lines]
+    positions = [at_least_float32(x).flatten(2).transpose(1, 2) for x in maps]
+    compared = [unit_positions(x) for x in positions] if cosine else positions
+    fused = [x.mean(1) for x in positions]
     for i, j in itertools.combinations(range(len(maps)), 2):
-        by_i, by_j = lacking_weights(columns[i], columns[j])
-        fused[i] = fused[i] + weighted_sum(by_j, lines[j])
-        fused[j] = fused[j] + weighted_sum(by_i, lines[i])
+        by_i, by_j = lacking_weights(compared[i], compared[j])
+        fused[i] = fused[i] + weighted_sum(by_j, positions[j])
+        fused[j] = fused[j] + weighted_sum(by_i, positions[i])
     return fused
 
 
-def unit_columns(x: Tensor) -> Tensor:  # native: Jittor's normalize has eps 1e-30
+def unit_positions(x: Tensor) -> Tensor:  # native: Jittor's normalize has eps 1e-30
     """Positions of length F^(1/4), so that a product of two is √F times their cosine: (B, T, F)."""
     return F.normalize(x, dim=-1) * x.shape[-1] ** 0.25
 
