@@ -1,8 +1,7 @@
 """Recipes: the experiments of configs/, and everything that a published number was measured with.
 
-A recipe is a file of configs/ (`cub/overlap`), such a file with other settings
-(`cub/reproduction_margin_0.2`), or an experiment whose model this version does not have
-(`cub/swinfc`). `report/published.yaml` names the recipes of the last two kinds.
+A recipe is a file of configs/ (`cub/overlap`), or such a file with other settings
+(`cub/reproduction_margin_0.2`). `report/published.yaml` names the latter.
 """
 
 import json

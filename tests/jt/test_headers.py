@@ -96,12 +96,13 @@ TUNERS = """
 #include "common.h"
 #include "opt/tuner/tuner.h"
 int main() {
-    std::atomic<bool> entered{false};
+    std::atomic<bool> started{false}, entered{false};
     std::thread other;
     {
         jittor::Tuner first, second;
         second.candidates["relay0"].push_back(1);
-        other = std::thread([&] { jittor::Tuner third; entered = true; });
+        other = std::thread([&] { started = true; jittor::Tuner third; entered = true; });
+        while (!started) std::this_thread::yield();
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
         if (entered) { other.join(); return 1; }
     }

@@ -120,7 +120,7 @@ def add_relu(x: Var, y: Var) -> Var:
 
 
 def positive(x: Var) -> Var:
-    """max(x, 0) by a comparison, since Jittor's own takes NaN for 0: any shape."""
+    """max(x, 0): any shape. On CUDA it keeps NaN, which Jittor's own ReLU takes for 0."""
     return jt.ternary(x <= 0, jt.zeros_like(x), x)
 
 

@@ -24,9 +24,9 @@ def header_flags(uses_onednn: bool) -> str:
         OSError: the headers cannot be written.
     """
     files = sorted(path for path in HEADERS.rglob("*.h*") if path.is_file())
-    headers = {path.relative_to(HEADERS): path.read_bytes() for path in files}
-    digest = hashlib.sha256(b"".join(headers.values())).hexdigest()[:8]
-    folder = jittor_home() / f".cache/jittor/transfg-include-{digest}"
+    headers = {str(path.relative_to(HEADERS)): path.read_bytes() for path in files}
+    digest = hashlib.sha256(b"".join(b"%s\0%s" % (n.encode(), c) for n, c in headers.items()))
+    folder = jittor_home() / f".cache/jittor/transfg-include-{digest.hexdigest()[:8]}"
     for name, content in headers.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:

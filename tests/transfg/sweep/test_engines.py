@@ -333,4 +333,7 @@ def test_a_run_that_restarts_itself_still_ends_with_its_parent():
             assert child.poll() is None
         finally:
             os.close(writing)
-        assert child.wait(60) == -signal.SIGTERM
+        try:
+            assert child.wait(60) == -signal.SIGTERM
+        finally:
+            child.kill()
