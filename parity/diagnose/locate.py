@@ -42,9 +42,10 @@ class Phase(NamedTuple):
     by_tap: bool = False
 
 
+LOSSES = "isolated losses"
 PHASES = (
     Phase("data", ("loading", "parameters", "data", "learning rates")),
-    Phase("forward", ("isolated forward", "isolated selection", "isolated losses"), by_tap=True),
+    Phase("forward", ("isolated forward", "isolated selection", LOSSES), by_tap=True),
     Phase("backward", ("isolated backward", "isolated gradients"), by_tap=True),
     Phase("forward", ("forward", "selection", "losses"), by_tap=True),
     Phase("backward", ("backward", "gradients"), by_tap=True),
@@ -154,6 +155,8 @@ def find_causes(
     same = baseline.producer("name") == candidate.producer("name")
     noise = None if same or found.precision != "float64" else GIVEN
     context = context_of(found, source or baseline, noise)
+    if source and found.stage == LOSSES:  # a loss is the input of the next; it is not replayed
+        context = replace(context, taps=context.taps | baseline.arrays(LOSSES))
     causes = tuple((cause.code, cause.text) for cause in explain(found.tap, b, a, context))
     likely = f"; likely: {causes[0][1]}" if causes else ""
     return replace(found, causes=causes, text=found.text + likely)

@@ -1,11 +1,17 @@
 """The mistakes in SwinFC's modules that have a name are recognised, from A's inputs alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 
+from parity.cases.case import BY_NAME
+from parity.comparison.trace import Trace
 from parity.diagnose.causes import explain
 from parity.diagnose.causes.pair import Context
+from parity.diagnose.finding import Finding
+from parity.diagnose.locate import LOSSES, find_causes
 from transfg_core.config.swinfc import SwinFCConfig
 from transfg_core.models.layout import taps_of
 
@@ -105,3 +111,28 @@ def test_weights_of_stages():
     assert "left out" in codes(
         "loss", np.array(1.4), total((0.4, 0.6, 0.8)), taps, stages=(0.4, 0.6, 0.8)
     )
+
+
+def test_isolated_losses_are_explained_by_their_own_terms():
+    """A loss is the input of the next and is not replayed; the whole pass has other last digits."""
+    case = BY_NAME["swinfc"]
+    config = case.config("float64")
+    names = ("cross_entropy", "stage_loss2", "stage_loss3", "stage_loss4", "contrastive")
+    terms = dict(zip(names, (1.2, 1.9, 2.3, 1.1, 0.3), strict=True))
+
+    def losses(stage, weights, factor=1.0):
+        values = {name: value * factor for name, value in terms.items()}
+        shares = zip(weights, names[1:4], strict=True)
+        total = values["cross_entropy"] + sum(b * values[name] for b, name in shares)
+        values["loss"] = total + values["contrastive"]
+        taps = {f"{stage}/{name}": np.array(value) for name, value in values.items()}
+        subject = {"settings": config.model_dump(mode="json")}
+        manifest = {"subject": subject, "producer": {"name": "torch"}, "precision": "float64"}
+        return Trace(Path("somewhere"), manifest, taps)
+
+    weights = config.loss.stages
+    found = Finding(case.name, "pair", "float64", LOSSES, "loss", "forward")
+    baseline, candidate = losses(LOSSES, weights), losses(LOSSES, weights[::-1])
+    whole = losses("losses", weights, factor=1 + 1e-7)
+    causes = find_causes(found, baseline, candidate, whole).causes
+    assert [code for code, _ in causes] == ["weights"]
