@@ -35,38 +35,57 @@ RELU_GRAD = """
     for (int64_t i = 0; i < in0->num; i++) out0_p[i] = in0_p[i] <= 0 ? 0.f : in1_p[i];
 """
 
-# The loop over windows: `largest` is the place of a window's first maximum, row by row, or of its
-# last NaN. What lies outside of the map never counts.
+# A row of windows at a time: `best` is a window's largest value, `where` the place of its first
+# maximum, row by row, or of its last NaN. What lies outside of the map never counts.
 POOL = """
     const int64_t H = in0->shape[2], W = in0->shape[3], planes = in0->shape[0] * in0->shape[1];
     const int64_t h = {small}->shape[2], w = {small}->shape[3];
     const int64_t k = data["rows"], l = data["columns"], down = data["down"];
     const int64_t right = data["right"], above = data["above"], left = data["left"];
-    #pragma omp parallel for schedule(static)
-    for (int64_t plane = 0; plane < planes; plane++) {
-        const float* x = in0_p + plane * H * W;
-        float* out = out0_p + plane * {stride};
-        {start}
-        for (int64_t i = 0; i < h; i++)
-            for (int64_t j = 0; j < w; j++) {
-                const int64_t top = i * down - above, side = j * right - left;
-                const int64_t first = std::max<int64_t>(top, 0) * W + std::max<int64_t>(side, 0);
-                int64_t largest = first;
+    #pragma omp parallel
+    {
+        std::unique_ptr<float[]> largest(new float[w]);
+        std::unique_ptr<int32_t[]> places(new int32_t[w]);
+        float* const best = largest.get();
+        int32_t* const where = places.get();
+        #pragma omp for schedule(static)
+        for (int64_t plane = 0; plane < planes; plane++) {
+            const float* x = in0_p + plane * H * W;
+            float* out = out0_p + plane * {stride};
+            {start}
+            for (int64_t i = 0; i < h; i++) {
+                std::fill(where, where + w, -1);
+                const int64_t top = i * down - above;
                 for (int64_t r = std::max<int64_t>(top, 0); r < std::min(top + k, H); r++)
-                    for (int64_t c = std::max<int64_t>(side, 0); c < std::min(side + l, W); c++) {
-                        const float value = x[r * W + c];
-                        if (value > x[largest] || value != value) largest = r * W + c;
+                    for (int64_t c = 0; c < l; c++) {
+                        // windows j whose column c lies in the map
+                        const int64_t first = c < left ? (left - c + right - 1) / right : 0;
+                        const int64_t end = std::min((W - 1 + left - c + right) / right, w);
+                        const int32_t place = r * W - left + c, step = right;
+                        #pragma omp simd
+                        for (int32_t j = first; j < (int32_t)end; j++) {
+                            const float value = x[place + j * step];
+                            const bool take = where[j] < 0 || value > best[j] || value != value;
+                            best[j] = take ? value : best[j];
+                            where[j] = take ? place + j * step : where[j];
+                        }
                     }
-                {body}
+                {finish}
             }
+        }
     }
 """
-FORWARD = {"small": "out0", "stride": "h * w", "start": "", "body": "out[i * w + j] = x[largest];"}
+FORWARD = {
+    "small": "out0",
+    "stride": "h * w",
+    "start": "",
+    "finish": "std::copy(best, best + w, out + i * w);",
+}
 BACKWARD = {
     "small": "in1",
     "stride": "H * W",
     "start": "std::fill(out, out + H * W, 0.f);",
-    "body": "out[largest] += in1_p[(plane * h + i) * w + j];",
+    "finish": "for (int64_t j = 0; j < w; j++) out[where[j]] += in1_p[(plane * h + i) * w + j];",
 }
 
 
