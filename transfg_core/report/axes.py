@@ -20,7 +20,7 @@ METHODS = {
     "flatten": "TransFG, flatten",
 }
 FFVT = ("transfg", "maws")  # placement and selection of Wang et al. 2021 (arXiv 2107.02341)
-NAMES = {"convnet": "ConvNet"}  # model.name, of models without placement
+NAMES = {"convnet": "ConvNet", "swin": "Swin"}  # model.name, of models without placement
 MODULES = ("model.ea", "model.ca", "model.ffm", "model.fsm")  # of SwinFC
 ABLATION = ("Swin", "Swin + EA", "Swin + CA", "Swin + EACA", "Swin + EACA + FFM", "SwinFC")
 METHOD_ORDER = tuple(
@@ -66,6 +66,8 @@ def method(settings: Settings) -> str:
         model = "FFVT"
     else:
         model = METHODS.get(str(placement), f"ViT, {placement}")
+    if settings.get("model.stem", "none") != "none":
+        model = f"{model}, stem {settings['model.stem']}"
     return f"{model} k-NN" if "knn.k" in settings else model
 
 
@@ -81,8 +83,9 @@ def swinfc_modules(settings: Settings) -> str:
 
 def patch_split(settings: Settings) -> str:
     """Whether patches overlap: the papers call this the split."""
-    if "model.stride" not in settings:
-        return ""
+    plain = settings.get("model.stem", "none") == "none"  # a hybrid's patches are of another map
+    if not (plain and {"model.stride", "model.patch"} <= settings.keys()):
+        return ""  # only a Vision Transformer has both
     overlaps = settings["model.stride"] < settings["model.patch"]
     return "overlap" if overlaps else "non-overlap"
 
@@ -115,11 +118,16 @@ AXES = (
     Axis("data set", ("data.name", "data.root"), data_set),
     Axis(
         "method",
-        ("model.name", "model.placement", "model.selection", *MODULES),
+        ("model.name", "model.placement", "model.selection", "model.stem", *MODULES),
         method,
         METHOD_ORDER,
     ),
-    Axis("split", ("model.stride", "model.patch"), patch_split, ("non-overlap", "overlap")),
+    Axis(
+        "split",
+        ("model.stride", "model.patch", "model.stem"),
+        patch_split,
+        ("non-overlap", "overlap"),
+    ),
     Axis("contrastive", ("loss.contrastive",), contrastive, ("off", "on"), named=True),
     Axis("margin", ("loss.margin",), margin, named=True),
     Axis("selection", ("model.selection",), selection, SELECTIONS, named=True),

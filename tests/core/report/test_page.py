@@ -14,10 +14,13 @@ pytest.importorskip("jinja2", reason="the report extra is not installed")
 from PIL import Image
 from run_folders import make_run, settings, write_run
 
+from transfg_core.config.loading import flatten
 from transfg_core.config.sections import ToyConfig
 from transfg_core.data.datasets import read_dataset
 from transfg_core.data.toy.writing import write_toy
 from transfg_core.errors import UserError
+from transfg_core.models.layout import ARCHITECTURES
+from transfg_core.report.axes import patch_split
 from transfg_core.report.output import markdown_lines
 from transfg_core.report.page import Extras, write_report
 from transfg_core.report.pairs import Verdict
@@ -274,3 +277,18 @@ def test_long_words_do_not_widen_the_page(out):
     style = (out / "report.html").read_text().partition("</style>")[0]
     (rule,) = re.findall(r"^(.*) { overflow-wrap: anywhere; }$", style, re.MULTILINE)
     assert {"p", "h1", "h3"} <= set(rule.split(", "))
+
+
+def test_a_page_with_every_architecture(tmp_path):
+    """Settings of one are no settings of another: a small CNN has a stride and no patch."""
+    runs = [
+        write_run(tmp_path, name, f"model.name={name}", "loss.contrastive=false")
+        for name in ARCHITECTURES
+    ]
+    runs.append(write_run(tmp_path, "hybrid", "model.stem=tiny_s8"))
+    write_report(runs, tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    for method in ("ConvNet", "ResNet-18", "Swin", "SwinFC", "TransFG", "TransFG, stem tiny_s8"):
+        assert f"| {method} |" in text, method
+    hybrid = settings(tmp_path, "hybrid", "model.stem=tiny_s8").model_dump(mode="json")
+    assert patch_split(flatten(hybrid)) == ""  # its patches are of another map
