@@ -50,6 +50,7 @@ def shrunk(recipe, root, runs):
     model, train = recipe.config.model, recipe.config.train
     if isinstance(model, VitConfig):
         own = [*SMALL_VIT, f"model.stride={6 if model.stride < model.patch else 8}"]
+        own += ["model.patch=1", "model.stride=1"] * (model.stem != "none")  # of the stem's map
         own += ["model.top_k=3"] * (model.top_k is not None)  # of four patches
     else:
         own = list(SMALL_OTHERS[model.name])
