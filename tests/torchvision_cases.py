@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image
 
 GOLDEN = Path(__file__).parent / "core" / "data" / "golden" / "torchvision.json"
+# Pillow 13 resizes some images in another order of passes; gradio still needs an older one
+OLD_PILLOW = int(PIL.__version__.partition(".")[0]) < 13
 SEEDS = range(12)
 SIZE = (150, 190)  # of the picture, height and width
 

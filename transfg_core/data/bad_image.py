@@ -7,6 +7,7 @@ import struct
 import zlib
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -65,22 +66,25 @@ def open_regular(path: str | Path) -> BufferedReader:
         raise
 
 
-def reason_of(path: str | Path, error: Exception) -> str:
-    """What is wrong with a file, from one of the errors above."""
+def reason_of(path: str | Path, error: Exception, file: BinaryIO | None = None) -> str:
+    """What is wrong with a file, from one of the errors above; `file` is the opened file."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnclearPixels):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return _unknown_format(path)
+        if file is not None:
+            return _unknown_format(file)
+        with open_regular(path) as opened:
+            return _unknown_format(opened)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _unknown_format(path: str | Path) -> str:
-    with open_regular(path) as file:
-        head = file.read(12)
+def _unknown_format(file: BinaryIO) -> str:
+    file.seek(0)
+    head = file.read(12)
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
         return "an HEIC photograph, which Pillow does not read (convert it to JPEG)"
     if head[:4] in TIFF_MAGIC:

@@ -12,6 +12,7 @@ AutoAugment, colour jitter, greyscale, rotation, erasing. What is off draws noth
 
 import math
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +32,15 @@ from transfg_core.data.pixels import (
     to_rgb,
 )
 from transfg_core.data.random_erasing import random_erasing
+from transfg_core.data.walk import AVIF_IS_READ
 from transfg_core.errors import RunFailed, UserError
 
 ASPECT = (3 / 4, 4 / 3)  # random resized crop, width over height (Szegedy et al. 2015)
 ATTEMPTS = 10  # as in torchvision, before the fallback to a centre crop
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# Pillow's names of the formats of walk.SUFFIXES; "JPEG" also opens those of several frames (MPO)
+FORMATS = ["JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "TGA"]
+FORMATS += ["AVIF"] if AVIF_IS_READ else []
 MILLION = 1_000_000
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 DEFAULT = DataConfig()
@@ -45,46 +50,69 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, as Pillow
 Region = tuple[int, int, int, int]  # the same; right and bottom <= 0 count from the border
 
 
+class Decoded(NamedTuple):
+    """An image as the model sees it, and the EXIF orientation that its file notes (1 to 8)."""
+
+    image: Image.Image
+    orientation: int
+
+
 def read_image(
     path: str | Path, data: DataConfig = DEFAULT, region: Region | None = None
 ) -> Image.Image:
-    """Read a file of any mode as 8-bit RGB (`pixels.to_rgb`); of an animation the first frame.
-
-    `data.exif: ignore` keeps the stored pixels; `apply` turns them as the file's EXIF orientation
-    says. The result is the `region` of these pixels (`Samples.region`), or all of them.
+    """Read a file as `decode_image` does; only the `region` (`Samples.region`), if there is one.
 
     Raises:
-        BadImage: the file is absent, not an image or truncated, its tones are not known, it has
-            more than `data.max_megapixels`, or the region lies outside of it.
+        BadImage: see `decode_image`; or the file is absent, or the region lies outside of it.
+        RunFailed: the memory is too small for the image.
+    """
+    try:
+        with open_regular(path) as file:
+            rgb = decode_image(file, path, data).image
+    except OSError as error:
+        raise BadImage(str(path), reason_of(path, error)) from error
+    return rgb if region is None else rgb.crop(region_box(path, region, rgb.size[::-1]))
+
+
+def decode_image(file: BinaryIO, name: str | Path, data: DataConfig = DEFAULT) -> Decoded:
+    """Decode an opened file of any mode to 8-bit RGB (`pixels.to_rgb`); an animation's first frame.
+
+    `data.exif: ignore` keeps the stored pixels; `apply` turns them as the file's EXIF orientation
+    says. `name` is for messages. Only raster formats are tried (`FORMATS`): Pillow would hand an
+    EPS to another program.
+
+    Raises:
+        BadImage: the file is not an image or truncated, its tones are not known, or it has more
+            than `data.max_megapixels`.
         RunFailed: the memory is too small for the image.
     """
     allow_megapixels(data)
     size = "very many pixels"
     try:
-        with open_regular(path) as file, Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             size = f"{image.width} x {image.height} pixels"
             if image.width * image.height > data.max_megapixels * MILLION:
-                raise TooLarge(path, size, data.max_megapixels)
-            turns = _turns(image, data)
-            turn = orientation(image) if turns else 1
-            deep = has_deep_colour(image)
+                raise TooLarge(name, size, data.max_megapixels)
+            turns, deep = _turns(image, data), has_deep_colour(image)
+            # loading turns a TIFF and forgets why; asking a PNG loads it, and would hide damage
+            noted = orientation(image) if image.format == "TIFF" else None
             image.load()
+            noted = orientation(image) if noted is None else noted
             rgb = to_rgb(image)
             if deep:
                 refuse_dark_colour(rgb)
-        rgb = rgb.transpose(turns[turn]) if turn in turns else rgb
-        return rgb if region is None else rgb.crop(region_box(path, region, rgb.size[::-1]))
+        return Decoded(rgb.transpose(turns[noted]) if noted in turns else rgb, noted)
     except BadImage:
         raise
     except Image.DecompressionBombError as error:
-        raise TooLarge(path, size, data.max_megapixels) from error
+        raise TooLarge(name, size, data.max_megapixels) from error
     except MemoryError as error:
         raise RunFailed(
-            f"{path}: expected enough memory to read the image, found too little ({size}); make "
+            f"{name}: expected enough memory to read the image, found too little ({size}); make "
             "the image smaller, or lower data.threads, data.workers or data.max_megapixels"
         ) from error
     except UNREADABLE as error:
-        raise BadImage(str(path), reason_of(path, error)) from error
+        raise BadImage(str(name), reason_of(name, error, file)) from error
 
 
 def region_box(path: str | Path, region: Region, size: Size) -> Box:
@@ -198,8 +226,19 @@ def eval_transform(image: Source, data: DataConfig) -> NDArray[np.uint8]:
     Raises:
         UserError: the image is smaller than the crop.
     """
-    image = resized(image, data)
-    return as_array(image.crop(_centre_box((image.height, image.width), data.crop)))
+    _, box = eval_geometry((image.height, image.width), data)
+    return as_array(resize_image(image, data).crop(box))
+
+
+def eval_geometry(size: Size, data: DataConfig) -> tuple[Size, Box]:
+    """What `eval_transform` does with an image of this size: its size after `data.resize`, and the
+    box that is cut out of it.
+
+    Raises:
+        UserError: the image is smaller than the crop.
+    """
+    resized_size = _resized_size(size, data)
+    return resized_size, _centre_box(resized_size, data.crop)
 
 
 def boxes_through_eval(
@@ -209,8 +248,7 @@ def boxes_through_eval(
 
     `image_size` is (height, width). Nothing is clipped: a box may reach past the crop.
     """
-    height, width = size = _resized_size(image_size, data)
-    left, top, _, _ = _centre_box(size, data.crop)
+    (height, width), (left, top, _, _) = eval_geometry(image_size, data)
     scale_y, scale_x = height / image_size[0], width / image_size[1]
     scale = np.array([scale_x, scale_y, scale_x, scale_y])
     moved: NDArray[np.float64] = boxes * scale - np.array([left, top, left, top])
