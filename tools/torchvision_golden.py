@@ -5,8 +5,9 @@
 
 writes tests/core/data/golden/torchvision.json. Its digests are of pixels that torchvision computed
 from `picture()`, with Pillow 13 or later. Run it again with an older Pillow: it adds the pipelines
-whose pixels that Pillow resizes in another way (differences of up to 3 of 255). torchvision takes its random numbers from a NumPy generator here, in the order in
-which `transfg_core/data/transforms.py` draws, so both transform with the same parameters.
+whose pixels that Pillow resizes in another way (differences of up to 3 of 255). torchvision takes
+its random numbers from a NumPy generator here, in the order in which
+`transfg_core/data/transforms.py` draws, so both transform with the same parameters.
 """
 
 import json

@@ -1,5 +1,6 @@
 """TransFG in PyTorch and in Jittor: the command line, and the names that library users need.
 
+    from transfg import load                            # a trained model, ready to classify
     from transfg import Batch, build_params, load_backend, load_config
 
 A name is imported at its first use, so that `transfg doctor` also runs if a package is broken.
@@ -16,14 +17,18 @@ if TYPE_CHECKING:
     from transfg_core.config.loading import load_config
     from transfg_core.config.sections import Config
     from transfg_core.errors import RunFailed, UserError
+    from transfg_core.inference.predictor import Prediction, Predictor, load
 
 HOMES = {
     "Backend": "transfg_core.backend",
     "Batch": "transfg_core.backend",
     "Config": "transfg_core.config.sections",
+    "Prediction": "transfg_core.inference.predictor",
+    "Predictor": "transfg_core.inference.predictor",
     "RunFailed": "transfg_core.errors",
     "UserError": "transfg_core.errors",
     "build_params": "transfg_core.checkpoints.pretrained",
+    "load": "transfg_core.inference.predictor",
     "load_backend": "transfg_core.backend",
     "load_config": "transfg_core.config.loading",
 }
@@ -31,10 +36,13 @@ __all__ = [
     "Backend",
     "Batch",
     "Config",
+    "Prediction",
+    "Predictor",
     "RunFailed",
     "UserError",
     "__version__",
     "build_params",
+    "load",
     "load_backend",
     "load_config",
 ]

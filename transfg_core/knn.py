@@ -26,6 +26,7 @@ from transfg_core.data.datasets import Dataset, Samples, read_dataset, with_equa
 from transfg_core.data.loader import eval_batches
 from transfg_core.errors import Diverged, UserError
 from transfg_core.experiment import check_first_images, with_classes
+from transfg_core.inference.source import NOT_FROM_A_CHECKPOINT
 from transfg_core.models.layout import param_shapes
 from transfg_core.neighbours import (
     blocks,
@@ -41,7 +42,7 @@ from transfg_core.run.folder import RunFolder
 from transfg_core.run.lock import refuse_if_used
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position
-from transfg_core.trained import NOT_FROM_A_CHECKPOINT, refuse_foreign_place
+from transfg_core.trained import refuse_foreign_place
 
 # k of DINO's program (10, 20, 100, 200), and smaller ones for small classes; the first is DINO's
 # choice (arXiv 2104.14294, section 4.1) and makes the predictions

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from transfg_core.backend import FLOAT_TYPES, Backend, load_backend
 from transfg_core.checkpoints.averages import evaluated_params
-from transfg_core.checkpoints.own import refuse_other_model
 from transfg_core.checkpoints.training import read_checkpoint
-from transfg_core.config.loading import apply_overrides, build_config
-from transfg_core.config.sections import Config, DataConfig
+from transfg_core.config.sections import Config
 from transfg_core.data.cache.build import fill_cache
 from transfg_core.data.datasets import Dataset, read_test
 from transfg_core.data.datasets.findings import Trained
@@ -25,15 +23,12 @@ from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.evaluate import Evaluation, evaluate
 from transfg_core.experiment import check_first_images, with_classes
+from transfg_core.inference.source import config_of
 from transfg_core.models.layout import param_shapes
 from transfg_core.params.merge import strict_merge
 from transfg_core.resume import check_classes, known_split, split_of
 from transfg_core.run.progress import Progress
 from transfg_core.train import Position
-
-# keys of `data` that a checkpoint does not choose: how many processes read images, and the folders
-# that files are written to
-NOT_FROM_A_CHECKPOINT = {"threads", "workers", "cache", "unpacked"}
 
 
 def open_checkpoint(
@@ -51,11 +46,7 @@ def open_checkpoint(
     """
     saved = read_checkpoint(path)
     overrides = list(overrides)
-    tree = saved.config.model_dump(mode="json")
-    tree["data"] |= DataConfig().model_dump(mode="json", include=NOT_FROM_A_CHECKPOINT)
-    apply_overrides(tree, overrides)
-    config = build_config(tree, str(path))
-    refuse_other_model(str(path), saved.config.model, config.model)
+    config = config_of(saved, overrides)
     if not any(item.partition("=")[0] in ("data", "data.root") for item in overrides):
         refuse_foreign_place(path, config.data.root)
     classes = [composed(name) for name in saved.dataset.classes]

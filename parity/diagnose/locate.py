@@ -156,7 +156,7 @@ def find_causes(
     noise = None if same or found.precision != "float64" else GIVEN
     context = context_of(found, source or baseline, noise)
     if source and found.stage == LOSSES:  # a loss is the input of the next; it is not replayed
-        context = replace(context, taps=context.taps | baseline.arrays(LOSSES))
+        context = replace(context, taps={**context.taps, **baseline.arrays(LOSSES)})
     causes = tuple((cause.code, cause.text) for cause in explain(found.tap, b, a, context))
     likely = f"; likely: {causes[0][1]}" if causes else ""
     return replace(found, causes=causes, text=found.text + likely)

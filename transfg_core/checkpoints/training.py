@@ -62,6 +62,7 @@ class TrainingCheckpoint:
     config: Config
     position: SavedPosition
     dataset: SavedDataset
+    backend: str  # that made the last update
 
 
 def read_checkpoint(path: Path) -> TrainingCheckpoint:
@@ -80,7 +81,9 @@ def read_checkpoint(path: Path) -> TrainingCheckpoint:
             f"{updates}; take another checkpoint"
         )
     config = build_config(metadata.config, f"{path} (its configuration)")
-    return TrainingCheckpoint(path, arrays, config, metadata.position, metadata.dataset)
+    return TrainingCheckpoint(
+        path, arrays, config, metadata.position, metadata.dataset, metadata.backend
+    )
 
 
 def is_checkpoint(path: Path) -> bool:

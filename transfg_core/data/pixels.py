@@ -154,8 +154,8 @@ def orientation(image: Image.Image) -> int:
 
 
 def upright_boxes(
-    boxes: NDArray[np.float32], size: tuple[int, int], turn: int
-) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    boxes: NDArray[Any], size: tuple[int, int], turn: int
+) -> tuple[NDArray[Any], tuple[int, int]]:
     """Boxes (n, 4) x0, y0, x1, y1 and size (height, width) of stored pixels, turned upright."""
     if turn not in UPRIGHT:
         return boxes, size

@@ -11,6 +11,7 @@ Boxes are left, top, right, bottom; sizes are (height, width).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ class View:
         turn = turns.get(self.orientation)
         return seen if turn is None else seen.transpose(turn)
 
-    def spread(self, values: NDArray[np.floating], size: Size) -> NDArray[np.float32]:
+    def spread(self, values: NDArray[np.floating[Any]], size: Size) -> NDArray[np.float32]:
         """Values over the crop as a map over the upright image: (h, w) -> `size`.
 
         The values cover the crop evenly, in any resolution. Between their centres the map is

@@ -1,0 +1,1 @@
+"""A trained model classifies images that belong to no data set."""
