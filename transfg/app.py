@@ -19,6 +19,7 @@ from transfg.knn import knn
 from transfg.models import models
 from transfg.parity import app as parity_app
 from transfg.parts import parts
+from transfg.predict import predict
 from transfg.recipes import recipes
 from transfg.report import report
 from transfg.sweep.command import sweep
@@ -36,7 +37,7 @@ app = typer.Typer(
 app.add_typer(parity_app, name="parity")
 app.add_typer(data_app, name="data")
 for command in (
-    *(train, sweep, evaluate, knn, parts, report),
+    *(train, sweep, evaluate, predict, knn, parts, report),
     *(recipes, toy, models, weights, convert, doctor, bench),
 ):
     app.command()(command)

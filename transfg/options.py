@@ -2,8 +2,9 @@
 
 import json
 import os
+import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ import typer
 
 from transfg_core.backend import BACKENDS
 from transfg_core.errors import UserError
+
+KEY = re.compile(r"(run|data|model|loss|optim|train)(\.\w+)*=")
 
 
 def one_of(option: str, value: str, known: Collection[str]) -> str:
@@ -22,6 +25,15 @@ def one_of(option: str, value: str, known: Collection[str]) -> str:
     if value not in known:
         raise UserError(f"{option} {value}: expected one of {', '.join(known)}")
     return value
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that name files, and those that are `section.key=value`.
+
+    A file of such a name counts as a file.
+    """
+    overrides = [word for word in words if KEY.match(word) and not os.path.lexists(word)]
+    return [word for word in words if word not in overrides], overrides
 
 
 RUN_FILES = ("config.yaml", "env.json", "metrics.jsonl", "summary.csv", "predictions.csv")

@@ -17,6 +17,7 @@ from transfg_core.data.pixels import UPRIGHT, orientation, to_rgb
 from transfg_core.data.transforms import Decoded, decode_image, eval_transform
 from transfg_core.data.view import View, view_of
 from transfg_core.errors import UserError
+from transfg_core.inference.inputs import Input
 
 # a path, the content of a file, an opened file, a Pillow image, or pixels (H, W, 3) or (H, W)
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]
@@ -114,15 +115,15 @@ def name_of(image: ImageLike, place: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class CropReader:
-    """Index -> crop of a file. An error is in the crop, since this runs in other threads."""
+    """Index -> crop of an input. An error is in the crop, since this runs in other threads."""
 
-    paths: Sequence[str]
+    inputs: Sequence[Input]
     data: DataConfig
 
     def __call__(self, index: int) -> Crop:
-        name = self.paths[index]
+        name, source = self.inputs[index]
         try:
-            return crop_of(decode(name, name, self.data), name, self.data)
+            return crop_of(decode(source, name, self.data), name, self.data)
         except BadImage as error:
             return _failed(name, error.reason)
         except UserError as error:
@@ -132,4 +133,4 @@ class CropReader:
 
 
 def _failed(name: str, reason: str) -> Crop:
-    return Crop(name, cast("NDArray[np.uint8]", np.zeros((0, 0, 3), np.uint8)), None, reason)
+    return Crop(name, np.zeros((0, 0, 3), np.uint8), None, reason)

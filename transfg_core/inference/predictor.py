@@ -29,6 +29,7 @@ from transfg_core.inference.images import (
     decode,
     name_of,
 )
+from transfg_core.inference.inputs import Input
 from transfg_core.inference.source import TrainedModel, read_model
 from transfg_core.metrics import log_sum_exp, patch_boxes
 from transfg_core.models.layout import part_grid
@@ -152,17 +153,17 @@ class Predictor:
             )
         return output
 
-    def files(self, paths: Sequence[str]) -> Iterator[list[tuple[Crop, Prediction | None]]]:
-        """Classify files, read in other threads meanwhile: batches, each crop with its result.
+    def stream(self, inputs: Sequence[Input]) -> Iterator[list[tuple[Crop, Prediction | None]]]:
+        """Classify inputs, which other threads read meanwhile: batches of crops with results.
 
-        The result of an unreadable file is None; its crop has the reason.
+        The result of an unreadable image is None; its crop has the reason.
 
         Raises:
             RunFailed: the logits are not finite.
         """
         data, size = self.model.config.data, self.model.config.train.eval_batch_size
         batch: list[Crop] = []
-        for crop in read_ahead(CropReader(paths, data), range(len(paths)), data, size):
+        for crop in read_ahead(CropReader(inputs, data), range(len(inputs)), data, size):
             batch.append(crop)
             if len(batch) == size:
                 yield self._with_results(batch)
