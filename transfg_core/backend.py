@@ -54,6 +54,7 @@ class Backend(Protocol):
     """
 
     name: str
+    model: Any  # the framework's own module: normalised images (B, 3, H, W) -> Output
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         """Dict: canonical name -> shape of every parameter."""
