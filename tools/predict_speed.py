@@ -5,9 +5,9 @@ r"""How fast `transfg predict` reads and classifies a folder, beside classifying
         --images 1000 --batch 50
 
 The model has the configuration's architecture and initial values: its speed does not depend on
-what it has learned. In each round the tool classifies a batch that lies in memory, as `transfg bench
---work infer` does, and then the images of the folder, which threads read meanwhile. Both are the
-same number of images. The rounds alternate, so a slow moment of the machine hits both.
+what it has learned. In each round the tool classifies a batch that lies in memory, as
+`transfg bench --work infer` does, and then the images of the folder, which threads read meanwhile.
+Both are the same number of images. The rounds alternate, so a slow moment hits both.
 """
 
 import argparse
