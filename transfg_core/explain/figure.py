@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from transfg_core.config.model import ModelConfig
+from transfg_core.config.vit import VitConfig
 from transfg_core.explain.drawing import HALO, INK, PAPER, Colour
 from transfg_core.explain.labels import map_labels, mask_labels, part_labels
 from transfg_core.explain.maps import Explanation
@@ -77,8 +78,10 @@ def panels_of(shown: Image.Image, explanation: Explanation, model: ModelConfig) 
     boxes = shown_boxes(prediction, size)
     if boxes is not None:
         labels, meaning = part_labels(model)
-        panels.append(Panel("Selected patches", meaning, boxed(shown, boxes, labels)))
-        panels.append(Panel(*mask_labels(model), masked(shown, boxes, seen)))
+        title = "Selected patches" if isinstance(model, VitConfig) else "Selected tokens"
+        panels.append(Panel(title, meaning, boxed(shown, boxes, labels)))
+        if isinstance(model, VitConfig):  # those of SwinFC are for the loss alone
+            panels.append(Panel(*mask_labels(model), masked(shown, boxes, seen)))
     titles = map_labels(model, prediction.label)
     for name, values in explanation.maps.items():
         panels.append(Panel(*titles[name], overlay(shown, view.spread(values, size))))

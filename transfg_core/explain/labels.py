@@ -38,10 +38,9 @@ def part_labels(model: ModelConfig) -> PartLabels:
 
 def map_labels(model: ModelConfig, label: str) -> dict[str, tuple[str, str]]:
     """Dict: map -> its title and a sentence; `label` is the predicted class."""
-    rows = {"maws": "blocks"}.get(getattr(model, "selection", ""), "heads")
-    scores = f"What the part selection compares: the mean over {rows}."
-    if getattr(model, "selection", "") == "cls_similarity":
-        scores = "What the part selection compares: the likeness to the class token."
+    rows = {"maws": "the mean over blocks", "cls_similarity": "likeness to the class token"}
+    compared = rows.get(getattr(model, "selection", ""), "the mean over heads")
+    scores = f"What the part selection compares: {compared}."
     return {
         "scores": ("Part scores", scores),
         "rollout": ("Attention rollout", "How much of each patch reaches the class token."),
@@ -50,9 +49,9 @@ def map_labels(model: ModelConfig, label: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def mask_labels(model: ModelConfig) -> tuple[str, str]:
+def mask_labels(model: VitConfig) -> tuple[str, str]:
     """Title and sentence of the picture in which all but the selected patches is dimmed."""
-    reader = "part layer" if getattr(model, "has_part_layer", False) else "classifier"
-    token = getattr(model, "placement", "") != "flatten" or model.flatten_class_token  # type: ignore[attr-defined]
-    rest = "and the class token" if token else "and no class token"
+    reader = "part layer" if model.has_part_layer else "classifier"
+    token = model.placement != "flatten" or model.flatten_class_token or model.has_part_layer
+    rest = "and the class token" if token else "without the class token"
     return f"What the {reader} reads", f"The tokens of these patches, {rest}."

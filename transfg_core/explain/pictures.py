@@ -26,8 +26,9 @@ OPACITY = 0.6
 UNSEEN = 0.35  # brightness, without colour, of what lies outside of the crop
 DIMMED = 0.3  # brightness of what the part layer does not see
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's conversion to grey
-SHARE = 40  # a frame's width is this part of the photograph's shorter side ...
-MOST = 4  # labels in one tag; more are counted
+SHARE = 30  # the letters of a tag are this part of the picture's shorter side,
+SMALLEST = 15  # but not smaller than this, in pixels
+MOST = 4  # labels in one tag; of more, only the first stand there
 
 
 def colours(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -90,14 +91,16 @@ def boxed(
     for box in shared:
         outline(pen, np.array(box), CHOSEN, width)
     for box, names in shared.items():  # above all frames
-        write_tag(pen, box, tag(names), max(11, round(short / SHARE)), picture.size)
+        write_tag(pen, box, tag(names), max(SMALLEST, round(short / SHARE)), picture.size)
     return picture
 
 
 def tag(names: Sequence[str]) -> str:
-    """The labels of one frame; each once, and only their number if there are many."""
+    """The labels of one frame, each once; of many the first, and how many more: `1, 2, 3, +5`."""
     unique = list(dict.fromkeys(names))
-    return " ".join(unique) if len(unique) <= MOST else f"x {len(unique)}"
+    if len(unique) > MOST:
+        unique = [*unique[: MOST - 1], f"+{len(unique) - MOST + 1}"]
+    return ", ".join(unique)
 
 
 def write_tag(
