@@ -13,12 +13,15 @@ from PIL import Image, ImageDraw
 from transfg_core import fonts
 from transfg_core.explain.drawing import CHOSEN, HALO, INK, outline
 
-# viridis at 0, 1/8, ..., 1: lightness grows evenly with the value, also for colour-blind readers
+# viridis at 0, 1/16, ..., 1: lightness grows evenly with the value, also for colour-blind readers
 # (van der Walt and Smith 2015, matplotlib; CC0)
 VIRIDIS = np.array(
     [
-        *((68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141)),
-        *((39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37)),
+        *((68, 1, 84), (72, 24, 106), (71, 45, 123), (66, 64, 134)),
+        *((59, 82, 139), (51, 99, 141), (44, 114, 142), (38, 130, 142)),
+        *((33, 145, 140), (31, 160, 136), (40, 174, 128), (63, 188, 115)),
+        *((94, 201, 98), (132, 212, 75), (173, 220, 48), (216, 226, 25)),
+        *((253, 231, 37),),
     ],
     np.float64,
 )

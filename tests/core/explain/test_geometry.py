@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from transfg_core.data.pixels import ORIENTATION
 from transfg_core.data.toy.birds import PARTS, draw_bird
-from transfg_core.explain.maps import explain
+from transfg_core.explain import maps
+from transfg_core.explain.maps import explain, spread_grid
 from transfg_core.metrics import patch_boxes
 
 STORED = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # EXIF orientation -> Transpose that undoes it
@@ -94,14 +95,19 @@ def test_boxes_and_maps_lie_on_the_true_part(
 
 def test_a_stride_that_is_wrong_by_one_patch_shows(monkeypatch, tmp_path, predictor):
     """The test above fails for a grid one patch too late, and for one without overlap."""
-    cases = {
-        "one patch later": lambda grid: patch_boxes(grid) + [grid.stride, 0, grid.stride, 0],
-        "one row later": lambda grid: patch_boxes(grid) + [0, grid.stride, 0, grid.stride],
-        "patch for stride": lambda grid: patch_boxes(grid._replace(stride=grid.patch)),
-    }
-    for wrong in cases.values():
-        monkeypatch.setattr("transfg_core.inference.predictor.patch_boxes", wrong)
-        with pytest.raises(AssertionError):
-            test_boxes_and_maps_lie_on_the_true_part(
-                tmp_path, predictor, "with overlap", "squeezed", "apply", 6
-            )
+    boxes, spread = "transfg_core.inference.predictor.patch_boxes", f"{maps.__name__}.spread_grid"
+    planted = [
+        (boxes, lambda grid: patch_boxes(grid) + [grid.stride, 0, grid.stride, 0]),
+        (boxes, lambda grid: patch_boxes(grid) + [0, grid.stride, 0, grid.stride]),
+        (boxes, lambda grid: patch_boxes(grid._replace(stride=grid.patch))),
+        (spread, lambda values, size, stride, centre: spread_grid(values, size, 8, centre)),
+        (spread, lambda values, size, stride, centre: spread_grid(values, size, stride, 4 - 6)),
+        (spread, lambda values, size, stride, centre: spread_grid(values.T, size, stride, centre)),
+    ]
+    for place, wrong in planted:
+        with monkeypatch.context() as patched:
+            patched.setattr(place, wrong)
+            with pytest.raises(AssertionError):
+                test_boxes_and_maps_lie_on_the_true_part(
+                    tmp_path, predictor, "with overlap", "squeezed", "apply", 6
+                )
