@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
+from transfg_core.data.view import View
 from transfg_core.explain.drawing import HALO, INK, PAPER, Colour
 from transfg_core.explain.labels import map_labels, mask_labels, part_labels
 from transfg_core.explain.maps import Explanation
@@ -45,7 +46,7 @@ def figure(
     """
     shown = fitted(photograph)
     panels = [framed(panel) for panel in panels_of(shown, explanation, model)]
-    columns = min(COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     width = inner_width(panels[0].picture.width, columns)
     return page(header(explanation.prediction, source, width), panels, columns, legend(width))
 
@@ -72,9 +73,7 @@ def panels_of(shown: Image.Image, explanation: Explanation, model: ModelConfig) 
     prediction, view = explanation.prediction, explanation.prediction.view
     size = (shown.height, shown.width)
     seen = np.isfinite(view.spread(np.ones((1, 1)), size))
-    panels = [
-        Panel("Photograph", "The model sees what is inside the frame.", outlined(shown, seen))
-    ]
+    panels = [Panel("Photograph", seen_text(view), outlined(shown, seen))]
     boxes = shown_boxes(prediction, size)
     if boxes is not None:
         labels, meaning = part_labels(model)
@@ -86,6 +85,14 @@ def panels_of(shown: Image.Image, explanation: Explanation, model: ModelConfig) 
     for name, values in explanation.maps.items():
         panels.append(Panel(*titles[name], overlay(shown, view.spread(values, size))))
     return panels
+
+
+def seen_text(view: View) -> str:
+    """A sentence about the frame, and about pixels that the model sees turned."""
+    text = "The model sees what is inside the frame"
+    if view.orientation == 1 or view.turned:
+        return f"{text}."
+    return f"{text}, turned as the file stores it (data.exif is ignore)."
 
 
 def shown_boxes(prediction: Prediction, size: tuple[int, int]) -> NDArray[np.float64] | None:
