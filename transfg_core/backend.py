@@ -106,7 +106,8 @@ class Backend(Protocol):
         """Classify images, uint8 or normalised as in `Batch`, with the averaged parameters if any.
 
         The handle fetches to `logits` (B, C), `features` (B, D), which the head receives, and, with
-        part selection, `part_index` (B, K) from 1.
+        part selection, `part_index` (B, K) from 1, and `part_scores` (B, J, N), unless the parts
+        are drawn.
         """
         ...
 
@@ -130,6 +131,19 @@ class Backend(Protocol):
         The handle fetches to `saliency` (B, H, W): the largest absolute value over colours of the
         gradient of the largest logit, as `eval_step` classifies, with respect to the normalised
         image (Simonyan et al. 2013, arXiv 1312.6034, section 3). It works for every model.
+        """
+        ...
+
+    def grad_cam(self, images: Array) -> Any:
+        """Compute where the last feature map speaks for the chosen class (Grad-CAM).
+
+        The handle fetches to `grad_cam` (B, N), row by row over the map of
+        `transfg_core.models.layout.feature_map`, not negative. The class is that of the largest
+        logit, as `eval_step` classifies. Source: Selvaraju et al. 2017 (arXiv 1610.02391),
+        equations 1 and 2.
+
+        Raises:
+            UserError: the model has no such map.
         """
         ...
 

@@ -24,6 +24,8 @@ from transfg_core.errors import Diverged
 from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
 from transfg_core.models.layout import part_grid
 
+NEEDED = ("logits", "part_index", "label", "row")  # of each image
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -78,7 +80,7 @@ def evaluate(
         for batch in batches:
             output = backend.fetch(backend.eval_step(batch.images))
             for name, values in (output | {"label": batch.labels, "row": batch.index}).items():
-                if name != "features":  # nothing below needs them, and they can fill the memory
+                if name in NEEDED:  # the others can fill the memory
                     columns.setdefault(name, []).append(values)
             advance(len(batch.labels))
     table = {name: np.concatenate(values) for name, values in columns.items()}

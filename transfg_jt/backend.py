@@ -16,7 +16,7 @@ from jittor import Var, nn
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch
 from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
-from transfg_core.models.layout import choice_taps, param_specs
+from transfg_core.models.layout import choice_taps, feature_map, param_specs
 from transfg_core.models.vit import require_vit
 from transfg_core.params.groups import frozen_params, param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
@@ -25,6 +25,7 @@ from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
 from transfg_jt import runtime
 from transfg_jt.checkpointing import save_less
+from transfg_jt.explain import best_sum, class_activation
 from transfg_jt.loss import compute_losses
 from transfg_jt.models import MODELS
 from transfg_jt.models.batch_norm import BatchNorm
@@ -251,7 +252,8 @@ class JittorBackend:
         with self.evaluating():
             output = self.apply(self.to_images(images), parts=self.draw(images))
         handle = {"logits": output.answer, "features": output.features}
-        return handle if output.part_index is None else handle | {"part_index": output.part_index}
+        parts = {"part_index": output.part_index, "part_scores": output.part_scores}
+        return handle | {name: value for name, value in parts.items() if value is not None}
 
     def rollout(self, images: Array) -> Handle:
         require_vit(self.config.model, "attention rollout")
@@ -260,12 +262,26 @@ class JittorBackend:
 
     def saliency(self, images: Array) -> Handle:
         with self.evaluating(gradients=True):
-            # jittor: its arrays start with a gradient; argmax as in `train_step`
+            # jittor: its arrays start with a gradient
             pixels = self.to_images(images)
             logits = self.apply(pixels, parts=self.draw(images)).answer
-            best = logits.gather(1, logits.argmax(dim=-1)[0].unsqueeze(1))
-            (slope,) = jt.grad(best.sum(), [pixels])
+            (slope,) = jt.grad(best_sum(logits), [pixels])
         return {"saliency": slope.abs().max(1)}  # jittor: it has no amax
+
+    def grad_cam(self, images: Array) -> Handle:
+        name = feature_map(self.config.model, self.config.data.crop, "Grad-CAM").tap
+        kept: Handle = {}
+
+        def keep(tap: str, value: Var) -> Var:
+            if tap == name:
+                # jittor: one Var has one gradient, as in `trace`
+                kept[name] = value.clone()
+            return kept[name] if tap == name else value
+
+        with self.evaluating(gradients=True):
+            logits = self.apply(self.to_images(images), keep, self.draw(images)).answer
+            (slope,) = jt.grad(best_sum(logits), [kept[name]])
+        return {"grad_cam": class_activation(kept[name], slope)}
 
     def fetch(self, handle: Handle) -> Arrays:
         # jittor: integers have 32 bits and scalars one axis

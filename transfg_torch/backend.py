@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transfg_core.backend import FLOAT_TYPES, Array, Arrays, Batch
 from transfg_core.config.sections import Config
 from transfg_core.machine import peak_rss
-from transfg_core.models.layout import choice_taps, param_specs
+from transfg_core.models.layout import choice_taps, feature_map, param_specs
 from transfg_core.models.vit import require_vit
 from transfg_core.params.groups import frozen_params, param_groups, trained_params
 from transfg_core.params.merge import split_state, strict_merge
@@ -25,6 +25,7 @@ from transfg_core.schedule import ema_decay_at
 from transfg_core.seeds import step_seed
 from transfg_torch import runtime
 from transfg_torch.checkpointing import save_less
+from transfg_torch.explain import best_sum, class_activation
 from transfg_torch.loss import compute_losses
 from transfg_torch.models import MODELS
 from transfg_torch.models.batch_norm import BatchNorm
@@ -243,7 +244,8 @@ class TorchBackend:
         with self.evaluating():
             output = self.apply(self.to_images(images), parts=self.draw(images))
         handle = {"logits": output.answer, "features": output.features}
-        return handle if output.part_index is None else handle | {"part_index": output.part_index}
+        parts = {"part_index": output.part_index, "part_scores": output.part_scores}
+        return handle | {name: value for name, value in parts.items() if value is not None}
 
     def rollout(self, images: Array) -> Handle:
         require_vit(self.config.model, "attention rollout")
@@ -254,9 +256,24 @@ class TorchBackend:
         with self.evaluating(gradients=True):
             pixels = self.to_images(images).requires_grad_()
             logits = self.apply(pixels, parts=self.draw(images)).answer
-            best = logits.gather(1, logits.argmax(dim=-1).unsqueeze(1))
-            (slope,) = torch.autograd.grad(best.sum(), [pixels])
+            (slope,) = torch.autograd.grad(best_sum(logits), [pixels])
         return {"saliency": slope.abs().amax(1)}
+
+    def grad_cam(self, images: Array) -> Handle:
+        name = feature_map(self.config.model, self.config.data.crop, "Grad-CAM").tap
+        kept: Handle = {}
+
+        def keep(tap: str, value: Tensor) -> Tensor:
+            if tap == name:
+                kept[name] = value
+                # torch only: behind frozen parameters alone, a value has no gradient
+                value.requires_grad_()
+            return kept[name] if tap == name else value
+
+        with self.evaluating(gradients=True):
+            logits = self.apply(self.to_images(images), keep, self.draw(images)).answer
+            (slope,) = torch.autograd.grad(best_sum(logits), [kept[name]])
+        return {"grad_cam": class_activation(kept[name], slope)}
 
     def fetch(self, handle: Handle) -> Arrays:
         # torch: tensors have graphs and devices

@@ -79,13 +79,13 @@ def part_picture(
 def _frame_true(picture: Image.Image, boxes: ArrayLike, scale: int) -> None:
     pen = ImageDraw.Draw(picture)
     for box in np.asarray(boxes, np.float64).reshape(-1, 4) * scale:
-        _outline(pen, box, TRUE, 1)
+        outline(pen, box, TRUE, 1)
 
 
 def _frame_chosen(picture: Image.Image, index: NDArray[Any], patches: NDArray[np.float64]) -> None:
     pen = ImageDraw.Draw(picture)
     for token, heads in sorted(Counter(index.tolist()).items()):
-        _outline(pen, patches[token - 1], CHOSEN, min(1 + heads, THICKEST))
+        outline(pen, patches[token - 1], CHOSEN, min(1 + heads, THICKEST))
 
 
 def _enlarge(pixels: NDArray[np.uint8], scale: int) -> Image.Image:
@@ -110,9 +110,7 @@ def _dim(picture: Image.Image, heat: NDArray[np.float64], patch: int, stride: in
     return Image.fromarray((np.asarray(picture) * weight).round().astype(np.uint8))
 
 
-def _outline(
-    pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: Colour, width: int
-) -> None:
+def outline(pen: ImageDraw.ImageDraw, box: NDArray[np.float64], colour: Colour, width: int) -> None:
     """Draw a frame around the box, between two thin light lines for contrast."""
     left, top, right, bottom = (round(side) for side in box)
     for reach, thickness, ink in ((width, width + 2, HALO), (width - 1, width, colour)):

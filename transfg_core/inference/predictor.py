@@ -42,7 +42,8 @@ class Prediction:
 
     `logits` (C,) and `probabilities` (C,) are in the order of `classes`. `part_index` (S,) counts
     the selected patches from 1, and `part_boxes` (S, 4) are these patches in pixels of the crop;
-    both are None without part selection. `view` leads from the crop back to the photograph.
+    both are None without part selection. `part_scores` (J, N) are the scores of all patches, if
+    scores choose the parts. `view` leads from the crop back to the photograph.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Prediction:
     view: View
     part_index: NDArray[np.int64] | None = None
     part_boxes: NDArray[np.float64] | None = None
+    part_scores: NDArray[np.floating[Any]] | None = None
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
@@ -151,25 +153,31 @@ class Predictor:
             index = output["part_index"][row] if "part_index" in output else None
             boxes = None if index is None else self._patches()[index - 1]
             assert crop.view
+            scores = output["part_scores"][row] if "part_scores" in output else None
+            logits = output["logits"][row]
             results.append(
-                Prediction(crop.name, self.classes, output["logits"][row], crop.view, index, boxes)
+                Prediction(crop.name, self.classes, logits, crop.view, index, boxes, scores)
             )
         return results
 
     def run(self, images: NDArray[np.uint8]) -> Arrays:
-        """Logits (B, C), and part indices (B, S) if there are any, of crops (B, H, W, 3).
+        """What `Backend.eval_step` computes of crops (B, H, W, 3).
 
         Raises:
             RunFailed: the logits are not finite.
         """
-        with self._lock:
-            output = self.backend.fetch(self.backend.eval_step(images))
+        output = self.locked("eval_step", images)
         if not np.isfinite(output["logits"]).all():
             raise Diverged(
                 f"{self.model.path}: expected finite logits, found inf or nan; take another "
                 "checkpoint"
             )
         return output
+
+    def locked(self, method: str, images: NDArray[np.uint8]) -> Arrays:
+        """What a method of the backend computes of crops (B, H, W, 3), one call at a time."""
+        with self._lock:
+            return self.backend.fetch(getattr(self.backend, method)(images))
 
     def stream(self, inputs: Sequence[Input]) -> Iterator[list[tuple[Crop, Prediction | None]]]:
         """Classify inputs, which other threads read meanwhile: batches of crops with results.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.errors import UserError
-from transfg_core.models.rows import ParamSpec, TapSpec, affine
+from transfg_core.models.rows import FeatureMap, ParamSpec, TapSpec, affine
 
 SPECS = (
     ParamSpec("conv1.weight", "F R X X", "uniform", "R X X"),
@@ -64,6 +64,13 @@ def map_sizes(image_size: tuple[int, int], model: ConvNetConfig) -> tuple[tuple[
         size = (rows, columns)
         maps.append(size)
     return tuple(maps)
+
+
+def feature_map(model: ConvNetConfig, image_size: tuple[int, int]) -> FeatureMap:
+    """The map behind the second ReLU; without padding, its first region begins at pixel 0."""
+    region = model.kernel + (model.kernel - 1) * model.stride
+    size = map_sizes(image_size, model)[-1]
+    return FeatureMap("relu2", *size, model.stride**2, region / 2)
 
 
 def param_specs(model: ConvNetConfig) -> dict[str, ParamSpec]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transfg_core.config.model import ModelConfig
 from transfg_core.errors import UserError
 from transfg_core.models import convnet, resnet, swin, swinfc, vit
-from transfg_core.models.rows import ParamSpec, PartGrid, Shape, TapSpec, resolve
+from transfg_core.models.rows import FeatureMap, ParamSpec, PartGrid, Shape, TapSpec, resolve
 
 Order = NDArray[np.intp]
 
@@ -86,6 +86,15 @@ PART_GRIDS: dict[str, Callable[[Any, tuple[int, int]], PartGrid]] = {
     "swinfc": swinfc.part_grid,
 }
 
+# (model, image size) -> the last map of features that have a place in the image; None without one
+FEATURE_MAPS: dict[str, Callable[[Any, tuple[int, int]], FeatureMap | None]] = {
+    "vit": vit.feature_map,
+    "convnet": convnet.feature_map,
+    "resnet": resnet.feature_map,
+    "swin": swin.feature_map,
+    "swinfc": swinfc.feature_map,
+}
+
 # model.name -> that of its backbone, whose weights it takes; its own modules start as initialised
 BACKBONES = {"swinfc": "swin"}
 
@@ -120,6 +129,22 @@ def part_grid(model: ModelConfig, image_size: tuple[int, int], task: str) -> Par
         names = " or ".join(PART_GRIDS)
         raise UserError(f"{task}: expected model.name {names}, found {model.name}")
     return PART_GRIDS[model.name](model, image_size)
+
+
+def feature_map(model: ModelConfig, image_size: tuple[int, int], task: str) -> FeatureMap:
+    """The last feature map of the model, which Grad-CAM reads.
+
+    Raises:
+        UserError: the model has none, and `task` needs it; or the image is too small.
+    """
+    found = FEATURE_MAPS[model.name](model, image_size)
+    if found is None:
+        names = ", ".join(name for name in FEATURE_MAPS if name != "vit")
+        raise UserError(
+            f"{task}: expected model.name {names}, or vit with a model.stem, found vit without a "
+            "stem; choose rollout or saliency"
+        )
+    return found
 
 
 @cache

@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.config.resnet import ResNetConfig
-from transfg_core.models.rows import ParamSpec, TapSpec, affine, batch_norm_params, batch_norm_specs
+from transfg_core.models.rows import (
+    FeatureMap,
+    ParamSpec,
+    TapSpec,
+    affine,
+    batch_norm_params,
+    batch_norm_specs,
+)
 
 STAGES = range(1, 5)
 STEM = (7, 2, 3)  # kernel, stride and padding of the first convolution
@@ -119,6 +126,13 @@ def map_sizes(image_size: tuple[int, int], model: ResNetConfig) -> list[tuple[in
         size = size if stage == 1 else halved(size, (3, 2, 1))
         maps.append(size)
     return maps
+
+
+def feature_map(model: ResNetConfig, image_size: tuple[int, int]) -> FeatureMap:
+    """The last block's map. Each stride is padded evenly, so the first region is around pixel 0."""
+    last = f"block{len(units(model)) - 1:02d}"
+    stride = 4 * 2 ** (len(model.blocks) - 1)
+    return FeatureMap(last, *map_sizes(image_size, model)[-1], stride, 0.5)
 
 
 def sizes(model: ResNetConfig, image_size: tuple[int, int] | None = None) -> dict[str, int]:

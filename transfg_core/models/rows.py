@@ -41,6 +41,20 @@ class PartGrid(NamedTuple):
     stride: int
 
 
+class FeatureMap(NamedTuple):
+    """The last feature map of a model, which Grad-CAM reads; sizes are in pixels of the image.
+
+    Position (i, j) of the map sees a region around (centre + i stride, centre + j stride), where a
+    pixel's own centre is at one half. The last regions may reach beyond the image.
+    """
+
+    tap: str
+    rows: int
+    columns: int
+    stride: int
+    centre: float
+
+
 class TapSpec(NamedTuple):
     """One tap: its axes in letters, and the operation that computes it from other taps.
 

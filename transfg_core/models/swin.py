@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.swin import SwinConfig
 from transfg_core.errors import UserError
-from transfg_core.models.rows import KEY_BIASES, ParamSpec, TapSpec, affine
+from transfg_core.models.rows import KEY_BIASES, FeatureMap, ParamSpec, TapSpec, affine
 from transfg_core.models.windows import Windows
 
 STAGES = range(4)
@@ -94,6 +94,12 @@ def map_sizes(image_size: tuple[int, int], model: SwinConfig) -> list[tuple[int,
         )
     rows, columns = height // model.patch, width // model.patch
     return [(-(-rows // 2**stage), -(-columns // 2**stage)) for stage in STAGES]
+
+
+def feature_map(model: SwinConfig, image_size: tuple[int, int], tap: str = "norm") -> FeatureMap:
+    """The last stage's map behind the norm, whose mean the classifier reads."""
+    side = model.patch * 2 ** STAGES[-1]
+    return FeatureMap(tap, *map_sizes(image_size, model)[-1], side, side / 2)
 
 
 def norm(axes: str, source: str, module: str) -> TapSpec:

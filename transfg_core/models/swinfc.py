@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transfg_core.config.swinfc import SwinFCConfig
 from transfg_core.models import swin
 from transfg_core.models.multi_scale import BRANCHES, branch_specs, branch_taps, pooled_width
-from transfg_core.models.rows import ParamSpec, PartGrid, TapSpec, affine
+from transfg_core.models.rows import FeatureMap, ParamSpec, PartGrid, TapSpec, affine
 from transfg_core.models.swin import map_sizes
 
 AXES = swin.AXES | {"J": "memory", "A": "channel", "F": "channel", "Q": "chosen token"}
@@ -48,6 +48,13 @@ def part_grid(model: SwinFCConfig, image_size: tuple[int, int]) -> PartGrid:
     """The tokens of the last stage's map; each is made from a square of 8 x 8 patches."""
     side = model.patch * 2 ** BRANCHES[-1]
     return PartGrid(*map_sizes(image_size, model)[-1], side, side)
+
+
+def feature_map(model: SwinFCConfig, image_size: tuple[int, int]) -> FeatureMap:
+    """The backbone's; before the norm if the stages' classifiers, which read it there, decide."""
+    sums = model.prediction == "sum" and model.branches
+    last = f"stage{BRANCHES[-1]}_block{model.depths[-1] - 1:02d}"
+    return swin.feature_map(model, image_size, last if sums else "norm")
 
 
 def param_specs(model: SwinFCConfig) -> dict[str, ParamSpec]:

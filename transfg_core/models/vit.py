@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
-from transfg_core.models.rows import KEY_BIASES, ParamSpec, PartGrid, TapSpec, affine
+from transfg_core.models.rows import KEY_BIASES, FeatureMap, ParamSpec, PartGrid, TapSpec, affine
 from transfg_core.models.stem import (
     map_sizes,
     stem_axes,
@@ -130,6 +130,14 @@ def part_grid(model: VitConfig, image_size: tuple[int, int]) -> PartGrid:
     """
     step = model.step
     return PartGrid(*grid_size(image_size, model), model.patch * step, model.stride * step)
+
+
+def feature_map(model: VitConfig, image_size: tuple[int, int]) -> FeatureMap | None:
+    """The stem's last map, in the squares of its positions; without a stem there is none."""
+    if model.stem == "none":
+        return None
+    tap = next(reversed(stem_taps(model.stem)))
+    return FeatureMap(tap, *map_sizes(model.stem, image_size)[-1], model.step, model.step / 2)
 
 
 def param_specs(model: VitConfig) -> dict[str, ParamSpec]:
