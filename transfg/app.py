@@ -15,6 +15,7 @@ from transfg.convert import convert
 from transfg.data import app as data_app
 from transfg.doctor import doctor
 from transfg.evaluate import evaluate
+from transfg.export import export
 from transfg.knn import knn
 from transfg.models import models
 from transfg.parity import app as parity_app
@@ -37,6 +38,7 @@ app.add_typer(parity_app, name="parity")
 app.add_typer(data_app, name="data")
 for command in (
     *(train, sweep, evaluate, knn, parts, report),
+    *(export,),
     *(recipes, toy, models, weights, convert, doctor, bench),
 ):
     app.command()(command)
