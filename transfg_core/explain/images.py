@@ -129,7 +129,7 @@ def png_of(picture: Image.Image) -> bytes:
 def npz_of(arrays: Arrays) -> bytes:
     """The content of an .npz file; NumPy reads it without pickles."""
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 
