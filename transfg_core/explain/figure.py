@@ -15,7 +15,6 @@ from transfg_core.explain.labels import map_labels, mask_labels, part_labels
 from transfg_core.explain.maps import Explanation
 from transfg_core.explain.page import (
     CAPTION,
-    GREY,
     Panel,
     inner_width,
     page,
@@ -24,6 +23,7 @@ from transfg_core.explain.page import (
 )
 from transfg_core.explain.pictures import boxed, colours, masked, overlay
 from transfg_core.inference.predictor import Prediction
+from transfg_core.inspection.sheets import FAINT
 
 LONG_SIDE = 560  # pixels of a picture; smaller photographs are enlarged, larger ones reduced
 NARROWEST = 320  # pixels; a narrower picture gets white borders, for its title
@@ -118,7 +118,7 @@ def header(prediction: Prediction, source: str, width: int) -> Image.Image:
     picture = Image.new("RGB", (width, first + row * len(ranked)), PAPER)
     pen = ImageDraw.Draw(picture)
     write(pen, (0, 0), prediction.name.rpartition("/")[2], NAME, width)
-    write(pen, (0, text_height(NAME)), source, CAPTION, width, GREY)
+    write(pen, (0, text_height(NAME)), source, CAPTION, width, FAINT)
     bar, number = width // 3, 90
     for place, (label, share) in enumerate(ranked):
         top = first + row * place

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from transfg_core import fonts
-from transfg_core.explain.drawing import INK, PAPER, Colour
+from transfg_core.inspection import sheets
+from transfg_core.inspection.sheets import FAINT, INK, PAPER, Colour
 
-GREY: Colour = (105, 105, 105)
 MARGIN = 36
 GAP = 28  # between panels
 TITLE, CAPTION = 24, 17  # sizes of letters, in pixels
@@ -37,10 +37,8 @@ def write(
     colour: Colour = INK,
 ) -> None:
     """Write one line whose upper left corner is `place`; it is cut to `width`."""
-    left, base = place[0], place[1] + size
-    for piece, font in fonts.shorten(text, size, width):
-        pen.text((left, base), piece, fill=colour, font=font, anchor="ls")
-        left += font.getlength(piece)
+    left, top = place
+    sheets.write(pen, (left, top + size), fonts.shorten(text, size, width), colour)
 
 
 def wrap(text: str, size: int, width: float) -> list[str]:
@@ -65,7 +63,7 @@ def panel_picture(panel: Panel, lines: int) -> Image.Image:
     cell.paste(panel.picture, (0, above))
     for number, line in enumerate(wrap(panel.caption, CAPTION, width)):
         top = above + height + 6 + text_height(CAPTION, number)
-        write(pen, (0, top), line, CAPTION, width, GREY)
+        write(pen, (0, top), line, CAPTION, width, FAINT)
     return cell
 
 
@@ -93,3 +91,8 @@ def page(
 def inner_width(width: int, columns: int) -> int:
     """Width of a page without its margins, in pixels; `width` is that of a panel."""
     return columns * width + (columns - 1) * GAP
+
+
+def strip(width: int, height: int = 1) -> Image.Image:
+    """White paper, also for a page without header or footer."""
+    return Image.new("RGB", (width, height), PAPER)

@@ -93,7 +93,7 @@ def test_boxes_and_maps_lie_on_the_true_part(
 
 
 def test_a_stride_that_is_wrong_by_one_patch_shows(monkeypatch, tmp_path, predictor):
-    """The test above fails for a grid that starts one patch too late, and for one without overlap."""
+    """The test above fails for a grid one patch too late, and for one without overlap."""
     cases = {
         "one patch later": lambda grid: patch_boxes(grid) + [grid.stride, 0, grid.stride, 0],
         "one row later": lambda grid: patch_boxes(grid) + [0, grid.stride, 0, grid.stride],
