@@ -13,6 +13,7 @@ from transfg import __version__
 from transfg.bench.command import bench
 from transfg.convert import convert
 from transfg.data import app as data_app
+from transfg.demo.command import demo
 from transfg.doctor import doctor
 from transfg.evaluate import evaluate
 from transfg.knn import knn
@@ -38,7 +39,7 @@ app.add_typer(parity_app, name="parity")
 app.add_typer(data_app, name="data")
 for command in (
     *(train, sweep, evaluate, predict, knn, parts, report),
-    *(recipes, toy, models, weights, convert, doctor, bench),
+    *(recipes, toy, models, weights, convert, doctor, bench, demo),
 ):
     app.command()(command)
 
