@@ -50,10 +50,16 @@ def predict_function(service: Service) -> Callable[..., dict[str, Any]]:
     """The function behind the API's `/predict`."""
 
     def predict(
-        image: str, models: list[str] | None = None, backends: list[str] | None = None
+        image: str,
+        models: list[str] | None = None,
+        backends: list[str] | None = None,
+        pictures: bool = False,
     ) -> dict[str, Any]:
-        """Classify a picture, given as data:image/...;base64,... or example:NUMBER."""
-        return as_json(service.look(image, models, backends, pictures=False))
+        """Classify a picture, given as data:image/...;base64,... or example:NUMBER.
+
+        With `pictures`, the answer also has the photograph and the maps.
+        """
+        return as_json(service.look(image, models, backends, bool(pictures)))
 
     return predict
 

@@ -23,6 +23,7 @@ from transfg_core.machine import child_environment
 
 Answer = dict[str, Any]
 
+COMMAND = (sys.executable, "-m", "transfg.demo.worker")
 START_LIMIT = 600  # seconds to load and warm up; Jittor compiles its operators the first time
 LAST_WORDS = 5  # seconds for a worker to exit after its pipe is closed
 CHUNK = 1 << 16  # bytes of one read or write of a pipe
@@ -59,7 +60,7 @@ class Worker(Closing):
         job |= {"megapixels": settings.megapixels, "answers": theirs}
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "transfg.demo.worker", json.dumps(job)],
+                [*COMMAND, json.dumps(job)],
                 stdin=subprocess.PIPE,
                 stdout=2,  # send the output of frameworks to standard error
                 pass_fds=[theirs],

@@ -108,15 +108,10 @@ def compare(left: Panel, right: Panel) -> Agreement:
 
 
 def as_json(looked: Looked) -> dict[str, Any]:
-    """The outcome for programs: no pictures."""
+    """The outcome for programs."""
     if looked.error:
         return {"error": looked.error, "detail": looked.detail}
-    hidden = ("photo", "maps")
-    return {
-        "answers": [
-            {"model": panel.model, "backend": panel.backend}
-            | {key: value for key, value in panel.answer.items() if key not in hidden}
-            for panel in looked.panels
-        ],
-        "agreement": [vars(agreement) for agreement in looked.agreements],
-    }
+    answers = [
+        {"model": panel.model, "backend": panel.backend} | panel.answer for panel in looked.panels
+    ]
+    return {"answers": answers, "agreement": [vars(agreement) for agreement in looked.agreements]}
