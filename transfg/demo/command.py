@@ -53,12 +53,12 @@ def demo(
     Nothing is sent to other machines, and pictures of users stay in memory.
 
     Ctrl-C and SIGTERM stop the server after the present request, with exit code 0; a second one
-    stops it at once, with exit code 130 or 143.
+    stops it at once, with exit code 130 or 143, as does one while the models load.
     """
     from importlib.util import find_spec
 
     from transfg.demo.pool import Pool, Settings
-    from transfg.demo.server import Address
+    from transfg.demo.server import Address, ended_by_signal
     from transfg_core.errors import UserError
     from transfg_core.machine import install_command
 
@@ -68,7 +68,7 @@ def demo(
         )
     backends = ("torch", "jittor") if backend == "both" else (backend,)
     settings = Settings(tuple(runs), megapixels, time_limit, threads)
-    with Pool(backends, settings) as pool:
+    with ended_by_signal(), Pool(backends, settings) as pool:
         open_page(pool, settings, Address(host, port), examples, megabytes)
 
 

@@ -10,6 +10,7 @@ document.fonts.addEventListener("loadingdone", () => root.classList.add("tf-font
 let image = ""; // the picture as text, or the name of an example
 let stream = null; // of the camera
 let busy = false;
+let runs = 0;
 let again = false; // something was chosen while the server was busy
 
 const result = () => document.querySelector(".tf-result");
@@ -25,6 +26,7 @@ function run() {
     return;
   }
   busy = true;
+  watch(++runs);
   for (const card of document.querySelectorAll(".tf-lost")) card.remove();
   root.classList.add("tf-busy");
   result().setAttribute("aria-busy", "true");
@@ -39,10 +41,23 @@ function run() {
   });
 }
 
+// gradio says nothing if the server is gone; so ask for its health while waiting
+const WATCH = 4000; // milliseconds
+async function watch(number) {
+  await new Promise((resolve) => setTimeout(resolve, WATCH));
+  if (!busy || number !== runs) return;
+  const there = await fetch("health", { cache: "no-store" }).then((r) => r.ok, () => false);
+  if (!busy || number !== runs) return;
+  if (there) watch(number);
+  else window.transfg.done(false);
+}
+
 window.transfg = {
   done(answered) {
+    if (!busy) return;
     busy = false;
     root.classList.remove("tf-busy");
+    root.classList.toggle("tf-stale", !answered);
     result().removeAttribute("aria-busy");
     if (!answered) lost();
     if (again) {

@@ -148,10 +148,12 @@ def examples_html(service: Service, text: Text) -> str:
 
 
 def models_html(service: Service, text: Text) -> str:
-    """The choice of models, if there are several: two of them are compared."""
+    """The choice of models, if there are several. At first, two answers are beside one another: of
+    two models, or of one model in two frameworks."""
     names = service.names
+    first = names[:1] if len(service.pool.backends) > 1 else names[:2]
     title = text("models") + hint(text, "k-models", text("models_hint"))
-    return choice("checkbox", "models", names, names, title, names[:2])
+    return choice("checkbox", "models", names, names, title, first)
 
 
 def backends_html(service: Service, text: Text) -> str:

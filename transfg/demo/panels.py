@@ -5,6 +5,7 @@ Every text of a run, such as names of models and classes, is escaped (`text.esca
 
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 
 from transfg.demo.facts import facts_table, hint
 from transfg.demo.pool import Answer
@@ -65,12 +66,17 @@ def agreement_line(text: Text, agreement: Agreement) -> str:
     parts = [text("same_class" if agreement.same_class else "other_class")]
     if agreement.same_patches is not None:
         parts.append(text("same_patches" if agreement.same_patches else "other_patches"))
-    parts.append(text("difference", value=f"{agreement.difference:.1g}"))
+    parts.append(text("difference", value=decimal(agreement.difference)))
     name = f"<b>{escape(agreement.model)}:</b> "
     mark = "tf-good" if agrees else "tf-bad"
     verdict = text("agree" if agrees else "disagree")
     joined = text("separator").join(parts)
-    return f'<p class="tf-note {mark}">{name}{verdict} <span>{joined}</span></p>'
+    return f'<p class="tf-note {mark}">{name}{verdict} {joined}{text("stop")}</p>'
+
+
+def decimal(number: float) -> str:
+    """A small number with one digit that counts, without an exponent."""
+    return f"{Decimal(f'{number:.1g}'):f}" if number >= 1e-6 or number == 0 else "< 0.000001"
 
 
 def models_line(text: Text, panels: Sequence[Panel]) -> list[str]:
@@ -105,10 +111,10 @@ def controls(text: Text, panels: Sequence[Panel]) -> str:
     return (
         f'<div class="tf-controls" role="group"><span class="tf-label">{text("map")}'
         f'{hint(text, "c-map", explained)}</span><div class="tf-pills">{choices}</div>'
-        f'<label class="tf-slider"><span>{text("opacity")}</span>'
+        f'<div class="tf-strength"><label class="tf-slider"><span>{text("opacity")}</span>'
         '<input type="range" class="tf-opacity" min="0" max="100" value="60"></label>'
         f'<span class="tf-legend"><i></i><span>{text("least")}</span><span>{text("most")}</span>'
-        "</span></div>"
+        "</span></div></div>"
     )
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -201,11 +201,27 @@ def stopped_by_signal(service: Service, server: Any) -> Iterator[None]:
         service.pool.stopping = True
         threading.Thread(target=finish, daemon=True).start()
 
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    with handled(on_signal):
+        yield
+
+
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Leave the block at SIGINT or SIGTERM, with exit code 128 + n: nothing is served yet."""
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with handled(on_signal):
+        yield
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give SIGINT and SIGTERM to this handler."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -208,7 +208,7 @@ def test_switching_the_backend(visit, tmp_path):
         page = visit(address=demo.address)
         page.click(".tf-example")
         page.wait_for_selector(".tf-note.tf-good")
-        assert "PyTorch and Jittor agree." in page.inner_text(".tf-note")
+        assert "PyTorch and Jittor agree: same class; same patches;" in page.inner_text(".tf-note")
         assert page.locator(".tf-badge").all_text_contents() == ["PyTorch", "Jittor"]
         page.click("label.tf-pill:has(input[value=jittor])")
         page.wait_for_selector(".tf-panels[data-count='1']")
