@@ -13,6 +13,7 @@ from transfg import __version__
 from transfg.bench.command import bench
 from transfg.convert import convert
 from transfg.data import app as data_app
+from transfg.demo.command import demo
 from transfg.doctor import doctor
 from transfg.evaluate import evaluate
 from transfg.explain import explain
@@ -39,7 +40,7 @@ app = typer.Typer(
 app.add_typer(parity_app, name="parity")
 app.add_typer(data_app, name="data")
 for command in (
-    *(train, sweep, evaluate, predict, explain, export, knn, parts, report),
+    *(train, sweep, evaluate, predict, explain, export, demo, knn, parts, report),
     *(recipes, toy, models, weights, convert, doctor, bench),
 ):
     app.command()(command)
