@@ -1,4 +1,6 @@
 # make quickstart   set up, train both twins on toy birds, resume one in the other, parity, report
+# make demo         a web page where the models of quickstart classify and explain pictures; stop it
+#                   with Ctrl-C; PORT=... for another port
 # make test         set up, then run every test and the parity suite
 # make processors   run `make test` under several instruction sets and numbers of threads (an hour);
 #                   SETTINGS="avx2 default" TARGET=suite for less
@@ -20,7 +22,9 @@ QUICK := $(RUNS)/quickstart
 TRAIN := $(TRANSFG) train configs/toy/quickstart.yaml --resume
 SOURCES := $(shell find transfg transfg_core transfg_torch transfg_jt parity -type f -not -name '*.pyc')
 
-.PHONY: quickstart suite test processors mutation lint clean setup
+PORT ?= 7860
+
+.PHONY: quickstart demo suite test processors mutation lint clean setup
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -70,6 +74,10 @@ $(QUICK)/report/report.html: $(RUNS)/quickstart-torch/predictions.csv \
 	$(TRANSFG) report $(RUNS)/quickstart-torch $(RUNS)/quickstart-jittor \
 	    $(RUNS)/quickstart-jittor-then-torch --parity $(QUICK)/parity/parity.json \
 	    --pictures $(QUICK)/parts.png --out $(@D)
+
+# Both runs in both frameworks: whether they agree, and a run of one framework in the other.
+demo: $(RUNS)/quickstart-torch/predictions.csv $(RUNS)/quickstart-jittor/predictions.csv
+	$(TRANSFG) demo $(RUNS)/quickstart-torch $(RUNS)/quickstart-jittor --backend both --port $(PORT)
 
 suite: $(READY)
 	@echo "== Parity suite"

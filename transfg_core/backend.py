@@ -224,6 +224,16 @@ def load_peer(program: str, config: Config) -> Backend:
     return backend
 
 
+def load_onnx_export() -> Any:
+    """Start PyTorch and return its export to ONNX, for `transfg export --onnx`.
+
+    Raises:
+        UserError: PyTorch is missing or cannot start.
+    """
+    start_framework("torch")
+    return importlib.import_module(f"{BACKENDS['torch']}.onnx.writing")
+
+
 def load_workloads(name: str) -> Any:
     """Start a framework and return its workloads for `transfg bench`.
 

@@ -32,8 +32,8 @@ def explain_images(
 ) -> Iterator[Path | None]:
     """Write a figure and arrays of each image into `out`; yields the figure's path.
 
-    An image that cannot be read is named by `say` and gives None; the others go on. Images are
-    explained one by one, because Jittor compiles anew for every size of a batch.
+    An image that cannot be read is named by `say` and gives None; the others follow. Images are
+    explained one by one, because Jittor compiles again for every size of a batch.
 
     Raises:
         RunFailed: the logits are not finite, or a file cannot be written.
@@ -129,7 +129,7 @@ def png_of(picture: Image.Image) -> bytes:
 def npz_of(arrays: Arrays) -> bytes:
     """The content of an .npz file; NumPy reads it without pickles."""
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 

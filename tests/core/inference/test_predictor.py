@@ -14,7 +14,7 @@ from PIL import Image
 from transfg_core.errors import UserError
 from transfg_core.inference.inputs import Input
 from transfg_core.inference.output import Writer
-from transfg_core.inference.predictor import Predictor, load
+from transfg_core.inference.predictor import load
 
 
 @pytest.fixture
@@ -162,9 +162,3 @@ def test_output(run, tested, form):
     else:
         assert f"{100 * share:.1f} % {name}, {100 * rest:.1f} % {other}" in " ".join(text.split())
         assert "not read: no such file" in text and "\x1b" not in text
-
-
-def test_predictor_is_public():
-    import transfg
-
-    assert transfg.load is load and transfg.Predictor is Predictor

@@ -1,0 +1,96 @@
+"""What reaches gradio: requests of the page, to this server's own name, and no large ones."""
+
+import asyncio
+
+import pytest
+
+from transfg.demo.gate import Gate
+
+LOCAL = {"127.0.0.1", "localhost", "[::1]"}
+HOST = {"host": "127.0.0.1:7860"}
+
+
+def refused(method, path, hosts=LOCAL, **headers):
+    given = HOST | {key.replace("_", "-"): value for key, value in headers.items()}
+    refusal = Gate(None, 1000, hosts).refusal(method, path, given)
+    return refusal[0] if refusal else 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/zh", "/health", "/examples/3", "/config", "/theme.css", "/assets/index-AbC1.js"]
+    + ["/gradio_api/queue/data", "/gradio_api/heartbeat/a1", "/gradio_api/info", "/fallback.ttf"],
+)
+def test_what_the_page_reads(path):
+    assert refused("GET", path) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/gradio_api/upload"),
+        ("GET", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/gradio_api/file/etc/passwd"),
+        ("GET", "/gradio_api/proxy=http://example.org"),
+        ("POST", "/gradio_api/component_server"),
+        ("POST", "/gradio_api/vibe-edit"),
+        ("POST", "/gradio_api/run/predict"),
+        ("GET", "/gradio_api/deep_link"),
+        ("GET", "/gradio_api/runs"),
+        ("GET", "/monitoring"),
+        ("POST", "/login"),
+        ("GET", "/examples/../../etc/passwd"),
+        ("GET", "/assets/../secret%00"),
+        ("PUT", "/"),
+        ("OPTIONS", "/"),
+        ("POST", "/"),
+    ],
+)
+def test_what_is_closed(method, path):
+    assert refused(method, path) == 404
+
+
+def test_other_names_of_this_server_are_refused():
+    """Else a page of another site could reach it under a name that leads here (DNS rebinding)."""
+    assert refused("GET", "/", host="evil.example:7860") == 400
+    assert refused("GET", "/", host="") == 400
+    assert refused("GET", "/", host="localhost") == 0
+    assert refused("GET", "/", host="[::1]:7860") == 0
+    assert refused("GET", "/", hosts=None, host="demo.example") == 0
+
+
+def test_other_origins_are_refused():
+    join = "/gradio_api/queue/join"
+    assert refused("POST", join, origin="http://evil.example") == 403
+    assert refused("POST", join, origin="null") == 403
+    assert refused("POST", join, origin="http://127.0.0.1:7860") == 0
+
+
+def test_large_bodies_are_refused_by_their_head():
+    join = "/gradio_api/queue/join"
+    assert refused("POST", join, content_length="1000") == 0
+    assert refused("POST", join, content_length="1001") == 413
+    assert refused("POST", join, content_length="-5") == 413
+    assert refused("POST", join, content_length="x") == 413
+
+
+def test_large_bodies_are_cut_off_if_their_head_does_not_say():
+    read = []
+
+    async def app(scope, receive, send):
+        while True:
+            message = await receive()
+            read.append(message)
+            if message["type"] == "http.disconnect":
+                return
+
+    async def receive():
+        return {"type": "http.request", "body": bytes(400), "more_body": True}
+
+    async def send(message):
+        raise AssertionError(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join"}
+    scope["headers"] = [(b"host", b"localhost")]
+    asyncio.run(Gate(app, 1000, LOCAL)(scope, receive, send))
+    assert [message["type"] for message in read] == ["http.request"] * 2 + ["http.disconnect"]

@@ -1,0 +1,1 @@
+"""`transfg demo`: a web page where trained models classify and explain pictures."""

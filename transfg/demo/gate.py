@@ -1,0 +1,116 @@
+"""What reaches gradio: only the requests that the page needs, and no large ones.
+
+gradio has many more routes, such as for uploads, which write files, and for files and proxies.
+"""
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+READ = re.compile(
+    r"/|/zh|/health|/examples/\d{1,4}|/config/?|/theme\.css|/favicon\.ico|/manifest\.json"
+    r"|/robots\.txt|/fallback\.ttf|/(?:assets|static|svelte)/[\w./@-]+"
+    r"|/gradio_api/(?:info/?|app_id/?|startup-events|theme\.css|queue/data|heartbeat/\w+"
+    r"|call/\w+/\w+)"
+)
+WRITE = re.compile(r"/gradio_api/(?:queue/join|call/\w+|cancel|reset/?)")
+
+# The browser itself refuses whatever is not of this server; gradio's page needs inline scripts.
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "style-src 'self' 'unsafe-inline'; font-src 'self' data:; worker-src 'self' blob:; "
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; connect-src 'self'; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Gate:
+    """An ASGI application in front of another one."""
+
+    def __init__(self, app: App, largest: int, hosts: Iterable[str] | None) -> None:
+        """`largest` is the limit of a body in bytes; `hosts` are allowed names, None allows all."""
+        self.app, self.largest = app, largest
+        self.hosts = None if hosts is None else set(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it here."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # no WebSocket is used
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
+        refusal = self.refusal(scope["method"], scope["path"], headers)
+        if refusal:
+            await answer(send, *refusal)
+            return
+        await self.app(scope, self.limited(receive), with_headers(send))
+
+    def refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
+        """Status and reason of a request that is refused, from its head alone."""
+        host = headers.get("host", "")
+        if self.hosts is not None and host_name(host) not in self.hosts:
+            return 400, "this server answers requests to its own address alone"
+        origin = headers.get("origin", "")
+        if origin and origin.partition("://")[2] != host:
+            return 403, "a page of another origin may not ask this server"
+        known = READ if method in ("GET", "HEAD") else WRITE if method == "POST" else None
+        if known is None or not known.fullmatch(path):
+            return 404, "there is nothing here"
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self.largest:
+            return 413, f"expected at most {self.largest} bytes"
+        return None
+
+    def limited(self, receive: Receive) -> Receive:
+        """Count the bytes of a body that comes in pieces, whose length its head does not say."""
+        total = 0
+
+        async def counted() -> Message:
+            nonlocal total
+            message = await receive()
+            total += len(message.get("body", b""))
+            if total > self.largest:
+                return {"type": "http.disconnect"}
+            return message
+
+        return counted
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without the port."""
+    return host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+
+
+def with_headers(send: Send) -> Send:
+    """Add the headers of every answer."""
+    extra = [(key.encode(), value.encode()) for key, value in HEADERS.items()]
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *extra]
+        await send(message)
+
+    return sending
+
+
+async def answer(send: Send, status: int, reason: str) -> None:
+    """A refusal as JSON."""
+    body = json.dumps({"detail": reason}).encode()
+    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
