@@ -13,7 +13,7 @@ from transfg_core.errors import UserError
 from transfg_core.models.layout import feature_map
 from transfg_core.params.groups import trained_params
 
-BOUND = 2e-6  # relative L2 error in float32: four times the largest that was measured
+BOUND = 1.3e-6  # relative L2 error in float32: four times the largest that was measured
 MAPS = ["resnet", "bottleneck", "hybrid", "swin", "swinfc", "swinfc-options"]
 STEP = 0.005  # of differences
 DIFFERENCES = 5e-4  # relative L2 error of differences: four times the largest measured one
@@ -43,7 +43,6 @@ def test_grad_cam_of_the_convnet_is_equations_1_and_2(twin):
     found = backend.fetch(backend.grad_cam(images))
     assert list(found) == ["grad_cam"] and found["grad_cam"].dtype == np.float32
     assert found["grad_cam"].shape == expected.shape == (6, x.shape[2] * x.shape[3])
-    print("R", relative(found["grad_cam"], expected))
     assert relative(found["grad_cam"], expected) < BOUND
     assert x.shape[2] != x.shape[3]  # so that a transposed map shows
     alone = backend.fetch(backend.grad_cam(images[1:]))["grad_cam"]
@@ -78,7 +77,6 @@ def test_grad_cam_by_differences(twin, name):
         ]
         expected += list((both[0] - both[1]) / (2 * STEP * places))
     expected = np.maximum(expected[:places], 0)
-    print(name, relative(found[0], expected))
     assert expected.any() and relative(found[0], expected) < DIFFERENCES
     after = backend.state()
     assert all(np.array_equal(value, after[key]) for key, value in before.items())
@@ -142,7 +140,6 @@ def test_an_evaluation_has_the_scores_of_its_parts(twin, name):
     case = BY_NAME[name]
     backend, batch = twin.backend(case), case.batches()[0]
     found, traced = backend.fetch(backend.eval_step(batch.images)), backend.trace(batch)
-    print("R", relative(found["part_scores"], traced["part_scores"]))
     assert relative(found["part_scores"], traced["part_scores"]) < BOUND
     assert np.array_equal(found["part_index"], traced["part_index"])
     rows = found["part_scores"].shape[1]
