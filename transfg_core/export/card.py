@@ -222,7 +222,8 @@ def classes(names: Sequence[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown and HTML show as it is; an underscore between letters needs no sign."""
+    """Text on one line that Markdown and HTML show as it is; `a_b` needs no sign."""
+    text = " ".join(text.split())
     return re.sub(r"([\\`*{}\[\]<>#!|&~$]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
