@@ -1,9 +1,15 @@
 """The model card: every number with what it was measured on, and text that stays text."""
 
+import sys
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import yaml
 from models_of_export import FACTS, model_of
+from PIL import Image
 
+from transfg_core.data.transforms import eval_transform
 from transfg_core.export.card import model_card
 
 FILES = ("model.safetensors", "config.json")
@@ -79,3 +85,32 @@ def test_how_to_load_it():
     onnx = card(files=(*FILES, "model.onnx"))
     assert "(batch, 32, 40, 3)" in onnx and "part_index" in onnx
     assert "part_index" not in card("vit", files=(*FILES, "model.onnx"))
+
+
+@pytest.mark.parametrize("resize", [None, [50, 60], 47, 41])
+@pytest.mark.parametrize("size", [(61, 83), (84, 62), (40, 70)])
+def test_the_code_for_onnx_crops_as_evaluations_do(tmp_path, monkeypatch, resize, size):
+    """The code in the card, with another session in place of that of ONNX Runtime."""
+    sections = {"data": {"resize": resize, "interpolation": "bicubic"}}
+    text = card(files=(*FILES, "model.onnx"), sections=sections)
+    code = text.partition("import json")[2].partition("```")[0]
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photograph.png")
+    crops = []
+
+    class Session:
+        def __init__(self, path):
+            assert path.endswith("model.onnx")
+
+        def run(self, names, inputs):
+            crops.append(inputs["images"])
+            return (np.eye(5)[2],)
+
+        def get_modelmeta(self):
+            return SimpleNamespace(custom_metadata_map={"classes": '["a", "b", "c"]'})
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
+    place = str(tmp_path / "photograph.png")
+    exec("import json" + code.replace("photograph.jpg", place), {})  # our own code
+    expected = eval_transform(Image.fromarray(pixels), model_of("vit", **sections).config.data)
+    assert np.array_equal(crops[0][0], expected)
