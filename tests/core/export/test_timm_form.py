@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transfg_core.config.sections import DataConfig
@@ -13,6 +13,7 @@ SIDES = st.integers(1, 1000)
 
 
 @given(st.integers(1, 20000), st.integers(1, 5000))
+@example(1, 49)  # 49 (1 / 49) is below 1
 def test_the_ratio_gives_the_width_of_the_mlp(mlp, width):
     assert int(width * exact_ratio(mlp, width)) == mlp
 
