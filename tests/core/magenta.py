@@ -4,9 +4,19 @@ It works on pixels alone, with slices of its own, so the tests of geometry do no
 they test.
 """
 
+from pathlib import Path
+
 import numpy as np
 from fake import FakeBackend
 from numpy.lib.stride_tricks import sliding_window_view
+
+from transfg_core.checkpoints.training import SavedPosition
+from transfg_core.config.loading import load_config
+from transfg_core.inference.predictor import Predictor
+from transfg_core.inference.source import TrainedModel
+from transfg_core.params.initial import initial_params
+
+SMALL = ["model.depth=2", "model.width=8", "model.heads=2", "model.mlp=8", "model.classes=3"]
 
 
 def magenta(pixels):
@@ -43,3 +53,16 @@ class MagentaBackend(FakeBackend):
 
     def saliency(self, images):
         return {"saliency": magenta(images).astype(np.float32)}
+
+
+def make_predictor(*settings, backend=MagentaBackend):
+    """A small trained model of three classes with this backend, without a run."""
+    config = load_config(None, ["run.name=trial", *SMALL, *settings])
+    params = initial_params(config.model, config.data.crop, 0)
+    position = SavedPosition(update=4, evaluated=4, best_top1=0.5, best_update=4)
+    model = TrainedModel(
+        Path("best.safetensors"), config, ("a", "b", "c"), params, position, "fake"
+    )
+    started = backend(config)
+    started.load_params(params)
+    return Predictor(model, started)
