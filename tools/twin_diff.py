@@ -37,7 +37,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 TRANSLATION = ROOT / "tools" / "translation.yaml"
 TWINS = ("transfg_torch", "transfg_jt")
-WITHOUT_TWIN = ("ops", "setup", "peers")
+WITHOUT_TWIN = ("ops", "setup", "peers", "onnx")
 
 REASON = re.compile(r"(?:^|\s+)# (?:jittor|torch)( only)?( block(?: for (\d+) lines?)?)?: \S.*$")
 NATIVE = re.compile(r"\s+# native: \S.*$")

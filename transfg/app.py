@@ -16,6 +16,8 @@ from transfg.data import app as data_app
 from transfg.demo.command import demo
 from transfg.doctor import doctor
 from transfg.evaluate import evaluate
+from transfg.explain import explain
+from transfg.export import export
 from transfg.knn import knn
 from transfg.models import models
 from transfg.parity import app as parity_app
@@ -38,8 +40,8 @@ app = typer.Typer(
 app.add_typer(parity_app, name="parity")
 app.add_typer(data_app, name="data")
 for command in (
-    *(train, sweep, evaluate, predict, knn, parts, report),
-    *(recipes, toy, models, weights, convert, doctor, bench, demo),
+    *(train, sweep, evaluate, predict, explain, export, demo, knn, parts, report),
+    *(recipes, toy, models, weights, convert, doctor, bench),
 ):
     app.command()(command)
 

@@ -54,6 +54,7 @@ class Backend(Protocol):
     """
 
     name: str
+    model: Any  # the framework's own module: normalised images (B, 3, H, W) -> Output
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         """Dict: canonical name -> shape of every parameter."""
@@ -221,6 +222,16 @@ def load_peer(program: str, config: Config) -> Backend:
     module = importlib.import_module(f"{BACKENDS['torch']}.peers.models")
     backend: Backend = module.peer_backend(program, config)
     return backend
+
+
+def load_onnx_export() -> Any:
+    """Start PyTorch and return its export to ONNX, for `transfg export --onnx`.
+
+    Raises:
+        UserError: PyTorch is missing or cannot start.
+    """
+    start_framework("torch")
+    return importlib.import_module(f"{BACKENDS['torch']}.onnx.writing")
 
 
 def load_workloads(name: str) -> Any:

@@ -6,6 +6,7 @@ This file is longer than most, as one class with the methods of that protocol.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import jittor as jt
@@ -74,11 +75,16 @@ class JittorBackend:
 
     def reset_optimizer(self) -> None:
         """A new optimiser with zero state, at update 0; averages start at the parameters."""
-        groups = param_groups(self.config.model, self.config.optim)
-        self.optimizer = make_optimizer(self.trained, groups, self.config.optim)
+        self.__dict__.pop("optimizer", None)
         self.updates = 0
         averaged = self.trained if self.config.optim.ema is not None else {}
         self.averages = {name: param.detach().clone() for name, param in averaged.items()}
+
+    @cached_property
+    def optimizer(self) -> Any:
+        """Made at its first use: a model that only classifies needs none, and starts faster."""
+        groups = param_groups(self.config.model, self.config.optim)
+        return make_optimizer(self.trained, groups, self.config.optim)
 
     def slots(self, updates: int | None = None) -> dict[str, dict[str, Var]]:
         """State tensors of the trained parameters by section and name; see `optimizer_slots`."""

@@ -78,9 +78,11 @@ def propagate(row: Tensor, q: Tensor, k: Tensor, heads: int) -> Tensor:  # nativ
     q, k = split_heads(q, heads), split_heads(k, heads)
     q, products = q * q.shape[-1] ** -0.5, []
     whole = q.device.type != "cpu"
-    images, rows = (q.shape[0], q.shape[2]) if whole else (1, ROWS)
-    for first in range(0, q.shape[0], images):
-        group = slice(first, first + images)
+    rows = q.shape[2] if whole else ROWS
+    # a traced graph is for batches of any size
+    single = not whole and not torch.compiler.is_compiling()
+    groups = [slice(i, i + 1) for i in range(q.shape[0])] if single else [slice(None)]
+    for group in groups:
         parts = []
         for start in range(0, q.shape[2], rows):
             block = slice(start, start + rows)

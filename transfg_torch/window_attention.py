@@ -178,7 +178,11 @@ def column_means(  # native: Jittor's operator is in C++
     heads = table.shape[1]
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         q, k = (at_least_float32(split_windows(x, heads, windows)) for x in (q, k))
-        bias, means = score_bias(table, windows), q.new_empty(*q.shape[:-1], 1)
+        bias = score_bias(table, windows)
+        if torch.compiler.is_compiling():  # a traced graph is for batches of any size
+            maps = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5 + bias, -1)
+            return join_windows(maps.mean(-2).unsqueeze(-1), windows).transpose(1, 2)
+        means = q.new_empty(*q.shape[:-1], 1)
         for images, part in chunks(q):
             own = bias if len(bias) == 1 else bias[part]
             maps = window_maps(q[images, part], k[images, part], own)

@@ -28,6 +28,7 @@ NAMES = ("ulp", "symmetry")
 OUTPUTS = {
     "prediction": "B",
     "rollout": "B N",
+    "grad_cam": "B -",
     "saliency": "B - -",
 }  # axes of recorded outputs that are no taps
 

@@ -50,7 +50,7 @@ PHASES = (
     Phase("forward", ("forward", "selection", "losses"), by_tap=True),
     Phase("backward", ("backward", "gradients"), by_tap=True),
     Phase("forward", ("rollout",)),
-    Phase("backward", ("saliency",)),
+    Phase("backward", ("saliency", "grad_cam")),
     Phase("update", ("one update",)),
     Phase("update", ("updates",)),
     Phase("forward", ("evaluation", "predictions", "dropout", "contract")),

@@ -19,8 +19,8 @@ from parity.suite.jobs import BASELINE, Job, from_argument
 from parity.suite.recorder import Recorder
 from transfg_core.backend import Arrays
 from transfg_core.config.model import ModelConfig
-from transfg_core.config.vit import VitConfig
 from transfg_core.errors import UserError
+from transfg_core.explain.maps import map_names
 from transfg_core.models.layout import pass_stage
 
 REPLAYED = ("forward", "selection", "backward")
@@ -52,9 +52,9 @@ def record_case(recorder: Recorder) -> Arrays:
     taps = tagged("parameters", recorder.own(start, "param/"))
     passed = recorder.trace(recorder.forced())
     taps |= sorted_taps(back(passed), recorder.config.model)
-    if isinstance(recorder.config.model, VitConfig):
-        taps |= tagged("rollout", back(backend.fetch(backend.rollout(images))))
-    taps |= tagged("saliency", back(backend.fetch(backend.saliency(images))))
+    for name in map_names(recorder.config.model):
+        if name != "scores":  # they are `evaluation/part_scores`
+            taps |= tagged(name, back(backend.fetch(getattr(backend, name)(images))))
     taps |= tagged("one update", recorder.run_updates(1, 1) | back(recorder.state_since(start)))
     if last > 1:
         reports = recorder.run_updates(2, last) | recorder.frozen_bits()
@@ -70,15 +70,9 @@ def record_case(recorder: Recorder) -> Arrays:
 
 def evaluate(recorder: Recorder, images: Any) -> Arrays:
     """Logits, predictions and, where parts are selected, their scores and indices."""
-    backend = recorder.backend
-    taps = backend.fetch(backend.eval_step(images))
-    taps["prediction"] = taps["logits"].argmax(axis=-1)
-    index = taps.pop("part_index", None)
-    if index is None or recorder.case.updates == 1:  # to judge its ties takes another whole pass
-        return taps
-    traced = backend.trace(recorder.batches[0])
-    scores = {name: traced[name] for name in ("part_scores",) if name in traced}
-    return scores | {"part_index": index} | taps
+    taps = recorder.backend.fetch(recorder.backend.eval_step(images))
+    parts = {name: taps[name] for name in ("part_scores", "part_index") if name in taps}
+    return parts | taps | {"prediction": taps["logits"].argmax(axis=-1)}
 
 
 def record_isolated(recorder: Recorder) -> Arrays:

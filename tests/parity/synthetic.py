@@ -111,7 +111,7 @@ class NoiseBackend:
 
     def eval_step(self, images: Array) -> Arrays:
         taps = self.activations()
-        return {n: taps[n] for n in ("logits", "part_index") if n in taps}
+        return {n: taps[n] for n in ("logits", "part_index", "part_scores") if n in taps}
 
     def saliency(self, images: Array) -> Arrays:
         return self.rounded({"saliency": noise("saliency", len(images), *images.shape[2:])})

@@ -12,6 +12,7 @@ from reference import relative
 from torch import nn
 
 from transfg_core.backend import Batch
+from transfg_core.checkpoints import programs
 from transfg_core.config.loading import build_config
 from transfg_core.errors import UserError
 from transfg_core.params.initial import initial_params
@@ -131,7 +132,7 @@ def test_stems_that_a_peer_lacks():
 
 def test_only_a_hybrid_of_the_table_is_a_published_one(monkeypatch):
     """Not every stem of its width."""
-    monkeypatch.delitem(makers.HYBRIDS, "r_s4")
+    monkeypatch.delitem(programs.HYBRIDS, "r_s4")
     with pytest.raises(UserError, match="a published one of timm, found r_s4"):
         peer_backend("timm", config("hybrid"))
 

@@ -135,6 +135,13 @@ GOOGLE = Path(__file__).parents[2] / "parity" / "cases" / "golden" / "tiny_vit.n
         (("convert", GOOGLE, GOOGLE), ("would replace the file that is read",)),
         (("convert", "config.yaml", LAST), ("would replace a checkpoint of a run",)),
         (("train", "config.yaml", "model.pretrained="), ("expected a value after `=`",)),
+        (("predict", "runs/trial"), ("Missing argument", "IMAGE")),
+        (("predict", "absent", "x.png"), ("absent: expected the folder of a run", "no such file")),
+        (("predict", "runs/trial", "x*.png"), ("expected a pattern of image files",)),
+        (("predict", "runs/trial", "runs"), ("runs: expected images in this folder, found none",)),
+        (("predict", "runs/trial", "x.png", "--format", "xml"), ("one of table, json, csv",)),
+        (("predict", "runs/trial", "x.png", "data.cropp=3"), ("did you mean data.crop",)),
+        (("predict", "runs/trial", "x.png", "model.width=48"), ("is model.width right?",)),
         (("weights", "B/15"), ("no known weights have this name", "`transfg weights` lists all")),
     ],
 )  # fmt: skip
@@ -375,3 +382,25 @@ def test_not_a_number(place):
     assert ("--resume-from" in done.stderr) == has_checkpoint
     names = {path.stem for path in (place / "runs/nan/checkpoints").iterdir()}
     assert "last" not in names or names >= {"step_000001"}
+
+
+def test_predict(place):
+    """Words, formats, streams and exit codes; an image is not read twice from standard input."""
+    images = sorted(str(path.relative_to(place)) for path in place.glob("data/toy/images/*/*.jpg"))
+    done = transfg(place, "predict", "runs/trial", images[0], "data/toy/images/*/*_0001.jpg")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 21 and lines[0].startswith(images[0]) and lines[0].count(" % ") == 5
+    content = (place / images[0]).read_bytes()
+    command = [sys.executable, "-m", "transfg", "predict", "runs/trial", "-", "absent.png"]
+    command += ["--format", "json", "--top", "99", "data.exif=apply"]
+    done = subprocess.run(
+        command, cwd=place, input=content, capture_output=True, env=environment(), timeout=300
+    )
+    first, second = map(json.loads, done.stdout.decode().splitlines())
+    assert done.returncode == 1 and b"1 of 2 images could not be read" in done.stderr
+    assert first["image"] == "standard input" and len(first["top"]) == 20
+    assert sum(item["probability"] for item in first["top"]) == pytest.approx(1, abs=2e-5)
+    assert second == {"image": "absent.png", "error": "no such file"}
+    shown = float(lines[0].split(" % ")[0].split()[-1])
+    assert shown == pytest.approx(100 * first["top"][0]["probability"], abs=0.06)

@@ -10,6 +10,7 @@ Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=2**14)]
 Images = Annotated[int, Field(ge=1, le=2**16)]  # of one batch
 Depth = Annotated[int, Field(ge=2, le=1000)]
+Blocks = Annotated[int, Field(ge=1, le=1000)]  # of one stage
 Threads = Annotated[int, Field(ge=1, le=256)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from transfg_core.config.fields import Fraction, Positive
+from transfg_core.config.fields import Blocks, Fraction, Positive
 from transfg_core.config.model import ModelConfig
 
 # Whether blocks are bottlenecks, and blocks of each stage (He et al. 2016, table 1).
@@ -13,7 +13,7 @@ DEPTHS: dict[int, tuple[bool, tuple[int, ...]]] = {
     50: (True, (3, 4, 6, 3)),
 }
 EXPANSION = 4  # a bottleneck's output has so many times the channels of its 3 x 3 convolution
-Blocks = Annotated[tuple[Positive, ...], Field(strict=False, min_length=1, max_length=4)]
+Stages = Annotated[tuple[Blocks, ...], Field(strict=False, min_length=1, max_length=4)]
 
 
 class ResNetConfig(ModelConfig):
@@ -25,7 +25,7 @@ class ResNetConfig(ModelConfig):
     name: Literal["resnet"] = "resnet"
     depth: Literal[18, 50] = 18
     bottleneck: bool = False
-    blocks: Blocks = (2, 2, 2, 2)  # of each stage
+    blocks: Stages = (2, 2, 2, 2)  # of each stage
     width: Positive = 64  # channels of the stem and of the first stage; each stage doubles them
     dropout: Fraction = 0.0  # before the classifier; the published networks have none
 

@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from transfg_core.config.fields import Fraction, Positive
+from transfg_core.config.fields import Blocks, Fraction, Positive
 from transfg_core.config.model import ModelConfig
 
 Stages = Annotated[tuple[Positive, Positive, Positive, Positive], Field(strict=False)]
+Depths = Annotated[tuple[Blocks, Blocks, Blocks, Blocks], Field(strict=False)]
 
 # Width of the first stage, blocks and heads of each stage (Liu et al. 2021, section 3.3; heads have
 # 32 channels). `tiny` belongs to this project, for tests and the toy set.
@@ -32,7 +33,7 @@ class SwinConfig(ModelConfig):
     dropout: Fraction = 0.0  # the published program's default
     size: Literal["tiny", "T", "S", "B", "L"] = "tiny"
     width: Positive = 32
-    depths: Stages = (2, 2, 2, 2)
+    depths: Depths = (2, 2, 2, 2)
     heads: Stages = (1, 2, 4, 8)
     mlp_ratio: Positive = 4  # width of the MLP over the width of its block
     patch: Positive = 4

@@ -13,12 +13,15 @@ from PIL import Image, ImageDraw
 from transfg_core import fonts
 from transfg_core.explain.drawing import CHOSEN, HALO, INK, outline
 
-# viridis at 0, 1/8, ..., 1: lightness grows evenly with the value, also for colour-blind readers
+# viridis at 0, 1/16, ..., 1: lightness grows evenly with the value, also for colour-blind readers
 # (van der Walt and Smith 2015, matplotlib; CC0)
 VIRIDIS = np.array(
     [
-        *((68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141)),
-        *((39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37)),
+        *((68, 1, 84), (72, 24, 106), (71, 45, 123), (66, 64, 134)),
+        *((59, 82, 139), (51, 99, 141), (44, 114, 142), (38, 130, 142)),
+        *((33, 145, 140), (31, 160, 136), (40, 174, 128), (63, 188, 115)),
+        *((94, 201, 98), (132, 212, 75), (173, 220, 48), (216, 226, 25)),
+        *((253, 231, 37),),
     ],
     np.float64,
 )
@@ -26,8 +29,9 @@ OPACITY = 0.6
 UNSEEN = 0.35  # brightness, without colour, of what lies outside of the crop
 DIMMED = 0.3  # brightness of what the part layer does not see
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's conversion to grey
-SHARE = 40  # a frame's width is this part of the photograph's shorter side ...
-MOST = 4  # labels in one tag; more are counted
+SHARE = 30  # the letters of a tag are this part of the picture's shorter side,
+SMALLEST = 15  # but not smaller than this, in pixels
+MOST = 4  # labels in one tag; of more, only the first stand there
 
 
 def colours(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -90,14 +94,16 @@ def boxed(
     for box in shared:
         outline(pen, np.array(box), CHOSEN, width)
     for box, names in shared.items():  # above all frames
-        write_tag(pen, box, tag(names), max(11, round(short / SHARE)), picture.size)
+        write_tag(pen, box, tag(names), max(SMALLEST, round(short / SHARE)), picture.size)
     return picture
 
 
 def tag(names: Sequence[str]) -> str:
-    """The labels of one frame; each once, and only their number if there are many."""
+    """The labels of one frame, each once; of many the first, and how many more: `1, 2, 3, +5`."""
     unique = list(dict.fromkeys(names))
-    return " ".join(unique) if len(unique) <= MOST else f"x {len(unique)}"
+    if len(unique) > MOST:
+        unique = [*unique[: MOST - 1], f"+{len(unique) - MOST + 1}"]
+    return ", ".join(unique)
 
 
 def write_tag(

@@ -15,6 +15,8 @@ METRICS = ("top1", "top5", "loss", "part_hit", "part_hit_chance")  # of an evalu
 def facts_of(model: TrainedModel) -> dict[str, Any]:
     """Facts for JSON: the model, its data, transform and training, and the test of its step.
 
+    An exported folder has those of its run, as they were when it was exported.
+
     `accuracy` is empty if the run did not evaluate this step on its test split, or if the
     checkpoint lies outside of a run's folder. `chosen_on` is the split by whose accuracy the step
     was chosen: `test` makes the accuracy too good; null means that nothing chose it.
@@ -22,6 +24,8 @@ def facts_of(model: TrainedModel) -> dict[str, Any]:
     Raises:
         UserError: a file of the run's folder is damaged.
     """
+    if model.facts is not None:
+        return model.facts
     config = model.config
     run = load_run(model.run) if model.run else None
     learned = param_specs(config.model)
@@ -34,6 +38,7 @@ def facts_of(model: TrainedModel) -> dict[str, Any]:
         "updates": config.train.steps,
         "seed": config.run.seed,
         "backend": run.trained_by if run else model.backend,
+        "commits": _commits(run) if run else [],
         "precision": config.run.precision,
         "averaged": config.optim.ema is not None,
         "parameters": sum(n for name, n in sizes.items() if not learned[name].statistic),
@@ -74,6 +79,12 @@ def _test_of(model: TrainedModel, run: Run) -> dict[str, Any]:
     update = model.position.update
     tests = [record for record in (run.final, run.best) if record and _step(record) == update]
     return {key: tests[0].get(key) for key in (*METRICS, "images")} if tests else {}
+
+
+def _commits(run: Run) -> list[str]:
+    """The commits of this project's source that the run's starts had, where they are known."""
+    found = [start.get("commit") for start in run.starts]
+    return list(dict.fromkeys(commit for commit in found if isinstance(commit, str)))
 
 
 def _step(record: Record) -> Any:

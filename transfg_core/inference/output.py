@@ -10,6 +10,7 @@ from transfg_core.inference.images import Crop
 from transfg_core.inference.predictor import Prediction
 
 FORMATS = ("table", "json", "csv")
+WIDEST = 60  # of the names in the table; a longer one moves its own line
 DIGITS = 6  # of a probability; float32 has seven
 
 
@@ -36,7 +37,7 @@ class Writer:
             cells = [cell for name, share in ranked for cell in (name, round(share, DIGITS))]
             blank = [""] * (2 * self._top - len(cells))
             return _csv([crop.name, *cells, *blank, crop.error])
-        name = printable(crop.name).ljust(self._width)
+        name = printable(crop.name).ljust(min(self._width, WIDEST))
         if not ranked:
             return f"{name}  not read: {crop.error}\n"
         shares = [f"{100 * share:.1f} % {printable(label)}" for label, share in ranked]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from transfg_core.backend import Arrays, Backend
 from transfg_core.data.loader import read_ahead
+from transfg_core.data.transforms import normalise
 from transfg_core.data.view import View
 from transfg_core.errors import Diverged
 from transfg_core.inference.images import (
@@ -95,6 +96,23 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
         return self.model.classes
+
+    @property
+    def module(self) -> Any:
+        """The framework's own module, with the parameters: for a loop of one's own.
+
+        It takes tensors of `arrays` and returns an `Output` with `logits` and `part_index`.
+        """
+        return self.backend.model
+
+    def arrays(self, images: ImageLike | Iterable[ImageLike]) -> NDArray[np.float32]:
+        """Normalised evaluation crops, the input of `module`: (B, 3, H, W).
+
+        Raises:
+            UserError: see `__call__`.
+        """
+        crops = [self.crop(image, name_of(image, k)) for k, image in enumerate(as_list(images))]
+        return normalise(np.stack([crop.pixels for crop in crops]), self.model.config.data)
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> list[Prediction]:
         """Classify one image or several: paths, bytes, opened files, Pillow images or arrays.

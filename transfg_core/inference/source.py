@@ -9,6 +9,7 @@ is needed, and nothing that a checkpoint names is read or written.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transfg_core.backend import FLOAT_TYPES, Arrays, Backend, load_backend
 from transfg_core.checkpoints.averages import evaluated_params
@@ -23,6 +24,7 @@ from transfg_core.config.loading import apply_overrides, build_config
 from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
+from transfg_core.inference.exported import CONFIG, read_exported
 from transfg_core.models.layout import param_shapes
 from transfg_core.params.merge import strict_merge
 from transfg_core.run.lock import is_run
@@ -37,7 +39,8 @@ class TrainedModel:
     """What a backend needs to classify as the run's evaluations did.
 
     `path` is the checkpoint, or the exported folder. `params` have canonical names; of a run with
-    `optim.ema` they are the averages. `backend` made the last update.
+    `optim.ema` they are the averages. `backend` made the last update. `facts` are those that an
+    exported folder holds; None for a checkpoint, whose facts its run knows.
     """
 
     path: Path
@@ -46,6 +49,7 @@ class TrainedModel:
     params: Arrays
     position: SavedPosition
     backend: str
+    facts: dict[str, Any] | None = None
 
     @property
     def run(self) -> Path | None:
@@ -86,11 +90,14 @@ class TrainedModel:
 def read_model(place: Path, overrides: Iterable[str] = ()) -> TrainedModel:
     """Read a run's best checkpoint, or its newest one if there is no best; or any checkpoint.
 
-    `overrides` change the checkpoint's configuration.
+    A folder that `transfg export` wrote has one model. `overrides` change the model's
+    configuration.
 
     Raises:
         UserError: there is no such model, or it is damaged, or an override does not fit it.
     """
+    if place.is_dir() and not is_run(place) and (place / CONFIG).exists():
+        return _of_export(place, overrides)
     saved = read_checkpoint(place if place.is_file() else chosen_checkpoint(place))
     config = config_of(saved, overrides)
     classes = tuple(composed(name) for name in saved.dataset.classes)
@@ -101,6 +108,24 @@ def read_model(place: Path, overrides: Iterable[str] = ()) -> TrainedModel:
     shapes = param_shapes(config.model, config.data.crop)
     params = strict_merge(shapes, params, str(saved.path), FLOAT_TYPES[config.run.precision])
     return TrainedModel(saved.path, config, classes, params, saved.position, saved.backend)
+
+
+def _of_export(folder: Path, overrides: Iterable[str]) -> TrainedModel:
+    found = read_exported(folder)
+    config = _overridden(found.config, folder, overrides)
+    if config.optim.ema != found.config.optim.ema:
+        raise UserError(
+            f"{folder}: optim.ema: an exported folder holds the parameters of evaluations alone; "
+            "leave it out, or name the run"
+        )
+    if config.run.precision != found.config.run.precision:
+        kind = FLOAT_TYPES[config.run.precision]
+        params = {name: value.astype(kind) for name, value in found.params.items()}
+    else:
+        params = found.params
+    return TrainedModel(
+        folder, config, found.classes, params, found.position, found.backend, found.facts
+    )
 
 
 def chosen_checkpoint(run: Path) -> Path:
@@ -132,9 +157,13 @@ def config_of(saved: TrainingCheckpoint, overrides: Iterable[str]) -> Config:
     Raises:
         UserError: a key or value is wrong, or the model would be another one.
     """
-    tree = saved.config.model_dump(mode="json")
+    return _overridden(saved.config, saved.path, overrides)
+
+
+def _overridden(saved: Config, path: Path, overrides: Iterable[str]) -> Config:
+    tree = saved.model_dump(mode="json")
     tree["data"] |= DataConfig().model_dump(mode="json", include=NOT_FROM_A_CHECKPOINT)
     apply_overrides(tree, overrides)
-    config = build_config(tree, str(saved.path))
-    refuse_other_model(str(saved.path), saved.config.model, config.model)
+    config = build_config(tree, str(path))
+    refuse_other_model(str(path), saved.model, config.model)
     return config

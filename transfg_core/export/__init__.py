@@ -1,0 +1,1 @@
+"""Write a trained model as a folder that others can load and publish."""

@@ -1,0 +1,1 @@
+"""Export to ONNX, which needs no twin."""
