@@ -21,6 +21,7 @@ from typing import Any
 from transfg import __version__
 from transfg.demo.gate import Gate
 from transfg.demo.limits import base64_length
+from transfg.demo.memory import memory_use
 from transfg.demo.service import Service
 from transfg_core.errors import UserError
 from transfg_core.fonts import BUNDLED
@@ -39,6 +40,7 @@ QUIET = {
     "GRADIO_RUN_HISTORY": "False",
     "GRADIO_MCP_SERVER": "False",
     "GRADIO_SHARE": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "100",  # of the times that gradio notes
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -108,6 +110,7 @@ def application(service: Service, kinds: Sequence[str], address: Address) -> Any
             "version": __version__,
             "models": list(service.names),
             "workers": workers,
+            "memory": memory_use(),
             "uptime_seconds": round(time.monotonic() - began, 1),
         }
 

@@ -215,3 +215,20 @@ def test_switching_the_backend(visit, tmp_path):
         assert page.locator(".tf-badge").all_text_contents() == ["Jittor"]
     finally:
         assert demo.stop() == 0
+
+
+def test_a_server_that_stopped_is_said(browser, tmp_path):
+    demo = Demo(str(write_checkpoint(tmp_path / "model.safetensors")))
+    try:
+        page = browser.new_page(viewport=PHONE)
+        page.goto(demo.address)
+        page.wait_for_selector(".tf-file", state="attached")
+        page.click(".tf-example")
+        page.wait_for_selector(".tf-bars")
+    finally:
+        assert demo.stop() == 0
+    page.click(".tf-example >> nth=1")
+    page.wait_for_selector(".tf-lost", timeout=20_000)
+    assert "did not answer" in page.inner_text(".tf-lost")
+    assert not page.locator(".tf-bars").first.is_visible(), "no old answer for a new picture"
+    page.close()
