@@ -25,7 +25,9 @@ from transfg.demo.service import distinct_names
 
 PICTURES = 40  # different ones
 ROUNDS = 5  # memory is measured after each; the first one warms up
-GROWTH = 1.05  # largest memory after the last round over that after the first one
+GROWTH = 1.02  # of memory from the first round to the last; measured without a leak: up to 1.006
+# pieces of free memory between those in use, so it moves; a leak shows in the memory in use
+NOT_JUDGED = "server, resident"
 LIMIT = 5.0  # seconds for the answer to a malformed file
 
 
@@ -52,7 +54,11 @@ def load(demo: Demo, options: argparse.Namespace, runs: dict[str, Path]) -> dict
     seconds = time.monotonic() - began
     growth = {name: memory[-1][name] / memory[0][name] for name in memory[0]}
     problems = problems_of(sent, known)
-    problems += [f"memory of {name} grew by {x:.3f}" for name, x in growth.items() if x > GROWTH]
+    problems += [
+        f"memory of {name} grew by {x:.3f}"
+        for name, x in growth.items()
+        if x > GROWTH and name != NOT_JUDGED
+    ]
     if len(sent) != options.requests:
         problems.append(f"{options.requests - len(sent)} requests lost")
     times = sorted(request.seconds for request in sent)

@@ -61,11 +61,11 @@ class Demo:
         return said
 
     def memory(self) -> dict[str, int]:
-        """Resident bytes of the server and of each worker."""
-        workers = {name: state["process"] for name, state in self.health()["workers"].items()}
-        return {
-            name: resident(pid) for name, pid in ({"server": self.process.pid} | workers).items()
-        }
+        """Bytes: of the server in use and resident, of each worker resident."""
+        said = self.health()
+        workers = {name: resident(state["process"]) for name, state in said["workers"].items()}
+        server = {"server": said["memory"]["in_use"]} if said["memory"]["in_use"] else {}
+        return server | {"server, resident": said["memory"]["resident"]} | workers
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
         """Send a signal and wait for the end; return the exit code."""

@@ -20,6 +20,7 @@ READ = re.compile(
     r"|/gradio_api/(?:info/?|app_id/?|startup-events|theme\.css|queue/data|heartbeat/\w+"
     r"|call/\w+/\w+)"
 )
+ANSWERS = re.compile(r"/gradio_api/(?:queue/data|call/\w+/\w+)")
 WRITE = re.compile(r"/gradio_api/(?:queue/join|call/\w+|cancel|reset/?)")
 
 # The browser itself refuses whatever is not of this server; gradio's page needs inline scripts.
@@ -39,9 +40,18 @@ HEADERS = {
 class Gate:
     """An ASGI application in front of another one."""
 
-    def __init__(self, app: App, largest: int, hosts: Iterable[str] | None) -> None:
-        """`largest` is the limit of a body in bytes; `hosts` are allowed names, None allows all."""
-        self.app, self.largest = app, largest
+    def __init__(
+        self,
+        app: App,
+        largest: int,
+        hosts: Iterable[str] | None,
+        delivered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`largest` is the limit of a body in bytes; `hosts` are allowed names, None allows all.
+
+        `delivered` is called after each stream of answers, in the server's event loop.
+        """
+        self.app, self.largest, self.delivered = app, largest, delivered
         self.hosts = None if hosts is None else set(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +68,11 @@ class Gate:
         if refusal:
             await answer(send, *refusal)
             return
-        await self.app(scope, self.limited(receive), with_headers(send))
+        try:
+            await self.app(scope, self.limited(receive), with_headers(send))
+        finally:
+            if ANSWERS.match(scope["path"]):
+                self.delivered()
 
     def refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and reason of a request that is refused, from its head alone."""

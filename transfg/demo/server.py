@@ -21,6 +21,7 @@ from typing import Any
 from transfg import __version__
 from transfg.demo.gate import Gate
 from transfg.demo.limits import base64_length
+from transfg.demo.memory import memory_use
 from transfg.demo.service import Service
 from transfg_core.errors import UserError
 from transfg_core.fonts import BUNDLED
@@ -28,6 +29,7 @@ from transfg_core.fonts import BUNDLED
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SPARE = 10_000  # bytes of a request beside its picture
 CONNECTIONS = 200  # at a time; more are answered with 503
+SESSIONS = 1000  # readers that gradio remembers; it knows nothing that a new one lacks
 DELIVERY = 0.5  # seconds for the last answer to reach its reader
 
 # Read by gradio and its packages when they are imported: no telemetry, no look at versions, no
@@ -38,6 +40,7 @@ QUIET = {
     "GRADIO_RUN_HISTORY": "False",
     "GRADIO_MCP_SERVER": "False",
     "GRADIO_SHARE": "False",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "100",  # of the times that gradio notes
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
@@ -107,6 +110,7 @@ def application(service: Service, kinds: Sequence[str], address: Address) -> Any
             "version": __version__,
             "models": list(service.names),
             "workers": workers,
+            "memory": memory_use(),
             "uptime_seconds": round(time.monotonic() - began, 1),
         }
 
@@ -128,12 +132,14 @@ def application(service: Service, kinds: Sequence[str], address: Address) -> Any
             return fastapi.responses.RedirectResponse("/zh", status_code=302)
         return await proceed(request)
 
+    blocks = build(service)
+    blocks.state_session_capacity = SESSIONS
     with warnings.catch_warnings():
         # of the two pages, in spite of ssr_mode=False
         warnings.filterwarnings("ignore", "SSR mode is not supported", UserWarning)
         mounted = gradio.mount_gradio_app(
             app,
-            build(service),
+            blocks,
             path="",
             server_name=address.host,
             server_port=address.port,
@@ -147,7 +153,13 @@ def application(service: Service, kinds: Sequence[str], address: Address) -> Any
             **appearance(),
         )
     hosts = {*LOOPBACK, "[::1]", address.host} if address.is_loopback else None
-    return Gate(mounted, base64_length(service.megabytes) + SPARE, hosts)
+
+    def forget() -> None:
+        """Drop what gradio keeps of each session: the last picture and its answer."""
+        for session in blocks.state_holder.session_data.values():
+            session.config_values.clear()
+
+    return Gate(mounted, base64_length(service.megabytes) + SPARE, hosts, forget)
 
 
 def serve(service: Service, kinds: Sequence[str], address: Address, taken: socket.socket) -> None:

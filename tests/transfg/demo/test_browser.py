@@ -15,6 +15,8 @@ from tools.demo_load.running import Demo
 
 CHROMIUM = Path("/usr/bin/chromium")
 LAPTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+# Chromium's own moving picture in place of a camera, and no question whether it is allowed
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 ORANGE = np.array((255, 138, 0))  # of the frames
 if not CHROMIUM.exists():
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
@@ -29,7 +31,8 @@ def browser():
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=str(CHROMIUM),
+            args=["--no-sandbox", "--disable-dev-shm-usage", *CAMERA],
         )
         yield started
         started.close()
@@ -171,6 +174,17 @@ def test_pasting_and_dropping(visit):
         page.wait_for_selector(".tf-file", state="attached")
 
 
+def test_taking_a_photo(visit):
+    page = visit(viewport=PHONE)
+    page.click(".tf-camera")
+    page.wait_for_function("document.querySelector('.tf-live video').videoWidth > 0")
+    page.click(".tf-shoot")
+    page.wait_for_selector(".tf-bars")
+    assert not page.locator(".tf-live").is_visible(), "the camera is off"
+    photo = screenshot(page, ".tf-photo")
+    assert photo.std() > 10, "the picture of the camera, which is not of one colour"
+
+
 def test_hints_explain_words(visit):
     page = visit(viewport=PHONE)
     page.click(".tf-picker .tf-hint")
@@ -215,3 +229,20 @@ def test_switching_the_backend(visit, tmp_path):
         assert page.locator(".tf-badge").all_text_contents() == ["Jittor"]
     finally:
         assert demo.stop() == 0
+
+
+def test_a_server_that_stopped_is_said(browser, tmp_path):
+    demo = Demo(str(write_checkpoint(tmp_path / "model.safetensors")))
+    try:
+        page = browser.new_page(viewport=PHONE)
+        page.goto(demo.address)
+        page.wait_for_selector(".tf-file", state="attached")
+        page.click(".tf-example")
+        page.wait_for_selector(".tf-bars")
+    finally:
+        assert demo.stop() == 0
+    page.click(".tf-example >> nth=1")
+    page.wait_for_selector(".tf-lost", timeout=20_000)
+    assert "did not answer" in page.inner_text(".tf-lost")
+    assert not page.locator(".tf-bars").first.is_visible(), "no old answer for a new picture"
+    page.close()

@@ -69,6 +69,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(start, content, code):
     began = time.monotonic()
     assert pool.ask("torch", 0, content, False)["error"] == code
     assert time.monotonic() - began < 4
+    assert pool.health()["torch"]["state"] != "down", "the next one loads before it is asked"
     again = pool.ask("torch", 0, b"x", False)
     assert again["length"] == 1 and again["process"] != first
     assert pool.health()["torch"]["restarts"] == 1
