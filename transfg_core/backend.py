@@ -135,12 +135,12 @@ class Backend(Protocol):
         ...
 
     def grad_cam(self, images: Array) -> Any:
-        """Compute where the last feature map speaks for the chosen class (Grad-CAM).
+        """Compute which places of the last feature map raise the score of the chosen class.
 
         The handle fetches to `grad_cam` (B, N), row by row over the map of
         `transfg_core.models.layout.feature_map`, not negative. The class is that of the largest
-        logit, as `eval_step` classifies. Source: Selvaraju et al. 2017 (arXiv 1610.02391),
-        equations 1 and 2.
+        logit, as `eval_step` classifies. Source: Grad-CAM, Selvaraju et al. 2017 (arXiv
+        1610.02391), equations 1 and 2.
 
         Raises:
             UserError: the model has no such map.

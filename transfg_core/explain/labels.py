@@ -36,15 +36,25 @@ def part_labels(model: ModelConfig) -> PartLabels:
     return PartLabels(ranks, f"The patches are chosen {where}.")
 
 
+def stretches(model: ModelConfig) -> bool:
+    """Whether the map of part scores begins at its smallest value: cosines are far from 0."""
+    return isinstance(model, VitConfig) and model.selection == "cls_similarity"
+
+
 def map_labels(model: ModelConfig, label: str) -> dict[str, tuple[str, str]]:
     """Dict: map -> its title and a sentence; `label` is the predicted class."""
     rows = {"maws": "the mean over blocks", "cls_similarity": "likeness to the class token"}
     compared = rows.get(getattr(model, "selection", ""), "the mean over heads")
     scores = f"What the part selection compares: {compared}."
+    if stretches(model):
+        scores += " Here dark blue is the smallest value of this image, not 0."
     return {
         "scores": ("Part scores", scores),
         "rollout": ("Attention rollout", "How much of each patch reaches the class token."),
-        "grad_cam": ("Grad-CAM", f"Where the last feature map speaks for {label}."),
+        "grad_cam": (
+            "Grad-CAM",
+            f"Which places of the last feature map raise the score of {label}.",
+        ),
         "saliency": ("Saliency of pixels", f"How much the score of {label} depends on each pixel."),
     }
 

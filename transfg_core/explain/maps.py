@@ -17,6 +17,7 @@ from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
 from transfg_core.data.transforms import Size
 from transfg_core.errors import UserError
+from transfg_core.explain.labels import stretches
 from transfg_core.explain.parts import part_heat
 from transfg_core.inference.images import Crop
 from transfg_core.inference.predictor import Prediction, Predictor
@@ -31,7 +32,8 @@ class Explanation:
     """What a model says of an image, and where it looks.
 
     `maps` by name: values (h, w) that cover the crop evenly, from 0 (nothing) to 1 (the most of
-    this image). `crop.view.spread(values, size)` places one on the photograph. `values` are the
+    this image). The `scores` of `selection: cls_similarity` are cosines; there 0 is the least of
+    this image. `crop.view.spread(values, size)` places one on the photograph. `values` are the
     same as computed: of each patch or position (rows, columns), or of each pixel (H, W).
     """
 
@@ -111,7 +113,10 @@ def on_crop(
         grid = part_grid(model, crop, name)
         rows, columns, stride, centre = grid.rows, grid.columns, grid.stride, grid.patch / 2
     values = raw.reshape(rows, columns)
-    return values, scaled(spread_grid(values, crop, stride, centre))
+    spread = spread_grid(values, crop, stride, centre)
+    if name == "scores" and stretches(model):
+        spread = spread - spread.min()
+    return values, scaled(spread)
 
 
 def spread_grid(values: Float32, size: Size, stride: int, centre: float) -> Float32:

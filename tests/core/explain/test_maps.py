@@ -6,13 +6,15 @@ from small_models import config_of
 
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
-from transfg_core.explain.maps import explain, map_names, scaled, spread_grid
+from transfg_core.explain.labels import map_labels
+from transfg_core.explain.maps import explain, map_names, on_crop, scaled, spread_grid
 from transfg_core.inference.images import Crop
 from transfg_core.models.layout import (
     ARCHITECTURES,
     FEATURE_MAPS,
     architecture,
     feature_map,
+    part_grid,
     taps_of,
 )
 from transfg_core.models.rows import resolve
@@ -93,3 +95,31 @@ def test_every_architecture_says_whether_it_has_a_feature_map():
     plain = load_config(None, ["run.name=a", "model.placement=none"]).model
     with pytest.raises(UserError, match=r"Grad-CAM: expected .* vit with a model.stem, found vit"):
         feature_map(plain, (64, 64), "Grad-CAM")
+
+
+def test_cosines_are_stretched_from_the_smallest_to_the_largest():
+    """Of `cls_similarity` alone: other scores and other maps have a zero of their own."""
+    similar = config_of("similarity")
+    grid = part_grid(similar.model, similar.data.crop, "test")
+    raw = np.linspace(0.9, 0.94, grid.rows * grid.columns)
+    values, spread = on_crop("scores", raw, similar.model, similar.data.crop)
+    assert (spread.min(), spread.max()) == (0, 1) and np.allclose(values.ravel(), raw)
+    assert on_crop("rollout", raw, similar.model, similar.data.crop)[1].min() > 0.9
+    fused = config_of("vit")
+    grid = part_grid(fused.model, fused.data.crop, "test")
+    raw = np.linspace(0.9, 0.94, grid.rows * grid.columns)
+    assert on_crop("scores", raw, fused.model, fused.data.crop)[1].min() > 0.9
+    even = on_crop("scores", np.ones_like(raw), similar.model, similar.data.crop)[1]
+    assert not even.any()
+
+
+def test_the_caption_of_stretched_scores_says_so():
+    for case, said in (("similarity", True), ("overlap", False), ("maws", False)):
+        caption = map_labels(config_of(case).model, "wren")["scores"][1]
+        assert ("dark blue is the smallest value of this image" in caption) == said, case
+
+
+def test_the_caption_of_grad_cam():
+    assert map_labels(config_of("convnet").model, "wren")["grad_cam"][1] == (
+        "Which places of the last feature map raise the score of wren."
+    )
