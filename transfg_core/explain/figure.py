@@ -45,7 +45,7 @@ def figure(
         source: a line that names the trained model.
     """
     shown = fitted(photograph)
-    panels = [framed(panel) for panel in panels_of(shown, explanation, model)]
+    panels = [widened(panel) for panel in panels_of(shown, explanation, model)]
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     width = inner_width(panels[0].picture.width, columns)
     return page(header(explanation.prediction, source, width), panels, columns, legend(width))
@@ -58,7 +58,7 @@ def fitted(photograph: Image.Image) -> Image.Image:
     return photograph.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def framed(panel: Panel) -> Panel:
+def widened(panel: Panel) -> Panel:
     """The panel, with white beside a picture that is narrower than its title may be."""
     picture = panel.picture
     if picture.width >= NARROWEST:
@@ -73,7 +73,7 @@ def panels_of(shown: Image.Image, explanation: Explanation, model: ModelConfig) 
     prediction, view = explanation.prediction, explanation.prediction.view
     size = (shown.height, shown.width)
     seen = np.isfinite(view.spread(np.ones((1, 1)), size))
-    panels = [Panel("Photograph", seen_text(view), outlined(shown, seen))]
+    panels = [Panel("Photograph", seen_text(view), outlined(shown, view))]
     boxes = shown_boxes(prediction, size)
     if boxes is not None:
         labels, meaning = part_labels(model)
@@ -106,15 +106,32 @@ def shown_boxes(prediction: Prediction, size: tuple[int, int]) -> NDArray[np.flo
     return scaled
 
 
-def outlined(shown: Image.Image, seen: NDArray[np.bool_]) -> Image.Image:
-    """The photograph with a thin frame around what the model sees."""
+def outlined(shown: Image.Image, view: View) -> Image.Image:
+    """The photograph with a thin frame around what the model sees, of one pixel at least."""
+    left, top, right, bottom = seen_box(view, (shown.height, shown.width))
     picture = shown.copy()
     pen = ImageDraw.Draw(picture)
-    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    left, top, right, bottom = (int(x) for x in (columns[0], rows[0], columns[-1], rows[-1]))
-    pen.rectangle((left, top, right, bottom), outline=HALO, width=4)
-    pen.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=INK, width=2)
+    short = min(right - left, bottom - top) + 1  # Pillow draws a wider line outside of the box
+    pen.rectangle((left, top, right, bottom), outline=HALO, width=max(1, min(4, short // 2)))
+    if short >= 8:
+        pen.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=INK, width=2)
     return picture
+
+
+def seen_box(view: View, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """First and last column and row of the crop, in a picture of the upright photograph.
+
+    Returns left, top, right, bottom; the last two belong to the box. A crop that is narrower than a
+    pixel of the picture has one.
+    """
+    left, top, right, bottom = view.crop
+    whole = np.array([[0, 0, right - left, bottom - top]], np.float64)
+    scale = np.array([size[1] / view.upright[1], size[0] / view.upright[0]] * 2)
+    box = np.rint(view.to_upright(whole)[0] * scale).astype(int)
+    limit = np.array([size[1] - 1, size[0] - 1])
+    first = np.minimum(box[:2], limit)
+    last = np.clip(box[2:] - 1, first, limit)
+    return int(first[0]), int(first[1]), int(last[0]), int(last[1])
 
 
 def header(prediction: Prediction, source: str, width: int) -> Image.Image:
