@@ -1,6 +1,7 @@
 """Explanations of images as files: a figure (PNG) and its arrays (.npz) for each."""
 
 import io
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,23 +9,22 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from transfg_core.backend import Arrays
 from transfg_core.checkpoints.file import replace_file
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.bad_image import UNREADABLE, BadImage
+from transfg_core.data.bad_image import BadImage
 from transfg_core.errors import UserError
 from transfg_core.explain.figure import figure
 from transfg_core.explain.labels import part_labels
 from transfg_core.explain.maps import Explanation, explain
+from transfg_core.explain.ours import OF_MODEL, made_here, png_of
 from transfg_core.inference.images import Crop, crop_of, decode
 from transfg_core.inference.inputs import Input
 from transfg_core.inference.predictor import Predictor
 
-MADE_BY = "transfg explain"  # stands in the figures, so that no other picture is replaced
-LONGEST_STEM = 80  # characters
-NO_MEMORY = "too little memory to resize the image; make it smaller"
+LONGEST_STEM = 120  # bytes of UTF-8; file systems allow 255, with endings and numbers
+NO_MEMORY = "too little memory; make the image smaller"
 
 
 def explain_images(
@@ -32,8 +32,8 @@ def explain_images(
 ) -> Iterator[Path | None]:
     """Write a figure and arrays of each image into `out`; yields the figure's path.
 
-    An image that cannot be read is named by `say` and gives None; the others follow. Images are
-    explained one by one, because Jittor compiles again for every size of a batch.
+    An image that cannot be read or drawn is named by `say` and gives None; the others follow.
+    Images are explained one by one, because Jittor compiles again for every size of a batch.
 
     Raises:
         RunFailed: the logits are not finite, or a file cannot be written.
@@ -47,11 +47,17 @@ def explain_images(
             say(f"{item.name}: not read: {reason}")
             yield None
             continue
-        (explanation,) = explain(predictor, [crop])
+        try:
+            (explanation,) = explain(predictor, [crop])
+            png = png_of(figure(photograph, explanation, model, source))
+        except MemoryError:
+            say(f"{item.name}: not drawn: {NO_MEMORY}")
+            yield None
+            continue
         stem = stems.free(item.name)
-        png = png_of(figure(photograph, explanation, model, source))
-        replace_file(out / f"{stem}.npz", npz_of(arrays_of(predictor, explanation)))
+        # the figure first: without it, arrays count as another program's (`Stems`)
         replace_file(out / f"{stem}.png", png)
+        replace_file(out / f"{stem}.npz", npz_of(arrays_of(predictor, explanation)))
         yield out / f"{stem}.png"
 
 
@@ -60,14 +66,14 @@ def open_photograph(item: Input, data: DataConfig) -> tuple[Crop | None, Image.I
     try:
         decoded = decode(item.source, item.name, data)
         crop = crop_of(decoded, item.name, data)
+        assert crop.view
+        return crop, crop.view.upright_image(decoded.image), ""
     except BadImage as error:
         return None, None, error.reason
     except UserError as error:
         return None, None, str(error).removeprefix(f"{item.name}: ")
     except MemoryError:
         return None, None, NO_MEMORY
-    assert crop.view
-    return crop, crop.view.upright_image(decoded.image), ""
 
 
 def describe_source(predictor: Predictor) -> str:
@@ -79,11 +85,11 @@ def describe_source(predictor: Predictor) -> str:
 
 
 class Stems:
-    """Names of files in a folder, each used once; no file of somebody else is replaced."""
+    """Names of files in a folder, each used once; no file of another program is replaced."""
 
     def __init__(self, folder: Path, inputs: Sequence[Path]) -> None:
         self._folder = folder
-        self._used: set[str] = set()
+        self._used = {Path(name).stem.casefold() for name in OF_MODEL}
         self._inputs = {path.resolve() for path in inputs}
 
     def free(self, name: str) -> str:
@@ -97,32 +103,19 @@ class Stems:
     def _taken(self, stem: str) -> bool:
         if stem.casefold() in self._used:
             return True
-        path = self._folder / f"{stem}.png"
-        return path.resolve() in self._inputs or (path.exists() and not made_here(path))
-
-
-def made_here(path: Path) -> bool:
-    """Whether a picture is a figure of this module, which may be replaced."""
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return picture.info.get("Software") == MADE_BY
-    except UNREADABLE:
-        return False
+        figure, arrays = (self._folder / f"{stem}{ending}" for ending in (".png", ".npz"))
+        ours = figure.resolve() not in self._inputs and made_here(figure)
+        if os.path.lexists(figure) and not ours:
+            return True
+        return os.path.lexists(arrays) and not (ours and made_here(arrays))
 
 
 def stem_of(name: str) -> str:
     """The name of an image without folder and ending, safe as a file's name: never empty."""
     base = name.replace("\\", "/").rpartition("/")[2]
     stem = base.rpartition(".")[0] or base
-    return re.sub(r"[^\w\-.+]+", "_", stem)[:LONGEST_STEM].lstrip(".") or "image"
-
-
-def png_of(picture: Image.Image) -> bytes:
-    """The content of a PNG file that names this command."""
-    facts, file = PngInfo(), io.BytesIO()
-    facts.add_text("Software", MADE_BY)
-    picture.save(file, format="PNG", pnginfo=facts)
-    return file.getvalue()
+    safe = re.sub(r"[^\w\-.+]+", "_", stem).encode()[:LONGEST_STEM].decode(errors="ignore")
+    return safe.lstrip(".") or "image"
 
 
 def npz_of(arrays: Arrays) -> bytes:

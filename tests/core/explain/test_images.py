@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfg_core.explain.images import Stems, explain_images, made_here, stem_of
+from transfg_core.data.view import View
+from transfg_core.explain import images
+from transfg_core.explain.figure import outlined
+from transfg_core.explain.images import Stems, explain_images, stem_of
+from transfg_core.explain.ours import OF_MODEL, made_here
 from transfg_core.inference.inputs import Input
 
 
@@ -83,7 +87,9 @@ def test_a_photograph_in_the_folder_is_never_replaced(tmp_path, run):
         ("a/b.c.jpg", "b.c"), ("../../etc/passwd", "passwd"), ("/x/.jpg", "jpg"), ("...", "image"),
         ("a b/ü ö.png", "ü_ö"), ("image 3", "image_3"), ("x\n\x1b[2J.png", "x_2J"),
         ("a\\b.jpg", "b"),
-        ("\udcff.jpg", "_"), ("l" * 300 + ".png", "l" * 80), ("", "image"), ("..\\..\\x", "x"),
+        ("\udcff.jpg", "_"), ("l" * 300 + ".png", "l" * 120), ("鸟" * 80 + ".jpg", "鸟" * 40),
+        ("a" + "鸟" * 80, "a" + "鸟" * 39), ("filters.jpg", "filters"),
+        ("", "image"), ("..\\..\\x", "x"),
     ],
 )  # fmt: skip
 def test_names_of_files_are_safe(name, stem):
@@ -103,3 +109,94 @@ def test_shapes_of_photographs(tmp_path, run):
         (path,), said = run(write(tmp_path / f"{size[0]}.png", size, spot))
         with Image.open(path) as figure:
             assert 900 < figure.width < 2000 and figure.height < 4000, size
+
+
+THIN = [(1000, 1), (2300, 10), (230, 1), (1, 230), (1, 1000), (1, 1)]
+
+
+@pytest.mark.parametrize("resize", ["72", "[72,72]"])
+def test_thin_photographs(tmp_path, predictor, monkeypatch, resize):
+    """Some are thinner than a frame; of a long one, the crop is less than a pixel of the picture.
+
+    The one that comes after them is drawn, too.
+    """
+    monkeypatch.setattr("magenta.magenta", lambda pixels: pixels.mean(-1) + 1.0)
+    model = predictor(f"data.resize={resize}", "data.crop=64", "model.patch=8")
+    inputs = []
+    for width, height in [*THIN, (120, 90)]:
+        path = tmp_path / f"{width}x{height}.png"
+        Image.new("RGB", (width, height), (90, 120, 60)).save(path)
+        inputs.append(Input(path.name, str(path)))
+    said = []
+    paths = list(explain_images(model, inputs, tmp_path / "out", said.append))
+    assert [path and path.stem for path in paths] == [
+        *(f"{w}x{h}" for w, h in THIN), "120x90",
+    ] and not said  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("view", "box"),
+    [
+        (View((90, 120), (72, 96), (16, 4, 80, 68), 1, False), (20, 5, 99, 84)),
+        (View((90, 120), (72, 96), (16, 4, 80, 68), 6, False), (5, 20, 84, 99)),
+        (View((1, 4000), (72, 288000), (143968, 4, 144032, 68), 1, False), (280, 0, 280, 0)),
+    ],
+)
+def test_the_frame_is_around_the_crop(view, box):
+    """In pixels of the upright picture; a crop of less than a pixel has a frame of one pixel."""
+    height, width = view.upright
+    shown = Image.new("RGB", (560, 1) if width == 4000 else (width, height), (10, 20, 30))
+    drawn = (np.asarray(outlined(shown, view)) != (10, 20, 30)).any(axis=2)
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    assert (columns[0], rows[0], columns[-1], rows[-1]) == box
+
+
+def test_arrays_of_another_program_are_never_replaced(tmp_path, run):
+    """A text, arrays of a user, and arrays of this command whose figure is not beside them."""
+    photograph, out = write(tmp_path / "one.jpg"), tmp_path / "out"
+    (first,), _ = run(photograph)
+    ours = first.with_suffix(".npz").read_bytes()
+    again, _ = run(photograph)
+    assert again == [first]  # both files are this command's
+    np.savez(tmp_path / "user.npz", scores=np.zeros(3))
+    for content in (b"mine", (tmp_path / "user.npz").read_bytes()):
+        (out / "one.npz").write_bytes(content)
+        assert run(photograph)[0] == [out / "one-2.png"]
+        assert (out / "one.npz").read_bytes() == content
+    (out / "one.npz").write_bytes(ours)
+    first.unlink()
+    assert run(photograph)[0] == [out / "one-2.png"]
+    assert (out / "one.npz").read_bytes() == ours and not first.exists()
+
+
+def test_a_figure_of_an_image_never_has_a_name_of_the_models_figures(tmp_path):
+    stems = Stems(tmp_path, [])
+    assert {stems.free(name) for name in OF_MODEL} & {name[:-4] for name in OF_MODEL} == set()
+
+
+def test_a_long_name_in_chinese(tmp_path, run):
+    """A file's name has at most 255 bytes, also while it is written."""
+    inputs = [write(tmp_path / str(k) / ("鸟" * 80 + ".png")) for k in range(2)]
+    paths, _ = run(*inputs)
+    assert [path.name for path in paths] == ["鸟" * 40 + ".png", "鸟" * 40 + "-2.png"]
+
+
+@pytest.mark.parametrize(("error", "known"), [(MemoryError, True), (ZeroDivisionError, False)])
+def test_a_figure_that_fails(tmp_path, run, monkeypatch, error, known):
+    """Too little memory for one does not stop the others; a mistake of ours is not hidden."""
+    drawn = images.figure
+
+    def figure(photograph, explanation, *rest):
+        if "one" in explanation.prediction.name:
+            raise error
+        return drawn(photograph, explanation, *rest)
+
+    monkeypatch.setattr(images, "figure", figure)
+    inputs = [write(tmp_path / "in" / "one.png"), write(tmp_path / "in" / "two.png")]
+    if not known:
+        with pytest.raises(error):
+            run(*inputs)
+        return
+    paths, said = run(*inputs)
+    assert [path and path.name for path in paths] == [None, "two.png"]
+    assert said == [f"{inputs[0].name}: not drawn: too little memory; make the image smaller"]
