@@ -31,14 +31,15 @@ def explain(
     """Show what a trained model looks at: a figure and its arrays for each image.
 
     A figure has the selected patches with their heads, the part scores, attention rollout, Grad-CAM
-    and the saliency of pixels, as far as the model has them, on the whole upright photograph. The
+    and the saliency of pixels, on the whole upright photograph. A model has some of these. The
     arrays (.npz) are for plots of your own. An unreadable image is named and does not stop the
-    others.
+    others. No file of another program is replaced.
 
     With --model: filters of the first layer, similarity of position embeddings, confusion matrix,
     hardest images, batches as the model gets them, and part hits. Some need the run's data set.
 
-    Exit codes: 0 success; 1 an image could not be read; 2 wrong usage or input.
+    Exit codes: 0 success; 1 an image could not be read, or the model's numbers are not finite; 2
+    wrong usage or input.
     """
     check_folder("--out", out)
     words, overrides = split_overrides(images or [])
@@ -46,6 +47,10 @@ def explain(
         raise UserError(
             "IMAGE: expected files, folders or patterns, found none; name one, or add --model"
         )
+    if model:
+        from transfg_core.explain.model_figures import refuse_other_files
+
+        refuse_other_files(out)
     failed = _explain_images(run, words, overrides, out, backend) if words else 0
     if model:
         _explain_model(run, overrides, out, backend)

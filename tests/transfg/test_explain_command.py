@@ -76,3 +76,14 @@ def test_wrong_usage_is_a_message(folder, words, message):
     done = explain(*words)
     assert isinstance(done.exception, UserError) and done.exception.exit_code == 2
     assert message in str(done.exception) and not list(folder.glob("explain/*"))
+
+
+def test_the_models_figures_replace_no_other_file(folder):
+    """The command stops before it explains any image."""
+    Path("figures").mkdir()
+    Path("figures/hardest.csv").write_text("mine")
+    done = explain("photographs/a.png", "--model", "--out", "figures")
+    assert isinstance(done.exception, UserError) and done.exception.exit_code == 2
+    assert "figures/hardest.csv: expected no file or one of transfg explain" in str(done.exception)
+    assert [path.name for path in Path("figures").iterdir()] == ["hardest.csv"]
+    assert explain("photographs/a.png", "--out", "figures").exit_code == 0

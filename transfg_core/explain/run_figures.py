@@ -1,6 +1,7 @@
 """Figures of a run: confusion matrix, hardest images, batches as the model gets them, part hits.
 
-The first two come from the predictions of the run's last evaluation, the others from its data set.
+The first two come from the predictions of the run's last evaluation: of the parameters after the
+last update. The others come from the data set.
 Letters: B images, C classes, S selected patches.
 """
 
@@ -18,6 +19,7 @@ from transfg_core import fonts
 from transfg_core.backend import Batch
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.transforms import normalise
+from transfg_core.explain.ours import HARDEST_HEADER, MADE_BY
 from transfg_core.inspection.sheets import Tile, framed, heading, pages_of, rows_of
 from transfg_core.report.plots import STYLE, load_optional
 
@@ -28,7 +30,7 @@ BOX = (196, 196)  # of an image in a sheet, in pixels
 DPI = 130
 
 
-class Prediction(NamedTuple):
+class PredictionRow(NamedTuple):
     """A row of predictions.csv: classes by number, and the probability of the guess."""
 
     image: str
@@ -37,25 +39,27 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def read_predictions(file: Path) -> list[Prediction]:
+def read_predictions(file: Path) -> list[PredictionRow]:
     """The rows of a predictions.csv that `load_run` has accepted."""
     with open(file, encoding="utf-8", newline="") as opened:
         return [
-            Prediction(row["image"], int(row["label"]), int(row["predicted"]),
-                       float(row["probability"]))
+            PredictionRow(row["image"], int(row["label"]), int(row["predicted"]),
+                          float(row["probability"]))
             for row in csv.DictReader(opened)
         ]  # fmt: skip
 
 
-def confusion_matrix(rows: Sequence[Prediction], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(rows: Sequence[PredictionRow], classes: int) -> NDArray[np.int64]:
     """Images of each class (row) that are taken for each class (column): (C, C)."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, ([row.label for row in rows], [row.guess for row in rows]), 1)
     return counts
 
 
-def draw_confusion(rows: Sequence[Prediction], classes: Sequence[str]) -> bytes:
+def draw_confusion(rows: Sequence[PredictionRow], classes: Sequence[str], update: int) -> bytes:
     """The confusion matrix as a PNG file; each row is divided by the images of its class.
+
+    `update` is that of the predictions.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -72,7 +76,10 @@ def draw_confusion(rows: Sequence[Prediction], classes: Sequence[str]) -> bytes:
         panel = figure.subplots()
         image = panel.imshow(shares, cmap="viridis", vmin=0, vmax=100, interpolation="nearest")
         accuracy = 100 * np.trace(counts) / max(counts.sum(), 1)
-        panel.set_title(f"Confusion matrix: {accuracy:.1f} % of {counts.sum()} images correct")
+        panel.set_title(
+            f"Confusion matrix: {accuracy:.1f} % of {counts.sum()} images correct\n"
+            f"{last_evaluation(update)}"
+        )
         panel.set_ylabel("true class")
         panel.set_xlabel("taken for")
         if named:
@@ -85,28 +92,37 @@ def draw_confusion(rows: Sequence[Prediction], classes: Sequence[str]) -> bytes:
 def saved(figure: Any) -> bytes:
     """A matplotlib figure as a PNG file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": MADE_BY})
     return buffer.getvalue()
 
 
-def hardest(rows: Sequence[Prediction]) -> list[Prediction]:
+def hardest(rows: Sequence[PredictionRow]) -> list[PredictionRow]:
     """The images that are classified wrongly, those with the most probable guess first."""
     wrong = [row for row in rows if row.label != row.guess]
     return sorted(wrong, key=lambda row: (-row.probability, row.image))
 
 
-def hardest_csv(rows: Sequence[Prediction], classes: Sequence[str]) -> bytes:
-    """All wrong images as CSV: image, class, what it was taken for, probability of that."""
+def last_evaluation(update: int) -> str:
+    """Which parameters made the predictions of a run."""
+    return f"update {update}, the run's last evaluation"
+
+
+def hardest_csv(rows: Sequence[PredictionRow], classes: Sequence[str], update: int) -> bytes:
+    """All wrong images as CSV: image, class, what it was taken for, probability of that, update."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", "taken_for", "probability"])
+    writer.writerow(HARDEST_HEADER)
     for row in hardest(rows):
-        writer.writerow([row.image, classes[row.label], classes[row.guess], row.probability])
+        names = classes[row.label], classes[row.guess]
+        writer.writerow([row.image, *names, row.probability, update])
     return text.getvalue().encode()
 
 
 def draw_hardest(
-    rows: Sequence[Prediction], classes: Sequence[str], pictures: Sequence[Image.Image | None]
+    rows: Sequence[PredictionRow],
+    classes: Sequence[str],
+    pictures: Sequence[Image.Image | None],
+    update: int,
 ) -> bytes:
     """The first wrong images with their classes, as a JPEG file; `pictures` are in that order."""
     tiles = [
@@ -120,13 +136,13 @@ def draw_hardest(
         f"{wrong} of {len(rows)} images are classified wrongly; here the {len(tiles)} with the "
         "highest probability of the wrong class. hardest.csv has all."
     )
-    return sheet(tiles, "Hardest images", note)
+    return sheet(tiles, f"Hardest images: {last_evaluation(update)}", note)
 
 
 def sheet(tiles: Sequence[Tile], title: str, note: str) -> bytes:
     """A contact sheet as a JPEG file."""
     blocks = (framed([tile], BOX) for tile in tiles)
-    return next(pages_of(rows_of(blocks), heading(title, note)))
+    return next(pages_of(rows_of(blocks), heading(title, note), MADE_BY))
 
 
 def denormalised(batch: Batch, data: DataConfig) -> NDArray[np.uint8]:
@@ -166,7 +182,7 @@ def label_lines(batch: Batch, row: int, classes: Sequence[str]) -> list[str]:
 
 
 def draw_part_hits(
-    labels: Sequence[str], hits: NDArray[np.float64], chance: float, images: int
+    labels: Sequence[str], hits: NDArray[np.float64], chance: float, images: int, step: str
 ) -> bytes:
     """How often each head's patch lies on a true part, beside a random patch, as a PNG file.
 
@@ -174,6 +190,7 @@ def draw_part_hits(
         labels: (S,) of each selected patch; several may be equal.
         hits: (B, S) 1 for a hit, 0 for none, not-a-number where no part is visible.
         chance: the share of all patches that lie on a part.
+        step: whose parameters selected the patches.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -194,7 +211,7 @@ def draw_part_hits(
         panel.set_xlabel("number of the selected patch, as in the figures of images")
         mean = 100 * float(np.nanmean(hits))
         panel.set_title(
-            f"Part hits: {mean:.1f} %, by chance {100 * chance:.1f} % ({images} images)"
+            f"Part hits: {mean:.1f} %, by chance {100 * chance:.1f} % ({images} images)\n{step}"
         )
         panel.legend(loc="upper right")
         return saved(figure)

@@ -49,8 +49,11 @@ def principal_components(
     return (axes * np.sign(largest))[:count].reshape(-1, *filters.shape[1:]), shares[:count]
 
 
-def draw_filters(config: Config, params: Arrays) -> Image.Image:
-    """The first principal components of the filters of the layer that reads the image."""
+def draw_filters(config: Config, params: Arrays, step: str) -> Image.Image:
+    """The first principal components of the filters of the layer that reads the image.
+
+    `step` says whose parameters these are, for the title.
+    """
     name, filters = first_filters(config, params)
     components, shares = principal_components(filters, COMPONENTS)
     tiles = [tile_of(component) for component in components]
@@ -60,7 +63,7 @@ def draw_filters(config: Config, params: Arrays) -> Image.Image:
         f"filters of {side} x {side} pixels differ most. Together they are "
         f"{100 * shares.sum():.0f} % of the variance. Grey is 0."
     )
-    return one_panel("Filters of the first layer", caption, grid_of(tiles, PER_ROW))
+    return one_panel(f"Filters of the first layer: {step}", caption, grid_of(tiles, PER_ROW))
 
 
 def tile_of(component: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,8 +82,10 @@ def position_similarity(positions: NDArray[np.floating[Any]]) -> NDArray[np.floa
     return cosines
 
 
-def draw_positions(config: Config, params: Arrays) -> Image.Image:
+def draw_positions(config: Config, params: Arrays, step: str) -> Image.Image:
     """Cosine similarity of the position embedding of patches with those of all patches.
+
+    `step` says whose parameters these are, for the title.
 
     Raises:
         UserError: the model has no position embeddings.
@@ -110,7 +115,7 @@ def draw_positions(config: Config, params: Arrays) -> Image.Image:
         f"position embedding and those of the {rows} x {columns} patches. Dark blue is -1, yellow "
         "is 1."
     )
-    title = "Similarity of position embeddings"
+    title = f"Similarity of position embeddings: {step}"
     return one_panel(title, caption, grid_of(tiles, len(chosen[1])))
 
 

@@ -138,26 +138,31 @@ def _beside(blocks: Sequence[Image.Image]) -> Image.Image:
     return row
 
 
-def pages_of(strips: Iterable[Image.Image], title: Image.Image) -> Iterator[bytes]:
-    """Strips below one another under a title, as JPEG files of about PAGE_HEIGHT at most."""
+def pages_of(
+    strips: Iterable[Image.Image], title: Image.Image, comment: str | None = None
+) -> Iterator[bytes]:
+    """Strips below one another under a title, as JPEG files of about PAGE_HEIGHT at most.
+
+    `comment` goes into the files' metadata.
+    """
     page: list[Image.Image] = []
     height = title.height
     for strip in strips:
         if page and height + strip.height + GAP > PAGE_HEIGHT:
-            yield _page([title, *page])
+            yield _page([title, *page], comment)
             page, height = [], title.height
         page.append(strip)
         height += strip.height + GAP
     if page:
-        yield _page([title, *page])
+        yield _page([title, *page], comment)
 
 
-def _page(strips: Sequence[Image.Image]) -> bytes:
+def _page(strips: Sequence[Image.Image], comment: str | None) -> bytes:
     height = GAP + sum(strip.height + GAP for strip in strips)
     page, top = Image.new("RGB", (PAGE_WIDTH, height), PAPER), GAP
     for strip in strips:
         page.paste(strip, (GAP, top))
         top += strip.height + GAP
     file = io.BytesIO()
-    page.save(file, format="JPEG", quality=QUALITY, optimize=True)
+    page.save(file, format="JPEG", quality=QUALITY, optimize=True, comment=comment)
     return file.getvalue()

@@ -10,10 +10,12 @@ from PIL import Image
 
 from transfg_core.backend import Batch
 from transfg_core.config.loading import load_config
+from transfg_core.errors import UserError
 from transfg_core.explain import model_figures, run_figures
-from transfg_core.explain.model_figures import Subject, spread
+from transfg_core.explain.model_figures import FIGURES, Subject, evenly_spread, refuse_other_files
+from transfg_core.explain.ours import MADE_BY, OF_MODEL, made_here
 from transfg_core.explain.run_figures import (
-    Prediction,
+    PredictionRow,
     confusion_matrix,
     denormalised,
     hardest,
@@ -24,8 +26,8 @@ from transfg_core.explain.run_figures import (
 
 CLASSES = ("finch", "tit", "wren")
 ROWS = [
-    Prediction("a", 0, 0, 0.9), Prediction("b", 0, 2, 0.5), Prediction("c", 0, 2, 0.7),
-    Prediction("d", 1, 1, 0.4), Prediction("e", 2, 0, 0.6), Prediction("f", 2, 0, 0.7),
+    PredictionRow("a", 0, 0, 0.9), PredictionRow("b", 0, 2, 0.5), PredictionRow("c", 0, 2, 0.7),
+    PredictionRow("d", 1, 1, 0.4), PredictionRow("e", 2, 0, 0.6), PredictionRow("f", 2, 0, 0.7),
 ]  # fmt: skip
 
 
@@ -35,9 +37,9 @@ def test_rows_of_the_confusion_matrix_are_true_classes():
 
 def test_the_hardest_images_are_the_surest_mistakes():
     assert [row.image for row in hardest(ROWS)] == ["c", "f", "e", "b"]
-    rows = list(csv.reader(io.StringIO(hardest_csv(ROWS, CLASSES).decode())))
-    assert rows[0] == ["image", "class", "taken_for", "probability"]
-    assert rows[1] == ["c", "finch", "wren", "0.7"] and len(rows) == 5
+    rows = list(csv.reader(io.StringIO(hardest_csv(ROWS, CLASSES, 7).decode())))
+    assert rows[0] == ["image", "class", "taken_for", "probability", "update"]
+    assert rows[1] == ["c", "finch", "wren", "0.7", "7"] and len(rows) == 5
 
 
 @pytest.mark.parametrize("normalise", ["imagenet", "half"])
@@ -63,17 +65,18 @@ def test_hits_of_equal_labels_are_averaged():
 
 
 def test_places_are_spread_over_the_split():
-    assert spread(10, 3) == [0, 4, 9] and spread(2, 24) == [0, 1] and spread(1, 5) == [0]
+    assert evenly_spread(10, 3) == [0, 4, 9]
+    assert evenly_spread(2, 24) == [0, 1] and evenly_spread(1, 5) == [0]
 
 
 @pytest.mark.parametrize("draw", ["confusion", "hits"])
 def test_plots_are_png_files(draw):
     pytest.importorskip("matplotlib")
     if draw == "confusion":
-        content = run_figures.draw_confusion(ROWS, CLASSES)
+        content = run_figures.draw_confusion(ROWS, CLASSES, 7)
     else:
         hits = np.array([[1.0, 0.0], [0.0, 0.0]])
-        content = run_figures.draw_part_hits(["1", "2"], hits, 0.25, 2)
+        content = run_figures.draw_part_hits(["1", "2"], hits, 0.25, 2, "update 4, best")
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.format == "PNG" and picture.width > 400
 
@@ -91,3 +94,40 @@ def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path, predictor):
     ]  # fmt: skip
     assert "expected a run's folder with predictions.csv" in said[0]
     assert all("left out" in line for line in said)
+
+
+def test_the_figures_have_the_names_that_are_reserved():
+    assert tuple(FIGURES) == OF_MODEL
+
+
+def jpeg(comment=None):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, format="JPEG", comment=comment)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", OF_MODEL)
+def test_a_file_of_another_program_stops_before_any_work(tmp_path, predictor, name):
+    """Whatever it holds: text, a picture without the mark, the table of an older version."""
+    contents = [b"mine", b"image,class,taken_for,probability\n", jpeg(), jpeg("another")]
+    subject = Subject(predictor().model, "fake", True)
+    for content in contents:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: expected no file or one of transfg explain"):
+            list(model_figures.model_figures(subject, tmp_path, print))
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name).read_bytes() == content
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("gone")
+    with pytest.raises(UserError, match="expected no file"):
+        refuse_other_files(tmp_path)
+
+
+def test_only_figures_of_the_command_are_known_again(tmp_path):
+    contents = {
+        "hardest.jpg": jpeg(MADE_BY),
+        "hardest.csv": hardest_csv(ROWS, CLASSES, 7),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert made_here(tmp_path / name)

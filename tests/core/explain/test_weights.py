@@ -14,6 +14,7 @@ from transfg_core.explain.weights import (
 )
 
 CASES = ["overlap", "hybrid", "convnet", "resnet", "swin", "swinfc"]
+STEP = "update 4, best"
 
 
 def test_principal_components_are_found_again():
@@ -38,7 +39,7 @@ def test_filters_of_every_architecture(name):
     layer, filters = first_filters(config, params)
     assert filters.ndim == 4 and filters.shape[1] == 3
     assert np.array_equal(filters, params[layer].astype(np.float64))
-    picture = draw_filters(config, params)
+    picture = draw_filters(config, params, STEP)
     assert picture.width > 400 and picture.height > 100
 
 
@@ -53,7 +54,7 @@ def test_maps_of_positions_have_the_order_of_patches():
     params = params_of("nonoverlap")
     rows, columns = 5, 4
     params["pos_embed"] = np.eye(1 + rows * columns, 48, dtype=np.float32)[None]
-    found = np.asarray(draw_positions(config_of("nonoverlap"), params)).astype(int)
+    found = np.asarray(draw_positions(config_of("nonoverlap"), params, STEP)).astype(int)
     yellow = np.argwhere((abs(found - [253, 231, 37]) < 2).all(axis=2))
     top, left = yellow.min(axis=0)
     # enlarged pixels of the maps, and white seams of 3 pixels between maps
@@ -68,10 +69,10 @@ def test_maps_of_positions_have_the_order_of_patches():
 @pytest.mark.parametrize("name", ["convnet", "resnet", "swin"])
 def test_models_without_position_embeddings(name):
     with pytest.raises(UserError, match=f"expected model.name vit, found {name}"):
-        draw_positions(config_of(name), params_of(name))
+        draw_positions(config_of(name), params_of(name), STEP)
 
 
 def test_many_patches_are_sampled_evenly():
     crop = 136, 104  # 17 x 13 patches
-    picture = draw_positions(config_of("vit", crop), params_of("vit", crop))
+    picture = draw_positions(config_of("vit", crop), params_of("vit", crop), STEP)
     assert 600 < picture.width < 1100
