@@ -92,7 +92,9 @@ def draw_confusion(rows: Sequence[PredictionRow], classes: Sequence[str], update
 def saved(figure: Any) -> bytes:
     """A matplotlib figure as a PNG file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": MADE_BY})
+    facts = {"Software": MADE_BY}
+    # tight: a constrained layout cuts a title of two lines above a square picture
+    figure.savefig(buffer, format="png", dpi=DPI, metadata=facts, bbox_inches="tight")
     return buffer.getvalue()
 
 

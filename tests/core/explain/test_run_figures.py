@@ -73,12 +73,16 @@ def test_places_are_spread_over_the_split():
 def test_plots_are_png_files(draw):
     pytest.importorskip("matplotlib")
     if draw == "confusion":
-        content = run_figures.draw_confusion(ROWS, CLASSES, 7)
+        names = [f"{number:03}.Long_Name_of_a_Bird" for number in range(20)]
+        content = run_figures.draw_confusion(ROWS, names, 7)
     else:
         hits = np.array([[1.0, 0.0], [0.0, 0.0]])
         content = run_figures.draw_part_hits(["1", "2"], hits, 0.25, 2, "update 4, best")
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.format == "PNG" and picture.width > 400
+        grey = np.asarray(picture.convert("L"))
+        for edge in (grey[0], grey[-1], grey[:, 0], grey[:, -1]):
+            assert (edge == 255).all(), "something is cut at the border"
 
 
 def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path, predictor):
