@@ -62,7 +62,7 @@ def _explain_images(
     from transfg_core.inference.predictor import load
     from transfg_core.run.progress import Progress
 
-    inputs = find_inputs(words, sys.stdin.buffer)
+    inputs = find_inputs(words, sys.stdin.buffer if sys.stdin else None)
     predictor = load(run, backend, *overrides)
     notes = Progress("explain")
     for note in (*inputs.notes, *predictor.model.cautions()):

@@ -87,6 +87,7 @@ def suite(
         seed=seed,
         draw=draw,
         checks=bool(goldens) and precision == "float32",
+        onnx=bool(goldens) and precision == "float32",
     )
     raise typer.Exit(run_suite(plan, keep))
 

@@ -1,5 +1,6 @@
 """`transfg predict`."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -47,12 +48,14 @@ def predict(
     from transfg_core.run.progress import Progress
 
     words, overrides = split_overrides(images)
-    inputs = find_inputs(words, sys.stdin.buffer)
+    inputs = find_inputs(words, sys.stdin.buffer if sys.stdin else None)
     model = load(run, backend, *overrides)
     notes = Progress("predict")
     for note in (*inputs.notes, *model.model.cautions()):
         notes.say(f"note: {note}")
     classes = min(top, len(model.classes))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal need not have every letter
+        sys.stdout.reconfigure(errors="backslashreplace")
     writer = Writer(form, classes, max(len(name) for name, _ in inputs.images))
     sys.stdout.write(writer.header())
     failed = 0

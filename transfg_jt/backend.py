@@ -227,7 +227,9 @@ class JittorBackend:
 
     @contextmanager
     def evaluating(self, gradients: bool = False) -> Iterator[None]:
-        """Evaluation mode, with the averages in place of the parameters."""
+        """Evaluation mode, with the averages in place of the parameters; then all as before."""
+        # jittor: its modules call the mode is_train
+        modes = [(module, module.is_training()) for module in self.model.modules()]
         self.set_training(False)  # jittor: eval() would also stop all gradients
         self.swap_averages()
         try:
@@ -235,6 +237,9 @@ class JittorBackend:
                 yield
         finally:
             self.swap_averages()
+            # jittor: its modules call the mode is_train
+            for module, mode in modes:
+                module.is_train = mode
 
     def set_training(self, training: bool) -> None:  # native: PyTorch's `train` does it
         """Set the mode of each module, which dropout and batch norm read."""

@@ -225,7 +225,8 @@ class TorchBackend:
 
     @contextmanager
     def evaluating(self, gradients: bool = False) -> Iterator[None]:
-        """Evaluation mode, with the averages in place of the parameters."""
+        """Evaluation mode, with the averages in place of the parameters; then all as before."""
+        modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         self.swap_averages()
         try:
@@ -233,6 +234,8 @@ class TorchBackend:
                 yield
         finally:
             self.swap_averages()
+            for module, mode in modes:
+                module.training = mode
 
     def swap_averages(self) -> None:
         """Exchange the values of the trained parameters and their averages, if there are any."""

@@ -20,6 +20,7 @@ class Job:
     case      a pass, updates, an evaluation
     isolated  a pass of isolated operations, each fed from the trace `source`
     continue  some updates from the last state in the trace `source`
+    exported  an evaluation; in the baseline's float32 also the model as an ONNX file
     checks    loading, data, rates, ...; `source` is the first golden case's checkpoint
     """
 

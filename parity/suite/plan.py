@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from parity.cases.case import CASES, Case
+from parity.cases.case import BY_NAME, CASES, Case
 from parity.cases.golden import GOLDENS, Golden
 from parity.comparison.trace import Trace, read_trace
-from parity.suite.checks import CHECKS
+from parity.suite.checks import CHECKS, exported
 from parity.suite.jobs import BASELINE, Job, as_argument
 from transfg_core.errors import UserError
 from transfg_core.machine import child_environment
@@ -31,6 +31,7 @@ FLOAT64_VARIANTS = {
     "case": ("symmetry:1", "symmetry:2", "symmetry:3", "ulp:1", "ulp:2", "ulp:3"),
     "isolated": ISOLATED_VARIANTS[BASELINE],
 }
+EXPORTED_VARIANTS = ("ulp:1", "symmetry:1")  # of both backends' evaluations of exported models
 RUN = "run.safetensors"  # the checkpoint that both backends load
 PAIR = f"{CANDIDATE} : {BASELINE}"
 
@@ -53,6 +54,7 @@ class Suite:
     draw: str = "noise"
     fine: bool = False  # record taps inside blocks in every case
     checks: bool = True  # whether the checks are recorded as well
+    onnx: bool = False  # whether exported models are checked as well
 
     def __post_init__(self) -> None:
         for case in self.cases:
@@ -93,6 +95,11 @@ class Suite:
             fine=self.fine,
         )
 
+    @property
+    def exported(self) -> list[Case]:
+        """The cases whose models are written as ONNX."""
+        return [BY_NAME[name] for name in exported.CASES] if self.onnx else []
+
     def checks_job(self, backend: str, precision: str = "float32") -> Job:
         """The checks of one backend: loading, data, rates, predictions, dropout, contract."""
         name = CHECKS.name
@@ -123,6 +130,7 @@ class Suite:
 def reference_jobs(suite: Suite) -> list[Job]:
     """The reference: the baseline in float64."""
     jobs = [suite.job(BASELINE, case, precision="float64") for case in suite.everything]
+    jobs += exported_jobs(suite, BASELINE, "float64", (None,))
     return [*jobs, suite.checks_job(BASELINE, "float64")] if suite.checks else jobs
 
 
@@ -134,6 +142,7 @@ def baseline_jobs(suite: Suite) -> list[Job]:
         if isinstance(case, Case):
             variants = ISOLATED_VARIANTS[BASELINE]
             jobs += isolated_jobs(suite, BASELINE, case, suite.precision, variants)
+    jobs += exported_jobs(suite, BASELINE, suite.precision, (None, *EXPORTED_VARIANTS))
     return [*jobs, suite.checks_job(BASELINE)] if suite.checks else jobs
 
 
@@ -145,6 +154,17 @@ def isolated_jobs(
     return [
         suite.job(backend, case, "isolated", precision=precision, variant=variant, source=source)
         for variant in (None, *variants)
+    ]
+
+
+def exported_jobs(
+    suite: Suite, backend: str, precision: str, variants: Sequence[str | None]
+) -> list[Job]:
+    """Evaluations of the cases whose models are exported; the baseline writes their ONNX files."""
+    return [
+        suite.job(backend, case, "exported", precision=precision, variant=variant)
+        for case in suite.exported
+        for variant in variants
     ]
 
 
@@ -188,6 +208,7 @@ def candidate_jobs(suite: Suite) -> list[Job]:
             source = suite.job(BASELINE, case).out
             if suite.whole and case.continued:
                 jobs.append(suite.job(CANDIDATE, case, "continue", source=source))
+    jobs += exported_jobs(suite, CANDIDATE, suite.precision, (None, *EXPORTED_VARIANTS))
     return [*jobs, suite.checks_job(CANDIDATE)] if suite.checks else jobs
 
 

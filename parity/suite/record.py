@@ -15,6 +15,7 @@ from parity.cases.terms import sum_lengths
 from parity.comparison.sketch import BUCKETS
 from parity.comparison.trace import digest, read_trace, write_trace
 from parity.suite.checks import record_checks, tagged
+from parity.suite.checks.exported import record_exported
 from parity.suite.jobs import BASELINE, Job, from_argument
 from parity.suite.recorder import Recorder
 from transfg_core.backend import Arrays
@@ -112,10 +113,18 @@ def record_checks_job(recorder: Recorder) -> Arrays:
     return taps
 
 
+def record_exported_job(recorder: Recorder) -> Arrays:
+    """An evaluation of a model that is exported, and the exported file."""
+    job = recorder.job
+    exports = job.backend == BASELINE and job.precision == "float32" and not job.variant
+    return record_exported(recorder, exports)
+
+
 KINDS = {
     "case": record_case,
     "isolated": record_isolated,
     "continue": record_continuation,
+    "exported": record_exported_job,
     "checks": record_checks_job,
 }
 

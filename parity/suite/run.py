@@ -23,9 +23,11 @@ from parity.diagnose.locate import find_causes, locate
 from parity.report.console import print_table
 from parity.report.files import write_reports
 from parity.suite.checks import CHECKS, tagged
+from parity.suite.checks.exported import judged_taps, missing_packages, runtime_trace
 from parity.suite.jobs import BASELINE
 from parity.suite.plan import (
     CANDIDATE,
+    EXPORTED_VARIANTS,
     FLOAT64_VARIANTS,
     PAIR,
     RUN,
@@ -87,7 +89,9 @@ def judge_suite(suite: Suite) -> list[Row]:
         workers = min(usable_cpus(), len(suite.everything))
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             judged = list(pool.map(partial(judge_subject, suite), suite.everything))
-    return [row for rows in judged for row in rows] + (judge_checks(suite) if suite.checks else [])
+    rows = [row for rows in judged for row in rows]
+    rows += judge_checks(suite) if suite.checks else []
+    return rows + [row for case in suite.exported for row in judge_exported(suite, case)]
 
 
 def judge_subject(suite: Suite, subject: Case | Golden) -> list[Row]:
@@ -197,6 +201,24 @@ def judge_checks(suite: Suite) -> list[Row]:
     return judge(Evidence(baseline, candidate, reference))
 
 
+def judge_exported(suite: Suite, case: Case) -> list[Row]:
+    """The exported model in ONNX Runtime, against each twin."""
+    reference = suite.trace(BASELINE, case.name, "exported", "float64")
+    baseline = suite.trace(BASELINE, case.name, "exported")
+    file = baseline.arrays("file")["onnx"]
+    rows = []
+    for backend in (BASELINE, CANDIDATE):
+        twin = suite.trace(backend, case.name, "exported")
+        variants = [
+            suite.trace(backend, case.name, "exported", suite.precision, variant)
+            for variant in EXPORTED_VARIANTS
+        ]
+        candidate = runtime_trace(case, twin, file)
+        evidence = Evidence(twin, candidate, reference, variants)
+        rows += judge(evidence, only=judged_taps(twin))
+    return rows
+
+
 def published_trace(golden: Golden, like: Trace) -> Trace:
     """The authors' arrays as a trace of the same computation as `like`."""
     stored = golden.trace()
@@ -289,6 +311,9 @@ def run_suite(suite: Suite, keep: bool = False) -> int:
     files = [RUN, *(f"golden-{golden.name}.safetensors" for golden in suite.goldens)]
     clear(suite.folder)
     (suite.folder / RUN).unlink(missing_ok=True)
+    if suite.onnx and (missing := missing_packages()):
+        print(f"parity: exported models: skipped, since {' and '.join(missing)} is not installed")
+        suite.onnx = False
     record_suite(suite)
     rows = judge_suite(suite)
     if suite.seed is None:  # the reasons are about the weights and images of the cases themselves

@@ -47,6 +47,19 @@ def test_answers_are_those_of_the_evaluation(twin, place):
     assert {result.boxes.shape for result in results} == {(2, 4)}
 
 
+def test_an_answer_leaves_the_module_as_it_was(twin, place):
+    """A loop of one's own may ask between its updates: dropout stays on."""
+    model = load(place / "runs/birds", twin.name)
+    model.module.train()
+    layers = list(model.module.modules())
+    mode = "training" if twin.name == "torch" else "is_train"
+    setattr(layers[3], mode, False)
+    before = [getattr(layer, mode) for layer in layers]
+    model(place / "photo.jpg")
+    assert [getattr(layer, mode) for layer in layers] == before
+    assert True in before and False in before
+
+
 def test_the_module_computes_what_the_model_says(twin, place):
     model = load(place / "runs/birds", twin.name)
     images = [place / "photo.jpg", place / "other.png"]

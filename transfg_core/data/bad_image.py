@@ -7,7 +7,7 @@ import struct
 import zlib
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from PIL import Image, UnidentifiedImageError
 
@@ -30,13 +30,18 @@ UNREADABLE = (
 
 
 class BadImage(RunFailed):
-    """A file that is not a readable image: `path` and `reason`."""
+    """A file that is not a readable image: `path`, `reason`, and a `remedy` for this file."""
 
     def __init__(self, path: str, reason: str, remedy: str = "replace the file") -> None:
         super().__init__(
             f"{path}: expected an image, found {reason}; {remedy} or set data.on_bad_image=skip"
         )
-        self.path, self.reason = path, reason
+        self.path, self.reason, self.remedy = path, reason, remedy
+
+    def alone(self) -> Self:
+        """The same error without the advice to skip the image, where no data set is read."""
+        self.args = (f"{self.path}: expected an image, found {self.reason}; {self.remedy}",)
+        return self
 
 
 class TooLarge(BadImage):

@@ -87,32 +87,48 @@ def decode_image(file: BinaryIO, name: str | Path, data: DataConfig = DEFAULT) -
         RunFailed: the memory is too small for the image.
     """
     allow_megapixels(data)
-    size = "very many pixels"
     try:
         with Image.open(file, formats=FORMATS) as image:
-            size = f"{image.width} x {image.height} pixels"
-            if image.width * image.height > data.max_megapixels * MILLION:
-                raise TooLarge(name, size, data.max_megapixels)
-            turns, deep = _turns(image, data), has_deep_colour(image)
-            # loading turns a TIFF and forgets why; asking a PNG loads it, and would hide damage
-            noted = orientation(image) if image.format == "TIFF" else None
-            image.load()
-            noted = orientation(image) if noted is None else noted
-            rgb = to_rgb(image)
-            if deep:
-                refuse_dark_colour(rgb)
+            return decode_opened(image, name, data)
+    except RunFailed:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooLarge(name, "very many pixels", data.max_megapixels) from error
+    except UNREADABLE as error:
+        raise BadImage(str(name), reason_of(name, error, file)) from error
+
+
+def decode_opened(image: Image.Image, name: str | Path, data: DataConfig = DEFAULT) -> Decoded:
+    """The same for an image that Pillow has opened and not loaded yet.
+
+    Raises:
+        BadImage: see `decode_image`.
+        RunFailed: the memory is too small for the image.
+    """
+    size = f"{image.width} x {image.height} pixels"
+    if not image.width * image.height:
+        raise BadImage(str(name), f"no pixels ({size})")
+    if image.width * image.height > data.max_megapixels * MILLION:
+        raise TooLarge(name, size, data.max_megapixels)
+    try:
+        turns, deep = _turns(image, data), has_deep_colour(image)
+        # loading turns a TIFF and forgets why; asking a PNG loads it, and would hide damage
+        noted = orientation(image) if image.format == "TIFF" else None
+        image.load()
+        noted = orientation(image) if noted is None else noted
+        rgb = to_rgb(image)
+        if deep:
+            refuse_dark_colour(rgb)
         return Decoded(rgb.transpose(turns[noted]) if noted in turns else rgb, noted)
     except BadImage:
         raise
-    except Image.DecompressionBombError as error:
-        raise TooLarge(name, size, data.max_megapixels) from error
     except MemoryError as error:
         raise RunFailed(
             f"{name}: expected enough memory to read the image, found too little ({size}); make "
             "the image smaller, or lower data.threads, data.workers or data.max_megapixels"
         ) from error
     except UNREADABLE as error:
-        raise BadImage(str(name), reason_of(name, error, file)) from error
+        raise BadImage(str(name), reason_of(name, error)) from error
 
 
 def region_box(path: str | Path, region: Region, size: Size) -> Box:
@@ -277,13 +293,22 @@ def resize_image(image: Source, data: DataConfig) -> Source:
 
 
 def _size_of_resize(stored: Size, data: DataConfig) -> Size:
-    """Size after `data.resize`: the shorter side exact, the longer one truncated to an integer."""
+    """Size after `data.resize`: the shorter side exact, the longer one truncated to an integer.
+
+    Raises:
+        UserError: a narrow image would become too large.
+    """
     if data.resize is None or isinstance(data.resize, tuple):
         return data.resize or stored
     short, (height, width) = data.resize, stored
-    if width <= height:
-        return int(short * height / width), short
-    return short, int(short * width / height)
+    long = int(short * max(stored) / min(stored))
+    if short * long > data.max_megapixels * MILLION:
+        raise UserError(
+            f"expected at most data.max_megapixels {data.max_megapixels} after data.resize, found "
+            f"{short} x {long} pixels, since the image has {width} x {height} (width x height); "
+            "cut the image to its object"
+        )
+    return (long, short) if width <= height else (short, long)
 
 
 def _resized_size(stored: Size, data: DataConfig) -> Size:

@@ -83,16 +83,22 @@ class View:
         The values cover the crop evenly, in any resolution. Between their centres the map is
         bilinear; outside of the crop, which the model never saw, it is not-a-number.
         """
-        grid = Image.fromarray(np.ascontiguousarray(values, np.float32))
         swapped = self.orientation >= 5 and not self.turned
         height, width = size[::-1] if swapped else size
         left, top, right, bottom = self.crop
+        grid = Image.fromarray(np.ascontiguousarray(values, np.float32))
+        # the crop's size on the map; values that are finer than that are averaged first
+        across = max(1, round(width * (right - left) / self.resized[1]))
+        down = max(1, round(height * (bottom - top) / self.resized[0]))
+        if across < grid.width or down < grid.height:
+            finest = (min(across, grid.width), min(down, grid.height))
+            grid = grid.resize(finest, Image.Resampling.BOX)
         # a pixel of the map, in shares of the seen image, then in pixels of the grid
-        across = self.resized[1] / (right - left) * grid.width
-        down = self.resized[0] / (bottom - top) * grid.height
+        x_scale = self.resized[1] / (right - left) * grid.width
+        y_scale = self.resized[0] / (bottom - top) * grid.height
         affine = (
-            *(across / width, 0, -left / (right - left) * grid.width),
-            *(0, down / height, -top / (bottom - top) * grid.height),
+            *(x_scale / width, 0, -left / (right - left) * grid.width),
+            *(0, y_scale / height, -top / (bottom - top) * grid.height),
         )
         spread = grid.transform(
             (width, height),

@@ -102,6 +102,7 @@ class _State:
     tally: Tally
     seen: set[Identity]
     listed: AbstractSet[str] = frozenset()
+    keep_unreadable: bool = False
     images: list[ImageFile] = field(default_factory=list)
     found: set[str] = field(default_factory=set)  # of `listed`
     links: deque[str] = field(default_factory=deque)
@@ -129,17 +130,22 @@ def composed(text: str) -> str:
 
 
 def walk(
-    root: Path, tally: Tally, below: Sequence[str] = ("",), skip_unreadable: bool = False
+    root: Path,
+    tally: Tally,
+    below: Sequence[str] = ("",),
+    skip_unreadable: bool = False,
+    keep_unreadable: bool = False,
 ) -> list[ImageFile]:
     """The image files in the folders `below` a root, sorted by shown name.
 
-    With `skip_unreadable`, empty files and files without read permission are left out, else they
-    are an error. `tally` counts all that is left out.
+    With `skip_unreadable`, empty files and files without read permission are left out; with
+    `keep_unreadable` they are kept, for a caller that names each of them; else they are an error.
+    `tally` counts all that is left out.
 
     Raises:
         UserError: a folder cannot be read, or two starts are the same folder.
     """
-    state = _State(root, skip_unreadable, tally, set(_above(root)))
+    state = _State(root, skip_unreadable, tally, set(_above(root)), keep_unreadable=keep_unreadable)
     _walk(state, below)
     return sorted(state.images, key=lambda image: image.name)
 
@@ -251,7 +257,7 @@ def _take_file(state: _State, path: str, name: str, status: os.stat_result) -> N
         state.tally.add(reason, name)
         return
     trouble = "an empty file" if not status.st_size else "no permission to read it"
-    if status.st_size and os.access(path, os.R_OK):
+    if state.keep_unreadable or (status.st_size and os.access(path, os.R_OK)):
         state.images.append(ImageFile(path, name, status.st_size))
     elif state.skip_unreadable:
         state.tally.add(CANNOT_BE_READ, name)

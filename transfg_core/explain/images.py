@@ -73,10 +73,9 @@ def open_photograph(item: Input, data: DataConfig) -> tuple[Crop | None, Image.I
 def describe_source(predictor: Predictor) -> str:
     """A line that names the trained model: its place, update, architecture and backend."""
     model = predictor.model
-    place = model.run.name if model.run else model.path.name
-    update = f"update {model.position.update}"
-    kind = model.config.model.name
-    return f"{place}, {model.path.name}, {update}; {kind} in {predictor.backend.name}"
+    place = f"{model.run.name}, {model.path.name}" if model.run else model.path.name
+    update, kind = f"update {model.position.update}", model.config.model.name
+    return f"{place}, {update}; {kind} in {predictor.backend.name}"
 
 
 class Stems:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import transfg_core
-from transfg_core.config.sections import Config
+from transfg_core.config.sections import NORMALISATION, Config
 from transfg_core.config.vit import VitConfig
+from transfg_core.export.snippets import PROJECT, TIMM, session
 from transfg_core.export.timm_form import reasons_against, timm_transform
 from transfg_core.inference.exported import ONNX, WEIGHTS
 from transfg_core.inference.source import TrainedModel
@@ -63,7 +64,8 @@ def front_matter(config: Config, files: Sequence[str]) -> str:
     tags += ["timm"] if is_timm else []
     tags += ["onnx"] if ONNX in files else []
     lines = [
-        "# license: choose one before you publish, such as apache-2.0, and remove the first sign",
+        "# add the licence under which you publish the model, such as",
+        "# license: apache-2.0",
         f"library_name: {'timm' if is_timm else 'transfg'}",
         "pipeline_tag: image-classification",
         "tags:",
@@ -86,7 +88,8 @@ def introduction(model: TrainedModel) -> str:
     parts = " It selects patches of the image, and classifies by them."
     return (
         f"This model sorts images into {len(model.classes)} classes. It is a "
-        f"{ARCHITECTURES[config.model.name]}: {told}.{parts * config.model.selects_parts} "
+        f"{ARCHITECTURES[config.model.name]}.{parts * config.model.selects_parts} Its settings, "
+        f"under `model` in the configuration: {told}. "
         f"`transfg export` of version {transfg_core.__version__} wrote this folder."
     )
 
@@ -126,6 +129,7 @@ def training(config: Config, facts: dict[str, Any]) -> str:
             f", SHA-256 {code(digest)}" if digest else ""
         )
     commits = ", ".join(map(commit_text, facts.get("commits", ()))) or "not recorded"
+    means, deviations = (", ".join(map(str, row)) for row in NORMALISATION[config.data.normalise])
     averaged = "; the parameters are averages (`optim.ema`)" if facts["averaged"] else ""
     return bullets([
         f"Run: {code(facts['run'] or 'unknown')}, checkpoint {code(facts['checkpoint'])}",
@@ -136,7 +140,8 @@ def training(config: Config, facts: dict[str, Any]) -> str:
         f"Data: {code(data['name'])}, {split}",
         f"Start: {start}",
         f"Parameters: {facts['parameters']:,}",
-        f"Images in evaluations: {facts['transform']}",
+        f"Images in evaluations: {facts['transform']}, which is (x / 255 - mean) / deviation with "
+        f"the means {means} and the deviations {deviations}",
     ])  # fmt: skip
 
 
@@ -166,41 +171,16 @@ def use(model: TrainedModel, files: Sequence[str]) -> str:
         text += (
             f"\n\nWith ONNX Runtime. `images` are uint8 crops (batch, {height}, {width}, 3), RGB; "
             "the model normalises them. `logits` are in the order of the classes"
-            f"{parts * model.config.model.selects_parts}.\n\n{SESSION}"
+            f"{parts * model.config.model.selects_parts}.\n\n{session(model.config.data)}"
         )
     return text
-
-
-PROJECT = """```python
-from transfg import load
-
-model = load("path/to/this/folder", "torch")  # or "jittor"
-for result in model(["photograph.jpg"]):
-    print(result.label, result.top(5))
-```"""
-TIMM = """```python
-import timm
-from PIL import Image
-
-model = timm.create_model("local-dir:path/to/this/folder", pretrained=True).eval()
-config = timm.data.resolve_model_data_config(model)
-transform = timm.data.create_transform(**config, is_training=False)
-logits = model(transform(Image.open("photograph.jpg").convert("RGB")).unsqueeze(0))
-print(model.pretrained_cfg["label_names"][logits.argmax()])
-```"""
-SESSION = f"""```python
-import onnxruntime
-
-session = onnxruntime.InferenceSession("path/to/this/folder/{ONNX}")
-(logits,) = session.run(["logits"], {{"images": crops}})
-```"""
 
 
 def limits(model: TrainedModel, facts: dict[str, Any]) -> list[str]:
     """What a user must not expect."""
     found = [
-        f"It knows these {len(model.classes)} classes alone. Every photograph gets one of them, "
-        "also one of something else.",
+        f"It knows {len(model.classes)} classes. Every image gets one of them, even if it shows "
+        "something else.",
         "Its probabilities are not calibrated: 0.9 does not mean right in nine of ten cases.",
         f"The numbers hold for images such as those of {code(facts['data']['name'])}, under the "
         "transform above.",
@@ -222,7 +202,8 @@ def classes(names: Sequence[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown and HTML show as it is; an underscore between letters needs no sign."""
+    """Text on one line that Markdown and HTML show as it is; `a_b` needs no sign."""
+    text = " ".join(text.split())
     return re.sub(r"([\\`*{}\[\]<>#!|&~$]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 

@@ -17,15 +17,16 @@ def facts_of(model: TrainedModel) -> dict[str, Any]:
 
     An exported folder has those of its run, as they were when it was exported.
 
-    `accuracy` is empty if the run did not evaluate this step on its test split, or if the
-    checkpoint lies outside of a run's folder. `chosen_on` is the split by whose accuracy the step
-    was chosen: `test` makes the accuracy too good; null means that nothing chose it.
+    `accuracy` is empty if the run did not evaluate this step on its test split, if the checkpoint
+    lies outside of a run's folder, or if an override changes what was measured. `chosen_on` is the
+    split by whose accuracy the step was chosen: `test` makes the accuracy too good; null means that
+    nothing chose it.
 
     Raises:
         UserError: a file of the run's folder is damaged.
     """
     if model.facts is not None:
-        return model.facts
+        return model.facts | ({"accuracy": {}} if model.changed else {})
     config = model.config
     run = load_run(model.run) if model.run else None
     learned = param_specs(config.model)
@@ -46,7 +47,7 @@ def facts_of(model: TrainedModel) -> dict[str, Any]:
         "data": {"name": config.data.name, "classes": len(model.classes), **split_facts(config)},
         "transform": describe_transform(config),
         "chosen_on": ("validation" if config.data.validation else "test") if best else None,
-        "accuracy": _test_of(model, run) if run else {},
+        "accuracy": _test_of(model, run) if run and not model.changed else {},
         "caution": run.caution if run else "",
     }
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.bad_image import UNREADABLE, BadImage, open_regular, reason_of
-from transfg_core.data.pixels import UPRIGHT, orientation, to_rgb
-from transfg_core.data.transforms import Decoded, decode_image, eval_transform
+from transfg_core.data.bad_image import BadImage, open_regular, reason_of
+from transfg_core.data.transforms import Decoded, decode_image, decode_opened, eval_transform
 from transfg_core.data.view import View, view_of
 from transfg_core.errors import UserError
 from transfg_core.inference.inputs import Input
@@ -39,7 +38,7 @@ class Crop(NamedTuple):
 
 def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     """The images, of which there may be one alone."""
-    alone = isinstance(images, KINDS) or hasattr(images, "read")
+    alone = not isinstance(images, Iterable) or isinstance(images, KINDS) or hasattr(images, "read")
     return [cast("ImageLike", images)] if alone else list(cast("Iterable[ImageLike]", images))
 
 
@@ -49,35 +48,39 @@ def decode(image: ImageLike, name: str, data: DataConfig) -> Decoded:
     Raises:
         UserError: it is not readable, or its array is not of pixels.
     """
+    try:
+        return _decode(image, name, data)
+    except BadImage as error:
+        raise error.alone() from error
+
+
+def _decode(image: ImageLike, name: str, data: DataConfig) -> Decoded:
     if isinstance(image, Image.Image):
         return _of_pillow(image, name, data)
     if isinstance(image, np.ndarray):
         return Decoded(_of_array(image, name), 1)
-    if isinstance(image, bytes):
-        return decode_image(io.BytesIO(image), name, data)
     if isinstance(image, str | os.PathLike):
         try:
             with open_regular(Path(image)) as file:
                 return decode_image(file, name, data)
         except OSError as error:
             raise BadImage(name, reason_of(name, error)) from error
-    if hasattr(image, "read"):
-        return decode_image(image, name, data)
+    content = image.read() if hasattr(image, "read") else image  # some streams cannot seek
+    if isinstance(content, bytes):
+        return decode_image(io.BytesIO(content), name, data)
     raise UserError(
-        f"{name}: expected a path, bytes, an opened file, a Pillow image or an array, found "
-        f"{type(image).__name__}"
+        f"{name}: expected a path, bytes, a file opened for bytes, a Pillow image or an array, "
+        f"found {type(image).__name__}"
     )
 
 
 def _of_pillow(image: Image.Image, name: str, data: DataConfig) -> Decoded:
-    """A Pillow image; its EXIF data counts as that of a file does."""
-    try:
-        noted = 1 if image.format == "TIFF" else orientation(image)  # Pillow turns a TIFF itself
-        rgb = to_rgb(image)
-    except UNREADABLE as error:
-        raise BadImage(name, reason_of(name, error, io.BytesIO())) from error
-    turn = UPRIGHT.get(noted) if data.exif == "apply" else None
-    return Decoded(rgb if turn is None else rgb.transpose(turn), noted)
+    """A Pillow image; its EXIF data counts as that of a file does.
+
+    Pillow turns a TIFF when it loads it, and forgets the orientation: a loaded one counts as
+    upright.
+    """
+    return decode_opened(image, name, data)
 
 
 def _of_array(image: NDArray[Any], name: str) -> Image.Image:

@@ -1,5 +1,6 @@
 """Images that a command names: files, folders, globs, and standard input."""
 
+import codecs
 import glob
 import io
 import os
@@ -34,7 +35,7 @@ class Inputs(NamedTuple):
     notes: list[str]
 
 
-def find_inputs(words: Sequence[str], stdin: BinaryIO) -> Inputs:
+def find_inputs(words: Sequence[str], stdin: BinaryIO | None) -> Inputs:
     """The images that words name, in their order.
 
     A folder stands for all images below it, sorted. A word with `*`, `?` or `[` that is no file is
@@ -42,9 +43,11 @@ def find_inputs(words: Sequence[str], stdin: BinaryIO) -> Inputs:
     folders and patterns, one in each line or ended by NUL characters.
 
     Raises:
-        UserError: a word names nothing, a folder or pattern holds no image, or standard input is
-            empty or given twice.
+        UserError: there is no word, a word names nothing, a folder or pattern holds no image, or
+            standard input is closed, empty or given twice.
     """
+    if not words:
+        raise UserError("expected images, found none; name files, folders or patterns")
     if sum(word == STDIN for word in words) > 1:
         raise UserError("-: expected standard input once, found it twice; name it once")
     images: list[Input] = []
@@ -73,7 +76,7 @@ def _of_word(word: str) -> Inputs:
 
 def _of_folder(folder: str) -> Inputs:
     tally = Tally()
-    found = walk(Path(folder), tally)
+    found = walk(Path(folder), tally, keep_unreadable=True)
     notes = [f"{shown(folder)}: left out: {entry}" for entry in tally.entries()]
     if not found:
         raise UserError(
@@ -83,14 +86,14 @@ def _of_folder(folder: str) -> Inputs:
     return Inputs([Input(os.path.join(shown(folder), f.name), f.path) for f in found], notes)
 
 
-def _from_stdin(stdin: BinaryIO) -> Inputs:
-    content = stdin.read()
+def _from_stdin(stdin: BinaryIO | None) -> Inputs:
+    content = stdin.read() if stdin else b""
     if not content:
         raise UserError("-: expected an image or a list of files on standard input, found nothing")
     names = None if _is_image(content) else _names(content)
     if names is None:
         return Inputs([Input(STDIN_NAME, content)], [])
-    return find_inputs([name for name in names if name != STDIN], stdin)
+    return find_inputs([name for name in names if name != STDIN], None)
 
 
 def _is_image(content: bytes) -> bool:
@@ -102,6 +105,7 @@ def _is_image(content: bytes) -> bool:
 
 def _names(content: bytes) -> list[str] | None:
     """The lines of a text in UTF-8, or what NUL characters end; None if it is neither."""
+    content = content.removeprefix(codecs.BOM_UTF8)
     ended = content.endswith(b"\0")
     parts = content.split(b"\0" if ended else b"\n")
     try:

@@ -9,13 +9,12 @@ from transfg_core.data.walk import printable
 from transfg_core.inference.images import Crop
 from transfg_core.inference.predictor import Prediction
 
-FORMATS = ("table", "json", "csv")
 WIDEST = 60  # of the names in the table; a longer one moves its own line
 DIGITS = 6  # of a probability; float32 has seven
 
 
 class Writer:
-    """Text of results in one of the `FORMATS`, with the `top` most probable classes of each."""
+    """Text of results as table, json or csv, with the `top` most probable classes of each."""
 
     def __init__(self, form: str, top: int, names: int) -> None:
         """`names` is the width of the longest name, for the table."""
@@ -47,8 +46,8 @@ class Writer:
 def record(crop: Crop, result: Prediction | None, top: int) -> dict[str, Any]:
     """One result for JSON.
 
-    Boxes are left, top, right, bottom in pixels of the stored image; `orientation` is that of its
-    EXIF data, 1 if a browser shows it as stored.
+    Width, height and boxes (left, top, right, bottom) are in pixels of the stored image;
+    `orientation` is that of its EXIF data, 1 if a browser shows it as stored.
     """
     if result is None:
         return {"image": crop.name, "error": crop.error}
@@ -57,7 +56,8 @@ def record(crop: Crop, result: Prediction | None, top: int) -> dict[str, Any]:
         "top": [
             {"class": name, "probability": round(share, DIGITS)} for name, share in result.top(top)
         ],
-        "size": list(result.view.stored),
+        "width": result.view.stored[1],
+        "height": result.view.stored[0],
         "orientation": result.view.orientation,
     }
     if result.boxes is not None:

@@ -7,6 +7,7 @@ for result in model(["a.jpg", "b.jpg"]):
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -34,6 +35,8 @@ from transfg_core.inference.inputs import Input
 from transfg_core.inference.source import TrainedModel, read_model
 from transfg_core.metrics import log_sum_exp, patch_boxes
 from transfg_core.models.layout import part_grid
+
+LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by framework
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +71,8 @@ class Prediction:
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """The most probable classes with their probabilities, the most probable first."""
-        order = np.argsort(-self.logits, kind="stable")[:count]
-        return [(self.classes[k], float(self.probabilities[k])) for k in order]
+        order, shares = np.argsort(-self.logits, kind="stable")[:count], self.probabilities
+        return [(self.classes[k], float(shares[k])) for k in order]
 
     @property
     def boxes(self) -> NDArray[np.float64] | None:
@@ -86,11 +89,14 @@ class Prediction:
 
 
 class Predictor:
-    """A trained model in one framework. Calls from several threads wait for one another."""
+    """A trained model in one framework. Calls from several threads wait for one another.
+
+    All models of a framework wait together: Jittor is not thread-safe.
+    """
 
     def __init__(self, model: TrainedModel, backend: Backend) -> None:
         self.model, self.backend = model, backend
-        self._lock = threading.Lock()  # Jittor is not thread-safe
+        self._lock = LOCKS[backend.name]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -101,7 +107,8 @@ class Predictor:
     def module(self) -> Any:
         """The framework's own module, with the parameters: for a loop of one's own.
 
-        It takes tensors of `arrays` and returns an `Output` with `logits` and `part_index`.
+        It takes tensors of `arrays` and returns an `Output` with `logits` and `part_index`. With
+        `model.selection` random or center it also takes the parts (`transfg_core.parts`).
         """
         return self.backend.model
 
@@ -112,7 +119,11 @@ class Predictor:
             UserError: see `__call__`.
         """
         crops = [self.crop(image, name_of(image, k)) for k, image in enumerate(as_list(images))]
-        return normalise(np.stack([crop.pixels for crop in crops]), self.model.config.data)
+        data = self.model.config.data
+        pixels = np.zeros((len(crops), *data.crop, 3), np.uint8)
+        for row, crop in enumerate(crops):
+            pixels[row] = crop.pixels
+        return normalise(pixels, data)
 
     def __call__(self, images: ImageLike | Iterable[ImageLike]) -> list[Prediction]:
         """Classify one image or several: paths, bytes, opened files, Pillow images or arrays.

@@ -20,13 +20,14 @@ from transfg_core.checkpoints.training import (
     newest_intact,
     read_checkpoint,
 )
-from transfg_core.config.loading import apply_overrides, build_config
+from transfg_core.config.loading import apply_overrides, build_config, differing_keys
 from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
 from transfg_core.inference.exported import CONFIG, read_exported
 from transfg_core.models.layout import param_shapes
 from transfg_core.params.merge import strict_merge
+from transfg_core.run.comparison import FREE_ON_RESUME
 from transfg_core.run.lock import is_run
 
 # keys of `data` that a checkpoint does not choose: how many processes read images, and the folders
@@ -40,7 +41,8 @@ class TrainedModel:
 
     `path` is the checkpoint, or the exported folder. `params` have canonical names; of a run with
     `optim.ema` they are the averages. `backend` made the last update. `facts` are those that an
-    exported folder holds; None for a checkpoint, whose facts its run knows.
+    exported folder holds; None for a checkpoint, whose facts its run knows. `changed` lists the
+    overrides under which no accuracy was measured, `key: saved value -> value`.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class TrainedModel:
     position: SavedPosition
     backend: str
     facts: dict[str, Any] | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def run(self) -> Path | None:
@@ -99,6 +102,7 @@ def read_model(place: Path, overrides: Iterable[str] = ()) -> TrainedModel:
     if place.is_dir() and not is_run(place) and (place / CONFIG).exists():
         return _of_export(place, overrides)
     saved = read_checkpoint(place if place.is_file() else chosen_checkpoint(place))
+    overrides = list(overrides)
     config = config_of(saved, overrides)
     classes = tuple(composed(name) for name in saved.dataset.classes)
     model = config.model.model_copy(update={"classes": len(classes)})
@@ -107,7 +111,10 @@ def read_model(place: Path, overrides: Iterable[str] = ()) -> TrainedModel:
     params = evaluated_params(saved.arrays, averaged, str(saved.path))
     shapes = param_shapes(config.model, config.data.crop)
     params = strict_merge(shapes, params, str(saved.path), FLOAT_TYPES[config.run.precision])
-    return TrainedModel(saved.path, config, classes, params, saved.position, saved.backend)
+    changed = _changed(config_of(saved, ()), config_of(saved, overrides))
+    return TrainedModel(
+        saved.path, config, classes, params, saved.position, saved.backend, changed=changed
+    )
 
 
 def _of_export(folder: Path, overrides: Iterable[str]) -> TrainedModel:
@@ -124,8 +131,15 @@ def _of_export(folder: Path, overrides: Iterable[str]) -> TrainedModel:
     else:
         params = found.params
     return TrainedModel(
-        folder, config, found.classes, params, found.position, found.backend, found.facts
-    )
+        folder, config, found.classes, params, found.position, found.backend, found.facts,
+        _changed(_overridden(found.config, folder, ()), config),
+    )  # fmt: skip
+
+
+def _changed(saved: Config, config: Config) -> tuple[str, ...]:
+    """The lines of keys that differ and may change an accuracy."""
+    lines = differing_keys(saved, config)
+    return tuple(line for line in lines if line.partition(":")[0] not in FREE_ON_RESUME)
 
 
 def chosen_checkpoint(run: Path) -> Path:

@@ -111,7 +111,7 @@ def write(config: Config, params: Arrays, classes: Sequence[str], path: Path) ->
             verbose=False,
         )
     (entry,) = program.model.graph.inputs
-    assert isinstance(entry.shape[0].value, str), "an operation has fixed the size of the batch"
+    assert not isinstance(entry.shape[0], int), "an operation has fixed the size of the batch"
     program.model.metadata_props.update(metadata(config, classes))
     proto = without_traces(program.model_proto)
     size = sum(value.nbytes for value in model.state_dict().values())

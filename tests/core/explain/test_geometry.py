@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import magenta
+from magenta import magenta
 from PIL import Image, ImageOps
 
 from transfg_core.data.pixels import ORIENTATION

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from small_models import config_of
 
-from parity.cases.case import BY_NAME
 from transfg_core.config.loading import load_config
 from transfg_core.errors import UserError
 from transfg_core.explain.maps import explain, map_names, scaled, spread_grid
@@ -31,7 +31,7 @@ NAMES = {
 
 @pytest.mark.parametrize("case", NAMES)
 def test_which_maps_a_model_has(case):
-    assert map_names(BY_NAME[case].config().model) == NAMES[case]
+    assert map_names(config_of(case).model) == NAMES[case]
 
 
 def test_a_map_that_the_model_lacks_is_an_error(predictor):
@@ -76,7 +76,7 @@ def test_maps_are_scaled_to_their_largest_value():
 
 @pytest.mark.parametrize("case", [n for n in NAMES if "grad_cam" in NAMES[n]])
 def test_feature_maps_have_the_shape_of_their_taps(case):
-    config = BY_NAME[case].config()
+    config = config_of(case)
     found = feature_map(config.model, config.data.crop, "test")
     sizes = architecture(config.model).sizes(config.model, config.data.crop) | {"B": 1}
     shape = resolve(taps_of(config.model)[found.tap].axes, sizes)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
+from small_models import config_of
 
-from parity.cases.case import BY_NAME
 from transfg_core.explain.drawing import CHOSEN
 from transfg_core.explain.labels import mask_labels, part_labels
 from transfg_core.explain.pictures import DIMMED, VIRIDIS, boxed, colours, masked, overlay, tag
@@ -91,14 +91,14 @@ LABELS = {
 @pytest.mark.parametrize("case", LABELS)
 def test_what_the_numbers_of_patches_mean(case):
     """As many labels as parts; heads of each block of SwinFC in the order of `part_index`."""
-    config = BY_NAME[case].config()
+    config = config_of(case)
     found = part_labels(config.model)
     assert found.labels == LABELS[case][0] and LABELS[case][1] in found.meaning
 
 
 def test_who_reads_the_selected_patches():
     def read(**settings):
-        return mask_labels(BY_NAME["overlap"].config().model.model_copy(update=settings))
+        return mask_labels(config_of("overlap").model.model_copy(update=settings))
 
     assert read() == (
         "What the part layer reads",

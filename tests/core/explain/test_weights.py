@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from small_models import config_of, params_of
 
-from parity.cases.case import BY_NAME
 from transfg_core.errors import UserError
 from transfg_core.explain.weights import (
     draw_filters,
@@ -34,14 +34,11 @@ def test_principal_components_are_found_again():
 
 @pytest.mark.parametrize("name", CASES)
 def test_filters_of_every_architecture(name):
-    case = BY_NAME[name]
-    layer, filters = first_filters(case.config(), case.params())
-    assert (
-        filters.ndim == 4
-        and filters.shape[1] == 3
-        and np.array_equal(filters, case.params()[layer].astype(np.float64))
-    )
-    picture = draw_filters(case.config(), case.params())
+    config, params = config_of(name), params_of(name)
+    layer, filters = first_filters(config, params)
+    assert filters.ndim == 4 and filters.shape[1] == 3
+    assert np.array_equal(filters, params[layer].astype(np.float64))
+    picture = draw_filters(config, params)
     assert picture.width > 400 and picture.height > 100
 
 
@@ -53,11 +50,10 @@ def test_similarity_of_positions_leaves_the_class_token_out():
 
 def test_maps_of_positions_have_the_order_of_patches():
     """The brightest place of each small map is the patch that it belongs to."""
-    case = BY_NAME["nonoverlap"]
-    params = case.params()
+    params = params_of("nonoverlap")
     rows, columns = 5, 4
     params["pos_embed"] = np.eye(1 + rows * columns, 48, dtype=np.float32)[None]
-    found = np.asarray(draw_positions(case.config(), params)).astype(int)
+    found = np.asarray(draw_positions(config_of("nonoverlap"), params)).astype(int)
     yellow = np.argwhere((abs(found - [253, 231, 37]) < 2).all(axis=2))
     top, left = yellow.min(axis=0)
     # enlarged pixels of the maps, and white seams of 3 pixels between maps
@@ -71,12 +67,11 @@ def test_maps_of_positions_have_the_order_of_patches():
 
 @pytest.mark.parametrize("name", ["convnet", "resnet", "swin"])
 def test_models_without_position_embeddings(name):
-    case = BY_NAME[name]
-    with pytest.raises(UserError, match=f"expected model.name vit, found {case.model['name']}"):
-        draw_positions(case.config(), case.params())
+    with pytest.raises(UserError, match=f"expected model.name vit, found {name}"):
+        draw_positions(config_of(name), params_of(name))
 
 
 def test_many_patches_are_sampled_evenly():
-    config = BY_NAME["blocks"].config()  # 15 x 10 patches
-    picture = draw_positions(config, BY_NAME["blocks"].params())
-    assert picture.width < 1100
+    crop = 136, 104  # 17 x 13 patches
+    picture = draw_positions(config_of("vit", crop), params_of("vit", crop))
+    assert 600 < picture.width < 1100

@@ -49,6 +49,7 @@ def test_an_absent_file_is_an_image_with_an_error(place):
         (b"-\nb/2.png", ["b/2.png"]),
         ("Möwe.png\n".encode(), ["Möwe.png"]),
         (b"M\xf6we.png\0", ["M\\xf6we.png"]),
+        (b"\xef\xbb\xbfb/2.png\n", ["b/2.png"]),
         (b"\xff\xd8\xff broken", [STDIN_NAME]),
         (b"\x00\x01\x02\xff", [STDIN_NAME]),
     ],
@@ -72,9 +73,21 @@ def test_an_image_on_standard_input(place, form):
         (["empty"], "empty: expected images in this folder, found none"),
         (["-", "-"], "expected standard input once"),
         (["-"], "expected an image or a list of files on standard input, found nothing"),
+        ([], "expected images, found none"),
     ],
 )
 def test_words_that_name_nothing(place, words, message):
     os.mkdir("empty")
-    with pytest.raises(UserError, match=message):
-        find_inputs(words, io.BytesIO())
+    for stdin in (io.BytesIO(), None):  # a job need not have a standard input
+        with pytest.raises(UserError, match=message):
+            find_inputs(words, stdin)
+
+
+def test_a_list_that_names_only_itself(place):
+    with pytest.raises(UserError, match="expected images, found none"):
+        find_inputs(["-"], io.BytesIO(b"-\n"))
+
+
+def test_an_empty_file_in_a_folder_is_an_image_with_an_error(place):
+    (place / "b/0.png").write_bytes(b"")
+    assert names("b") == ["b/0.png", "b/1.jpg", "b/2.png"]

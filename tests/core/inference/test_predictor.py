@@ -54,6 +54,7 @@ def test_every_kind_of_image_gives_the_same_logits(run, tested):
     for result in model(kinds):
         assert (result.logits == expected.logits).all()
     assert model(np.array(image))[0].name == "image 0"
+    assert model([]) == [] and model.arrays([]).shape == (0, 3, 16, 16)
     grey = np.array(image)[..., 0]
     assert (model(grey)[0].logits == model(np.stack([grey] * 3, -1))[0].logits).all()
 
@@ -67,12 +68,18 @@ def test_every_kind_of_image_gives_the_same_logits(run, tested):
         (np.zeros((3, 9, 9), np.uint8), r"expected pixels \(H, W, 3\) or \(H, W\) of type uint8"),
         (np.zeros((9, 9, 3)), "found .* of type float64; scale them to 0 to 255"),
         (np.zeros((0, 9, 3), np.uint8), "expected pixels, found none"),
-        ([3], "expected a path, bytes, an opened file, a Pillow image or an array, found int"),
+        ([3], "expected a path, bytes, a file opened for bytes, a Pillow image .*, found int"),
+        (None, "image 0: expected a path, .* found NoneType"),
+        (io.StringIO("x"), "found StringIO"),
+        (Image.new("RGB", (0, 10)), r"no pixels \(0 x 10 pixels\); replace the file$"),
+        (Image.new("RGB", (2000, 2000)), "more than data.max_megapixels 1"),
+        (Image.new("RGB", (30000, 1)), "expected at most data.max_megapixels 1 after data.resize"),
     ],
 )
 def test_what_is_no_image(run, image, message):
-    with pytest.raises(UserError, match=message):
-        load(run, "torch")(image)
+    with pytest.raises(UserError, match=message) as caught:
+        load(run, "torch", "data.max_megapixels=1")(image)
+    assert "on_bad_image" not in str(caught.value), "there is no data set"
 
 
 def test_an_image_that_is_too_small(run):
@@ -95,6 +102,28 @@ def test_streams_name_what_they_cannot_read(run, tested):
     }
 
 
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+@pytest.mark.parametrize("form", ["TIFF", "PNG", "JPEG"])
+def test_a_turned_photograph_in_every_kind(run, form, exif):
+    """A path, its bytes, a stream that cannot seek, and Pillow: the same answer and boxes."""
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 30, 3), np.uint8)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.fromarray(pixels).save("a", format=form, exif=tags)
+    content = Path("a").read_bytes()
+
+    class Stream(io.BytesIO):
+        def seek(self, *_):
+            raise io.UnsupportedOperation
+
+    model = load(run, "torch", f"data.exif={exif}")
+    with Image.open("a") as opened:
+        results = model(["a", content, Stream(content), opened])
+    assert {result.view for result in results} == {results[0].view}
+    assert (results[0].view.orientation, results[0].view.stored) == (6, (24, 30))
+    assert all((result.logits == results[0].logits).all() for result in results)
+
+
 def test_calls_from_threads_wait_for_one_another(run, tested):
     """A backend is used by one thread at a time: Jittor gives wrong numbers otherwise."""
     model = load(run, "torch")
@@ -110,7 +139,10 @@ def test_calls_from_threads_wait_for_one_another(run, tested):
         return result
 
     model.backend.eval_step = slow
-    calls = [threading.Thread(target=model, args=(next(iter(tested)),)) for _ in range(8)]
+    other = load(run, "torch")  # of the same framework
+    other.backend.eval_step = slow
+    image = next(iter(tested))
+    calls = [threading.Thread(target=each, args=(image,)) for each in (model, other) * 4]
     for call in calls:
         call.start()
     for call in calls:
@@ -151,7 +183,11 @@ def test_output(run, tested, form):
     (name, share), (other, rest) = read[1].top(2)
     if form == "json":
         first, second = map(json.loads, text.splitlines())
-        assert first["image"] == good and first["size"] == [24, 30] and first["orientation"] == 1
+        assert first["image"] == good and (
+            first["width"],
+            first["height"],
+            first["orientation"],
+        ) == (30, 24, 1)
         assert first["top"][1] == {"class": other, "probability": round(rest, 6)}
         assert second == {"image": "a\x1b[1m,b.png", "error": "no such file"}
     elif form == "csv":

@@ -71,6 +71,13 @@ def test_facts_tell_which_split_chose_the_step(train):
     assert facts["data"]["classes"] == 2 and facts["updates"] == 4
 
 
+def test_an_override_has_no_accuracy(train):
+    run = train("optim.ema=0.5")
+    assert facts_of(read_model(run, ["train.eval_batch_size=2", "data.threads=1"]))["accuracy"]
+    for override in ("optim.ema=null", "data.resize=30", "data.exif=apply"):
+        assert not facts_of(read_model(run, [override]))["accuracy"], override
+
+
 def test_facts_of_the_last_step_and_of_a_validated_one(train):
     run = train("data.validation=0.2")
     assert facts_of(read_model(run))["chosen_on"] == "validation"
