@@ -31,7 +31,16 @@ MARK = "transfg-doctor "  # the first word of the line with the probe's answer
 BUILDING = "Jittor compiles itself"  # the first words of the Jittor backend's note on a long build
 TAIL = 6  # an error shows this many of its last lines
 
-OPTIONAL = {"matplotlib": "matplotlib", "jinja2": "Jinja2", "tensorboardX": "tensorboardX"}
+# module -> its package, and the extra of this project that installs it
+OPTIONAL = {
+    "matplotlib": ("matplotlib", "report"),
+    "jinja2": ("Jinja2", "report"),
+    "tensorboardX": ("tensorboardX", "report"),
+    "gradio": ("gradio", "demo"),
+    "onnx": ("onnx", "onnx"),
+    "onnxscript": ("onnxscript", "onnx"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+}
 
 # One matrix product with its gradient, then one update of a model of two blocks.
 PROBE = """
@@ -180,9 +189,9 @@ def core_lines() -> list[str]:
         lines.append(
             "warning: Jittor cannot run under numpy 2 or later; run: pip install 'numpy<2'"
         )
-    for module, package in OPTIONAL.items():
+    for module, (package, extra) in OPTIONAL.items():
         found = package_version(package) if find_spec(module) else None
-        lines.append(f"{package} (optional): {found or missing('report')}")
+        lines.append(f"{package} (optional): {found or missing(extra)}")
     return lines
 
 

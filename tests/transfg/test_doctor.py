@@ -131,6 +131,8 @@ def test_missing_extras_and_headers(monkeypatch, tmp_path):
     core = doctor.core_lines()
     for name in ("matplotlib", "Jinja2", "tensorboardX"):
         assert f"{name} (optional): {report}" in core
+    assert f"gradio (optional): {report.replace('report', 'demo')}" in core
+    assert f"onnxruntime (optional): {report.replace('report', 'onnx')}" in core
     version = ".".join(map(str, sys.version_info[:2]))
     assert f"Python headers: missing; run: apt-get install python{version}-dev" in (
         doctor.machine_lines()

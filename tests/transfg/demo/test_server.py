@@ -140,6 +140,7 @@ sys.addaudithook(hook)
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A folder for temporary files, and a log of every connection of the server and its workers."""
+    importlib.import_module("gradio_client")  # chooses a folder of its own for temporary files
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", None)
@@ -153,17 +154,32 @@ def own(tmp_path, monkeypatch):
     tempfile.tempdir = None
 
 
-def test_nothing_is_left_after_a_kill_or_a_signal(own):
+@pytest.fixture
+def start():
+    """Start a demo; it ends with the test, also if that fails."""
+    demos = []
+
+    def started(*arguments):
+        demos.append(Demo(*arguments))
+        return demos[-1]
+
+    yield started
+    for demo in demos:
+        if demo.process.poll() is None:
+            demo.stop(signal.SIGKILL)
+
+
+def test_nothing_is_left_after_a_kill_or_a_signal(own, start):
     """The next start removes what a killed demo left. A signal lets the request finish."""
     needs("torch")
     path, temporary = write_checkpoint(own / "model.safetensors"), own / "tmp"
-    killed = Demo(str(path))
+    killed = start(str(path))
     worker = killed.health()["workers"]["torch"]["process"]
     (left,) = temporary.glob("transfg-demo-*")
     assert killed.stop(signal.SIGKILL) == -signal.SIGKILL and left.exists()
     wait_for(lambda: not alive(worker), 20)  # a worker ends with its server
 
-    demo = Demo(str(path))
+    demo = start(str(path))
     assert not left.exists()
     for content in good_pictures(3).values():
         assert ask(demo, content, pictures=True)["answers"]
