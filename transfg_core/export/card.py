@@ -23,6 +23,8 @@ ARCHITECTURES = {
     "swin": "Swin Transformer",
     "swinfc": "SwinFC, a Swin Transformer with classifiers on three stages",
 }
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # Persian and Hindi need them
+UNSHOWN = "\N{REPLACEMENT CHARACTER}"  # stands for a control character
 # settings of `model` that say nothing of its function
 UNTOLD = {"name", "size", "classes", "dropout", "pretrained", "pretrained_head", "drop_path",
           "part_layer_init"}  # fmt: skip
@@ -96,8 +98,7 @@ def introduction(model: TrainedModel) -> str:
 
 def numbers(facts: dict[str, Any]) -> str:
     """The table of numbers, and how the step was chosen."""
-    found = facts["accuracy"]
-    data = facts["data"]
+    found, data = facts["accuracy"], facts["data"]
     rows = [(words, found.get(key)) for key, words in METRICS if found.get(key) is not None]
     if not rows:
         text = "No test of this step is known: the run has not evaluated it on its test split."
@@ -106,7 +107,7 @@ def numbers(facts: dict[str, Any]) -> str:
     images = f"{found['images']} images" if found.get("images") else "images: not recorded"
     lines = ["| number | value | measured on |", "| --- | --- | --- |"]
     lines += [
-        f"| {words} | {f'{value:.4f}' if words == 'cross-entropy' else f'{100 * value:.2f} %'} | "
+        f"| {words} | {loss_text(value) if words == 'cross-entropy' else f'{100 * value:.2f} %'} | "
         f"{where}, {images} |"
         for words, value in rows
     ]
@@ -114,11 +115,16 @@ def numbers(facts: dict[str, Any]) -> str:
     return f"{text}\n\n**Caution:** {escape(facts['caution'])}" if facts["caution"] else text
 
 
+def loss_text(value: float) -> str:
+    """A loss with four decimals, or four digits if it is huge."""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
+
+
 def training(config: Config, facts: dict[str, Any]) -> str:
     """The run that the numbers belong to."""
     data, weights = facts["data"], facts["weights"]
     split = ", ".join(
-        f"{key.replace('_', ' ')} {short(data[key])}"
+        f"{key.replace('_', ' ')} {escape(short(data[key]))}"
         for key in ("split", "folds", "fold", "validation", "level", "box_crop")
         if data.get(key) not in (None, False) and (key != "level" or data["name"] == "aircraft")
     )
@@ -133,15 +139,15 @@ def training(config: Config, facts: dict[str, Any]) -> str:
     averaged = "; the parameters are averages (`optim.ema`)" if facts["averaged"] else ""
     return bullets([
         f"Run: {code(facts['run'] or 'unknown')}, checkpoint {code(facts['checkpoint'])}",
-        f"Trained by: {facts['backend']}, in {facts['precision']}{averaged}",
+        f"Trained by: {escape(facts['backend'])}, in {escape(facts['precision'])}{averaged}",
         f"Commit of the program: {commits}",
         f"Length: update {facts['update']} of {facts['updates']}, "
         f"batches of {config.train.batch_size} images, seed {facts['seed']}",
         f"Data: {code(data['name'])}, {split}",
         f"Start: {start}",
         f"Parameters: {facts['parameters']:,}",
-        f"Images in evaluations: {facts['transform']}, which is (x / 255 - mean) / deviation with "
-        f"the means {means} and the deviations {deviations}",
+        f"Images in evaluations: {escape(facts['transform'])}, which is "
+        f"(x / 255 - mean) / deviation with the means {means} and the deviations {deviations}",
     ])  # fmt: skip
 
 
@@ -203,13 +209,22 @@ def classes(names: Sequence[str]) -> str:
 
 def escape(text: str) -> str:
     """Text on one line that Markdown and HTML show as it is; `a_b` needs no sign."""
-    text = " ".join(text.split())
-    return re.sub(r"([\\`*{}\[\]<>#!|&~$]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    text = one_line(text)
+    text = re.sub(r"([\\`*{}\[\]<>#!|&~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)
+    # these would begin a list or a rule: "- ", "1. ", "==="
+    return re.sub(r"^([0-9]{1,9}(?=[.)]( |$))|(?=[-+=]))", r"\1\\", text)
 
 
 def code(text: object) -> str:
-    """Text as code, on one line."""
-    return f"`{' '.join(str(text).replace('`', chr(39)).split())}`"
+    """Text as code, on one line; a bar would end the cell of a table."""
+    shown = one_line(str(text)).translate({ord("`"): "'", ord("|"): "\N{BROKEN BAR}"})
+    return f"`{shown or '?'}`"
+
+
+def one_line(text: str) -> str:
+    """Text without control characters, among them those that turn the direction of writing."""
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() or c in JOINERS else UNSHOWN for c in words)
 
 
 def short(value: Any) -> str:

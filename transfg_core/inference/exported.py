@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from transfg_core.backend import FLOAT_TYPES, Arrays
 from transfg_core.checkpoints.programs import misfits, read_layout, timm_layout
@@ -25,48 +25,25 @@ from transfg_core.config.sections import Config
 from transfg_core.config.yaml_text import is_too_deep
 from transfg_core.data.walk import composed
 from transfg_core.errors import UserError
+from transfg_core.inference.facts_form import Word, checked_facts, damaged
 from transfg_core.models.layout import param_shapes
 from transfg_core.params.merge import strict_merge
 
 WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "model.onnx"
 FORMAT = 1  # increase it when readers of the previous format would misread the folder
 KEY = "transfg"
+REMEDY = "export the run again"
 LARGEST = 2**24  # bytes of config.json; 10,000 class names take less than 2**20
-
-Number = int | Annotated[float, Field(allow_inf_nan=False)] | None
-Count = Annotated[int, Field(ge=0)]
-
-
-class Facts(BaseModel):
-    """The facts that pages and commands rely on (`facts_of`); there may be more."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    run: str
-    checkpoint: str
-    update: Count
-    updates: Count
-    seed: int
-    backend: str
-    precision: str
-    averaged: bool
-    parameters: Count
-    weights: dict[str, str | Number]
-    data: dict[str, str | bool | Number]
-    transform: str
-    chosen_on: Literal["validation", "test"] | None
-    accuracy: dict[str, Number]
-    caution: str
 
 
 class OwnSection(Section):
     """This project's section of `config.json`; `config` is checked as a configuration."""
 
-    format: int
-    program: str
+    format: Annotated[int, Field(ge=1, le=FORMAT)]
+    program: Word
     names: Literal["timm", "transfg"]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    backend: str
+    backend: Word
     position: SavedPosition
     config: dict[str, Any]
     facts: dict[str, Any]
@@ -158,19 +135,13 @@ def _section(path: Path, tree: dict[str, Any]) -> OwnSection:
             f"{path}: expected export format {FORMAT} or older, found {number}; a newer version of "
             "this program wrote it: update this program"
         )
+    place = f"{path}: the section {KEY!r}"
     try:
         section = OwnSection.model_validate(tree[KEY])
-        Facts.model_validate(section.facts)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
-            for item in error.errors(include_url=False, include_input=False)
-        ]
-        raise UserError(
-            f"{path}: the section {KEY!r} is damaged or of another version; export the run again\n"
-            "  " + "\n  ".join(problems[:10])
-        ) from error
-    return section
+    except (ValidationError, UnicodeEncodeError) as error:
+        raise damaged(place, error, REMEDY) from error
+    facts = checked_facts(section.facts, f"{path}: {KEY}.facts", REMEDY)
+    return section.model_copy(update={"facts": facts})
 
 
 def _classes(path: Path, tree: dict[str, Any], config: Config) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from models_of_export import FACTS, model_of
 from PIL import Image
 
 from transfg_core.data.transforms import eval_transform
-from transfg_core.export.card import model_card
+from transfg_core.export.card import code, escape, model_card
 
 FILES = ("model.safetensors", "config.json")
 
@@ -75,6 +75,27 @@ def test_names_stay_text():
     text = card(run="a`b\n# c", checkpoint="x")
     assert "cat \\*and\\* dog" in text and "élan" in text
     assert "# a\\`b \\# c" in text and "\n# c" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a_b", "a_b"),
+        ("__a__ _b", r"\_\_a\_\_ \_b"),
+        ("- x", r"\- x"),
+        ("1. x", r"1\. x"),
+        ("001.Alder", "001.Alder"),
+        ("a\u202eb\x1b", "a\ufffdb\ufffd"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("<b>|`&", r"\<b\>\|\`\&"),
+    ],
+)
+def test_text_that_markdown_shows_as_it_is(text, expected):
+    assert escape(text) == expected
+
+
+def test_code_stays_one_cell_and_is_never_empty():
+    assert code("a`|\n\u202eb") == "`a'¦ \ufffdb`" and code(" ") == "`?`"
 
 
 def test_how_to_load_it():

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,8 +193,126 @@ def test_a_process_that_is_killed_leaves_no_half_folder(tmp_path, earlier):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mark", "out"]
 
 
-def test_a_kill_between_the_two_renames_is_undone(tmp_path):
-    written(tmp_path / "out.replaced", "swin")
-    with pytest.raises(UserError, match="holds an earlier export"):
-        export(model_of("vit"), tmp_path / "out", onnx=False, overwrite=False)
-    assert read_model(tmp_path / "out").config.model.name == "swin"
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = ["tests"]
+from models_of_export import model_of
+from transfg_core.export import folder
+place, step = Path(sys.argv[1]), int(sys.argv[2])
+def killed(function):
+    def call(path, *arguments, **options):
+        global step
+        if path.name.startswith(("out", "config.json")) and ".partial" not in path.name:
+            step -= 1
+            if step == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(path, *arguments, **options)
+    return call
+Path.rename, Path.unlink = killed(Path.rename), killed(Path.unlink)
+folder.export(model_of("vit"), place, onnx=False, overwrite=True)
+"""
+# where the process is killed -> folders that are left, and the model of the first one
+STATES = [
+    (1, ["out", "out.new"], "swin"),  # before the two renames
+    (2, ["out.new", "out.replaced"], ""),  # between them
+    (3, ["out", "out.replaced"], "vit"),  # the old folder is half removed
+]
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize(("step", "left", "name"), STATES)
+def test_a_replacement_that_is_killed_is_finished_or_undone(tmp_path, step, left, name, overwrite):
+    out = tmp_path / "out"
+    written(out, "swin")
+    command = [sys.executable, "-c", KILLED, str(out), str(step)]
+    child = subprocess.run(command, cwd=ROOT, env=environment(), check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    if step == 3:
+        assert [path.name for path in (tmp_path / "out.replaced").iterdir()] == ["config.json"]
+    if name:
+        assert read_model(out).config.model.name == name
+    if overwrite:
+        export(model_of("convnet"), out, onnx=False, overwrite=True)
+    else:
+        with pytest.raises(UserError, match="holds an earlier export"):
+            export(model_of("convnet"), out, onnx=False, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    expected = "convnet" if overwrite else name or "swin"
+    assert read_model(out).config.model.name == expected
+
+
+@pytest.mark.parametrize("ending", [".new", ".replaced", ".partial", ".new.partial"])
+def test_nothing_of_somebody_else_is_removed(tmp_path, ending):
+    """Under a name that serves the replacement: other files, a link to an export, a folder."""
+    out, other = tmp_path / "out", tmp_path / f"out{ending}"
+    written(out, "swin")
+    written(tmp_path / "theirs", "vit")
+    other.symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="is in the way"):
+        export(model_of("convnet"), out, onnx=False, overwrite=True)
+    assert read_model(tmp_path / "theirs").config.model.name == "vit"
+    other.unlink()
+    for name in ("mine.txt", "README.md"):
+        (other / name).mkdir(parents=True)
+        with pytest.raises(UserError, match="is in the way"):
+            export(model_of("convnet"), out, onnx=False, overwrite=True)
+        (other / name).rmdir()
+    other.rmdir()
+    assert read_model(out).config.model.name == "swin"
+    export(model_of("convnet"), out, onnx=False, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "theirs"]
+
+
+def test_a_failed_exchange_leaves_the_earlier_export(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    written(out, "swin")
+    real = type(out).rename
+
+    def fails(path, target):
+        if path.name == "out.new":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(out), "rename", fails)
+        with pytest.raises(RunFailed, match="cannot write an exported model here: .*not permitted"):
+            export(model_of("vit"), out, onnx=False, overwrite=True)
+    assert read_model(out).config.model.name == "swin"
+    export(model_of("vit"), out, onnx=False, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("place", ["link", "real/../real", "link/../real", "real/", "loop/x"])
+def test_a_link_stays_a_link(tmp_path, place):
+    written(tmp_path / "real", "swin")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    names = {"loop/x": "swin"}
+    if place in names:
+        with pytest.raises(UserError, match="cannot follow its links"):
+            export(model_of("vit"), tmp_path / place, onnx=False, overwrite=True)
+    else:
+        export(model_of("vit"), tmp_path / place, onnx=False, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "link").is_symlink()
+    assert read_model(tmp_path / "real").config.model.name == names.get(place, "vit")
+
+
+def test_the_root_is_no_place():
+    with pytest.raises(UserError, match="expected a folder below the root"):
+        export(model_of("vit"), Path("/"), onnx=False, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [(5, "weights: Input should be a valid dictionary"), ({"file": "x"}, "weights.sha256")],
+)
+def test_a_damaged_fact_of_a_run(tmp_path, weights, expected):
+    """What an exported folder could not hold is refused before it is written."""
+    model = replace(model_of("vit"), facts=FACTS | {"weights": weights})
+    with pytest.raises(UserError, match=expected):
+        export(model, tmp_path / "out", onnx=False, overwrite=False)
+    assert not list(tmp_path.iterdir())
