@@ -85,6 +85,13 @@ def test_plots_are_png_files(draw):
             assert (edge == 255).all(), "something is cut at the border"
 
 
+def test_the_title_of_part_hits_names_the_model(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(run_figures, "saved", lambda figure: figure.axes[0].get_title("left"))
+    title = run_figures.draw_part_hits(["1"], np.array([[1.0], [0]]), 0.25, 2, "update 4, best")
+    assert title == "Part hits: 50.0 %, by chance 25.0 % (2 images)\nupdate 4, best"
+
+
 def test_what_is_missing_is_named_and_the_rest_is_drawn(tmp_path, predictor):
     """A checkpoint outside of a run has no predictions and no data set, but has parameters."""
     model = predictor("data.root=elsewhere/none").model

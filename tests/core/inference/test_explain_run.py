@@ -46,7 +46,7 @@ def test_every_figure_of_a_run(run):
     )
 
 
-def test_figures_replace_themselves_and_say_their_update(run, monkeypatch):
+def test_titles_say_the_update(run, monkeypatch):
     """Predictions are of the last update, parameters of the best one; the titles name both."""
     titles = []
     draw_panel = weights.one_panel
@@ -56,14 +56,21 @@ def test_figures_replace_themselves_and_say_their_update(run, monkeypatch):
     monkeypatch.setattr(
         run_figures, "sheet", lambda tiles, title, note: titles.append(title) or b"sheet"
     )
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(
+        run_figures,
+        "saved",
+        lambda figure: titles.append(figure.axes[0].get_title("left")) or b"plot",
+    )
     checkpoint = run / "checkpoints" / "last.safetensors"
     saved = read_model(checkpoint)
     earlier = replace(saved, position=saved.position.model_copy(update={"update": 3}))
     subject = Subject(earlier, "torch", named=True)
-    for name in ("filters.png", "positions.png", "hardest.jpg"):
+    for name in ("filters.png", "positions.png", "hardest.jpg", "confusion.png"):
         FIGURES[name](subject)
     last = saved.position.update
     assert last != 3 and subject.update == last
+    assert titles.pop().endswith(f"correct\nupdate {last}, the run's last evaluation")
     assert titles == [
         "Filters of the first layer: update 3, last",
         "Similarity of position embeddings: update 3, last",
