@@ -9,7 +9,8 @@ import typer
 from transfg.options import one_of
 
 if TYPE_CHECKING:
-    from transfg.demo.pool import Pool, Settings
+    from transfg.demo.pool import Pool
+    from transfg.demo.process import Settings
     from transfg.demo.server import Address
 
 CHOICES = ("torch", "jittor", "both")
@@ -57,7 +58,8 @@ def demo(
     """
     from importlib.util import find_spec
 
-    from transfg.demo.pool import Pool, Settings
+    from transfg.demo.pool import Pool
+    from transfg.demo.process import Settings
     from transfg.demo.server import Address, ended_by_signal
     from transfg_core.errors import UserError
     from transfg_core.machine import install_command

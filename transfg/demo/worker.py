@@ -1,6 +1,6 @@
 """A process that holds the models of one framework and answers one request at a time.
 
-    python -m transfg.demo.worker JOB       # transfg/demo/pool.py starts this
+    python -m transfg.demo.worker JOB       # transfg/demo/process.py starts this
 
 The job names the backend, the runs, and the pipe for answers, which survives the restart that
 Jittor needs after it has rebuilt itself. The first answer describes the models, or says why one

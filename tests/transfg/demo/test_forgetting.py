@@ -26,7 +26,7 @@ SERVER = f"""
 import base64, gc, json, os, subprocess, sys, threading, time
 from pathlib import Path
 import uvicorn
-from transfg.demo.pool import Settings
+from transfg.demo.process import Settings
 from transfg.demo.server import Address, application, prepare
 from transfg.demo.service import Service
 FACTS = {{"accuracy": {{}}, "data": {{"name": "toy", "classes": 1}}, "backend": "torch"}}

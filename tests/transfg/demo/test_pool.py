@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from transfg.demo import pool as pool_module
-from transfg.demo.pool import Pool, Settings
+from transfg.demo import process as process_module
+from transfg.demo.pool import Pool
+from transfg.demo.process import Settings
 from transfg_core.errors import RunFailed, UserError
 
 # It speaks as transfg/demo/worker.py does; the content of a request says what it shall do.
@@ -41,7 +42,7 @@ def start(tmp_path, monkeypatch):
     """Start a pool of such workers."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER, encoding="utf-8")
-    monkeypatch.setattr(pool_module, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr(process_module, "COMMAND", (sys.executable, str(script)))
     pools = []
 
     def started(*runs, backends=("torch",), seconds=10.0):
