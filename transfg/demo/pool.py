@@ -5,7 +5,8 @@ A worker that dies or takes too long is replaced, and the request gets an answer
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from transfg.demo.process import Settings, Worker, WorkerGone
@@ -15,6 +16,10 @@ from transfg_core.errors import RunFailed, UserError
 Answer = dict[str, Any]
 
 START_LIMIT = 600  # seconds to load and warm up; Jittor compiles its operators the first time
+
+
+class Stopping(Exception):
+    """The server is being stopped, and takes no further request."""
 
 
 class Pool(Closing):
@@ -44,24 +49,36 @@ class Pool(Closing):
             except WorkerGone as error:
                 raise RunFailed(f"backend {backend}: cannot start: {error.detail}") from error
 
-    def ask(self, backend: str, run: int, content: bytes, pictures: bool) -> Answer:
-        """The answer of one model, or `error` with its reason; waits for its turn."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no other request computes, and hold the workers for all models of this one.
+
+        A stop waits for the end of the block, so that a request is answered whole or not at all.
+
+        Raises:
+            Stopping: the server is stopping.
+        """
         with self._turn:
             if self.stopping:
-                return {"error": "stopping", "detail": "the server is stopping"}
-            self.counts[backend]["requests"] += 1
-            try:
-                if backend not in self._workers:
-                    self._start(backend)
-                self._await_ready(backend)
-                request = {"run": run, "pictures": pictures}
-                return self._workers[backend].ask(request, content, self.settings.seconds)
-            except WorkerGone as error:
-                self._replace(backend)
-                return {"error": error.code, "detail": error.detail}
-            except UserError as error:  # a run that could be loaded before
-                self._drop(backend)
-                return {"error": "model", "detail": str(error)}
+                raise Stopping
+            yield
+
+    def ask(self, backend: str, run: int, content: bytes, pictures: bool) -> Answer:
+        """The answer of one model, or `error` with its reason. The caller has the `turn`."""
+        assert self._turn.locked()
+        self.counts[backend]["requests"] += 1
+        try:
+            if backend not in self._workers:
+                self._start(backend)
+            self._await_ready(backend)
+            request = {"run": run, "pictures": pictures}
+            return self._workers[backend].ask(request, content, self.settings.seconds)
+        except WorkerGone as error:
+            self._replace(backend)
+            return {"error": error.code, "detail": error.detail}
+        except UserError as error:  # a run that could be loaded before
+            self._drop(backend)
+            return {"error": "model", "detail": str(error)}
 
     def health(self) -> dict[str, Any]:
         """State of each worker: ready, starting or down; and counts."""

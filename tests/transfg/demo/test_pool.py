@@ -5,15 +5,18 @@ import threading
 import time
 
 import pytest
+from running import wait_for
 
 from transfg.demo import process as process_module
-from transfg.demo.pool import Pool
+from transfg.demo.pool import Pool, Stopping
 from transfg.demo.process import Settings
+from transfg.demo.service import Service
 from transfg_core.errors import RunFailed, UserError
 
 # It speaks as transfg/demo/worker.py does; the content of a request says what it shall do.
 WORKER = """
 import json, os, sys, time
+PANEL = {"probabilities": [1.0], "patches": None, "label": "bird"}
 job = json.loads(sys.argv[1])
 answers = open(job["answers"], "w")
 def send(content):
@@ -33,8 +36,14 @@ for line in iter(sys.stdin.buffer.readline, b""):
         time.sleep(60)
     if content == b"wait":
         time.sleep(0.5)
-    send({"length": len(content), "run": request["run"], "process": os.getpid()})
+    send({"length": len(content), "run": request["run"], "process": os.getpid()} | PANEL)
 """
+
+
+def ask(pool, backend, run, content, pictures=False):
+    """A request for one model alone."""
+    with pool.turn():
+        return pool.ask(backend, run, content, pictures)
 
 
 @pytest.fixture
@@ -59,19 +68,19 @@ def test_requests_reach_the_worker_whole(start):
     pool = start("a", "b")
     assert pool.models == [{"facts": "a"}, {"facts": "b"}]
     for content in (b"x", bytes(5_000_000), b"\n{}\n"):
-        assert pool.ask("torch", 1, content, True)["length"] == len(content)
-    assert pool.ask("torch", 1, b"x", False)["run"] == 1
+        assert ask(pool, "torch", 1, content)["length"] == len(content)
+    assert ask(pool, "torch", 1, b"x")["run"] == 1
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"die", "crashed"), (b"hang", "too_slow")])
 def test_a_worker_that_dies_or_hangs_is_replaced(start, content, code):
     pool = start("a", seconds=1.0)
-    first = pool.ask("torch", 0, b"x", False)["process"]
+    first = ask(pool, "torch", 0, b"x")["process"]
     began = time.monotonic()
-    assert pool.ask("torch", 0, content, False)["error"] == code
+    assert ask(pool, "torch", 0, content)["error"] == code
     assert time.monotonic() - began < 4
     assert pool.health()["torch"]["state"] != "down", "the next one loads before it is asked"
-    again = pool.ask("torch", 0, b"x", False)
+    again = ask(pool, "torch", 0, b"x")
     assert again["length"] == 1 and again["process"] != first
     assert pool.health()["torch"]["restarts"] == 1
 
@@ -80,12 +89,12 @@ def test_one_request_at_a_time_over_all_backends(start):
     pool = start("a", backends=("torch", "jittor"))
     spans = []
 
-    def ask(backend):
-        pool.ask(backend, 0, b"wait", False)
+    def request(backend):
+        ask(pool, backend, 0, b"wait")
         spans.append(time.monotonic())
 
     began = time.monotonic()
-    threads = [threading.Thread(target=ask, args=(b,)) for b in ("torch", "jittor", "torch")]
+    threads = [threading.Thread(target=request, args=(b,)) for b in ("torch", "jittor", "torch")]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -96,14 +105,32 @@ def test_one_request_at_a_time_over_all_backends(start):
 def test_a_closed_pool_lets_the_present_request_finish_and_refuses_others(start):
     pool = start("a")
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(pool.ask("torch", 0, b"wait", False)))
+    asking = threading.Thread(target=lambda: answers.append(ask(pool, "torch", 0, b"wait")))
     asking.start()
     time.sleep(0.2)
     pool.close()
     asking.join()
     assert answers[0]["length"] == 4
-    assert pool.ask("torch", 0, b"x", False)["error"] == "stopping"
+    with pytest.raises(Stopping):
+        ask(pool, "torch", 0, b"x")
     assert pool.health()["torch"]["state"] == "down"
+
+
+def test_a_stop_lets_all_models_of_the_present_request_finish(start):
+    pool = start("a", "b", backends=("torch", "jittor"))
+    service, image = Service(pool, ["a", "b"], [b"wait"]), "example:0"
+    looked = []
+
+    def look():
+        looked.append(service.look(image, ["a", "b"], ["torch", "jittor"], False))
+
+    asking = threading.Thread(target=look)
+    asking.start()
+    wait_for(lambda: pool.counts["torch"]["requests"], 10)
+    pool.close()
+    asking.join()
+    assert looked[0].error == "" and len(looked[0].panels) == 4
+    assert service.look(image, ["a", "b"], ["torch"], False).error == "stopping"
 
 
 def test_a_run_that_cannot_be_loaded(start):
