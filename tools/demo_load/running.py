@@ -35,7 +35,7 @@ class Demo:
 
     def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "transfg", "demo", *arguments, "--port", "0"]
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("a+")  # it writes at the end, wherever we read
         env = child_environment() | dict(environment or {})
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env

@@ -3,6 +3,7 @@
 A worker that dies or takes too long is replaced, and the request gets an answer that says so.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,14 @@ from transfg_core.errors import RunFailed, UserError
 Answer = dict[str, Any]
 
 START_LIMIT = 600  # seconds to load and warm up; Jittor compiles its operators the first time
+# the reader learns the code alone: the reason may name places on the server
+LOGGED = ("crashed", "too_slow", "memory", "model")
+UNUSABLE = "the output of the server has the reason"
+
+
+def log(text: str) -> None:
+    """One line for whoever runs the demo."""
+    print("demo:", " ".join(text.split()), file=sys.stderr, flush=True)
 
 
 class Stopping(Exception):
@@ -45,9 +54,13 @@ class Pool(Closing):
         for backend in self.backends:
             self._start(backend)
             try:
-                self.models = self._await_ready(backend)
+                models = self._await_ready(backend)
             except WorkerGone as error:
                 raise RunFailed(f"backend {backend}: cannot start: {error.detail}") from error
+            for model in models:
+                if "refused" in model:
+                    raise UserError(model["refused"])
+            self.models = models
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -68,17 +81,19 @@ class Pool(Closing):
         assert self._turn.locked()
         self.counts[backend]["requests"] += 1
         try:
-            if backend not in self._workers:
-                self._start(backend)
+            self._revive(backend)
             self._await_ready(backend)
             request = {"run": run, "pictures": pictures}
-            return self._workers[backend].ask(request, content, self.settings.seconds)
+            answer = self._workers[backend].ask(request, content, self.settings.seconds)
         except WorkerGone as error:
+            # a worker that cannot start is not the picture's fault
+            code = error.code if backend in self._ready else "model"
+            answer = {"error": code, "detail": error.detail}
             self._replace(backend)
-            return {"error": error.code, "detail": error.detail}
-        except UserError as error:  # a run that could be loaded before
-            self._drop(backend)
-            return {"error": "model", "detail": str(error)}
+        if answer.get("error") in LOGGED:
+            place = f"{self.settings.runs[run]} in {backend}"
+            log(f"{place}: {answer['error']}: {answer['detail']}")
+        return answer | {"detail": UNUSABLE} if answer.get("error") == "model" else answer
 
     def health(self) -> dict[str, Any]:
         """State of each worker: ready, starting or down; and counts."""
@@ -107,15 +122,21 @@ class Pool(Closing):
     def _start(self, backend: str) -> None:
         self._workers[backend] = Worker(backend, self.settings)
 
+    def _revive(self, backend: str) -> None:
+        """Replace a worker that ended after its last answer, without a request to blame."""
+        worker = self._workers.get(backend)
+        if worker and (status := worker.process.poll()) is not None:
+            log(f"the {backend} worker ended with status {status} between two requests")
+            self._replace(backend)
+        if backend not in self._workers:
+            self._start(backend)
+
     def _await_ready(self, backend: str) -> list[Answer]:
-        """Wait for the first answer of a worker, which describes its models."""
+        """Wait for the first answer of a worker: what its models are, or why one is `refused`."""
         if backend in self._ready:
             return self.models
-        first = self._workers[backend].read(time.monotonic() + START_LIMIT)
-        if "refused" in first:
-            raise UserError(first["refused"])
+        models: list[Answer] = self._workers[backend].read(time.monotonic() + START_LIMIT)["models"]
         self._ready.add(backend)
-        models: list[Answer] = first["models"]
         return models
 
     def _replace(self, backend: str) -> None:

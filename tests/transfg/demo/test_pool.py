@@ -1,5 +1,7 @@
 """Workers that die or hang are replaced, one request at a time; the worker here has no model."""
 
+import os
+import signal
 import sys
 import threading
 import time
@@ -21,17 +23,21 @@ job = json.loads(sys.argv[1])
 answers = open(job["answers"], "w")
 def send(content):
     print(json.dumps(content), file=answers, flush=True)
-if job["runs"][0] == "refused":
-    send({"refused": "refused: no such run"})
-    sys.exit()
 if job["runs"][0] == "dies":
     sys.exit(3)
-send({"models": [{"facts": run} for run in job["runs"]], "process": os.getpid()})
+if (lock := job["runs"][0].partition("dies with ")[2]) and os.path.exists(lock):
+    sys.exit(4)
+missing = [run for run in job["runs"] if os.path.isabs(run) and not os.path.exists(run)]
+models = [{"refused": f"{r}: no such run"} if r in missing else {"facts": r} for r in job["runs"]]
+send({"models": models, "process": os.getpid()})
 for line in iter(sys.stdin.buffer.readline, b""):
     request = json.loads(line)
     content = sys.stdin.buffer.read(request["length"])
     if content == b"die":
         os._exit(9)
+    if job["runs"][request["run"]] in missing:
+        send({"error": "model", "detail": f"{missing}:\\nno such run"})
+        continue
     if content == b"hang":
         time.sleep(60)
     if content == b"wait":
@@ -85,6 +91,43 @@ def test_a_worker_that_dies_or_hangs_is_replaced(start, content, code):
     assert pool.health()["torch"]["restarts"] == 1
 
 
+def test_a_worker_that_ended_between_two_requests_is_replaced(start, capfd):
+    pool = start("a")
+    first = pool.health()["torch"]["process"]
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: pool.health()["torch"]["state"] == "down", 10)
+    again = ask(pool, "torch", 0, b"x")
+    assert again["length"] == 1 and again["process"] != first, "the next picture is not blamed"
+    assert pool.health()["torch"]["restarts"] == 1
+    assert "demo: the torch worker ended with status -9 between two" in capfd.readouterr().err
+
+
+def test_reasons_go_to_the_output_and_no_places_to_readers(start, capfd, tmp_path):
+    run = tmp_path / "run"
+    run.touch()
+    pool = start("a", str(run))
+    run.unlink()
+    assert ask(pool, "torch", 0, b"die")["error"] == "crashed"
+    said = ask(pool, "torch", 1, b"x")
+    assert said["error"] == "model" and str(tmp_path) not in str(said)
+    assert ask(pool, "torch", 0, b"x")["length"] == 1, "the other model still answers"
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("demo: ")]
+    assert lines[0] == "demo: a in torch: crashed: the torch worker ended with status 9"
+    assert lines[1] == f"demo: {run} in torch: model: ['{run}']: no such run"
+    assert len(lines) == 2
+
+
+def test_a_worker_that_cannot_start_again_is_not_the_fault_of_the_picture(start, tmp_path):
+    lock = tmp_path / "broken"
+    pool = start(f"dies with {lock}")
+    lock.touch()
+    assert ask(pool, "torch", 0, b"die")["error"] == "crashed"
+    assert ask(pool, "torch", 0, b"x")["error"] == "model"
+    wait_for(lambda: pool.health()["torch"]["state"] == "down", 10)
+    lock.unlink()
+    assert ask(pool, "torch", 0, b"x")["length"] == 1
+
+
 def test_one_request_at_a_time_over_all_backends(start):
     pool = start("a", backends=("torch", "jittor"))
     spans = []
@@ -135,6 +178,6 @@ def test_a_stop_lets_all_models_of_the_present_request_finish(start):
 
 def test_a_run_that_cannot_be_loaded(start):
     with pytest.raises(UserError, match="no such run"):
-        start("refused")
+        start("a", "/absent/run")
     with pytest.raises(RunFailed, match="backend torch: cannot start: .* with status 3"):
         start("dies")

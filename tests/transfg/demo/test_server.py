@@ -117,12 +117,23 @@ def test_readers_of_chinese_get_the_chinese_page(demo):
         assert words in page or json.dumps(words)[1:-1] in page
 
 
-def test_a_worker_that_dies_is_replaced(demo):
-    os.kill(demo.health()["workers"]["torch"]["process"], signal.SIGKILL)
+def test_a_worker_that_dies_is_replaced_and_a_missing_run_fails_alone(demo, checkpoints, tmp_path):
     (picture,) = good_pictures(1).values()
-    assert ask(demo, picture)["error"] == "crashed"
-    assert ask(demo, picture)["answers"][0]["label"] in HOSTILE
-    assert demo.health()["workers"]["torch"]["restarts"] == 1
+    path = checkpoints["plain.safetensors"]
+    away = path.rename(tmp_path / path.name)
+    try:
+        os.kill(demo.health()["workers"]["torch"]["process"], signal.SIGKILL)
+        wait_for(lambda: demo.health()["workers"]["torch"]["state"] == "down", 10)
+        assert ask(demo, picture)["answers"][0]["label"] in HOSTILE
+        assert demo.health()["workers"]["torch"]["restarts"] == 1
+        missing = ask(demo, picture, models=[path.name])
+        assert missing["error"] == "model" and str(path.parent) not in str(missing)
+    finally:
+        away.rename(path)
+    assert ask(demo, picture, models=[path.name])["answers"], "it is loaded as soon as it is there"
+    said = demo.output()
+    assert "demo: the torch worker ended with status -9" in said
+    assert f"demo: {path} in torch: model: {path}: " in said
 
 
 # --- start and stop
