@@ -9,9 +9,9 @@ import typer
 from transfg.options import one_of
 
 if TYPE_CHECKING:
+    from transfg.demo.address import Address
     from transfg.demo.pool import Pool
     from transfg.demo.process import Settings
-    from transfg.demo.server import Address
 
 CHOICES = ("torch", "jittor", "both")
 
@@ -58,9 +58,10 @@ def demo(
     """
     from importlib.util import find_spec
 
+    from transfg.demo.address import Address
     from transfg.demo.pool import Pool
     from transfg.demo.process import Settings
-    from transfg.demo.server import Address, ended_by_signal
+    from transfg.demo.server import ended_by_signal
     from transfg_core.errors import UserError
     from transfg_core.machine import install_command
 
@@ -78,8 +79,10 @@ def open_page(
     pool: "Pool", settings: "Settings", address: "Address", examples: Path | None, megabytes: int
 ) -> None:
     """Load the models, then serve until a signal."""
+    from transfg.demo.address import Address
+    from transfg.demo.application import prepare
     from transfg.demo.examples import read_examples, toy_examples
-    from transfg.demo.server import Address, prepare, serve
+    from transfg.demo.server import serve
     from transfg.demo.service import Service, distinct_names
     from transfg.demo.temporary import own_folder
 
