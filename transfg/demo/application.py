@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transfg import __version__
-from transfg.demo.address import LOOPBACK, Address
+from transfg.demo.address import Address
 from transfg.demo.forgetting import INTERVAL, Forgetting
 from transfg.demo.gate import Gate
 from transfg.demo.limits import base64_length
@@ -121,6 +121,5 @@ def application(service: Service, kinds: Sequence[str], address: Address) -> tup
             pwa=False,
             **appearance(),
         )
-    hosts = {*LOOPBACK, "[::1]", address.host} if address.is_loopback else None
     largest = base64_length(service.megabytes) + SPARE
-    return Gate(mounted, largest, hosts, forgetting.delivered), forgetting.sweep
+    return Gate(mounted, largest, address, forgetting.delivered), forgetting.sweep

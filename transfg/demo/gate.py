@@ -5,8 +5,10 @@ gradio has many more routes, such as for uploads, which write files, and for fil
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from transfg.demo.address import Address
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -44,15 +46,14 @@ class Gate:
         self,
         app: App,
         largest: int,
-        hosts: Iterable[str] | None,
+        address: Address,
         delivered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`largest` is the limit of a body in bytes; `hosts` are allowed names, None allows all.
+        """`largest` is the limit of a body in bytes; `address` knows by which names to answer.
 
         `delivered` is called after each stream of answers, in the server's event loop.
         """
-        self.app, self.largest, self.delivered = app, largest, delivered
-        self.hosts = None if hosts is None else set(hosts)
+        self.app, self.largest, self.address, self.delivered = app, largest, address, delivered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -77,10 +78,10 @@ class Gate:
     def refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and reason of a request that is refused, from its head alone."""
         host = headers.get("host", "")
-        if self.hosts is not None and host_name(host) not in self.hosts:
-            return 400, "this server answers requests to its own address alone"
+        if not self.address.allows(host):
+            return 400, "this name is not of this server; --public-name NAME adds one"
         origin = headers.get("origin", "")
-        if origin and origin.partition("://")[2] != host:
+        if origin and not self.address.allows_origin(origin, host):
             return 403, "a page of another origin may not ask this server"
         known = READ if method in ("GET", "HEAD") else WRITE if method == "POST" else None
         if known is None or not known.fullmatch(path):
@@ -103,11 +104,6 @@ class Gate:
             return message
 
         return counted
-
-
-def host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    return host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
 
 
 def with_headers(send: Send) -> Send:

@@ -38,7 +38,6 @@ def serve(service: Service, kinds: Sequence[str], address: Address, taken: socke
 
     server = Server(configuration(service, kinds, address))
     with stopped_by_signal(service, server):
-        taken.listen()  # from here on, a browser's request waits for its answer
         print(address.text, flush=True)
         if not address.is_loopback:
             print("note: others on the network can open this page", file=sys.stderr)

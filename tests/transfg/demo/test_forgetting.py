@@ -70,7 +70,6 @@ application.prepare(Path.cwd())
 address = Address("127.0.0.1", 0)
 taken = address.take()
 server = uvicorn.Server(application.configuration(Service(Stub(), ["model"]), [], address))
-taken.listen()
 threading.Thread(target=server.run, args=([taken],), daemon=True).start()
 here = f"http://127.0.0.1:{{taken.getsockname()[1]}}"
 subprocess.run([sys.executable, "-W", "ignore", "-c", sys.argv[1], here], check=True)

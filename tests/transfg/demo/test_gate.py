@@ -1,18 +1,23 @@
 """What reaches gradio: requests of the page, to this server's own name, and no large ones."""
 
 import asyncio
+import socket
 
 import pytest
 
+from transfg.demo.address import Address
 from transfg.demo.gate import Gate
+from transfg_core.errors import UserError
 
-LOCAL = {"127.0.0.1", "localhost", "[::1]"}
+LOCAL = Address("127.0.0.1", 7860)
+OPEN = Address("0.0.0.0", 7860)
+PROXIED = Address("127.0.0.1", 7860, ("Demo.example",))
 HOST = {"host": "127.0.0.1:7860"}
 
 
-def refused(method, path, hosts=LOCAL, **headers):
+def refused(method, path, address=LOCAL, **headers):
     given = HOST | {key.replace("_", "-"): value for key, value in headers.items()}
-    refusal = Gate(None, 1000, hosts).refusal(method, path, given)
+    refusal = Gate(None, 1000, address).refusal(method, path, given)
     return refusal[0] if refusal else 0
 
 
@@ -56,7 +61,32 @@ def test_other_names_of_this_server_are_refused():
     assert refused("GET", "/", host="") == 400
     assert refused("GET", "/", host="localhost") == 0
     assert refused("GET", "/", host="[::1]:7860") == 0
-    assert refused("GET", "/", hosts=None, host="demo.example") == 0
+    assert refused("GET", "/", host="192.0.2.7:7860") == 400
+
+
+def test_names_of_a_server_that_the_network_reaches():
+    for host in ("192.0.2.7:7860", "[2001:db8::1]:7860", "localhost:7860", socket.gethostname()):
+        assert refused("GET", "/", OPEN, host=host) == 0, host
+    assert refused("GET", "/", OPEN, host="evil.example:7860") == 400
+    assert refused("GET", "/", OPEN, host="192.0.2.7.evil.example") == 400
+    named = Address("0.0.0.0", 7860, ("a.example", "b.example"))
+    assert refused("GET", "/", named, host="b.example") == 0
+
+
+def test_a_proxy_in_front_has_a_public_name():
+    """It sends its own name as Host, or leaves that of the demo; the page's origin is https."""
+    join, page = "/gradio_api/queue/join", "https://demo.example"
+    for host in ("demo.example", "DEMO.example:443", "127.0.0.1:7860"):
+        assert refused("POST", join, PROXIED, host=host, origin=page) == 0, host
+    assert refused("POST", join, PROXIED, host="demo.example", origin="https://a.example") == 403
+    assert refused("POST", join, PROXIED, host="a.example", origin="https://a.example") == 400
+    assert refused("POST", join, host="127.0.0.1:7860", origin=page) == 403
+
+
+@pytest.mark.parametrize("name", ["https://demo.example", "demo.example:80", "", "a b", "*"])
+def test_public_names_are_names(name):
+    with pytest.raises(UserError, match="expected a name such as demo.example"):
+        Address("127.0.0.1", 7860, (name,))
 
 
 def test_other_origins_are_refused():

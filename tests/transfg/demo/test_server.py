@@ -18,6 +18,8 @@ from tools.demo_load.checks import offline_answers, problems_of, unanswered
 from tools.demo_load.malformed import malformed_files
 from tools.demo_load.pictures import good_pictures, odd_pictures, png_of
 from tools.demo_load.running import Clients, Demo
+from transfg.demo.address import Address
+from transfg_core.errors import UserError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio not installed"
@@ -98,6 +100,20 @@ def test_what_is_closed(demo):
     assert status(demo, "/examples/999") == 404
     assert status(demo, "/", Host="evil.example") == 400
     assert status(demo, "/gradio_api/queue/join", "POST", b"{}", Origin="http://a.example") == 403
+
+
+def test_behind_a_proxy(demo):
+    """The page asks the address that the browser knows, and the server takes it for its own."""
+    proxy = {"Host": "demo.example", "X-Forwarded-Proto": "https"}
+    asked = urllib.request.Request(demo.address + "/config", headers=proxy)
+    with urllib.request.urlopen(asked, timeout=20) as reply:
+        assert json.load(reply)["root"] == "https://demo.example"
+    body, kind = b'{"data": ["example:0", null, null, false]}', "application/json"
+    call, page = "/gradio_api/call/predict", "https://demo.example"
+    head = {"Content_Type": kind, "Origin": page}
+    assert status(demo, call, "POST", body, Host="demo.example", **head) == 200
+    assert status(demo, call, "POST", body, Host="other.example", **head) == 400
+    assert status(demo, call, "POST", body, **head | {"Origin": "https://b.example"}) == 403
 
 
 def test_health(demo):
@@ -217,7 +233,11 @@ def alive(process):
     [
         (["absent"], "absent: expected the folder of a run"),
         (["absent", "--examples", "nowhere"], "--examples nowhere: cannot read it"),
-        (["absent", "--host", "203.0.113.1"], "cannot listen there"),
+        (["absent", "--host", "203.0.113.1"], "cannot listen there.*address of this machine"),
+        (["absent", "--host", "no-such-host.invalid"], "cannot listen there.*of this machine"),
+        (["absent", "--time-limit", "nan"], "less than or equal to 3600"),
+        (["absent", "--time-limit", "inf"], "less than or equal to 3600"),
+        (["absent", "--public-name", "http://a"], "expected a name such as"),
         (["absent", "--backend", "tensorflow"], "expected one of torch, jittor, both"),
     ],
 )
@@ -225,6 +245,14 @@ def test_a_demo_that_cannot_start_says_why(arguments, message):
     needs("torch")
     with pytest.raises(RuntimeError, match=message):
         Demo(*arguments)
+
+
+def test_a_second_demo_on_a_port_is_refused_before_it_loads():
+    """The first one may still be loading its models."""
+    with Address("127.0.0.1", 0).take() as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match="choose another port"):
+            Address("127.0.0.1", port).take()
 
 
 # --- both frameworks
