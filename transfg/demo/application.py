@@ -9,6 +9,7 @@ from typing import Any
 
 from transfg import __version__
 from transfg.demo.address import Address
+from transfg.demo.connections import protocol
 from transfg.demo.forgetting import INTERVAL, Forgetting
 from transfg.demo.gate import Gate
 from transfg.demo.limits import base64_length
@@ -47,6 +48,7 @@ def configuration(service: Service, kinds: Sequence[str], address: Address) -> A
     app, sweep = application(service, kinds, address)
     return uvicorn.Config(
         app,
+        http=protocol(),
         log_level="warning",
         access_log=False,
         limit_concurrency=CONNECTIONS,

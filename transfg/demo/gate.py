@@ -3,6 +3,7 @@
 gradio has many more routes, such as for uploads, which write files, and for files and proxies.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -24,6 +25,10 @@ READ = re.compile(
 )
 ANSWERS = re.compile(r"/gradio_api/(?:queue/data|call/\w+/\w+)")
 WRITE = re.compile(r"/gradio_api/(?:queue/join|call/\w+|cancel|reset/?)")
+
+BODIES = 4  # pictures that are read at a time; each takes some 100 MB until it is in the queue
+SMALL = 1_000_000  # bytes of a body that need not wait for others
+BODY_SECONDS = 120  # for a body; 20 MB take 107 seconds at 2 Mbit/s
 
 # The browser itself refuses whatever is not of this server; gradio's page needs inline scripts.
 POLICY = (
@@ -54,6 +59,7 @@ class Gate:
         `delivered` is called after each stream of answers, in the server's event loop.
         """
         self.app, self.largest, self.address, self.delivered = app, largest, address, delivered
+        self.bodies = asyncio.Semaphore(BODIES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -69,6 +75,21 @@ class Gate:
         if refusal:
             await answer(send, *refusal)
             return
+        if int(headers.get("content-length", self.largest)) <= SMALL or scope["method"] != "POST":
+            await self.passed(scope, receive, send)
+            return
+        try:
+            await asyncio.wait_for(self.bodies.acquire(), BODY_SECONDS)
+        except TimeoutError:
+            await answer(send, 503, "other pictures are on their way; try again")
+            return
+        try:
+            await self.passed(scope, receive, send)
+        finally:
+            self.bodies.release()
+
+    async def passed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer."""
         try:
             await self.app(scope, self.limited(receive), with_headers(send))
         finally:
@@ -92,13 +113,19 @@ class Gate:
         return None
 
     def limited(self, receive: Receive) -> Receive:
-        """Count the bytes of a body that comes in pieces, whose length its head does not say."""
-        total = 0
+        """Count the bytes and the seconds of a body; its head need not say how long it is."""
+        total, more = 0, True
+        until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal total
-            message = await receive()
+            nonlocal total, more
+            try:
+                async with asyncio.timeout_at(until if more else None):
+                    message = await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
             total += len(message.get("body", b""))
+            more = message.get("more_body", False)
             if total > self.largest:
                 return {"type": "http.disconnect"}
             return message

@@ -47,11 +47,11 @@ for k in range({UNREAD}):
 """
 # a server with a stub in place of the workers
 SERVER = f"""
-import base64, contextlib, gc, json, os, subprocess, sys, threading, time
+import base64, contextlib, gc, json, os, socket, subprocess, sys, threading, time
 from pathlib import Path
 import uvicorn
 from transfg.demo.process import Settings
-from transfg.demo import application
+from transfg.demo import application, connections
 from transfg.demo.address import Address
 from transfg.demo.service import Service
 FACTS = {{"accuracy": {{}}, "data": {{"name": "toy", "classes": 1}}, "backend": "torch"}}
@@ -65,15 +65,18 @@ class Stub:
     def ask(self, backend, run, content, pictures):
         return {{"label": content.decode(), "probabilities": [1.0], "patches": None}}
 
+connections.HEAD_SECONDS = 1
 application.INTERVAL = float(sys.argv[3])
 application.prepare(Path.cwd())
 address = Address("127.0.0.1", 0)
 taken = address.take()
 server = uvicorn.Server(application.configuration(Service(Stub(), ["model"]), [], address))
 threading.Thread(target=server.run, args=([taken],), daemon=True).start()
+idle = socket.create_connection(taken.getsockname(), timeout=5)
 here = f"http://127.0.0.1:{{taken.getsockname()[1]}}"
 subprocess.run([sys.executable, "-W", "ignore", "-c", sys.argv[1], here], check=True)
 time.sleep(float(sys.argv[2]))
+assert idle.recv(9) == b"", "the demo has limits of connections (test_connections.py)"
 gc.collect()
 secrets = [(k, word(k), base64.b64encode(word(k).encode()).decode()) for k in range({UNREAD})]
 

@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
+from transfg.demo import gate as gate_module
 from transfg.demo.address import Address
-from transfg.demo.gate import Gate
+from transfg.demo.gate import BODIES, Gate
 from transfg_core.errors import UserError
 
 LOCAL = Address("127.0.0.1", 7860)
@@ -104,6 +105,14 @@ def test_large_bodies_are_refused_by_their_head():
     assert refused("POST", join, content_length="x") == 413
 
 
+JOIN = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join"}
+
+
+def scope_of(**headers):
+    named = {"host": "localhost"} | {key.replace("_", "-"): v for key, v in headers.items()}
+    return JOIN | {"headers": [(key.encode(), value.encode()) for key, value in named.items()]}
+
+
 def test_large_bodies_are_cut_off_if_their_head_does_not_say():
     read = []
 
@@ -120,7 +129,75 @@ def test_large_bodies_are_cut_off_if_their_head_does_not_say():
     async def send(message):
         raise AssertionError(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join"}
-    scope["headers"] = [(b"host", b"localhost")]
-    asyncio.run(Gate(app, 1000, LOCAL)(scope, receive, send))
+    asyncio.run(Gate(app, 1000, LOCAL)(scope_of(), receive, send))
     assert [message["type"] for message in read] == ["http.request"] * 2 + ["http.disconnect"]
+
+
+def in_flight(monkeypatch, seconds, count, **headers):
+    """Send `count` requests at once; return how many the application had at a time, and statuses.
+
+    It takes 0.05 s for each, and then answers 200.
+    """
+    monkeypatch.setattr(gate_module, "BODY_SECONDS", seconds)
+    inside, statuses = [0], []
+
+    async def app(scope, receive, send):
+        inside.append(inside[-1] + 1)
+        await asyncio.sleep(0.05)
+        inside.append(inside[-1] - 1)
+        await send({"type": "http.response.start", "status": 200})
+
+    async def send(message):
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    async def all_of_them():
+        gate = Gate(app, 30_000_000, LOCAL)
+        await asyncio.gather(*(gate(scope_of(**headers), None, send) for _ in range(count)))
+
+    asyncio.run(all_of_them())
+    return max(inside), statuses
+
+
+def test_few_large_bodies_are_read_at_a_time(monkeypatch):
+    """Each takes memory until it is in the queue, which has a limit of its own."""
+    large = {"content_length": "27000000"}
+    assert in_flight(monkeypatch, 10, 20, **large) == (BODIES, [200] * 20)
+    assert in_flight(monkeypatch, 10, 20)[0] == BODIES, "also if the head does not say how long"
+    assert in_flight(monkeypatch, 10, 20, content_length="1000") == (20, [200] * 20)
+    _, statuses = in_flight(monkeypatch, 0.02, BODIES + 2, **large)
+    assert sorted(statuses) == [200] * BODIES + [503] * 2, "they do not wait for ever"
+
+
+def test_a_body_that_does_not_come_ends_and_a_long_answer_does_not(monkeypatch):
+    monkeypatch.setattr(gate_module, "BODY_SECONDS", 0.05)
+    read = []
+
+    async def app(scope, receive, send):
+        read.append((await receive())["type"])
+        read.append((await asyncio.wait_for(receive(), 5))["type"])
+
+    async def never():
+        await asyncio.sleep(60)
+
+    messages = [{"type": "http.request", "body": b"x", "more_body": True}]
+
+    async def stuck():
+        return messages.pop() if messages else await never()
+
+    asyncio.run(Gate(app, 1000, LOCAL)(scope_of(), stuck, None))
+    assert read == ["http.request", "http.disconnect"]
+
+    read.clear()
+    messages.append({"type": "http.request", "body": b"x", "more_body": False})
+
+    async def until_the_reader_leaves():
+        if messages:
+            return messages.pop()
+        await asyncio.sleep(0.2)
+        return {"type": "http.disconnect", "reader": "left"}
+
+    async def answering(scope, receive, send):
+        read.extend([await receive(), await receive()])
+
+    asyncio.run(Gate(answering, 1000, LOCAL)(scope_of(), until_the_reader_leaves, None))
+    assert read[1] == {"type": "http.disconnect", "reader": "left"}

@@ -99,7 +99,9 @@ def test_what_is_closed(demo):
     assert status(demo, "/gradio_api/file=/etc/passwd") == 404
     assert status(demo, "/examples/999") == 404
     assert status(demo, "/", Host="evil.example") == 400
-    assert status(demo, "/gradio_api/queue/join", "POST", b"{}", Origin="http://evil.example") == 403
+    assert (
+        status(demo, "/gradio_api/queue/join", "POST", b"{}", Origin="http://evil.example") == 403
+    )
 
 
 def test_behind_a_proxy(demo):
