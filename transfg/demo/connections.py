@@ -37,8 +37,7 @@ def protocol() -> type[asyncio.Protocol]:
 
         def _close_without_head(self) -> None:
             self._head_timer = None
-            if not self._has_request():
-                self.transport.close()
+            self.transport.close()
 
         def _has_request(self) -> bool:
             return self.cycle is not None and not self.cycle.response_complete

@@ -93,11 +93,13 @@ def test_a_head_that_comes_byte_by_byte_is_cut_off(port):
 def test_a_second_head_that_stays_away_is_cut_off(port):
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with connected(port, 1, request) as (kept,):
-        assert b"answer" in kept.recv(10_000)
+        said = b""
+        while b"answer" not in said:
+            said += kept.recv(10_000)
         kept.sendall(b"GET")
         kept.settimeout(SECONDS + 2)
         while kept.recv(10_000):
-            pass
+            pass  # what ends the first answer
 
 
 def test_answers_may_take_longer_and_connections_are_used_again(port):
