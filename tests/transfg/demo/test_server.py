@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -82,11 +83,14 @@ def test_malformed_files_get_answers(demo):
 
 def test_limits(demo):
     assert ask(demo, bytes(20_000_001))["error"] == "too_many_bytes"
+    asked = demo.health()["workers"]["torch"]["requests"]
     body = b'{"data": ["' + b"x" * 30_000_000 + b'"]}'
     try:
         assert status(demo, "/gradio_api/queue/join", "POST", body) == 413
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server hangs up while the body is on its way
+    assert demo.health()["status"] == "ok"
+    assert demo.health()["workers"]["torch"]["requests"] == asked, "no worker saw it"
     assert ask(demo, png_of(7000, 7000, 7000))["answers"], "49 megapixels are allowed"
 
 
@@ -163,6 +167,9 @@ def hook(event, args):
         with open(os.environ["AUDIT_LOG"], "a") as log:
             log.write(f"{event} {args[1] if event != 'socket.getaddrinfo' else args[0]!r}\\n")
 sys.addaudithook(hook)
+if sys.orig_argv[1:3] in (["-m", "transfg"], ["-m", "transfg.demo.worker"]):
+    with open(os.environ["AUDIT_LOG"], "a") as log:
+        log.write(f"watching {sys.orig_argv[2]}\\n")
 """
 
 
@@ -221,9 +228,13 @@ def test_nothing_is_left_after_a_kill_or_a_signal(own, start):
     slow.join()
     assert answers[0]["answers"] and not alive(state["process"])
     assert list(temporary.iterdir()) == []
-    log = own / "connections.log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    assert [line for line in lines if "127.0.0.1" not in line and "localhost" not in line] == []
+    lines = (own / "connections.log").read_text().splitlines()
+    for module in ("transfg", "transfg.demo.worker"):
+        assert lines.count(f"watching {module}") == 2, "of each demo, both processes are watched"
+    connections = [line for line in lines if not line.startswith("watching ")]
+    assert [
+        each for each in connections if "127.0.0.1" not in each and "localhost" not in each
+    ] == []
 
 
 def alive(process):
@@ -247,6 +258,15 @@ def test_a_demo_that_cannot_start_says_why(arguments, message):
     needs("torch")
     with pytest.raises(RuntimeError, match=message):
         Demo(*arguments)
+
+
+def test_a_demo_that_hangs_at_its_start_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="did not start"):
+        Demo("absent", seconds=0.5)
+    assert time.monotonic() - began < 20
 
 
 def test_a_second_demo_on_a_port_is_refused_before_it_loads():
