@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -33,15 +34,23 @@ class Sent:
 class Demo:
     """`transfg demo` on a free port, with its output in a file."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        seconds: float = START,
+    ) -> None:
         command = [sys.executable, "-m", "transfg", "demo", *arguments, "--port", "0"]
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("a+")  # it writes at the end, wherever we read
         env = child_environment() | dict(environment or {})
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env
         )
         assert self.process.stdout
+        hanging = threading.Timer(seconds, self.process.kill)
+        hanging.start()
         line = self.process.stdout.readline()
+        hanging.cancel()
         found = re.search(r"http://\S+", line)
         if not found:
             said = self.output()

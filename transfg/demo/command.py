@@ -1,6 +1,7 @@
 """`transfg demo`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,9 @@ import typer
 from transfg.options import one_of
 
 if TYPE_CHECKING:
-    from transfg.demo.pool import Pool, Settings
-    from transfg.demo.server import Address
+    from transfg.demo.address import Address
+    from transfg.demo.pool import Pool
+    from transfg.demo.process import Settings
 
 CHOICES = ("torch", "jittor", "both")
 
@@ -32,6 +34,10 @@ def demo(
     host: Annotated[
         str, typer.Option(help="address to listen at; 0.0.0.0 opens the page to the network")
     ] = "127.0.0.1",
+    public_name: Annotated[
+        list[str] | None,
+        typer.Option(help="name by which others reach the page, such as a proxy's; repeatable"),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 7860,
     examples: Annotated[
         Path | None,
@@ -40,7 +46,8 @@ def demo(
     megabytes: Annotated[int, typer.Option(min=1, max=200, help="limit of a picture's file")] = 20,
     megapixels: Annotated[int, typer.Option(min=1, max=500, help="limit of its pixels")] = 50,
     time_limit: Annotated[
-        float, typer.Option(min=1, help="seconds for one answer of one model")
+        float,
+        typer.Option(min=1, max=3600, help="seconds for one answer of one model"),
     ] = 60,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each framework; else all")
@@ -57,8 +64,10 @@ def demo(
     """
     from importlib.util import find_spec
 
-    from transfg.demo.pool import Pool, Settings
-    from transfg.demo.server import Address, ended_by_signal
+    from transfg.demo.address import Address
+    from transfg.demo.pool import Pool
+    from transfg.demo.process import Settings
+    from transfg.demo.server import ended_by_signal
     from transfg_core.errors import UserError
     from transfg_core.machine import install_command
 
@@ -68,16 +77,18 @@ def demo(
         )
     backends = ("torch", "jittor") if backend == "both" else (backend,)
     settings = Settings(tuple(runs), megapixels, time_limit, threads)
+    address = Address(host, port, tuple(public_name or ()))
     with ended_by_signal(), Pool(backends, settings) as pool:
-        open_page(pool, settings, Address(host, port), examples, megabytes)
+        open_page(pool, settings, address, examples, megabytes)
 
 
 def open_page(
     pool: "Pool", settings: "Settings", address: "Address", examples: Path | None, megabytes: int
 ) -> None:
     """Load the models, then serve until a signal."""
+    from transfg.demo.application import prepare
     from transfg.demo.examples import read_examples, toy_examples
-    from transfg.demo.server import Address, prepare, serve
+    from transfg.demo.server import serve
     from transfg.demo.service import Service, distinct_names
     from transfg.demo.temporary import own_folder
 
@@ -90,5 +101,5 @@ def open_page(
             shown = toy_examples(pool.models)
         names = distinct_names(settings.runs)
         service = Service(pool, names, [content for content, _ in shown], megabytes)
-        bound = Address(address.host, taken.getsockname()[1])
+        bound = replace(address, port=taken.getsockname()[1])
         serve(service, [kind for _, kind in shown], bound, taken)

@@ -3,10 +3,13 @@
 gradio has many more routes, such as for uploads, which write files, and for files and proxies.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from transfg.demo.address import Address
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -22,6 +25,10 @@ READ = re.compile(
 )
 ANSWERS = re.compile(r"/gradio_api/(?:queue/data|call/\w+/\w+)")
 WRITE = re.compile(r"/gradio_api/(?:queue/join|call/\w+|cancel|reset/?)")
+
+BODIES = 4  # pictures that are read at a time; each takes some 100 MB until it is in the queue
+SMALL = 1_000_000  # bytes of a body that need not wait for others
+BODY_SECONDS = 120  # for a body; 20 MB take 107 seconds at 2 Mbit/s
 
 # The browser itself refuses whatever is not of this server; gradio's page needs inline scripts.
 POLICY = (
@@ -44,15 +51,15 @@ class Gate:
         self,
         app: App,
         largest: int,
-        hosts: Iterable[str] | None,
+        address: Address,
         delivered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`largest` is the limit of a body in bytes; `hosts` are allowed names, None allows all.
+        """`largest` is the limit of a body in bytes; `address` knows by which names to answer.
 
         `delivered` is called after each stream of answers, in the server's event loop.
         """
-        self.app, self.largest, self.delivered = app, largest, delivered
-        self.hosts = None if hosts is None else set(hosts)
+        self.app, self.largest, self.address, self.delivered = app, largest, address, delivered
+        self.bodies = asyncio.Semaphore(BODIES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -68,6 +75,21 @@ class Gate:
         if refusal:
             await answer(send, *refusal)
             return
+        if int(headers.get("content-length", self.largest)) <= SMALL or scope["method"] != "POST":
+            await self.passed(scope, receive, send)
+            return
+        try:
+            await asyncio.wait_for(self.bodies.acquire(), BODY_SECONDS)
+        except TimeoutError:
+            await answer(send, 503, "other pictures are on their way; try again")
+            return
+        try:
+            await self.passed(scope, receive, send)
+        finally:
+            self.bodies.release()
+
+    async def passed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer."""
         try:
             await self.app(scope, self.limited(receive), with_headers(send))
         finally:
@@ -77,10 +99,10 @@ class Gate:
     def refusal(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
         """Status and reason of a request that is refused, from its head alone."""
         host = headers.get("host", "")
-        if self.hosts is not None and host_name(host) not in self.hosts:
-            return 400, "this server answers requests to its own address alone"
+        if not self.address.allows(host):
+            return 400, "this name is not of this server; --public-name NAME adds one"
         origin = headers.get("origin", "")
-        if origin and origin.partition("://")[2] != host:
+        if origin and not self.address.allows_origin(origin, host):
             return 403, "a page of another origin may not ask this server"
         known = READ if method in ("GET", "HEAD") else WRITE if method == "POST" else None
         if known is None or not known.fullmatch(path):
@@ -91,23 +113,24 @@ class Gate:
         return None
 
     def limited(self, receive: Receive) -> Receive:
-        """Count the bytes of a body that comes in pieces, whose length its head does not say."""
-        total = 0
+        """Count the bytes and the seconds of a body; its head need not say how long it is."""
+        total, more = 0, True
+        until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal total
-            message = await receive()
+            nonlocal total, more
+            try:
+                async with asyncio.timeout_at(until if more else None):
+                    message = await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
             total += len(message.get("body", b""))
+            more = message.get("more_body", False)
             if total > self.largest:
                 return {"type": "http.disconnect"}
             return message
 
         return counted
-
-
-def host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    return host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
 
 
 def with_headers(send: Send) -> Send:

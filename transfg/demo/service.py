@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transfg.demo.limits import MEGABYTES, BadRequest, chosen, picture_bytes
-from transfg.demo.pool import Answer, Pool
+from transfg.demo.pool import Answer, Pool, Stopping
 from transfg_core.errors import UserError
 
 
@@ -70,9 +70,18 @@ class Service:
             engines = chosen(backends, self.pool.backends, "backends")
         except BadRequest as error:
             return Looked(error=error.code, detail=error.detail)
+        try:
+            with self.pool.turn():
+                return self._ask_each(names, engines, content, pictures)
+        except Stopping:
+            return Looked(error="stopping", detail="the server is stopping")
+
+    def _ask_each(
+        self, names: Sequence[str], backends: Sequence[str], content: bytes, pictures: bool
+    ) -> Looked:
         panels = []
         for name in names:
-            for backend in engines:
+            for backend in backends:
                 answer = self.pool.ask(backend, self.names.index(name), content, pictures)
                 if "error" in answer:
                     return Looked(error=answer["error"], detail=answer["detail"])

@@ -18,14 +18,27 @@ def own_folder() -> Iterator[Path]:
     Pictures of users never get there: the page sends them as text, and `gate.py` refuses uploads.
     """
     remove_abandoned()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    lock = os.open(folder, os.O_RDONLY)
+    folder, lock = locked_folder()
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def locked_folder() -> tuple[Path, int]:
+    """A new folder and its lock.
+
+    Another demo that starts now may take the folder for an abandoned one, before it is locked.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
 
 
 def remove_abandoned() -> None:

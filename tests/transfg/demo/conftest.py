@@ -64,7 +64,8 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 def demo(checkpoints):
     """The demo of both models in PyTorch."""
     needs("gradio", "torch")
-    running = Demo(*map(str, checkpoints.values()), "--time-limit", "30")
+    names = ("--public-name", "a.example", "--public-name", "demo.example")
+    running = Demo(*map(str, checkpoints.values()), "--time-limit", "30", *names)
     yield running
     assert running.stop() == 0, "a stopped demo ends with exit code 0"
 

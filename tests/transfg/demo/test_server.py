@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tools.demo_load.checks import offline_answers, problems_of, unanswered
 from tools.demo_load.malformed import malformed_files
 from tools.demo_load.pictures import good_pictures, odd_pictures, png_of
 from tools.demo_load.running import Clients, Demo
+from transfg.demo.address import Address
+from transfg_core.errors import UserError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="gradio not installed"
@@ -80,11 +83,14 @@ def test_malformed_files_get_answers(demo):
 
 def test_limits(demo):
     assert ask(demo, bytes(20_000_001))["error"] == "too_many_bytes"
+    asked = demo.health()["workers"]["torch"]["requests"]
     body = b'{"data": ["' + b"x" * 30_000_000 + b'"]}'
     try:
         assert status(demo, "/gradio_api/queue/join", "POST", body) == 413
     except (BrokenPipeError, ConnectionResetError):
         pass  # the server hangs up while the body is on its way
+    assert demo.health()["status"] == "ok"
+    assert demo.health()["workers"]["torch"]["requests"] == asked, "no worker saw it"
     assert ask(demo, png_of(7000, 7000, 7000))["answers"], "49 megapixels are allowed"
 
 
@@ -97,7 +103,23 @@ def test_what_is_closed(demo):
     assert status(demo, "/gradio_api/file=/etc/passwd") == 404
     assert status(demo, "/examples/999") == 404
     assert status(demo, "/", Host="evil.example") == 400
-    assert status(demo, "/gradio_api/queue/join", "POST", b"{}", Origin="http://a.example") == 403
+    assert (
+        status(demo, "/gradio_api/queue/join", "POST", b"{}", Origin="http://evil.example") == 403
+    )
+
+
+def test_behind_a_proxy(demo):
+    """The page asks the address that the browser knows, and the server takes it for its own."""
+    proxy = {"Host": "demo.example", "X-Forwarded-Proto": "https"}
+    asked = urllib.request.Request(demo.address + "/config", headers=proxy)
+    with urllib.request.urlopen(asked, timeout=20) as reply:
+        assert json.load(reply)["root"] == "https://demo.example"
+    body, kind = b'{"data": ["example:0", null, null, false]}', "application/json"
+    call, page = "/gradio_api/call/predict", "https://demo.example"
+    head = {"Content_Type": kind, "Origin": page}
+    assert status(demo, call, "POST", body, Host="demo.example", **head) == 200
+    assert status(demo, call, "POST", body, Host="other.example", **head) == 400
+    assert status(demo, call, "POST", body, **head | {"Origin": "https://b.example"}) == 403
 
 
 def test_health(demo):
@@ -117,12 +139,23 @@ def test_readers_of_chinese_get_the_chinese_page(demo):
         assert words in page or json.dumps(words)[1:-1] in page
 
 
-def test_a_worker_that_dies_is_replaced(demo):
-    os.kill(demo.health()["workers"]["torch"]["process"], signal.SIGKILL)
+def test_a_worker_that_dies_is_replaced_and_a_missing_run_fails_alone(demo, checkpoints, tmp_path):
     (picture,) = good_pictures(1).values()
-    assert ask(demo, picture)["error"] == "crashed"
-    assert ask(demo, picture)["answers"][0]["label"] in HOSTILE
-    assert demo.health()["workers"]["torch"]["restarts"] == 1
+    path = checkpoints["plain.safetensors"]
+    away = path.rename(tmp_path / path.name)
+    try:
+        os.kill(demo.health()["workers"]["torch"]["process"], signal.SIGKILL)
+        wait_for(lambda: demo.health()["workers"]["torch"]["state"] == "down", 10)
+        assert ask(demo, picture)["answers"][0]["label"] in HOSTILE
+        assert demo.health()["workers"]["torch"]["restarts"] == 1
+        missing = ask(demo, picture, models=[path.name])
+        assert missing["error"] == "model" and str(path.parent) not in str(missing)
+    finally:
+        away.rename(path)
+    assert ask(demo, picture, models=[path.name])["answers"], "it is loaded as soon as it is there"
+    said = demo.output()
+    assert "demo: the torch worker ended with status -9" in said
+    assert f"demo: {path} in torch: model: {path}: " in said
 
 
 # --- start and stop
@@ -134,6 +167,9 @@ def hook(event, args):
         with open(os.environ["AUDIT_LOG"], "a") as log:
             log.write(f"{event} {args[1] if event != 'socket.getaddrinfo' else args[0]!r}\\n")
 sys.addaudithook(hook)
+if sys.orig_argv[1:3] in (["-m", "transfg"], ["-m", "transfg.demo.worker"]):
+    with open(os.environ["AUDIT_LOG"], "a") as log:
+        log.write(f"watching {sys.orig_argv[2]}\\n")
 """
 
 
@@ -192,9 +228,13 @@ def test_nothing_is_left_after_a_kill_or_a_signal(own, start):
     slow.join()
     assert answers[0]["answers"] and not alive(state["process"])
     assert list(temporary.iterdir()) == []
-    log = own / "connections.log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    assert [line for line in lines if "127.0.0.1" not in line and "localhost" not in line] == []
+    lines = (own / "connections.log").read_text().splitlines()
+    for module in ("transfg", "transfg.demo.worker"):
+        assert lines.count(f"watching {module}") == 2, "of each demo, both processes are watched"
+    connections = [line for line in lines if not line.startswith("watching ")]
+    assert [
+        each for each in connections if "127.0.0.1" not in each and "localhost" not in each
+    ] == []
 
 
 def alive(process):
@@ -206,7 +246,11 @@ def alive(process):
     [
         (["absent"], "absent: expected the folder of a run"),
         (["absent", "--examples", "nowhere"], "--examples nowhere: cannot read it"),
-        (["absent", "--host", "203.0.113.1"], "cannot listen there"),
+        (["absent", "--host", "203.0.113.1"], "cannot listen there.*address of this machine"),
+        (["absent", "--host", "no-such-host.invalid"], "cannot listen there.*of this machine"),
+        (["absent", "--time-limit", "nan"], "less than or equal to 3600"),
+        (["absent", "--time-limit", "inf"], "less than or equal to 3600"),
+        (["absent", "--public-name", "http://a"], "expected a name such as"),
         (["absent", "--backend", "tensorflow"], "expected one of torch, jittor, both"),
     ],
 )
@@ -214,6 +258,23 @@ def test_a_demo_that_cannot_start_says_why(arguments, message):
     needs("torch")
     with pytest.raises(RuntimeError, match=message):
         Demo(*arguments)
+
+
+def test_a_demo_that_hangs_at_its_start_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="did not start"):
+        Demo("absent", seconds=0.5)
+    assert time.monotonic() - began < 20
+
+
+def test_a_second_demo_on_a_port_is_refused_before_it_loads():
+    """The first one may still be loading its models."""
+    with Address("127.0.0.1", 0).take() as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match="choose another port"):
+            Address("127.0.0.1", port).take()
 
 
 # --- both frameworks

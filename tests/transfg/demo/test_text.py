@@ -45,7 +45,7 @@ def test_every_key_is_used_and_every_used_key_exists():
 def test_every_code_of_an_error_has_a_message():
     source = "".join(path.read_text("utf-8") for path in FOLDER.glob("*.py"))
     codes = set(re.findall(r'(?:BadRequest|Refused|WorkerGone)\(\s*"(\w+)"', source))
-    codes |= set(re.findall(r'"error": "(\w+)"', source))
+    codes |= set(re.findall(r'(?:"error": |error=)"(\w+)"', source))
     assert len(codes) >= 10
     assert {f"error_{code}" for code in codes} == {
         key for key in table() if key.startswith("error_") and key != "error_title"
