@@ -31,10 +31,10 @@ def visit(browser: Any, address: str, viewport: dict[str, int], scale: float) ->
     return page
 
 
-def save(page: Any, path: Path) -> None:
-    """What the window shows, as a small JPEG."""
+def save(page: Any, path: Path, whole: bool = False) -> None:
+    """What the window shows, or the whole page, as a small JPEG."""
     page.wait_for_timeout(1000)  # fonts, and the scroll to the answer
-    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    image = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
     image.save(path, quality=QUALITY, optimize=True, progressive=True)
     print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
@@ -55,7 +55,7 @@ def main() -> None:
             executable_path=options.browser, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         page = visit(browser, demo.address, LAPTOP, 1)
-        save(page, options.out / "demo-laptop.jpg")
+        save(page, options.out / "demo-laptop.jpg", whole=True)
         page = visit(browser, f"{demo.address}/zh", PHONE, 1.5)
         page.click("label.tf-pill:has(input[name=models]) >> nth=1")  # leave one model
         page.wait_for_selector(".tf-panels[data-count='1']")

@@ -106,6 +106,8 @@ def classes_of(prediction: Prediction) -> Answer:
         "probabilities": shares.tolist(),
         "patches": None if prediction.part_index is None else prediction.part_index.tolist(),
         "boxes": None if boxes is None else (boxes / scale).tolist(),  # shares of the upright sides
+        # an upright photograph is shown, but the model sees it as the file holds it
+        "seen_turned": view.orientation != 1 and not view.turned,
         "crop": (view.to_upright(whole)[0] / scale).tolist(),
     }
 
@@ -121,7 +123,16 @@ def drawn(predictor: Predictor, seen: Image.Image, crop: Crop) -> Answer:
     return {
         "photo": data_address(photo, "JPEG"),
         "maps": {name: data_address(coloured(values), "PNG") for name, values in maps.items()},
+        "peaks": {name: peak(values) for name, values in maps.items()},
     }
+
+
+def peak(values: NDArray[np.float32]) -> list[float]:
+    """Where a map (h, w) is greatest: x and y in shares of its sides."""
+    if not np.isfinite(values).any():
+        return [0.5, 0.5]
+    row, column = np.unravel_index(np.nanargmax(values), values.shape)
+    return [(int(column) + 0.5) / values.shape[1], (int(row) + 0.5) / values.shape[0]]
 
 
 def coloured(values: NDArray[np.float32]) -> Image.Image:

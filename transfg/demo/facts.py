@@ -31,7 +31,7 @@ def rows_of(text: Text, described: Answer, prefix: str) -> Iterable[tuple[str, s
     yield "fact_input", input_of(text, described["input"])
     notes = [*described["cautions"], *([facts["caution"]] if facts["caution"] else [])]
     for note in notes:
-        yield "fact_caution", escape(note)
+        yield "fact_caution", f'<span lang="en">{escape(note)}</span>'
 
 
 def accuracy(text: Text, facts: Answer, prefix: str) -> str:
@@ -40,7 +40,8 @@ def accuracy(text: Text, facts: Answer, prefix: str) -> str:
     if not test or test["top1"] is None:
         return text("accuracy_unknown")
     value = text("accuracy_value", value=f"{100 * test['top1']:.1f}", images=test["images"])
-    said = value + hint(text, f"{prefix}-top1", text("accuracy_hint"))
+    subject = text.plain("fact_accuracy")
+    said = value + hint(text, f"{prefix}-top1", subject, text("accuracy_hint"))
     if facts["chosen_on"]:
         said += f'<br><span class="tf-small">{text("chosen_" + facts["chosen_on"])}</span>'
     return said
@@ -57,10 +58,10 @@ def input_of(text: Text, seen: dict[str, Any]) -> str:
     return text("input_value", resize=" × ".join(map(str, resize[::-1])), crop=size)
 
 
-def hint(text: Text, name: str, explanation: str) -> str:
-    """A small button that shows an explanation, which is HTML; it needs no script."""
+def hint(text: Text, name: str, subject: str, explanation: str) -> str:
+    """A small button that shows an explanation of `subject`, which is HTML; it needs no script."""
     return (
         f'<button type="button" class="tf-hint" popovertarget="{name}" '
-        f'aria-label="{text("hint")}">?</button>'
+        f'aria-label="{text("hint", subject=subject)}">?</button>'
         f'<span popover id="{name}" class="tf-pop">{explanation}</span>'
     )

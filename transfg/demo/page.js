@@ -8,81 +8,9 @@ root.lang = words.language === "zh" ? "zh-CN" : "en";
 // Chromium leaves boxes in place of letters that were drawn before their font came; draw them again
 document.fonts.addEventListener("loadingdone", () => root.classList.add("tf-fonts"));
 let image = ""; // the picture as text, or the name of an example
+let picks = 0; // pictures that were chosen so far
 let stream = null; // of the camera
-let busy = false;
-let runs = 0;
-let again = false; // something was chosen while the server was busy
-
-const result = () => document.querySelector(".tf-result");
-
-function chosen(name) {
-  return [...form.querySelectorAll(`input[name=${name}]:checked`)].map((input) => input.value);
-}
-
-function run() {
-  if (!image) return;
-  if (busy) {
-    again = true;
-    return;
-  }
-  busy = true;
-  watch(++runs);
-  for (const card of document.querySelectorAll(".tf-lost")) card.remove();
-  root.classList.add("tf-busy");
-  result().setAttribute("aria-busy", "true");
-  result().dataset.working = words.working;
-  const backends = chosen("backends");
-  const both = backends.includes("both");
-  const all = [...form.querySelectorAll("input[name=backends]")].map((input) => input.value);
-  trigger("run", {
-    image: image,
-    models: chosen("models"),
-    backends: both ? all.filter((name) => name !== "both") : backends,
-  });
-}
-
-// gradio says nothing if the server is gone; so ask for its health while waiting
-const WATCH = 4000; // milliseconds
-async function watch(number) {
-  await new Promise((resolve) => setTimeout(resolve, WATCH));
-  if (!busy || number !== runs) return;
-  const there = await fetch("health", { cache: "no-store" }).then((r) => r.ok, () => false);
-  if (!busy || number !== runs) return;
-  if (there) watch(number);
-  else window.transfg.done(false);
-}
-
-window.transfg = {
-  done(answered) {
-    if (!busy) return;
-    busy = false;
-    root.classList.remove("tf-busy");
-    root.classList.toggle("tf-stale", !answered);
-    result().removeAttribute("aria-busy");
-    if (!answered) lost();
-    if (again) {
-      again = false;
-      run();
-      return;
-    }
-    showMap();
-    if (window.matchMedia("(max-width: 899px)").matches) {
-      result().scrollIntoView({ behavior: "smooth", block: "start" });
-    }
-  },
-};
-
-function lost() {
-  const card = document.createElement("div");
-  card.className = "tf-card tf-error tf-lost";
-  card.setAttribute("role", "alert");
-  const title = document.createElement("h2");
-  title.textContent = words.server_title;
-  const said = document.createElement("p");
-  said.textContent = words.lost;
-  card.append(title, said);
-  result().prepend(card);
-}
+let asks = 0; // the camera was asked for or closed so often
 
 function preview(address) {
   const shown = find("tf-preview");
@@ -93,6 +21,7 @@ function preview(address) {
 }
 
 function take(file) {
+  closeCamera();
   mark(null);
   if (file.size > words.bytes) {
     image = "too-large";
@@ -100,14 +29,18 @@ function take(file) {
     run();
     return;
   }
+  image = "";
   preview(URL.createObjectURL(file));
   const reader = new FileReader();
+  const pick = ++picks;
   reader.onload = () => {
+    if (pick !== picks) return; // another picture was chosen in the meantime
     image = reader.result;
     // a browser writes "data:" alone for an empty file
     if (!image.includes(",")) image = "data:application/octet-stream;base64,";
     run();
   };
+  reader.onerror = () => refuse(words.no_file); // such as a file that is gone by now
   reader.readAsDataURL(file);
 }
 
@@ -139,7 +72,9 @@ document.addEventListener("paste", (event) => {
 form.addEventListener("submit", (event) => event.preventDefault());
 for (const button of form.querySelectorAll(".tf-example")) {
   button.addEventListener("click", () => {
+    closeCamera();
     mark(button);
+    picks += 1;
     image = "example:" + button.dataset.number;
     preview(button.querySelector("img").src);
     run();
@@ -155,19 +90,30 @@ form.addEventListener("change", (event) => {
 function closeCamera() {
   if (stream) for (const track of stream.getTracks()) track.stop();
   stream = null;
+  asks += 1;
   find("tf-live").hidden = true;
+  find("tf-camera").hidden = false;
 }
 find("tf-camera").addEventListener("click", async () => {
+  closeCamera(); // a second click while the browser still asks the reader
+  const ask = asks;
+  let opened;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch {
     find("tf-camera").disabled = true;
     find("tf-camera").textContent = words.no_camera;
     return;
   }
+  if (ask !== asks) {
+    for (const track of opened.getTracks()) track.stop(); // it was closed in the meantime
+    return;
+  }
+  stream = opened;
   const video = find("tf-live").querySelector("video");
   video.srcObject = stream;
   find("tf-live").hidden = false;
+  find("tf-camera").hidden = true;
   await video.play();
 });
 find("tf-stop").addEventListener("click", closeCamera);
@@ -178,37 +124,6 @@ find("tf-shoot").addEventListener("click", () => {
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
   closeCamera();
-  canvas.toBlob((blob) => take(blob), "image/jpeg", 0.92);
-});
-
-// --- the outcome: which map, and how strong its colours are
-let map = "";
-function showMap() {
-  const inputs = [...document.querySelectorAll("input[name=tf-map]")];
-  if (!inputs.length) return;
-  const kept = inputs.find((input) => input.value === map);
-  if (kept) kept.checked = true;
-  map = inputs.find((input) => input.checked).value;
-  for (const layer of document.querySelectorAll(".tf-pictures [data-map]")) {
-    layer.hidden = layer.dataset.map !== map;
-  }
-  // a model without this map shows its first one
-  for (const figure of document.querySelectorAll(".tf-pictures figure")) {
-    const layers = [...figure.querySelectorAll("[data-map]")];
-    if (layers.length && layers.every((layer) => layer.hidden)) {
-      for (const layer of layers) layer.hidden = layer.dataset.map !== layers[0].dataset.map;
-    }
-  }
-  const slider = document.querySelector(".tf-opacity");
-  const strength = getComputedStyle(root).getPropertyValue("--tf-strength");
-  if (strength) slider.value = Math.round(100 * parseFloat(strength));
-}
-document.addEventListener("input", (event) => {
-  if (event.target.matches(".tf-opacity")) {
-    root.style.setProperty("--tf-strength", event.target.value / 100);
-  }
-  if (event.target.matches("input[name=tf-map]")) {
-    map = event.target.value;
-    showMap();
-  }
+  // there is no blob if the camera gave no picture yet
+  canvas.toBlob((blob) => (blob ? take(blob) : refuse(words.no_file)), "image/jpeg", 0.92);
 });

@@ -1,7 +1,7 @@
 """The page: gradio Blocks with a picker of pictures and the outcome, once for each language.
 
 Both are gradio's HTML components. The picker hands a picture over as text, so that it is never
-written to a disk; `page.js` does this in the browser.
+written to a disk. The scripts do this in the browser; gradio runs them as one.
 """
 
 import json
@@ -13,9 +13,10 @@ from transfg.demo.facts import hint
 from transfg.demo.limits import WAITING
 from transfg.demo.panels import outcome, welcome
 from transfg.demo.service import Service, as_json
-from transfg.demo.text import LANGUAGES, Text, escape
+from transfg.demo.text import LANGUAGES, Text, breakable, escape
 
 HERE = Path(__file__).parent
+SCRIPTS = ("page.js", "requests.js", "maps.js")
 BOTH = "both"
 ONE_AT_A_TIME = "inference"  # the queue of all requests that need a model
 # the fonts of the reader's system: none is loaded
@@ -73,7 +74,8 @@ def fill(service: Service, text: Text) -> None:
         looked = service.look(
             asked.get("image"), asked.get("models"), asked.get("backends"), pictures=True
         )
-        return outcome(text, service, looked)
+        number = asked.get("run")
+        return outcome(text, service, looked, number if isinstance(number, int) else 0)
 
     gradio.Navbar(visible=False)
     gradio.HTML(header(text), elem_classes="tf-header", apply_default_css=False, js_on_load=None)
@@ -82,7 +84,7 @@ def fill(service: Service, text: Text) -> None:
             picker_html(service, text),
             elem_classes="tf-picker",
             apply_default_css=False,
-            js_on_load=(HERE / "page.js").read_text(encoding="utf-8"),
+            js_on_load="\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
         )
         result = gradio.HTML(
             welcome(text, service),
@@ -94,11 +96,11 @@ def fill(service: Service, text: Text) -> None:
         run,
         outputs=result,
         concurrency_id=ONE_AT_A_TIME,
+        trigger_mode="multiple",  # the scripts send no second request too early
         show_progress="hidden",
         api_visibility="private",
     )
-    looking.success(None, js="() => window.transfg.done(true)", api_visibility="private")
-    looking.failure(None, js="() => window.transfg.done(false)", api_visibility="private")
+    looking.failure(None, js="() => window.transfg.failed()", api_visibility="private")
 
 
 def header(text: Text) -> str:
@@ -115,8 +117,10 @@ def picker_html(service: Service, text: Text) -> str:
     settings = service.pool.settings
     limits = text("limits", megabytes=service.megabytes, megapixels=settings.megapixels)
     words: dict[str, Any] = {
-        name: text.plain(name) for name in ("no_camera", "lost", "working", "server_title")
+        name: text.plain(name)
+        for name in ("no_camera", "no_file", "lost", "working", "server_title")
     }
+    words["queue_full"] = text.plain("queue_full", waiting=WAITING)
     words |= {"language": text.language, "bytes": service.megabytes * 1_000_000}
     return (
         f'<form class="tf-card" data-words="{escape(json.dumps(words))}">'
@@ -129,6 +133,7 @@ def picker_html(service: Service, text: Text) -> str:
         f'<button type="button" class="tf-shoot">{text("capture")}</button>'
         f'<button type="button" class="tf-stop">{text("cancel")}</button></div></div>'
         f'<p class="tf-small">{limits}</p>'
+        '<p class="tf-said" role="status" aria-live="polite"></p>'
         f"{examples_html(service, text)}{models_html(service, text)}{backends_html(service, text)}"
         "</form>"
     )
@@ -152,14 +157,14 @@ def models_html(service: Service, text: Text) -> str:
     two models, or of one model in two frameworks."""
     names = service.names
     first = names[:1] if len(service.pool.backends) > 1 else names[:2]
-    title = text("models") + hint(text, "k-models", text("models_hint"))
+    title = text("models") + hint(text, "k-models", text.plain("models"), text("models_hint"))
     return choice("checkbox", "models", names, names, title, first)
 
 
 def backends_html(service: Service, text: Text) -> str:
     """The choice of frameworks, if there are several."""
     known = service.pool.backends
-    title = text("backend") + hint(text, "k-backend", text("backend_hint"))
+    title = text("backend") + hint(text, "k-backend", text.plain("backend"), text("backend_hint"))
     names = [*known, BOTH]
     labels = [text.plain(name) for name in names]
     return choice("radio", "backends", names, labels, title, [BOTH]) if len(known) > 1 else ""
@@ -178,7 +183,7 @@ def choice(
         return ""
     pills = "".join(
         f'<label class="tf-pill"><input type="{kind}" name="{name}" value="{escape(value)}"'
-        f"{' checked' if value in checked else ''}><span>{escape(label)}</span></label>"
+        f"{' checked' if value in checked else ''}><span>{breakable(label)}</span></label>"
         for value, label in zip(values, labels, strict=True)
     )
     return f'<fieldset><legend>{title}</legend><div class="tf-pills">{pills}</div></fieldset>'

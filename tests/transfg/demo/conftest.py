@@ -1,10 +1,12 @@
 """A demo with two small untrained models, in processes of its own; frameworks never get in here."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import CHROMIUM, LAPTOP
 
 from tools.demo_load.running import Demo
 from transfg_core.backend import BACKENDS
@@ -79,3 +81,48 @@ def needs(*modules: str) -> None:
 
 def installed_backends() -> list[str]:
     return [name for name in BACKENDS if importlib.util.find_spec(name)]
+
+
+# Chromium's own moving picture in place of a camera, and no question whether it is allowed
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    needs("gradio", "playwright")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=str(CHROMIUM),
+            args=["--no-sandbox", "--disable-dev-shm-usage", *CAMERA],
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser, demo):
+    """Open a page; at the end, nothing was asked of others and the console has no error."""
+    contexts, asked, complaints = [], [], []
+
+    def opened(path="/", viewport=LAPTOP, address=demo.address, **options):
+        context = browser.new_context(viewport=viewport, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.goto(address + path)
+        page.wait_for_selector(".tf-file", state="attached")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    own = re.compile(r"(http://127\.0\.0\.1:\d+/|data:|blob:)")
+    assert [url for url in asked if not own.match(url)] == []
+    assert complaints == []

@@ -1,83 +1,13 @@
 """The page in a headless Chromium: what a reader sees at two widths, in both languages."""
 
-import importlib.util
-import io
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
+from browsing import LAPTOP, PHONE, no_sideways_scroll, orange, screenshot, upload
 from conftest import HOSTILE, installed_backends, write_checkpoint
 from PIL import Image
 
 from tools.demo_load.pictures import bird, encoded
 from tools.demo_load.running import Demo
-
-CHROMIUM = Path("/usr/bin/chromium")
-LAPTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
-# Chromium's own moving picture in place of a camera, and no question whether it is allowed
-CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-ORANGE = np.array((255, 138, 0))  # of the frames
-if not CHROMIUM.exists():
-    pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
-for module in ("gradio", "playwright"):
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} not installed", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--disable-dev-shm-usage", *CAMERA],
-        )
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser, demo):
-    """Open a page; at the end, nothing was asked of others and the console has no error."""
-    contexts, asked, complaints = [], [], []
-
-    def opened(path="/", viewport=LAPTOP, address=demo.address, **options):
-        context = browser.new_context(viewport=viewport, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.goto(address + path)
-        page.wait_for_selector(".tf-file", state="attached")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    own = re.compile(r"(http://127\.0\.0\.1:\d+/|data:|blob:)")
-    assert [url for url in asked if not own.match(url)] == []
-    assert complaints == []
-
-
-def upload(page, content, name="bird.png"):
-    page.set_input_files(".tf-file", {"name": name, "mimeType": "image/png", "buffer": content})
-
-
-def screenshot(page, selector):
-    return np.asarray(Image.open(io.BytesIO(page.locator(selector).first.screenshot())))
-
-
-def orange(pixels):
-    """How many pixels have the colour of a frame."""
-    return int((np.abs(pixels[..., :3].astype(int) - ORANGE).max(axis=-1) < 30).sum())
-
-
-def no_sideways_scroll(page):
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
@@ -185,6 +115,42 @@ def test_taking_a_photo(visit):
     assert photo.std() > 10, "the picture of the camera, which is not of one colour"
 
 
+CAMERAS = """(() => {
+    window.tracks = [];
+    const media = navigator.mediaDevices, ask = media.getUserMedia.bind(media);
+    media.getUserMedia = async (wish) => {
+        const stream = await ask(wish);
+        window.tracks.push(...stream.getTracks());
+        return stream;
+    };
+})()"""
+LIVE = "tracks.filter(track => track.readyState === 'live').length"
+
+
+@pytest.mark.parametrize("leave", [".tf-stop", ".tf-example"])
+def test_no_camera_stays_on(visit, leave):
+    """Not even after two quick clicks on "Take a photo"."""
+    page = visit()
+    page.evaluate(CAMERAS)
+    page.evaluate("for (const _ of 'ab') document.querySelector('.tf-camera').click()")
+    page.wait_for_function("tracks.length === 2")
+    page.wait_for_selector(".tf-live")
+    assert page.evaluate(LIVE) == 1 and not page.locator(".tf-camera").is_visible()
+    page.click(leave)
+    page.wait_for_function(f"{LIVE} === 0")
+    assert page.locator(".tf-camera").is_visible()
+
+
+def test_a_photo_that_the_browser_cannot_make_is_said(visit):
+    page = visit()
+    page.evaluate("void (HTMLCanvasElement.prototype.toBlob = (use) => use(null))")
+    page.click(".tf-camera")
+    page.wait_for_function("document.querySelector('.tf-live video').videoWidth > 0")
+    page.click(".tf-shoot")
+    page.wait_for_selector(".tf-lost")
+    assert "could not read" in page.inner_text(".tf-lost")
+
+
 def test_hints_explain_words(visit):
     page = visit(viewport=PHONE)
     page.click(".tf-picker .tf-hint")
@@ -192,6 +158,26 @@ def test_hints_explain_words(visit):
     assert "compare" in hint.inner_text()
     box = hint.bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"]
+
+
+@pytest.mark.parametrize("size", [(2, 900), (900, 2)])
+def test_a_very_thin_picture_can_be_seen(visit, size):
+    page = visit()
+    upload(page, encoded(Image.new("RGB", size, (200, 60, 60)), "PNG"))
+    page.wait_for_selector(".tf-photo")
+    for selector in (".tf-photo", ".tf-preview"):
+        box = page.locator(selector).first.bounding_box()
+        assert min(box["width"], box["height"]) >= 24
+        assert max(box["width"], box["height"]) <= LAPTOP["height"]
+
+
+def test_a_reader_who_hears_the_page_is_told_the_answer(visit):
+    page = visit()
+    page.click(".tf-example")
+    page.wait_for_function("document.querySelector('.tf-said').textContent.includes('%')")
+    assert page.inner_text(".tf-said").count("(PyTorch)") == 2
+    names = page.locator(".tf-hint").evaluate_all("all => all.map(e => e.ariaLabel)")
+    assert {"Models", "Map", "Time", "Selected patches"} <= {name.split(":")[0] for name in names}
 
 
 def test_one_model_or_two(visit):
@@ -222,27 +208,13 @@ def test_switching_the_backend(visit, tmp_path):
         page = visit(address=demo.address)
         page.click(".tf-example")
         page.wait_for_selector(".tf-note.tf-good")
-        assert "PyTorch and Jittor agree: same class; same patches;" in page.inner_text(".tf-note")
+        assert (
+            "PyTorch and Jittor agree: same class; same probabilities; same patches;"
+            in page.inner_text(".tf-note")
+        )
         assert page.locator(".tf-badge").all_text_contents() == ["PyTorch", "Jittor"]
         page.click("label.tf-pill:has(input[value=jittor])")
         page.wait_for_selector(".tf-panels[data-count='1']")
         assert page.locator(".tf-badge").all_text_contents() == ["Jittor"]
     finally:
         assert demo.stop() == 0
-
-
-def test_a_server_that_stopped_is_said(browser, tmp_path):
-    demo = Demo(str(write_checkpoint(tmp_path / "model.safetensors")))
-    try:
-        page = browser.new_page(viewport=PHONE)
-        page.goto(demo.address)
-        page.wait_for_selector(".tf-file", state="attached")
-        page.click(".tf-example")
-        page.wait_for_selector(".tf-bars")
-    finally:
-        assert demo.stop() == 0
-    page.click(".tf-example >> nth=1")
-    page.wait_for_selector(".tf-lost", timeout=20_000)
-    assert "did not answer" in page.inner_text(".tf-lost")
-    assert not page.locator(".tf-bars").first.is_visible(), "no old answer for a new picture"
-    page.close()
