@@ -198,15 +198,23 @@ def _refuse_constant(name: str) -> None:
 
 
 def _read_array(path: Path, opened: Any, name: str) -> Array:
+    """An array of a type that NumPy itself has.
+
+    Where ml_dtypes is imported, safetensors returns bfloat16 as a type of that package; else it
+    raises.
+    """
+    cause: Exception | None = None
     try:
         array: Array = opened.get_tensor(name)
-    except (TypeError, AttributeError) as error:  # a type that NumPy lacks, such as bfloat16
-        dtype = opened.get_slice(name).get_dtype()
-        raise UserError(
-            f"{path}: expected numbers that NumPy can hold, found {dtype} in {name}; "
-            "convert the file to float32"
-        ) from error
-    return array
+        if array.dtype.isbuiltin == 1:
+            return array
+    except (TypeError, AttributeError) as error:
+        cause = error
+    dtype = opened.get_slice(name).get_dtype()
+    raise UserError(
+        f"{path}: expected numbers that NumPy can hold, found {dtype} in {name}; convert the file "
+        "to float32"
+    ) from cause
 
 
 def _explain(path: Path, reason: object) -> str:

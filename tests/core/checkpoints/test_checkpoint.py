@@ -271,3 +271,12 @@ def test_kill_during_a_write_leaves_the_old_file_and_the_next_save_cleans_up(pat
     assert len(list(path.parent.glob(f".*{checkpoint.TEMPORARY}"))) == 1
     checkpoint.save(path, {"x": np.zeros(3)}, {})
     assert not list(path.parent.glob(f".*{checkpoint.TEMPORARY}"))
+
+
+def test_bfloat16_is_refused_where_another_package_adds_it(tmp_path):
+    """Packages such as onnx import ml_dtypes, and then NumPy can hold bfloat16 after all."""
+    pytest.importorskip("ml_dtypes")
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(bfloat16())
+    with pytest.raises(UserError, match="found BF16 in param/x; convert the file to float32"):
+        checkpoint.load(path)
