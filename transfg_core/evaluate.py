@@ -12,14 +12,10 @@ from numpy.typing import NDArray
 from transfg_core.backend import Backend
 from transfg_core.config.sections import Config, DataConfig
 from transfg_core.data.datasets import Samples
+from transfg_core.data.decoding import image_orientation, image_size, region_box
 from transfg_core.data.loader import eval_batches
 from transfg_core.data.pixels import upright_boxes
-from transfg_core.data.transforms import (
-    boxes_through_eval,
-    image_orientation,
-    image_size,
-    region_box,
-)
+from transfg_core.data.transforms import boxes_through_eval
 from transfg_core.errors import Diverged
 from transfg_core.metrics import cross_entropy, part_hits, topk_accuracy
 from transfg_core.models.layout import part_grid

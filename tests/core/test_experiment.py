@@ -19,7 +19,8 @@ from transfg_core.checkpoints import file as checkpoint
 from transfg_core.checkpoints.export import save_as
 from transfg_core.checkpoints.google import GOOGLE
 from transfg_core.config.loading import load_config
-from transfg_core.data.transforms import eval_transform, read_image
+from transfg_core.data.decoding import read_image
+from transfg_core.data.transforms import eval_transform
 from transfg_core.errors import RunFailed, UserError
 from transfg_core.experiment import start_training
 from transfg_core.explain import parts

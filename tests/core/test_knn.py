@@ -69,7 +69,8 @@ def test_images_of_their_own_brightness_find_their_class(ready):
 
 
 def place_mean(place: Place, split, name):  # noqa: F811  the imported fixture
-    from transfg_core.data.transforms import eval_transform, normalise, read_image
+    from transfg_core.data.decoding import read_image
+    from transfg_core.data.transforms import eval_transform, normalise
 
     data = load_config(place.folder / "bird.yaml").data
     path = str(place.data / split / name)

@@ -16,8 +16,9 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage
 from transfg_core.data.cache.files import CachedImages
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.decoding import read_image
 from transfg_core.data.mapped_image import Source
-from transfg_core.data.transforms import eval_transform, read_image, train_transform
+from transfg_core.data.transforms import eval_transform, train_transform
 from transfg_core.errors import UserError
 
 # separate random streams; 3 is the drawn split (datasets/drawing.py), 5 random parts (parts.py)

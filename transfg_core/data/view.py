@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from transfg_core.config.sections import DataConfig
+from transfg_core.data.decoding import Box, Size
 from transfg_core.data.pixels import UPRIGHT, upright_boxes
-from transfg_core.data.transforms import Box, Size, eval_geometry
+from transfg_core.data.transforms import eval_geometry
 
 Boxes = NDArray[np.float64]  # (n, 4)
 BACK = {6: 8, 8: 6}  # the orientations that are not their own inverse

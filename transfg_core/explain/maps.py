@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from transfg_core.config.model import ModelConfig
 from transfg_core.config.vit import VitConfig
-from transfg_core.data.transforms import Size
+from transfg_core.data.decoding import Size
 from transfg_core.errors import UserError
 from transfg_core.explain.labels import stretches
 from transfg_core.explain.parts import part_heat

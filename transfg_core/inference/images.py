@@ -13,7 +13,8 @@ from PIL import Image
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage, open_regular, reason_of
-from transfg_core.data.transforms import Decoded, decode_image, decode_opened, eval_transform
+from transfg_core.data.decoding import Decoded, decode_image, decode_opened
+from transfg_core.data.transforms import eval_transform
 from transfg_core.data.view import View, view_of
 from transfg_core.errors import UserError
 from transfg_core.inference.inputs import Input

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from transfg_core.data.bad_image import UNREADABLE
-from transfg_core.data.transforms import FORMATS
+from transfg_core.data.decoding import FORMATS
 from transfg_core.data.walk import Tally, relative_to, shown, walk
 from transfg_core.errors import UserError
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.decoding import read_image
 from transfg_core.data.loader import read_ahead
 from transfg_core.data.mapped_image import as_pillow
-from transfg_core.data.transforms import read_image, resized
+from transfg_core.data.transforms import resized
 from transfg_core.errors import UserError
 from transfg_core.inspection.facts import reason_of
 from transfg_core.inspection.scan import AHEAD

@@ -17,8 +17,8 @@ from transfg_core.data.bad_image import UNREADABLE, open_regular
 from transfg_core.data.datasets.findings import JPEG_SUFFIXES
 from transfg_core.data.datasets.groups import THUMBNAIL
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.decoding import read_image
 from transfg_core.data.pixels import has_deep_colour, orientation
-from transfg_core.data.transforms import read_image
 from transfg_core.errors import UserError
 from transfg_core.machine import install_command
 

@@ -10,9 +10,9 @@ from PIL import Image
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import UNREADABLE, open_regular
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.decoding import MILLION, read_image
 from transfg_core.data.pixels import to_rgb
 from transfg_core.data.sample_reader import EvalReader, TrainReader, epoch_order
-from transfg_core.data.transforms import MILLION, read_image
 from transfg_core.errors import UserError
 
 Views = tuple[Image.Image | None, Image.Image | None]

@@ -19,8 +19,8 @@ from trees import (
 
 from transfg_core.config.loading import load_config
 from transfg_core.data.datasets.official import official
+from transfg_core.data.decoding import read_image
 from transfg_core.data.loader import eval_batches
-from transfg_core.data.transforms import read_image
 from transfg_core.errors import UserError
 
 WIDTH, HEIGHT = 30, 40

@@ -22,7 +22,7 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import read_dataset, read_test
 from transfg_core.data.datasets.sets.plain_pickle import Refused, read_plain_pickle
 from transfg_core.data.datasets.unpacked import Source
-from transfg_core.data.transforms import read_image
+from transfg_core.data.decoding import read_image
 from transfg_core.errors import RunFailed, UserError
 
 LOSSLESS = Path(__file__).parents[3].parent / "shared/data/cifar10_jpeg/cifar10_lossless4000.npz"

@@ -14,9 +14,9 @@ from PIL import Image
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import Samples, read_dataset
+from transfg_core.data.decoding import read_image
 from transfg_core.data.loader import TrainStream, eval_batches
 from transfg_core.data.sample_reader import EvalReader, TrainReader
-from transfg_core.data.transforms import read_image
 from transfg_core.errors import RunFailed, UserError
 
 CUB50 = Path(__file__).parents[3].parent / "shared" / "data" / "cub50"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets import read_dataset, read_test
-from transfg_core.data.transforms import read_image
+from transfg_core.data.decoding import read_image
 from transfg_core.errors import UserError
 
 try:

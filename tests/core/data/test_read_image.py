@@ -10,8 +10,8 @@ from PIL import Image
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage
+from transfg_core.data.decoding import image_orientation, image_size, read_image
 from transfg_core.data.pixels import UPRIGHT, to_rgb, upright_boxes
-from transfg_core.data.transforms import image_orientation, image_size, read_image
 from transfg_core.data.walk import AVIF_IS_READ
 from transfg_core.errors import RunFailed
 
@@ -316,7 +316,7 @@ def test_bad_files_are_named(tmp_path, damage, reason):
 def limit_of_pillow(monkeypatch):
     """Reading raises Pillow's limit for the whole process; this puts it back."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    monkeypatch.setattr("transfg_core.data.transforms.MILLION", 1)
+    monkeypatch.setattr("transfg_core.data.decoding.MILLION", 1)
 
 
 def test_the_setting_limits_megapixels(tmp_path, limit_of_pillow):

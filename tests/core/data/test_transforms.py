@@ -8,11 +8,11 @@ from PIL import Image
 
 from transfg_core.config.sections import NORMALISATION, DataConfig
 from transfg_core.data.bad_image import BadImage
+from transfg_core.data.decoding import read_image
 from transfg_core.data.transforms import (
     boxes_through_eval,
     eval_transform,
     normalise,
-    read_image,
     train_transform,
 )
 from transfg_core.errors import UserError

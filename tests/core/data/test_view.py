@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from transfg_core.config.sections import DataConfig
-from transfg_core.data.transforms import decode_image, eval_transform
+from transfg_core.data.decoding import decode_image
+from transfg_core.data.transforms import eval_transform
 from transfg_core.data.view import View, view_of
 
 SQUARE = (60, 25, 76, 41)  # in the stored photograph

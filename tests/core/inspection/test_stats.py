@@ -7,7 +7,7 @@ from trouble import broken, clean_tree, jpeg, scene
 
 from transfg_core.config.loading import build_config, load_config
 from transfg_core.data.datasets.samples import Samples
-from transfg_core.data.transforms import read_image
+from transfg_core.data.decoding import read_image
 from transfg_core.errors import RunFailed
 from transfg_core.inspection.balance import Balance
 from transfg_core.inspection.channels import count_channels

@@ -24,8 +24,9 @@ from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage
 from transfg_core.data.cache.files import CacheFiles, Index, names_of, state_of, stored_config
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.decoding import read_image
 from transfg_core.data.mapped_image import as_array
-from transfg_core.data.transforms import read_image, resize_image
+from transfg_core.data.transforms import resize_image
 from transfg_core.errors import RunFailed, UserError
 
 SECONDS = 10.0  # between two states of the index, and two lines of progress

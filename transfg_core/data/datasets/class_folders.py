@@ -8,8 +8,8 @@ import numpy as np
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.datasets.samples import Samples
+from transfg_core.data.decoding import allow_megapixels
 from transfg_core.data.names import Names
-from transfg_core.data.transforms import allow_megapixels
 from transfg_core.data.walk import ImageFile, Tally, relative_to, shown, subfolders, walk
 from transfg_core.errors import UserError
 

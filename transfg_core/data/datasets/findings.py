@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from transfg_core.config.sections import DataConfig
 from transfg_core.data.bad_image import BadImage, open_regular
-from transfg_core.data.transforms import has_more_frames, image_orientation
+from transfg_core.data.decoding import has_more_frames, image_orientation
 from transfg_core.data.walk import ImageFile, printable
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")

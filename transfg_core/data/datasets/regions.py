@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfg_core.data.bad_image import BadImage
-from transfg_core.data.transforms import image_size
+from transfg_core.data.decoding import image_size
 from transfg_core.errors import UserError
 
 Corners = tuple[float, float, float, float]  # left, top, right, bottom in pixels

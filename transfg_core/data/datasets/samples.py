@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from transfg_core.data.datasets.findings import Finding
 from transfg_core.data.datasets.split import SplitList
-from transfg_core.data.transforms import Region
+from transfg_core.data.decoding import Region
 from transfg_core.data.walk import LeftOut
 from transfg_core.errors import UserError
 
