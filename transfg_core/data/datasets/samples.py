@@ -36,7 +36,7 @@ class Samples:
     regions: NDArray[np.int32] | None = None
 
     def region(self, index: int) -> Region | None:
-        """The region of one image, for `transforms.read_image`; None for the whole image."""
+        """The region of one image, for `decoding.read_image`; None for the whole image."""
         if self.regions is None:
             return None
         left, top, right, bottom = self.regions[index].tolist()
