@@ -23,7 +23,7 @@ from parity.comparison.settling import settle_precision
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace, digest, environment, read_trace, write_trace
 from parity.comparison.verdict import EXIT_CODES, Row, worst
-from transfg_core.errors import UserError
+from parity.errors import ParityError
 
 NAME = re.compile(r"[^/>\s][^/>]*/[^>]+")  # `>` is the arrow of `siblings`
 
@@ -67,22 +67,24 @@ def record_taps(
         sketch_above, full: as in `write_trace`.
 
     Raises:
-        UserError: a name, a type or the precision is not allowed, or the folder does not exist.
+        ParityError: a name, a type or the precision is not allowed, or the folder does not exist.
     """
     if precision not in ROUNDOFF:
-        raise UserError(f"{path}: precision {precision!r}: expected one of {', '.join(ROUNDOFF)}")
+        raise ParityError(f"{path}: precision {precision!r}: expected one of {', '.join(ROUNDOFF)}")
     for name in [*taps, *(zeros or {}).values()]:
         if not NAME.fullmatch(name):
-            raise UserError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
+            raise ParityError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
     for name in [tap for pair in (zeros or {}).items() for tap in pair if tap not in taps]:
-        raise UserError(f"{path}: zeros: there is no tap {name}")
+        raise ParityError(f"{path}: zeros: there is no tap {name}")
     for name, count in (terms or {}).items():
         if name not in taps or type(count) is not int or count < 1:
-            raise UserError(f"{path}: terms: {name}: {count!r}: expected a tap and a whole number")
+            raise ParityError(
+                f"{path}: terms: {name}: {count!r}: expected a tap and a whole number"
+            )
     for name, value in taps.items():
         dtype = np.asarray(value).dtype
         if precision == "float64" and dtype.kind == "f" and dtype != np.float64:
-            raise UserError(
+            raise ParityError(
                 f"{path}: precision float64, but tap {name} is {dtype}; the framework converted "
                 "it; keep it in float64"
             )
@@ -134,18 +136,18 @@ def compare(
         siblings: further taps that are zero by structure, as in `Evidence`.
 
     Raises:
-        UserError: a file is not a whole trace, the traces are not of one computation, or a trace
+        ParityError: a file is not a whole trace, the traces are not of one computation, or a trace
             has no role.
     """
     loaded = [trace if isinstance(trace, Trace) else read_trace(trace) for trace in traces]
     places = [trace.path.resolve() for trace in loaded]
     for trace in loaded:
         if places.count(trace.path.resolve()) > 1:
-            raise UserError(
+            raise ParityError(
                 f"{trace.path}: given twice; give different traces (each agrees with itself)"
             )
         if trace.manifest.get("kind", "case") != loaded[0].manifest.get("kind", "case"):
-            raise UserError(
+            raise ParityError(
                 f"{trace.path} and {loaded[0].path}: recordings of different kinds; give traces "
                 "of one kind"
             )
@@ -153,7 +155,7 @@ def compare(
     for evidence in find_evidence(loaded, mapping, siblings):
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
-            raise UserError(
+            raise ParityError(
                 f"{evidence.baseline.path} and {evidence.candidate.path} have no tap in common: "
                 f"the first has {', '.join([*baseline][:2])}, the second "
                 f"{', '.join([*candidate][:2])}; give a mapping of names"
@@ -176,19 +178,24 @@ def first_difference(rows: Sequence[Row]) -> str:
     return ""
 
 
-def compare_files(paths: Sequence[Path], names: Path | None = None, out: Path | None = None) -> int:
+def compare_files(
+    paths: Sequence[Path],
+    names: Path | None = None,
+    out: Path | None = None,
+    siblings: Mapping[str, str] | None = None,
+) -> int:
     """Compare trace files, print the table, and write the reports into `out` if that is given.
 
     Returns the exit code: 0 equivalent, 1 different, 2 undecided, 3 less precise.
 
     Raises:
-        UserError: as in `compare`; its exit code is 2.
+        ParityError: as in `compare`; its exit code is 2.
     """
     from parity.report.console import print_table
     from parity.report.files import write_reports  # imported here: recording does not need rich
 
     traces = [read_trace(path) for path in paths]
-    rows = compare(traces, read_names(names) if names else None)
+    rows = compare(traces, read_names(names) if names else None, siblings)
     print_table(rows)
     if sentence := first_difference(rows):
         print(sentence)

@@ -61,11 +61,16 @@ def run() -> None:
     # in `transfg parity`, exit code 1 means that implementations differ; other errors need another
     comparing = sys.argv[1:2] == ["parity"]
     failed = 2 if comparing else 1
+    errors: tuple[type[ValueError], ...] = (UserError,)
+    if comparing:
+        from parity.errors import ParityError  # imported here: other commands start without it
+
+        errors = (UserError, ParityError)
     try:
         app()
-    except UserError as error:
+    except errors as error:
         complain(str(error))
-        sys.exit(2 if comparing else error.exit_code)
+        sys.exit(2 if comparing else getattr(error, "exit_code", 2))
     except OSError as error:
         complain(f"the operating system refused: {error}")
         sys.exit(failed)

@@ -154,10 +154,11 @@ def compare(
 ) -> None:
     """Show whether and where traces differ; needs no framework."""
     from parity.api import compare_files
+    from parity.suite.siblings import SIBLINGS
 
     if out:
         check_folder("--out", out)
-    raise typer.Exit(compare_files(traces, names, out))
+    raise typer.Exit(compare_files(traces, names, out, SIBLINGS))
 
 
 @app.command()

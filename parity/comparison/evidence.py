@@ -17,8 +17,7 @@ import yaml
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.trace import PRODUCER, Trace
 from parity.comparison.verdict import Evidence
-from transfg_core.errors import UserError
-from transfg_core.models.rows import KEY_BIASES
+from parity.errors import ParityError
 
 # Facts by which a trace is assigned to a producer. A float64 reference may come from another
 # device; variants may not, because they measure the noise of that device.
@@ -29,16 +28,16 @@ def read_names(path: Path | str) -> dict[str, str]:
     """A mapping of tap names from a YAML file of lines `pattern: replacement`.
 
     Raises:
-        UserError: the file is missing or is not of this form.
+        ParityError: the file is missing or is not of this form.
     """
     try:
         names = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: expected a YAML file of tap names: {error}") from error
+        raise ParityError(f"{path}: expected a YAML file of tap names: {error}") from error
     if not isinstance(names, dict) or not all(
         isinstance(text, str) for pair in names.items() for text in pair
     ):
-        raise UserError(f"{path}: expected lines `pattern: replacement`, both text")
+        raise ParityError(f"{path}: expected lines `pattern: replacement`, both text")
     return names
 
 
@@ -49,7 +48,7 @@ def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
     groups (`\\1`). The first pattern that fits a name replaces it; if none fits, the name stays.
 
     Raises:
-        UserError: a pattern is wrong or fits no tap, or two taps would get one name.
+        ParityError: a pattern is wrong or fits no tap, or two taps would get one name.
     """
     taps: dict[str, Any] = {}
     used = set()
@@ -60,16 +59,16 @@ def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
                 match = re.fullmatch(pattern, name)
                 new = match.expand(replacement) if match else name
             except (re.error, IndexError) as error:
-                raise UserError(f"names: {pattern}: {replacement}: {error}") from error
+                raise ParityError(f"names: {pattern}: {replacement}: {error}") from error
             if match:
                 used.add(pattern)
                 break
         if new in taps:
-            raise UserError(f"{trace.path}: names: two taps would be called {new}, one is {name}")
+            raise ParityError(f"{trace.path}: names: two taps would be called {new}, one is {name}")
         taps[new] = value
     for pattern in mapping:
         if pattern not in used:
-            raise UserError(f"{trace.path}: names: {pattern} fits none of its {len(taps)} taps")
+            raise ParityError(f"{trace.path}: names: {pattern} fits none of its {len(taps)} taps")
     return replace(trace, taps=taps)
 
 
@@ -78,7 +77,7 @@ def _side(trace: Trace, pair: Sequence[Trace], role: str) -> int:
     producers = [tuple(t.producer(key) for key in SAME[role]) for t in (trace, *pair)]
     if producers[0] not in producers[1:]:
         texts = [", ".join(map(str, facts)) for facts in producers]
-        raise UserError(
+        raise ParityError(
             f"{trace.path}: a {role} by {texts[0]}, but the first two traces are by {texts[1]} and "
             f"by {texts[2]}; record it where one of them was recorded"
         )
@@ -88,23 +87,23 @@ def _side(trace: Trace, pair: Sequence[Trace], role: str) -> int:
 def _refuse_pair(pair: Sequence[Trace], more: bool) -> None:
     for trace in pair:
         if trace.manifest.get("variant"):
-            raise UserError(
+            raise ParityError(
                 f"{trace.path}: a variant ({trace.manifest['variant']}) among the first two; give "
                 "first the two traces to compare, then variants and the float64 reference"
             )
         if trace.manifest["precision"] not in ROUNDOFF:
-            raise UserError(
+            raise ParityError(
                 f"{trace.path}: precision {trace.manifest['precision']!r}: expected one of "
                 f"{', '.join(ROUNDOFF)}"
             )
     if more and len({tuple(t.producer(key) for key in SAME["variant"]) for t in pair}) == 1:
-        raise UserError(
+        raise ParityError(
             f"{pair[0].path} and {pair[1].path} are by one producer, so the variants cannot be "
             "assigned to one of them; record the two under different names or versions"
         )
     baseline, candidate = (trace.manifest["precision"] for trace in pair)
     if baseline != candidate:
-        raise UserError(
+        raise ParityError(
             f"{pair[0].path} is in {baseline}, {pair[1].path} in {candidate}; the first two traces "
             "are the pair to compare; give two of one precision"
         )
@@ -133,7 +132,7 @@ def find_evidence(
     - a variant measures the noise of its producer.
 
     Raises:
-        UserError: a trace has no role, or two traces have a role that only one can have.
+        ParityError: a trace has no role, or two traces have a role that only one can have.
     """
     names, zeros = mapping or {}, traces[0].manifest.get("zeros") or {} if traces else {}
     declared = {escape(name): f"{name}>{sibling}" for name, sibling in zeros.items()}
@@ -147,7 +146,7 @@ def find_evidence(
             pair.reference,
             pair.variants[0],
             [rename_taps(variant, names) for variant in pair.variants[1]],
-            siblings={**declared, **KEY_BIASES, **(siblings or {})},
+            siblings={**declared, **(siblings or {})},
         )
         result.append(evidence)
     return result
@@ -156,7 +155,7 @@ def find_evidence(
 def _pairs(traces: Sequence[Trace]) -> list[Pair]:
     """The pair to compare and, if there is one, the pair in float64."""
     if len(traces) < 2:
-        raise UserError(f"compare: expected two traces or more, found {len(traces)}")
+        raise ParityError(f"compare: expected two traces or more, found {len(traces)}")
     main, exact = Pair(list(traces[:2])), Pair([None, None])
     _refuse_pair(traces[:2], any(t.manifest.get("variant") for t in traces[2:]))
     precision = traces[0].manifest["precision"]
@@ -166,12 +165,12 @@ def _pairs(traces: Sequence[Trace]) -> list[Pair]:
         if variant and trace_precision in (precision, "float64"):
             (main if trace_precision == precision else exact).variants[side].append(trace)
         elif variant or trace_precision != "float64" or precision == "float64":
-            raise UserError(
+            raise ParityError(
                 f"{trace.path}: {trace.label} has no part in comparing {traces[0].label} with "
                 f"{traces[1].label}; expected a float64 reference, or variants in {precision}"
             )
         elif known := exact.traces[side]:
-            raise UserError(f"{known.path} and {trace.path}: two float64 references; give one")
+            raise ParityError(f"{known.path} and {trace.path}: two float64 references; give one")
         else:
             exact.traces[side] = trace
     main.reference = exact.traces[0]
@@ -179,7 +178,7 @@ def _pairs(traces: Sequence[Trace]) -> list[Pair]:
         return [main]
     for trace, exact_trace in zip(traces[:2], exact.traces, strict=True):
         if not exact_trace:
-            raise UserError(
+            raise ParityError(
                 f"compare: a float64 trace of {trace.producer('name')} is missing; give one to "
                 "compare in float64 as well"
             )

@@ -62,7 +62,7 @@ def judge(
         only: taps (`stage/tap`) to judge instead of all; an empty list means none.
 
     Raises:
-        UserError: the traces are not of one computation.
+        ParityError: the traces are not of one computation.
     """
     refuse_mixture(evidence.all())
     if not evidence.reference:  # a variant that changed nothing would show a noise of 0

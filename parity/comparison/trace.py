@@ -26,7 +26,7 @@ import numpy as np
 from parity.comparison.measure import gap
 from parity.comparison.old_format import OLD_FORMAT, with_new_names
 from parity.comparison.sketch import BUCKETS, Array, Sketch, Tap, sketch
-from transfg_core.errors import RunFailed, UserError
+from parity.errors import CannotWrite, ParityError
 
 FORMAT = "parity-trace/2"
 MANIFEST = "manifest.json"
@@ -97,9 +97,9 @@ def write_trace(
         full: stages whose arrays are always stored whole.
 
     Raises:
-        UserError: an array is not numeric, JSON cannot hold a value of the manifest, or the folder
-            does not exist.
-        RunFailed: the operating system cannot write the file.
+        ParityError: an array is not numeric, JSON cannot hold a value of the manifest, or the
+            folder does not exist.
+        CannotWrite: the operating system cannot write the file.
     """
     path = Path(path)
     stored: dict[str, Array] = {}
@@ -107,7 +107,7 @@ def write_trace(
     for name, value in taps.items():
         value = np.asarray(value)
         if value.dtype.kind not in KINDS:
-            raise UserError(f"{path}: tap {name} has type {value.dtype}; expected numbers")
+            raise ParityError(f"{path}: tap {name} has type {value.dtype}; expected numbers")
         index[name] = {"shape": value.shape, "dtype": value.dtype.str}
         large = sketch_above is not None and value.size > sketch_above
         if large and value.dtype.kind == "f" and name.partition("/")[0] not in full:
@@ -124,9 +124,9 @@ def write_trace(
             np.savez(file, **{MANIFEST: np.frombuffer(text, np.uint8)}, **stored)
         temporary.replace(path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: cannot write: no such folder; make it first") from error
+        raise ParityError(f"{path}: cannot write: no such folder; make it first") from error
     except OSError as error:
-        raise RunFailed(f"{path}: cannot write: {error}") from error
+        raise CannotWrite(f"{path}: cannot write: {error}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -142,7 +142,7 @@ def _plain(value: Any, path: Path, place: str) -> Any:
         return [_plain(item, path, f"{place}.{i}") for i, item in enumerate(value)]
     if value is None or isinstance(value, str | int | float):
         return value
-    raise UserError(
+    raise ParityError(
         f"{path}: {place} is of type {type(value).__name__}; expected numbers, text, lists or "
         "tables of these"
     )
@@ -152,18 +152,18 @@ def read_trace(path: Path | str) -> Trace:
     """Read a trace and check all of it.
 
     Raises:
-        UserError: the file is missing, cut off, damaged, of another version or no trace.
+        ParityError: the file is missing, cut off, damaged, of another version or no trace.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe may never end
-        raise UserError(f"{path}: expected a trace file, found no regular file; check the path")
+        raise ParityError(f"{path}: expected a trace file, found no regular file; check the path")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such trace") from error
+        raise ParityError(f"{path}: no such trace") from error
     except IsADirectoryError as error:
-        raise UserError(f"{path}: expected a trace file, found a folder") from error
+        raise ParityError(f"{path}: expected a trace file, found a folder") from error
     except (
         zipfile.BadZipFile,
         ValueError,
@@ -174,22 +174,22 @@ def read_trace(path: Path | str) -> Trace:
         TypeError,  # NumPy: a single array instead of an archive
         RuntimeError,  # zipfile: a flipped bit asks for a password or another compression
     ) as error:
-        raise UserError(f"{path}: damaged, cut off or no trace ({error}); {AGAIN}") from error
+        raise ParityError(f"{path}: damaged, cut off or no trace ({error}); {AGAIN}") from error
     return _assemble(path, arrays)
 
 
 def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
     if MANIFEST not in arrays:
-        raise UserError(f"{path}: an .npz file, but no trace: it has no {MANIFEST}")
+        raise ParityError(f"{path}: an .npz file, but no trace: it has no {MANIFEST}")
     try:
         manifest = json.loads(arrays[MANIFEST].tobytes())
         version = manifest["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
+        raise ParityError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
     if version == OLD_FORMAT:
         manifest = with_new_names(manifest)
     elif version != FORMAT:
-        raise UserError(
+        raise ParityError(
             f"{path}: format {version!r}, but this program reads {OLD_FORMAT!r} and {FORMAT!r}; "
             f"{AGAIN} with this version"
         )
@@ -203,16 +203,16 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
         declared = {name: (facts["dtype"], list(facts["shape"])) for name, facts in index.items()}
         stored = {name: (np.dtype(tap.dtype).str, list(tap.shape)) for name, tap in taps.items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: the manifest lacks {error}; {AGAIN}") from error
+        raise ParityError(f"{path}: the manifest lacks {error}; {AGAIN}") from error
     for name, facts in declared.items():
         if facts != stored[name] or np.dtype(facts[0]).kind not in KINDS:
-            raise UserError(
+            raise ParityError(
                 f"{path}: tap {name}: the manifest says {facts}, the file holds {stored[name]}; "
                 f"expected the same, and numbers; {AGAIN}"
             )
     _check_facts(path, manifest)
     if arrays.keys() != {MANIFEST}:
-        raise UserError(f"{path}: holds arrays that its manifest does not list; {AGAIN}")
+        raise ParityError(f"{path}: holds arrays that its manifest does not list; {AGAIN}")
     return Trace(path, manifest, taps)
 
 
@@ -222,18 +222,18 @@ def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
     facts |= {f"producer {key}": manifest["producer"].get(key) for key in PRODUCER}
     for place, value in facts.items():
         if isinstance(value, list | dict):
-            raise UserError(f"{path}: {place}: expected text, found {value!r}; {AGAIN}")
+            raise ParityError(f"{path}: {place}: expected text, found {value!r}; {AGAIN}")
     zeros = manifest.get("zeros") or {}
     names = [*zeros, *zeros.values()] if isinstance(zeros, dict) else [None]
     if not all(isinstance(name, str) and ">" not in name for name in names):
-        raise UserError(
+        raise ParityError(
             f"{path}: zeros: expected names of taps, each with the name of its sibling, both "
             f"without `>`, found {zeros!r}; {AGAIN}"
         )
     terms = manifest.get("terms") or {}
     counts = terms.values() if isinstance(terms, dict) else [0]
     if not all(type(count) is int and count > 0 for count in counts):
-        raise UserError(
+        raise ParityError(
             f"{path}: terms: expected names of taps, each with the length of its sums, found "
             f"{terms!r}; {AGAIN}"
         )
@@ -251,7 +251,7 @@ def refuse_mixture(traces: list[Trace]) -> None:
     """Refuse traces that are not of one computation.
 
     Raises:
-        UserError: inputs, weights or settings differ; the text names the fact and both files.
+        ParityError: inputs, weights or settings differ; the text names the fact and both files.
     """
     first = traces[0]
     facts = _flat(first.manifest["subject"])
@@ -260,7 +260,7 @@ def refuse_mixture(traces: list[Trace]) -> None:
         for key in dict.fromkeys([*facts, *other_facts]):
             value, other_value = facts.get(key, ABSENT), other_facts.get(key, ABSENT)
             if value != other_value:
-                raise UserError(
+                raise ParityError(
                     f"{first.path} and {trace.path} are not of one computation: {key} is "
                     f"{_short(value)} in the first and {_short(other_value)} in the second; "
                     "record both from the same weights, inputs and settings"

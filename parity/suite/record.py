@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from parity.cases.terms import sum_lengths
 from parity.comparison.sketch import BUCKETS
 from parity.comparison.trace import digest, read_trace, write_trace
+from parity.errors import ParityError
 from parity.suite.checks import record_checks, tagged
 from parity.suite.checks.exported import record_exported
 from parity.suite.jobs import BASELINE, Job, from_argument
@@ -160,7 +161,7 @@ def main() -> int:
         print(" ".join(word for word in words if word), file=sys.stderr)
         try:
             record(job)
-        except UserError as error:
+        except (UserError, ParityError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except OSError as error:

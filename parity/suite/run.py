@@ -44,18 +44,13 @@ from parity.suite.plan import (
     variant_jobs,
 )
 from parity.suite.record import KINDS, stage_of
+from parity.suite.siblings import SIBLINGS
 from parity.suite.vacuous import refuse_vacuous
 from transfg_core.backend import BACKENDS, Arrays
 from transfg_core.checkpoints.export import convert
 from transfg_core.errors import UserError
 from transfg_core.machine import usable_cpus
-from transfg_core.models.layout import ARCHITECTURES
 
-SIBLINGS = {
-    pattern: sibling
-    for known in ARCHITECTURES.values()
-    for pattern, sibling in known.ZERO_GRADIENTS.items()
-}
 REPORTS = ("parity.json", "junit.xml", "report.html")
 PUBLISHED_FORWARD = ("block00", "block01", "block02", "features", "logits")
 

@@ -21,8 +21,8 @@ from parity import (
 )
 from parity.api import first_difference
 from parity.comparison.verdict import worst
+from parity.errors import ParityError
 from parity.suite import run as suite_run
-from transfg_core.errors import UserError
 from transfg_core.models.rows import KEY_BIASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def files(write):
 
 
 def refusal(paths, **options):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ParityError) as caught:
         compare(paths, **options)
     return str(caught.value)
 
@@ -364,9 +364,9 @@ def test_mappings_that_do_not_fit(files, names, problem):
 def test_files_that_hold_no_names(tmp_path, text):
     path = tmp_path / "names.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"names\.yaml: expected"):
+    with pytest.raises(ParityError, match=r"names\.yaml: expected"):
         read_names(path)
-    with pytest.raises(UserError, match=r"absent\.yaml: expected"):
+    with pytest.raises(ParityError, match=r"absent\.yaml: expected"):
         read_names(tmp_path / "absent.yaml")
 
 
@@ -411,7 +411,7 @@ def test_one_unit_in_the_last_place():
     ],
 )
 def test_recordings_that_are_refused(write, changes, problem):
-    with pytest.raises(UserError, match=problem):
+    with pytest.raises(ParityError, match=problem):
         write("x.npz", **changes)
     assert list(write.folder.iterdir()) == []
 
@@ -420,7 +420,7 @@ def test_float64_that_is_none(write):
     def rounded(taps):
         return taps | {"forward/logits": taps["forward/logits"].astype(np.float32)}
 
-    with pytest.raises(UserError, match="precision float64, but tap forward/logits is float32"):
+    with pytest.raises(ParityError, match="precision float64, but tap forward/logits is float32"):
         write("x.npz", precision="float64", change=rounded)
 
 
@@ -428,9 +428,9 @@ def test_an_unknown_precision_or_folder(write, tmp_path):
     weights, inputs = draw()
     facts = {"framework": "x", "version": "1", "device": "cpu", "threads": 1, "settings": {}}
     facts |= {"weights": weights, "inputs": inputs}
-    with pytest.raises(UserError, match="precision 'fp32': expected one of float64, float32"):
+    with pytest.raises(ParityError, match="precision 'fp32': expected one of float64, float32"):
         record_taps(tmp_path / "x.npz", {"a/b": np.ones(2)}, precision="fp32", **facts)
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(ParityError, match="no such folder"):
         record_taps(tmp_path / "no/x.npz", {"a/b": np.ones(2)}, precision="float32", **facts)
 
 
@@ -486,7 +486,7 @@ def test_no_flipped_bit_changes_what_is_read(tmp_path):
         data[place] ^= 1 << place % 8
         try:
             found = read_trace(path)
-        except UserError:
+        except ParityError:
             refused += 1
             continue
         assert found.manifest == good.manifest and list(found.taps) == list(good.taps)
@@ -509,7 +509,7 @@ def test_exit_codes(files, write, tmp_path, capsys):
     assert compare_files([files[0], bad]) == 2
     report = json.loads((tmp_path / "report/parity.json").read_text())
     assert report["verdict"] == "different" and {"ours", "theirs"} == set(report["environment"])
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(ParityError) as caught:
         compare_files(files[:1])
     assert caught.value.exit_code == 2
 
@@ -523,7 +523,7 @@ def test_names_from_a_file(files, write, tmp_path):
 
 def test_two_traces_of_one_framework_are_both_in_the_report(files, write, tmp_path):
     files[1] = write("after.npz")
-    with pytest.raises(UserError, match="by one producer"):  # whose variants are these?
+    with pytest.raises(ParityError, match="by one producer"):  # whose variants are these?
         compare_files(files)
     files[1] = write("after.npz", version="after")
     assert compare_files(files, out=tmp_path / "report") == 0

@@ -26,6 +26,7 @@ from pathlib import Path
 from parity.cases.case import CASES, Case
 from parity.comparison.verdict import Row
 from parity.diagnose.locate import locate, phase_of
+from parity.errors import ParityError
 from parity.suite.run import with_causes
 from tools.mutation.false_positives import run_clean
 from tools.mutation.mutants import MutantSuite, record_reference, run_steps, seen_alone
@@ -238,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             caught, seconds = outcome.caught, outcome.seconds
             print(f"{outcome.name}: {caught}, {seconds} s; {outcome.text}", flush=True)
             report(outcomes, options.out)
-    except UserError as error:
+    except (UserError, ParityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(table(outcomes))

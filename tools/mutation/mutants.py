@@ -22,6 +22,7 @@ from parity.suite import run as suite_run
 from parity.suite.checks import CHECKS
 from parity.suite.jobs import BASELINE, Job
 from parity.suite.plan import CANDIDATE, Suite
+from parity.suite.siblings import SIBLINGS
 from tools.mutation.planting import THREADS, record_copy
 from transfg_core.checkpoints.export import convert
 
@@ -166,7 +167,7 @@ def judge_published(suite: Suite) -> list[Row]:
         mutant = suite.trace(CANDIDATE, name)
         published = suite_run.published_trace(golden, mutant)
         reference = suite.trace(CANDIDATE, name, "case", "float64")
-        evidence = Evidence(mutant, published, reference, siblings=suite_run.SIBLINGS)
+        evidence = Evidence(mutant, published, reference, siblings=SIBLINGS)
         rows += judge(evidence, only=list(published.taps))
     return rows
 

@@ -29,7 +29,7 @@ from parity.comparison.zeros import (
     ZERO_BOUND,
     ZERO_FACTOR,
 )
-from transfg_core.errors import UserError
+from parity.errors import ParityError
 
 U = ROUNDOFF["float32"]
 A = np.random.default_rng(0).standard_normal((8, 9))
@@ -430,9 +430,9 @@ def test_traces_of_two_computations_are_refused(place):
     traces = [trace({"x/y": A}, name) for name in "abcd"]
     traces[place] = trace({"x/y": A}, "wrong", subject={"weights": "others"})
     baseline, candidate, reference, variant = traces
-    with pytest.raises(UserError, match="weights is .*wrong|wrong.*weights is"):
+    with pytest.raises(ParityError, match="weights is .*wrong|wrong.*weights is"):
         judge(Evidence(baseline, candidate, reference, [variant]))
-    with pytest.raises(UserError, match="weights"):
+    with pytest.raises(ParityError, match="weights"):
         judge(Evidence(baseline, candidate, reference, (), [variant]))
 
 

@@ -20,7 +20,7 @@ from parity.comparison.trace import (
     refuse_mixture,
     write_trace,
 )
-from transfg_core.errors import RunFailed, UserError
+from parity.errors import CannotWrite, ParityError
 
 MANIFEST_OF_A = {
     "producer": {"name": "a", "device": "none"},
@@ -113,7 +113,7 @@ def test_what_is_kept_as_a_sketch(tmp_path):
 
 @pytest.mark.parametrize("value", [["a"], np.zeros(2, complex), None, np.array([{}]), b"x"])
 def test_only_numbers_are_stored(tmp_path, value):
-    with pytest.raises(UserError, match=r"a\.npz: tap x/y has type .*; expected numbers"):
+    with pytest.raises(ParityError, match=r"a\.npz: tap x/y has type .*; expected numbers"):
         write_trace(tmp_path / "a.npz", {"x/y": value}, MANIFEST_OF_A)
     assert not list(tmp_path.iterdir())
 
@@ -126,7 +126,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(RunFailed, match=r"a\.npz: cannot write: .*No space left"):
+    with pytest.raises(CannotWrite, match=r"a\.npz: cannot write: .*No space left"):
         write_trace(path, TAPS, MANIFEST_OF_A)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
     monkeypatch.setattr(np, "savez", lambda *_, **__: 1 / 0)  # a bug leaves it as well
@@ -159,11 +159,11 @@ def test_the_old_file_is_replaced_and_not_written_over(path):
 
 
 def test_folders_that_cannot_be_written(tmp_path):
-    with pytest.raises(UserError, match="no such folder; make it first"):
+    with pytest.raises(ParityError, match="no such folder; make it first"):
         write_trace(tmp_path / "absent" / "a.npz", TAPS, MANIFEST_OF_A)
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     for wrong in (tmp_path / "file" / "a.npz", tmp_path):
-        with pytest.raises(RunFailed, match="cannot write"):
+        with pytest.raises(CannotWrite, match="cannot write"):
             write_trace(wrong, TAPS, MANIFEST_OF_A)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
@@ -180,7 +180,7 @@ def test_settings_from_numpy_are_what_they_are(tmp_path):
     refuse_mixture([plain, written(tmp_path, **arrays, name=np.str_("a"))])
     long = np.arange(5000)  # NumPy would print it shortened
     one_off = np.where(long == 2500, 0, long)
-    with pytest.raises(UserError, match="settings.order"):
+    with pytest.raises(ParityError, match="settings.order"):
         refuse_mixture([written(tmp_path, order=long), written(tmp_path, order=one_off)])
 
 
@@ -190,7 +190,9 @@ def test_settings_from_numpy_are_what_they_are(tmp_path):
     ids="object set complex array".split(),
 )
 def test_settings_that_json_cannot_hold_are_refused_by_name(tmp_path, value):
-    with pytest.raises(UserError, match=r"s\.npz: manifest\.subject\.settings\.optim\.odd.* is of"):
+    with pytest.raises(
+        ParityError, match=r"s\.npz: manifest\.subject\.settings\.optim\.odd.* is of"
+    ):
         written(tmp_path, optim={"odd": value})
     assert not list(tmp_path.iterdir())
 
@@ -200,20 +202,20 @@ def test_settings_that_json_cannot_hold_are_refused_by_name(tmp_path, value):
 
 def test_files_that_are_no_traces(tmp_path):
     path = tmp_path / "a.npz"
-    with pytest.raises(UserError, match=r"a\.npz: no such trace"):
+    with pytest.raises(ParityError, match=r"a\.npz: no such trace"):
         read_trace(path)
-    with pytest.raises(UserError, match="expected a trace file, found a folder"):
+    with pytest.raises(ParityError, match="expected a trace file, found a folder"):
         read_trace(tmp_path)
     for content in (b"", b"PK\x03\x04", b"some text\n", b"\x93NUMPY\x01\x00"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"a\.npz: damaged, cut off or no trace"):
+        with pytest.raises(ParityError, match=r"a\.npz: damaged, cut off or no trace"):
             read_trace(path)
     np.savez(path, x=np.zeros(3))
-    with pytest.raises(UserError, match=f"no trace: it has no {MANIFEST}"):
+    with pytest.raises(ParityError, match=f"no trace: it has no {MANIFEST}"):
         read_trace(path)
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))  # one array and no archive
-    with pytest.raises(UserError, match=r"a\.npz: "):
+    with pytest.raises(ParityError, match=r"a\.npz: "):
         read_trace(path)
 
 
@@ -221,7 +223,7 @@ def test_a_trace_cut_off_anywhere_is_refused(path):
     whole = path.read_bytes()
     for length in [*range(0, len(whole), 3), len(whole) - 1]:
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="damaged, cut off or no trace"):
+        with pytest.raises(ParityError, match="damaged, cut off or no trace"):
             read_trace(path)
 
 
@@ -236,7 +238,7 @@ def test_a_flipped_byte_anywhere_is_refused_or_harmless(path, flip):
         path.write_bytes(changed)
         try:
             found = read_trace(path)
-        except UserError:
+        except ParityError:
             continue
         read += 1
         assert same(found, expected), place
@@ -321,7 +323,7 @@ DISAGREE = {
 @pytest.mark.parametrize(("change", "message"), DISAGREE.values(), ids=DISAGREE)
 def test_a_manifest_that_disagrees_is_refused(path, change, message):
     rewrite(path, change)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(ParityError, match=message) as caught:
         read_trace(path)
     assert str(caught.value).startswith(str(path))
 
@@ -336,7 +338,7 @@ def test_a_rewritten_trace_that_agrees_is_read(path):
 @pytest.mark.parametrize("bytes_", [b"", b"\xff\xfe", b"{", b'{"format": '])
 def test_a_manifest_that_is_no_json_is_refused(path, bytes_):
     np.savez(path, **{MANIFEST: np.frombuffer(bytes_, np.uint8)})
-    with pytest.raises(UserError, match="manifest cannot be read"):
+    with pytest.raises(ParityError, match="manifest cannot be read"):
         read_trace(path)
 
 
@@ -349,7 +351,7 @@ def test_pickled_objects_are_refused_and_never_run(path, tmp_path):
         with np.load(path) as stored:
             arrays = {key: stored[key] for key in stored.files}
         np.savez(tmp_path / "b.npz", **arrays | {name: np.array([Planted()], object)})
-        with pytest.raises(UserError, match="damaged, cut off or no trace"):
+        with pytest.raises(ParityError, match="damaged, cut off or no trace"):
             read_trace(tmp_path / "b.npz")
     assert not tmp_path.joinpath("ran").exists()
 
@@ -541,10 +543,10 @@ def test_traces_of_one_computation_mix():
 def test_a_mixture_is_refused_by_name(subject, message):
     first, other = with_subject(), with_subject(**subject)
     for traces in ([first, other], [first, first, other]):
-        with pytest.raises(UserError, match=message) as caught:
+        with pytest.raises(ParityError, match=message) as caught:
             refuse_mixture(traces)
         assert "0.npz and 1.npz are not of one computation" in str(caught.value)
-    with pytest.raises(UserError, match="not of one computation"):
+    with pytest.raises(ParityError, match="not of one computation"):
         refuse_mixture([other, first])
 
 
@@ -553,7 +555,7 @@ def test_a_mixture_names_its_files(tmp_path):
     for name, weights in (("a", "1"), ("b", "2")):
         write_trace(tmp_path / name, {}, MANIFEST_OF_A | {"subject": {"weights": weights}})
         traces.append(read_trace(tmp_path / name))
-    with pytest.raises(UserError, match=f"^{tmp_path}/a and {tmp_path}/b are not of one comp"):
+    with pytest.raises(ParityError, match=f"^{tmp_path}/a and {tmp_path}/b are not of one comp"):
         refuse_mixture(traces)
 
 

@@ -13,6 +13,7 @@ from parity.cases.case import BY_NAME, LARGE
 from parity.cases.variants import Variant
 from parity.comparison.sketch import Sketch
 from parity.comparison.trace import read_trace
+from parity.errors import ParityError
 from parity.suite import record
 from parity.suite.jobs import BASELINE, Job, as_argument, from_argument
 from parity.suite.record import main, stage_of
@@ -276,7 +277,7 @@ def test_stages_of_taps(tap, stage):
     ],
 )
 def test_jobs_that_cannot_be_done(job, changes, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises((UserError, ParityError), match=message):
         recorded(job, **changes)
 
 

@@ -20,6 +20,7 @@ from parity.cases.case import BY_NAME
 from parity.cases.golden import BY_GOLDEN
 from parity.comparison.differences import load_differences
 from parity.comparison.verdict import worst
+from parity.errors import ParityError
 from parity.suite import run as suite_run
 from parity.suite import vacuous
 from parity.suite.jobs import BASELINE, Job, as_argument, from_argument
@@ -351,10 +352,10 @@ def test_a_claim_that_is_false_in_both(recorded, tmp_path):
 def test_a_trace_that_is_missing_or_of_other_weights(suite, recorded, backend, kind):
     path = suite.path(backend, "overlap", kind, "float32")
     shutil.copy(recorded[0].path(backend, "adam", kind, "float32"), path)
-    with pytest.raises(UserError, match="not of one computation"):
+    with pytest.raises(ParityError, match="not of one computation"):
         judge_suite(suite)
     path.unlink()
-    with pytest.raises(UserError, match=f"{path}: no such trace"):
+    with pytest.raises(ParityError, match=f"{path}: no such trace"):
         judge_suite(suite)
 
 
