@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parity.api import compare, compare_files, compare_traces, record_taps, ulp_variant
     from parity.comparison.evidence import find_evidence, read_names, rename_taps
-    from parity.comparison.trace import Trace, digest, read_trace, write_trace
+    from parity.comparison.subject import array_facts, digest
+    from parity.comparison.trace import Trace, read_trace, write_trace
     from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
 
 HOMES = {
@@ -28,7 +29,8 @@ HOMES = {
     "read_names": "comparison.evidence",
     "rename_taps": "comparison.evidence",
     "Trace": "comparison.trace",
-    "digest": "comparison.trace",
+    "array_facts": "comparison.subject",
+    "digest": "comparison.subject",
     "read_trace": "comparison.trace",
     "write_trace": "comparison.trace",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "OneSided",
     "Row",
     "Trace",
+    "array_facts",
     "compare",
     "compare_files",
     "compare_traces",
