@@ -9,18 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.api import compare, compare_files, compare_traces, record_taps, ulp_variant
+    from parity.api import compare, compare_files, compare_traces
     from parity.comparison.evidence import find_evidence, read_names, rename_taps
     from parity.comparison.subject import array_facts, digest
-    from parity.comparison.trace import Trace, read_trace, write_trace
+    from parity.comparison.trace import Trace, read_trace
     from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
+    from parity.comparison.writer import TraceWriter, write_trace
+    from parity.record import record_taps, ulp_variant
 
 HOMES = {
     "compare": "api",
     "compare_files": "api",
     "compare_traces": "api",
-    "record_taps": "api",
-    "ulp_variant": "api",
+    "record_taps": "record",
+    "ulp_variant": "record",
     "Comparison": "comparison.verdict",
     "Evidence": "comparison.verdict",
     "OneSided": "comparison.verdict",
@@ -32,7 +34,8 @@ HOMES = {
     "array_facts": "comparison.subject",
     "digest": "comparison.subject",
     "read_trace": "comparison.trace",
-    "write_trace": "comparison.trace",
+    "TraceWriter": "comparison.writer",
+    "write_trace": "comparison.writer",
 }
 __all__ = [
     "Comparison",
@@ -40,6 +43,7 @@ __all__ = [
     "OneSided",
     "Row",
     "Trace",
+    "TraceWriter",
     "array_facts",
     "compare",
     "compare_files",
