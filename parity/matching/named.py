@@ -1,7 +1,10 @@
 """What is matched, and the result of a match."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, pairwise
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -53,16 +56,26 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """One array of a side that the other side has in parts: query, key and value."""
+
+    side: Literal["baseline", "candidate"]  # which has them in one
+    name: str
+    parts: tuple[str, ...]  # of the other side: query, key, value
+
+
+@dataclass(frozen=True)
 class Match:
     """Pairs in the baseline's order, and the names that have no partner, each in its own order.
 
-    Every name is in `pairs`, in `only_baseline` or `only_candidate`, or in some of `doubts`.
+    Every name is in `pairs`, in `fused`, in `only_baseline` or `only_candidate`, or in `doubts`.
     """
 
     pairs: tuple[NamePair, ...]
     only_baseline: tuple[str, ...]
     only_candidate: tuple[str, ...]
     doubts: tuple[Doubt, ...] = ()
+    fused: tuple[Fused, ...] = ()
     unused: tuple[str, ...] = ()  # patterns of the user that fit no name
 
     def mapping(self) -> dict[str, str]:
@@ -91,18 +104,38 @@ def by_name(items: Sequence[Named], side: str) -> dict[str, Named]:
 
 
 def compatible(one: Named, other: Named) -> bool:
-    """Whether two items may be the same array: equal sizes of axes, in any order, axes of size 1
-    left out; no two known operations that differ."""
+    """Whether two items may be the same array: equal sizes of axes, in any order, or axes that were
+    split; axes of size 1 do not count. Two known operations must be equal."""
     operations = {one.operation, other.operation} - {""}
-    return axes_key(one.shape) == axes_key(other.shape) and len(operations) < 2
+    return len(operations) < 2 and same_axes(one.shape, other.shape)
+
+
+@lru_cache(maxsize=65536)
+def same_axes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes may hold one array: `(8, 12)` and `(12, 8)`, or `(8, 3, 4)`, 12 split."""
+    ours, theirs = axes_key(one), axes_key(other)
+    if ours == theirs:
+        return True
+    if len(ours) == len(theirs) or max(len(ours), len(theirs)) > 5:
+        return False
+    short, long = sorted((one, other), key=lambda shape: len(axes_key(shape)))
+    return axes_key(short) in {tuple(sorted(axes)) for axes in merged(long, len(axes_key(short)))}
+
+
+def merged(shape: tuple[int, ...], rank: int) -> Iterator[tuple[int, ...]]:
+    """The shape with neighbouring axes merged until `rank` axes are left, in all ways."""
+    sizes = tuple(size for size in shape if size != 1)
+    for cuts in combinations(range(1, len(sizes)), rank - 1):
+        ends = (0, *cuts, len(sizes))
+        yield tuple(prod(sizes[a:b]) for a, b in pairwise(ends))
 
 
 def axes_key(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes above 1 in ascending order: equal for all layouts of one array."""
+    """The sizes above 1 in ascending order: equal for all orders of the axes of one array."""
     return tuple(sorted(size for size in shape if size != 1))
 
 
-def as_named(arrays: dict[str, Array], known: bool = True) -> list[Named]:
+def as_named(arrays: Mapping[str, Array], known: bool = True) -> list[Named]:
     """Items of a table of arrays; `known`: the numbers of the arrays may be compared."""
     return [
         Named(name, np.shape(value), np.asarray(value).dtype.str, value if known else None)

@@ -7,7 +7,7 @@ Used for parameters, for module outputs and for choices. The steps, each on what
 
 1. the user's patterns;  2. equal names;  3. names that are equal but for spelling;
 4. equal numbers that occur once (only where numbers are known);
-5. the order, for modules of one shape: one alignment of the two sequences, scored by the names;
+5. modules by shape, words, containers and order (`rounds.py`);
 6. parameters inside a pair of modules, by their roles.
 
 A wrong pair is worse than none. Where the names contradict the order, where another alignment is
@@ -18,14 +18,15 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from parity.errors import ParityError
-from parity.matching.named import Doubt, How, Match, Named, NamePair, by_name, compatible
-from parity.matching.similarity import canonical
-from parity.matching.units import align_units, pair_roles, units_of
+from parity.matching.named import Doubt, Fused, How, Match, Named, NamePair, by_name, compatible
+from parity.matching.rounds import Rounds
+from parity.matching.similarity import canonical, numbers
+from parity.matching.units import pair_roles, units_of
 
 __all__ = ["Doubt", "Match", "NamePair", "Named", "match"]
 
@@ -43,6 +44,7 @@ class _Matcher:
         self.pairs: dict[str, NamePair] = {}  # by the baseline's name
         self.taken: set[str] = set()  # names of the candidate that have a pair
         self.doubts: list[Doubt] = []
+        self.fused: list[Fused] = []
 
     def add(self, baseline: str, candidate: str, how: How, confidence: float = 1.0) -> None:
         self.pairs[baseline] = NamePair(baseline, candidate, how, confidence)
@@ -75,31 +77,47 @@ class _Matcher:
         return tuple(pattern for pattern in names if pattern not in used)
 
     def by_equal_names(self) -> None:
-        """Step 2. Equal names of other shapes wait; if nothing else fits, `finish` pairs them.
-
-        Numbers in names may be counted otherwise: where `features.3` has another shape on each
-        side, no `features.N` is paired by its name alone.
-        """
+        """Step 2. Names that are counted otherwise wait; equal names of other shapes as well."""
         _, left = self.left()
-        equal = [
-            (self.baseline[alias], item)
-            for item in left
-            if (alias := self.aliases[item.name]) in self.baseline and alias not in self.pairs
-        ]
-        shifted = {numbered(one.name) for one, item in equal if not compatible(one, item)} - {None}
-        for one, item in equal:
-            if compatible(one, item) and numbered(one.name) not in shifted:
-                self.add(one.name, item.name, "equal")
+        shifted = self.shifted()
+        for item in left:
+            one = self.baseline.get(self.aliases[item.name])
+            if one and one.name not in self.pairs and compatible(one, item):
+                if template(one.name) not in shifted:
+                    self.add(one.name, item.name, "equal")
 
     def by_spelling(self) -> None:
         """Step 3."""
         ours, theirs = self.left()
+        shifted = self.shifted()
         one_side = unique({item.name: canonical(item.name) for item in ours})
         other_side = unique({item.name: canonical(self.aliases[item.name]) for item in theirs})
         for key in one_side.keys() & other_side.keys():
             one, other = self.baseline[one_side[key]], self.candidate[other_side[key]]
-            if compatible(one, other) and not refuted(one, other):
+            sure = compatible(one, other) and not refuted(one, other)
+            if sure and template(one.name) not in shifted:
                 self.add(one.name, other.name, "similar", 0.95)
+
+    def shifted(self) -> set[tuple[str, ...]]:
+        """The templates whose numbers may be counted otherwise: each side has a number that the
+        other lacks (`conv1`, `conv2` and `conv0`, `conv1`), or a name has another shape there."""
+        ours, theirs = self.left()
+        counted: tuple[dict[tuple[str, ...], set[object]], ...] = ({}, {})
+        for side, names in zip(
+            counted, ([i.name for i in ours], [self.aliases[i.name] for i in theirs]), strict=True
+        ):
+            for name in names:
+                side.setdefault(template(name), set()).add(numbers(name))
+        found = {
+            key
+            for key, values in counted[0].items()
+            if values - counted[1].get(key, values) and counted[1][key] - values
+        }
+        for item in theirs:
+            one = self.baseline.get(self.aliases[item.name])
+            if one and not compatible(one, item) and numbers(one.name):
+                found.add(template(one.name))
+        return found
 
     def by_values(self) -> None:
         """Step 4."""
@@ -112,18 +130,33 @@ class _Matcher:
 
     def by_order(self) -> None:
         """Steps 5 and 6."""
-        ours = units_of(self.baseline.values(), {})
-        theirs = units_of(self.candidate.values(), self.aliases)
-        mapping = {pair.baseline: pair.candidate for pair in self.pairs.values()}
-        found, doubts = align_units(ours, theirs, mapping)
-        for one, other, how, confidence in found:
-            for a, b in pair_roles(one, other, set(self.pairs), self.taken):
+        rounds = Rounds(
+            units_of(self.baseline.values(), {}),
+            units_of(self.candidate.values(), self.aliases),
+        )
+        owner = {name: unit for unit in rounds.theirs for name in unit.names}
+        for unit in rounds.ours:
+            partners = [owner[self.pairs[n].candidate] for n in unit.names if n in self.pairs]
+            rounds.pairs += [
+                (unit, partner, 0.95) for partner in {id(p): p for p in partners}.values()
+            ]
+        doubts = rounds.run()
+        for one, other, confidence in rounds.pairs:
+            for a, b in pair_roles(one, other, self.pairs, self.taken):
                 if refuted(a, b):
                     why = "their numbers differ; if they belong together, give a pattern in names"
                     self.doubts.append(Doubt((a.name,), (b.name,), why))
                 else:
-                    self.add(a.name, b.name, how, confidence)
+                    self.add(a.name, b.name, "order", confidence)
         self.doubts += doubts
+        for whole, parts in rounds.fused:
+            for role, item in whole.items.items():
+                side: Literal["baseline", "candidate"] = "candidate"
+                if item is self.baseline.get(item.name):
+                    side = "baseline"
+                self.fused.append(
+                    Fused(side, item.name, tuple(part.items[role].name for part in parts))
+                )
 
     def finish(self, unused: tuple[str, ...]) -> Match:
         """Equal names that nothing else fits are pairs, whatever their shapes."""
@@ -137,11 +170,17 @@ class _Matcher:
         doubts = tuple(self._without_paired(self.doubts))
         listed = {name for doubt in doubts for name in doubt.baseline}
         listed_there = {name for doubt in doubts for name in doubt.candidate}
+        for fused in self.fused:
+            sides = listed, listed_there
+            whole, parts = sides if fused.side == "baseline" else sides[::-1]
+            whole.add(fused.name)
+            parts.update(fused.parts)
         return Match(
             tuple(self.pairs[name] for name in self.baseline if name in self.pairs),
             tuple(item.name for item in ours if item.name not in listed),
             tuple(item.name for item in theirs if item.name not in listed_there),
             doubts,
+            tuple(self.fused),
             unused,
         )
 
@@ -191,11 +230,9 @@ def fitting_pattern(name: str, names: Mapping[str, str]) -> tuple[str, str] | No
     return None
 
 
-def numbered(name: str) -> str | None:
-    """The path of the innermost numbered container that holds this name: `features` for
-    `features.3.weight`; None if no part of the name is a number."""
-    found = re.match(r"(.*?)[./_]?\d+(?!.*\d)", name)
-    return found.group(1) if found else None
+def template(name: str) -> tuple[str, ...]:
+    """The name without its numbers: its words and its role."""
+    return tuple(part for part in canonical(name) if not str(part).isdigit())
 
 
 def unique(keys: Mapping[str, Key]) -> dict[Key, str]:

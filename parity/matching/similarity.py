@@ -38,11 +38,10 @@ WORDS = {
     "value": ("v", "value", "values"),
     "output": ("out", "output"),
     "input": ("in", "input"),
-    "before": ("before", "pre"),
-    "after": ("after", "post"),
     "branch": ("branch", "branches"),
     "auxiliary": ("aux", "auxiliary"),
 }
+ORDINALS = {"before": "1", "pre": "1", "after": "2", "post": "2"}  # `layernorm_before`: `norm1`
 WORD_OF = {spelling: word for word, spellings in WORDS.items() for spelling in spellings}
 # parts that wrap a whole model and say nothing
 WRAPPERS = {"module", "model", "params", "param", "batch", "stats", "net", "orig", "mod", "onnx"}
@@ -59,25 +58,29 @@ def split_role(name: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=65536)
-def words(path: str) -> tuple[str, ...]:
-    """The words of a path, in lower case and in one spelling, without numbers and wrappers."""
-    found = [token.lower() for token in TOKEN.findall(path) if not token.isdigit()]
-    spelled = [WORD_OF.get(word, word) for word in found]
+def parts(path: str) -> tuple[str, ...]:
+    """The words and numbers of a path, in lower case and in one spelling, without wrappers."""
+    found = [token.lower() for token in TOKEN.findall(path)]
+    spelled = [WORD_OF.get(word, ORDINALS.get(word, word)) for word in found]
     return tuple(word for word in spelled if word not in WRAPPERS)
+
+
+@lru_cache(maxsize=65536)
+def words(path: str) -> tuple[str, ...]:
+    """The words of a path."""
+    return tuple(part for part in parts(path) if not part.isdigit())
 
 
 @lru_cache(maxsize=65536)
 def numbers(path: str) -> tuple[int, ...]:
     """The numbers in a path, in order."""
-    return tuple(int(token) for token in TOKEN.findall(path) if token.isdigit())
+    return tuple(int(part) for part in parts(path) if part.isdigit())
 
 
-def canonical(name: str) -> tuple[object, ...]:
+def canonical(name: str) -> tuple[str, ...]:
     """The name in one spelling: words and numbers in order, and the role."""
     path, role = split_role(name)
-    parts = [token.lower() for token in TOKEN.findall(path)]
-    spelled = [WORD_OF.get(part, part) for part in parts]
-    return (*[part for part in spelled if part not in WRAPPERS], role)
+    return (*parts(path), role)
 
 
 @lru_cache(maxsize=65536)
