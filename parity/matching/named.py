@@ -1,5 +1,6 @@
 """What is matched, and the result of a match."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,6 +63,25 @@ class Fused:
     side: Literal["baseline", "candidate"]  # which has them in one
     name: str
     parts: tuple[str, ...]  # of the other side: query, key, value
+
+    def lines(self) -> list[str]:
+        """Lines for `names` that declare it, in the usual order: query, key, value."""
+        if self.side == "candidate":
+            return [f"{re.escape(self.name)}: {' + '.join(self.parts)}"]
+        count = len(self.parts)
+        return [
+            f"{re.escape(part)}: {self.name}[{number}/{count}]"
+            for number, part in enumerate(self.parts)
+        ]
+
+    def sentence(self) -> str:
+        """What was found, and what to declare."""
+        other = "candidate" if self.side == "baseline" else "baseline"
+        lines = "`, `".join(self.lines())
+        return (
+            f"{self.name} of the {self.side} is {', '.join(self.parts)} of the {other}, as the "
+            f"sizes and names show; if the order is query, key, value, add to names: `{lines}`"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +153,11 @@ def merged(shape: tuple[int, ...], rank: int) -> Iterator[tuple[int, ...]]:
 def axes_key(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The sizes above 1 in ascending order: equal for all orders of the axes of one array."""
     return tuple(sorted(size for size in shape if size != 1))
+
+
+def pattern_of(name: str) -> str:
+    """A regular expression for this name with any numbers: `layer\\d+\\.weight`."""
+    return re.sub(r"\d+", lambda _: r"\d+", re.escape(name))
 
 
 def as_named(arrays: Mapping[str, Array], known: bool = True) -> list[Named]:
