@@ -18,7 +18,6 @@ from parity.comparison.ties import is_choice, listed, measure_ties, whole
 from parity.comparison.verdict import Evidence, Row
 
 NOT_WHOLE = "the choices differ, and their input is not recorded whole"
-LINES = ("top-k", "argmax")  # kinds whose index counts along the last axis
 
 
 def kink_of(name: str, evidence: Evidence) -> Mapping[str, Any]:
@@ -87,23 +86,27 @@ def _margins(
     """The margin of each choice that differs, (P,), from the exact input."""
     if "corners" in facts and facts["corners"]:
         return corner_margins(exact[tuple(places.T)].astype(np.float64), facts["corners"], *sides)
-    if facts.get("kind") in LINES:
-        axes = 1
-    else:
-        settings = facts.get("settings") or {}
-        sizes = settings.get("kernel", settings.get("size", (0, 0)))
-        axes = len(sizes) if isinstance(sizes, list | tuple) else 2
-    lead = exact.shape[: exact.ndim - axes]
-    planes = exact.reshape(*lead, -1).astype(np.float64)
-    where = tuple(places[:, axis] for axis in range(len(lead)))
-    one, other = (
-        np.where(
-            (side >= 0) & (side < planes.shape[-1]),
-            planes[(*where, np.clip(side, 0, planes.shape[-1] - 1))],
-            np.inf,
-        )
-        for side in (np.asarray(s, np.int64) for s in sides)
-    )
+    one, other = (_chosen(facts.get("settings") or {}, exact, places, side) for side in sides)
     with np.errstate(invalid="ignore"):
         margins = np.abs(one - other)
     return np.where(np.isnan(margins), np.inf, margins)
+
+
+def _chosen(settings: Mapping[str, Any], exact: Array, places: Array, index: Array) -> Array:
+    """(P,) exact numbers with these indices: along one axis, or flat in the plane of a pool.
+
+    An index outside of the input gives infinity: it ties with nothing.
+    """
+    where = [places[:, axis] for axis in range(places.shape[1])]
+    index = np.asarray(index, np.int64)
+    if "axis" in settings:
+        lines, where[settings["axis"]] = exact, index
+        size = exact.shape[settings["axis"]]
+    else:
+        lead = exact.ndim - len(settings.get("axes", (0, 0)))
+        lines = exact.reshape(*exact.shape[:lead], -1)
+        where, size = [*where[:lead], index], lines.shape[-1]
+    inside = (index >= 0) & (index < size)
+    axis = settings["axis"] if "axis" in settings else -1
+    where[axis] = np.where(inside, index, 0)
+    return np.where(inside, lines[tuple(where)].astype(np.float64), np.inf)
