@@ -38,7 +38,7 @@ from parity.comparison.settling import OWN_NOISE, settle_ties
 from parity.comparison.ties import is_choice, whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
 from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
-from parity.comparison.zeros import NOISE_LIMIT, ZERO, structural_zero, without_vacuous
+from parity.comparison.zeros import NOISE_LIMIT, ZERO, found_zero, structural_zero, without_vacuous
 
 QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this many bounds is open
 NO_REFERENCE = "the float64 reference does not have this tap"
@@ -208,6 +208,7 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     )
     entry = documented(row, evidence)
     zero = structural_zero(name, evidence, reference, entry)
+    zero = zero or found_zero(name, row, evidence, reference, noise)
     if entry and zero in (None, "undecided"):
         row = allowed(row, evidence, entry)
         if row.verdict == "equivalent":
