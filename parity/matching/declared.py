@@ -13,7 +13,7 @@ keys holds names only.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,11 +59,16 @@ class Declared:
 
     def layout(self, name: str) -> Layout | None:
         """The declared layout of one of the candidate's names; None if there is none."""
+        pattern = self.layout_pattern(name)
+        return Layout(self.layouts[pattern]) if pattern is not None else None
+
+    def layout_pattern(self, name: str) -> str | None:
+        """The pattern of `layouts` that fits a name, with or without its stage."""
         parts = TAP.fullmatch(name)
         for text in (name, *([parts.group(2)] if parts else [])):
             found = first_fitting(text, self.layouts, expand=False)
             if found:
-                return Layout(found[1])
+                return found[0]
         return None
 
 
@@ -134,22 +139,29 @@ def with_parts(arrays: Mapping[str, Array], wanted: Iterable[str]) -> dict[str, 
             raise ParityError(f"names: {name}: the baseline has no {missing[0]}; mend the pattern")
         for source in sources:
             found.pop(source, None)
-        found[name] = (
-            _part(arrays[sources[0]], name, part)
-            if part
-            else np.concatenate(
-                [arrays[source] for source in sources], fused_axis(arrays[sources[0]])
-            )
-        )
+        values = [arrays[source] for source in sources]
+        found[name] = part_of(name)(*values) if part else join(*values)
     return found
 
 
-def _part(value: Array, name: str, part: re.Match[str]) -> Array:
-    index, count = int(part.group(2)), int(part.group(3))
-    axis = fused_axis(value)
-    if not 0 <= index < count or value.ndim == 0 or value.shape[axis] % count:
-        raise ParityError(
-            f"names: {name}: cannot take part {index} of {count} (counted from 0) of shape "
-            f"{value.shape}; mend the pattern"
-        )
-    return np.split(value, count, axis)[index]
+def join(*values: Array) -> Array:
+    """Arrays in a row, as query, key and value are in one."""
+    return np.concatenate(values, fused_axis(values[0]))
+
+
+def part_of(name: str) -> Callable[[Array], Array]:
+    """The function that takes the part of an array that `NAME[0/3]` asks for."""
+    found = PART.fullmatch(name)
+    assert found
+    index, count = int(found.group(2)), int(found.group(3))
+
+    def take(value: Array) -> Array:
+        axis = fused_axis(value)
+        if not 0 <= index < count or value.ndim == 0 or value.shape[axis] % count:
+            raise ParityError(
+                f"names: {name}: cannot take part {index} of {count} (counted from 0) of shape "
+                f"{value.shape}; mend the pattern"
+            )
+        return np.split(value, count, axis)[index]
+
+    return take

@@ -112,7 +112,10 @@ def _apply(step: str, value: Array, shape: Shape, last: bool) -> Array:
             f"layouts: expected {', '.join(['(in, out)', *KERNELS])}, channels last, channels "
             f"first, reshape, axes 2 0 1, qkv order k q v or qkv by head 4, found {step!r}"
         )
-    return value.reshape(shape) if last else value
+    # positions may lie in one axis (tokens) or in two; `reshape` may do anything
+    return (
+        value.reshape(shape) if last and (value.ndim != len(shape) or step == "reshape") else value
+    )
 
 
 def fused_axis(value: Array) -> int:

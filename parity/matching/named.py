@@ -66,13 +66,10 @@ class Fused:
 
     def lines(self) -> list[str]:
         """Lines for `names` that declare it, in the usual order: query, key, value."""
-        if self.side == "candidate":
-            return [f"{re.escape(self.name)}: {' + '.join(self.parts)}"]
         count = len(self.parts)
-        return [
-            f"{re.escape(part)}: {self.name}[{number}/{count}]"
-            for number, part in enumerate(self.parts)
-        ]
+        if self.side == "candidate":
+            return [line_of(self.name, " + ".join(self.parts))]
+        return [line_of(part, f"{self.name}[{n}/{count}]") for n, part in enumerate(self.parts)]
 
     def sentence(self) -> str:
         """What was found, and what to declare."""
@@ -157,7 +154,29 @@ def axes_key(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def pattern_of(name: str) -> str:
     """A regular expression for this name with any numbers: `layer\\d+\\.weight`."""
-    return re.sub(r"\d+", lambda _: r"\d+", re.escape(name))
+    return r"\d+".join(re.escape(text) for text in re.split(r"\d+", name))
+
+
+def line_of(candidate: str, baseline: str) -> str:
+    """A line for `names` that renames this name, and its like in other blocks.
+
+    A number of the candidate's name that the baseline's name has as well stands for any number.
+    """
+    texts, found = re.split(r"\d+", candidate), re.findall(r"\d+", candidate)
+    wanted = re.findall(r"\d+", re.sub(r"\[\d/\d\]", "", baseline))
+    pattern = re.escape(texts[0])
+    groups: dict[str, int] = {}
+    for number, text in zip(found, texts[1:], strict=True):
+        any_number = number in wanted and number not in groups
+        if any_number:
+            groups[number] = len(groups) + 1
+        pattern += (r"(\d+)" if any_number else number) + re.escape(text)
+    replacement = re.sub(
+        r"(?<!\d)(\d+)(?![\d/\]])",
+        lambda match: f"\\g<{groups[match[1]]}>" if match[1] in groups else match[1],
+        baseline,
+    )
+    return f"{pattern}: {replacement}"
 
 
 def as_named(arrays: Mapping[str, Array], known: bool = True) -> list[Named]:

@@ -193,20 +193,27 @@ class _Matcher:
 
 
 def match(
-    baseline: Sequence[Named], candidate: Sequence[Named], names: Mapping[str, str] | None = None
+    baseline: Sequence[Named],
+    candidate: Sequence[Named],
+    names: Mapping[str, str] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Match:
     """Match the names of two models.
 
     Args:
         baseline, candidate: in the order of the computation, or of definition.
         names: pattern for a whole name of the candidate -> the baseline's name, as in
-            `rename_taps`; the first pattern that fits counts.
+            `declared.py`; the first pattern that fits counts.
+        known: pairs that another match has found, the candidate's name -> the baseline's.
 
     Raises:
         ParityError: a pattern is wrong, two names become one, or a name occurs twice on a side.
     """
     matcher = _Matcher(baseline, candidate)
     unused = matcher.by_patterns(names or {})
+    for theirs, ours in (known or {}).items():
+        if ours not in matcher.pairs and theirs not in matcher.taken:
+            matcher.add(ours, theirs, "order", 0.9)
     matcher.by_equal_names()
     matcher.by_spelling()
     matcher.by_values()

@@ -205,7 +205,7 @@ def _without_partner(
             f"{' or '.join(doubt.baseline[:3])} and {' or '.join(doubt.candidate[:3])}: {doubt.why}"
             for doubt in found.doubts
         ],
-        *[fused.sentence() for fused in found.fused],
+        *{str(fused.lines()): fused.sentence() for fused in found.fused}.values(),
         *[
             f"{name} {weights[name].shape}: the candidate has no such parameter; add it, or a line "
             "to names"
