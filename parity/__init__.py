@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from parity.comparison.evidence import find_evidence, read_names, rename_taps
     from parity.comparison.trace import Trace, digest, read_trace, write_trace
     from parity.comparison.verdict import Evidence, Row
+    from parity.recording.draw import integers, normal, uniform
+    from parity.recording.pair import Pair, Side
 
 HOMES = {
     "compare": "api",
@@ -28,20 +30,30 @@ HOMES = {
     "digest": "comparison.trace",
     "read_trace": "comparison.trace",
     "write_trace": "comparison.trace",
+    "integers": "recording.draw",
+    "normal": "recording.draw",
+    "uniform": "recording.draw",
+    "Pair": "recording.pair",
+    "Side": "recording.pair",
 }
 __all__ = [
     "Evidence",
+    "Pair",
     "Row",
+    "Side",
     "Trace",
     "compare",
     "compare_files",
     "digest",
     "find_evidence",
+    "integers",
+    "normal",
     "read_names",
     "read_trace",
     "record_taps",
     "rename_taps",
     "ulp_variant",
+    "uniform",
     "write_trace",
 ]
 
