@@ -184,8 +184,8 @@ def _canonical(
         other = settings["other"]
         if not isinstance(other, torch.Tensor):
             return None
-        shape = np.broadcast_shapes(tuple(x.shape), tuple(other.shape))
-        return kind, {}, (x.expand(shape), other.expand(shape))
+        common = np.broadcast_shapes(tuple(x.shape), tuple(other.shape))
+        return kind, {}, (x.expand(common), other.expand(common))
     if kind == "prelu":
         weight = settings["weight"]
         shape = [1, -1] + [1] * (x.dim() - 2) if weight.numel() > 1 else [1] * x.dim()
