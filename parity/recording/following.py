@@ -1,9 +1,7 @@
 """Choices that are handed over from one recording to another, and the branch that they make."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -69,18 +67,6 @@ class Branch:
         if handed and handed.branch and not handed.kept:
             return handed.branch
         return hashlib.sha256("".join(sorted(self.digests)).encode()).hexdigest()[:BRANCH_DIGITS]
-
-
-def array_facts(arrays: Mapping[str, Array]) -> dict[str, Any]:
-    """Shape, type and digest of each array, as `subject` of a manifest holds them."""
-    return {
-        name: {
-            "shape": list(np.shape(value)),
-            "dtype": np.asarray(value).dtype.str,
-            "sha256": digest_of(value),
-        }
-        for name, value in arrays.items()
-    }
 
 
 def digest_of(value: Array) -> str:

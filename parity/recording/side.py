@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
+from parity.comparison.subject import array_facts
 from parity.comparison.trace import environment, read_trace, write_trace
 from parity.errors import ParityError
 from parity.recording.adapter import adapter_of
 from parity.recording.draw import ulp_moved
-from parity.recording.following import Handed, array_facts
+from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.pair import Pair, load_pair
 from parity.recording.passes import Recording, Subject, record_pass
@@ -38,7 +39,7 @@ class RecordedSide:
         self.side = self.pair.side(name)
         self.label = f"{name} ({self.side.framework})"
         self.adapter = adapter_of(self.side.framework)
-        self.producer = {"name": self.side.framework, **self.adapter.start(precision)}
+        self.producer = {"name": producer_name(self.pair, name), **self.adapter.start(precision)}
         self.adapter.prepare_build()
         with self._told("build"):
             self.adapter.seed(self.pair.seed)
@@ -156,6 +157,13 @@ class RecordedSide:
             raise ParityError(
                 f"{self.label}: {where}: {type(error).__name__}: {text} (at {place_of(error)})"
             ) from error
+
+
+def producer_name(pair: Pair, side: str) -> str:
+    """The framework; with the side, if both have the same framework."""
+    frameworks = {pair.baseline.framework, pair.candidate.framework}
+    own = pair.side(side).framework
+    return own if len(frameworks) > 1 else f"{own} {side}"
 
 
 def subject_facts(
