@@ -69,7 +69,7 @@ def _record_call(
     args, kwargs = _with_tensors((call.args, call.kwargs), tensors)
     words = f"{WORDS}{stage}"
     recorder = Recorder(adapter, {}, recording.branch, words, handed, alone=True)
-    recorder.fed(name, fed)
+    recorder.fed(name, {tap: adapter.array(native) for tap, native in natives.items()})
     with adapter.intercept_functions(recorder.around_function):
         output = adapter.call_module(call.module, args, kwargs)
     recorder.active = False

@@ -70,7 +70,9 @@ class RecordedSide:
         Entries without a weight keep what the builder made.
         """
         with self._told("load"):
-            self.adapter.load(self.model, weights)
+            shapes = {n: e.array.shape for n, e in self.adapter.state(self.model).items()}
+            fitting = {n: value.reshape(shapes[n]) for n, value in weights.items()}
+            self.adapter.load(self.model, fitting)
             state = self.adapter.state(self.model)
         self.weights = {name: entry.array for name, entry in state.items()}
         self.facts = facts
