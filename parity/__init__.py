@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.api import compare, compare_files, compare_traces
+    from parity.by_hand import record_taps, ulp_variant
     from parity.comparison.evidence import find_evidence, read_names, rename_taps
     from parity.comparison.subject import array_facts, digest
     from parity.comparison.trace import Trace, read_trace
     from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
     from parity.comparison.writer import TraceWriter, write_trace
-    from parity.record import record_taps, ulp_variant
+    from parity.recording.draw import integers, normal, uniform
+    from parity.recording.pair import Pair, Side
 
 HOMES = {
     "compare": "api",
     "compare_files": "api",
     "compare_traces": "api",
-    "record_taps": "record",
-    "ulp_variant": "record",
+    "record_taps": "by_hand",
+    "ulp_variant": "by_hand",
     "Comparison": "comparison.verdict",
     "Evidence": "comparison.verdict",
     "OneSided": "comparison.verdict",
@@ -36,12 +38,19 @@ HOMES = {
     "read_trace": "comparison.trace",
     "TraceWriter": "comparison.writer",
     "write_trace": "comparison.writer",
+    "integers": "recording.draw",
+    "normal": "recording.draw",
+    "uniform": "recording.draw",
+    "Pair": "recording.pair",
+    "Side": "recording.pair",
 }
 __all__ = [
     "Comparison",
     "Evidence",
     "OneSided",
+    "Pair",
     "Row",
+    "Side",
     "Trace",
     "TraceWriter",
     "array_facts",
@@ -50,11 +59,14 @@ __all__ = [
     "compare_traces",
     "digest",
     "find_evidence",
+    "integers",
+    "normal",
     "read_names",
     "read_trace",
     "record_taps",
     "rename_taps",
     "ulp_variant",
+    "uniform",
     "write_trace",
 ]
 
