@@ -24,6 +24,7 @@ PACKAGES = ("transfg", "parity", "transfg_torch", "transfg_jt", "transfg_core")
 FORBIDDEN = {
     "transfg_core": ALL | {"transfg", "parity", "tools"},
     "parity": ALL | {"transfg", "tools"},
+    "parity/diagnose": {"transfg_core", "scipy", "pydantic", "rich"},
     "transfg": ALL | {"tools"},
     "tests/core": ALL | {"transfg", "parity", "tools"},
     "tests/parity": ALL,

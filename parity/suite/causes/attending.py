@@ -9,15 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from parity.diagnose.causes.operations import (
-    Absent,
-    Hypothesis,
-    input_of,
-    params_of,
-    row_of,
-    tap_of,
-)
+from parity.diagnose.causes.hypothesis import Absent, Hypothesis, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.suite.causes.operations import input_of, params_of, row_of
 
 
 class Mix(NamedTuple):

@@ -2,7 +2,7 @@
 
 Each operation has one function. It gets the tap's name and A's context, and yields hypotheses:
 code, sentence, value in float64. The first hypothesis is the operation as docs/spec.md
-defines it: if it gives B but not A, then A is wrong. `causes/__init__.py` lists which operation
+defines it: if it gives B but not A, then A is wrong. `__init__.py` lists which operation
 each function is for, and compares. It needs only NumPy and SciPy.
 
 Letters: B batch, T tokens, D width, K heads, d = D / K, C classes, P patch, S stride.
@@ -11,11 +11,12 @@ Letters: B batch, T tokens, D width, K heads, d = D / K, C classes, P patch, S s
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
-from scipy.special import erf, expit, log_softmax, softmax
+from scipy.special import log_softmax, softmax
 
+from parity.diagnose.causes.activations import ACTIVATIONS, activations
+from parity.diagnose.causes.hypothesis import Absent, Hypothesis, param_of, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
 from parity.diagnose.causes.relations import FORMATS, rounded_to
 from transfg_core.models.rows import TapSpec
@@ -25,38 +26,13 @@ OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 ONE_PASS = 64 * 2.0**-24  # times 1 + (mean / std)²: error of a one-pass variance in float32
 
 
-class Hypothesis(NamedTuple):
-    """The value of B if the sentence is true; `fitted` of its numbers were taken from B."""
-
-    code: str
-    text: str
-    value: Array
-    fitted: int = 0
-
-
-class Absent(Exception):
-    """The context lacks an input: no further hypothesis can be computed."""
-
-
-def tap_of(context: Context, name: str) -> Array:
-    """An activation of A in float64."""
-    if name not in context.taps:
-        raise Absent(name)
-    return context.taps[name].astype(np.float64)
-
-
-def param_of(context: Context, name: str) -> Array:
-    """A parameter in float64."""
-    if name not in context.params:
-        raise Absent(name)
-    return context.params[name].astype(np.float64)
-
-
 def row_of(tap: str, context: Context) -> TapSpec:
     """The row of the architecture's table that describes a tap."""
     if tap not in context.made_by:
         raise Absent(tap)
-    return context.made_by[tap]
+    row = context.made_by[tap]
+    assert isinstance(row, TapSpec)
+    return row
 
 
 def input_of(tap: str, context: Context, number: int = 0) -> Array:
@@ -127,38 +103,6 @@ def one_pass(
         text = "variance as E[x²] - E[x]² in float32, which cancels: mean / std is "
         text += f"{np.sqrt(np.median(ratio)):.0f}"
         yield Hypothesis("one-pass", text, core * factor + bias, factor.size)
-
-
-def gelu_tanh(x: Array) -> Array:
-    """The approximation by tanh."""
-    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
-
-
-def gelu(x: Array) -> Array:
-    """x Φ(x)."""
-    return np.asarray(0.5 * x * (1 + erf(x / np.sqrt(2))))
-
-
-Activation = Callable[[Array], Array]
-# code -> (name, function); the name of an operation is the code of its right function
-ACTIVATIONS: dict[str, tuple[str, Activation]] = {
-    "gelu": ("GELU by erf", gelu),
-    "tanh": ("GELU in its tanh form", gelu_tanh),
-    "sigmoid": ("GELU as x · sigmoid(1.702 x)", lambda x: x * expit(1.702 * x)),
-    "relu": ("ReLU", lambda x: np.maximum(x, 0)),
-    "silu": ("SiLU", lambda x: x * expit(x)),
-    "leaky relu": ("leaky ReLU with slope 0.01", lambda x: np.where(x > 0, x, 0.01 * x)),
-    "left out": ("no activation", lambda x: x),
-}
-
-
-def activations(right: str) -> Iterator[tuple[str, str, Activation]]:
-    """Code, sentence and function: the activation as defined, then others in its place."""
-    name, function = ACTIVATIONS[right]
-    yield "as defined", f"{name}, as defined, gives B", function
-    for code, (other, instead) in ACTIVATIONS.items():
-        if code != right:
-            yield code, f"{other} instead of {name}", instead
 
 
 def activation(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
