@@ -9,17 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.api import compare, compare_files, record_taps, ulp_variant
+    from parity.api import compare, compare_files, compare_traces, record_taps, ulp_variant
     from parity.comparison.evidence import find_evidence, read_names, rename_taps
     from parity.comparison.trace import Trace, digest, read_trace, write_trace
-    from parity.comparison.verdict import Evidence, Row
+    from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
 
 HOMES = {
     "compare": "api",
     "compare_files": "api",
+    "compare_traces": "api",
     "record_taps": "api",
     "ulp_variant": "api",
+    "Comparison": "comparison.verdict",
     "Evidence": "comparison.verdict",
+    "OneSided": "comparison.verdict",
     "Row": "comparison.verdict",
     "find_evidence": "comparison.evidence",
     "read_names": "comparison.evidence",
@@ -30,11 +33,14 @@ HOMES = {
     "write_trace": "comparison.trace",
 }
 __all__ = [
+    "Comparison",
     "Evidence",
+    "OneSided",
     "Row",
     "Trace",
     "compare",
     "compare_files",
+    "compare_traces",
     "digest",
     "find_evidence",
     "read_names",

@@ -35,7 +35,7 @@ from parity.comparison.noise import Noise, measure_noise
 from parity.comparison.settling import OWN_NOISE, settle_ties
 from parity.comparison.ties import whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
-from parity.comparison.verdict import EXACT, Evidence, Row, Verdict
+from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
 from parity.comparison.zeros import NOISE_LIMIT, ZERO, structural_zero, without_vacuous
 
 QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this many bounds is open
@@ -49,9 +49,12 @@ NOT_JUDGED = ("state", "state parts")  # stages that only hold what other record
 
 
 def judge(
-    evidence: Evidence, without: Sequence[str] = (), only: Sequence[str] | None = None
+    evidence: Evidence,
+    without: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    strict: bool = False,
 ) -> list[Row]:
-    """One row per tap, in data order; a tap that only one trace has is `different`.
+    """One row per tap that both traces have, in data order (`one_sided_taps` gives the others).
 
     Floating-point taps are judged by the evidence; in stages that compute nothing, they must be
     equal. Integers must be equal, except for ties of choices. Booleans must be equal; in traces of
@@ -59,7 +62,9 @@ def judge(
 
     Args:
         without: stages to leave out.
-        only: taps (`stage/tap`) to judge instead of all; an empty list means none.
+        only: taps (`stage/tap`) to judge instead of all; an empty list means none. A tap of this
+            list that only one trace has is `different`.
+        strict: every tap that only one trace has is `different`, instead of left out.
 
     Raises:
         ParityError: the traces are not of one computation.
@@ -70,8 +75,25 @@ def judge(
         evidence = replace(evidence, baseline_variants=variants)
     names = dict.fromkeys([*evidence.baseline.taps, *evidence.candidate.taps])
     wanted = [name for name in names if name.partition("/")[0] not in without]
+    if not strict:
+        wanted = [name for name in wanted if in_both(name, evidence)]
     rows = [judge_tap(name, evidence) for name in (wanted if only is None else only)]
     return [without_vacuous(row, evidence) for row in settle_ties(rows)]
+
+
+def in_both(name: str, evidence: Evidence) -> bool:
+    """Whether both traces of the pair have a tap."""
+    return name in evidence.baseline.taps and name in evidence.candidate.taps
+
+
+def one_sided_taps(evidence: Evidence, without: Sequence[str] = ()) -> OneSided:
+    """The taps that only one trace of the pair has, in data order."""
+    baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
+    sides = [
+        tuple(n for n in own if n not in other and n.partition("/")[0] not in without)
+        for own, other in ((baseline, candidate), (candidate, baseline))
+    ]
+    return OneSided(*sides)
 
 
 def moved(variant: Trace, base: Trace) -> bool:
