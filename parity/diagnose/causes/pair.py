@@ -90,12 +90,17 @@ class Context:
 
 @dataclass(frozen=True)
 class Pair:
-    """B and A in float64, and how far apart they are."""
+    """B and A in float64, and how far apart they are.
+
+    `images` and `channels` are the indices on axes 0 and 1 that both hold, of a tap that was cut.
+    """
 
     found: Array
     expected: Array
     noise: float
     tap: str = ""
+    images: Array | slice = slice(None)
+    channels: Array | slice = slice(None)
 
     @property
     def same_shape(self) -> bool:

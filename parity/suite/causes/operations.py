@@ -9,8 +9,7 @@ Letters: B batch, T tokens, D width, K heads, d = D / K, C classes, P patch, S s
 """
 
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -18,7 +17,7 @@ from scipy.special import log_softmax, softmax
 from parity.diagnose.causes.activations import ACTIVATIONS, activations
 from parity.diagnose.causes.hypothesis import Absent, Hypothesis, param_of, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
-from parity.diagnose.causes.relations import FORMATS, rounded_to
+from parity.diagnose.causes.products import short_products
 from transfg_core.models.rows import TapSpec
 
 EPS = 1e-6  # the norms of the Vision Transformer
@@ -134,12 +133,6 @@ def activation_gradient(tap: str, context: Context, pair: Pair) -> Iterator[Hypo
         yield Hypothesis(code, f"in the gradient: {text}", after * slope)
 
 
-def cut_to_tf32(x: Array) -> Array:
-    """Float32 without its last 13 bits, as a tensor core reads it."""
-    cut = np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFFE000)
-    return cut.view(np.float32).astype(np.float64)
-
-
 def linear(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """x wᵀ + bias."""
     x, module = input_of(tap, context), module_of(tap, context)
@@ -184,12 +177,3 @@ def block_and_place(module: str) -> tuple[str, str]:
     """blocks.3.attn.query -> blocks.3 and attn.query."""
     match = re.fullmatch(r"((?:stages\.\d+\.)?blocks\.\d+|part_layer)\.(.*)", module)
     return (match[1], match[2]) if match else ("", module)
-
-
-def short_products(product: Callable[[Callable[[Array], Array]], Array]) -> Iterator[Hypothesis]:
-    """A product whose inputs are in a shorter format, summed exactly."""
-    for name, bits in FORMATS.items():
-        text = f"the inputs of the product are rounded to {name}"
-        yield Hypothesis("short product", text, product(partial(rounded_to, bits=bits)))
-    text = "the inputs of the product are cut to TF32"
-    yield Hypothesis("short product", text, product(cut_to_tf32))
