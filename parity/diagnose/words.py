@@ -1,5 +1,7 @@
 """Findings and answers in plain words."""
 
+from dataclasses import replace
+
 from parity.diagnose.faults import Fault
 from parity.diagnose.stages import place_of
 from parity.diagnose.structure import Difference
@@ -52,6 +54,4 @@ def norm_of(name: str) -> str:
 
 def fault_with(fault: Fault, operation: str) -> Fault:
     """The fault with another name of its operation."""
-    from dataclasses import replace
-
     return replace(fault, operation=operation)
