@@ -12,7 +12,7 @@ examples/parity_convnet compares a pair of models in this way.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.measure import ROUNDOFF, move_by_ulp
 from parity.comparison.settling import settle_precision
 from parity.comparison.sketch import Array
-from parity.comparison.trace import Trace, digest, environment, read_trace, write_trace
+from parity.comparison.subject import array_facts
+from parity.comparison.trace import Trace, environment, read_trace, write_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
 from parity.errors import ParityError
 
@@ -44,6 +45,10 @@ def record_taps(
     case: str = "",
     zeros: Mapping[str, str] | None = None,
     terms: Mapping[str, int] | None = None,
+    kinks: Mapping[str, Mapping[str, Any]] | None = None,
+    operations: Mapping[str, Mapping[str, Any]] | None = None,
+    layouts: Mapping[str, str] | None = None,
+    branch: str | None = None,
     sketch_above: int | None = None,
     full: Collection[str] = (),
 ) -> None:
@@ -64,6 +69,12 @@ def record_taps(
         terms: tap whose numbers are long sums -> how many terms each sum has. Example: the
             gradient of a bias -> batch size times positions. The bound then allows for sums that
             are computed one term after another.
+        kinks: tap of a choice -> `kind` (such as relu), `input` (the tap that it was made from),
+            `corners` and `settings`.
+        operations: tap -> what computed it: `operation`, `reads` (taps), `params` (names of
+            parameters), `settings`, `module` (the class), `source` (file:line).
+        layouts: part of the recording -> its order of axes, such as `activations: channels last`.
+        branch: digest of the choices that this recording used, if they were given to it.
         sketch_above, full: as in `write_trace`.
 
     Raises:
@@ -71,38 +82,65 @@ def record_taps(
     """
     if precision not in ROUNDOFF:
         raise ParityError(f"{path}: precision {precision!r}: expected one of {', '.join(ROUNDOFF)}")
-    for name in [*taps, *(zeros or {}).values()]:
-        if not NAME.fullmatch(name):
-            raise ParityError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
-    for name in [tap for pair in (zeros or {}).items() for tap in pair if tap not in taps]:
-        raise ParityError(f"{path}: zeros: there is no tap {name}")
-    for name, count in (terms or {}).items():
-        if name not in taps or type(count) is not int or count < 1:
-            raise ParityError(
-                f"{path}: terms: {name}: {count!r}: expected a tap and a whole number"
-            )
-    for name, value in taps.items():
-        dtype = np.asarray(value).dtype
-        if precision == "float64" and dtype.kind == "f" and dtype != np.float64:
-            raise ParityError(
-                f"{path}: precision float64, but tap {name} is {dtype}; the framework converted "
-                "it; keep it in float64"
-            )
+    facts = Facts(zeros or {}, terms or {}, kinks or {}, operations or {}, layouts or {})
+    _refuse_taps(path, taps, precision)
+    _refuse_facts(path, facts, taps)
     producer = {"name": framework, "version": version, "device": device, "threads": threads}
     manifest = {
         "producer": producer | environment(),
         "precision": precision,
         "variant": variant,
         "case": case,
-        "zeros": dict(zeros or {}),
-        "terms": dict(terms or {}),
+        "branch": branch,
         "subject": {
-            "weights": digest(weights),
-            "inputs": digest(inputs),
+            "weights": array_facts(weights),
+            "inputs": array_facts(inputs),
             "settings": dict(settings),
         },
     }
-    write_trace(path, taps, manifest, sketch_above, full=full)
+    write_trace(path, taps, manifest | facts._asdict(), sketch_above, full=full)
+
+
+class Facts(NamedTuple):
+    """The tables of a manifest that are about taps by name."""
+
+    zeros: Mapping[str, str]
+    terms: Mapping[str, int]
+    kinks: Mapping[str, Mapping[str, Any]]
+    operations: Mapping[str, Mapping[str, Any]]
+    layouts: Mapping[str, str]
+
+
+def _refuse_taps(path: Path | str, taps: Mapping[str, Array], precision: str) -> None:
+    """Refuse a tap with a name or a type that a trace cannot have."""
+    for name, value in taps.items():
+        if not NAME.fullmatch(name):
+            raise ParityError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
+        dtype = np.asarray(value).dtype
+        if precision == "float64" and dtype.kind == "f" and dtype != np.float64:
+            raise ParityError(
+                f"{path}: precision float64, but tap {name} is {dtype}; the framework converted "
+                "it; keep it in float64"
+            )
+
+
+def _refuse_facts(path: Path | str, facts: Facts, taps: Collection[str]) -> None:
+    """Refuse facts about taps that the recording does not have."""
+    inputs = [str(kink.get("input")) for kink in facts.kinks.values()]
+    named = {
+        "zeros": [*facts.zeros, *facts.zeros.values()],
+        "kinks": [*facts.kinks, *inputs],
+        "operations": list(facts.operations),
+    }
+    for key, names in named.items():
+        for name in names:
+            if name not in taps:
+                raise ParityError(f"{path}: {key}: there is no tap {name}")
+    for name, count in facts.terms.items():
+        if name not in taps or type(count) is not int or count < 1:
+            raise ParityError(
+                f"{path}: terms: {name}: {count!r}: expected a tap and a whole number"
+            )
 
 
 def ulp_variant(

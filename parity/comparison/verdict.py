@@ -125,6 +125,9 @@ class Evidence:
     baseline_variants: Sequence[Trace] = ()
     candidate_variants: Sequence[Trace] = ()
     siblings: Mapping[str, str] = field(default_factory=dict)  # see `structural_zero`
+    # pairs of recordings of one producer that differ by noise alone (`within_branches`)
+    baseline_scatter: Sequence[tuple[Trace, Trace]] = ()
+    candidate_scatter: Sequence[tuple[Trace, Trace]] = ()
 
     def all(self) -> list[Trace]:
         """Every trace, the pair first."""

@@ -562,15 +562,18 @@ def test_zero_by_structure_takes_no_nan():
     assert zeros(np.nan).verdict == "different"
 
 
-def test_only_named_taps_are_zero_by_structure():
-    taps = [{"gradients/grad/a": x * A, "gradients/grad/b": A} for x in (1e-9, -1e-9, 1e-17)]
-    evidence = Evidence(trace(taps[0]), trace(taps[1], "other"), trace(taps[2]), siblings=SIBLINGS)
-    assert judge(evidence)[0].reason != ZERO
-    # nor without the sibling
-    (row,) = judge(
-        Evidence(*(trace({KEY: t["gradients/grad/a"]}) for t in taps), siblings=SIBLINGS)
-    )
-    assert row.reason != ZERO
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_zero_that_nobody_named_is_shown_by_its_own_noise(precision):
+    """The reference must have more digits, and another tap must give the scale."""
+    names = ("gradients/grad/a", "gradients/grad/b")
+    taps = [dict(zip(names, (x * A, A), strict=True)) for x in (1e-9, -1e-9, 1e-17)]
+    reference = trace(taps[2], precision=precision)
+    row = judge(Evidence(trace(taps[0]), trace(taps[1], "other"), reference))[0]
+    assert (row.reason == ZERO) == (precision == "float64")
+    alone = [{names[0]: each[names[0]]} for each in taps]
+    reference = trace(alone[2], precision=precision)
+    (row,) = judge(Evidence(trace(alone[0]), trace(alone[1], "other"), reference))
+    assert row.reason != ZERO and row.verdict == "undecided"
 
 
 # Ties of part indices
