@@ -199,7 +199,8 @@ def compare_traces(
                 "of one kind"
             )
     rows, one_sided = [], OneSided()
-    for evidence in find_evidence(loaded, mapping, siblings):
+    pairs = find_evidence(loaded, mapping, siblings)
+    for evidence in pairs:
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
             raise ParityError(
@@ -209,7 +210,7 @@ def compare_traces(
             )
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
-    return Comparison(settle_precision(rows), one_sided)
+    return Comparison(settle_precision(rows), one_sided, tuple(pairs))
 
 
 def first_difference(rows: Sequence[Row]) -> str:

@@ -118,7 +118,12 @@ def owners(name: str, graph: Pass) -> set[str]:
 
 
 def explained_by(row: Row, faults: Sequence[Fault], graph: Pass) -> Fault | None:
-    """The fault that explains a row: of several, the last in the order of the pass."""
+    """The fault that explains a row: of several, that of the row's own name, else the last in the
+    order of the pass."""
     place = place_of(row.stage, row.tap)
     fitting = [fault for fault in faults if fault.explains(row, place, graph)]
-    return max(fitting, key=lambda f: graph.place(f.places[0]), default=None)
+    return max(
+        fitting,
+        key=lambda f: ((place.kind, place.name) in f.names, graph.place(f.places[0])),
+        default=None,
+    )

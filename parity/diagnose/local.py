@@ -22,11 +22,21 @@ CLASSES: dict[str, Kind] = {
         "less precise",
     ),
     **dict.fromkeys(
-        ("frozen", "unused decay", "dropout", "no dropout", "statistics", "not loaded", "state"),
+        (
+            "frozen",
+            "unused decay",
+            "counter",
+            "dropout",
+            "no dropout",
+            "statistics",
+            "not loaded",
+            "state",
+        ),
         "other state",
     ),
     **dict.fromkeys(("settings", "one-sided", "layout"), "other structure"),
 }
+COUNTER = "num_batches_tracked"  # PyTorch's batch norm
 FROZEN = "no gradient reaches the parameter: it is frozen or detached"
 
 
@@ -95,6 +105,8 @@ def of_state(row: Row, found: Array, expected: Array, context: Context) -> Itera
             yield Cause("no dropout", text, 0.0)
         else:
             yield Cause("dropout", f"dropout is active in {mode}, in the candidate alone", 0.0)
+    elif row.tap.endswith(COUNTER) and expected.any() and not found.any():
+        yield Cause("counter", "the batches are not counted", 0.0)
     elif place.kind in ("gradients", "update") and expected.any() and not found.any():
         yield Cause("frozen", FROZEN, 0.0)
     elif place.kind == "update" and not expected.any() and found.shape == expected.shape:

@@ -7,11 +7,10 @@ from typing import Any
 from parity.comparison.verdict import Evidence, OneSided, Row
 from parity.diagnose.causes.facts import Operation, operations_of
 from parity.diagnose.finding import Finding, Kind
-from parity.diagnose.local import FROZEN
+from parity.diagnose.local import COUNTER, FROZEN
 from parity.diagnose.stages import module_of, place_of
 
 NOT_A_FUNCTION = ("p", "training")  # settings that change nothing where dropout is off
-COUNTER = "num_batches_tracked"
 # kind of a tap that only the baseline has, or only the candidate -> code, class, sentence
 ONE_SIDED: dict[tuple[str, str], tuple[str, Kind, str]] = {
     ("gradients", "baseline"): ("frozen", "other state", FROZEN),

@@ -184,7 +184,8 @@ def running_statistics(tap: str, context: Context, pair: Pair) -> Iterator[Hypot
     `tap` is `stage/NAME` with the buffer's name; the batch norm with this buffer is looked up.
     """
     name = tap.partition("/")[2]
-    owner = next((t for t, made in context.made_by.items() if name in made.params), None)
+    users = [t for t, made in context.made_by.items() if name in made.params]
+    owner = next((t for t in users if t.startswith("training ")), next(iter(users), None))
     if owner is None or not name.endswith(("mean", "var")):
         raise Absent(name)
     x, old = input_of(owner, context), param_of(context, name)

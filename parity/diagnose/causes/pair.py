@@ -99,8 +99,8 @@ class Pair:
     expected: Array
     noise: float
     tap: str = ""
-    images: Array | slice = slice(None)
-    channels: Array | slice = slice(None)
+    images: Array | slice = field(default_factory=lambda: slice(None))
+    channels: Array | slice = field(default_factory=lambda: slice(None))
 
     @property
     def same_shape(self) -> bool:
