@@ -37,6 +37,7 @@ class Subject:
     update: Mapping[str, Any] | None = None
     modes: Sequence[str] = ("eval", "train")
     seed: int = 0
+    variant: str | None = None  # such as `ulp:1`: its weights are moved already
     place: str = ""  # what runs now, for messages
     modules: dict[str, Module] = field(default_factory=dict)
     calls: dict[str, dict[str, ModuleCall]] = field(default_factory=dict)  # stage -> tap -> call

@@ -100,6 +100,7 @@ class RecordedSide:
         """Record one trace; `kind` is pass or isolated."""
         assert self.subject
         subject = self.subject
+        subject.variant = variant
         subject.weights = ulp_moved(self.weights, variant) if variant else self.weights
         handed = None
         if follow and "follow" in self.adapter.abilities:
