@@ -26,11 +26,10 @@ from dataclasses import dataclass
 
 from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
-from parity.diagnose.causes.pair import Context
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.faults import Fault, explained_by
 from parity.diagnose.finding import Finding, Sureness
-from parity.diagnose.local import class_of, likely
+from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
 from parity.diagnose.sources import Sources
@@ -100,7 +99,7 @@ def explain_case(
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
         known = explained_by(row, faults, graph)
-        if known:
+        if known and not has_own_state(row, sources):
             known.folded.append(row)
             continue
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
@@ -120,6 +119,16 @@ def explain_case(
     findings += list(unshown(settings, faults, rows))
     findings.sort(key=lambda found: SURENESS.index(found.shown_by))
     return findings, left
+
+
+def has_own_state(row: Row, sources: Sources) -> bool:
+    """Whether a row shows a cause of state, such as no gradient at all, that no fault brings."""
+    if place_of(row.stage, row.tap).kind not in ("gradients", "update", "random"):
+        return False
+    evidence = sources.of_row(row)
+    if evidence is None:
+        return False
+    return state_cause(row, evidence, sources.context(row)) is not None
 
 
 def rank(row: Row, graph: Pass) -> tuple[int, ...]:
@@ -180,26 +189,27 @@ def fault_of(
         related = () if cause[1] or kind == "other state" else (place.kind,)
         group = operation or (place.kind if place.kind != "forward" else "")
         return Fault((code, text, operation, *related), kind, code, text, group, shown)
-    text, key = unknown(row, place, operation, graph, context)
+    alone = sources.was_alone(row)
+    text, key = unknown(row, place, operation, graph, alone)
     return Fault(key, "another function", "", text, operation or place.kind, "place")
 
 
 def unknown(
-    row: Row, place: Place, operation: str, graph: Pass, context: Context
+    row: Row, place: Place, operation: str, graph: Pass, alone: bool
 ) -> tuple[str, tuple[str, ...]]:
-    """What is said of a row without a known cause, and the key of its group."""
+    """What is said of a row without a known cause, and the key of its group.
+
+    `alone`: the module was compared alone as well, and no fault was found in it.
+    """
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     if place.isolated:
         what = {"backward": "the gradient by the input", "gradients": "the parameters' gradients"}
         text = f"{what.get(place.kind, 'the output')} is another function; no known cause"
         return text, (text, operation)
-    if place.kind == "forward" and (made is None or not made.operation):
-        before = graph.before(place.name)
-        if row.stage.endswith("inputs") or place.name.startswith("output"):
-            text = (
-                f"between {before or 'the inputs'} and {place.name}: a function outside of modules"
-            )
-            return text, (text,)
+    if place.kind == "forward" and (alone or made is None or not made.reads):
+        before = graph.before(place.name) or "the inputs"
+        text = f"between {before} and {place.name}: a function outside of modules"
+        return text, (text,)
     text = f"{row.reason or f'error {row.error:.2g}, bound {row.bound:.2g}'}; no known cause"
     if place.kind == "backward":
         return f"the gradient by {place.name}: {text}", (place.kind, place.name)
@@ -256,7 +266,7 @@ def unshown(
         if first is None:
             return
         count = f", in {len(places)} modules" if len(places) > 1 else ""
-        sentence = f"{text}{count} (first {places[0]}); no tap shows it"
+        sentence = f"{text}{count} (first {places[0]}); no tap shows it by itself"
         yield Finding(
             first.case,
             first.pair,

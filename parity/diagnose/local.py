@@ -54,8 +54,8 @@ def likely(row: Row, evidence: Evidence, context: Context, rule: Rule) -> tuple[
     found, expected = (t.taps.get(place) for t in (evidence.candidate, evidence.baseline))
     if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
         return None
-    for cause in of_state(row, found, expected, context):
-        return cause, False
+    if state := state_cause(row, evidence, context):
+        return state, False
     if found.shape == expected.shape:
         for cause in special_values(found, expected, row.tap):
             return cause, False
@@ -77,6 +77,15 @@ def likely(row: Row, evidence: Evidence, context: Context, rule: Rule) -> tuple[
         found, expected = found[:images], expected[:images]
     related = relations(found, expected, near, place)
     return (related[0], False) if related else None
+
+
+def state_cause(row: Row, evidence: Evidence, context: Context) -> Cause | None:
+    """The cause of state that a row shows, if it shows one."""
+    place = f"{row.stage}/{row.tap}"
+    found, expected = (t.taps.get(place) for t in (evidence.candidate, evidence.baseline))
+    if not isinstance(found, np.ndarray) or not isinstance(expected, np.ndarray):
+        return None
+    return next(of_state(row, found, expected, context), None)
 
 
 def of_operation(pair: Pair, context: Context, rule: Rule) -> list[Cause]:
