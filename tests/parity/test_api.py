@@ -415,6 +415,9 @@ def test_one_unit_in_the_last_place():
         ({"change": lambda t: t | {"forward/word": np.array(["a"])}}, "expected numbers"),
         ({"zeros": {"gradients/shift": "gradients/absent"}}, "no tap gradients/absent"),
         ({"zeros": {"gradients/absent": "gradients/bias"}}, "no tap gradients/absent"),
+        ({"kinks": {"choices/x": {"input": "forward/hidden"}}}, "kinks: there is no tap choices/x"),
+        ({"kinks": {"forward/prediction": {"input": "x"}}}, "kinks: there is no tap x"),
+        ({"operations": {"forward/x": {}}}, "operations: there is no tap forward/x"),
     ],
 )
 def test_recordings_that_are_refused(write, changes, problem):
@@ -469,8 +472,8 @@ def rewrite(path, change):
 
 
 def test_other_versions_and_shortened_manifests_are_refused(files):
-    rewrite(files[1], lambda manifest: manifest.update(format="parity-trace/3"))
-    assert "format 'parity-trace/3', but this program reads 'parity-trace/1' and" in refusal(files)
+    rewrite(files[1], lambda manifest: manifest.update(format="parity-trace/4"))
+    assert "format 'parity-trace/4', but this program reads 'parity-trace/1', " in refusal(files)
     rewrite(files[1], lambda manifest: manifest.update(format="parity-trace/2"))
     assert compare(files)
     rewrite(files[1], lambda manifest: manifest["taps"]["forward/logits"].update(shape=[5, 11]))
@@ -525,7 +528,10 @@ def test_names_from_a_file(files, write, tmp_path):
     files[1] = write("b-names.npz", "theirs", change=foreign, zeros={})
     names = tmp_path / "names.yaml"
     names.write_text("out/layer\\.(.+): forward/\\1\ngrads/d_(.+): gradients/\\1\n")
-    assert (compare_files(files), compare_files(files, names)) == (1, 0)
+    found = [compare_traces(files), compare_traces(files, read_names(names))]
+    assert [len(each.rows) for each in found] == [1, 7]
+    assert [len(each.one_sided.candidate) for each in found] == [6, 0]
+    assert compare_files(files, names) == 0
 
 
 def test_two_traces_of_one_framework_are_both_in_the_report(files, write, tmp_path):
