@@ -38,7 +38,15 @@ from parity.comparison.settling import OWN_NOISE, settle_ties
 from parity.comparison.ties import is_choice, whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
 from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
-from parity.comparison.zeros import NOISE_LIMIT, ZERO, found_zero, structural_zero, without_vacuous
+from parity.comparison.zeros import (
+    NOISE_LIMIT,
+    ZERO,
+    ZERO_STEP,
+    found_zero,
+    step_of_zero,
+    structural_zero,
+    without_vacuous,
+)
 
 QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this many bounds is open
 NO_REFERENCE = "the float64 reference does not have this tap"
@@ -231,6 +239,8 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
             return row
     if zero:
         return replace(row, verdict=zero, reason=ZERO)
+    if step := step_of_zero(name, row, evidence, reference):
+        return replace(row, verdict=step, reason=ZERO_STEP)
     if not (noise.variant_errors or evidence.reference):
         return without_evidence(row, noise.least)
     if row.error > row.bound:

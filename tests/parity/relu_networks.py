@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.api import ulp_variant
+from parity import ulp_variant
 from parity.comparison.pools import Pool, pooled
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
