@@ -79,7 +79,7 @@ def found_zero(
     The tap must also be small beside the other taps of its group (`group_scale`). Else it is noise
     that cannot be judged.
     """
-    if row.noise_floor <= SCATTER or name not in evidence.candidate.taps:
+    if row.noise_floor <= NOISE_LIMIT or name not in evidence.candidate.taps:
         return None
     group = group_scale(name, evidence, reference)
     unit = ROUNDOFF[evidence.candidate.manifest["precision"]]
