@@ -16,8 +16,8 @@ def connected(jittor: Any, grads: list[Any]) -> list[bool]:
             place[int(info[4:].split(":", 1)[0])] = index
     answers = []
     for grad in grads:
-        index = place.get(grad.id)
-        answers.append(index is None or not is_zero(graph, index))
+        found = place.get(grad.id)
+        answers.append(found is None or not is_zero(graph, found))
     return answers
 
 
