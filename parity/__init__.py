@@ -9,25 +9,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.api import compare, compare_files, record_taps, ulp_variant
+    from parity.api import compare, compare_files, compare_traces, record_taps, ulp_variant
     from parity.comparison.evidence import find_evidence, read_names, rename_taps
-    from parity.comparison.trace import Trace, digest, read_trace, write_trace
-    from parity.comparison.verdict import Evidence, Row
+    from parity.comparison.subject import array_facts, digest
+    from parity.comparison.trace import Trace, read_trace, write_trace
+    from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
     from parity.recording.draw import integers, normal, uniform
     from parity.recording.pair import Pair, Side
 
 HOMES = {
     "compare": "api",
     "compare_files": "api",
+    "compare_traces": "api",
     "record_taps": "api",
     "ulp_variant": "api",
+    "Comparison": "comparison.verdict",
     "Evidence": "comparison.verdict",
+    "OneSided": "comparison.verdict",
     "Row": "comparison.verdict",
     "find_evidence": "comparison.evidence",
     "read_names": "comparison.evidence",
     "rename_taps": "comparison.evidence",
     "Trace": "comparison.trace",
-    "digest": "comparison.trace",
+    "array_facts": "comparison.subject",
+    "digest": "comparison.subject",
     "read_trace": "comparison.trace",
     "write_trace": "comparison.trace",
     "integers": "recording.draw",
@@ -37,13 +42,17 @@ HOMES = {
     "Side": "recording.pair",
 }
 __all__ = [
+    "Comparison",
     "Evidence",
+    "OneSided",
     "Pair",
     "Row",
     "Side",
     "Trace",
+    "array_facts",
     "compare",
     "compare_files",
+    "compare_traces",
     "digest",
     "find_evidence",
     "integers",

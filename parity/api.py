@@ -12,17 +12,18 @@ examples/parity_convnet compares a pair of models in this way.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity.comparison.evidence import find_evidence, read_names
-from parity.comparison.judge import NOT_JUDGED, judge
+from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.measure import ROUNDOFF, move_by_ulp
 from parity.comparison.settling import settle_precision
 from parity.comparison.sketch import Array
-from parity.comparison.trace import Trace, digest, environment, read_trace, write_trace
-from parity.comparison.verdict import EXIT_CODES, Row, worst
+from parity.comparison.subject import array_facts
+from parity.comparison.trace import Trace, environment, read_trace, write_trace
+from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
 from parity.errors import ParityError
 
 NAME = re.compile(r"[^/>\s][^/>]*/[^>]+")  # `>` is the arrow of `siblings`
@@ -44,6 +45,10 @@ def record_taps(
     case: str = "",
     zeros: Mapping[str, str] | None = None,
     terms: Mapping[str, int] | None = None,
+    kinks: Mapping[str, Mapping[str, Any]] | None = None,
+    operations: Mapping[str, Mapping[str, Any]] | None = None,
+    layouts: Mapping[str, str] | None = None,
+    branch: str | None = None,
     sketch_above: int | None = None,
     full: Collection[str] = (),
 ) -> None:
@@ -64,6 +69,12 @@ def record_taps(
         terms: tap whose numbers are long sums -> how many terms each sum has. Example: the
             gradient of a bias -> batch size times positions. The bound then allows for sums that
             are computed one term after another.
+        kinks: tap of a choice -> `kind` (such as relu), `input` (the tap that it was made from),
+            `corners` and `settings`.
+        operations: tap -> what computed it: `operation`, `reads` (taps), `params` (names of
+            parameters), `settings`, `module` (the class), `source` (file:line).
+        layouts: part of the recording -> its order of axes, such as `activations: channels last`.
+        branch: digest of the choices that this recording used, if they were given to it.
         sketch_above, full: as in `write_trace`.
 
     Raises:
@@ -71,38 +82,65 @@ def record_taps(
     """
     if precision not in ROUNDOFF:
         raise ParityError(f"{path}: precision {precision!r}: expected one of {', '.join(ROUNDOFF)}")
-    for name in [*taps, *(zeros or {}).values()]:
-        if not NAME.fullmatch(name):
-            raise ParityError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
-    for name in [tap for pair in (zeros or {}).items() for tap in pair if tap not in taps]:
-        raise ParityError(f"{path}: zeros: there is no tap {name}")
-    for name, count in (terms or {}).items():
-        if name not in taps or type(count) is not int or count < 1:
-            raise ParityError(
-                f"{path}: terms: {name}: {count!r}: expected a tap and a whole number"
-            )
-    for name, value in taps.items():
-        dtype = np.asarray(value).dtype
-        if precision == "float64" and dtype.kind == "f" and dtype != np.float64:
-            raise ParityError(
-                f"{path}: precision float64, but tap {name} is {dtype}; the framework converted "
-                "it; keep it in float64"
-            )
+    facts = Facts(zeros or {}, terms or {}, kinks or {}, operations or {}, layouts or {})
+    _refuse_taps(path, taps, precision)
+    _refuse_facts(path, facts, taps)
     producer = {"name": framework, "version": version, "device": device, "threads": threads}
     manifest = {
         "producer": producer | environment(),
         "precision": precision,
         "variant": variant,
         "case": case,
-        "zeros": dict(zeros or {}),
-        "terms": dict(terms or {}),
+        "branch": branch,
         "subject": {
-            "weights": digest(weights),
-            "inputs": digest(inputs),
+            "weights": array_facts(weights),
+            "inputs": array_facts(inputs),
             "settings": dict(settings),
         },
     }
-    write_trace(path, taps, manifest, sketch_above, full=full)
+    write_trace(path, taps, manifest | facts._asdict(), sketch_above, full=full)
+
+
+class Facts(NamedTuple):
+    """The tables of a manifest that are about taps by name."""
+
+    zeros: Mapping[str, str]
+    terms: Mapping[str, int]
+    kinks: Mapping[str, Mapping[str, Any]]
+    operations: Mapping[str, Mapping[str, Any]]
+    layouts: Mapping[str, str]
+
+
+def _refuse_taps(path: Path | str, taps: Mapping[str, Array], precision: str) -> None:
+    """Refuse a tap with a name or a type that a trace cannot have."""
+    for name, value in taps.items():
+        if not NAME.fullmatch(name):
+            raise ParityError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
+        dtype = np.asarray(value).dtype
+        if precision == "float64" and dtype.kind == "f" and dtype != np.float64:
+            raise ParityError(
+                f"{path}: precision float64, but tap {name} is {dtype}; the framework converted "
+                "it; keep it in float64"
+            )
+
+
+def _refuse_facts(path: Path | str, facts: Facts, taps: Collection[str]) -> None:
+    """Refuse facts about taps that the recording does not have."""
+    inputs = [str(kink.get("input")) for kink in facts.kinks.values()]
+    named = {
+        "zeros": [*facts.zeros, *facts.zeros.values()],
+        "kinks": [*facts.kinks, *inputs],
+        "operations": list(facts.operations),
+    }
+    for key, names in named.items():
+        for name in names:
+            if name not in taps:
+                raise ParityError(f"{path}: {key}: there is no tap {name}")
+    for name, count in facts.terms.items():
+        if name not in taps or type(count) is not int or count < 1:
+            raise ParityError(
+                f"{path}: terms: {name}: {count!r}: expected a tap and a whole number"
+            )
 
 
 def ulp_variant(
@@ -127,7 +165,16 @@ def compare(
     mapping: Mapping[str, str] | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """The verdict on every tap of a pair of traces; a tap that only one has is `different`.
+    """The verdict on every tap that both traces of a pair have; see `compare_traces`."""
+    return compare_traces(traces, mapping, siblings).rows
+
+
+def compare_traces(
+    traces: Sequence[Trace | Path | str],
+    mapping: Mapping[str, str] | None = None,
+    siblings: Mapping[str, str] | None = None,
+) -> Comparison:
+    """The verdict on every tap that a pair of traces has in common, and the names of the others.
 
     Args:
         traces: the baseline, the candidate, then their evidence (`find_evidence`); each a file or
@@ -151,7 +198,7 @@ def compare(
                 f"{trace.path} and {loaded[0].path}: recordings of different kinds; give traces "
                 "of one kind"
             )
-    rows = []
+    rows, one_sided = [], OneSided()
     for evidence in find_evidence(loaded, mapping, siblings):
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
@@ -161,21 +208,33 @@ def compare(
                 f"{', '.join([*candidate][:2])}; give a mapping of names"
             )
         rows += judge(evidence, NOT_JUDGED)
-    return settle_precision(rows)
+        one_sided += one_sided_taps(evidence, NOT_JUDGED)
+    return Comparison(settle_precision(rows), one_sided)
 
 
 def first_difference(rows: Sequence[Row]) -> str:
-    """A sentence on the first tap in data order that is not equivalent; empty if all are."""
+    """A sentence on the first `different` tap in data order; without one, on the first tap of the
+    most severe verdict. Empty if all taps are equivalent."""
+    verdict = worst([row.verdict for row in rows])
+    if verdict in ("equivalent", "vacuous"):
+        return ""
     for row in rows:
-        if row.verdict not in ("equivalent", "vacuous"):
+        if row.verdict == verdict:
             facts = [f"error {row.error:.2g}, bound {row.bound:.2g}"]
             if row.values:
                 facts.append(f"at {row.index} it is {row.values[0]:.7g}, not {row.values[1]:.7g}")
             if row.reason:
                 facts.insert(0, row.reason)
             place = f"{row.stage}/{row.tap} in {row.precision}"
-            return f"first not equivalent: {place}: {'; '.join(facts)}"
+            return f"first {verdict}: {place}: {'; '.join(facts)}"
     return ""
+
+
+def pair_labels(traces: Sequence[Trace]) -> tuple[str, str]:
+    """Names of baseline and candidate for people: of their frameworks, or of their files."""
+    baseline, candidate = traces[:2]
+    labels = str(baseline.producer("name")), str(candidate.producer("name"))
+    return labels if len(set(labels)) == 2 else (baseline.path.stem, candidate.path.stem)
 
 
 def compare_files(
@@ -191,19 +250,19 @@ def compare_files(
     Raises:
         ParityError: as in `compare`; its exit code is 2.
     """
-    from parity.report.console import print_table
+    from parity.report.console import one_sided_lines, print_table
     from parity.report.files import write_reports  # imported here: recording does not need rich
 
     traces = [read_trace(path) for path in paths]
-    rows = compare(traces, read_names(names) if names else None, siblings)
+    comparison = compare_traces(traces, read_names(names) if names else None, siblings)
+    rows = comparison.rows
     print_table(rows)
+    for line in one_sided_lines(comparison.one_sided, pair_labels(traces)):
+        print(line)
     if sentence := first_difference(rows):
         print(sentence)
     if out:
-        pair = traces[:2]
-        labels = [str(trace.producer("name")) for trace in pair]
-        if labels[0] == labels[1]:
-            labels = [trace.path.stem for trace in pair]
-        facts = [trace.manifest["producer"] for trace in pair]
-        write_reports(out, rows, dict(zip(labels, facts, strict=True)))
-    return EXIT_CODES[worst([row.verdict for row in rows])]
+        facts = [trace.manifest["producer"] for trace in traces[:2]]
+        environment = dict(zip(pair_labels(traces), facts, strict=True))
+        write_reports(out, rows, environment, one_sided=comparison.one_sided)
+    return EXIT_CODES[comparison.verdict]

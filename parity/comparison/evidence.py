@@ -129,6 +129,8 @@ def find_evidence(
 
     - a float64 recording by the baseline's producer is the reference;
     - if the candidate's producer recorded in float64 as well, these two are a second pair;
+    - the baseline's producer may have two float64 recordings, if each follows other choices
+      (`branch`): the reference those of the candidate, the other those of its float64 recording;
     - a variant measures the noise of its producer.
 
     Raises:
@@ -152,11 +154,41 @@ def find_evidence(
     return result
 
 
+def _float64_roles(
+    candidate: Trace, baselines: Sequence[Trace], candidates: Sequence[Trace]
+) -> list[Trace | None]:
+    """The reference, and the pair in float64, of the float64 recordings of both producers.
+
+    One recording of the baseline's producer has both roles. Of two, the reference is the one of the
+    candidate's branch. If neither is, the first is the reference.
+    """
+    if len(candidates) > 1:
+        raise _too_many(candidates)
+    other = candidates[0] if candidates else None
+    if len(baselines) < 2:
+        exact = baselines[0] if baselines else None
+        return [exact, exact, other]
+    wanted = [each and each.manifest.get("branch") for each in (candidate, other)]
+    if len(baselines) > 2 or not all(trace.manifest.get("branch") for trace in baselines):
+        raise _too_many(baselines)
+    orders = [list(baselines), list(baselines[::-1])]
+    best = max(
+        orders,
+        key=lambda pair: [t.manifest["branch"] == w for t, w in zip(pair, wanted, strict=True)],
+    )
+    return [*best, other]
+
+
+def _too_many(traces: Sequence[Trace]) -> ParityError:
+    return ParityError(f"{traces[0].path} and {traces[1].path}: two float64 references; give one")
+
+
 def _pairs(traces: Sequence[Trace]) -> list[Pair]:
     """The pair to compare and, if there is one, the pair in float64."""
     if len(traces) < 2:
         raise ParityError(f"compare: expected two traces or more, found {len(traces)}")
     main, exact = Pair(list(traces[:2])), Pair([None, None])
+    in_float64: tuple[list[Trace], list[Trace]] = ([], [])
     _refuse_pair(traces[:2], any(t.manifest.get("variant") for t in traces[2:]))
     precision = traces[0].manifest["precision"]
     for trace in traces[2:]:
@@ -169,11 +201,9 @@ def _pairs(traces: Sequence[Trace]) -> list[Pair]:
                 f"{trace.path}: {trace.label} has no part in comparing {traces[0].label} with "
                 f"{traces[1].label}; expected a float64 reference, or variants in {precision}"
             )
-        elif known := exact.traces[side]:
-            raise ParityError(f"{known.path} and {trace.path}: two float64 references; give one")
         else:
-            exact.traces[side] = trace
-    main.reference = exact.traces[0]
+            in_float64[side].append(trace)
+    main.reference, *exact.traces = _float64_roles(traces[1], *in_float64)
     if not exact.traces[1] and not any(exact.variants):
         return [main]
     for trace, exact_trace in zip(traces[:2], exact.traces, strict=True):

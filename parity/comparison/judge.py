@@ -23,20 +23,22 @@ same rule judges float64 against float64; there, a remaining difference is anoth
 docs/parity.md says how the factors were chosen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from parity.comparison.branches import Branches, across_branches, find_branches, on_one_branch
 from parity.comparison.chance import FEW, floor_factor, question_factor
-from parity.comparison.differences import allowed, documented
+from parity.comparison.choices import inputs_of, judge_choices, with_found_ties
+from parity.comparison.differences import OURS, allowed, documented
 from parity.comparison.measure import ROUNDOFF, gap
 from parity.comparison.noise import Noise, measure_noise
 from parity.comparison.settling import OWN_NOISE, settle_ties
-from parity.comparison.ties import whole, with_ties
+from parity.comparison.ties import is_choice, whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
-from parity.comparison.verdict import EXACT, Evidence, Row, Verdict
-from parity.comparison.zeros import NOISE_LIMIT, ZERO, structural_zero, without_vacuous
+from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
+from parity.comparison.zeros import NOISE_LIMIT, ZERO, found_zero, structural_zero, without_vacuous
 
 QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this many bounds is open
 NO_REFERENCE = "the float64 reference does not have this tap"
@@ -49,9 +51,12 @@ NOT_JUDGED = ("state", "state parts")  # stages that only hold what other record
 
 
 def judge(
-    evidence: Evidence, without: Sequence[str] = (), only: Sequence[str] | None = None
+    evidence: Evidence,
+    without: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    strict: bool = False,
 ) -> list[Row]:
-    """One row per tap, in data order; a tap that only one trace has is `different`.
+    """One row per tap that both traces have, in data order (`one_sided_taps` gives the others).
 
     Floating-point taps are judged by the evidence; in stages that compute nothing, they must be
     equal. Integers must be equal, except for ties of choices. Booleans must be equal; in traces of
@@ -59,7 +64,9 @@ def judge(
 
     Args:
         without: stages to leave out.
-        only: taps (`stage/tap`) to judge instead of all; an empty list means none.
+        only: taps (`stage/tap`) to judge instead of all; an empty list means none. A tap of this
+            list that only one trace has is `different`.
+        strict: every tap that only one trace has is `different`, instead of left out.
 
     Raises:
         ParityError: the traces are not of one computation.
@@ -70,8 +77,60 @@ def judge(
         evidence = replace(evidence, baseline_variants=variants)
     names = dict.fromkeys([*evidence.baseline.taps, *evidence.candidate.taps])
     wanted = [name for name in names if name.partition("/")[0] not in without]
-    rows = [judge_tap(name, evidence) for name in (wanted if only is None else only)]
-    return [without_vacuous(row, evidence) for row in settle_ties(rows)]
+    if not strict:
+        wanted = [name for name in wanted if in_both(name, evidence)]
+    rows = judge_taps(wanted if only is None else only, evidence)
+    return [without_vacuous(row, evidence) for row in rows]
+
+
+def judge_taps(names: Sequence[str], evidence: Evidence) -> list[Row]:
+    """One row per tap; those behind kinks are judged by the recordings of one branch."""
+    ours = evidence.baseline.manifest.get("kind") in OURS  # the suite's cases force their choices
+    branches = Branches() if ours else find_branches(evidence)
+    later = {name for name in names if branches.apart(name, evidence)}
+    first = [name for name in dict.fromkeys(names) if name not in later]
+    settled = settle_ties([judge_tap(name, evidence) for name in first], inputs_of(evidence))
+    rows = with_found_ties(dict(zip(first, settled, strict=True)), evidence, branches)
+    behind = {name: judge_behind_kinks(name, evidence, branches, rows) for name in later}
+    return [behind[name] if name in later else rows[name] for name in names]
+
+
+def judge_behind_kinks(
+    name: str, evidence: Evidence, branches: Branches, rows: Mapping[str, Row]
+) -> Row:
+    """The verdict on a tap that depends on choices, where the recordings chose differently.
+
+    Choices excuse a difference only if the numbers that they are made from are equivalent.
+    """
+    deciding = [
+        rows[tap] if tap in rows else judge_tap(tap, evidence)
+        for tap in branches.deciding(name, evidence)
+    ]
+    believed = all(row.verdict in ("equivalent", "vacuous") for row in deciding)
+    common = on_one_branch(name, evidence, branches) if believed else None
+    row = judge_tap(name, common or across_branches(name, evidence, branches))
+    count = branches.count_ties(name, evidence)
+    if common:
+        reason = f"{count} ties" if count and not row.reason else row.reason
+        return replace(row, reason=reason)
+    if believed and row.verdict != "equivalent" and np.isfinite(row.error):
+        return replace(row, verdict="undecided", reason=f"behind {count} ties")
+    return row
+
+
+def in_both(name: str, evidence: Evidence) -> bool:
+    """Whether both traces of the pair have a tap."""
+    return name in evidence.baseline.taps and name in evidence.candidate.taps
+
+
+def one_sided_taps(evidence: Evidence, without: Sequence[str] = ()) -> OneSided:
+    """The taps that only one trace of the pair has, in data order."""
+    baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
+    sides = [
+        tuple(n for n in own if n not in other and n.partition("/")[0] not in without)
+        for own, other in ((baseline, candidate), (candidate, baseline))
+    ]
+    return OneSided(*sides)
 
 
 def moved(variant: Trace, base: Trace) -> bool:
@@ -114,6 +173,8 @@ def judge_tap(name: str, evidence: Evidence) -> Row:
         bias=between.bias,
         ulps=between.ulps,
     )
+    if is_choice(name) and (not between.reason or between.index is not None):
+        return judge_choices(name, row, evidence)
     if between.reason and np.dtype(candidate.taps[name].dtype).kind != "f":
         return with_ties(name, row, evidence, between)
     if between.reason:
@@ -147,6 +208,7 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     )
     entry = documented(row, evidence)
     zero = structural_zero(name, evidence, reference, entry)
+    zero = zero or found_zero(name, row, evidence, reference, noise)
     if entry and zero in (None, "undecided"):
         row = allowed(row, evidence, entry)
         if row.verdict == "equivalent":

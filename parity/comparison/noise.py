@@ -66,14 +66,16 @@ def measure_noise(name: str, row: Row, evidence: Evidence) -> Noise:
     reference = evidence.reference or baseline
     baselines = [v for v in evidence.baseline_variants if name in v.taps]
     candidates = [v for v in evidence.candidate_variants if name in v.taps]
+    scatter = [distance(name, one, other) for one, other in evidence.baseline_scatter]
+    candidate_scatter = [distance(name, one, other) for one, other in evidence.candidate_scatter]
     return Noise(
         elements=size_of(baseline.taps[name]),
         least=least_bound(name, row, baseline),
         baseline_error=distance(name, baseline, reference),
-        variant_errors=[distance(name, variant, reference) for variant in baselines],
-        variant_steps=[distance(name, variant, baseline) for variant in baselines],
-        candidate_errors=[distance(name, variant, reference) for variant in candidates],
-        candidate_steps=[distance(name, variant, candidate) for variant in candidates],
+        variant_errors=[distance(name, v, reference) for v in baselines] + scatter,
+        variant_steps=[distance(name, v, baseline) for v in baselines] + scatter,
+        candidate_errors=[distance(name, v, reference) for v in candidates] + candidate_scatter,
+        candidate_steps=[distance(name, v, candidate) for v in candidates] + candidate_scatter,
         step_rounding=rounding_of_step(row, evidence, reference),
         has_reference=evidence.reference is not None,
     )

@@ -1,6 +1,6 @@
 """Verdicts that need more than one row: choices between ties, and noise that float64 confirms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,27 +13,32 @@ BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
 
 
-def settle_ties(rows: Sequence[Row]) -> list[Row]:
+def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) -> list[Row]:
     """Rows whose verdicts take ties into account.
 
-    After a tie, both choices are right, but later taps of that stage cannot be compared: those that
-    differ become `undecided`. A choice is a tie only if its scores are equivalent. If they are
-    `different`, so is the choice; if they are undecided, so is the choice, and it excuses nothing.
+    `inputs`: a tap of choices at a kink -> the tap that the choices are made from. What follows
+    such a choice is compared on one branch (`branches.py`), so it excuses nothing.
+
+    After another tie, both choices are right, but later taps of that stage cannot be compared:
+    those that differ become `undecided`. A choice is a tie only if its scores are equivalent.
+    If they are `different`, so is the choice; if they are undecided, so is the choice, and it
+    excuses nothing.
     """
-    verdicts = {(row.stage, row.tap): row.verdict for row in rows}
+    verdicts = {f"{row.stage}/{row.tap}": row.verdict for row in rows}
     tied: set[str] = set()
     judged = []
     for row in rows:
         if row.stage in tied and row.verdict == "different":
             row = replace(row, verdict="undecided", reason=BEHIND_TIES)
-        if row.ties and row.verdict == "equivalent":
-            scores, _ = CHOICES[row.tap]
-            verdict = verdicts.get((row.stage, scores), "equivalent")
-            if verdict == "equivalent":
-                tied.add(row.stage)
+        kink = (inputs or {}).get(f"{row.stage}/{row.tap}")
+        if row.ties and row.verdict == "equivalent" and (kink or row.tap in CHOICES):
+            scores = kink or f"{row.stage}/{CHOICES[row.tap][0]}"
+            verdict = verdicts.get(scores, "equivalent")
+            if verdict in ("equivalent", "vacuous"):
+                tied |= set() if kink else {row.stage}
             else:  # their error is not noise, or may not be
                 error = np.inf if verdict == "different" else row.error
-                reason = f"{row.reason}, but {scores} are {verdict}"
+                reason = f"{row.reason}, but {scores.partition('/')[2]} are {verdict}"
                 row = replace(row, verdict=verdict, error=error, reason=reason)
         judged.append(row)
     return judged

@@ -9,7 +9,6 @@ relative difference of their arrays, within about one per cent. Needs only NumPy
 framework can write traces (docs/parity.md).
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -26,14 +25,19 @@ import numpy as np
 from parity.comparison.measure import gap
 from parity.comparison.old_format import OLD_FORMAT, with_new_names
 from parity.comparison.sketch import BUCKETS, Array, Sketch, Tap, sketch
+from parity.comparison.subject import differences, digest, malformed
 from parity.errors import CannotWrite, ParityError
 
-FORMAT = "parity-trace/2"
+FORMAT = "parity-trace/3"
+READ = ("parity-trace/2", FORMAT)  # and OLD_FORMAT, with its own names
 MANIFEST = "manifest.json"
 AGAIN = "record it again"  # the end of messages about files that cannot be used
-ABSENT = "absent"
 KINDS = "fiub"  # floating point, integers, booleans
+# Tables of the manifest by name, and the type of their values
+TABLES: dict[str, type] = {"kinks": dict, "operations": dict, "layouts": str}
 PRODUCER = ("name", "version", "device")  # facts that are equal in two traces of one producer
+
+__all__ = ["FORMAT", "MANIFEST", "Trace", "digest", "read_trace", "refuse_mixture", "write_trace"]
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,6 @@ class Trace:
     def producer(self, key: str) -> Any:
         """One fact about the producer of the trace, such as `name`, `version` or `device`."""
         return self.manifest["producer"].get(key, "unknown")
-
-
-def digest(arrays: Mapping[str, Array]) -> str:
-    """SHA-256 of names, types, shapes and bytes; the order of the names does not matter."""
-    state = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        shape = np.shape(arrays[name])  # in `value` the shape () of a scalar became (1,)
-        state.update(f"{name} {value.dtype.str} {shape}\n".encode())
-        state.update(value.data if value.size else b"")
-    return state.hexdigest()
 
 
 def write_trace(
@@ -188,10 +181,10 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
         raise ParityError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
     if version == OLD_FORMAT:
         manifest = with_new_names(manifest)
-    elif version != FORMAT:
+    elif version not in READ:
+        known = ", ".join(map(repr, (OLD_FORMAT, *READ)))
         raise ParityError(
-            f"{path}: format {version!r}, but this program reads {OLD_FORMAT!r} and {FORMAT!r}; "
-            f"{AGAIN} with this version"
+            f"{path}: format {version!r}, but this program reads {known}; {AGAIN} with this version"
         )
     try:
         index = manifest.pop("taps")
@@ -218,7 +211,7 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
 
 def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a manifest with facts that a comparison cannot use."""
-    facts = {key: manifest.get(key) for key in ("precision", "variant")}
+    facts = {key: manifest.get(key) for key in ("precision", "variant", "branch")}
     facts |= {f"producer {key}": manifest["producer"].get(key) for key in PRODUCER}
     for place, value in facts.items():
         if isinstance(value, list | dict):
@@ -229,6 +222,16 @@ def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
         raise ParityError(
             f"{path}: zeros: expected names of taps, each with the name of its sibling, both "
             f"without `>`, found {zeros!r}; {AGAIN}"
+        )
+    for key in TABLES:
+        table = manifest.get(key) or {}
+        if not (
+            isinstance(table, dict) and all(isinstance(v, TABLES[key]) for v in table.values())
+        ):
+            raise ParityError(f"{path}: {key}: expected a table by name, found {table!r}; {AGAIN}")
+    if isinstance(manifest["subject"], dict) and (name := malformed(manifest["subject"])):
+        raise ParityError(
+            f"{path}: subject.{name}: expected shape, dtype and sha256 of an array; {AGAIN}"
         )
     terms = manifest.get("terms") or {}
     counts = terms.values() if isinstance(terms, dict) else [0]
@@ -254,32 +257,13 @@ def refuse_mixture(traces: list[Trace]) -> None:
         ParityError: inputs, weights or settings differ; the text names the fact and both files.
     """
     first = traces[0]
-    facts = _flat(first.manifest["subject"])
     for trace in traces[1:]:
-        other_facts = _flat(trace.manifest["subject"])
-        for key in dict.fromkeys([*facts, *other_facts]):
-            value, other_value = facts.get(key, ABSENT), other_facts.get(key, ABSENT)
-            if value != other_value:
-                raise ParityError(
-                    f"{first.path} and {trace.path} are not of one computation: {key} is "
-                    f"{_short(value)} in the first and {_short(other_value)} in the second; "
-                    "record both from the same weights, inputs and settings"
-                )
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping) or (prefix and not tree):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}…"
+        problems = differences(first.manifest["subject"], trace.manifest["subject"])
+        if problems:
+            raise ParityError(
+                f"{first.path} and {trace.path} are not of one computation: {problems[0]}; "
+                "record both from the same weights, inputs and settings"
+            )
 
 
 def environment() -> dict[str, Any]:

@@ -86,6 +86,36 @@ class Row:
 
 
 @dataclass(frozen=True)
+class OneSided:
+    """Taps (`stage/tap`) that only one trace of a pair has. They have no verdict.
+
+    A candidate's tap has the name that it is compared under (`rename_taps`).
+    """
+
+    baseline: tuple[str, ...] = ()
+    candidate: tuple[str, ...] = ()
+
+    def __add__(self, other: "OneSided") -> "OneSided":
+        """Both lists, every name once."""
+        baseline = dict.fromkeys([*self.baseline, *other.baseline])
+        candidate = dict.fromkeys([*self.candidate, *other.candidate])
+        return OneSided(tuple(baseline), tuple(candidate))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The verdicts on a pair of traces, and the taps that only one of them has."""
+
+    rows: list[Row]
+    one_sided: OneSided
+
+    @property
+    def verdict(self) -> Verdict:
+        """The most severe verdict on a row."""
+        return worst([row.verdict for row in self.rows])
+
+
+@dataclass(frozen=True)
 class Evidence:
     """A pair of traces and the traces that it is judged by."""
 
@@ -95,6 +125,9 @@ class Evidence:
     baseline_variants: Sequence[Trace] = ()
     candidate_variants: Sequence[Trace] = ()
     siblings: Mapping[str, str] = field(default_factory=dict)  # see `structural_zero`
+    # pairs of recordings of one producer that differ by noise alone (`within_branches`)
+    baseline_scatter: Sequence[tuple[Trace, Trace]] = ()
+    candidate_scatter: Sequence[tuple[Trace, Trace]] = ()
 
     def all(self) -> list[Trace]:
         """Every trace, the pair first."""

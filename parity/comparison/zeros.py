@@ -9,12 +9,14 @@ import numpy as np
 
 from parity.comparison.chance import FLOOR_FACTOR
 from parity.comparison.measure import ROUNDOFF, constant, gap, norm, size_of, unfit
+from parity.comparison.noise import Noise
 from parity.comparison.sketch import Tap
 from parity.comparison.trace import Trace, distance
 from parity.comparison.verdict import EXACT, Evidence, Row, Verdict
 
 ZERO_FACTOR = 1e3  # a reference below this many roundoffs of its sibling is zero by structure;
 ZERO_BOUND = 32.0  # the candidate must then lie below this many
+SCATTER = 0.3  # recordings of a zero by structure are apart by more than this part of their size
 NOISE_LIMIT = 1e-2  # relative errors cannot judge a tap that is noisier than this
 ZERO = "zero by structure"
 ALL_ZERO = "zero in the baseline"
@@ -61,6 +63,61 @@ def structural_zero(
             return "different"
         return "equivalent" if noise <= ZERO_FACTOR * roundoff * scale else "undecided"
     return None
+
+
+def found_zero(
+    name: str, row: Row, evidence: Evidence, reference: Trace, noise: Noise
+) -> Verdict | None:
+    """The verdict on a tap whose own noise shows that it is zero by structure; None if not shown.
+
+    The reference must be as much smaller than the float32 recordings as its roundoff is smaller
+    (within a factor of `ZERO_FACTOR`): then both are rounding alone. In one precision, recordings
+    that only differ by noise must be as far apart as they are large. No size of a true gradient
+    passes either test: float32 noise never hides nine digits of it.
+
+    The tap must also be small beside the other taps of its group (`group_scale`). Else it is noise
+    that cannot be judged.
+    """
+    if row.noise_floor <= SCATTER or name not in evidence.candidate.taps:
+        return None
+    group = group_scale(name, evidence, reference)
+    unit = ROUNDOFF[evidence.candidate.manifest["precision"]]
+    recordings = [evidence.baseline, *evidence.baseline_variants]
+    recordings += [trace for pair in evidence.baseline_scatter for trace in pair]
+    sizes = [norm(t.taps[name]) for t in recordings if name in t.taps and t is not reference]
+    largest, exact = max(sizes, default=0.0), norm(reference.taps[name])
+    if evidence.reference is None:
+        shown = max(largest, exact) > 0 and max(noise.variant_steps, default=0.0) > SCATTER
+        largest = max(largest, exact)
+    elif reference.manifest.get("kind") == "isolated":  # its inputs have the pair's roundoff
+        shown = exact <= ZERO_FACTOR * unit * group
+    else:
+        finer = ROUNDOFF[reference.manifest["precision"]] / unit
+        shown = finer < 1 / ZERO_FACTOR and exact <= ZERO_FACTOR * finer * largest
+    if not shown or not group or largest > ZERO_FACTOR * unit * group:
+        return None
+    bound = max(FLOOR_FACTOR * largest, ZERO_BOUND * unit * group)
+    return "equivalent" if norm(evidence.candidate.taps[name]) <= bound else "different"
+
+
+def group_scale(name: str, evidence: Evidence, reference: Trace) -> float:
+    """The size of what a tap is small beside: the largest other tap of its module in its stage.
+
+    A bias is measured by its weight. A tap without others is measured by the stage's median.
+    """
+    stage, _, tap = name.partition("/")
+    parent, dot, _ = tap.rpartition(".")
+    sizes, near = [], []
+    for other, value in reference.taps.items():
+        own = evidence.baseline.taps.get(other)
+        if other == name or not other.startswith(f"{stage}/") or own is None:
+            continue
+        if np.dtype(value.dtype).kind != "f" or unfit(own, value, same_type=False):
+            continue
+        sizes.append(norm(value))
+        if dot and other.startswith(f"{stage}/{parent}."):
+            near.append(sizes[-1])
+    return max(near, default=0.0) or float(np.median([size for size in sizes if size] or [0.0]))
 
 
 def _siblings(name: str, evidence: Evidence) -> list[str]:

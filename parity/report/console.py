@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parity.comparison.verdict import Row
+from parity.comparison.verdict import OneSided, Row
 from parity.report.summary import sentence, shown, summaries
 
 STYLES = {
@@ -17,6 +17,20 @@ STYLES = {
     "undecided": "yellow",
     "different": "bold red",
 }
+
+
+MOST_NAMES = 5
+
+
+def one_sided_lines(one_sided: OneSided, labels: tuple[str, str]) -> list[str]:
+    """A line for each side that has taps which the other lacks: their number and the first few."""
+    lines = []
+    for label, names in zip(labels, (one_sided.baseline, one_sided.candidate), strict=True):
+        if names:
+            more = f", and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            count = f" ({len(names)} taps, not compared)" if len(names) > 1 else ""
+            lines.append(shown(f"only in {label}{count}: {', '.join(names[:MOST_NAMES])}{more}"))
+    return lines
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -4,10 +4,11 @@ import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from parity.comparison.verdict import Row, worst
+from parity.comparison.verdict import OneSided, Row, worst
 from parity.diagnose.finding import Finding
 from parity.report.summary import NUMBERS, counts, grouped, sentence, shown, summaries, why
 from transfg_core.checkpoints.file import replace_file
@@ -35,6 +36,7 @@ def write_reports(
     environment: Mapping[str, Any],
     findings: Sequence[Finding] = (),
     scores: Sequence[tuple[Path, Path]] = (),
+    one_sided: OneSided | None = None,
 ) -> None:
     """Write parity.json, junit.xml and report.html; if one cannot be written, all old files stay.
 
@@ -45,6 +47,7 @@ def write_reports(
         environment: facts about each producer, by its name.
         findings: where differences begin, and why.
         scores: pairs of trace files (baseline, candidate); the page plots their part scores.
+        one_sided: the taps that only one trace has.
 
     Raises:
         RunFailed: the operating system cannot write a file.
@@ -52,9 +55,9 @@ def write_reports(
     """
     files = {
         "junit.xml": junit(rows),
-        "parity.json": json_text(rows, environment, findings).encode(),
+        "parity.json": json_text(rows, environment, findings, one_sided).encode(),
     }
-    page = _page(rows, environment, findings, scores)
+    page = _page(rows, environment, findings, scores, one_sided)
     if page is not None:
         files[PAGE] = page.encode()
     _replace_all(folder, files)
@@ -101,7 +104,10 @@ def row_record(row: Row) -> dict[str, Any]:
 
 
 def json_text(
-    rows: Sequence[Row], environment: Mapping[str, Any], findings: Sequence[Finding] = ()
+    rows: Sequence[Row],
+    environment: Mapping[str, Any],
+    findings: Sequence[Finding] = (),
+    one_sided: OneSided | None = None,
 ) -> str:
     """The text of parity.json: one line per summary, finding and row."""
     lists: dict[str, list[dict[str, Any]]] = {
@@ -115,6 +121,7 @@ def json_text(
         "sentence": sentence(rows),
         "counts": counts(rows),
         "environment": environment,
+        "one_sided": asdict(one_sided or OneSided()),
     }
     parts = [f"{json.dumps(key)}: {_strict(value)}" for key, value in head.items()]
     for key, records in lists.items():

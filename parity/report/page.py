@@ -15,7 +15,7 @@ from parity.comparison.chance import FLOOR_FACTOR
 from parity.comparison.noise import ROUNDOFF_FACTOR
 from parity.comparison.ties import whole
 from parity.comparison.trace import read_trace
-from parity.comparison.verdict import Row, worst
+from parity.comparison.verdict import OneSided, Row, worst
 from parity.diagnose.finding import Finding
 from parity.report.plots import Heat, Profile, Scores, depth_figure, heat_figure, score_figure
 from parity.report.summary import badness, grouped, ratio, sentence, shown
@@ -23,6 +23,7 @@ from parity.report.tables import (
     bad_table,
     differences_table,
     number,
+    one_sided_table,
     pairs_table,
     producers_table,
     ratio_text,
@@ -60,8 +61,12 @@ def page_text(
     environment: Mapping[str, Any],
     findings: Sequence[Finding] = (),
     scores: Sequence[tuple[Path, Path]] = (),
+    one_sided: OneSided | None = None,
 ) -> str:
-    """The page. `scores`: pairs of trace files (baseline, candidate) whose scores are plotted."""
+    """The page. `scores`: pairs of trace files (baseline, candidate) whose scores are plotted.
+
+    `one_sided`: the taps that only one trace has.
+    """
     jinja2 = load_optional("jinja2")
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -84,6 +89,7 @@ def page_text(
         ties=ties_table(rows),
         bad=bad_table(rows),
         findings=findings,
+        one_sided=one_sided_table(one_sided or OneSided()),
         differences=differences_table(rows),
         zeros=zeros_table(rows),
         vacuous=vacuous_table(rows),

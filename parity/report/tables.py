@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from parity.comparison.differences import load_differences
-from parity.comparison.verdict import Row
+from parity.comparison.verdict import OneSided, Row
 from parity.comparison.zeros import ZERO
 from parity.report.summary import badness, counts, grouped, ratio, summaries
 from transfg_core.config.loading import flatten
@@ -24,6 +25,7 @@ HEADERS = {
     "bad": "compared|case, stage|tap|error|bound|ratio|index|candidate|baseline|bias|ulps|verdict",
     "ties": "compared|case, stage|image|head|choice of baseline|choice of candidate|margin|noise|",
     "differences": "difference|taps|largest|allowed|reason|measured|upstream|look again",
+    "one sided": "only in|stage|taps|names",
     "zeros": "pair|dtype|stage|taps|not equivalent|cases|names",
     "vacuous": "pair|dtype|case, stage|taps|why|names",
 }
@@ -139,6 +141,19 @@ def differences_table(rows: Sequence[Row]) -> Table:
 
 def _largest_difference(row: Row) -> float:
     return abs(row.values[0] - row.values[1]) if row.values else 0.0
+
+
+def one_sided_table(one_sided: OneSided) -> Table:
+    """Taps that only one trace has, by side and stage."""
+    lines = []
+    for side, names in asdict(one_sided).items():
+        stages: dict[str, list[str]] = {}
+        for name in names:
+            stage, _, tap = name.partition("/")
+            stages.setdefault(stage, []).append(tap)
+        for stage, taps in stages.items():
+            lines.append([side, stage, str(len(taps)), ", ".join(taps)])
+    return Table("Taps of one side", "", HEADERS["one sided"].split("|"), lines, (2,))
 
 
 def zeros_table(rows: Sequence[Row]) -> Table:

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from parity.cases.terms import sum_lengths
 from parity.comparison.sketch import BUCKETS
-from parity.comparison.trace import digest, read_trace, write_trace
+from parity.comparison.subject import digest
+from parity.comparison.trace import read_trace, write_trace
 from parity.errors import ParityError
 from parity.suite.checks import record_checks, tagged
 from parity.suite.checks.exported import record_exported

@@ -121,7 +121,7 @@ def judge_case(suite: Suite, case: str, continued: Sequence[str] = ()) -> list[R
     if not suite.whole:
         return judge_isolated(suite, case)
     evidence = pair(suite, case)
-    rows = judge(evidence, (*NOT_JUDGED, "cross-load"))
+    rows = judge(evidence, (*NOT_JUDGED, "cross-load"), strict=True)
     for backend in continued:
         rows += judge_crossed(suite, case, evidence, backend)
     rows += judge_isolated(suite, case)
@@ -156,7 +156,8 @@ def judge_isolated(suite: Suite, case: str) -> list[Row]:
             suite.variants(BASELINE, case, "isolated"),
             suite.variants(CANDIDATE, case, "isolated"),
             siblings=SIBLINGS,
-        )
+        ),
+        strict=True,
     )
 
 
@@ -171,7 +172,7 @@ def judge_float64(
             suite.trace(BASELINE, case, kind, "float64", name) for name in FLOAT64_VARIANTS[kind]
         ]
         evidence = Evidence(baseline, candidate, None, variants, siblings=SIBLINGS)
-        rows += judge(evidence, (*NOT_JUDGED, "cross-load"))
+        rows += judge(evidence, (*NOT_JUDGED, "cross-load"), strict=True)
     return rows
 
 
@@ -186,14 +187,15 @@ def judge_golden(suite: Suite, golden: Golden) -> list[Row]:
         evidence.baseline_variants,
         siblings=SIBLINGS,
     )
-    return judge(evidence, NOT_JUDGED) + judge(by_program, only=list(published.taps))
+    rows = judge(evidence, NOT_JUDGED, strict=True)
+    return rows + judge(by_program, only=list(published.taps))
 
 
 def judge_checks(suite: Suite) -> list[Row]:
     """The checks."""
     baseline, candidate = both(suite, CHECKS.name, "checks")
     reference = suite.trace(BASELINE, CHECKS.name, "checks", "float64")
-    return judge(Evidence(baseline, candidate, reference))
+    return judge(Evidence(baseline, candidate, reference), strict=True)
 
 
 def judge_exported(suite: Suite, case: Case) -> list[Row]:

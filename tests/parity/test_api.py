@@ -19,8 +19,8 @@ from parity import (
     ulp_variant,
     write_trace,
 )
-from parity.api import first_difference
-from parity.comparison.verdict import worst
+from parity.api import compare_traces, first_difference
+from parity.comparison.verdict import OneSided, worst
 from parity.errors import ParityError
 from parity.suite import run as suite_run
 from transfg_core.models.rows import KEY_BIASES
@@ -144,7 +144,7 @@ def test_a_fault_is_found_where_it_begins(files, write, fault):
     begin = next(row for row in rows if row.verdict == "different")
     assert f"{begin.stage}/{begin.tap}" == FAULT_AT[fault]
     assert first_difference(rows).startswith(
-        f"first not equivalent: {FAULT_AT[fault]} in float32: error"
+        f"first different: {FAULT_AT[fault]} in float32: error"
     )
 
 
@@ -212,18 +212,25 @@ def test_nan_is_different_also_where_both_have_it(files, write):
 
     files[1] = write("nan.npz", "theirs", change=broken)
     assert first_difference(compare(files)).startswith(
-        "first not equivalent: forward/logits in float32: 1 elements are not finite"
+        "first different: forward/logits in float32: 1 elements are not finite"
     )
     files[0] = write("nan-too.npz", change=broken)
     assert verdicts(compare(files))["forward/logits"] == "different"
 
 
-def test_a_missing_tap_is_different(files, write):
+def test_a_tap_that_only_one_trace_has_is_no_row(files, write, tmp_path, capsys):
     def less(taps):
         return {name: value for name, value in taps.items() if name != "forward/logits"}
 
     files[1] = write("less.npz", "theirs", change=less)
-    assert verdicts(compare(files))["forward/logits"] == "different"
+    found = compare_traces(files)
+    assert "forward/logits" not in verdicts(found.rows) and found.verdict == "equivalent"
+    assert found.one_sided == OneSided(("forward/logits",), ())
+    assert compare_files(files, out=tmp_path / "report") == 0
+    assert "only in ours: forward/logits" in capsys.readouterr().out
+    record = json.loads((tmp_path / "report/parity.json").read_text())
+    assert record["one_sided"] == {"baseline": ["forward/logits"], "candidate": []}
+    assert "Taps of one side" in (tmp_path / "report/report.html").read_text()
 
 
 def test_what_is_only_carried_along_is_not_judged(files, write):
@@ -338,7 +345,7 @@ def foreign(taps):
 def test_names_are_mapped_by_patterns(files, write, tmp_path):
     files[1] = write("b-names.npz", "theirs", change=foreign, zeros={})
     rows = compare(files)
-    assert {"different"} == {r.verdict for r in rows if r.tap != "loss"} and len(rows) == 13
+    assert [row.tap for row in rows] == ["loss"]
     path = tmp_path / "names.yaml"
     path.write_text("out/layer\\.(.+): forward/\\1\ngrads/d_(.+): gradients/\\1\n")
     variant = write("b1.npz", "theirs", ulp=1, change=foreign, zeros={})
@@ -408,6 +415,9 @@ def test_one_unit_in_the_last_place():
         ({"change": lambda t: t | {"forward/word": np.array(["a"])}}, "expected numbers"),
         ({"zeros": {"gradients/shift": "gradients/absent"}}, "no tap gradients/absent"),
         ({"zeros": {"gradients/absent": "gradients/bias"}}, "no tap gradients/absent"),
+        ({"kinks": {"choices/x": {"input": "forward/hidden"}}}, "kinks: there is no tap choices/x"),
+        ({"kinks": {"forward/prediction": {"input": "x"}}}, "kinks: there is no tap x"),
+        ({"operations": {"forward/x": {}}}, "operations: there is no tap forward/x"),
     ],
 )
 def test_recordings_that_are_refused(write, changes, problem):
@@ -462,8 +472,8 @@ def rewrite(path, change):
 
 
 def test_other_versions_and_shortened_manifests_are_refused(files):
-    rewrite(files[1], lambda manifest: manifest.update(format="parity-trace/3"))
-    assert "format 'parity-trace/3', but this program reads 'parity-trace/1' and" in refusal(files)
+    rewrite(files[1], lambda manifest: manifest.update(format="parity-trace/4"))
+    assert "format 'parity-trace/4', but this program reads 'parity-trace/1', " in refusal(files)
     rewrite(files[1], lambda manifest: manifest.update(format="parity-trace/2"))
     assert compare(files)
     rewrite(files[1], lambda manifest: manifest["taps"]["forward/logits"].update(shape=[5, 11]))
@@ -505,7 +515,7 @@ def test_exit_codes(files, write, tmp_path, capsys):
     assert "equivalent: all 7 taps are equivalent." in capsys.readouterr().out
     bad = write("bad.npz", "theirs", fault="scale")
     assert compare_files([files[0], bad, *files[2:]], out=tmp_path / "report") == 1
-    assert "first not equivalent: forward/hidden" in capsys.readouterr().out
+    assert "first different: forward/hidden" in capsys.readouterr().out
     assert compare_files([files[0], bad]) == 2
     report = json.loads((tmp_path / "report/parity.json").read_text())
     assert report["verdict"] == "different" and {"ours", "theirs"} == set(report["environment"])
@@ -518,7 +528,10 @@ def test_names_from_a_file(files, write, tmp_path):
     files[1] = write("b-names.npz", "theirs", change=foreign, zeros={})
     names = tmp_path / "names.yaml"
     names.write_text("out/layer\\.(.+): forward/\\1\ngrads/d_(.+): gradients/\\1\n")
-    assert (compare_files(files), compare_files(files, names)) == (1, 0)
+    found = [compare_traces(files), compare_traces(files, read_names(names))]
+    assert [len(each.rows) for each in found] == [1, 7]
+    assert [len(each.one_sided.candidate) for each in found] == [6, 0]
+    assert compare_files(files, names) == 0
 
 
 def test_two_traces_of_one_framework_are_both_in_the_report(files, write, tmp_path):

@@ -14,13 +14,21 @@ from scipy import stats
 from parity.comparison import differences
 from parity.comparison.chance import CHANCE, FEW, FLOOR_FACTOR, floor_factor, question_factor
 from parity.comparison.differences import load_differences
-from parity.comparison.judge import BASELINE_ALONE, BASELINE_OFF, JUST_ABOVE, LARGE_NOISE, judge
+from parity.comparison.judge import (
+    BASELINE_ALONE,
+    BASELINE_OFF,
+    JUST_ABOVE,
+    LARGE_NOISE,
+    NOT_JUDGED,
+    judge,
+    one_sided_taps,
+)
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.noise import ROUNDOFF_FACTOR
 from parity.comparison.settling import BEHIND_TIES, OWN_NOISE, settle_precision
 from parity.comparison.sketch import sketch
 from parity.comparison.trace import Trace
-from parity.comparison.verdict import EXIT_CODES, Evidence, worst
+from parity.comparison.verdict import EXIT_CODES, Evidence, OneSided, worst
 from parity.comparison.zeros import (
     ALL_ZERO,
     CONSTANT,
@@ -381,11 +389,22 @@ def test_two_that_diverged_alike_are_different():
 
 def test_a_tap_of_one_trace_alone_is_different():
     pair = trace({"x/a": A, "x/b": A}), trace({"x/b": A, "x/c": A}, "other")
-    rows = judge(Evidence(*pair, trace({}, precision="float64"), [trace({"x/b": A})]))
+    evidence = Evidence(*pair, trace({}, precision="float64"), [trace({"x/b": A})])
+    rows = judge(evidence, strict=True)
     assert [row.tap for row in rows] == ["a", "b", "c"]  # in data order
     assert rows[0].reason == "absent from other float32 (other.npz)"
     assert rows[2].reason == "absent from first float32 (first.npz)"
     assert [row.verdict for row in rows if row.tap != "b"] == ["different"] * 2
+
+
+def test_a_tap_of_one_trace_alone_is_in_a_list_of_its_own():
+    taps = {"x/a": A, "x/b": A, "state/s": A}, {"x/b": A, "x/c": A}
+    evidence = Evidence(trace(taps[0]), trace(taps[1], "other"))
+    assert [row.tap for row in judge(evidence)] == ["b"]
+    assert one_sided_taps(evidence, NOT_JUDGED) == OneSided(("x/a",), ("x/c",))
+    assert one_sided_taps(evidence).baseline == ("x/a", "state/s")
+    both = OneSided(("x/a",), ("x/c",)) + OneSided(("x/a", "x/d"), ())
+    assert both == OneSided(("x/a", "x/d"), ("x/c",))
 
 
 @pytest.mark.parametrize("stage", ["parameters", "loading"])
@@ -543,15 +562,18 @@ def test_zero_by_structure_takes_no_nan():
     assert zeros(np.nan).verdict == "different"
 
 
-def test_only_named_taps_are_zero_by_structure():
-    taps = [{"gradients/grad/a": x * A, "gradients/grad/b": A} for x in (1e-9, -1e-9, 1e-17)]
-    evidence = Evidence(trace(taps[0]), trace(taps[1], "other"), trace(taps[2]), siblings=SIBLINGS)
-    assert judge(evidence)[0].reason != ZERO
-    # nor without the sibling
-    (row,) = judge(
-        Evidence(*(trace({KEY: t["gradients/grad/a"]}) for t in taps), siblings=SIBLINGS)
-    )
-    assert row.reason != ZERO
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_zero_that_nobody_named_is_shown_by_its_own_noise(precision):
+    """The reference must have more digits, and another tap must give the scale."""
+    names = ("gradients/grad/a", "gradients/grad/b")
+    taps = [dict(zip(names, (x * A, A), strict=True)) for x in (1e-9, -1e-9, 1e-17)]
+    reference = trace(taps[2], precision=precision)
+    row = judge(Evidence(trace(taps[0]), trace(taps[1], "other"), reference))[0]
+    assert (row.reason == ZERO) == (precision == "float64")
+    alone = [{names[0]: each[names[0]]} for each in taps]
+    reference = trace(alone[2], precision=precision)
+    (row,) = judge(Evidence(trace(alone[0]), trace(alone[1], "other"), reference))
+    assert row.reason != ZERO and row.verdict == "undecided"
 
 
 # Ties of part indices

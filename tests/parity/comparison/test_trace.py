@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parity.comparison import trace as module
 from parity.comparison.measure import gap
 from parity.comparison.sketch import BUCKETS, Sketch, fold, l2, sketch
+from parity.comparison.subject import array_facts
 from parity.comparison.trace import (
     FORMAT,
     MANIFEST,
@@ -583,3 +584,84 @@ def test_a_trace_of_the_old_format_gets_the_new_names(tmp_path):
     settings["model"]["name"] = "vit"  # the only architecture then, and not recorded
     subject = {"weights": "w", "isolated from": "p", "settings": settings}
     assert trace.manifest["subject"] == subject
+
+
+# Subjects: weights and inputs by name
+
+START = {
+    "conv.weight": draw(4, 3),
+    "conv.bias": draw(4),
+    "count": np.arange(3),
+    "rate": np.float32(2),
+}
+
+
+def of_weights(weights, number=0):
+    subject = {"weights": array_facts(weights), "inputs": array_facts({}), "settings": {}}
+    return Trace(module.Path(f"{number}.npz"), MANIFEST_OF_A | {"subject": subject})
+
+
+def refused_weights(weights):
+    with pytest.raises(ParityError, match="^0.npz and 1.npz are not of one computation") as caught:
+        refuse_mixture([of_weights(START), of_weights(weights, 1)])
+    return str(caught.value)
+
+
+def test_unequal_weights_are_told_by_name_and_shape():
+    text = refused_weights(START | {"conv.weight": START["conv.weight"] + 1})
+    assert "weights: 3 of 4 equal; conv.weight (4, 3) has other numbers" in text
+    text = refused_weights(START | {"conv.weight": START["conv.weight"].T})
+    assert "conv.weight (4, 3) has the shape (3, 4) in the second" in text
+    text = refused_weights(START | {"count": START["count"].astype("i4")})
+    assert "count (3,) has the type <i4 in the second, not <i8" in text
+    text = refused_weights({**START, "rate": np.ones(1, "f4") * 2})
+    assert "rate () has the shape (1,) in the second" in text
+    text = refused_weights({name: START[name] for name in START if name != "conv.bias"})
+    assert "weights: 3 of 4 equal; conv.bias (4,) is only in the first" in text
+    text = refused_weights(START | {"more": np.ones(2)})
+    assert "weights: 4 of 5 equal; more (2,) is only in the second" in text
+
+
+def test_only_a_few_unequal_weights_are_told():
+    text = refused_weights({f"w{i}": draw(2, seed=i) for i in range(9)})
+    assert text.count("is only in the") == 5 and "; and 8 more;" in text
+
+
+def test_equal_weights_may_have_other_names():
+    """Equal sets of digests are equal weights; but one array must not stand for two."""
+    renamed = {name.replace("conv", "layer0"): value for name, value in START.items()}
+    refuse_mixture([of_weights(START), of_weights(renamed, 1), of_weights(START, 2)])
+    twice = {"a": START["rate"], "b": START["rate"]}
+    with pytest.raises(ParityError, match=r"weights: 1 of 2 equal; [ab] \(\) is only in the s"):
+        refuse_mixture([of_weights({"c": START["rate"]}), of_weights(twice, 1)])
+
+
+def test_exchanged_weights_are_unequal():
+    exchanged = {"a": draw(3), "b": draw(3, seed=1)}
+    with pytest.raises(ParityError, match="weights: 0 of 2 equal; a .*other numbers; b "):
+        refuse_mixture(
+            [of_weights(exchanged), of_weights({"a": exchanged["b"], "b": exchanged["a"]}, 1)]
+        )
+
+
+def test_a_digest_of_all_is_not_compared_with_digests_by_name():
+    old = Trace(module.Path("1.npz"), MANIFEST_OF_A | {"subject": {"weights": digest(START)}})
+    with pytest.raises(ParityError, match="record both with one version"):
+        refuse_mixture([of_weights(START), old])
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"a": 3}, {"a": {"shape": 3}}, {"a": {"shape": [3], "dtype": "<f4"}}],
+)
+def test_malformed_digests_are_refused(tmp_path, facts):
+    write_trace(tmp_path / "a", {}, MANIFEST_OF_A | {"subject": {"inputs": facts}})
+    with pytest.raises(ParityError, match=r"subject\.inputs\.a: expected shape, dtype and sha256"):
+        read_trace(tmp_path / "a")
+
+
+@pytest.mark.parametrize("key, wrong", [("kinks", [1]), ("operations", {"a/b": 1}), ("layouts", 3)])
+def test_tables_of_another_form_are_refused(tmp_path, key, wrong):
+    write_trace(tmp_path / "a", {}, MANIFEST_OF_A | {key: wrong})
+    with pytest.raises(ParityError, match=f"{key}: expected a table by name"):
+        read_trace(tmp_path / "a")

@@ -1,0 +1,143 @@
+"""What is matched, and the result of a match."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, pairwise
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.errors import ParityError
+
+Array = NDArray[Any]
+How = Literal["pattern", "equal", "similar", "order", "values"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """One parameter, module output or choice: its name and what is known about it.
+
+    Leave `value` and `digest` out where the numbers say nothing, such as initial weights that are
+    going to be replaced.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = ""
+    value: Array | None = None
+    digest: str = ""
+    operation: str = ""  # a canonical operation, such as `convolution`; empty: unknown
+
+
+@dataclass(frozen=True)
+class NamePair:
+    """A name of the baseline and the candidate's name for the same array.
+
+    How it was found: `pattern` (the user's), `equal` (the same name), `similar` (the same name but
+    for spelling), `values` (the same numbers), `order` (place in the sequence, shape and likeness).
+    """
+
+    baseline: str
+    candidate: str
+    how: How
+    confidence: float = 1.0  # 0 to 1
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Names that may belong together, but nothing shows which; they are not paired."""
+
+    baseline: tuple[str, ...]
+    candidate: tuple[str, ...]
+    why: str  # why they are in doubt, and what would settle it
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One array of a side that the other side has in parts: query, key and value."""
+
+    side: Literal["baseline", "candidate"]  # which has them in one
+    name: str
+    parts: tuple[str, ...]  # of the other side: query, key, value
+
+
+@dataclass(frozen=True)
+class Match:
+    """Pairs in the baseline's order, and the names that have no partner, each in its own order.
+
+    Every name is in `pairs`, in `fused`, in `only_baseline` or `only_candidate`, or in `doubts`.
+    """
+
+    pairs: tuple[NamePair, ...]
+    only_baseline: tuple[str, ...]
+    only_candidate: tuple[str, ...]
+    doubts: tuple[Doubt, ...] = ()
+    fused: tuple[Fused, ...] = ()
+    unused: tuple[str, ...] = ()  # patterns of the user that fit no name
+
+    def mapping(self) -> dict[str, str]:
+        """The candidate's name -> the baseline's."""
+        return {pair.candidate: pair.baseline for pair in self.pairs}
+
+    def renamed(self) -> tuple[NamePair, ...]:
+        """The pairs whose two names differ."""
+        return tuple(pair for pair in self.pairs if pair.baseline != pair.candidate)
+
+
+def by_name(items: Sequence[Named], side: str) -> dict[str, Named]:
+    """The items by name.
+
+    Raises:
+        ParityError: two items have one name.
+    """
+    found: dict[str, Named] = {}
+    for item in items:
+        if item.name in found:
+            raise ParityError(
+                f"{side}: expected every name once, found {item.name} twice; give each a name"
+            )
+        found[item.name] = item
+    return found
+
+
+def compatible(one: Named, other: Named) -> bool:
+    """Whether two items may be the same array: equal sizes of axes, in any order, or axes that were
+    split; axes of size 1 do not count. Two known operations must be equal."""
+    operations = {one.operation, other.operation} - {""}
+    return len(operations) < 2 and same_axes(one.shape, other.shape)
+
+
+@lru_cache(maxsize=65536)
+def same_axes(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes may hold one array: `(8, 12)` and `(12, 8)`, or `(8, 3, 4)`, 12 split."""
+    ours, theirs = axes_key(one), axes_key(other)
+    if ours == theirs:
+        return True
+    if len(ours) == len(theirs) or max(len(ours), len(theirs)) > 5:
+        return False
+    short, long = sorted((one, other), key=lambda shape: len(axes_key(shape)))
+    return axes_key(short) in {tuple(sorted(axes)) for axes in merged(long, len(axes_key(short)))}
+
+
+def merged(shape: tuple[int, ...], rank: int) -> Iterator[tuple[int, ...]]:
+    """The shape with neighbouring axes merged until `rank` axes are left, in all ways."""
+    sizes = tuple(size for size in shape if size != 1)
+    for cuts in combinations(range(1, len(sizes)), rank - 1):
+        ends = (0, *cuts, len(sizes))
+        yield tuple(prod(sizes[a:b]) for a, b in pairwise(ends))
+
+
+def axes_key(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes above 1 in ascending order: equal for all orders of the axes of one array."""
+    return tuple(sorted(size for size in shape if size != 1))
+
+
+def as_named(arrays: Mapping[str, Array], known: bool = True) -> list[Named]:
+    """Items of a table of arrays; `known`: the numbers of the arrays may be compared."""
+    return [
+        Named(name, np.shape(value), np.asarray(value).dtype.str, value if known else None)
+        for name, value in arrays.items()
+    ]
