@@ -61,10 +61,13 @@ class JittorAdapter(Adapter):
                 f"jittor: expected the builder to return a jittor.Module, found {type(model)}"
             )
         refuse_hidden(self.jittor, model)
-        if self.precision == "float64":
-            arrays = {name: entry.array for name, entry in self.state(model).items()}
-            self.load(model, arrays)
-        return model
+        return self.converted(model)
+
+    def converted(self, module: Any) -> Any:
+        """The module, whose state has the run's precision."""
+        state = self.state(module)
+        self.load(module, {name: entry.array for name, entry in state.items()})
+        return module
 
     def state(self, model: Any) -> dict[str, Variable]:
         return {
@@ -127,6 +130,7 @@ class JittorAdapter(Adapter):
         return list(found.values())
 
     def replace(self, model: Any, path: str, new: Any) -> None:
+        new = self.converted(new)
         parent_path, _, name = path.rpartition(".")
         parent = dict(model.named_modules())[parent_path]
         layers = getattr(parent, "layers", None)
