@@ -1,5 +1,6 @@
 """What is matched, and the result of a match."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,6 +63,22 @@ class Fused:
     side: Literal["baseline", "candidate"]  # which has them in one
     name: str
     parts: tuple[str, ...]  # of the other side: query, key, value
+
+    def lines(self) -> list[str]:
+        """Lines for `names` that declare it, in the usual order: query, key, value."""
+        count = len(self.parts)
+        if self.side == "candidate":
+            return [line_of(self.name, " + ".join(self.parts))]
+        return [line_of(part, f"{self.name}[{n}/{count}]") for n, part in enumerate(self.parts)]
+
+    def sentence(self) -> str:
+        """What was found, and what to declare."""
+        other = "candidate" if self.side == "baseline" else "baseline"
+        lines = "`, `".join(self.lines())
+        return (
+            f"{self.name} of the {self.side} is {', '.join(self.parts)} of the {other}, as the "
+            f"sizes and names show; if the order is query, key, value, add to names: `{lines}`"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +150,33 @@ def merged(shape: tuple[int, ...], rank: int) -> Iterator[tuple[int, ...]]:
 def axes_key(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The sizes above 1 in ascending order: equal for all orders of the axes of one array."""
     return tuple(sorted(size for size in shape if size != 1))
+
+
+def pattern_of(name: str) -> str:
+    """A regular expression for this name with any numbers: `layer\\d+\\.weight`."""
+    return r"\d+".join(re.escape(text) for text in re.split(r"\d+", name))
+
+
+def line_of(candidate: str, baseline: str) -> str:
+    """A line for `names` that renames this name, and its like in other blocks.
+
+    A number of the candidate's name that the baseline's name has as well stands for any number.
+    """
+    texts, found = re.split(r"\d+", candidate), re.findall(r"\d+", candidate)
+    wanted = re.findall(r"\d+", re.sub(r"\[\d/\d\]", "", baseline))
+    pattern = re.escape(texts[0])
+    groups: dict[str, int] = {}
+    for number, text in zip(found, texts[1:], strict=True):
+        any_number = number in wanted and number not in groups
+        if any_number:
+            groups[number] = len(groups) + 1
+        pattern += (r"(\d+)" if any_number else number) + re.escape(text)
+    replacement = re.sub(
+        r"(?<!\d)(\d+)(?![\d/\]])",
+        lambda match: f"\\g<{groups[match[1]]}>" if match[1] in groups else match[1],
+        baseline,
+    )
+    return f"{pattern}: {replacement}"
 
 
 def as_named(arrays: Mapping[str, Array], known: bool = True) -> list[Named]:

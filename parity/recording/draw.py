@@ -102,3 +102,15 @@ def ulp_moved(weights: Mapping[str, Array], variant: str) -> dict[str, Array]:
         value = weights[name]
         moved[name] = move_by_ulp(value, rng) if value.dtype.kind == "f" else value
     return {name: moved[name] for name in weights}
+
+
+def ulp_moved_fed(value: Array, variant: str, name: str) -> Array:
+    """What isolated replay feeds in a variant: moved in the same way, but zeros stay zeros.
+
+    Many inputs are exactly zero behind a ReLU. There, the smallest number of either sign would
+    change the choice of the next kink.
+    """
+    if value.dtype.kind != "f":
+        return value
+    rng = generator(int(variant.partition(":")[2]), f"fed {name}")
+    return np.where(value == 0, value, move_by_ulp(value, rng))

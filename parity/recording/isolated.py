@@ -11,6 +11,7 @@ import numpy as np
 
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
+from parity.recording.draw import ulp_moved_fed
 from parity.recording.following import Handed
 from parity.recording.passes import TRAINING, Recording, Subject, collect_calls
 from parity.recording.recorder import ModuleCall, Recorder
@@ -63,13 +64,16 @@ def _record_call(
     if fed is None:
         return
     adapter = subject.adapter
-    natives = {tap: _native(subject, array) for tap, array in fed.items()}
+    natives = {
+        tap: _native(subject, array, f"{stage}{theirs} {number}")
+        for number, (tap, array) in enumerate(fed.items())
+    }
     copies = {tap: adapter.copy(native) for tap, native in natives.items()}  # changed in place?
     tensors = [copies[tap] for tap in call.reads]
     args, kwargs = _with_tensors((call.args, call.kwargs), tensors)
     words = f"{WORDS}{stage}"
     recorder = Recorder(adapter, {}, recording.branch, words, handed, alone=True)
-    recorder.fed(name, fed)
+    recorder.fed(name, {tap: adapter.array(native) for tap, native in natives.items()})
     with adapter.intercept_functions(recorder.around_function):
         output = adapter.call_module(call.module, args, kwargs)
     recorder.active = False
@@ -124,7 +128,10 @@ def _record_gradients(
     found = adapter.gradients(
         [outputs[part] for part in known],
         list(wanted.values()),
-        [adapter.tensor(value) for value in known.values()],
+        [
+            _moved(subject, value, f"{stage}{theirs}{part} gradient")
+            for part, value in known.items()
+        ],
     )
     recording.taps |= {t: g for t, g in zip(wanted, found, strict=True) if g is not None}
 
@@ -147,8 +154,17 @@ def _inputs(source: Trace, stage: str, theirs: str, call: ModuleCall) -> dict[st
     return {tap: np.asarray(a) for tap, a in zip(own, arrays, strict=True)}
 
 
-def _native(subject: Subject, array: Array) -> Any:
+def _moved(subject: Subject, array: Array, name: str) -> Any:
+    """A tensor in the run's precision; in a variant, moved by its last place."""
     native = subject.adapter.tensor(array)
+    if subject.variant is None:
+        return native
+    moved = ulp_moved_fed(subject.adapter.array(native), subject.variant, name)
+    return subject.adapter.tensor(moved)
+
+
+def _native(subject: Subject, array: Array, name: str) -> Any:
+    native = _moved(subject, array, name)
     floats = array.dtype.kind == "f" and "gradients" in subject.adapter.abilities
     return subject.adapter.watch_gradients(native) if floats else native
 

@@ -23,7 +23,7 @@ from parity.recording.passes import Recording, Subject, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
 
-WHOLE = ("forward", "inputs", "backward", "choices")  # stages that isolated replay reads
+WHOLE = ("forward", "inputs", "backward")  # stages of the baseline that isolated replay reads
 
 
 class RecordedSide:
@@ -70,7 +70,9 @@ class RecordedSide:
         Entries without a weight keep what the builder made.
         """
         with self._told("load"):
-            self.adapter.load(self.model, weights)
+            shapes = {n: e.array.shape for n, e in self.adapter.state(self.model).items()}
+            fitting = {n: value.reshape(shapes[n]) for n, value in weights.items()}
+            self.adapter.load(self.model, fitting)
             state = self.adapter.state(self.model)
         self.weights = {name: entry.array for name, entry in state.items()}
         self.facts = facts
@@ -98,6 +100,7 @@ class RecordedSide:
         """Record one trace; `kind` is pass or isolated."""
         assert self.subject
         subject = self.subject
+        subject.variant = variant
         subject.weights = ulp_moved(self.weights, variant) if variant else self.weights
         handed = None
         if follow and "follow" in self.adapter.abilities:
@@ -107,7 +110,7 @@ class RecordedSide:
                 assert source
                 recording = record_isolated(subject, read_trace(source), names, handed)
             else:
-                recording = record_pass(subject, handed, own_weights=not variant)
+                recording = record_pass(subject, handed, once=not variant)
         self._write(out, kind, variant, recording, handed, sketch_above)
         return {
             "taps": len(recording.taps),
@@ -140,7 +143,8 @@ class RecordedSide:
             "layouts": dict(self.pair.layouts) if self.name == "candidate" else {},
             "side": self.name,
         }
-        whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE]
+        fed = self.name == "baseline" and kind == "pass" and not variant
+        whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE if fed]
         write_trace(out, recording.taps, manifest, sketch_above, full=whole)
 
     @contextmanager

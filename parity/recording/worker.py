@@ -1,4 +1,4 @@
-"""The child process of one side and precision: it answers requests until it is told to stop.
+"""The child process of one side and precision: it answers requests until its input ends.
 
     python -m parity.recording.worker      # started by runner.py; one JSON request a line on stdin
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import ParityError
-from parity.recording.side import RecordedSide, load_arrays, save_arrays
+from parity.recording.side import RecordedSide, load_arrays, save_arrays, subject_facts
 
 
 class Worker:
@@ -29,13 +29,14 @@ class Worker:
         return self.side.describe()
 
     def load(
-        self, weights: str, names: dict[str, str], inputs: str, facts: Any, state: str | None
+        self, weights: str, names: dict[str, str], inputs: str, state: str | None
     ) -> dict[str, Any]:
         """Load weights (`names`: own name -> name in the file); write the state as read back."""
         assert self.side
         stored = load_arrays(weights)
         own = {name: stored[theirs] for name, theirs in names.items()}
-        self.side.load(own, load_arrays(inputs), facts)
+        arrays = load_arrays(inputs)
+        self.side.load(own, arrays, subject_facts(self.side.pair, stored, arrays))
         if state:
             save_arrays(Path(state), self.side.weights)
         return {}
