@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from parity.comparison.verdict import SEVERITY, OneSided, Row, worst
 from parity.diagnose.answer import Answer
 from parity.diagnose.stages import place_of
+from parity.report.console import one_sided_lines
 from parity.report.summary import shown
 
-MOST_FINDINGS, MOST_NAMES, WIDTH = 9, 4, 30
+MOST_FINDINGS, WIDTH = 9, 30
 # kind of a tap, whether in training, whether of a module alone -> name of the part
 PARTS = {
     "state": "weights",
@@ -80,13 +81,10 @@ def answer_lines(
             f"not decided: {count} tap{'s' * (count > 1)}, first {first.stage}/{first.tap} in "
             f"{first.precision}: {first.reason}"
         )
-    sides = (one_sided.baseline, one_sided.candidate) if one_sided else ()
-    for label, names in zip(labels, sides, strict=False):
-        left = [name for name in names if name not in known]
-        if left:
-            more_names = ", ..." if len(left) > MOST_NAMES else ""
-            listed = ", ".join(left[:MOST_NAMES]) + more_names
-            lines.append(f"only in {label}, not compared: {len(left)} taps: {listed}")
+    if one_sided:
+        sides = (one_sided.baseline, one_sided.candidate)
+        left = [tuple(name for name in names if name not in known) for names in sides]
+        lines += one_sided_lines(OneSided(*left), labels)
     begins = answer.begins
     place = f", begins at {begins.stage}/{begins.tap} in {begins.precision}" if begins else ""
     lines.append(f"verdict: {answer.verdict}{place}")

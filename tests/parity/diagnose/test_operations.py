@@ -67,7 +67,7 @@ def convolved(x, w, b=0.0, stride=1, padding=0, dilation=1, groups=1, mode="cons
     x = np.pad(x, ((0, 0), (0, 0), (padding,) * 2, (padding,) * 2), mode=mode)
     size = [
         (n - dilation * (k - 1) - 1) // stride + 1
-        for n, k in zip(x.shape[2:], w.shape[2:], strict=False)
+        for n, k in zip(x.shape[2:], w.shape[2:], strict=True)
     ]
     share, per = w.shape[1], len(w) // groups
     result = np.zeros((len(x), len(w), *size))
@@ -127,7 +127,7 @@ def deconvolved(x, w, stride, padding, output_padding=0, dilation=1, groups=1):
     """A transposed convolution: each input adds its kernel to the output."""
     size = [
         (n - 1) * stride + dilation * (k - 1) + 1
-        for n, k in zip(x.shape[2:], w.shape[2:], strict=False)
+        for n, k in zip(x.shape[2:], w.shape[2:], strict=True)
     ]
     share, per = w.shape[1], x.shape[1] // groups
     full = np.zeros((len(x), share * groups, *(n + output_padding for n in size)))
@@ -290,8 +290,8 @@ def pooled(kernel, stride, padding, how="mean", include=True, ceil=False):
     result = np.zeros((3, 4, *size))
     for i, j in itertools.product(*map(range, size)):
         ends = [(k * stride - padding, k * stride - padding + kernel) for k in (i, j)]
-        outer = [(a, min(b, n + padding)) for (a, b), n in zip(ends, X.shape[2:], strict=False)]
-        inner = [(max(a, 0), min(b, n)) for (a, b), n in zip(ends, X.shape[2:], strict=False)]
+        outer = [(a, min(b, n + padding)) for (a, b), n in zip(ends, X.shape[2:], strict=True)]
+        inner = [(max(a, 0), min(b, n)) for (a, b), n in zip(ends, X.shape[2:], strict=True)]
         window = X[:, :, inner[0][0] : inner[0][1], inner[1][0] : inner[1][1]]
         counted = outer if include else inner
         area = np.prod([b - a for a, b in counted])
