@@ -35,6 +35,7 @@ class Declared:
 
     names: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = True  # a pattern that fits no tap is an error; not for the pair of `parity run`
 
     def __post_init__(self) -> None:
         for pattern, name in self.layouts.items():

@@ -26,7 +26,7 @@ from parity.matching.declared import Declared
 from parity.matching.named import Doubt, Fused, How, Match, Named, NamePair, by_name, compatible
 from parity.matching.rounds import Rounds
 from parity.matching.similarity import canonical, numbers
-from parity.matching.units import pair_roles, units_of
+from parity.matching.units import have_roles, pair_roles, units_of
 
 __all__ = ["Doubt", "Match", "NamePair", "Named", "match"]
 
@@ -130,9 +130,10 @@ class _Matcher:
 
     def by_order(self) -> None:
         """Steps 5 and 6."""
+        by_module = have_roles(self.baseline) == have_roles(self.aliases.values())
         rounds = Rounds(
-            units_of(self.baseline.values(), {}),
-            units_of(self.candidate.values(), self.aliases),
+            units_of(self.baseline.values(), {}, by_module),
+            units_of(self.candidate.values(), self.aliases, by_module),
         )
         owner = {name: unit for unit in rounds.theirs for name in unit.names}
         for unit in rounds.ours:

@@ -43,7 +43,8 @@ def align_traces(
         _aliases(trace, declared) if own else {}
         for trace, own in zip(traces, is_candidate, strict=True)
     ]
-    _refuse_unused([t for t, own in zip(traces, is_candidate, strict=True) if own], declared)
+    if declared.strict:
+        _refuse_unused([t for t, own in zip(traces, is_candidate, strict=True) if own], declared)
     wanted = {alias for table in aliases for alias in table.values()}
     baselines = [
         trace if own else replace(trace, taps=Taps(trace.taps, parts_plan(trace, wanted)))
