@@ -1,0 +1,116 @@
+"""Numbers of inputs and weights, drawn by NumPy from a seed and a name: the same on every side.
+
+inputs={"x": normal(2, 3, 64, 64), "labels": integers(10, 2)}
+"""
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.comparison.measure import move_by_ulp
+from parity.comparison.sketch import Array
+
+# last part of a parameter's name -> how it is drawn, if it has one axis
+SHIFT = re.compile(r".*(bias|beta|mean|shift|offset).*")
+VARIANCE = re.compile(r"running_var|moving_variance|var|variance")
+STATISTICS = re.compile(r"(.*[._/])?(running|moving)_(mean|var|variance)|batch_stats/.*")
+KERNEL = re.compile(r".*(weight|kernel|w|matrix)\d*")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """An array that is drawn when it is needed. `kind`: normal, uniform or integers."""
+
+    kind: str
+    shape: tuple[int, ...]
+    low: float = 0.0
+    high: float = 1.0
+
+    def array(self, seed: int, name: str) -> Array:
+        """The numbers: float32, or int64."""
+        rng = generator(seed, name)
+        if self.kind == "integers":
+            whole: Array = rng.integers(int(self.low), int(self.high), self.shape)
+            return whole
+        if self.kind == "uniform":
+            return rng.uniform(self.low, self.high, self.shape).astype(np.float32)
+        return rng.standard_normal(self.shape).astype(np.float32)
+
+
+def normal(*shape: int) -> Draw:
+    """Standard normal numbers, float32."""
+    return Draw("normal", shape)
+
+
+def uniform(low: float, high: float, *shape: int) -> Draw:
+    """Uniform numbers in [low, high), float32."""
+    return Draw("uniform", shape, low, high)
+
+
+def integers(high: int, *shape: int) -> Draw:
+    """Whole numbers 0 to high - 1, int64."""
+    return Draw("integers", shape, 0, high)
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """Random numbers that depend on a seed and a name alone."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def draw_inputs(inputs: Mapping[str, Draw | Array], seed: int) -> dict[str, Array]:
+    """The arrays of a pair's inputs."""
+    return {
+        name: value.array(seed, f"input {name}") if isinstance(value, Draw) else np.asarray(value)
+        for name, value in inputs.items()
+    }
+
+
+def draw_weight(seed: int, name: str, shape: tuple[int, ...]) -> Array:
+    """One parameter or running statistic, float32, so that every axis matters and sizes stay.
+
+    Matrices and kernels: He et al. 2015 (normal, sqrt(2 / fan in), fan in = all axes but the
+    first). Weights of norms and running variances: uniform in [0.5, 1.5). Biases, running means
+    and tables of embeddings: normal, 0.1.
+    """
+    rng = generator(seed, f"weight {name}")
+    last = re.split(r"[./]", name)[-1]
+    if VARIANCE.fullmatch(last) or (len(shape) < 2 and not SHIFT.fullmatch(last)):
+        return np.asarray(rng.uniform(0.5, 1.5, shape), np.float32)
+    if len(shape) >= 2 and KERNEL.fullmatch(last):
+        scale = (2.0 / max(int(np.prod(shape[1:])), 1)) ** 0.5
+    else:
+        scale = 0.1
+    return np.asarray(scale * rng.standard_normal(shape), np.float32)
+
+
+def drawn(name: str, array: Array, kind: str) -> bool:
+    """Whether an entry of a state is drawn: float parameters and running statistics.
+
+    Counters and tables stay as the builder made them.
+    """
+    return array.dtype.kind == "f" and (kind == "parameter" or bool(STATISTICS.fullmatch(name)))
+
+
+def ulp_moved(weights: Mapping[str, Array], variant: str) -> dict[str, Array]:
+    """Weights of a variant `ulp:N`: every float moved by one unit in the last place of its type."""
+    rng = np.random.default_rng([77, int(variant.partition(":")[2])])
+    moved = {}
+    for name in sorted(weights):
+        value = weights[name]
+        moved[name] = move_by_ulp(value, rng) if value.dtype.kind == "f" else value
+    return {name: moved[name] for name in weights}
+
+
+def ulp_moved_fed(value: Array, variant: str, name: str) -> Array:
+    """What isolated replay feeds in a variant: moved in the same way, but zeros stay zeros.
+
+    Many inputs are exactly zero behind a ReLU. There, the smallest number of either sign would
+    change the choice of the next kink.
+    """
+    if value.dtype.kind != "f":
+        return value
+    rng = generator(int(variant.partition(":")[2]), f"fed {name}")
+    return np.where(value == 0, value, move_by_ulp(value, rng))

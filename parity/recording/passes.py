@@ -1,0 +1,270 @@
+"""One recording of a model: evaluation, training, and one update, as stages of one trace.
+
+    taps, facts = record_pass(subject, handed)
+
+Stages and their names are those of docs/parity.md. Every pass starts from the loaded weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.comparison.sketch import Array
+from parity.recording.adapter import Adapter, Module
+from parity.recording.draw import generator
+from parity.recording.following import Branch, Handed
+from parity.recording.pair import Loss
+from parity.recording.recorder import ModuleCall, Recorder
+
+LABELS = "labels"  # the input of `cross_entropy` that the model does not get
+TRAINING = "training "
+SEEDS = (11, 12)  # of two passes that show whether a mode draws random numbers
+SAME = 1e-4  # relative distance of two such passes: rounding is below, dropout far above
+
+
+@dataclass
+class Subject:
+    """A built and loaded model, and how to run it."""
+
+    adapter: Adapter
+    model: Any
+    inputs: Mapping[str, Array]
+    weights: Mapping[str, Array]  # by the model's own names
+    loss: Loss = "projection"
+    update: Mapping[str, Any] | None = None
+    modes: Sequence[str] = ("eval", "train")
+    seed: int = 0
+    variant: str | None = None  # such as `ulp:1`: its weights are moved already
+    place: str = ""  # what runs now, for messages
+    modules: dict[str, Module] = field(default_factory=dict)
+    calls: dict[str, dict[str, ModuleCall]] = field(default_factory=dict)  # stage -> tap -> call
+
+    def __post_init__(self) -> None:
+        self.modules = {module.path: module for module in self.adapter.modules(self.model)}
+
+
+@dataclass
+class Recording:
+    """Taps in order, and what the manifest says of them."""
+
+    taps: dict[str, Array] = field(default_factory=dict)
+    kinks: dict[str, Any] = field(default_factory=dict)
+    operations: dict[str, Any] = field(default_factory=dict)
+    branch: Branch = field(default_factory=Branch)
+    notes: list[str] = field(default_factory=list)
+
+
+def record_pass(subject: Subject, handed: Handed | None, once: bool = True) -> Recording:
+    """Record all stages of a model from its weights.
+
+    `once`: also what one recording of a side shows, `parameters/...` and whether it is random.
+    """
+    recording, adapter = Recording(), subject.adapter
+    adapter.load(subject.model, subject.weights)
+    if once:
+        state = adapter.state(subject.model)
+        recording.taps |= {f"parameters/{name}": entry.array for name, entry in state.items()}
+    if "taps" in adapter.abilities:
+        _record_taps(subject, recording)
+        return recording
+    if "eval" in subject.modes:
+        _record_mode(subject, recording, handed, training=False)
+    if "eval" in subject.modes and once:
+        recording.taps["evaluation/random"] = np.array(_random(subject, training=False))
+    if "train" in subject.modes and adapter.abilities >= {"gradients"}:
+        outputs = _record_mode(subject, recording, handed, training=True)
+        _record_statistics(subject, recording)
+        if once:
+            _record_randomness(subject, recording, outputs)
+        if subject.update and "update" in adapter.abilities:
+            _record_update(subject, recording, handed)
+    adapter.load(subject.model, subject.weights)
+    return recording
+
+
+def _record_taps(subject: Subject, recording: Recording) -> None:
+    """The taps of a model that returns them all."""
+    adapter = subject.adapter
+    for mode, stage in (("eval", ""), ("train", TRAINING)):
+        if mode in subject.modes:
+            subject.place = f"{stage}forward"
+            inputs = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
+            taps = adapter.taps(subject.model, inputs, training=bool(stage)) or {}
+            recording.taps |= {f"{stage}{name}": value for name, value in taps.items()}
+
+
+def _record_mode(
+    subject: Subject, recording: Recording, handed: Handed | None, training: bool
+) -> list[Array]:
+    """Forward, loss and gradients in one mode; returns the arrays of the model's outputs."""
+    adapter, stage = subject.adapter, TRAINING if training else ""
+    recorder = Recorder(adapter, subject.modules, recording.branch, stage, handed)
+    with _running(subject, recorder, training):
+        inputs = native_inputs(subject)
+        outputs = recorder.record_model_outputs(_forward(subject, inputs))
+        recorder.active = False
+        arrays = [adapter.array(native) for native in outputs]
+        if "gradients" in adapter.abilities and outputs:
+            subject.place = f"{stage}loss"
+            loss = loss_of(subject, outputs, inputs)
+            value = np.asarray(adapter.array(loss)).reshape(())
+            recorder.taps[f"{stage}losses/loss"] = value
+            subject.place = f"{stage}backward"
+            recorder.taps |= _gradients(subject, recorder, loss, inputs)
+    subject.calls[stage] = recorder.calls
+    recording.taps |= recorder.taps
+    recording.kinks |= recorder.kinks
+    recording.operations |= recorder.operations
+    return arrays
+
+
+@contextmanager
+def _running(subject: Subject, recorder: Recorder, training: bool, dropout: bool = False) -> Any:
+    """The model in a mode, with every call going through the recorder; names where it fails."""
+    adapter = subject.adapter
+    adapter.seed(subject.seed)
+    adapter.mode(subject.model, training, dropout or not training)
+    subject.place = f"{recorder.stage}forward"
+    with (
+        adapter.intercept(subject.model, recorder.around_module),
+        adapter.intercept_functions(recorder.around_function),
+    ):
+        try:
+            yield
+        except Exception:
+            if recorder.running:
+                subject.place += f" of {recorder.running[-1]}"
+            raise
+
+
+def native_inputs(subject: Subject) -> dict[str, Any]:
+    """The inputs as tensors; floats can be differentiated by."""
+    adapter = subject.adapter
+    made = {}
+    for name, array in subject.inputs.items():
+        native = adapter.tensor(array)
+        floats = array.dtype.kind == "f" and "gradients" in adapter.abilities
+        made[name] = adapter.watch_gradients(native) if floats else native
+    return made
+
+
+def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
+    # A copy: a model may change its input in place.
+    fed = [
+        subject.adapter.copy(native)
+        for name, native in inputs.items()
+        if not (name == LABELS and subject.loss == "cross_entropy")
+    ]
+    return subject.adapter.call(subject.model, fed)
+
+
+def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
+    """The scalar loss of a pass."""
+    if callable(subject.loss):
+        return subject.loss(outputs, inputs)
+    adapter = subject.adapter
+    cotangents = [
+        adapter.tensor(
+            generator(subject.seed, f"cotangent {number}")
+            .standard_normal(adapter.array(output).shape)
+            .astype(np.float32)
+        )
+        for number, output in enumerate(outputs)
+    ]
+    return adapter.loss(subject.loss, outputs, inputs, cotangents)
+
+
+def _gradients(
+    subject: Subject, recorder: Recorder, loss: Any, inputs: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Gradients by activations (last one first), by parameters and by inputs."""
+    adapter, stage = subject.adapter, recorder.stage
+    wanted: dict[str, Any] = {}
+    for tap, native in reversed(recorder.natives.items()):
+        wanted[f"{stage}backward/d/{tap.removeprefix(f'{stage}forward/')}"] = native
+    state = adapter.state(subject.model)
+    names = [name for name, entry in state.items() if entry.kind == "parameter"]
+    for name in reversed(names):
+        wanted[f"{stage}gradients/{name}"] = adapter.parameter(subject.model, name)
+    for name, native in inputs.items():
+        if subject.inputs[name].dtype.kind == "f":
+            wanted[f"{stage}gradients/input:{name}"] = native
+    found = adapter.gradients([loss], list(wanted.values()))
+    return {
+        tap: gradient for tap, gradient in zip(wanted, found, strict=True) if gradient is not None
+    }
+
+
+def _record_statistics(subject: Subject, recording: Recording) -> None:
+    for name, entry in subject.adapter.state(subject.model).items():
+        if entry.kind == "buffer":
+            recording.taps[f"training statistics/{name}"] = entry.array
+
+
+def collect_calls(subject: Subject, training: bool) -> dict[str, ModuleCall]:
+    """The calls of leaf modules in one mode, from a forward pass that is not kept."""
+    stage = TRAINING if training else ""
+    subject.adapter.load(subject.model, subject.weights)
+    recorder = Recorder(subject.adapter, subject.modules, Branch(), stage)
+    with _running(subject, recorder, training):
+        _forward(subject, native_inputs(subject))
+    subject.calls[stage] = recorder.calls
+    return recorder.calls
+
+
+def _random(subject: Subject, training: bool, dropout: bool = True) -> bool:
+    """Whether two passes of one mode that start from different seeds differ."""
+    first, second = (_outputs(subject, training, dropout, seed) for seed in SEEDS)
+    return not _agree(first, second)
+
+
+def _outputs(subject: Subject, training: bool, dropout: bool, seed: int) -> list[Array]:
+    adapter = subject.adapter
+    adapter.load(subject.model, subject.weights)
+    recorder = Recorder(adapter, {}, Branch(), TRAINING if training else "", active=False)
+    with _running(subject, recorder, training, dropout):
+        adapter.seed(seed)
+        output = _forward(subject, native_inputs(subject))
+        return [adapter.array(native) for native in recorder.record_model_outputs(output)]
+
+
+def _agree(first: Sequence[Array], second: Sequence[Array]) -> bool:
+    return all(
+        np.linalg.norm((a - b).reshape(-1)) <= SAME * np.linalg.norm(a.reshape(-1))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _record_randomness(subject: Subject, recording: Recording, outputs: Sequence[Array]) -> None:
+    """Whether training draws random numbers; a note if it does so even with dropout off."""
+    again = _outputs(subject, training=True, dropout=False, seed=SEEDS[0])
+    if not _agree(outputs, again):
+        recording.notes.append(
+            "the model draws random numbers in training even with dropout off; stages of "
+            "training cannot agree; seed or remove this randomness (`replace`)"
+        )
+    recording.taps["training/random"] = np.array(_random(subject, training=True))
+
+
+def _record_update(subject: Subject, recording: Recording, handed: Handed | None) -> None:
+    """One step of the framework's own optimiser; taps are new minus old, in float64."""
+    adapter = subject.adapter
+    adapter.load(subject.model, subject.weights)
+    before = {name: e.array for name, e in adapter.state(subject.model).items()}
+    # The choices of the recorded pass in training mode; the recorder's taps are not used.
+    same = Handed(handed.branch, handed.choices) if handed else None
+    recorder = Recorder(adapter, subject.modules, Branch(), TRAINING, same)
+    with _running(subject, recorder, training=True):
+        inputs = native_inputs(subject)
+        outputs = recorder.record_model_outputs(_forward(subject, inputs))
+        recorder.active = False
+        subject.place = "one update"
+        assert subject.update
+        adapter.step(subject.model, loss_of(subject, outputs, inputs), subject.update)
+    for name, entry in reversed(adapter.state(subject.model).items()):
+        if entry.kind == "parameter":
+            step = entry.array.astype(np.float64) - before[name].astype(np.float64)
+            recording.taps[f"one update/step/{name}"] = step

@@ -1,0 +1,241 @@
+"""Record both sides of a pair, each in its own environment, into one folder.
+
+    recorded = record_pair(Path("pair.py"), Path("out"))
+
+A recording is used again if nothing that it depends on changed: the pair file and the modules
+beside it, the options, the versions, this program, and the recordings that it follows.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from parity.comparison.sketch import Array
+from parity.comparison.trace import Trace, environment, read_trace
+from parity.errors import ParityError
+from parity.recording.child import Child
+from parity.recording.draw import draw_inputs
+from parity.recording.pair import SIDES, Pair, load_pair
+from parity.recording.plan import Request, requests
+from parity.recording.side import load_arrays, save_arrays, subject_facts
+from parity.recording.weights import baseline_weights, candidate_names, module_names
+
+KEYS = "recordings.json"
+SKETCH_ABOVE = 1 << 22  # elements
+Say = Callable[[str], None]
+
+
+@dataclass
+class Recorded:
+    """The files of a recorded pair, by the names of their requests, and what to know of them."""
+
+    folder: Path
+    pair: Pair
+    files: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def traces(self, kind: str) -> list[Path]:
+        """Files of one kind, baseline and candidate in float32 first."""
+        first = [f"baseline-{kind}-float32", f"candidate-{kind}-float32"]
+        rest = [n for n in self.files if f"-{kind}-" in n and n not in first]
+        return [self.files[name] for name in [*first, *rest] if name in self.files]
+
+
+class Runner:
+    """The recording of one pair: children, keys of what was recorded, and progress."""
+
+    def __init__(
+        self, path: Path, out: Path, pythons: Mapping[str, str], fresh: bool, say: Say
+    ) -> None:
+        self.path, self.out, self.pythons, self.say = path.resolve(), out, pythons, say
+        self.pair = load_pair(path)
+        self.recorded = Recorded(out, self.pair)
+        out.mkdir(parents=True, exist_ok=True)
+        self.children: dict[tuple[str, str], Child] = {}
+        self.described: dict[str, dict[str, Any]] = {}  # by side
+        self.keys: dict[str, str] = {}
+        keys = out / KEYS
+        self.old = json.loads(keys.read_text()) if keys.is_file() and not fresh else {}
+        self.weight_names: dict[str, dict[str, str]] = {}  # side -> own name -> baseline's
+        self.facts: dict[str, Any] = {}
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None
+    ) -> None:
+        for child in self.children.values():
+            child.kill() if kind else child.close()
+
+    def label(self, side: str) -> str:
+        """The side for people: `candidate (jittor)`."""
+        return f"{side} ({self.pair.side(side).framework})"
+
+    def child(self, side: str, precision: str) -> Child:
+        """The process of a side and precision; it is started, and loaded, at first use."""
+        if (side, precision) in self.children:
+            return self.children[side, precision]
+        chosen = self.pythons.get(side) or self.pair.side(side).python
+        python = self.path.parent / chosen if chosen else Path(sys.executable)
+        log = self.out / f"{side}-{precision}.log"
+        child = Child(python, self.path.parent, log, self.label(side))
+        self.children[side, precision] = child
+        started = time.monotonic()
+        described = child.ask("start", pair=str(self.path), side=side, precision=precision)
+        self.described.setdefault(side, described)
+        if side in self.weight_names:
+            self.load(child, side)
+        version = described["producer"].get("version", "")
+        seconds = time.monotonic() - started
+        self.say(f"{self.label(side)} {version}: built in {precision} ({seconds:.0f} s)")
+        return child
+
+    def load(self, child: Child, side: str, state: Path | None = None) -> None:
+        """Load the pair's weights and inputs into a child."""
+        child.ask(
+            "load",
+            weights=str(self.out / ("drawn.npz" if state else "weights.npz")),
+            names=self.weight_names[side],
+            inputs=str(self.out / "inputs.npz"),
+            state=str(state) if state else None,
+        )
+
+    def prepare(self) -> None:
+        """Draw weights and inputs, build both sides, and match the names of their weights."""
+        inputs = draw_inputs(self.pair.inputs, self.pair.seed)
+        save_arrays(self.out / "inputs.npz", inputs)
+        child = self.child("baseline", "float32")
+        state = self.described["baseline"]["state"]
+        drawn = baseline_weights(self.pair, state, self.path.parent)
+        save_arrays(self.out / "drawn.npz", drawn)
+        self.weight_names["baseline"] = {name: name for name in drawn}
+        self.load(child, "baseline", self.out / "weights.npz")
+        weights: dict[str, Array] = load_arrays(self.out / "weights.npz")
+        self.weight_names["baseline"] = {name: name for name in weights}
+        self.load(child, "baseline")
+        self.facts = subject_facts(self.pair, weights, inputs)
+        child = self.child("candidate", "float32")
+        names, notes = candidate_names(self.pair, state, self.described["candidate"]["state"])
+        self.weight_names["candidate"] = names
+        self.load(child, "candidate")
+        self.recorded.notes += notes
+
+    def record_all(self) -> None:
+        """Make every recording of the plan, or find it in the folder."""
+        abilities = {side: self.described[side]["abilities"] for side in SIDES}
+        for request in requests(self.pair, abilities):
+            if request.branch and self._same_branch(request):
+                continue
+            if request.precision == "float64":
+                self._close("float32")
+            self.record(request)
+
+    def _same_branch(self, request: Request) -> bool:
+        """Whether the candidate's float64 choices are those that the reference follows already."""
+        if request.variant:
+            return False
+        names = f"baseline-{request.kind}-float64", f"candidate-{request.kind}-float64"
+        first, second = (read_trace(self.recorded.files[n]).manifest.get("branch") for n in names)
+        return bool(first == second)
+
+    def _close(self, precision: str) -> None:
+        for key in [key for key in self.children if key[1] == precision]:
+            self.children.pop(key).close()
+
+    def record(self, request: Request) -> None:
+        """One recording."""
+        file = self.out / f"{request.name}.npz"
+        names = self._module_names(request)
+        options = {
+            "kind": request.kind,
+            "variant": request.variant,
+            "names": names,
+            "sketch_above": SKETCH_ABOVE,
+        }
+        used = [name for name in (request.follow, request.source) if name]
+        described = self.described[request.side]
+        facts = [
+            options,
+            request.precision,
+            self.facts,
+            self.weight_names[request.side],
+            [self.keys[name] for name in used],
+            [described["producer"], described["files"], self.pair.tag, own_source()],
+        ]
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+        self.keys[request.name], self.recorded.files[request.name] = key, file
+        words = " ".join(w for w in (request.kind, request.precision, request.variant) if w)
+        if self.old.get(request.name, {}).get("key") == key and file.is_file():
+            self.say(f"{self.label(request.side)}: {words}: unchanged")
+            self._note(request, self.old[request.name]["answer"])
+            return
+        child, started = self.child(request.side, request.precision), time.monotonic()
+        paths = {
+            role: str(self.recorded.files[name]) if name else None
+            for role, name in (("follow", request.follow), ("source", request.source))
+        }
+        answer = child.ask("record", out=str(file), **options, **paths)
+        self.old[request.name] = {"key": key, "answer": answer}
+        self._write_keys()
+        seconds = time.monotonic() - started
+        self.say(f"{self.label(request.side)}: {words}: {answer['taps']} taps ({seconds:.0f} s)")
+        self._note(request, answer)
+
+    def _note(self, request: Request, answer: Mapping[str, Any]) -> None:
+        label = self.label(request.side)
+        for note in answer["notes"]:
+            if f"{label}: {note}" not in self.recorded.notes:
+                self.recorded.notes.append(f"{label}: {note}")
+
+    def _module_names(self, request: Request) -> dict[str, str]:
+        """For isolated replay by the candidate: its names of module calls -> the baseline's."""
+        if request.kind != "isolated" or request.side != "candidate":
+            return {}
+        files = self.recorded.files
+        pair: list[Trace] = [read_trace(files[f"{side}-pass-float32"]) for side in SIDES]
+        return module_names(self.pair, *pair)
+
+    def _write_keys(self) -> None:
+        temporary = self.out / f".{KEYS}.part"
+        temporary.write_text(json.dumps(self.old))
+        temporary.replace(self.out / KEYS)
+
+
+def own_source() -> str:
+    """A digest of the recorder's own code and of the interpreter's facts."""
+    state = hashlib.sha256(json.dumps(environment(), sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        state.update(path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def record_pair(
+    path: Path,
+    out: Path,
+    pythons: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    say: Say = print,
+) -> Recorded:
+    """Record both sides of a pair file into a folder.
+
+    Args:
+        pythons: side -> interpreter, instead of those in the pair file.
+        fresh: record again what was recorded already.
+
+    Raises:
+        ParityError: the pair file, a builder or a model fails; the text says where.
+    """
+    for side in pythons or {}:
+        if side not in SIDES:
+            raise ParityError(f"--python {side}: expected one of {', '.join(SIDES)}")
+    with Runner(path, out, pythons or {}, fresh, say) as runner:
+        runner.prepare()
+        runner.record_all()
+    return runner.recorded

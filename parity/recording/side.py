@@ -1,0 +1,220 @@
+"""One side in its own process: build, load, record; errors of the user's code name their place."""
+
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.comparison.sketch import Array
+from parity.comparison.subject import array_facts
+from parity.comparison.trace import environment, read_trace, write_trace
+from parity.errors import ParityError
+from parity.recording.adapter import adapter_of
+from parity.recording.draw import ulp_moved
+from parity.recording.following import Handed
+from parity.recording.isolated import record_isolated
+from parity.recording.pair import Pair, load_pair
+from parity.recording.passes import Recording, Subject, record_pass
+from parity.recording.places import place_of
+from parity.recording.replacing import replace_modules
+
+WHOLE = ("forward", "inputs", "backward")  # stages of the baseline that isolated replay reads
+
+
+class RecordedSide:
+    """A built model of one side in one precision, which answers requests to record.
+
+    Raises:
+        ParityError: the framework cannot start, or the user's code fails; the text says where.
+    """
+
+    def __init__(self, path: str, name: str, precision: str) -> None:
+        self.path, self.name, self.precision = Path(path), name, precision
+        self.pair: Pair = load_pair(path)
+        self.side = self.pair.side(name)
+        self.label = f"{name} ({self.side.framework})"
+        self.adapter = adapter_of(self.side.framework)
+        self.producer = {"name": producer_name(self.pair, name), **self.adapter.start(precision)}
+        self.adapter.prepare_build()
+        with self._told("build"):
+            self.adapter.seed(self.pair.seed)
+            model = self.adapter.finish_build(self.side.build())
+        with self._told("replace"):
+            replace_modules(self.adapter, model, self.side.replace)
+        self.model = model
+        self.weights: dict[str, Array] = {}
+        self.subject: Subject | None = None
+        self.facts: dict[str, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """What the parent needs to know: producer, abilities, state, and the files used."""
+        state = self.adapter.state(self.model)
+        return {
+            "producer": self.producer,
+            "abilities": sorted(self.adapter.abilities),
+            "state": [
+                [name, list(entry.array.shape), entry.array.dtype.str, entry.kind]
+                for name, entry in state.items()
+            ],
+            "files": used_files(self.path),
+        }
+
+    def load(self, weights: Mapping[str, Array], inputs: Mapping[str, Array], facts: Any) -> None:
+        """Load weights by this side's names; `facts`: subject of the manifests.
+
+        Entries without a weight keep what the builder made.
+        """
+        with self._told("load"):
+            shapes = {n: e.array.shape for n, e in self.adapter.state(self.model).items()}
+            fitting = {n: value.reshape(shapes[n]) for n, value in weights.items()}
+            self.adapter.load(self.model, fitting)
+            state = self.adapter.state(self.model)
+        self.weights = {name: entry.array for name, entry in state.items()}
+        self.facts = facts
+        self.subject = Subject(
+            self.adapter,
+            self.model,
+            inputs,
+            self.weights,
+            self.pair.loss_of(self.name),
+            self.pair.update,
+            self.pair.modes,
+            self.pair.seed,
+        )
+
+    def record(
+        self,
+        out: str,
+        kind: str,
+        variant: str | None,
+        follow: str | None,
+        source: str | None,
+        names: Mapping[str, str],
+        sketch_above: int | None,
+    ) -> dict[str, Any]:
+        """Record one trace; `kind` is pass or isolated."""
+        assert self.subject
+        subject = self.subject
+        subject.variant = variant
+        subject.weights = ulp_moved(self.weights, variant) if variant else self.weights
+        handed = None
+        if follow and "follow" in self.adapter.abilities:
+            handed = Handed.from_trace(read_trace(follow))
+        with self._told(""):
+            if kind == "isolated":
+                assert source
+                recording = record_isolated(subject, read_trace(source), names, handed)
+            else:
+                recording = record_pass(subject, handed, once=not variant)
+        self._write(out, kind, variant, recording, handed, sketch_above)
+        return {
+            "taps": len(recording.taps),
+            "notes": recording.notes,
+            "followed": 0 if handed is None else len(handed.used),
+            "kept": 0 if handed is None else handed.kept,
+            "free": [] if handed is None else handed.free,
+        }
+
+    def _write(
+        self,
+        out: str,
+        kind: str,
+        variant: str | None,
+        recording: Recording,
+        handed: Handed | None,
+        sketch_above: int | None,
+    ) -> None:
+        follows = "follow" in self.adapter.abilities
+        manifest = {
+            "producer": self.producer | environment(),
+            "precision": self.precision,
+            "variant": variant,
+            "case": "",
+            "kind": kind,
+            "subject": self.facts,
+            "branch": recording.branch.name(handed) if follows else None,
+            "kinks": recording.kinks,
+            "operations": recording.operations,
+            "layouts": dict(self.pair.layouts) if self.name == "candidate" else {},
+            "side": self.name,
+        }
+        fed = self.name == "baseline" and kind == "pass" and not variant
+        whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE if fed]
+        write_trace(out, recording.taps, manifest, sketch_above, full=whole)
+
+    @contextmanager
+    def _told(self, action: str) -> Iterator[None]:
+        """Turn an error of the user's code into one that says side, action and line."""
+        try:
+            yield
+        except ParityError as error:
+            raise ParityError(f"{self.label}: {error}") from error
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            where = action or (self.subject.place if self.subject else "")
+            text = str(error).strip().split("\n")[0] or "no message"
+            raise ParityError(
+                f"{self.label}: {where}: {type(error).__name__}: {text} (at {place_of(error)})"
+            ) from error
+
+
+def producer_name(pair: Pair, side: str) -> str:
+    """The framework; with the side, if both have the same framework."""
+    frameworks = {pair.baseline.framework, pair.candidate.framework}
+    own = pair.side(side).framework
+    return own if len(frameworks) > 1 else f"{own} {side}"
+
+
+def subject_facts(
+    pair: Pair, weights: Mapping[str, Array], inputs: Mapping[str, Array]
+) -> dict[str, Any]:
+    """What is computed, for the manifest: equal on both sides."""
+    loss = pair.loss if isinstance(pair.loss, str) else "function"
+    settings = {
+        "loss": loss,
+        "update": dict(pair.update or {}),
+        "modes": list(pair.modes),
+        "seed": pair.seed,
+    }
+    return {
+        "weights": array_facts(weights),
+        "inputs": array_facts(inputs),
+        "settings": settings,
+    }
+
+
+def used_files(pair: Path) -> dict[str, str]:
+    """The pair file and the modules imported from its folder -> the digest of each."""
+    folder = pair.resolve().parent
+    paths = {pair.resolve()}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and folder in Path(file).resolve().parents:
+            paths.add(Path(file).resolve())
+    outside = [p for p in paths if "site-packages" not in p.parts]
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in sorted(outside)
+        if path.is_file()
+    }
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Arrays by name in one .npz file; it appears whole."""
+    temporary = path.with_name(f".{path.name}.part")
+    numbered = {f"array{number}": value for number, value in enumerate(arrays.values())}
+    with open(temporary, "wb") as file:
+        np.savez(file, **{"names": np.array([*arrays], dtype=str), **numbered})
+    temporary.replace(path)
+
+
+def load_arrays(path: Path | str) -> dict[str, Array]:
+    """The arrays of `save_arrays`."""
+    with np.load(path, allow_pickle=False) as stored:
+        names = [str(name) for name in stored["names"]]
+        return {name: stored[f"array{number}"] for number, name in enumerate(names)}

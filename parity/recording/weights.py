@@ -1,0 +1,116 @@
+"""The weights of a pair: drawn for the baseline, and given to the candidate by matched names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.comparison.sketch import Array
+from parity.comparison.trace import Trace
+from parity.errors import ParityError
+from parity.matching.named import Match, Named
+from parity.matching.names import match
+from parity.recording.draw import draw_weight, drawn
+from parity.recording.pair import Pair
+
+State = Sequence[Sequence[Any]]  # name, shape, type, kind; of every entry
+MOST = 5  # names in one sentence
+
+
+def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]:
+    """The arrays to load into the baseline: drawn, or those of the pair's file of weights.
+
+    Raises:
+        ParityError: the file is missing, or has no array or another shape for a parameter.
+    """
+    if pair.weights is None:
+        return {
+            name: draw_weight(pair.seed, name, tuple(shape))
+            for name, shape, dtype, kind in state
+            if drawn(name, np.empty(0, dtype), kind)
+        }
+    path = folder / pair.weights
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError) as error:
+        raise ParityError(f"weights: {path}: expected an .npz file of arrays: {error}") from error
+    for name, shape, _, kind in state:
+        if name not in arrays and kind == "parameter":
+            raise ParityError(f"weights: {path}: no array {name}; the baseline has this parameter")
+        if name in arrays and arrays[name].shape != tuple(shape):
+            raise ParityError(
+                f"weights: {path}: {name}: expected shape {tuple(shape)}, found "
+                f"{arrays[name].shape}"
+            )
+    return {name: arrays[name] for name, *_ in state if name in arrays}
+
+
+def candidate_names(
+    pair: Pair, baseline: State, candidate: State
+) -> tuple[dict[str, str], list[str]]:
+    """The candidate's names of weights -> the baseline's, and notes on those without a partner.
+
+    Raises:
+        ParityError: two partners have different shapes, or no name has a partner.
+    """
+    found = match(_named(baseline), _named(candidate), pair.names)
+    shapes = {name: tuple(shape) for name, shape, *_ in candidate}
+    expected = {name: tuple(shape) for name, shape, *_ in baseline}
+    wrong = [
+        f"{own} has shape {shapes[own]}, the baseline's {theirs} has {expected[theirs]}"
+        for own, theirs in found.mapping().items()
+        if _without_ones(shapes[own]) != _without_ones(expected[theirs])
+    ]
+    if wrong:
+        raise ParityError(
+            f"candidate: weights: {'; '.join(wrong[:MOST])}"
+            f"{f'; and {len(wrong) - MOST} more' if len(wrong) > MOST else ''}; build both models "
+            "with the same sizes, or give `names` for those that do not belong together"
+        )
+    if not found.pairs:
+        raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
+    return found.mapping(), _notes(found)
+
+
+def _notes(found: Match) -> list[str]:
+    notes = []
+    for side, names in (("baseline", found.only_baseline), ("candidate", found.only_candidate)):
+        if names:
+            more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+            notes.append(f"weights only in the {side}: {', '.join(names[:MOST])}{more}")
+    for doubt in found.doubts:
+        ours, theirs = ", ".join(doubt.baseline[:MOST]), ", ".join(doubt.candidate[:MOST])
+        notes.append(f"weights in doubt, not loaded: {ours} or {theirs}: {doubt.why}")
+    return notes
+
+
+def module_names(pair: Pair, baseline: Trace, candidate: Trace) -> dict[str, str]:
+    """The candidate's names of module calls -> the baseline's, from the traces of a pass."""
+    found = match(_calls(baseline), _calls(candidate), pair.names)
+    return found.mapping()
+
+
+def _calls(trace: Trace) -> list[Named]:
+    """Every tap of a module call in evaluation mode (or in training mode, if there is no other)."""
+    operations = trace.manifest.get("operations") or {}
+    stages = {tap.partition("/")[0] for tap in operations}
+    stage = "forward" if "forward" in stages else "training forward"
+    return [
+        Named(
+            tap.removeprefix(f"{stage}/"),
+            tuple(trace.taps[tap].shape),
+            operation=facts["operation"],
+        )
+        for tap, facts in operations.items()
+        if tap.startswith(f"{stage}/")
+    ]
+
+
+def _named(state: State) -> list[Named]:
+    return [Named(name, tuple(shape), dtype) for name, shape, dtype, _ in state]
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape if len(shape) > 1 else tuple(size for size in shape if size != 1)

@@ -1,0 +1,71 @@
+"""The child process of one side and precision: it answers requests until its input ends.
+
+    python -m parity.recording.worker      # started by runner.py; one JSON request a line on stdin
+
+Answers are JSON lines on what was the standard output. Whatever frameworks print goes to the
+standard error, which is the side's log.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from parity.errors import ParityError
+from parity.recording.side import RecordedSide, load_arrays, save_arrays, subject_facts
+
+
+class Worker:
+    """The requests, each a method; `start` comes first."""
+
+    def __init__(self) -> None:
+        self.side: RecordedSide | None = None
+
+    def start(self, pair: str, side: str, precision: str) -> dict[str, Any]:
+        """Build one side of a pair."""
+        self.side = RecordedSide(pair, side, precision)
+        return self.side.describe()
+
+    def load(
+        self, weights: str, names: dict[str, str], inputs: str, state: str | None
+    ) -> dict[str, Any]:
+        """Load weights (`names`: own name -> name in the file); write the state as read back."""
+        assert self.side
+        stored = load_arrays(weights)
+        own = {name: stored[theirs] for name, theirs in names.items()}
+        arrays = load_arrays(inputs)
+        self.side.load(own, arrays, subject_facts(self.side.pair, stored, arrays))
+        if state:
+            save_arrays(Path(state), self.side.weights)
+        return {}
+
+    def record(self, **options: Any) -> dict[str, Any]:
+        """Record one trace."""
+        assert self.side
+        return self.side.record(**options)
+
+
+def main() -> int:
+    """Answer requests from stdin until it ends."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    worker = Worker()
+    for line in requests:
+        request = json.loads(line)
+        try:
+            answer = {"answer": getattr(worker, request.pop("do"))(**request)}
+        except ParityError as error:
+            answer = {"error": str(error)}
+        except Exception:
+            answer = {"failure": traceback.format_exc()}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
