@@ -5,28 +5,13 @@ import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 
-from parity.api import compare_traces, tell
-from parity.comparison.trace import read_trace
-from parity.comparison.verdict import Comparison, Evidence, OneSided
+from parity.api import tell
 from parity.errors import ParityError
-from parity.recording.runner import Recorded, record_pair
+from parity.folder import compare_folder
+from parity.matching.declared import Declared
+from parity.recording.runner import record_pair
 
-KINDS = ("pass", "isolated")
 PAGE = "report.html"
-
-
-def compare_recorded(recorded: Recorded) -> Comparison:
-    """All rows of a recorded pair: of whole passes, then of modules alone."""
-    rows, one_sided = [], OneSided()
-    pairs: list[Evidence] = []
-    for kind in KINDS:
-        files = recorded.traces(kind)
-        if len(files) > 1:
-            comparison = compare_traces(files)
-            rows += comparison.rows
-            one_sided += comparison.one_sided
-            pairs += comparison.pairs
-    return Comparison(rows, one_sided, tuple(pairs))
 
 
 def run_pair(
@@ -48,8 +33,9 @@ def run_pair(
     """
     out = out or Path(f"parity-{path.stem}")
     recorded = record_pair(path, out, pythons, fresh, say=progress)
-    traces = [read_trace(file) for file in recorded.traces("pass")[:2]]
-    code = tell(compare_recorded(recorded), traces, out)
+    declared = Declared(recorded.pair.names, recorded.pair.layouts)
+    comparison, traces = compare_folder(recorded.folder, declared)
+    code = tell(comparison, traces, out)
     for note in recorded.notes:
         print(f"note: {note}")
     page = out / PAGE
