@@ -27,7 +27,10 @@ TAGS = {
 PAGE = "report.html"
 # Fields in parity.json: of an equivalent row, besides its numbers, and of a finding
 IN_SHORT = ("case", "stage", "tap", "precision", "pair", "verdict")
-FINDING = ("case", "pair", "precision", "stage", "tap", "direction", "causes", "text")
+FINDING = (
+    *("case", "pair", "precision", "stage", "tap", "direction", "causes", "text"),
+    *("kind", "places", "explained", "source", "shown_by"),
+)
 
 
 def write_reports(
