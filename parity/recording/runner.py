@@ -53,14 +53,15 @@ class Runner:
     def __init__(
         self, path: Path, out: Path, pythons: Mapping[str, str], fresh: bool, say: Say
     ) -> None:
-        self.path, self.out, self.pythons, self.say = path.resolve(), out, pythons, say
+        self.path, self.out = path.resolve(), out.resolve()
+        self.pythons, self.say = pythons, say
         self.pair = load_pair(path)
-        self.recorded = Recorded(out, self.pair)
-        out.mkdir(parents=True, exist_ok=True)
+        self.recorded = Recorded(self.out, self.pair)
+        self.out.mkdir(parents=True, exist_ok=True)
         self.children: dict[tuple[str, str], Child] = {}
         self.described: dict[str, dict[str, Any]] = {}  # by side
         self.keys: dict[str, str] = {}
-        keys = out / KEYS
+        keys = self.out / KEYS
         self.old = json.loads(keys.read_text()) if keys.is_file() and not fresh else {}
         self.weight_names: dict[str, dict[str, str]] = {}  # side -> own name -> baseline's
         self.facts: dict[str, Any] = {}
@@ -136,6 +137,10 @@ class Runner:
             if request.precision == "float64":
                 self._close("float32")
             self.record(request)
+        for name in [name for name in self.old if name not in self.recorded.files]:
+            (self.out / f"{name}.npz").unlink(missing_ok=True)  # of another plan
+            del self.old[name]
+        self._write_keys()
 
     def _same_branch(self, request: Request) -> bool:
         """Whether the candidate's float64 choices are those that the reference follows already."""
