@@ -1,6 +1,7 @@
 """The command `parity`: compare two programs by what they recorded.
 
     parity run pair.py               record both sides of a pair, each in its environment; compare
+    parity record pair.py SIDE       record one side, where the other has another machine
     parity compare A B ...           compare traces, or the folder of a recorded pair
     parity show TRACE                what a trace holds
 
@@ -53,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("pair", type=Path, help="the pair file (Python)")
     _add_recording(run)
     run.add_argument("--open", action="store_true", help="show the page in a browser")
+
+    apart = _command(commands, "record", do_record, "record one side of a pair, then the other")
+    apart.add_argument("pair", type=Path, help="the pair file (Python)")
+    apart.add_argument("side", choices=("baseline", "candidate"))
+    _add_recording(apart)
 
     compare = _command(commands, "compare", do_compare, "compare traces; needs no framework")
     compare.add_argument(
@@ -142,6 +148,17 @@ def do_run(options: argparse.Namespace) -> int:
         if options.open:
             webbrowser.open(page.as_uri())
     return code
+
+
+def do_record(options: argparse.Namespace) -> int:
+    """`parity record`."""
+    from parity.recording.apart import record_side
+
+    chosen = pythons(options.python)
+    recorded = record_side(options.pair, options.side, folder_of(options), chosen, options.fresh)
+    for note in recorded.notes:
+        print(f"note: {note}")
+    return 0
 
 
 def folder_of(options: argparse.Namespace) -> Path:
