@@ -235,14 +235,23 @@ class JittorAdapter(Adapter):
         the recorder's, not the model's."""
         if name == "cross_entropy":
             return self.jittor.nn.cross_entropy_loss(outputs[0], inputs["labels"])
-        total = self.inner_product(outputs, cotangents) / float(outputs[0].shape[0])
-        return total.cast(self.precision)
+        batch = float(outputs[0].shape[0])
+        return self.inner_product(outputs, cotangents, batch).cast(self.precision)
 
-    def inner_product(self, outputs: Sequence[Any], cotangents: Sequence[Any]) -> Any:
-        """Sum of sum(output * cotangent), in float64."""
-        total: Any = 0.0
-        for output, cotangent in zip(outputs, cotangents, strict=True):
-            total = total + (output.float64() * cotangent.float64()).sum()
+    def inner_product(
+        self, outputs: Sequence[Any], cotangents: Sequence[Any], divisor: float = 1.0
+    ) -> Any:
+        """Sum of sum(output * cotangent / divisor), in float64.
+
+        A float64 sum divided by a Python number would be float32 (`binary_dtype_infer`).
+        """
+        parts = [
+            (output.float64() * (cotangent.float64() / divisor)).sum()
+            for output, cotangent in zip(outputs, cotangents, strict=True)
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
         return total
 
     def gradients(

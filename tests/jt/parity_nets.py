@@ -44,6 +44,7 @@ def models(jt: Any) -> dict[str, Any]:
             x = self.relu(self.norm(self.conv(x)))
             x += 1.0  # changes the module's output in place
             x = self.drop(self.pool(self.relu(x - 2.0)))
+            x = nn.dropout(x, 0.5, self.is_training())
             x = nn.relu6(jt.clamp(x, 0.25, 9.0))
             logits = self.head(x).float_auto()
             with jt.no_grad():
@@ -167,6 +168,7 @@ def main(folder: Path, precision: str) -> None:
     subject, recording = record(adapter, built["Everything"], (2, 3, 6, 6))
     np.savez(folder / "Everything.npz", **recording.taps)
     facts["operations"] = recording.operations
+    facts["notes"] = recording.notes
     facts["kinks"] = recording.kinks
     facts["modules"] = [[m.path, m.is_leaf, m.source] for m in subject.modules.values()]
     facts["state"] = {n: e.kind for n, e in adapter.state(subject.model).items()}

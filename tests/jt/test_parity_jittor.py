@@ -110,6 +110,7 @@ def test_running_statistics(recorded):
 def test_dropout_is_off_and_seen(recorded):
     taps = recorded.taps
     assert np.array_equal(taps["training forward/drop"], taps["training forward/pool"])
+    assert recorded.facts["notes"] == []  # `nn.dropout` is off, too
     assert taps["training/random"]
     assert not taps["evaluation/random"]
     assert recorded.facts["made inside"] is False
@@ -118,7 +119,9 @@ def test_dropout_is_off_and_seen(recorded):
 def test_choices_of_kinks_and_no_others(recorded):
     """None of the norm's and softmax's maxima; functions are named after their container."""
     taps = recorded.taps
-    assert stage(taps, "choices") == ["relu", "relu#2", "pool", "model:clamp", "model:relu6"]
+    for words in ("", "training "):
+        found = stage(taps, f"{words}choices")
+        assert found == ["relu", "relu#2", "pool", "model:clamp", "model:relu6"]
     assert np.array_equal(taps["choices/relu"], taps["forward/norm"] > 0)
     windows = taps["forward/relu#2"].reshape(2, 4, 3, 2, 3, 2).transpose(0, 1, 2, 4, 3, 5)
     first = windows.reshape(2, 4, 3, 3, 4).argmax(-1)  # many windows are all zero
@@ -195,6 +198,8 @@ def test_float64_is_float64_everywhere(recorded, recorded64):
     taps = recorded64.taps
     floats = {tap: value for tap, value in taps.items() if value.dtype.kind == "f"}
     assert {str(value.dtype) for value in floats.values()} == {"float64"}
+    loss = floats["losses/loss"]
+    assert loss != np.float32(loss)  # not rounded on the way
     for tap in ("forward/output", "gradients/conv.weight", "one update/step/conv.weight"):
         wide = floats[tap]
         error = np.abs(recorded.taps[tap] - wide).max() / np.abs(wide).max()
