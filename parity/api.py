@@ -6,7 +6,7 @@ The manifests say which role each trace has (`find_evidence`). docs/parity.md is
 examples/parity_convnet compares a pair of models in this way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from parity.comparison.evidence import find_evidence, read_names
@@ -14,7 +14,10 @@ from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
+from parity.diagnose.answer import Answer, answer
 from parity.errors import ParityError
+
+MOST_LINES = 12  # a longer table is only in the reports
 
 
 def compare(
@@ -56,7 +59,8 @@ def compare_traces(
                 "of one kind"
             )
     rows, one_sided = [], OneSided()
-    for evidence in find_evidence(loaded, mapping, siblings):
+    pairs = find_evidence(loaded, mapping, siblings)
+    for evidence in pairs:
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
             raise ParityError(
@@ -66,7 +70,12 @@ def compare_traces(
             )
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
-    return Comparison(settle_precision(rows), one_sided)
+    return Comparison(settle_precision(rows), one_sided, tuple(pairs))
+
+
+def explained(comparison: Comparison) -> Answer:
+    """The causes of what a comparison found."""
+    return answer(comparison.rows, comparison.pairs, comparison.one_sided)
 
 
 def first_difference(rows: Sequence[Row]) -> str:
@@ -99,27 +108,34 @@ def compare_files(
     names: Path | None = None,
     out: Path | None = None,
     siblings: Mapping[str, str] | None = None,
+    explain: Callable[[Comparison], Answer] | None = None,
 ) -> int:
-    """Compare trace files, print the table, and write the reports into `out` if that is given.
+    """Compare trace files, print the answer, and write the reports into `out` if that is given.
+
+    `explain` finds the causes, `parity.diagnose.answer` if it is None.
 
     Returns the exit code: 0 equivalent, 1 different, 2 undecided, 3 less precise.
 
     Raises:
         ParityError: as in `compare`; its exit code is 2.
     """
-    from parity.report.console import one_sided_lines, print_table
+    from parity.report.answer import answer_lines
+    from parity.report.console import print_table
     from parity.report.files import write_reports  # imported here: recording does not need rich
+    from parity.report.summary import summaries
 
     traces = [read_trace(path) for path in paths]
     comparison = compare_traces(traces, read_names(names) if names else None, siblings)
     rows = comparison.rows
-    print_table(rows)
-    for line in one_sided_lines(comparison.one_sided, pair_labels(traces)):
-        print(line)
+    result = explain(comparison) if explain else explained(comparison)
+    if len(summaries(rows)) <= MOST_LINES:
+        print_table(rows)
     if sentence := first_difference(rows):
         print(sentence)
+    for line in answer_lines(result, rows, comparison.one_sided, pair_labels(traces)):
+        print(line)
     if out:
         facts = [trace.manifest["producer"] for trace in traces[:2]]
         environment = dict(zip(pair_labels(traces), facts, strict=True))
-        write_reports(out, rows, environment, one_sided=comparison.one_sided)
+        write_reports(out, rows, environment, result.findings, one_sided=comparison.one_sided)
     return EXIT_CODES[comparison.verdict]

@@ -108,6 +108,7 @@ class Comparison:
 
     rows: list[Row]
     one_sided: OneSided
+    pairs: "tuple[Evidence, ...]" = ()  # that the rows were judged by
 
     @property
     def verdict(self) -> Verdict:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.special import softmax
 
-from parity.diagnose.causes.operations import Hypothesis, input_of, params_of, row_of, tap_of
+from parity.diagnose.causes.hypothesis import Hypothesis, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.suite.causes.operations import input_of, params_of, row_of
 
 
 def fusion(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:

@@ -9,8 +9,9 @@ from itertools import permutations
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from parity.diagnose.causes.operations import Absent, Hypothesis, param_of, tap_of
+from parity.diagnose.causes.hypothesis import Absent, Hypothesis, param_of, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.suite.causes.context import of_suite
 
 OTHER_MARGINS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)
 OTHER_SMOOTHING = (0.0, 0.05, 0.1, 0.2)
@@ -36,9 +37,10 @@ def other_targets(context: Context, targets: Array) -> Iterator[tuple[str, Array
 def cross_entropy(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """(1 - s) · -t · log p + s · mean over classes of -log p, batch mean."""
     x = tap_of(context, "logits")
-    if context.smoothing is None:
+    s = of_suite(context).smoothing
+    if s is None:
         raise Absent("smoothing")
-    s, batch, classes = context.smoothing, *x.shape
+    batch, classes = x.shape
     targets = targets_of(context, classes)
 
     def loss(log_p: Array, s: float, t: Array = targets) -> Array:
@@ -68,7 +70,8 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """w (1 - cos) + (1 - w) max(cos - margin, 0) with w = t_i · t_j, all ordered pairs, over B²."""
     chosen = "part_features" in context.taps
     x = tap_of(context, "part_features" if chosen else "features")
-    if context.margin is None:
+    right_margin = of_suite(context).margin
+    if right_margin is None:
         raise Absent("margin")
     z = unit(x)
     classes = tap_of(context, "labels").max() + 1
@@ -78,15 +81,15 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         w = t @ t.T
         return np.asarray(w * (1 - product) + (1 - w) * np.maximum(product - margin, 0))
 
-    plain = pairs(z @ z.T, context.margin)
+    plain = pairs(z @ z.T, right_margin)
     yield Hypothesis("as defined", "contrastive loss as defined gives B", plain.sum() / batch**2)
     for margin in OTHER_MARGINS:
-        if margin != context.margin:
-            text = f"margin {margin:g} instead of {context.margin:g}"
+        if margin != right_margin:
+            text = f"margin {margin:g} instead of {right_margin:g}"
             yield Hypothesis("margin", text, pairs(z @ z.T, margin).sum() / batch**2)
     if chosen:
         mean = unit(tap_of(context, "features"))
-        whole = pairs(mean @ mean.T, context.margin)
+        whole = pairs(mean @ mean.T, right_margin)
         text = "the mean of all tokens is compared, not that of the chosen ones"
         yield Hypothesis("features", text, whole.sum() / batch**2)
     for code, text, count in (
@@ -100,17 +103,17 @@ def contrastive(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     parts = [plain[chosen].mean() for chosen in (same, ~same) if chosen.any()]
     yield Hypothesis("divisor", "means of equal and unequal pairs, added", np.sum(parts))
     text = "the features are not normalised"
-    product = pairs(x @ x.T, context.margin)
+    product = pairs(x @ x.T, right_margin)
     yield Hypothesis("not normalised", text, product.sum() / batch**2)
     off = product.sum() - np.trace(product)
     yield Hypothesis("not normalised", f"{text}, the diagonal is left out", off / batch**2)
     cosine, w = z @ z.T, targets @ targets.T
-    flipped = (1 - w) * (1 - cosine) + w * np.maximum(cosine - context.margin, 0)
+    flipped = (1 - w) * (1 - cosine) + w * np.maximum(cosine - right_margin, 0)
     yield Hypothesis("labels", "equal and unequal labels are exchanged", flipped.sum() / batch**2)
-    no_floor = (w * (1 - cosine) + (1 - w) * (cosine - context.margin)).sum()
+    no_floor = (w * (1 - cosine) + (1 - w) * (cosine - right_margin)).sum()
     yield Hypothesis("margin", "cos - margin is not cut off at 0", no_floor / batch**2)
     for text, wrong_targets in other_targets(context, targets):
-        wrong = pairs(cosine, context.margin, wrong_targets)
+        wrong = pairs(cosine, right_margin, wrong_targets)
         yield Hypothesis("targets", text, wrong.sum() / batch**2)
 
 
@@ -134,19 +137,20 @@ def loss(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
 def loss_of_stages(stages: list[Array], context: Context) -> Iterator[Hypothesis]:
     """SwinFC's loss: cross-entropy, the stages' times their weights, and the contrastive loss."""
     ce, con = tap_of(context, "cross_entropy"), tap_of(context, "contrastive")
-    if len(context.stages) != len(stages):
+    shares = of_suite(context).stages
+    if len(shares) != len(stages):
         raise Absent("stages")
 
     def total(weights: Sequence[float]) -> Array:
         return np.asarray(ce + sum(b * loss for b, loss in zip(weights, stages, strict=True)) + con)
 
-    yield Hypothesis("as defined", "the sum of A's losses gives B", total(context.stages))
-    for order in permutations(context.stages):
+    yield Hypothesis("as defined", "the sum of A's losses gives B", total(shares))
+    for order in permutations(shares):
         text = f"the weights of stages 2 to 4 are {', '.join(f'{b:g}' for b in order)}"
         yield Hypothesis("weights", text, total(order))
     yield Hypothesis("weights", "the stages' losses have weight 1", total([1.0] * len(stages)))
     yield Hypothesis("left out", "the losses of stages are left out", ce + con)
-    yield Hypothesis("left out", "the contrastive loss is left out", total(context.stages) - con)
+    yield Hypothesis("left out", "the contrastive loss is left out", total(shares) - con)
 
 
 def grad_norm(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:

@@ -2,22 +2,22 @@
 
 Each operation has one function. It gets the tap's name and A's context, and yields hypotheses:
 code, sentence, value in float64. The first hypothesis is the operation as docs/spec.md
-defines it: if it gives B but not A, then A is wrong. `causes/__init__.py` lists which operation
+defines it: if it gives B but not A, then A is wrong. `__init__.py` lists which operation
 each function is for, and compares. It needs only NumPy and SciPy.
 
 Letters: B batch, T tokens, D width, K heads, d = D / K, C classes, P patch, S stride.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import erf, expit, log_softmax, softmax
+from scipy.special import log_softmax, softmax
 
+from parity.diagnose.causes.activations import ACTIVATIONS, activations
+from parity.diagnose.causes.hypothesis import Absent, Hypothesis, param_of, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
-from parity.diagnose.causes.relations import FORMATS, rounded_to
+from parity.diagnose.causes.products import short_products
 from transfg_core.models.rows import TapSpec
 
 EPS = 1e-6  # the norms of the Vision Transformer
@@ -25,38 +25,13 @@ OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 ONE_PASS = 64 * 2.0**-24  # times 1 + (mean / std)²: error of a one-pass variance in float32
 
 
-class Hypothesis(NamedTuple):
-    """The value of B if the sentence is true; `fitted` of its numbers were taken from B."""
-
-    code: str
-    text: str
-    value: Array
-    fitted: int = 0
-
-
-class Absent(Exception):
-    """The context lacks an input: no further hypothesis can be computed."""
-
-
-def tap_of(context: Context, name: str) -> Array:
-    """An activation of A in float64."""
-    if name not in context.taps:
-        raise Absent(name)
-    return context.taps[name].astype(np.float64)
-
-
-def param_of(context: Context, name: str) -> Array:
-    """A parameter in float64."""
-    if name not in context.params:
-        raise Absent(name)
-    return context.params[name].astype(np.float64)
-
-
 def row_of(tap: str, context: Context) -> TapSpec:
     """The row of the architecture's table that describes a tap."""
     if tap not in context.made_by:
         raise Absent(tap)
-    return context.made_by[tap]
+    row = context.made_by[tap]
+    assert isinstance(row, TapSpec)
+    return row
 
 
 def input_of(tap: str, context: Context, number: int = 0) -> Array:
@@ -129,38 +104,6 @@ def one_pass(
         yield Hypothesis("one-pass", text, core * factor + bias, factor.size)
 
 
-def gelu_tanh(x: Array) -> Array:
-    """The approximation by tanh."""
-    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
-
-
-def gelu(x: Array) -> Array:
-    """x Φ(x)."""
-    return np.asarray(0.5 * x * (1 + erf(x / np.sqrt(2))))
-
-
-Activation = Callable[[Array], Array]
-# code -> (name, function); the name of an operation is the code of its right function
-ACTIVATIONS: dict[str, tuple[str, Activation]] = {
-    "gelu": ("GELU by erf", gelu),
-    "tanh": ("GELU in its tanh form", gelu_tanh),
-    "sigmoid": ("GELU as x · sigmoid(1.702 x)", lambda x: x * expit(1.702 * x)),
-    "relu": ("ReLU", lambda x: np.maximum(x, 0)),
-    "silu": ("SiLU", lambda x: x * expit(x)),
-    "leaky relu": ("leaky ReLU with slope 0.01", lambda x: np.where(x > 0, x, 0.01 * x)),
-    "left out": ("no activation", lambda x: x),
-}
-
-
-def activations(right: str) -> Iterator[tuple[str, str, Activation]]:
-    """Code, sentence and function: the activation as defined, then others in its place."""
-    name, function = ACTIVATIONS[right]
-    yield "as defined", f"{name}, as defined, gives B", function
-    for code, (other, instead) in ACTIVATIONS.items():
-        if code != right:
-            yield code, f"{other} instead of {name}", instead
-
-
 def activation(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
     """GELU or ReLU."""
     x = input_of(tap, context)
@@ -188,12 +131,6 @@ def activation_gradient(tap: str, context: Context, pair: Pair) -> Iterator[Hypo
     for code, text, function in activations(context.made_by[output].operation):
         slope = (function(x + 1e-5) - function(x - 1e-5)) / 2e-5
         yield Hypothesis(code, f"in the gradient: {text}", after * slope)
-
-
-def cut_to_tf32(x: Array) -> Array:
-    """Float32 without its last 13 bits, as a tensor core reads it."""
-    cut = np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFFE000)
-    return cut.view(np.float32).astype(np.float64)
 
 
 def linear(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
@@ -240,12 +177,3 @@ def block_and_place(module: str) -> tuple[str, str]:
     """blocks.3.attn.query -> blocks.3 and attn.query."""
     match = re.fullmatch(r"((?:stages\.\d+\.)?blocks\.\d+|part_layer)\.(.*)", module)
     return (match[1], match[2]) if match else ("", module)
-
-
-def short_products(product: Callable[[Callable[[Array], Array]], Array]) -> Iterator[Hypothesis]:
-    """A product whose inputs are in a shorter format, summed exactly."""
-    for name, bits in FORMATS.items():
-        text = f"the inputs of the product are rounded to {name}"
-        yield Hypothesis("short product", text, product(partial(rounded_to, bits=bits)))
-    text = "the inputs of the product are cut to TF32"
-    yield Hypothesis("short product", text, product(cut_to_tf32))

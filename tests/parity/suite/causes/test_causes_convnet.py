@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from parity.diagnose.causes import explain
-from parity.diagnose.causes.pair import Context
+from parity.suite.causes import explain
+from parity.suite.causes.context import Context
 from transfg_core.config.convnet import ConvNetConfig
 from transfg_core.models.layout import architecture, taps_of
 from transfg_core.models.rows import TapSpec

@@ -8,10 +8,10 @@ from scipy.special import softmax
 
 from parity.cases.case import BY_NAME
 from parity.comparison.trace import Trace
-from parity.diagnose.causes import explain
-from parity.diagnose.causes.pair import Context
 from parity.diagnose.finding import Finding
-from parity.diagnose.locate import LOSSES, find_causes
+from parity.suite.causes import explain
+from parity.suite.causes.context import Context
+from parity.suite.locate import LOSSES, find_causes
 from transfg_core.config.swinfc import SwinFCConfig
 from transfg_core.models.layout import taps_of
 

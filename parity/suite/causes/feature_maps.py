@@ -8,15 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from parity.diagnose.causes.operations import (
-    Absent,
-    Hypothesis,
-    input_of,
-    param_of,
-    params_of,
-    tap_of,
-)
+from parity.diagnose.causes.hypothesis import Absent, Hypothesis, param_of, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.suite.causes.operations import input_of, params_of
 
 EPS = 1e-5  # torchvision's ResNet
 OTHER_EPS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-4, 1e-3)

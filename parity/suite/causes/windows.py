@@ -11,15 +11,10 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import softmax
 
-from parity.diagnose.causes.operations import (
-    Absent,
-    Hypothesis,
-    input_of,
-    params_of,
-    row_of,
-    tap_of,
-)
+from parity.diagnose.causes.hypothesis import Absent, Hypothesis, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.suite.causes.context import of_suite
+from parity.suite.causes.operations import input_of, params_of, row_of
 from transfg_core.config.swin import SwinConfig
 from transfg_core.models.swin import map_sizes, windows_of
 from transfg_core.models.windows import Windows
@@ -27,9 +22,10 @@ from transfg_core.models.windows import Windows
 
 def swin_of(context: Context) -> tuple[SwinConfig, tuple[int, int]]:
     """The model and its image size."""
-    if not isinstance(context.model, SwinConfig) or context.image_size is None:
+    suite = of_suite(context)
+    if not isinstance(suite.model, SwinConfig) or suite.image_size is None:
         raise Absent("the model")
-    return context.model, context.image_size
+    return suite.model, suite.image_size
 
 
 def windows_at(tap: str, context: Context) -> Windows:

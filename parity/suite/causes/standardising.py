@@ -7,16 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.diagnose.causes.convolving import patches
-from parity.diagnose.causes.operations import (
-    Hypothesis,
-    input_of,
-    module_of,
-    params_of,
-    row_of,
-    short_products,
-)
+from parity.diagnose.causes.hypothesis import Hypothesis
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.diagnose.causes.products import short_products
+from parity.suite.causes.convolving import patches
+from parity.suite.causes.operations import input_of, module_of, params_of, row_of
 from transfg_core.config.stem import GROUPS
 
 DEVIATION_EPS = 1e-5

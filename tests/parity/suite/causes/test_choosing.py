@@ -8,8 +8,8 @@ import pytest
 import reference
 
 from parity.cases.case import Case
-from parity.diagnose.causes import explain
-from parity.diagnose.causes.pair import Context
+from parity.suite.causes import explain
+from parity.suite.causes.context import Context
 from transfg_core.models.layout import taps_of
 from transfg_core.parts import draw_parts
 

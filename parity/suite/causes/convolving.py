@@ -8,15 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from parity.diagnose.causes.operations import (
-    Hypothesis,
-    input_of,
-    module_of,
-    params_of,
-    row_of,
-    short_products,
-)
+from parity.diagnose.causes.hypothesis import Hypothesis
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.diagnose.causes.products import short_products
+from parity.suite.causes.operations import input_of, module_of, params_of, row_of
 
 
 def patches(x: Array, size: int, stride: int) -> Array:

@@ -7,16 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parity.diagnose.causes.operations import (
-    EPS,
-    Absent,
-    Hypothesis,
-    input_of,
-    param_of,
-    row_of,
-    tap_of,
-)
+from parity.diagnose.causes.hypothesis import Absent, Hypothesis, param_of, tap_of
 from parity.diagnose.causes.pair import Array, Context, Pair
+from parity.suite.causes.operations import EPS, input_of, row_of
 
 
 def part_index(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from reference import convolution, pad, relative, windows
 
-from parity.diagnose.causes import explain
-from parity.diagnose.causes.pair import Context
+from parity.suite.causes import explain
+from parity.suite.causes.context import Context
 from transfg_core.config.resnet import ResNetConfig
 from transfg_core.models.layout import architecture, param_shapes, taps_of
 from transfg_core.models.rows import TapSpec

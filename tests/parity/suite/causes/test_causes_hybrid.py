@@ -8,8 +8,8 @@ import pytest
 from reference import convolution, relative
 from stem_reference import max_pool, norm, same, standardised
 
-from parity.diagnose.causes import explain
-from parity.diagnose.causes.pair import Context
+from parity.suite.causes import explain
+from parity.suite.causes.context import Context
 from transfg_core.config.vit import VitConfig
 from transfg_core.models.layout import param_shapes, taps_of
 

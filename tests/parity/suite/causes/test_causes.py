@@ -9,10 +9,10 @@ import pytest
 from scipy.special import expit, log_softmax, softmax
 from scipy.stats import norm
 
-from parity.diagnose.causes import explain
-from parity.diagnose.causes.attending import MIXES, Mix
-from parity.diagnose.causes.pair import Context
+from parity.diagnose.causes.attention import MIXES, Mix
 from parity.diagnose.causes.relations import relations
+from parity.suite.causes import explain
+from parity.suite.causes.context import Context
 from transfg_core.config.vit import VitConfig
 from transfg_core.models.layout import architecture, taps_of
 

@@ -6,8 +6,8 @@ The faults are computed here, over whole maps with masks of who attends to whom.
 import numpy as np
 import pytest
 
-from parity.diagnose.causes import explain
-from parity.diagnose.causes.pair import Context
+from parity.suite.causes import explain
+from parity.suite.causes.context import Context
 from transfg_core.config.swin import SwinConfig
 from transfg_core.models.layout import taps_of
 
