@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.comparison.trace import read_trace
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jittor") is None, reason="jittor is not installed"
 )
@@ -153,6 +155,30 @@ def test_following_the_other_side_of_a_corner(recorded):
     assert np.array_equal(followed[choice], free[choice])  # always the recording's own
     assert not free["gradients/input:x"].any()
     assert followed["gradients/input:x"].all()
+
+
+def test_a_builder_that_calls_eval_stops_no_gradient(recorded):
+    taps = recorded.load("evaluated")
+    assert "gradients/linear.weight" in taps
+    assert "training gradients/linear.weight" in taps
+    assert "gradients/linear.bias" not in taps
+
+
+def test_a_leaf_that_returns_its_input_has_a_gradient_of_its_own(recorded):
+    taps = recorded.load("evaluated")
+    total = taps["backward/d/same"] * 2  # of the product of two equal factors
+    np.testing.assert_allclose(taps["backward/d/linear"], total, rtol=1e-6)
+
+
+def test_a_script_records_its_own_model(recorded):
+    assert recorded.facts["script"]["unchanged"]
+    assert "pair file" in recorded.facts["script"]["refused"]
+    assert not (recorded.folder / "script64.npz").exists()
+    trace = read_trace(recorded.folder / "script.npz")
+    assert trace.manifest["producer"]["name"] == "jittor"
+    assert {"forward/linear", "gradients/linear.weight", "one update/step/linear.weight"} <= set(
+        trace.taps
+    )
 
 
 def test_modules_in_a_plain_list_are_refused(recorded):
