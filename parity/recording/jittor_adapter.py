@@ -82,7 +82,7 @@ class JittorAdapter(Adapter):
 
     @contextmanager
     def inside_script(self, precision: str) -> Iterator[None]:
-        """See `Adapter`: seeds of Python and NumPy. Jittor's own random numbers start anew."""
+        """See `Adapter`: random numbers of Python and NumPy; Jittor cannot give its own back."""
         if precision == "float64":
             raise ParityError(
                 "jittor: float64 needs a process that has computed nothing in float32; describe "
