@@ -137,6 +137,10 @@ class Runner:
             if request.precision == "float64":
                 self._close("float32")
             self.record(request)
+        for name in [name for name in self.old if name not in self.recorded.files]:
+            (self.out / f"{name}.npz").unlink(missing_ok=True)  # of another plan
+            del self.old[name]
+        self._write_keys()
 
     def _same_branch(self, request: Request) -> bool:
         """Whether the candidate's float64 choices are those that the reference follows already."""
