@@ -58,7 +58,9 @@ class Adapter:
 
     name = ""
     # gradients: losses and gradients. update: one step of an optimiser. follow: kinked functions
-    # can be seen, and computed with given choices. isolated: one module can run alone.
+    # can be seen, and computed with given choices. isolated: one module can run alone. An adapter
+    # with `taps` has models without modules, which return all their taps; it needs only `start`,
+    # `finish_build`, `state`, `load`, `tensor` and `taps`.
     abilities: frozenset[str] = ABILITIES
 
     def start(self, precision: str) -> dict[str, Any]:
@@ -95,7 +97,7 @@ class Adapter:
 
     def modules(self, model: Any) -> list[Module]:
         """Every module in order, the model itself first. A shared module has its first path."""
-        raise NotImplementedError
+        return []
 
     def replace(self, model: Any, path: str, new: Any) -> None:
         """Put another module at a path."""
@@ -136,6 +138,12 @@ class Adapter:
 
     def take(self, native: Any, indices: Array) -> Any:
         """Elements by index into the flattened tensor, differentiable; int64 of any shape."""
+        raise NotImplementedError
+
+    def taps(
+        self, model: Any, inputs: Mapping[str, Any], training: bool
+    ) -> dict[str, Array] | None:
+        """All taps by `stage/tap`, with `forward/output`; None: the model has no such mode."""
         raise NotImplementedError
 
     def mode(self, model: Any, training: bool, dropout: bool) -> None:

@@ -57,24 +57,43 @@ class Recording:
     notes: list[str] = field(default_factory=list)
 
 
-def record_pass(subject: Subject, handed: Handed | None, own_weights: bool = True) -> Recording:
-    """Record all stages of a model from its weights; `own_weights`: also `parameters/...`."""
+def record_pass(subject: Subject, handed: Handed | None, once: bool = True) -> Recording:
+    """Record all stages of a model from its weights.
+
+    `once`: also what one recording of a side shows, `parameters/...` and whether it is random.
+    """
     recording, adapter = Recording(), subject.adapter
     adapter.load(subject.model, subject.weights)
-    if own_weights:
+    if once:
         state = adapter.state(subject.model)
         recording.taps |= {f"parameters/{name}": entry.array for name, entry in state.items()}
+    if "taps" in adapter.abilities:
+        _record_taps(subject, recording)
+        return recording
     if "eval" in subject.modes:
         _record_mode(subject, recording, handed, training=False)
+    if "eval" in subject.modes and once:
         recording.taps["evaluation/random"] = np.array(_random(subject, training=False))
     if "train" in subject.modes and adapter.abilities >= {"gradients"}:
         outputs = _record_mode(subject, recording, handed, training=True)
         _record_statistics(subject, recording)
-        _record_randomness(subject, recording, outputs)
+        if once:
+            _record_randomness(subject, recording, outputs)
         if subject.update and "update" in adapter.abilities:
             _record_update(subject, recording, handed)
     adapter.load(subject.model, subject.weights)
     return recording
+
+
+def _record_taps(subject: Subject, recording: Recording) -> None:
+    """The taps of a model that returns them all."""
+    adapter = subject.adapter
+    for mode, stage in (("eval", ""), ("train", TRAINING)):
+        if mode in subject.modes:
+            subject.place = f"{stage}forward"
+            inputs = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
+            taps = adapter.taps(subject.model, inputs, training=bool(stage)) or {}
+            recording.taps |= {f"{stage}{name}": value for name, value in taps.items()}
 
 
 def _record_mode(
