@@ -119,23 +119,43 @@ def compare_files(
     Raises:
         ParityError: as in `compare`; its exit code is 2.
     """
-    from parity.report.answer import answer_lines
-    from parity.report.console import print_table
-    from parity.report.files import write_reports  # imported here: recording does not need rich
-    from parity.report.summary import summaries
-
     traces = [read_trace(path) for path in paths]
     comparison = compare_traces(traces, read_names(names) if names else None, siblings)
-    rows = comparison.rows
+    return tell(comparison, traces, out, explain)
+
+
+def tell(
+    comparison: Comparison,
+    traces: Sequence[Trace],
+    out: Path | None = None,
+    explain: Callable[[Comparison], Answer] | None = None,
+    junit: Path | None = None,
+) -> int:
+    """Print the answer to a comparison; write the reports into `out`, and JUnit's XML to `junit`.
+
+    `traces` begins with the pair. Returns the exit code, as `compare_files` does.
+
+    Raises:
+        CannotWrite: the operating system cannot write a report.
+    """
+    from parity.report.answer import answer_lines  # recording and judging do not need these
+    from parity.report.console import print_table
+    from parity.report.files import replace_files, write_reports
+    from parity.report.junit import junit_text
+    from parity.report.summary import summaries
+
+    rows, labels = comparison.rows, pair_labels(traces)
     result = explain(comparison) if explain else explained(comparison)
     if len(summaries(rows)) <= MOST_LINES:
         print_table(rows)
     if sentence := first_difference(rows):
         print(sentence)
-    for line in answer_lines(result, rows, comparison.one_sided, pair_labels(traces)):
+    for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)
     if out:
         facts = [trace.manifest["producer"] for trace in traces[:2]]
-        environment = dict(zip(pair_labels(traces), facts, strict=True))
+        environment = dict(zip(labels, facts, strict=True))
         write_reports(out, rows, environment, result.findings, one_sided=comparison.one_sided)
+    if junit:
+        replace_files(junit.parent, {junit.name: junit_text(rows)})
     return EXIT_CODES[comparison.verdict]

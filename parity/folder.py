@@ -10,7 +10,7 @@ from pathlib import Path
 
 from parity.api import compare_traces
 from parity.comparison.trace import Trace, read_trace
-from parity.comparison.verdict import Comparison, OneSided, Row
+from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
 from parity.errors import ParityError
 
 FILE = re.compile(r"(baseline|candidate)-([^-]+)-(.+)\.npz")
@@ -53,11 +53,13 @@ def compare_folder(
     """
     rows: list[Row] = []
     one_sided = OneSided()
+    pairs: list[Evidence] = []
     main: list[Trace] = []
     for paths in recorded_files(folder).values():
         traces = [read_trace(path) for path in paths]
         found = compare_traces(traces, mapping)
         rows += found.rows
         one_sided += found.one_sided
+        pairs += found.pairs
         main = main or traces
-    return Comparison(rows, one_sided), main
+    return Comparison(rows, one_sided, tuple(pairs)), main

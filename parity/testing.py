@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from parity.api import compare_traces
+from parity.api import compare_traces, explained
 from parity.comparison.evidence import read_names
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import SEVERITY, Comparison, Row, Verdict
@@ -22,13 +22,14 @@ from parity.folder import compare_folder
 from parity.report.summary import counts
 
 __tracebackhide__ = True  # pytest shows the caller's line, not this file
-MOST = 10  # taps that a message names
+VACUOUS: tuple[Verdict, ...] = ("vacuous",)
+MOST, MOST_CAUSES = 10, 3  # taps and causes that a message names
 
 
 def assert_equivalent(
     traces: Path | str | Sequence[Trace | Path | str],
     *,
-    allow: Collection[Verdict] = ("vacuous",),
+    allow: Collection[Verdict] = VACUOUS,
     names: Mapping[str, str] | Path | str | None = None,
     only: Sequence[str] = ("*",),
 ) -> None:
@@ -96,6 +97,7 @@ def failure(rows: Sequence[Row], bad: Sequence[Row], comparison: Comparison) -> 
     ]
     if len(bad) > MOST:
         lines.append(f"  and {len(bad) - MOST} more")
+    lines += [f"Cause: {finding.text}" for finding in explained(comparison).findings[:MOST_CAUSES]]
     sides = zip(("baseline", "candidate"), _one_sided(comparison), strict=True)
     lines += [
         f"Only in the {side}, not compared: {len(names)} taps" for side, names in sides if names
