@@ -170,9 +170,7 @@ class Recorder:
         """
         given = {id(native) for _, native in leaves(arguments, self.adapter.is_tensor)}
         copy = self.adapter.copy
-        return rebuild(
-            output, self.adapter.is_tensor, lambda t: copy(t) if id(t) in given else t
-        )
+        return rebuild(output, self.adapter.is_tensor, lambda t: copy(t) if id(t) in given else t)
 
     def _record_outputs(self, name: str, output: Any, call: ModuleCall) -> Any:
         copies: dict[int, Any] = {}
