@@ -2,7 +2,7 @@
 
 The network is dense, ReLU, dense, a sum outside of modules, batch norm, dense. It is recorded here
 as the recorder does it: the whole pass and each module alone, with a float64 reference and
-variants.
+variants. One file, since every test uses this network.
 """
 
 from pathlib import Path
