@@ -9,20 +9,24 @@ examples/parity_convnet compares a pair of models in this way.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from parity.comparison.evidence import find_evidence, read_names
+from parity.comparison.evidence import find_evidence
 from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
 from parity.diagnose.answer import Answer, answer
 from parity.errors import ParityError
+from parity.matching.declared import Declared, read_declared
+from parity.matching.named import Found
+from parity.matching.telling import found_lines
+from parity.matching.traces import align_traces, find_layouts
 
 MOST_LINES = 12  # a longer table is only in the reports
 
 
 def compare(
     traces: Sequence[Trace | Path | str],
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | Declared | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """The verdict on every tap that both traces of a pair have; see `compare_traces`."""
@@ -31,7 +35,7 @@ def compare(
 
 def compare_traces(
     traces: Sequence[Trace | Path | str],
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | Declared | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> Comparison:
     """The verdict on every tap that a pair of traces has in common, and the names of the others.
@@ -39,7 +43,8 @@ def compare_traces(
     Args:
         traces: the baseline, the candidate, then their evidence (`find_evidence`); each a file or
             a trace that was read.
-        mapping: the candidate's tap names -> the baseline's (`rename_taps`).
+        mapping: the candidate's tap names -> the baseline's, or names and layouts
+            (`matching/declared.py`). What no pattern fits is matched by itself.
         siblings: further taps that are zero by structure, as in `Evidence`.
 
     Raises:
@@ -58,8 +63,10 @@ def compare_traces(
                 f"{trace.path} and {loaded[0].path}: recordings of different kinds; give traces "
                 "of one kind"
             )
+    declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
+    loaded, found = align_traces(loaded, declared)
     rows, one_sided = [], OneSided()
-    pairs = find_evidence(loaded, mapping, siblings)
+    pairs = find_evidence(loaded, None, siblings)
     for evidence in pairs:
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
@@ -70,7 +77,12 @@ def compare_traces(
             )
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
-    return Comparison(settle_precision(rows), one_sided, tuple(pairs))
+    found = find_layouts(found, loaded[0], loaded[1], _different(rows))
+    return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
+
+
+def _different(rows: Sequence[Row]) -> list[str]:
+    return [f"{row.stage}/{row.tap}" for row in rows if row.verdict == "different"]
 
 
 def explained(comparison: Comparison) -> Answer:
@@ -119,23 +131,45 @@ def compare_files(
     Raises:
         ParityError: as in `compare`; its exit code is 2.
     """
-    from parity.report.answer import answer_lines
+    traces = [read_trace(path) for path in paths]
+    comparison = compare_traces(traces, read_declared(names) if names else None, siblings)
+    return tell(comparison, traces, out, explain)
+
+
+def tell(
+    comparison: Comparison,
+    traces: Sequence[Trace],
+    out: Path | None = None,
+    explain: Callable[[Comparison], Answer] | None = None,
+    junit: Path | None = None,
+) -> int:
+    """Print the answer to a comparison; write the reports into `out`, and JUnit's XML to `junit`.
+
+    `traces` begins with the pair. Returns the exit code, as `compare_files` does.
+
+    Raises:
+        CannotWrite: the operating system cannot write a report.
+    """
+    from parity.report.answer import answer_lines  # recording and judging do not need these
     from parity.report.console import print_table
-    from parity.report.files import write_reports  # imported here: recording does not need rich
+    from parity.report.files import replace_files, write_reports
+    from parity.report.junit import junit_text
     from parity.report.summary import summaries
 
-    traces = [read_trace(path) for path in paths]
-    comparison = compare_traces(traces, read_names(names) if names else None, siblings)
-    rows = comparison.rows
+    rows, labels = comparison.rows, pair_labels(traces)
     result = explain(comparison) if explain else explained(comparison)
     if len(summaries(rows)) <= MOST_LINES:
         print_table(rows)
+    for line in found_lines(comparison.found or Found()):
+        print(line)
     if sentence := first_difference(rows):
         print(sentence)
-    for line in answer_lines(result, rows, comparison.one_sided, pair_labels(traces)):
+    for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)
     if out:
         facts = [trace.manifest["producer"] for trace in traces[:2]]
-        environment = dict(zip(pair_labels(traces), facts, strict=True))
+        environment = dict(zip(labels, facts, strict=True))
         write_reports(out, rows, environment, result.findings, one_sided=comparison.one_sided)
+    if junit:
+        replace_files(junit.parent, {junit.name: junit_text(rows)})
     return EXIT_CODES[comparison.verdict]

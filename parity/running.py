@@ -5,26 +5,13 @@ import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 
-from parity.api import compare_traces, first_difference, pair_labels
-from parity.comparison.trace import read_trace
-from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided
+from parity.api import tell
 from parity.errors import ParityError
-from parity.recording.runner import Recorded, record_pair
+from parity.folder import compare_folder
+from parity.matching.declared import Declared
+from parity.recording.runner import record_pair
 
-KINDS = ("pass", "isolated")
 PAGE = "report.html"
-
-
-def compare_recorded(recorded: Recorded) -> Comparison:
-    """All rows of a recorded pair: of whole passes, then of modules alone."""
-    rows, one_sided = [], OneSided()
-    for kind in KINDS:
-        files = recorded.traces(kind)
-        if len(files) > 1:
-            comparison = compare_traces(files)
-            rows += comparison.rows
-            one_sided += comparison.one_sided
-    return Comparison(rows, one_sided)
 
 
 def run_pair(
@@ -44,28 +31,19 @@ def run_pair(
     Raises:
         ParityError: as in `record_pair` and `compare`.
     """
-    from parity.report.console import one_sided_lines, print_table
-    from parity.report.files import write_reports
-
     out = out or Path(f"parity-{path.stem}")
     recorded = record_pair(path, out, pythons, fresh, say=progress)
-    comparison = compare_recorded(recorded)
-    traces = [read_trace(file) for file in recorded.traces("pass")[:2]]
-    labels = pair_labels(traces)
-    print_table(comparison.rows)
-    for line in [*one_sided_lines(comparison.one_sided, labels), *recorded.notes]:
-        print(line)
-    if sentence := first_difference(comparison.rows):
-        print(sentence)
-    facts = [trace.manifest["producer"] for trace in traces]
-    environment = dict(zip(labels, facts, strict=True))
-    write_reports(out, comparison.rows, environment, one_sided=comparison.one_sided)
+    declared = Declared(recorded.pair.names, recorded.pair.layouts)
+    comparison, traces = compare_folder(recorded.folder, declared)
+    code = tell(comparison, traces, out)
+    for note in recorded.notes:
+        print(f"note: {note}")
     page = out / PAGE
     if page.is_file():
         print(f"page: {page}")
         if show:
             webbrowser.open(page.resolve().as_uri())
-    return EXIT_CODES[comparison.verdict]
+    return code
 
 
 def progress(line: str) -> None:

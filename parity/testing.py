@@ -13,22 +13,23 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from parity.api import compare_traces
-from parity.comparison.evidence import read_names
+from parity.api import compare_traces, explained
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import SEVERITY, Comparison, Row, Verdict
 from parity.errors import ParityError
 from parity.folder import compare_folder
+from parity.matching.declared import read_declared
 from parity.report.summary import counts
 
 __tracebackhide__ = True  # pytest shows the caller's line, not this file
-MOST = 10  # taps that a message names
+VACUOUS: tuple[Verdict, ...] = ("vacuous",)
+MOST, MOST_CAUSES = 10, 3  # taps and causes that a message names
 
 
 def assert_equivalent(
     traces: Path | str | Sequence[Trace | Path | str],
     *,
-    allow: Collection[Verdict] = ("vacuous",),
+    allow: Collection[Verdict] = VACUOUS,
     names: Mapping[str, str] | Path | str | None = None,
     only: Sequence[str] = ("*",),
 ) -> None:
@@ -49,7 +50,7 @@ def assert_equivalent(
             its error and bound, its greatest difference and the cause, and counts the others.
         ParityError: the traces cannot be compared, or a pattern fits no tap.
     """
-    mapping = read_names(names) if isinstance(names, Path | str) else names
+    mapping = read_declared(names) if isinstance(names, Path | str) else names
     if isinstance(traces, Path | str):
         comparison, _ = compare_folder(Path(traces), mapping)
     else:
@@ -96,6 +97,7 @@ def failure(rows: Sequence[Row], bad: Sequence[Row], comparison: Comparison) -> 
     ]
     if len(bad) > MOST:
         lines.append(f"  and {len(bad) - MOST} more")
+    lines += [f"Cause: {finding.text}" for finding in explained(comparison).findings[:MOST_CAUSES]]
     sides = zip(("baseline", "candidate"), _one_sided(comparison), strict=True)
     lines += [
         f"Only in the {side}, not compared: {len(names)} taps" for side, names in sides if names
