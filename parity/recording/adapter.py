@@ -74,6 +74,14 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def inside_script(self, precision: str) -> AbstractContextManager[Any] | None:
+        """What is set back afterwards when a running script records its own model."""
+        return None
+
+    def same_mode(self, model: Any) -> AbstractContextManager[Any]:
+        """After it, every module of the model is in the mode that it was in."""
+        return nullcontext()
+
     def prepare_build(self) -> None:
         """Run before the builder: patch what `intercept_functions` needs, such as `jt.nn.relu`."""
 
