@@ -5,6 +5,7 @@ as the recorder does it: the whole pass and each module alone, with a float64 re
 variants. One file, since every test uses this network.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,8 +180,14 @@ def traced(name, taps, precision, variant, kind, faults):
     return Trace(Path(f"{name}-{kind}-{precision}-{variant}"), manifest, taps)
 
 
-def asked(*faults, with_alone=True, with_operations=True):
+def asked(*faults, **how):
     """The answer for a candidate with some faults, and all rows."""
+    rows, pairs, one_sided = compared(*faults, **how)
+    return answer(rows, pairs, one_sided), rows
+
+
+def compared(*faults, with_alone=True, with_operations=True):
+    """The rows of a candidate with some faults, what they were judged by, and one-sided taps."""
     variants = [(f"ulp:{seed}", ulp_variant(WEIGHTS, seed)) for seed in (1, 2, 3)]
     exact = {n: v.astype(np.float64) for n, v in WEIGHTS.items()}
     moved = ulp_variant(exact, 1)
@@ -211,11 +218,11 @@ def asked(*faults, with_alone=True, with_operations=True):
         if not with_operations:
             for trace in group:
                 del trace.manifest["operations"]
-        compared = compare_traces(group)
-        rows += compared.rows
-        pairs += compared.pairs
-        one_sided += compared.one_sided
-    return answer(rows, pairs, one_sided), rows
+        found = compare_traces(group)
+        rows += found.rows
+        pairs += found.pairs
+        one_sided += found.one_sided
+    return rows, pairs, one_sided
 
 
 def summary(result):
@@ -300,6 +307,31 @@ def test_noise_is_no_other_function():
     ]
     result = answer(worse, [], OneSided())
     assert result.findings == () and len(result.open) > 3 and result.verdict == "undecided"
+
+
+@pytest.mark.parametrize(("verdict", "findings"), [("less precise", 2), ("different", 1)])
+def test_a_finding_explains_no_worse_verdict(verdict, findings):
+    rows, pairs, _ = compared()
+    changed = {("isolated forward", "relu"): verdict, ("forward", "two"): "different"}
+    rows = [
+        replace(row, verdict=changed.get((row.stage, row.tap), row.verdict), error=1e-5)
+        if row.precision == "float32"
+        else row
+        for row in rows
+    ]
+    assert len(answer(rows, pairs).findings) == findings
+
+
+def test_float32_alone_explains_no_float64():
+    rows, pairs, _ = compared()
+    changed = {("isolated forward", "relu", "float32"), ("forward", "two", "float64")}
+    rows = [
+        replace(row, verdict="different", error=0.1)
+        if (row.stage, row.tap, row.precision) in changed
+        else row
+        for row in rows
+    ]
+    assert [f.precision for f in answer(rows, pairs).findings] == ["float32", "float64"]
 
 
 def test_gradients_that_only_the_baseline_has_are_frozen_parameters():
