@@ -1,6 +1,7 @@
 """The command `parity`: compare two programs by what they recorded.
 
     parity run pair.py               record both sides of a pair, each in its environment; compare
+    parity record pair.py SIDE       record one side, where the other has another machine
     parity compare A B ...           compare traces, or the folder of a recorded pair
     parity show TRACE                what a trace holds
 
@@ -52,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("pair", type=Path, help="the pair file (Python)")
     _add_recording(run)
     run.add_argument("--open", action="store_true", help="show the page in a browser")
+
+    apart = _command(commands, "record", do_record, "record one side of a pair, then the other")
+    apart.add_argument("pair", type=Path, help="the pair file (Python)")
+    apart.add_argument("side", choices=("baseline", "candidate"))
+    _add_recording(apart)
 
     compare = _command(commands, "compare", do_compare, "compare traces; needs no framework")
     compare.add_argument(
@@ -131,3 +137,16 @@ def do_run(options: argparse.Namespace) -> int:
 
     pythons = pythons_of(options.python)
     return run_pair(options.pair, options.out, pythons, options.fresh, options.open)
+
+
+def do_record(options: argparse.Namespace) -> int:
+    """`parity record`."""
+    from parity.recording.apart import record_side
+    from parity.running import folder_of, progress, pythons_of
+
+    out = options.out or folder_of(options.pair)
+    chosen = pythons_of(options.python)
+    recorded = record_side(options.pair, options.side, out, chosen, options.fresh, progress)
+    for note in recorded.notes:
+        print(f"note: {note}")
+    return 0

@@ -31,7 +31,7 @@ def run_pair(
     Raises:
         ParityError: as in `record_pair` and `compare`.
     """
-    out = out or Path(f"parity-{path.stem}")
+    out = out or folder_of(path)
     recorded = record_pair(path, out, pythons, fresh, say=progress)
     declared = Declared(recorded.pair.names, recorded.pair.layouts)
     comparison, traces = compare_folder(recorded.folder, declared)
@@ -44,6 +44,11 @@ def run_pair(
         if show:
             webbrowser.open(page.resolve().as_uri())
     return code
+
+
+def folder_of(path: Path) -> Path:
+    """Where the recordings of a pair file go: `parity-NAME` in the present folder."""
+    return Path(f"parity-{path.stem}")
 
 
 def progress(line: str) -> None:

@@ -154,8 +154,12 @@ def load_pair(path: Path | str) -> Pair:
         spec.loader.exec_module(module)
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(line.filename).name}:{line.lineno}"
+        remedy = ""
+        if isinstance(error, ImportError):
+            remedy = "; this file is read in every environment: import frameworks in the builders"
         raise ParityError(
-            f"{path}: {type(error).__name__}: {error} (at {Path(line.filename).name}:{line.lineno})"
+            f"{path}: {type(error).__name__}: {error} (at {place}){remedy}"
         ) from error
     if not hasattr(module, "pair"):
         raise ParityError(f"{path}: expected `pair = Pair(...)`, found no `pair`")

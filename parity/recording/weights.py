@@ -9,7 +9,7 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
-from parity.matching.named import Match, Named
+from parity.matching.named import Doubt, Match, Named
 from parity.matching.names import match
 from parity.recording.draw import draw_weight, drawn
 from parity.recording.pair import Pair
@@ -58,20 +58,49 @@ def candidate_names(
     found = match(_named(baseline), _named(candidate), pair.names)
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
+    names = found.mapping()
+    notes = _notes(found)
+    for doubt in found.doubts:
+        names |= _by_order(doubt, expected, shapes)
+        first = f"{doubt.candidate[0]} is taken for {doubt.baseline[0]}"
+        count = len(doubt.baseline)
+        notes.append(
+            f"{count} weights are paired by their order alone, the first: {first}; if the forward "
+            "pass begins to differ there, give `names` in the pair file"
+        )
+    _refuse_shapes(names, expected, shapes)
+    if not names:
+        raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
+    return names, notes
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _by_order(doubt: Doubt, expected: Shapes, shapes: Shapes) -> dict[str, str]:
+    """Pairs of a doubt in their order; what they compute will show whether that is right."""
+    ours, theirs = doubt.baseline, doubt.candidate
+    if [expected[name] for name in ours] != [shapes[name] for name in theirs]:
+        raise ParityError(
+            f"candidate: weights: {', '.join(theirs[:MOST])}: nothing shows which of the "
+            f"baseline's these are: {', '.join(ours[:MOST])} ({doubt.why}); give `names` in the "
+            'pair file, such as names={r"layers\\.(\\d+)\\.w": r"blocks.\\1.weight"}'
+        )
+    return dict(zip(theirs, ours, strict=True))
+
+
+def _refuse_shapes(names: dict[str, str], expected: Shapes, shapes: Shapes) -> None:
     wrong = [
         f"{own} has shape {shapes[own]}, the baseline's {theirs} has {expected[theirs]}"
-        for own, theirs in found.mapping().items()
+        for own, theirs in names.items()
         if _without_ones(shapes[own]) != _without_ones(expected[theirs])
     ]
     if wrong:
+        more = f"; and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
         raise ParityError(
-            f"candidate: weights: {'; '.join(wrong[:MOST])}"
-            f"{f'; and {len(wrong) - MOST} more' if len(wrong) > MOST else ''}; build both models "
-            "with the same sizes, or give `names` for those that do not belong together"
+            f"candidate: weights: {'; '.join(wrong[:MOST])}{more}; build both models with the "
+            "same sizes, or give `names` for those that do not belong together"
         )
-    if not found.pairs:
-        raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
-    return found.mapping(), _notes(found)
 
 
 def _notes(found: Match) -> list[str]:
@@ -80,9 +109,6 @@ def _notes(found: Match) -> list[str]:
         if names:
             more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
             notes.append(f"weights only in the {side}: {', '.join(names[:MOST])}{more}")
-    for doubt in found.doubts:
-        ours, theirs = ", ".join(doubt.baseline[:MOST]), ", ".join(doubt.candidate[:MOST])
-        notes.append(f"weights in doubt, not loaded: {ours} or {theirs}: {doubt.why}")
     return notes
 
 
