@@ -101,7 +101,8 @@ def passed(w, faults, training):
     a = taps[f"{prefix}forward/one"] = call("one", w, x, faults)
     r = taps[f"{prefix}forward/relu"] = call("relu", w, a, faults)
     b = taps[f"{prefix}forward/two"] = call("two", w, r, faults)
-    s = taps[f"{prefix}inputs/norm"] = b - r if "outside" in faults else b + r
+    s = b - r if "outside" in faults else b + r
+    s = taps[f"{prefix}inputs/norm"] = s * s / 2 if "square" in faults else s
     c = taps[f"{prefix}forward/norm"] = call("norm", w, s, faults, training)
     y = taps[f"{prefix}forward/three"] = call("three", w, c, faults)
     taps[f"{prefix}forward/output"] = y
@@ -257,11 +258,23 @@ def test_one_fault_is_one_finding(fault, kind, code, place):
     assert result.verdict == "different" and result.open == ()
 
 
-def test_a_function_outside_of_modules():
+def test_a_sum_outside_of_modules():
     result, _ = asked("outside")
     (found,) = result.findings
-    assert found.shown_by == "place" and "between two and norm" in found.text
-    assert "outside of modules" in found.text and result.begins.tap == "norm"
+    assert (found.code, found.shown_by) == ("sign", "recomputing")
+    assert "between two and norm, outside of modules: two minus relu" in found.text
+    assert result.begins.tap == "norm"
+
+
+def test_another_function_outside_of_modules():
+    result, _ = asked("square")
+    (found,) = result.findings
+    assert found.code == "sum" and "not the sum of relu and two" in found.text
+
+
+def test_a_sum_is_found_behind_another_fault():
+    result, _ = asked("leaky", "outside", "biased")
+    assert {code for _, code, _ in summary(result)} == {"leaky relu", "sign", "biased"}
 
 
 def test_two_faults_are_two_findings():
