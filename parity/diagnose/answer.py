@@ -102,7 +102,7 @@ def explain_case(
     for row in sorted(bad, key=lambda row: rank(row, graph)):
         known = explained_by(row, faults, graph)
         if known and not (has_own_state(row, sources) or of_sum(row, sources, graph)):
-            known.folded.append(row)
+            known.fold(row, place_of(row.stage, row.tap))
             continue
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         explain_row(row, other, faults, sources, graph, rule)
