@@ -145,7 +145,7 @@ def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
 def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
     """The scalar loss of a pass."""
     if callable(subject.loss):
-        return subject.loss(outputs, inputs)
+        return subject.adapter.own_loss(subject.loss, outputs, inputs)
     adapter = subject.adapter
     cotangents = [
         adapter.tensor(

@@ -40,6 +40,7 @@ class RecordedSide:
         self.label = f"{name} ({self.side.framework})"
         self.adapter = adapter_of(self.side.framework)
         self.producer = {"name": producer_name(self.pair, name), **self.adapter.start(precision)}
+        self.adapter.examples = draw_inputs(self.pair.inputs, self.pair.seed)
         self.adapter.prepare_build()
         with self._told("build"):
             self.adapter.seed(self.pair.seed)

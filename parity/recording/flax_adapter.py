@@ -1,0 +1,386 @@
+"""The adapter of JAX: modules of flax.linen, with their variables."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from parity.comparison.sketch import Array
+from parity.errors import ParityError
+from parity.recording.adapter import (
+    ABILITIES,
+    Adapter,
+    AroundFunction,
+    AroundModule,
+    Module,
+    Variable,
+)
+from parity.recording.places import source_of
+
+RANDOM_MODULES = ("Dropout", "DropPath", "StochasticDepth", "DropBlock")
+# optimiser's setting in the pair file (PyTorch's names) -> optax's
+SGD = {"lr": "learning_rate", "momentum": "momentum", "nesterov": "nesterov"}
+ADAMW = {"lr": "learning_rate", "eps": "eps", "weight_decay": "weight_decay"}
+
+
+class FlaxAdapter(Adapter):
+    """JAX on the CPU. A model is a `FlaxModel`: a module, its variables and its mode."""
+
+    name = "jax"
+
+    def start(self, precision: str) -> dict[str, Any]:
+        """See `Adapter`. Without optax there is no update."""
+        try:
+            import flax
+            import jax
+        except ImportError as error:
+            raise ParityError(
+                f"jax cannot be imported here: {error}; install jax and flax"
+            ) from error
+        try:
+            import optax
+        except ImportError:
+            optax = None
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_enable_x64", precision == "float64")
+        self.jax, self.optax = jax, optax
+        self.abilities = ABILITIES if optax else ABILITIES - {"update"}
+        self.type = jax.numpy.dtype(precision)
+        self.key = jax.random.key(0)
+        self.run: Any = None
+        self.model: Any = None
+        self.functions: Any = None
+        self._originals: dict[int, tuple[Any, Any]] = {}  # id of a copy -> copy, original
+        self._losses: dict[int, tuple[Any, Callable[[Sequence[Any]], Any], list[Any]]] = {}
+        self._seen: dict[tuple[bool, str], Any] = {}  # training, path -> module in that mode
+        return {
+            "version": f"{jax.__version__}, flax {flax.__version__}",
+            "device": "cpu",
+            "threads": len(os.sched_getaffinity(0)),
+        }
+
+    def finish_build(self, model: Any) -> Any:
+        """See `Adapter`."""
+        from parity.recording.flax_model import FlaxModel
+
+        self.model = FlaxModel.from_build(model, self.examples)
+        self.model.variables = {n: self._typed(v) for n, v in self.model.variables.items()}
+        self._enumerate()
+        return self.model
+
+    def _typed(self, value: Any) -> Any:
+        jnp = self.jax.numpy
+        floats = jnp.issubdtype(value.dtype, jnp.floating)
+        return jnp.asarray(value, self.type) if floats else jnp.asarray(value)
+
+    def _enumerate(self) -> None:
+        """Find the modules: a pass in each mode shows them, in the order of their calls."""
+        from parity.recording.structure import leaves
+
+        self._axes: dict[str, int] = {}
+        self._modules: list[Module] = []
+        callers: list[str] = []
+        order: dict[str, Any] = {}
+        containers: set[str] = set()
+
+        def around(path: str, call: Any, args: Any, kwargs: Any) -> Any:
+            containers.update(callers[-1:])
+            order.setdefault(path, self._seen[self.model.training, path])
+            tensors = [leaf for _, leaf in leaves((args, kwargs), self.is_tensor)]
+            self._axes.setdefault(path, max((leaf.ndim for leaf in tensors), default=0))
+            callers.append(path)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                callers.pop()
+
+        inputs = [self.tensor(value) for value in self.examples.values()]
+        for training in dict.fromkeys((False, self.has_modes())):
+            self.mode(self.model, training, dropout=False)
+            with self.intercept(self.model, around):
+                self.call(self.model, inputs)
+        self.mode(self.model, False, False)
+        whole = [path for path, module in order.items() if self._is_whole(module)]
+        for path, module in order.items():
+            if not any(path.startswith(f"{w}.") for w in whole):
+                leaf = path not in containers or path in whole
+                self._modules.append(self._described(path, module, leaf))
+
+    def has_modes(self) -> bool:
+        """Whether training calls the model in another way than evaluation."""
+        words = self.model.keywords
+        return bool(words.get("train") != words.get("eval"))
+
+    @staticmethod
+    def _is_whole(module: Any) -> bool:
+        from parity.recording.flax_facts import WHOLE
+
+        return isinstance(module, WHOLE)
+
+    def _described(self, path: str, module: Any, leaf: bool) -> Module:
+        from parity.recording.flax_facts import facts_of
+
+        keys = tuple(path.split(".")) if path else ()
+        names = self.model.names_of(keys, whole=leaf)
+        operation, settings = facts_of(module)
+        return Module(
+            path,
+            type(module).__name__,
+            leaf,
+            module,
+            operation,
+            settings,
+            [name for name in names if self.model.is_parameter(name)],
+            [name for name in names if not self.model.is_parameter(name)],
+            source_of(type(module).__call__),
+        )
+
+    def layouts(self, model: Any) -> dict[str, str]:
+        """See `Adapter`: kernels of convolutions and dense layers, and channels last."""
+        from parity.recording.flax_facts import activation_layout, kernel_layout
+
+        found = {}
+        for module in self._modules:
+            for name in module.parameters:
+                axes = self.model.variables[name].ndim
+                layout = kernel_layout(module.native, name.rpartition(".")[2], axes)
+                if layout:
+                    found[re.escape(name) + r"(#\d+)?"] = layout
+            layout = activation_layout(module.native, self._axes.get(module.path, 0))
+            if layout:
+                found[re.escape(module.path) + r"(#\d+)?"] = layout
+        return found
+
+    def state(self, model: Any) -> dict[str, Variable]:
+        """See `Adapter`; in the order of the modules."""
+        places = {n: number for number, m in enumerate(self._modules) for n in _own(m)}
+        names = sorted(model.variables, key=lambda name: places.get(name, len(places)))
+        return {
+            name: Variable(
+                self.array(model.variables[name]),
+                "parameter" if model.is_parameter(name) else "buffer",
+            )
+            for name in names
+        }
+
+    def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
+        """See `Adapter`."""
+        model.variables = model.variables | {n: self.tensor(a) for n, a in arrays.items()}
+
+    def parameter(self, model: Any, name: str) -> Any:
+        """See `Adapter`."""
+        return model.variables[name]
+
+    def modules(self, model: Any) -> list[Module]:
+        """See `Adapter`."""
+        return self._modules
+
+    def replace(self, model: Any, path: str, new: Any) -> None:
+        """See `Adapter`."""
+        raise ParityError(f"{path}: a flax module cannot be replaced; change its builder")
+
+    def call(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """See `Adapter`. Running statistics of the model change in training."""
+        training, key, changed = model.training, self.key, {}
+
+        def compute(variables: Mapping[str, Any], inputs: Sequence[Any]) -> Any:
+            model.training = training
+            output, nested = model.apply(variables, inputs, key)
+            changed.update(nested if self.run is None or self.run.deltas is None else {})
+            return output
+
+        self._begin(compute, dict(model.variables), inputs)
+        output = self.run.first()
+        model.take(changed)
+        return output
+
+    def call_module(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See `Adapter`: a copy of the module, with its part of the variables."""
+        from parity.recording.flax_model import PARAMS, rngs_of
+        from parity.recording.flax_replay import is_array
+        from parity.recording.structure import leaves, rebuild
+
+        model, path = self.model, tuple(module.path.split(".")) if module.path else ()
+        alone = self._seen[model.training, module.path].clone(parent=None)
+        tensors = [leaf for _, leaf in leaves((args, kwargs), is_array)]
+        names = _own(module)
+        changed: dict[str, Any] = {}
+
+        def compute(variables: Mapping[str, Any], inputs: Sequence[Any]) -> Any:
+            given = iter(inputs)
+            new_args, new_kwargs = rebuild((args, kwargs), is_array, lambda _: next(given))
+            nested = model.nested(variables, path)
+            mutable = [name for name in nested if name != PARAMS] if model.training else []
+            output, new = alone.apply(
+                nested, *new_args, **new_kwargs, rngs=rngs_of(self.key), mutable=mutable
+            )
+            changed.update(new if self.run is None or self.run.deltas is None else {})
+            return output
+
+        self._begin(compute, {name: model.variables[name] for name in names}, tensors)
+        output = self.run.first()
+        for collection, nested in changed.items():
+            for key in reversed(path):
+                nested = {key: nested}
+            model.take({collection: nested})
+        return output
+
+    def _begin(self, compute: Any, variables: Mapping[str, Any], inputs: Sequence[Any]) -> None:
+        """A new run, whose inputs are known also by the arrays that they are copies of."""
+        from parity.recording.flax_replay import Run
+
+        self.run = Run(compute, variables, inputs)
+        for number, native in enumerate(inputs):
+            original = self._originals.get(id(native))
+            if original:
+                self.run.know(original[1], ("input", number))
+        self._originals, self._losses = {}, {}
+
+    @contextmanager
+    def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:
+        """See `Adapter`. Modules inside jit, scan, checkpoint or vmap are not seen."""
+        from parity.recording.flax_replay import intercepted
+
+        def seen(path: tuple[str, ...], module: Any) -> None:
+            self._seen[model.training, ".".join(path)] = module
+
+        def silent(module: Any) -> bool:
+            if model.dropout or not model.training:
+                return False
+            return any(word in type(module).__name__ for word in RANDOM_MODULES)
+
+        with intercepted(lambda: self.run, around, seen, silent):
+            yield
+
+    @contextmanager
+    def intercept_functions(self, around: AroundFunction) -> Iterator[None]:
+        """See `Adapter`."""
+        from parity.recording.flax_functions import Functions
+
+        self.functions = Functions(around, lambda: self.run)
+        with self.functions.patched():
+            yield
+        self.functions = None
+
+    def branch(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
+        """See `Adapter`: the pass is computed again for gradients, on the same branch."""
+        if self.functions is not None:
+            self.functions.on_branch = function
+        return function(*operands)
+
+    def take(self, native: Any, indices: Array) -> Any:
+        """See `Adapter`."""
+        return native.reshape(-1)[indices]
+
+    def mode(self, model: Any, training: bool, dropout: bool) -> None:
+        """See `Adapter`."""
+        model.training, model.dropout = training, dropout
+
+    def is_tensor(self, value: Any) -> bool:
+        """See `Adapter`."""
+        return isinstance(value, self.jax.Array)
+
+    def tensor(self, array: Array) -> Any:
+        """See `Adapter`."""
+        return self._typed(self.jax.numpy.array(array))
+
+    def array(self, native: Any) -> Array:
+        """See `Adapter`."""
+        value = np.array(native)
+        return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+
+    def copy(self, native: Any) -> Any:
+        """See `Adapter`."""
+        made = self.jax.numpy.array(native)
+        self._originals[id(made)] = (made, native)
+        return made
+
+    def loss(
+        self,
+        name: str,
+        outputs: Sequence[Any],
+        inputs: Mapping[str, Any],
+        cotangents: Sequence[Any],
+    ) -> Any:
+        """See `Adapter`."""
+        if name == "cross_entropy":
+            return self.own_loss(self._cross_entropy, outputs, inputs)
+
+        def projection(outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
+            total = sum((o * c).sum() for o, c in zip(outputs, cotangents, strict=True))
+            return total / (outputs[0].shape[0] if outputs[0].ndim else 1)
+
+        return self.own_loss(projection, outputs, inputs)
+
+    def _cross_entropy(self, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
+        logs = self.jax.nn.log_softmax(outputs[0])
+        rows = self.jax.numpy.arange(len(logs))
+        return -logs[rows, inputs["labels"]].mean()
+
+    def own_loss(self, function: Any, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
+        """See `Adapter`."""
+        value = function(outputs, inputs)
+        self._losses[id(value)] = (value, lambda o: function(o, inputs), list(outputs))
+        return value
+
+    def gradients(
+        self,
+        outputs: Sequence[Any],
+        wrt: Sequence[Any],
+        cotangents: Sequence[Any] | None = None,
+    ) -> list[Array | None]:
+        """See `Adapter`; zeros where not connected."""
+        if id(outputs[0]) in self._losses:
+            _, function, ends = self._losses[id(outputs[0])]
+            places = [self.run.outputs[id(native)] for native in ends]
+
+            def end(found: Mapping[str, Any]) -> list[Any]:
+                return [function([found[place] for place in places])]
+        else:
+            places = [self.run.outputs[id(native)] for native in outputs]
+
+            def end(found: Mapping[str, Any]) -> list[Any]:
+                return [found[place] for place in places]
+
+        given = cotangents or [self.jax.numpy.ones_like(native) for native in outputs]
+        found = self.run.gradients(end, wrt, given)
+        return [None if value is None else self.array(value) for value in found]
+
+    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+        """See `Adapter`: optax's sgd (after `add_decayed_weights`) or adamw."""
+        names = [name for name in model.variables if model.is_parameter(name)]
+        parameters = {name: self.run.variables[name] for name in names}
+        found = self.gradients([loss], list(parameters.values()))
+        gradients = {n: self.tensor(g) for n, g in zip(names, found, strict=True)}
+        rule = self._rule(settings)
+        updates, _ = rule.update(gradients, rule.init(parameters), parameters)
+        model.variables = model.variables | self.optax.apply_updates(parameters, updates)
+
+    def _rule(self, settings: Mapping[str, Any]) -> Any:
+        given = {key: value for key, value in settings.items() if key != "name"}
+        if settings["name"] == "adamw":
+            b1, b2 = given.pop("betas", (0.9, 0.999))
+            options = {ADAMW[key]: value for key, value in given.items() if key in ADAMW}
+            _check(given, ADAMW)
+            return self.optax.adamw(b1=b1, b2=b2, **options)
+        decay = given.pop("weight_decay", 0.0)
+        _check(given, SGD)
+        sgd = self.optax.sgd(**{SGD[key]: value for key, value in given.items()})
+        return self.optax.chain(self.optax.add_decayed_weights(decay), sgd) if decay else sgd
+
+    def seed(self, number: int) -> None:
+        """See `Adapter`."""
+        self.key = self.jax.random.key(number)
+
+
+def _check(given: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    for key in given:
+        if key not in known:
+            raise ParityError(f"update: jax: expected some of {', '.join(known)}, found {key!r}")
+
+
+def _own(module: Module) -> list[str]:
+    return [*module.parameters, *module.buffers]
