@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.comparison.evidence import find_evidence, read_names
+from parity.comparison.evidence import find_evidence
 from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.measure import ROUNDOFF, move_by_ulp
 from parity.comparison.settling import settle_precision
@@ -25,6 +25,9 @@ from parity.comparison.subject import array_facts
 from parity.comparison.trace import Trace, environment, read_trace, write_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
 from parity.errors import ParityError
+from parity.matching.declared import Declared, read_declared
+from parity.matching.telling import found_lines
+from parity.matching.traces import align_traces, find_layouts
 
 NAME = re.compile(r"[^/>\s][^/>]*/[^>]+")  # `>` is the arrow of `siblings`
 
@@ -162,7 +165,7 @@ def ulp_variant(
 
 def compare(
     traces: Sequence[Trace | Path | str],
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | Declared | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """The verdict on every tap that both traces of a pair have; see `compare_traces`."""
@@ -171,7 +174,7 @@ def compare(
 
 def compare_traces(
     traces: Sequence[Trace | Path | str],
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | Declared | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> Comparison:
     """The verdict on every tap that a pair of traces has in common, and the names of the others.
@@ -179,7 +182,8 @@ def compare_traces(
     Args:
         traces: the baseline, the candidate, then their evidence (`find_evidence`); each a file or
             a trace that was read.
-        mapping: the candidate's tap names -> the baseline's (`rename_taps`).
+        mapping: the candidate's tap names -> the baseline's, or names and layouts
+            (`matching/declared.py`). What no pattern fits is matched by itself.
         siblings: further taps that are zero by structure, as in `Evidence`.
 
     Raises:
@@ -198,8 +202,10 @@ def compare_traces(
                 f"{trace.path} and {loaded[0].path}: recordings of different kinds; give traces "
                 "of one kind"
             )
+    declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
+    loaded, found = align_traces(loaded, declared)
     rows, one_sided = [], OneSided()
-    for evidence in find_evidence(loaded, mapping, siblings):
+    for evidence in find_evidence(loaded, None, siblings):
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
             raise ParityError(
@@ -209,7 +215,12 @@ def compare_traces(
             )
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
-    return Comparison(settle_precision(rows), one_sided)
+    found = find_layouts(found, loaded[0], loaded[1], _different(rows))
+    return Comparison(settle_precision(rows), one_sided, found)
+
+
+def _different(rows: Sequence[Row]) -> list[str]:
+    return [f"{row.stage}/{row.tap}" for row in rows if row.verdict == "different"]
 
 
 def first_difference(rows: Sequence[Row]) -> str:
@@ -254,10 +265,12 @@ def compare_files(
     from parity.report.files import write_reports  # imported here: recording does not need rich
 
     traces = [read_trace(path) for path in paths]
-    comparison = compare_traces(traces, read_names(names) if names else None, siblings)
+    comparison = compare_traces(traces, read_declared(names) if names else None, siblings)
     rows = comparison.rows
     print_table(rows)
     for line in one_sided_lines(comparison.one_sided, pair_labels(traces)):
+        print(line)
+    for line in found_lines(comparison.found):
         print(line)
     if sentence := first_difference(rows):
         print(sentence)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from parity.comparison.trace import Trace
+from parity.matching.named import Found
 
 Verdict = Literal["equivalent", "vacuous", "less precise", "undecided", "different"]
 SEVERITY: dict[Verdict, int] = {
@@ -108,6 +109,7 @@ class Comparison:
 
     rows: list[Row]
     one_sided: OneSided
+    found: Found = field(default_factory=Found)  # names and layouts (`matching/traces.py`)
 
     @property
     def verdict(self) -> Verdict:

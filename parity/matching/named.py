@@ -1,7 +1,8 @@
 """What is matched, and the result of a match."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations, pairwise
 from math import prod
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from parity.errors import ParityError
 
 Array = NDArray[Any]
+# what stands before the path in a tap: its stage, and a word such as `d/`, `step/` or `input:`
+TAP = re.compile(r"([^/]+/(?:d/|step/|ema/|input:)?)(.+)")
 How = Literal["pattern", "equal", "similar", "order", "values"]
 
 
@@ -63,6 +66,22 @@ class Fused:
     name: str
     parts: tuple[str, ...]  # of the other side: query, key, value
 
+    def lines(self) -> list[str]:
+        """Lines for `names` that declare it, in the usual order: query, key, value."""
+        count = len(self.parts)
+        if self.side == "candidate":
+            return [line_of(self.name, " + ".join(self.parts))]
+        return [line_of(part, f"{self.name}[{n}/{count}]") for n, part in enumerate(self.parts)]
+
+    def sentence(self) -> str:
+        """What was found, and what to declare."""
+        other = "candidate" if self.side == "baseline" else "baseline"
+        lines = "`, `".join(self.lines())
+        return (
+            f"{self.name} of the {self.side} is {', '.join(self.parts)} of the {other}, as the "
+            f"sizes and names show; if the order is query, key, value, add to names: `{lines}`"
+        )
+
 
 @dataclass(frozen=True)
 class Match:
@@ -85,6 +104,26 @@ class Match:
     def renamed(self) -> tuple[NamePair, ...]:
         """The pairs whose two names differ."""
         return tuple(pair for pair in self.pairs if pair.baseline != pair.candidate)
+
+
+@dataclass(frozen=True)
+class Found:
+    """How the names and layouts of two traces fit together."""
+
+    renamed: tuple[NamePair, ...] = ()  # found by `match`; not those that the user gave
+    doubts: tuple[Doubt, ...] = ()
+    fused: tuple[Fused, ...] = ()
+    layouts: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; not applied
+    declared: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; applied
+
+    def layout_lines(self) -> dict[str, list[str]]:
+        """Line for `layouts` -> the taps that it is for."""
+        lines: dict[str, list[str]] = {}
+        for tap, name in self.layouts.items():
+            inner = TAP.fullmatch(tap)
+            path = inner.group(2) if inner else tap
+            lines.setdefault(f"{pattern_of(path)}: {name}", []).append(tap)
+        return lines
 
 
 def by_name(items: Sequence[Named], side: str) -> dict[str, Named]:
@@ -133,6 +172,33 @@ def merged(shape: tuple[int, ...], rank: int) -> Iterator[tuple[int, ...]]:
 def axes_key(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The sizes above 1 in ascending order: equal for all orders of the axes of one array."""
     return tuple(sorted(size for size in shape if size != 1))
+
+
+def pattern_of(name: str) -> str:
+    """A regular expression for this name with any numbers: `layer\\d+\\.weight`."""
+    return r"\d+".join(re.escape(text) for text in re.split(r"\d+", name))
+
+
+def line_of(candidate: str, baseline: str) -> str:
+    """A line for `names` that renames this name, and its like in other blocks.
+
+    A number of the candidate's name that the baseline's name has as well stands for any number.
+    """
+    texts, found = re.split(r"\d+", candidate), re.findall(r"\d+", candidate)
+    wanted = re.findall(r"\d+", re.sub(r"\[\d/\d\]", "", baseline))
+    pattern = re.escape(texts[0])
+    groups: dict[str, int] = {}
+    for number, text in zip(found, texts[1:], strict=True):
+        any_number = number in wanted and number not in groups
+        if any_number:
+            groups[number] = len(groups) + 1
+        pattern += (r"(\d+)" if any_number else number) + re.escape(text)
+    replacement = re.sub(
+        r"(?<!\d)(\d+)(?![\d/\]])",
+        lambda match: f"\\g<{groups[match[1]]}>" if match[1] in groups else match[1],
+        baseline,
+    )
+    return f"{pattern}: {replacement}"
 
 
 def as_named(arrays: Mapping[str, Array], known: bool = True) -> list[Named]:

@@ -15,7 +15,6 @@ nearly as good, or where known numbers differ, the names are listed as a doubt a
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
@@ -23,10 +22,11 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from parity.errors import ParityError
+from parity.matching.declared import Declared
 from parity.matching.named import Doubt, Fused, How, Match, Named, NamePair, by_name, compatible
 from parity.matching.rounds import Rounds
 from parity.matching.similarity import canonical, numbers
-from parity.matching.units import pair_roles, units_of
+from parity.matching.units import have_roles, pair_roles, units_of
 
 __all__ = ["Doubt", "Match", "NamePair", "Named", "match"]
 
@@ -59,9 +59,9 @@ class _Matcher:
 
     def by_patterns(self, names: Mapping[str, str]) -> tuple[str, ...]:
         """Step 1; returns the patterns that fit no name."""
-        used = set()
+        used, declared = set(), Declared(names)
         for name in self.candidate:
-            fitting = fitting_pattern(name, names)
+            fitting = declared.alias(name)
             if fitting is None:
                 continue
             pattern, new = fitting
@@ -130,9 +130,10 @@ class _Matcher:
 
     def by_order(self) -> None:
         """Steps 5 and 6."""
+        by_module = have_roles(self.baseline) == have_roles(self.aliases.values())
         rounds = Rounds(
-            units_of(self.baseline.values(), {}),
-            units_of(self.candidate.values(), self.aliases),
+            units_of(self.baseline.values(), {}, by_module),
+            units_of(self.candidate.values(), self.aliases, by_module),
         )
         owner = {name: unit for unit in rounds.theirs for name in unit.names}
         for unit in rounds.ours:
@@ -193,41 +194,32 @@ class _Matcher:
 
 
 def match(
-    baseline: Sequence[Named], candidate: Sequence[Named], names: Mapping[str, str] | None = None
+    baseline: Sequence[Named],
+    candidate: Sequence[Named],
+    names: Mapping[str, str] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Match:
     """Match the names of two models.
 
     Args:
         baseline, candidate: in the order of the computation, or of definition.
         names: pattern for a whole name of the candidate -> the baseline's name, as in
-            `rename_taps`; the first pattern that fits counts.
+            `declared.py`; the first pattern that fits counts.
+        known: pairs that another match has found, the candidate's name -> the baseline's.
 
     Raises:
         ParityError: a pattern is wrong, two names become one, or a name occurs twice on a side.
     """
     matcher = _Matcher(baseline, candidate)
     unused = matcher.by_patterns(names or {})
+    for theirs, ours in (known or {}).items():
+        if ours not in matcher.pairs and theirs not in matcher.taken:
+            matcher.add(ours, theirs, "order", 0.9)
     matcher.by_equal_names()
     matcher.by_spelling()
     matcher.by_values()
     matcher.by_order()
     return matcher.finish(unused)
-
-
-def fitting_pattern(name: str, names: Mapping[str, str]) -> tuple[str, str] | None:
-    """The first pattern that fits the whole name, and the new name; None if no pattern fits.
-
-    Raises:
-        ParityError: a pattern or its replacement is wrong.
-    """
-    for pattern, replacement in names.items():
-        try:
-            found = re.fullmatch(pattern, name)
-            if found:
-                return pattern, found.expand(replacement)
-        except (re.error, IndexError) as error:
-            raise ParityError(f"names: {pattern}: {replacement}: {error}") from error
-    return None
 
 
 def template(name: str) -> tuple[str, ...]:

@@ -110,8 +110,9 @@ class Rounds:
                 continue
             ordered = in_number_order(one, self.sorted[0]), in_number_order(other, self.sorted[1])
             if len(one) == len(other) and all(ordered):
+                alike = round(0.6 + 0.35 * float(scores[i, j]), 2)  # unlike names: less sure
                 for a, b in zip(*ordered, strict=True):
-                    yield a, b, confidence
+                    yield a, b, min(confidence, alike)
 
     def same_shapes(self) -> bool | None:
         """Whether kernels have the same shapes on both sides, as the pairs show: True with equal
