@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.api import compare, compare_files, compare_traces, record_taps, ulp_variant
+    from parity.api import compare, compare_files, compare_traces
+    from parity.by_hand import record_taps, ulp_variant
     from parity.comparison.evidence import find_evidence, read_names, rename_taps
     from parity.comparison.subject import array_facts, digest
-    from parity.comparison.trace import Trace, read_trace, write_trace
+    from parity.comparison.trace import Trace, read_trace
     from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
+    from parity.comparison.writer import TraceWriter, write_trace
     from parity.recording.draw import integers, normal, uniform
     from parity.recording.pair import Pair, Side
 
@@ -21,8 +23,8 @@ HOMES = {
     "compare": "api",
     "compare_files": "api",
     "compare_traces": "api",
-    "record_taps": "api",
-    "ulp_variant": "api",
+    "record_taps": "by_hand",
+    "ulp_variant": "by_hand",
     "Comparison": "comparison.verdict",
     "Evidence": "comparison.verdict",
     "OneSided": "comparison.verdict",
@@ -34,7 +36,8 @@ HOMES = {
     "array_facts": "comparison.subject",
     "digest": "comparison.subject",
     "read_trace": "comparison.trace",
-    "write_trace": "comparison.trace",
+    "TraceWriter": "comparison.writer",
+    "write_trace": "comparison.writer",
     "integers": "recording.draw",
     "normal": "recording.draw",
     "uniform": "recording.draw",
@@ -49,6 +52,7 @@ __all__ = [
     "Row",
     "Side",
     "Trace",
+    "TraceWriter",
     "array_facts",
     "compare",
     "compare_files",

@@ -1,166 +1,23 @@
-"""The parity tools for any pair of models: record in any framework, compare with NumPy.
+"""Comparing traces of any pair of models; needs NumPy and PyYAML.
 
-    from parity import compare, record_taps, ulp_variant
-
-    record_taps("a.npz", {"forward/logits": logits}, weights=weights, inputs=inputs, ...)
     rows = compare(["a.npz", "b.npz", "a-float64.npz", "a-ulp1.npz", "a-ulp2.npz"])
 
 The manifests say which role each trace has (`find_evidence`). docs/parity.md is the manual;
 examples/parity_convnet compares a pair of models in this way.
 """
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from parity.comparison.evidence import find_evidence
 from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
-from parity.comparison.measure import ROUNDOFF, move_by_ulp
 from parity.comparison.settling import settle_precision
-from parity.comparison.sketch import Array
-from parity.comparison.subject import array_facts
-from parity.comparison.trace import Trace, environment, read_trace, write_trace
+from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
 from parity.errors import ParityError
 from parity.matching.declared import Declared, read_declared
 from parity.matching.telling import found_lines
 from parity.matching.traces import align_traces, find_layouts
-
-NAME = re.compile(r"[^/>\s][^/>]*/[^>]+")  # `>` is the arrow of `siblings`
-
-
-def record_taps(
-    path: Path | str,
-    taps: Mapping[str, Array],
-    *,
-    weights: Mapping[str, Array],
-    inputs: Mapping[str, Array],
-    settings: Mapping[str, Any],
-    framework: str,
-    version: str,
-    precision: str,
-    device: str,
-    threads: int,
-    variant: str | None = None,
-    case: str = "",
-    zeros: Mapping[str, str] | None = None,
-    terms: Mapping[str, int] | None = None,
-    kinks: Mapping[str, Mapping[str, Any]] | None = None,
-    operations: Mapping[str, Mapping[str, Any]] | None = None,
-    layouts: Mapping[str, str] | None = None,
-    branch: str | None = None,
-    sketch_above: int | None = None,
-    full: Collection[str] = (),
-) -> None:
-    """Write a trace with its manifest.
-
-    Args:
-        taps: arrays by `stage/tap` in data order: `forward/conv1`, `gradients/conv1.weight`.
-        weights, inputs: the arrays that this computation starts from, by any names. Pass the same
-            arrays for every recording, also for a variant or in float64. The trace stores only
-            their digests.
-        settings: everything else that decides the function: sizes, epsilon, reduction of the loss.
-        framework, version, device, threads: who computed it, and where.
-        precision: of the arithmetic: float64, float32, tf32, float16 or bfloat16.
-        variant: how this recording was perturbed, such as `ulp:1`; None if it was not.
-        case: a name for tables.
-        zeros: tap whose true value is zero -> sibling tap that gives the scale. Example: the
-            gradient of a bias before a batch norm -> the gradient of the norm's own bias.
-        terms: tap whose numbers are long sums -> how many terms each sum has. Example: the
-            gradient of a bias -> batch size times positions. The bound then allows for sums that
-            are computed one term after another.
-        kinks: tap of a choice -> `kind` (such as relu), `input` (the tap that it was made from),
-            `corners` and `settings`.
-        operations: tap -> what computed it: `operation`, `reads` (taps), `params` (names of
-            parameters), `settings`, `module` (the class), `source` (file:line).
-        layouts: part of the recording -> its order of axes, such as `activations: channels last`.
-        branch: digest of the choices that this recording used, if they were given to it.
-        sketch_above, full: as in `write_trace`.
-
-    Raises:
-        ParityError: a name, a type or the precision is not allowed, or the folder does not exist.
-    """
-    if precision not in ROUNDOFF:
-        raise ParityError(f"{path}: precision {precision!r}: expected one of {', '.join(ROUNDOFF)}")
-    facts = Facts(zeros or {}, terms or {}, kinks or {}, operations or {}, layouts or {})
-    _refuse_taps(path, taps, precision)
-    _refuse_facts(path, facts, taps)
-    producer = {"name": framework, "version": version, "device": device, "threads": threads}
-    manifest = {
-        "producer": producer | environment(),
-        "precision": precision,
-        "variant": variant,
-        "case": case,
-        "branch": branch,
-        "subject": {
-            "weights": array_facts(weights),
-            "inputs": array_facts(inputs),
-            "settings": dict(settings),
-        },
-    }
-    write_trace(path, taps, manifest | facts._asdict(), sketch_above, full=full)
-
-
-class Facts(NamedTuple):
-    """The tables of a manifest that are about taps by name."""
-
-    zeros: Mapping[str, str]
-    terms: Mapping[str, int]
-    kinks: Mapping[str, Mapping[str, Any]]
-    operations: Mapping[str, Mapping[str, Any]]
-    layouts: Mapping[str, str]
-
-
-def _refuse_taps(path: Path | str, taps: Mapping[str, Array], precision: str) -> None:
-    """Refuse a tap with a name or a type that a trace cannot have."""
-    for name, value in taps.items():
-        if not NAME.fullmatch(name):
-            raise ParityError(f"{path}: tap {name!r}: expected stage/tap, such as forward/conv1")
-        dtype = np.asarray(value).dtype
-        if precision == "float64" and dtype.kind == "f" and dtype != np.float64:
-            raise ParityError(
-                f"{path}: precision float64, but tap {name} is {dtype}; the framework converted "
-                "it; keep it in float64"
-            )
-
-
-def _refuse_facts(path: Path | str, facts: Facts, taps: Collection[str]) -> None:
-    """Refuse facts about taps that the recording does not have."""
-    inputs = [str(kink.get("input")) for kink in facts.kinks.values()]
-    named = {
-        "zeros": [*facts.zeros, *facts.zeros.values()],
-        "kinks": [*facts.kinks, *inputs],
-        "operations": list(facts.operations),
-    }
-    for key, names in named.items():
-        for name in names:
-            if name not in taps:
-                raise ParityError(f"{path}: {key}: there is no tap {name}")
-    for name, count in facts.terms.items():
-        if name not in taps or type(count) is not int or count < 1:
-            raise ParityError(
-                f"{path}: terms: {name}: {count!r}: expected a tap and a whole number"
-            )
-
-
-def ulp_variant(
-    weights: Mapping[str, Array], seed: int, precision: str = "float32"
-) -> dict[str, Array]:
-    """Weights with every floating-point number moved by one unit in the last place, up or down.
-
-    For a float64 variant, pass the weights in float64. With `precision` tf32, bfloat16 or float16
-    the unit is of that precision, because products would round a unit of float32 away. Arrays of
-    integers and booleans stay as they are.
-    """
-    rng = np.random.default_rng([77, seed])
-    moved = {}
-    for name in sorted(weights):
-        value = np.asarray(weights[name])
-        moved[name] = move_by_ulp(value, rng, precision) if value.dtype.kind == "f" else value
-    return {name: moved[name] for name in weights}
 
 
 def compare(

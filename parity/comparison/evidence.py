@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import escape
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from parity.comparison.measure import ROUNDOFF
+from parity.comparison.stored import RenamedTaps
 from parity.comparison.trace import PRODUCER, Trace
 from parity.comparison.verdict import Evidence
 from parity.errors import ParityError
@@ -50,9 +50,9 @@ def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
     Raises:
         ParityError: a pattern is wrong or fits no tap, or two taps would get one name.
     """
-    taps: dict[str, Any] = {}
+    old_names: dict[str, str] = {}
     used = set()
-    for name, value in trace.taps.items():
+    for name in trace.taps:
         new = name
         for pattern, replacement in mapping.items():
             try:
@@ -63,13 +63,15 @@ def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
             if match:
                 used.add(pattern)
                 break
-        if new in taps:
+        if new in old_names:
             raise ParityError(f"{trace.path}: names: two taps would be called {new}, one is {name}")
-        taps[new] = value
+        old_names[new] = name
     for pattern in mapping:
         if pattern not in used:
-            raise ParityError(f"{trace.path}: names: {pattern} fits none of its {len(taps)} taps")
-    return replace(trace, taps=taps)
+            raise ParityError(
+                f"{trace.path}: names: {pattern} fits none of its {len(old_names)} taps"
+            )
+    return replace(trace, taps=RenamedTaps(trace.taps, old_names))
 
 
 def _side(trace: Trace, pair: Sequence[Trace], role: str) -> int:

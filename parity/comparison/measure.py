@@ -4,11 +4,13 @@ Verdicts use relative L2 over a whole tap, not bounds per element: rounding erro
 size of the row, so elements near zero may differ by any ratio without a fault.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from parity.comparison.sketch import Array, Sketch, Tap, fold, l2, sketch
+from parity.comparison.sketch import BLOCK, Array, Sketch, Tap, fold, l2, sketch
+from parity.errors import ParityError
 
 # Precision in a manifest -> unit roundoff: half a unit in the last place of 1
 ROUNDOFF = {
@@ -37,7 +39,7 @@ def norm(tap: Tap) -> float:
     """L2 norm of a tap."""
     if isinstance(tap, Sketch):
         return tap.norm
-    return l2(tap.astype(np.float64))
+    return l2(tap)
 
 
 def size_of(tap: Tap) -> int:
@@ -76,10 +78,14 @@ def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:
     if types[0].kind != types[1].kind or (same_type and types[0] != types[1]):
         return f"type {types[0]}, expected {types[1]}"
     for tap in (value, reference):
-        bad = tap.not_finite if isinstance(tap, Sketch) else int((~np.isfinite(tap)).sum())
+        bad = tap.not_finite if isinstance(tap, Sketch) else _not_finite(tap)
         if bad:
             return f"{bad} elements are not finite"
     return ""
+
+
+def _not_finite(tap: Array) -> int:
+    return tap.size - sum(np.count_nonzero(np.isfinite(block)) for (block,) in blocks(tap))
 
 
 def gap(value: Tap, reference: Tap, same_type: bool = True) -> Gap:
@@ -92,35 +98,52 @@ def gap(value: Tap, reference: Tap, same_type: bool = True) -> Gap:
     reason = unfit(value, reference, same_type)
     if reason:
         return Gap(np.inf, np.inf, reason=reason)
-    if isinstance(value, np.ndarray) and isinstance(reference, np.ndarray):
-        return _of_arrays(value, reference)
-    return _of_sketches(value, reference)
+    if isinstance(value, Sketch) or isinstance(reference, Sketch):
+        return _of_sketches(value, reference)
+    return _of_arrays(value, reference)
+
+
+def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Pieces of arrays of one shape, flat and in order, so that temporary arrays stay small."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, BLOCK):
+        yield tuple(array[start : start + BLOCK] for array in flat)
+
+
+def _errors(value: Array, reference: Array) -> Iterator[tuple[Array, Array]]:
+    """Blocks of the error in float64, each with the block of the reference."""
+    for a, b in blocks(value, reference):
+        with np.errstate(over="ignore"):
+            yield a.astype(np.float64) - b.astype(np.float64), b
 
 
 def _of_arrays(value: Array, reference: Array) -> Gap:
-    if np.array_equal(value, reference):
+    if all(np.array_equal(a, b) for a, b in blocks(value, reference)):
         return Gap(0.0)
-    a, b = value.astype(np.float64), reference.astype(np.float64)
-    with np.errstate(over="ignore"):
-        error = a - b
-    worst = np.unravel_index(int(np.abs(error).argmax()), error.shape)
-    index = tuple(int(i) for i in worst)
-    values = (float(a[index]), float(b[index]))
+    sizes, sums, worst, place = [], [], -1.0, 0
+    for number, (error, _) in enumerate(_errors(value, reference)):
+        sizes.append(l2(error))
+        sums.append(float(error.sum()))
+        at = int(np.abs(error).argmax())
+        if abs(error[at]) > worst:
+            worst, place = float(abs(error[at])), number * BLOCK + at
+    index = tuple(int(i) for i in np.unravel_index(place, value.shape))
+    values = (float(value[index]), float(reference[index]))
     largest = abs(values[0] - values[1])
     if reference.dtype.kind != "f":
-        count = np.count_nonzero(value != reference)
+        count = sum(np.count_nonzero(a != b) for a, b in blocks(value, reference))
         return Gap(np.inf, largest, index, values, reason=f"{count} differ")
-    size = l2(error)
+    size = l2(np.array(sizes))
     if not np.isfinite(size):
         return Gap(np.inf, largest, index, values)
-    rms = size / error.size**0.5
+    rms = size / value.size**0.5
     return Gap(
         relative=_ratio(size, norm(reference)),
         absolute=largest,
         index=index,
         values=values,
-        bias=abs(float(error.mean())) / rms * error.size**0.5,
-        ulps=_ulps(error, reference),
+        bias=abs(sum(sums) / value.size) / rms * value.size**0.5,
+        ulps=_ulps(value, reference),
     )
 
 
@@ -131,16 +154,27 @@ def _ratio(size: float, reference: float) -> float:
     return size / reference if 0 < reference < np.inf and size < np.inf else np.inf
 
 
-def _ulps(error: Array, reference: Array) -> float:
-    sizes = np.abs(reference)
-    large = sizes > 1e-3 * sizes.max()
-    return float((np.abs(error[large]) / np.spacing(sizes[large])).max(initial=0.0))
+def _ulps(value: Array, reference: Array) -> float:
+    """The largest error in units in the last place, among elements that are not small."""
+    least = 1e-3 * max(np.abs(block).max() for (block,) in blocks(reference))
+    found = [0.0]
+    for error, block in _errors(value, reference):
+        sizes = np.abs(block)
+        large = sizes > least
+        units = np.abs(error[large]) / np.spacing(sizes[large])
+        found.append(float(units.max(initial=0.0)))
+    return max(found)
 
 
 def _of_sketches(value: Tap, reference: Tap) -> Gap:
-    taken, expected = (x if isinstance(x, Sketch) else sketch(x) for x in (value, reference))
+    kinds = {x.kind for x in (value, reference) if isinstance(x, Sketch)}
+    taken, expected = (
+        x if isinstance(x, Sketch) else sketch(x, kind=min(kinds)) for x in (value, reference)
+    )
     if np.dtype(taken.dtype) == np.dtype(expected.dtype) and taken.crc == expected.crc:
         return Gap(0.0)
+    if len(kinds) > 1:  # `refuse_mixture` refuses such traces, and names them
+        raise ParityError("sketches of two kinds cannot be compared; record both with one version")
     size = min(len(taken.buckets), len(expected.buckets))
     distance = l2(fold(taken.buckets, size) - fold(expected.buckets, size))
     if taken.dtype == expected.dtype and expected.norm:

@@ -10,12 +10,10 @@ framework can write traces (docs/parity.md).
 """
 
 import json
+import math
 import os
 import sys
-import zipfile
-import zlib
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,25 +22,35 @@ import numpy as np
 
 from parity.comparison.measure import gap
 from parity.comparison.old_format import OLD_FORMAT, with_new_names
-from parity.comparison.sketch import BUCKETS, Array, Sketch, Tap, sketch
+from parity.comparison.sketch import BUCKETS, KIND, OLD_KIND, Array, Tap
+from parity.comparison.stored import AGAIN, Arrays, Header, StoredTaps
 from parity.comparison.subject import differences, digest, malformed
-from parity.errors import CannotWrite, ParityError
+from parity.comparison.writer import FORMAT, KINDS, MANIFEST, TraceWriter, write_trace
+from parity.errors import ParityError
 
-FORMAT = "parity-trace/3"
 READ = ("parity-trace/2", FORMAT)  # and OLD_FORMAT, with its own names
-MANIFEST = "manifest.json"
-AGAIN = "record it again"  # the end of messages about files that cannot be used
-KINDS = "fiub"  # floating point, integers, booleans
 # Tables of the manifest by name, and the type of their values
 TABLES: dict[str, type] = {"kinks": dict, "operations": dict, "layouts": str}
 PRODUCER = ("name", "version", "device")  # facts that are equal in two traces of one producer
 
-__all__ = ["FORMAT", "MANIFEST", "Trace", "digest", "read_trace", "refuse_mixture", "write_trace"]
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "Trace",
+    "TraceWriter",
+    "digest",
+    "read_trace",
+    "refuse_mixture",
+    "write_trace",
+]
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Taps by name in data order, and the manifest that was stored with them."""
+    """Taps by name in data order, and the manifest that was stored with them.
+
+    `read_trace` gives taps that are read from the file when they are asked for.
+    """
 
     path: Path
     manifest: Mapping[str, Any]
@@ -72,75 +80,6 @@ class Trace:
         return self.manifest["producer"].get(key, "unknown")
 
 
-def write_trace(
-    path: Path | str,
-    taps: Mapping[str, Array],
-    manifest: Mapping[str, Any],
-    sketch_above: int | None = None,
-    buckets: int = BUCKETS,
-    full: Collection[str] = (),
-) -> None:
-    """Write a trace; the file appears complete or not at all.
-
-    Args:
-        taps: arrays by `stage/tap`, in data order.
-        manifest: `producer` (name, version, device, threads), `precision`, `subject` (what was
-            computed: digests of weights and inputs, configuration), and optionally `variant`.
-        sketch_above: floating-point arrays of more elements than this are stored as sketches.
-        full: stages whose arrays are always stored whole.
-
-    Raises:
-        ParityError: an array is not numeric, JSON cannot hold a value of the manifest, or the
-            folder does not exist.
-        CannotWrite: the operating system cannot write the file.
-    """
-    path = Path(path)
-    stored: dict[str, Array] = {}
-    index: dict[str, Any] = {}
-    for name, value in taps.items():
-        value = np.asarray(value)
-        if value.dtype.kind not in KINDS:
-            raise ParityError(f"{path}: tap {name} has type {value.dtype}; expected numbers")
-        index[name] = {"shape": value.shape, "dtype": value.dtype.str}
-        large = sketch_above is not None and value.size > sketch_above
-        if large and value.dtype.kind == "f" and name.partition("/")[0] not in full:
-            summary = sketch(value, buckets)
-            numbers = ("norm", "largest", "not_finite", "crc")
-            index[name]["sketch"] = {key: getattr(summary, key) for key in numbers}
-            value = summary.buckets
-        stored[f"taps/{len(stored)}"] = value
-    full_manifest = {"format": FORMAT, **manifest, "taps": index}
-    text = json.dumps(_plain(full_manifest, path, "manifest")).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **{MANIFEST: np.frombuffer(text, np.uint8)}, **stored)
-        temporary.replace(path)
-    except FileNotFoundError as error:
-        raise ParityError(f"{path}: cannot write: no such folder; make it first") from error
-    except OSError as error:
-        raise CannotWrite(f"{path}: cannot write: {error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _plain(value: Any, path: Path, place: str) -> Any:
-    """A value as JSON gives it back, so that settings that are equal also compare as equal."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, path, f"{place}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, path, f"{place}.{i}") for i, item in enumerate(value)]
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise ParityError(
-        f"{path}: {place} is of type {type(value).__name__}; expected numbers, text, lists or "
-        "tables of these"
-    )
-
-
 def read_trace(path: Path | str) -> Trace:
     """Read a trace and check all of it.
 
@@ -150,51 +89,25 @@ def read_trace(path: Path | str) -> Trace:
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe may never end
         raise ParityError(f"{path}: expected a trace file, found no regular file; check the path")
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except FileNotFoundError as error:
-        raise ParityError(f"{path}: no such trace") from error
-    except IsADirectoryError as error:
-        raise ParityError(f"{path}: expected a trace file, found a folder") from error
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        EOFError,
-        OSError,
-        zlib.error,
-        KeyError,
-        TypeError,  # NumPy: a single array instead of an archive
-        RuntimeError,  # zipfile: a flipped bit asks for a password or another compression
-    ) as error:
-        raise ParityError(f"{path}: damaged, cut off or no trace ({error}); {AGAIN}") from error
-    return _assemble(path, arrays)
+    return _assemble(path, Arrays(path))
 
 
-def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
-    if MANIFEST not in arrays:
+def _assemble(path: Path, arrays: Arrays) -> Trace:
+    if MANIFEST not in arrays.headers:
         raise ParityError(f"{path}: an .npz file, but no trace: it has no {MANIFEST}")
-    try:
-        manifest = json.loads(arrays[MANIFEST].tobytes())
-        version = manifest["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ParityError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
-    if version == OLD_FORMAT:
-        manifest = with_new_names(manifest)
-    elif version not in READ:
-        known = ", ".join(map(repr, (OLD_FORMAT, *READ)))
-        raise ParityError(
-            f"{path}: format {version!r}, but this program reads {known}; {AGAIN} with this version"
-        )
+    manifest = _manifest(path, arrays[MANIFEST].tobytes())
     try:
         index = manifest.pop("taps")
         manifest["producer"]["name"], manifest["precision"], manifest["subject"]
-        taps = {
-            name: _tap(arrays.pop(f"taps/{number}"), facts)
-            for number, (name, facts) in enumerate(index.items())
-        }
         declared = {name: (facts["dtype"], list(facts["shape"])) for name, facts in index.items()}
-        stored = {name: (np.dtype(tap.dtype).str, list(tap.shape)) for name, tap in taps.items()}
+        headers = [arrays.headers[f"taps/{number}"] for number in range(len(index))]
+        if any("sketch" in facts for facts in index.values()):
+            manifest.setdefault("sketches", OLD_KIND)
+        taps = StoredTaps(arrays, index, manifest.get("sketches", KIND))
+        stored = {
+            name: _as_declared(taps, name, facts, header)
+            for (name, facts), header in zip(index.items(), headers, strict=True)
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise ParityError(f"{path}: the manifest lacks {error}; {AGAIN}") from error
     for name, facts in declared.items():
@@ -204,9 +117,26 @@ def _assemble(path: Path, arrays: dict[str, Array]) -> Trace:
                 f"expected the same, and numbers; {AGAIN}"
             )
     _check_facts(path, manifest)
-    if arrays.keys() != {MANIFEST}:
+    if len(arrays.headers) != len(index) + 1:
         raise ParityError(f"{path}: holds arrays that its manifest does not list; {AGAIN}")
     return Trace(path, manifest, taps)
+
+
+def _manifest(path: Path, text: bytes) -> dict[str, Any]:
+    """The manifest, with the names of the present format."""
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        version = manifest["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ParityError(f"{path}: the manifest cannot be read: {error!r}; {AGAIN}") from error
+    if version == OLD_FORMAT:
+        return with_new_names(manifest)
+    if version not in READ:
+        known = ", ".join(map(repr, (OLD_FORMAT, *READ)))
+        raise ParityError(
+            f"{path}: format {version!r}, but this program reads {known}; {AGAIN} with this version"
+        )
+    return manifest
 
 
 def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -216,6 +146,11 @@ def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
     for place, value in facts.items():
         if isinstance(value, list | dict):
             raise ParityError(f"{path}: {place}: expected text, found {value!r}; {AGAIN}")
+    if manifest.get("sketches", KIND) not in (KIND, OLD_KIND):
+        raise ParityError(
+            f"{path}: sketches {manifest['sketches']!r}: expected {KIND} or {OLD_KIND}; {AGAIN} "
+            "with this version"
+        )
     zeros = manifest.get("zeros") or {}
     names = [*zeros, *zeros.values()] if isinstance(zeros, dict) else [None]
     if not all(isinstance(name, str) and ">" not in name for name in names):
@@ -242,12 +177,21 @@ def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _tap(stored: Array, facts: Mapping[str, Any]) -> Tap:
+def _as_declared(
+    taps: StoredTaps, name: str, facts: Mapping[str, Any], header: Header
+) -> tuple[str, list[int]]:
+    """Type and shape of a stored tap; of a sketch, those of the array that it stands for.
+
+    Raises:
+        TypeError: it is no sketch, although the manifest says so.
+    """
     if "sketch" not in facts:
-        return stored
-    if stored.ndim != 1 or stored.dtype != np.float64 or BUCKETS % (stored.size or np.inf):
-        raise TypeError(f"a sketch: found {stored.dtype} {stored.shape}")
-    return Sketch(tuple(facts["shape"]), facts["dtype"], stored, **facts["sketch"])
+        return header.dtype.str, list(header.shape)
+    size = math.prod(header.shape)
+    if len(header.shape) != 1 or header.dtype != np.float64 or BUCKETS % (size or BUCKETS + 1):
+        raise TypeError(f"a sketch: found {header.dtype} {header.shape}")
+    tap = taps[name]
+    return np.dtype(tap.dtype).str, list(tap.shape)
 
 
 def refuse_mixture(traces: list[Trace]) -> None:
@@ -257,6 +201,13 @@ def refuse_mixture(traces: list[Trace]) -> None:
         ParityError: inputs, weights or settings differ; the text names the fact and both files.
     """
     first = traces[0]
+    kinds = {trace.manifest["sketches"]: trace for trace in traces if "sketches" in trace.manifest}
+    if len(kinds) > 1:
+        old, new = [trace.path for trace in kinds.values()][:2]
+        raise ParityError(
+            f"{old} and {new}: sketches of two kinds, {' and '.join(kinds)}, which cannot be "
+            f"compared; {AGAIN} with one version"
+        )
     for trace in traces[1:]:
         problems = differences(first.manifest["subject"], trace.manifest["subject"])
         if problems:

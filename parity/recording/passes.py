@@ -57,20 +57,25 @@ class Recording:
     notes: list[str] = field(default_factory=list)
 
 
-def record_pass(subject: Subject, handed: Handed | None, own_weights: bool = True) -> Recording:
-    """Record all stages of a model from its weights; `own_weights`: also `parameters/...`."""
+def record_pass(subject: Subject, handed: Handed | None, once: bool = True) -> Recording:
+    """Record all stages of a model from its weights.
+
+    `once`: also what one recording of a side shows, `parameters/...` and whether it is random.
+    """
     recording, adapter = Recording(), subject.adapter
     adapter.load(subject.model, subject.weights)
-    if own_weights:
+    if once:
         state = adapter.state(subject.model)
         recording.taps |= {f"parameters/{name}": entry.array for name, entry in state.items()}
     if "eval" in subject.modes:
         _record_mode(subject, recording, handed, training=False)
+    if "eval" in subject.modes and once:
         recording.taps["evaluation/random"] = np.array(_random(subject, training=False))
     if "train" in subject.modes and adapter.abilities >= {"gradients"}:
         outputs = _record_mode(subject, recording, handed, training=True)
         _record_statistics(subject, recording)
-        _record_randomness(subject, recording, outputs)
+        if once:
+            _record_randomness(subject, recording, outputs)
         if subject.update and "update" in adapter.abilities:
             _record_update(subject, recording, handed)
     adapter.load(subject.model, subject.weights)

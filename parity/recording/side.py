@@ -23,7 +23,7 @@ from parity.recording.passes import Recording, Subject, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
 
-WHOLE = ("forward", "inputs", "backward", "choices")  # stages that isolated replay reads
+WHOLE = ("forward", "inputs", "backward")  # stages of the baseline that isolated replay reads
 
 
 class RecordedSide:
@@ -111,7 +111,7 @@ class RecordedSide:
                 assert source
                 recording = record_isolated(subject, read_trace(source), names, handed)
             else:
-                recording = record_pass(subject, handed, own_weights=not variant)
+                recording = record_pass(subject, handed, once=not variant)
         self._write(out, kind, variant, recording, handed, sketch_above)
         return {
             "taps": len(recording.taps),
@@ -144,7 +144,8 @@ class RecordedSide:
             "layouts": dict(self.pair.layouts) if self.name == "candidate" else {},
             "side": self.name,
         }
-        whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE]
+        fed = self.name == "baseline" and kind == "pass" and not variant
+        whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE if fed]
         write_trace(out, recording.taps, manifest, sketch_above, full=whole)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The child process of one side and precision: it answers requests until it is told to stop.
+"""The child process of one side and precision: it answers requests until its input ends.
 
     python -m parity.recording.worker      # started by runner.py; one JSON request a line on stdin
 

@@ -1,6 +1,8 @@
 """Trace files: reading gives back what was written, and damaged files are refused."""
 
 import json
+import tracemalloc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parity.comparison import sketch as sketch_module
+from parity.comparison import stored
 from parity.comparison import trace as module
 from parity.comparison.measure import gap
-from parity.comparison.sketch import BUCKETS, Sketch, fold, l2, sketch
+from parity.comparison.sketch import BLOCK, BUCKETS, KIND, OLD_KIND, Sketch, fold, l2, sketch
 from parity.comparison.subject import array_facts
 from parity.comparison.trace import (
     FORMAT,
     MANIFEST,
     Trace,
+    TraceWriter,
     digest,
     read_trace,
     refuse_mixture,
@@ -89,11 +94,11 @@ def test_variant_stands_in_the_label(tmp_path):
 
 def test_order_of_axes_in_memory_does_not_matter(tmp_path):
     value = draw(5, 7)
-    for stored in (np.asfortranarray(value), np.repeat(value, 2, axis=1)[:, ::2]):
-        write_trace(tmp_path / "a.npz", {"x/y": stored}, MANIFEST_OF_A)
+    for other in (np.asfortranarray(value), np.repeat(value, 2, axis=1)[:, ::2]):
+        write_trace(tmp_path / "a.npz", {"x/y": other}, MANIFEST_OF_A)
         assert np.array_equal(read_trace(tmp_path / "a.npz").taps["x/y"], value)
-        assert sketch(stored).crc == sketch(value).crc
-        assert np.array_equal(sketch(stored).buckets, sketch(value).buckets)
+        assert sketch(other).crc == sketch(value).crc
+        assert np.array_equal(sketch(other).buckets, sketch(value).buckets)
 
 
 def test_what_is_kept_as_a_sketch(tmp_path):
@@ -122,32 +127,130 @@ def test_only_numbers_are_stored(tmp_path, value):
 def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     before = path.read_bytes()
 
-    def full_disk(file, **arrays):
+    def full_disk(file, value, **options):
         file.write(b"the first half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full_disk)
+    monkeypatch.setattr(np.lib.format, "write_array", full_disk)
     with pytest.raises(CannotWrite, match=r"a\.npz: cannot write: .*No space left"):
         write_trace(path, TAPS, MANIFEST_OF_A)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
-    monkeypatch.setattr(np, "savez", lambda *_, **__: 1 / 0)  # a bug leaves it as well
+    monkeypatch.setattr(np.lib.format, "write_array", lambda *_, **__: 1 / 0)  # a bug, as well
     with pytest.raises(ZeroDivisionError):
         write_trace(path, TAPS, MANIFEST_OF_A)
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
-def test_the_file_appears_at_once(path, monkeypatch):
+def test_the_file_appears_at_once(path):
     """During the write, the old file stays."""
     precisions = []
-    save = np.savez
 
-    def look(file, **arrays):
-        save(file, **arrays)
-        precisions.append(read_trace(path).manifest["precision"])
+    def look():
+        for item in TAPS.items():
+            yield item
+            precisions.append(read_trace(path).manifest["precision"])
 
-    monkeypatch.setattr(np, "savez", look)
-    write_trace(path, TAPS, MANIFEST_OF_A | {"precision": "float64"})
-    assert precisions == ["float32"] and read_trace(path).manifest["precision"] == "float64"
+    write_trace(path, look(), MANIFEST_OF_A | {"precision": "float64"})
+    assert set(precisions) == {"float32"} and read_trace(path).manifest["precision"] == "float64"
+
+
+def test_an_error_in_the_recording_leaves_the_old_file(path):
+    before = path.read_bytes()
+
+    def broken():
+        yield "forward/z", TAPS["forward/z"]
+        raise RuntimeError("the model failed")
+
+    with pytest.raises(RuntimeError, match="the model failed"):
+        write_trace(path, broken(), MANIFEST_OF_A)
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+def test_arrays_are_written_one_at_a_time(tmp_path):
+    """The writer holds no array after it was added: memory stays at one array."""
+    alive = []
+
+    def stream():
+        for number in range(5):
+            value = draw(100, seed=number)
+            alive.append(weakref.ref(value))
+            yield f"x/{number}", value
+            del value
+            assert sum(ref() is not None for ref in alive) <= 1
+
+    write_trace(tmp_path / "a.npz", stream(), MANIFEST_OF_A)
+    assert len(read_trace(tmp_path / "a.npz").taps) == 5
+
+
+def test_facts_may_be_added_until_the_end(tmp_path):
+    with TraceWriter(tmp_path / "a.npz", MANIFEST_OF_A) as writer:
+        writer.add("x/a", draw(3))
+        writer.manifest["kinks"] = {"x/a": {"input": "x/b"}}
+        with pytest.raises(ParityError, match="tap x/a: recorded twice"):
+            writer.add("x/a", draw(3))
+        assert list(writer.names) == ["x/a"]
+    assert read_trace(tmp_path / "a.npz").manifest["kinks"] == {"x/a": {"input": "x/b"}}
+    with (
+        pytest.raises(ParityError, match=r"manifest\.odd is of type object"),
+        TraceWriter(tmp_path / "b.npz", MANIFEST_OF_A) as writer,
+    ):
+        writer.manifest["odd"] = object()
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_arrays_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
+    """Two traces of 16 arrays of 2 MB: a comparison holds a few arrays, not 64 MB."""
+    monkeypatch.setattr(stored, "HELD", 2**21)
+    paths = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for number, path in enumerate(paths):
+        taps = ((f"x/{i}", draw(2**19, seed=i) + np.float32(1e-7 * number)) for i in range(16))
+        write_trace(path, taps, MANIFEST_OF_A)
+    tracemalloc.start()
+    try:
+        one, other = map(read_trace, paths)
+        assert list(one.taps) == [f"x/{i}" for i in range(16)] and "x/16" not in one.taps
+        errors = [gap(one.taps[name], other.taps[name]).relative for name in one.taps]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(1e-8 < error < 1e-6 for error in errors)
+    assert peak < 16 * 2**20
+
+
+@pytest.mark.parametrize("held", [0, 40, 2**20])
+def test_what_is_held_does_not_change_what_is_read(path, monkeypatch, held):
+    expected = read_trace(path)
+    values = {name: expected.taps[name] for name in expected.taps}
+    monkeypatch.setattr(stored, "HELD", held)
+    found = read_trace(path)
+    for name in [*found.taps, *reversed(list(found.taps))]:
+        assert gap(found.taps[name], values[name]).relative == 0
+        assert found.taps[name].shape == values[name].shape
+        assert isinstance(found.taps[name], Sketch) or not found.taps[name].flags.writeable
+
+
+def test_a_file_that_is_written_over_while_it_is_compared(path, monkeypatch):
+    monkeypatch.setattr(stored, "HELD", 0)
+    taps = {"x/a": draw(100_000), "x/b": draw(100_000, seed=1)}  # more than a file's buffer
+    write_trace(path, taps, MANIFEST_OF_A)
+    trace, data = read_trace(path), path.read_bytes()
+    place = data.index(taps["x/a"].tobytes()) + 200_000
+    path.write_bytes(data[:place] + b"x" + data[place + 1 :])
+    with pytest.raises(ParityError, match=r"a\.npz: changed while it was read"):
+        trace.taps["x/a"]
+    assert np.array_equal(trace.taps["x/b"], taps["x/b"])
+    path.write_bytes(b"short")
+    with pytest.raises(ParityError, match=r"a\.npz: changed while it was read"):
+        trace.taps["x/b"]
+
+
+def test_compressed_traces_are_read(path):
+    """NumPy can write compressed archives; sizes and checksums hold for them as well."""
+    expected = read_trace(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez_compressed(path, **arrays)
+    assert same(read_trace(path), expected)
 
 
 def test_the_old_file_is_replaced_and_not_written_over(path):
@@ -386,6 +489,97 @@ def test_a_number_and_an_array_of_one_have_different_digests():
 
 
 # Sketches
+
+
+def estimates(value, buckets, count, monkeypatch):
+    """Estimated over true norm of a difference, `value(rng)`, each with a new pattern of signs."""
+    rng, ratios, mixed = np.random.default_rng(7), [], sketch_module.mixed
+    for seed in range(count):
+        size, places, numbers = value(rng)
+        difference = np.zeros(size)
+        difference[places] = numbers
+        monkeypatch.setattr(sketch_module, "mixed", lambda x, seed=seed: mixed(x + seed * 2**44))
+        sketch_module._pattern.cache_clear()
+        ratios.append(l2(sketch(difference, buckets).buckets) / l2(difference))
+    sketch_module._pattern.cache_clear()
+    return np.array(ratios)
+
+
+def channel(stride):
+    """One channel of an array whose channels lie `stride` apart: equal differences in it."""
+
+    def draw_channel(rng):
+        size = max(2**16, 64 * stride)
+        return size, slice(int(rng.integers(stride)), None, stride), 1e-3
+
+    return draw_channel
+
+
+def row(rng):
+    """One row of 512 numbers, at a random place."""
+    start = int(rng.integers(2**18 - 512))
+    return 2**18, slice(start, start + 512), 1.0
+
+
+def smooth(rng):
+    """A difference that changes slowly over the whole array."""
+    wave = np.sin(np.linspace(*rng.uniform(0, 9, 2), 2**17)) + rng.uniform(-1, 1)
+    return 2**17, slice(None), wave
+
+
+def same_in_each_block(rng):
+    """The same difference in a part of each block: two windows of the pattern must not agree."""
+    part = rng.standard_normal(BLOCK) * (np.arange(BLOCK) < rng.integers(100, BLOCK))
+    return 32 * BLOCK, slice(None), np.tile(part, 32)
+
+
+DIFFERENCES = {f"channel {2**k}": channel(2**k) for k in (1, 3, 6, 10, 12, 13, 14, 15, 16)}
+DIFFERENCES |= {"row": row, "smooth": smooth, "same in each block": same_in_each_block}
+
+
+@pytest.mark.parametrize("value", DIFFERENCES.values(), ids=DIFFERENCES)
+def test_structured_differences_are_estimated_as_well_as_random_ones(value, monkeypatch):
+    """The mean is right, and the deviation is 1 / √(2 m) as for random differences (or less)."""
+    buckets = 256
+    ratios = estimates(value, buckets, 60, monkeypatch)
+    deviation = 1 / np.sqrt(2 * buckets)
+    assert np.mean(ratios) == pytest.approx(1, abs=deviation / 2)
+    assert np.std(ratios) < 1.4 * deviation
+
+
+def test_one_element_is_estimated_exactly():
+    for place in (0, 1, 32767, 32768, 99_999):
+        value = np.zeros(100_000)
+        value[place] = -0.25
+        assert l2(sketch(value).buckets) == 0.25
+
+
+def test_sketches_of_old_traces_are_read(path):
+    """A sketch of the old kind can be compared with another such sketch and with a whole array."""
+    one, other = noisy(9000, 1e-3, 0)
+    exact = gap(one, other).relative
+    kinds = [sketch(one, kind=OLD_KIND), sketch(other, kind=OLD_KIND)]
+    assert gap(*kinds).relative == pytest.approx(exact, rel=0.05)
+    assert gap(one, kinds[1]).relative == gap(kinds[0], other).relative == gap(*kinds).relative
+    with pytest.raises(ParityError, match="sketches of two kinds"):
+        gap(sketch(one), kinds[1])
+    assert gap(sketch(one), sketch(one, kind=OLD_KIND)).relative == 0  # equal to the bit
+
+    rewrite(path, lambda arrays, m: m.update(format="parity-trace/2") or m.pop("sketches") and None)
+    old = read_trace(path)
+    assert old.taps["forward/block00.attn.query"].kind == OLD_KIND
+    new = replace(old, manifest=old.manifest | {"sketches": KIND})
+    with pytest.raises(ParityError, match="sketches of two kinds, elements and blocks, which can"):
+        refuse_mixture([old, new])
+    rewrite(path, lambda arrays, m: m.update(format=FORMAT, sketches="threads"))
+    with pytest.raises(ParityError, match="sketches 'threads': expected blocks or elements"):
+        read_trace(path)
+
+
+def test_sketches_of_the_old_kind_are_what_version_1_wrote():
+    value = np.arange(1.0, 40.0)
+    assert sketch(value, 4, OLD_KIND).buckets.tolist() == [105.0, 80.0, -121.0, -70.0]
+
 
 AT_LEAST = 1000  # elements: among few, two in one bucket move the estimate by per cents
 
