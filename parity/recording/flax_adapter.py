@@ -1,9 +1,8 @@
 """The adapter of JAX: modules of flax.linen, with their variables."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,8 @@ from parity.recording.adapter import (
     Module,
     Variable,
 )
-from parity.recording.places import source_of
 
 RANDOM_MODULES = ("Dropout", "DropPath", "StochasticDepth", "DropBlock")
-# optimiser's setting in the pair file (PyTorch's names) -> optax's
-SGD = {"lr": "learning_rate", "momentum": "momentum", "nesterov": "nesterov"}
-ADAMW = {"lr": "learning_rate", "eps": "eps", "weight_decay": "weight_decay"}
 
 
 class FlaxAdapter(Adapter):
@@ -54,7 +49,8 @@ class FlaxAdapter(Adapter):
         self.model: Any = None
         self.functions: Any = None
         self._originals: dict[int, tuple[Any, Any]] = {}  # id of a copy -> copy, original
-        self._losses: dict[int, tuple[Any, Callable[[Sequence[Any]], Any], list[Any]]] = {}
+        self._modules: list[Module] = []
+        self._axes: dict[str, int] = {}  # path -> axes of the module's first input
         self._seen: dict[tuple[bool, str], Any] = {}  # training, path -> module in that mode
         return {
             "version": f"{jax.__version__}, flax {flax.__version__}",
@@ -68,7 +64,7 @@ class FlaxAdapter(Adapter):
 
         self.model = FlaxModel.from_build(model, self.examples)
         self.model.variables = {n: self._typed(v) for n, v in self.model.variables.items()}
-        self._enumerate()
+        self._find_modules()
         return self.model
 
     def _typed(self, value: Any) -> Any:
@@ -76,83 +72,26 @@ class FlaxAdapter(Adapter):
         floats = jnp.issubdtype(value.dtype, jnp.floating)
         return jnp.asarray(value, self.type) if floats else jnp.asarray(value)
 
-    def _enumerate(self) -> None:
-        """Find the modules: a pass in each mode shows them, in the order of their calls."""
-        from parity.recording.structure import leaves
+    def _find_modules(self) -> None:
+        """A pass in each mode shows the modules, in the order of their calls."""
+        from parity.recording.flax_modules import Calls, has_modes
 
-        self._axes: dict[str, int] = {}
-        self._modules: list[Module] = []
-        callers: list[str] = []
-        order: dict[str, Any] = {}
-        containers: set[str] = set()
-
-        def around(path: str, call: Any, args: Any, kwargs: Any) -> Any:
-            containers.update(callers[-1:])
-            order.setdefault(path, self._seen[self.model.training, path])
-            tensors = [leaf for _, leaf in leaves((args, kwargs), self.is_tensor)]
-            self._axes.setdefault(path, max((leaf.ndim for leaf in tensors), default=0))
-            callers.append(path)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                callers.pop()
-
+        calls = Calls(self.model, self._seen)
         inputs = [self.tensor(value) for value in self.examples.values()]
-        for training in dict.fromkeys((False, self.has_modes())):
+        variables = dict(self.model.variables)
+        for training in dict.fromkeys((False, has_modes(self.model))):
             self.mode(self.model, training, dropout=False)
-            with self.intercept(self.model, around):
+            with self.intercept(self.model, calls.around):
                 self.call(self.model, inputs)
-        self.mode(self.model, False, False)
-        whole = [path for path, module in order.items() if self._is_whole(module)]
-        for path, module in order.items():
-            if not any(path.startswith(f"{w}.") for w in whole):
-                leaf = path not in containers or path in whole
-                self._modules.append(self._described(path, module, leaf))
-
-    def has_modes(self) -> bool:
-        """Whether training calls the model in another way than evaluation."""
-        words = self.model.keywords
-        return bool(words.get("train") != words.get("eval"))
-
-    @staticmethod
-    def _is_whole(module: Any) -> bool:
-        from parity.recording.flax_facts import WHOLE
-
-        return isinstance(module, WHOLE)
-
-    def _described(self, path: str, module: Any, leaf: bool) -> Module:
-        from parity.recording.flax_facts import facts_of
-
-        keys = tuple(path.split(".")) if path else ()
-        names = self.model.names_of(keys, whole=leaf)
-        operation, settings = facts_of(module)
-        return Module(
-            path,
-            type(module).__name__,
-            leaf,
-            module,
-            operation,
-            settings,
-            [name for name in names if self.model.is_parameter(name)],
-            [name for name in names if not self.model.is_parameter(name)],
-            source_of(type(module).__call__),
-        )
+        self.mode(self.model, training=False, dropout=False)
+        self.model.variables = variables  # training has moved the running statistics
+        self._modules, self._axes = calls.modules(), calls.axes
 
     def layouts(self, model: Any) -> dict[str, str]:
         """See `Adapter`: kernels of convolutions and dense layers, and channels last."""
-        from parity.recording.flax_facts import activation_layout, kernel_layout
+        from parity.recording.flax_modules import layouts_of
 
-        found = {}
-        for module in self._modules:
-            for name in module.parameters:
-                axes = self.model.variables[name].ndim
-                layout = kernel_layout(module.native, name.rpartition(".")[2], axes)
-                if layout:
-                    found[re.escape(name) + r"(#\d+)?"] = layout
-            layout = activation_layout(module.native, self._axes.get(module.path, 0))
-            if layout:
-                found[re.escape(module.path) + r"(#\d+)?"] = layout
-        return found
+        return layouts_of(model, self._modules, self._axes)
 
     def state(self, model: Any) -> dict[str, Variable]:
         """See `Adapter`; in the order of the modules."""
@@ -184,7 +123,8 @@ class FlaxAdapter(Adapter):
 
     def call(self, model: Any, inputs: Sequence[Any]) -> Any:
         """See `Adapter`. Running statistics of the model change in training."""
-        training, key, changed = model.training, self.key, {}
+        training, key = model.training, self.key
+        changed: dict[str, Any] = {}
 
         def compute(variables: Mapping[str, Any], inputs: Sequence[Any]) -> Any:
             model.training = training
@@ -237,7 +177,7 @@ class FlaxAdapter(Adapter):
             original = self._originals.get(id(native))
             if original:
                 self.run.know(original[1], ("input", number))
-        self._originals, self._losses = {}, {}
+        self._originals = {}
 
     @contextmanager
     def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:
@@ -263,7 +203,6 @@ class FlaxAdapter(Adapter):
         self.functions = Functions(around, lambda: self.run)
         with self.functions.patched():
             yield
-        self.functions = None
 
     def branch(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
         """See `Adapter`: the pass is computed again for gradients, on the same branch."""
@@ -290,6 +229,8 @@ class FlaxAdapter(Adapter):
     def array(self, native: Any) -> Array:
         """See `Adapter`."""
         value = np.array(native)
+        if value.dtype == np.int32:  # JAX has no int64 unless float64 is on
+            return value.astype(np.int64)
         return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
 
     def copy(self, native: Any) -> Any:
@@ -323,7 +264,7 @@ class FlaxAdapter(Adapter):
     def own_loss(self, function: Any, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
         """See `Adapter`."""
         value = function(outputs, inputs)
-        self._losses[id(value)] = (value, lambda o: function(o, inputs), list(outputs))
+        self.run.losses[id(value)] = (value, lambda ends: function(ends, inputs), list(outputs))
         return value
 
     def gradients(
@@ -333,20 +274,8 @@ class FlaxAdapter(Adapter):
         cotangents: Sequence[Any] | None = None,
     ) -> list[Array | None]:
         """See `Adapter`; zeros where not connected."""
-        if id(outputs[0]) in self._losses:
-            _, function, ends = self._losses[id(outputs[0])]
-            places = [self.run.outputs[id(native)] for native in ends]
-
-            def end(found: Mapping[str, Any]) -> list[Any]:
-                return [function([found[place] for place in places])]
-        else:
-            places = [self.run.outputs[id(native)] for native in outputs]
-
-            def end(found: Mapping[str, Any]) -> list[Any]:
-                return [found[place] for place in places]
-
-        given = cotangents or [self.jax.numpy.ones_like(native) for native in outputs]
-        found = self.run.gradients(end, wrt, given)
+        with self.functions.patched() if self.functions else nullcontext():
+            found = self.run.gradients(outputs, wrt, cotangents)
         return [None if value is None else self.array(value) for value in found]
 
     def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
@@ -354,32 +283,16 @@ class FlaxAdapter(Adapter):
         names = [name for name in model.variables if model.is_parameter(name)]
         parameters = {name: self.run.variables[name] for name in names}
         found = self.gradients([loss], list(parameters.values()))
-        gradients = {n: self.tensor(g) for n, g in zip(names, found, strict=True)}
-        rule = self._rule(settings)
+        gradients = {n: self.tensor(g) for n, g in zip(names, found, strict=True) if g is not None}
+        from parity.recording.flax_update import optimiser
+
+        rule = optimiser(self.optax, settings)
         updates, _ = rule.update(gradients, rule.init(parameters), parameters)
         model.variables = model.variables | self.optax.apply_updates(parameters, updates)
-
-    def _rule(self, settings: Mapping[str, Any]) -> Any:
-        given = {key: value for key, value in settings.items() if key != "name"}
-        if settings["name"] == "adamw":
-            b1, b2 = given.pop("betas", (0.9, 0.999))
-            options = {ADAMW[key]: value for key, value in given.items() if key in ADAMW}
-            _check(given, ADAMW)
-            return self.optax.adamw(b1=b1, b2=b2, **options)
-        decay = given.pop("weight_decay", 0.0)
-        _check(given, SGD)
-        sgd = self.optax.sgd(**{SGD[key]: value for key, value in given.items()})
-        return self.optax.chain(self.optax.add_decayed_weights(decay), sgd) if decay else sgd
 
     def seed(self, number: int) -> None:
         """See `Adapter`."""
         self.key = self.jax.random.key(number)
-
-
-def _check(given: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    for key in given:
-        if key not in known:
-            raise ParityError(f"update: jax: expected some of {', '.join(known)}, found {key!r}")
 
 
 def _own(module: Module) -> list[str]:

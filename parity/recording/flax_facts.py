@@ -99,5 +99,6 @@ def kernel_layout(module: Any, name: str, axes: int) -> str:
 
 def activation_layout(module: Any, axes: int) -> str:
     """The layout of a module's input and output of so many axes; empty: the same as torch's."""
-    spatial = isinstance(module, (nn.Conv, nn.ConvTranspose, nn.BatchNorm, nn.GroupNorm))
-    return CHANNELS_LAST if spatial and axes > 2 else ""
+    channels = isinstance(module, (nn.Conv, nn.ConvTranspose, nn.BatchNorm, nn.GroupNorm))
+    spatial = channels and axes > 2 or isinstance(module, nn.Dropout) and axes > 3
+    return CHANNELS_LAST if spatial else ""

@@ -2,7 +2,7 @@
 
 The attributes of the modules are replaced during a pass. `from jax.nn import relu` at the top of a
 module that was imported before is not seen, and no call inside jit, scan or checkpoint is. Arrays
-of images go to the recorder with channels first, as the other frameworks have them.
+with four axes or five go to the recorder with channels first, as the other frameworks have them.
 """
 
 import sys
@@ -67,8 +67,8 @@ class Functions:
     def _wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
             run = self.run_of()
-            caller = sys._getframe(1).f_globals.get("__name__", "").partition(".")[0]
-            if run is None or caller in LIBRARIES:
+            caller = str(sys._getframe(1).f_globals.get("__name__", ""))
+            if run is None or caller.partition(".")[0] in LIBRARIES:
                 return function(*args, **kwargs)
             found = canonical(name, args, kwargs)
             if found is None or (run.deltas is None and is_traced(found[2])):
@@ -81,26 +81,30 @@ class Functions:
         self, run: Run, found: tuple[str, dict[str, Any], Operands], call: Callable[[], Any]
     ) -> Any:
         kind, settings, operands = found
-        operands = tuple(channels_first(x) for x in operands)
+        spatial = kind == "max pool" or any(x.ndim > 3 for x in operands)
+        operands = tuple(channels_first(x) for x in operands) if spatial else operands
         key = run.next_call("kink", kind)
         if run.deltas is not None:
             branch = run.branches.get(key)
-            return call() if branch is None else channels_last(branch(*operands))
+            if branch is None:
+                return call()
+            return channels_last(branch(*operands)) if spatial else branch(*operands)
         self.on_branch = None
-        output = self.around(kind, settings, lambda: channels_first(call()), operands)
+        computed = (lambda: channels_first(call())) if spatial else call
+        output = self.around(kind, settings, computed, operands)
         if self.on_branch is not None:
             run.branches[key] = self.on_branch
-        return channels_last(output)
+        return channels_last(output) if spatial else output
 
 
 def channels_first(x: Any) -> Any:
-    """(N, positions, C) -> (N, C, positions), of arrays with four axes or five."""
-    return jnp.moveaxis(x, -1, 1) if x.ndim > 3 else x
+    """(N, positions, C) -> (N, C, positions)."""
+    return jnp.moveaxis(x, -1, 1)
 
 
 def channels_last(x: Any) -> Any:
     """The opposite of `channels_first`."""
-    return jnp.moveaxis(x, 1, -1) if x.ndim > 3 else x
+    return jnp.moveaxis(x, 1, -1)
 
 
 def canonical(
@@ -137,9 +141,7 @@ def _of_two(kind: str, a: Any, b: Any) -> tuple[str, dict[str, Any], Operands] |
     return None
 
 
-def _pool(
-    x: Any, settings: Mapping[str, Any]
-) -> tuple[str, dict[str, Any], Operands] | None:
+def _pool(x: Any, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any], Operands] | None:
     """Flax's max pool of (N, positions, C); `SAME` pads the end more than the start."""
     kernel = list(settings["window_shape"])
     if x.ndim != len(kernel) + 2:

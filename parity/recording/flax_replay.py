@@ -44,6 +44,8 @@ class Run:
     outputs: dict[int, str] = field(default_factory=dict)  # id -> place in the output
     branches: dict[Key, Function] = field(default_factory=dict)  # call of a kinked function -> how
     counts: dict[Key, int] = field(default_factory=dict)
+    # id of a loss -> itself, the function of the outputs that computes it, and these outputs
+    losses: dict[int, tuple[Any, Function, list[Any]]] = field(default_factory=dict)
     deltas: Mapping[Key, Any] | None = None  # while the pass is computed again
 
     def __post_init__(self) -> None:
@@ -99,19 +101,31 @@ class Run:
 
     def gradients(
         self,
-        end: Callable[[Mapping[str, Any]], list[Any]],
+        outputs: Sequence[Any],
         wrt: Sequence[Any],
-        cotangents: Sequence[Any],
+        cotangents: Sequence[Any] | None,
     ) -> list[Any]:
-        """Gradients of sum(end * cotangent) by arrays of the pass; None: the array is not of it."""
+        """Gradients of sum(output * cotangent) by arrays of the pass; None: the array is not of it.
+
+        Args:
+            outputs: one loss, or outputs of the pass.
+        """
         keys = [self.keys.get(id(native)) for native in wrt]
         starts = {
             key: jnp.zeros_like(native) if key[0] == "output" else native
             for key, native in zip(keys, wrt, strict=True)
             if key is not None
         }
-        _, pull = jax.vjp(lambda values: end(self.again(values)), starts)
-        (found,) = pull(list(cotangents))
+        loss = self.losses.get(id(outputs[0]))
+        places = [self.outputs[id(native)] for native in (loss[2] if loss else outputs)]
+
+        def ends(values: Mapping[Key, Any]) -> list[Any]:
+            found = self.again(values)
+            computed = [found[place] for place in places]
+            return [loss[1](computed)] if loss else computed
+
+        _, pull = jax.vjp(ends, starts)
+        (found,) = pull(list(cotangents or [jnp.ones_like(native) for native in outputs]))
         return [None if key is None else found[key] for key in keys]
 
 

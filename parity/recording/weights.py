@@ -9,9 +9,11 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
+from parity.matching.declared import Declared
 from parity.matching.named import Match, Named
 from parity.matching.names import match
 from parity.recording.draw import draw_weight, drawn
+from parity.recording.laid_out import fits
 from parity.recording.pair import Pair
 
 State = Sequence[Sequence[Any]]  # name, shape, type, kind; of every entry
@@ -48,9 +50,11 @@ def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]
 
 
 def candidate_names(
-    pair: Pair, baseline: State, candidate: State
+    pair: Pair, baseline: State, candidate: State, declared: Declared
 ) -> tuple[dict[str, str], list[str]]:
     """The candidate's names of weights -> the baseline's, and notes on those without a partner.
+
+    `declared` has the candidate's layouts.
 
     Raises:
         ParityError: two partners have different shapes, or no name has a partner.
@@ -61,7 +65,7 @@ def candidate_names(
     wrong = [
         f"{own} has shape {shapes[own]}, the baseline's {theirs} has {expected[theirs]}"
         for own, theirs in found.mapping().items()
-        if _without_ones(shapes[own]) != _without_ones(expected[theirs])
+        if not fits(own, shapes[own], expected[theirs], declared)
     ]
     if wrong:
         raise ParityError(
@@ -110,7 +114,3 @@ def _calls(trace: Trace) -> list[Named]:
 
 def _named(state: State) -> list[Named]:
     return [Named(name, tuple(shape), dtype) for name, shape, dtype, _ in state]
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape if len(shape) > 1 else tuple(size for size in shape if size != 1)
