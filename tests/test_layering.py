@@ -32,6 +32,28 @@ FORBIDDEN = {
 }
 
 
+# The rooms of `parity` that make a distribution of their own, and all that they may import.
+GENERIC = ("comparison", "matching", "recording", "report")
+OWN_ROOMS = ("cases", "runs", "suite")  # of this project's own suite
+NEEDED = {"numpy", "yaml"}
+OPTIONAL = {"parity/report": {"jinja2", "matplotlib"}}
+# Adapters: files `FRAMEWORK.py` and `recording/FRAMEWORK_*.py` may import their own framework.
+ADAPTED = {
+    "torch": {"torch"},
+    "jittor": {"jittor", "jittor_utils"},
+    "jax": {"jax", "flax"},
+    "onnx": {"onnx", "onnxruntime"},
+}
+
+
+def adapted(path: Path) -> set[str]:
+    """The packages of a framework that an adapter's file may import; empty for other files."""
+    framework = path.stem.partition("_")[0]
+    at_home = path.parent == ROOT / "parity" and path.stem == framework
+    in_recorder = path.parent == ROOT / "parity/recording" and path.stem != framework
+    return ADAPTED.get(framework, set()) if at_home or in_recorder else set()
+
+
 def imports(path: Path) -> set[str]:
     """Top-level packages imported anywhere in a file, by statement or by a literal name."""
     found = set()
@@ -41,7 +63,9 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found.add((node.module or "").partition(".")[0])
-        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):
+        elif isinstance(node, ast.Call) and "import" in (name := ast.unparse(node.func)):
+            if name.endswith("spec_from_file_location"):  # its name is made up for a file
+                continue
             names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
             found |= {name.partition(".")[0] for name in names if isinstance(name, str)}
     return found
@@ -55,8 +79,8 @@ def named(root: Path, package: str) -> dict[str, Path]:
 
 
 def modules(package: str) -> list[str]:
-    """The dotted names of all modules of a package."""
-    return list(named(ROOT, package))
+    """The dotted names of all modules of a package, without adapters of frameworks."""
+    return [name for name, path in named(ROOT, package).items() if not adapted(path)]
 
 
 def child(code: str, *arguments: str) -> list[str]:
@@ -106,7 +130,36 @@ def test_imports_are_found(tmp_path, line):
 @pytest.mark.parametrize("folder", FORBIDDEN)
 def test_source_imports_one_way(folder):
     for path in (ROOT / folder).rglob("*.py"):
-        assert not imports(path) & FORBIDDEN[folder], path.relative_to(ROOT).as_posix()
+        forbidden = FORBIDDEN[folder] - adapted(path)
+        assert not imports(path) & forbidden, path.relative_to(ROOT).as_posix()
+
+
+def generic_files() -> list[Path]:
+    """The files of the distribution `transfg-parity`."""
+    rooms = [path for room in GENERIC for path in (ROOT / "parity" / room).rglob("*.py")]
+    return [*(ROOT / "parity").glob("*.py"), *rooms]
+
+
+def test_every_room_of_parity_is_generic_or_the_suites():
+    rooms = {path.parent.name for path in (ROOT / "parity").glob("*/__init__.py")}
+    assert rooms == {*GENERIC, *OWN_ROOMS, "diagnose"}
+
+
+@pytest.mark.parametrize("room", ["", *GENERIC])
+def test_generic_rooms_need_numpy_and_yaml_alone(room):
+    """Also for imports in functions; the page's two packages and an adapter's framework aside."""
+    for path in (path for path in generic_files() if path.parent == ROOT / "parity" / room):
+        optional = OPTIONAL.get(path.parent.relative_to(ROOT).as_posix(), set()) | adapted(path)
+        foreign = imports(path) - {*NEEDED, *optional, *sys.stdlib_module_names, "parity"}
+        assert not foreign, f"{path.relative_to(ROOT)}: {foreign}"
+
+
+def test_generic_rooms_import_no_room_of_the_suite():
+    graph = module_graph(ROOT)
+    own = {name for name in graph if name.startswith(tuple(f"parity.{r}" for r in OWN_ROOMS))}
+    for path in generic_files():
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        assert not graph[name] & own, name
 
 
 def module_graph(root: Path) -> dict[str, set[str]]:

@@ -120,7 +120,7 @@ class Arrays:
         return value
 
     def _hold(self, name: str, value: Array) -> None:
-        """Hold an array, and let go of those that were not used for long."""
+        """Hold an array, and drop those that were not used for the longest time."""
         if value.nbytes > HELD:
             return
         self._held[name] = value

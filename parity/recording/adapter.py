@@ -61,7 +61,9 @@ class Adapter:
 
     name = ""
     # gradients: losses and gradients. update: one step of an optimiser. follow: kinked functions
-    # can be seen, and computed with given choices. isolated: one module can run alone.
+    # can be seen, and computed with given choices. isolated: one module can run alone. An adapter
+    # with `taps` has models without modules, which return all their taps; it needs only `start`,
+    # `finish_build`, `state`, `load`, `tensor` and `taps`.
     abilities: frozenset[str] = ABILITIES
     # The pair's inputs by name, for models whose sizes only a first call decides; set before
     # `finish_build`.
@@ -77,6 +79,14 @@ class Adapter:
             ParityError: the framework is not installed or cannot run here.
         """
         raise NotImplementedError
+
+    def inside_script(self, precision: str) -> AbstractContextManager[Any] | None:
+        """What is set back afterwards when a running script records its own model."""
+        return None
+
+    def same_mode(self, model: Any) -> AbstractContextManager[Any]:
+        """After it, every module of the model is in the mode that it was in."""
+        return nullcontext()
 
     def prepare_build(self) -> None:
         """Run before the builder: patch what `intercept_functions` needs, such as `jt.nn.relu`."""
@@ -101,7 +111,7 @@ class Adapter:
 
     def modules(self, model: Any) -> list[Module]:
         """Every module in order, the model itself first. A shared module has its first path."""
-        raise NotImplementedError
+        return []
 
     def layouts(self, model: Any) -> dict[str, str]:
         """How this framework lays out axes: patterns of names -> layouts of PyTorch's axes.
@@ -156,6 +166,12 @@ class Adapter:
 
     def take(self, native: Any, indices: Array) -> Any:
         """Elements by index into the flattened tensor, differentiable; int64 of any shape."""
+        raise NotImplementedError
+
+    def taps(
+        self, model: Any, inputs: Mapping[str, Any], training: bool
+    ) -> dict[str, Array] | None:
+        """All taps by `stage/tap`, with `forward/output`; None: the model has no such mode."""
         raise NotImplementedError
 
     def mode(self, model: Any, training: bool, dropout: bool) -> None:

@@ -69,6 +69,9 @@ def record_pass(subject: Subject, handed: Handed | None, once: bool = True) -> R
     if once:
         state = adapter.state(subject.model)
         recording.taps |= {f"parameters/{name}": entry.array for name, entry in state.items()}
+    if "taps" in adapter.abilities:
+        _record_taps(subject, recording)
+        return recording
     if "eval" in subject.modes:
         _record_mode(subject, recording, handed, training=False)
     if "eval" in subject.modes and once:
@@ -82,6 +85,17 @@ def record_pass(subject: Subject, handed: Handed | None, once: bool = True) -> R
             _record_update(subject, recording, handed)
     adapter.load(subject.model, subject.weights)
     return recording
+
+
+def _record_taps(subject: Subject, recording: Recording) -> None:
+    """The taps of a model that returns them all."""
+    adapter = subject.adapter
+    for mode, stage in (("eval", ""), ("train", TRAINING)):
+        if mode in subject.modes:
+            subject.place = f"{stage}forward"
+            inputs = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
+            taps = adapter.taps(subject.model, inputs, training=bool(stage)) or {}
+            recording.taps |= {f"{stage}{name}": value for name, value in taps.items()}
 
 
 def _record_mode(

@@ -54,14 +54,15 @@ class Runner:
     def __init__(
         self, path: Path, out: Path, pythons: Mapping[str, str], fresh: bool, say: Say
     ) -> None:
-        self.path, self.out, self.pythons, self.say = path.resolve(), out, pythons, say
+        self.path, self.out = path.resolve(), out.resolve()
+        self.pythons, self.say = pythons, say
         self.pair = load_pair(path)
-        self.recorded = Recorded(out, self.pair)
-        out.mkdir(parents=True, exist_ok=True)
+        self.recorded = Recorded(self.out, self.pair)
+        self.out.mkdir(parents=True, exist_ok=True)
         self.children: dict[tuple[str, str], Child] = {}
         self.described: dict[str, dict[str, Any]] = {}  # by side
         self.keys: dict[str, str] = {}
-        keys = out / KEYS
+        keys = self.out / KEYS
         self.old = json.loads(keys.read_text()) if keys.is_file() and not fresh else {}
         self.weight_names: dict[str, dict[str, str]] = {}  # side -> own name -> baseline's
         self.facts: dict[str, Any] = {}

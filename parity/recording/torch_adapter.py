@@ -42,6 +42,29 @@ class TorchAdapter(Adapter):
         version = torch.__version__
         return {"version": version, "device": "cpu", "threads": torch.get_num_threads()}
 
+    @contextmanager
+    def inside_script(self, precision: str) -> Iterator[None]:
+        """See `Adapter`: the default type and the random numbers."""
+        import torch
+
+        kept = torch.get_default_dtype()
+        with torch.random.fork_rng(devices=[]):
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(kept)
+
+    @contextmanager
+    def same_mode(self, model: Any) -> Iterator[None]:
+        """See `Adapter`."""
+        kept = [(module, module.training) for module in model.modules()]
+        try:
+            yield
+        finally:
+            self.mode(model, training=False, dropout=True)
+            for module, training in kept:
+                module.training = training
+
     def finish_build(self, model: Any) -> Any:
         """See `Adapter`."""
         nn = self.torch.nn

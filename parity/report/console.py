@@ -1,24 +1,28 @@
-"""The table of a parity run in the console."""
+"""The table of a comparison in the console: plain text, one screen."""
 
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from parity.comparison.verdict import OneSided, Row
+from parity.comparison.verdict import OneSided, Row, Verdict
 from parity.report.summary import sentence, shown, summaries
+from parity.report.tables import number
 
-STYLES = {
-    "equivalent": "green",
-    "vacuous": "dim",
-    "less precise": "magenta",
-    "undecided": "yellow",
-    "different": "bold red",
+COLOURS: dict[Verdict, str] = {  # ANSI codes
+    "equivalent": "32",
+    "vacuous": "2",
+    "less precise": "35",
+    "undecided": "33",
+    "different": "1;31",
 }
-
-
+HEADER = ("stage", "pair", "precision", "taps", "worst tap", "error", "noise floor", "bound")
+RIGHT = (3, 5, 6, 7)  # columns of numbers
+WORST = 4
+GAP = "  "
+LEAST = 12  # characters of a tap's name that are always shown
+MOST_LINES = 24
 MOST_NAMES = 5
 
 
@@ -34,18 +38,72 @@ def one_sided_lines(one_sided: OneSided, labels: tuple[str, str]) -> list[str]:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """Print one line per pair, precision and stage, and the outcome in one sentence."""
-    table = Table("stage", "pair", "precision")
-    table.add_column("taps", justify="right")
-    table.add_column("worst tap", overflow="fold")
-    for header in ("error", "noise floor", "bound"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for summary in summaries(rows):
-        names = [Text(shown(summary[key])) for key in ("stage", "pair", "precision")]
-        numbers = [f"{summary[key]:.1e}" for key in ("error", "noise_floor", "bound")]
-        tap = Text(shown(f"{summary['case']} {summary['tap']}"))
-        verdict = Text(summary["verdict"], STYLES[summary["verdict"]])
-        table.add_row(*names, str(summary["taps"]), tap, *numbers, verdict)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    """Print one line per pair, precision and stage, and the outcome in one sentence.
+
+    If there are more lines than fit on a screen, the last equivalent ones are left out and counted.
+    """
+    records = summaries(rows)
+    chosen = _most_important(records)
+    lines = [_cells(record) for record in chosen]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    verdicts: list[Verdict] = [record["verdict"] for record in chosen]
+    for line, verdict in zip(
+        text_lines([HEADER, *lines], RIGHT, WORST, width), ["verdict", *verdicts], strict=True
+    ):
+        print(f"{line}{GAP}{coloured(verdict)}")
+    if len(records) > len(chosen):
+        print(f"and {len(records) - len(chosen)} more stages, all equivalent")
     print(sentence(rows))
+
+
+def _most_important(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records for one screen, in their order: all that are not equivalent come first."""
+    bad = [i for i, record in enumerate(records) if record["verdict"] != "equivalent"]
+    good = [i for i, record in enumerate(records) if record["verdict"] == "equivalent"]
+    room = max(MOST_LINES - len(bad), 0)
+    return [records[i] for i in sorted([*bad, *good[:room]])]
+
+
+def _cells(record: dict[str, Any]) -> list[str]:
+    names = [shown(record[key]) for key in ("stage", "pair", "precision")]
+    numbers = [number(record[key]) for key in ("error", "noise_floor", "bound")]
+    tap = shown(f"{record['case']} {record['tap']}".strip())
+    return [*names, str(record["taps"]), tap, *numbers]
+
+
+def text_lines(
+    rows: Sequence[Sequence[str]], right: Collection[int], cut: int, width: int | None
+) -> list[str]:
+    """Rows as aligned lines.
+
+    Args:
+        right: columns to align to the right.
+        cut: the column whose texts are shortened to fit.
+        width: of the screen; None: nothing is shortened.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if width is not None:
+        verdict = len(GAP) + len("less precise")
+        over = sum(widths) + len(GAP) * (len(widths) - 1) + verdict - width
+        widths[cut] = max(widths[cut] - max(over, 0), LEAST)
+    lines = []
+    for row in rows:
+        cells = [
+            _short(text, size).rjust(size) if i in right else _short(text, size).ljust(size)
+            for i, (text, size) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(GAP.join(cells))
+    return lines
+
+
+def _short(text: str, size: int) -> str:
+    """The text, or its end behind dots: the end of a tap's name says more than its beginning."""
+    return text if len(text) <= size else f"…{text[-(size - 1) :]}"
+
+
+def coloured(verdict: Verdict | str) -> str:
+    """A verdict in its colour, if the output is a terminal and NO_COLOR is not set."""
+    code = COLOURS.get(verdict)  # type: ignore[arg-type]
+    if not code or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return verdict
+    return f"\x1b[{code}m{verdict}\x1b[0m"

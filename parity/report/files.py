@@ -1,6 +1,8 @@
 """The files of a parity report: parity.json, junit.xml and report.html."""
 
 import json
+import math
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -10,11 +12,9 @@ from typing import Any
 
 from parity.comparison.verdict import OneSided, Row, worst
 from parity.diagnose.finding import Finding
+from parity.errors import CannotWrite, ParityError
+from parity.report.style import load_optional
 from parity.report.summary import NUMBERS, counts, grouped, sentence, shown, summaries, why
-from transfg_core.checkpoints.file import replace_file
-from transfg_core.errors import RunFailed, UserError
-from transfg_core.report.plots import load_optional
-from transfg_core.run.metrics_log import clean
 
 FORMAT = "parity-report/3"
 # Elements of junit.xml
@@ -40,7 +40,8 @@ def write_reports(
 ) -> None:
     """Write parity.json, junit.xml and report.html; if one cannot be written, all old files stay.
 
-    Without Jinja2 or matplotlib no page is written, and a note on standard error says so.
+    Without Jinja2 no page is written, and without matplotlib it has no figures; a note on standard
+    error says so.
 
     Args:
         folder: created if it does not exist.
@@ -50,8 +51,8 @@ def write_reports(
         one_sided: the taps that only one trace has.
 
     Raises:
-        RunFailed: the operating system cannot write a file.
-        UserError: a file in `scores` is not a trace.
+        CannotWrite: the operating system cannot write a file.
+        ParityError: a file in `scores` is not a trace.
     """
     files = {
         "junit.xml": junit(rows),
@@ -65,11 +66,14 @@ def write_reports(
 
 def _page(rows: Sequence[Row], *rest: Any) -> str | None:
     try:
-        for module in ("jinja2", "matplotlib"):
-            load_optional(module)
-    except UserError as error:
+        load_optional("jinja2")
+    except ParityError as error:
         print(f"note: {PAGE} is not written: {error}", file=sys.stderr)
         return None
+    try:
+        load_optional("matplotlib")
+    except ParityError as error:
+        print(f"note: {PAGE} has no figures: {error}", file=sys.stderr)
     from parity.report.page import page_text
 
     return page_text(rows, *rest)
@@ -77,17 +81,20 @@ def _page(rows: Sequence[Row], *rest: Any) -> str | None:
 
 def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write temporary files first, so that a full disk leaves all old files as they were."""
-    ready = {folder / f".{name}.ready": folder / name for name in files}
+    ready = {folder / f".{name}.{os.getpid()}": folder / name for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, data in zip(ready, files.values(), strict=True):
-            replace_file(path, data)
+            with open(path, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         for path, target in ready.items():
             path.replace(target)
         if PAGE not in files:  # an older page would show another run
             (folder / PAGE).unlink(missing_ok=True)
     except OSError as error:
-        raise RunFailed(f"{folder}: cannot write the report: {error.strerror}") from error
+        raise CannotWrite(f"{folder}: cannot write the report: {error.strerror}") from error
     finally:
         if folder.is_dir():
             for path in ready:
@@ -132,6 +139,19 @@ def json_text(
 
 def _strict(value: Any) -> str:
     return json.dumps(clean(value), allow_nan=False)
+
+
+def clean(value: Any) -> Any:
+    """Convert a value for JSON: NumPy values to Python's, non-finite numbers to None."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return clean(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, int | str | None) else str(value)
 
 
 def junit(rows: Sequence[Row]) -> bytes:

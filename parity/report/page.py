@@ -17,7 +17,9 @@ from parity.comparison.ties import whole
 from parity.comparison.trace import read_trace
 from parity.comparison.verdict import OneSided, Row, worst
 from parity.diagnose.finding import Finding
+from parity.errors import ParityError
 from parity.report.plots import Heat, Profile, Scores, depth_figure, heat_figure, score_figure
+from parity.report.style import load_optional
 from parity.report.summary import badness, grouped, ratio, sentence, shown
 from parity.report.tables import (
     bad_table,
@@ -32,7 +34,6 @@ from parity.report.tables import (
     vacuous_table,
     zeros_table,
 )
-from transfg_core.report.plots import load_optional
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Pass -> sets of stages in data order; the first set that was compared is shown
@@ -76,16 +77,17 @@ def page_text(
         lstrip_blocks=True,
         finalize=lambda value: shown(value) if type(value) is str else value,
     )
+    figures = can_draw()
     main_pair = max(grouped(rows, "pair").values(), key=len, default=[])
     text: str = engine.get_template("report.html.j2").render(
         verdict=worst([row.verdict for row in rows]),
         sentence=sentence(rows),
         rule={"floor": FLOOR_FACTOR, "roundoff": ROUNDOFF_FACTOR},
         compared=[pairs_table(rows), producers_table(environment)],
-        depth=depth_figures(main_pair),
-        heat=heat_map(rows),
+        depth=depth_figures(main_pair) if figures else [],
+        heat=heat_map(rows) if figures else None,
         stages=stages_table(rows),
-        scores=score_plot(scores),
+        scores=score_plot(scores) if figures else None,
         ties=ties_table(rows),
         bad=bad_table(rows),
         findings=findings,
@@ -95,6 +97,15 @@ def page_text(
         vacuous=vacuous_table(rows),
     )
     return text
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed; without it the page has tables alone."""
+    try:
+        load_optional("matplotlib")
+    except ParityError:
+        return False
+    return True
 
 
 def depth_figures(rows: Sequence[Row]) -> list[Figure]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.comparison.sketch import Array
 from parity.comparison.verdict import Row
-from transfg_core.report.plots import COLOURS, STYLE, load_optional, power_of_ten
+from parity.report.style import COLOURS, STYLE, load_optional, power_of_ten
 
 DIFFERENT, UNDECIDED = "#d55e00", "#e69f00"  # Okabe and Ito 2008
 LESS_PRECISE = "#cc79a7"
@@ -23,8 +23,6 @@ MARKS = {
 }
 CELL_MARKS = {"different": " X", "undecided": " ?", "less precise": " ~"}
 FLOOR, BOUND = "#e2e2e2", "#222222"
-# Names of taps and cases must not be parsed as formulas.
-PLAIN = STYLE | {"font.size": 9, "axes.titlesize": 10, "text.parse_math": False}
 LONGEST = 40  # characters of a label
 DENSE = 5000  # points; more points are drawn as pixels
 
@@ -69,7 +67,7 @@ def draw(height: float, fill: Callable[[Any], None]) -> bytes:
     """An SVG picture; `fill` adds the panels to its figure."""
     matplotlib = load_optional("matplotlib")
     figures = load_optional("matplotlib.figure")
-    with matplotlib.rc_context(PLAIN):
+    with matplotlib.rc_context(STYLE):
         figure = figures.Figure(figsize=(10, height), layout="constrained", dpi=150)
         figure.get_layout_engine().set(h_pad=0.08, w_pad=0.06, hspace=0.04)
         fill(figure)

@@ -1,9 +1,9 @@
 """The tables of report.html, as rows of text."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,10 +11,8 @@ from parity.comparison.differences import load_differences
 from parity.comparison.verdict import OneSided, Row
 from parity.comparison.zeros import ZERO
 from parity.report.summary import badness, counts, grouped, ratio, summaries
-from transfg_core.config.loading import flatten
-from transfg_core.report.numbers import NONE
-from transfg_core.report.tables import Table
 
+NONE = "–"  # the text for a missing number
 MOST_BAD, MOST_TIES = 10, 40
 HIDDEN = ("name", "cache")  # facts about a producer that are of no use on another machine
 DIGITS = {"float32": 9, "float64": 17}  # enough to distinguish any two numbers
@@ -29,6 +27,25 @@ HEADERS = {
     "zeros": "pair|dtype|stage|taps|not equivalent|cases|names",
     "vacuous": "pair|dtype|case, stage|taps|why|names",
 }
+
+
+class Table(NamedTuple):
+    """Text in rows; the columns whose index is in `right` hold numbers and are right-aligned."""
+
+    title: str
+    note: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Collection[int]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings into one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
 
 
 def number(value: float, form: str = ".1e") -> str:
