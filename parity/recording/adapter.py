@@ -20,7 +20,7 @@ ADAPTERS = {
     "torch": ("parity.recording.torch_adapter", "TorchAdapter"),
     "jittor": ("parity.recording.jittor_adapter", "JittorAdapter"),
     "numpy": ("parity.recording.numpy_adapter", "NumpyAdapter"),
-    "jax": ("parity.recording.flax_adapter", "FlaxAdapter"),
+    "jax": ("parity.recording.jax_adapter", "FlaxAdapter"),
     "onnx": ("parity.recording.onnx_adapter", "OnnxAdapter"),
 }
 

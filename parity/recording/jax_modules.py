@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.recording.adapter import Call, Module
-from parity.recording.flax_facts import WHOLE, activation_layout, facts_of, kernel_layout
-from parity.recording.flax_model import FlaxModel
-from parity.recording.flax_replay import is_array
+from parity.recording.jax_facts import WHOLE, activation_layout, facts_of, kernel_layout
+from parity.recording.jax_model import FlaxModel
+from parity.recording.jax_replay import is_array
 from parity.recording.places import source_of
 from parity.recording.structure import leaves
 
@@ -24,9 +24,7 @@ class Calls:
     _callers: list[str] = field(default_factory=list)
     _containers: set[str] = field(default_factory=set)
 
-    def around(
-        self, path: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def around(self, path: str, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Note one call, and run it."""
         self._containers.update(self._callers[-1:])
         self._order.setdefault(path, self.seen[self.model.training, path])
