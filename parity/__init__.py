@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parity.recording.draw import integers, normal, uniform
     from parity.recording.pair import Pair, Side
 
+__version__ = "0.2.0.dev0"  # of the distribution `transfg-parity`
 HOMES = {
     "compare": "api",
     "compare_files": "api",

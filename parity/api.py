@@ -6,7 +6,7 @@ The manifests say which role each trace has (`find_evidence`). docs/parity.md is
 examples/parity_convnet compares a pair of models in this way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from parity.comparison.evidence import find_evidence
@@ -14,10 +14,13 @@ from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
+from parity.diagnose.answer import Answer, answer
 from parity.errors import ParityError
 from parity.matching.declared import Declared, read_declared
 from parity.matching.telling import found_lines
 from parity.matching.traces import align_traces, find_layouts
+
+MOST_LINES = 12  # a longer table is only in the reports
 
 
 def compare(
@@ -62,7 +65,8 @@ def compare_traces(
     declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
     loaded, found = align_traces(loaded, declared)
     rows, one_sided = [], OneSided()
-    for evidence in find_evidence(loaded, None, siblings):
+    pairs = find_evidence(loaded, None, siblings)
+    for evidence in pairs:
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
             raise ParityError(
@@ -73,11 +77,16 @@ def compare_traces(
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
     found = find_layouts(found, loaded[0], loaded[1], _different(rows))
-    return Comparison(settle_precision(rows), one_sided, found)
+    return Comparison(settle_precision(rows), one_sided, found, tuple(pairs))
 
 
 def _different(rows: Sequence[Row]) -> list[str]:
     return [f"{row.stage}/{row.tap}" for row in rows if row.verdict == "different"]
+
+
+def explained(comparison: Comparison) -> Answer:
+    """The causes of what a comparison found."""
+    return answer(comparison.rows, comparison.pairs, comparison.one_sided)
 
 
 def first_difference(rows: Sequence[Row]) -> str:
@@ -110,29 +119,56 @@ def compare_files(
     names: Path | None = None,
     out: Path | None = None,
     siblings: Mapping[str, str] | None = None,
+    explain: Callable[[Comparison], Answer] | None = None,
 ) -> int:
-    """Compare trace files, print the table, and write the reports into `out` if that is given.
+    """Compare trace files, print the answer, and write the reports into `out` if that is given.
+
+    `explain` finds the causes, `parity.diagnose.answer` if it is None.
 
     Returns the exit code: 0 equivalent, 1 different, 2 undecided, 3 less precise.
 
     Raises:
         ParityError: as in `compare`; its exit code is 2.
     """
-    from parity.report.console import one_sided_lines, print_table
-    from parity.report.files import write_reports  # imported here: recording does not need rich
-
     traces = [read_trace(path) for path in paths]
     comparison = compare_traces(traces, read_declared(names) if names else None, siblings)
-    rows = comparison.rows
-    print_table(rows)
-    for line in one_sided_lines(comparison.one_sided, pair_labels(traces)):
-        print(line)
+    return tell(comparison, traces, out, explain)
+
+
+def tell(
+    comparison: Comparison,
+    traces: Sequence[Trace],
+    out: Path | None = None,
+    explain: Callable[[Comparison], Answer] | None = None,
+    junit: Path | None = None,
+) -> int:
+    """Print the answer to a comparison; write the reports into `out`, and JUnit's XML to `junit`.
+
+    `traces` begins with the pair. Returns the exit code, as `compare_files` does.
+
+    Raises:
+        CannotWrite: the operating system cannot write a report.
+    """
+    from parity.report.answer import answer_lines  # recording and judging do not need these
+    from parity.report.console import print_table
+    from parity.report.files import replace_files, write_reports
+    from parity.report.junit import junit_text
+    from parity.report.summary import summaries
+
+    rows, labels = comparison.rows, pair_labels(traces)
+    result = explain(comparison) if explain else explained(comparison)
+    if len(summaries(rows)) <= MOST_LINES:
+        print_table(rows)
     for line in found_lines(comparison.found):
         print(line)
     if sentence := first_difference(rows):
         print(sentence)
+    for line in answer_lines(result, rows, comparison.one_sided, labels):
+        print(line)
     if out:
         facts = [trace.manifest["producer"] for trace in traces[:2]]
-        environment = dict(zip(pair_labels(traces), facts, strict=True))
-        write_reports(out, rows, environment, one_sided=comparison.one_sided)
+        environment = dict(zip(labels, facts, strict=True))
+        write_reports(out, rows, environment, result.findings, one_sided=comparison.one_sided)
+    if junit:
+        replace_files(junit.parent, {junit.name: junit_text(rows)})
     return EXIT_CODES[comparison.verdict]

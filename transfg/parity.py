@@ -154,11 +154,12 @@ def compare(
 ) -> None:
     """Show whether and where traces differ; needs no framework."""
     from parity.api import compare_files
+    from parity.suite.explaining import explained_as_in_suite
     from parity.suite.siblings import SIBLINGS
 
     if out:
         check_folder("--out", out)
-    raise typer.Exit(compare_files(traces, names, out, SIBLINGS))
+    raise typer.Exit(compare_files(traces, names, out, SIBLINGS, explained_as_in_suite))
 
 
 @app.command()

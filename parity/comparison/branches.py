@@ -20,10 +20,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from parity.comparison.kinks import Kink, behind_kinks, find_kinks
+from parity.comparison.measure import size_of
 from parity.comparison.ties import Tie, is_choice, measure_ties, whole
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence
 
+RARE = 5e-3  # part of the choices of one kink
 TRAINING = ("training", "one")  # first words of stages in training mode; `one update` is one
 
 
@@ -70,6 +72,15 @@ class Branches:
             int(np.count_nonzero(one != other))
             for one, other in pairs
             if isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
+        )
+
+    def rare_ties(self, name: str, evidence: Evidence) -> bool:
+        """Whether at most one choice in two hundred differs, at each kink before a tap."""
+        taps = evidence.baseline.taps
+        return not self.stated and all(
+            len(self.ties(kink, evidence)) <= RARE * size_of(taps[kink.output])
+            for kink in self.kinks_of(name)
+            if kink.output in taps
         )
 
     def ties(self, kink: Kink, evidence: Evidence) -> list[Tie]:

@@ -38,7 +38,15 @@ from parity.comparison.settling import OWN_NOISE, settle_ties
 from parity.comparison.ties import is_choice, whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
 from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
-from parity.comparison.zeros import NOISE_LIMIT, ZERO, found_zero, structural_zero, without_vacuous
+from parity.comparison.zeros import (
+    NOISE_LIMIT,
+    ZERO,
+    ZERO_STEP,
+    found_zero,
+    step_of_zero,
+    structural_zero,
+    without_vacuous,
+)
 
 QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this many bounds is open
 NO_REFERENCE = "the float64 reference does not have this tap"
@@ -47,6 +55,7 @@ BASELINE_ALONE = "the baseline is further from float64 than its own variants exp
 LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 NOISY = "the baseline's noise is too large to tell"
+TIES_EXPLAIN = 0.5  # a gradient that is further off is wrong, if few choices differ (`rare_ties`)
 NOT_JUDGED = ("state", "state parts")  # stages that only hold what other recordings start from
 
 
@@ -102,6 +111,9 @@ def judge_behind_kinks(
 
     Choices excuse a difference only if the numbers that they are made from are equivalent.
     """
+    row = judge_tap(name, evidence)
+    if row.reason == ZERO:  # on every branch
+        return row
     deciding = [
         rows[tap] if tap in rows else judge_tap(tap, evidence)
         for tap in branches.deciding(name, evidence)
@@ -110,12 +122,24 @@ def judge_behind_kinks(
     common = on_one_branch(name, evidence, branches) if believed else None
     row = judge_tap(name, common or across_branches(name, evidence, branches))
     count = branches.count_ties(name, evidence)
-    if common:
-        reason = f"{count} ties" if count and not row.reason else row.reason
-        return replace(row, reason=reason)
-    if believed and row.verdict != "equivalent" and np.isfinite(row.error):
-        return replace(row, verdict="undecided", reason=f"behind {count} ties")
-    return row
+    if common and (row.verdict == "equivalent" or noise_was_measured(row, common)):
+        return replace(row, reason=row.reason or (f"{count} ties" if count else ""))
+    if not believed or row.verdict == "equivalent" or not np.isfinite(row.error):
+        return row
+    explained = ROUNDOFF[row.precision] ** 0.5 if common else TIES_EXPLAIN
+    if row.error > explained and (common or branches.rare_ties(name, evidence)):
+        return replace(row, verdict="different", reason=f"further off than {count} ties explain")
+    return replace(row, verdict="undecided", reason=f"behind {count} ties")
+
+
+def noise_was_measured(row: Row, common: Evidence) -> bool:
+    """Whether two recordings of one branch show the baseline's noise, or the candidate's own noise
+    shows that the error is none."""
+    measured = common.baseline_scatter or common.baseline_variants
+    if measured or (common.reference and common.baseline.path != common.reference.path):
+        return True
+    own = common.candidate_scatter or common.candidate_variants
+    return row.verdict == "different" and bool(own)
 
 
 def in_both(name: str, evidence: Evidence) -> bool:
@@ -215,6 +239,8 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
             return row
     if zero:
         return replace(row, verdict=zero, reason=ZERO)
+    if step := step_of_zero(name, row, evidence, reference):
+        return replace(row, verdict=step, reason=ZERO_STEP)
     if not (noise.variant_errors or evidence.reference):
         return without_evidence(row, noise.least)
     if row.error > row.bound:

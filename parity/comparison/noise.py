@@ -89,7 +89,8 @@ def rounding_of_step(row: Row, evidence: Evidence, reference: Trace) -> float:
     """
     prefix, _, name = row.tap.partition("/")
     start = "state" if row.stage == "cross-load" else "parameters"
-    parameter = evidence.baseline.taps.get(f"{start}/param/{name}")
+    taps = evidence.baseline.taps
+    parameter = taps.get(f"{start}/param/{name}", taps.get(f"{start}/{name}"))
     if prefix not in ("step", "ema") or parameter is None:
         return 0.0
     size = norm(reference.taps[f"{row.stage}/{row.tap}"])

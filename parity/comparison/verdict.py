@@ -110,6 +110,7 @@ class Comparison:
     rows: list[Row]
     one_sided: OneSided
     found: Found = field(default_factory=Found)  # names and layouts (`matching/traces.py`)
+    pairs: "tuple[Evidence, ...]" = ()  # that the rows were judged by
 
     @property
     def verdict(self) -> Verdict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.comparison.chance import FLOOR_FACTOR
 from parity.comparison.measure import ROUNDOFF, constant, gap, norm, size_of, unfit
-from parity.comparison.noise import Noise
+from parity.comparison.noise import Noise, measure_noise
 from parity.comparison.sketch import Tap
 from parity.comparison.trace import Trace, distance
 from parity.comparison.verdict import EXACT, Evidence, Row, Verdict
@@ -19,6 +19,7 @@ ZERO_BOUND = 32.0  # the candidate must then lie below this many
 SCATTER = 0.3  # recordings of a zero by structure are apart by more than this part of their size
 NOISE_LIMIT = 1e-2  # relative errors cannot judge a tap that is noisier than this
 ZERO = "zero by structure"
+ZERO_STEP = "the step of a gradient that is zero by structure"
 ALL_ZERO = "zero in the baseline"
 CONSTANT = "the same number everywhere in the baseline"
 UNMOVED = "other weights do not change it"
@@ -78,7 +79,7 @@ def found_zero(
     The tap must also be small beside the other taps of its group (`group_scale`). Else it is noise
     that cannot be judged.
     """
-    if row.noise_floor <= SCATTER or name not in evidence.candidate.taps:
+    if row.noise_floor <= NOISE_LIMIT or name not in evidence.candidate.taps:
         return None
     group = group_scale(name, evidence, reference)
     unit = ROUNDOFF[evidence.candidate.manifest["precision"]]
@@ -98,6 +99,31 @@ def found_zero(
         return None
     bound = max(FLOOR_FACTOR * largest, ZERO_BOUND * unit * group)
     return "equivalent" if norm(evidence.candidate.taps[name]) <= bound else "different"
+
+
+def step_of_zero(name: str, row: Row, evidence: Evidence, reference: Trace) -> Verdict | None:
+    """The verdict on an optimiser's step along a gradient that is zero by structure; else None.
+
+    Adam divides a gradient by its own size, so its step along a zero is noise as large as the rate.
+    Nothing but its size can be compared: the tap is vacuous.
+    """
+    prefix, _, parameter = row.tap.partition("/")
+    if prefix != "step" or row.noise_floor <= SCATTER:
+        return None
+    stages = ("training gradients", "gradients")
+    gradients = [f"{stage}/{word}{parameter}" for stage in stages for word in ("", "grad/")]
+    gradient = next((tap for tap in gradients if tap in evidence.baseline.taps), None)
+    if gradient is None or not all(gradient in t.taps for t in (evidence.candidate, reference)):
+        return None
+    about = replace(row, stage=gradient.partition("/")[0], tap=gradient.partition("/")[2])
+    noise = measure_noise(gradient, about, evidence)
+    about = replace(about, noise_floor=noise.floor)
+    if found_zero(gradient, about, evidence, reference, noise) != "equivalent":
+        return None
+    recordings = [evidence.baseline, reference, *evidence.baseline_variants]
+    largest = max(norm(trace.taps[name]) for trace in recordings if name in trace.taps)
+    small = norm(evidence.candidate.taps[name]) <= FLOOR_FACTOR * largest
+    return "vacuous" if small else "different"
 
 
 def group_scale(name: str, evidence: Evidence, reference: Trace) -> float:

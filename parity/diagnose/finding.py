@@ -1,14 +1,22 @@
-"""The result of a diagnosis: the place of a difference, and its likely causes."""
+"""The result of a diagnosis: a cause, the place where it begins, and the taps that it explains."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 Direction = Literal["data", "forward", "backward", "update"]
+Kind = Literal["another function", "less precise", "other structure", "other state"]
+# how a cause was found, the surest first
+Sureness = Literal["recomputing", "settings", "state", "numbers", "place"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The first tap that differs in one case, and its likely causes (code, sentence)."""
+    """One cause of differences in one case of a pair, with its likely causes (code, sentence).
+
+    `stage` and `tap` are the first place, `places` all modules or taps that have this cause, and
+    `explained` all taps (`stage/tap`) that differ because of it, its own included. `source` is the
+    file and line of the candidate's code, if the trace has it. `text` is one sentence for people.
+    """
 
     case: str
     pair: str
@@ -18,8 +26,18 @@ class Finding:
     direction: Direction
     causes: tuple[tuple[str, str], ...] = field(default=())
     text: str = ""
+    kind: Kind = "another function"
+    places: tuple[str, ...] = ()
+    explained: tuple[str, ...] = ()
+    source: str = ""
+    shown_by: Sureness = "place"
 
     @property
     def place(self) -> str:
         """Stage and tap."""
         return f"{self.stage}/{self.tap}"
+
+    @property
+    def code(self) -> str:
+        """The code of the likeliest cause; empty if none is known."""
+        return self.causes[0][0] if self.causes else ""

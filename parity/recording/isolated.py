@@ -147,8 +147,8 @@ def _inputs(
     parts = [name.removeprefix(f"{stage}forward/{call.name}") for name in call.outputs]
     taps = [f"{stage}forward/{theirs}{part}" for part in parts]
     facts = next((operations[tap] for tap in taps if tap in operations), None)
-    if facts is None:
-        return None
+    if facts is None or len({facts["operation"], call.module.operation} - {""}) > 1:
+        return None  # a batch norm that was folded into a convolution has the name of the norm
     own, other = list(dict.fromkeys(call.reads)), list(dict.fromkeys(facts["reads"]))
     if len(own) != len(other):
         return None

@@ -207,7 +207,7 @@ class FlaxAdapter(Adapter):
     def branch(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
         """See `Adapter`: the pass is computed again for gradients, on the same branch."""
         if self.functions is not None:
-            self.functions.on_branch = function
+            self.functions.on_branch.append(function)
         return function(*operands)
 
     def take(self, native: Any, indices: Array) -> Any:

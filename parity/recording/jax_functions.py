@@ -51,7 +51,7 @@ class Functions:
 
     def __init__(self, around: AroundFunction, run_of: Callable[[], Run | None]) -> None:
         self.around, self.run_of = around, run_of
-        self.on_branch: Callable[..., Any] | None = None  # set by the recorder during `around`
+        self.on_branch: list[Callable[..., Any]] = []  # filled by the recorder during `around`
 
     @contextmanager
     def patched(self) -> Iterator[None]:
@@ -89,11 +89,11 @@ class Functions:
             if branch is None:
                 return call()
             return channels_last(branch(*operands)) if spatial else branch(*operands)
-        self.on_branch = None
+        self.on_branch.clear()
         computed = (lambda: channels_first(call())) if spatial else call
         output = self.around(kind, settings, computed, operands)
-        if self.on_branch is not None:
-            run.branches[key] = self.on_branch
+        if self.on_branch:
+            run.branches[key] = self.on_branch[0]
         return channels_last(output) if spatial else output
 
 

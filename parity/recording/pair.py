@@ -56,7 +56,7 @@ class Pair:
     `loss`: projection, cross_entropy (with an input `labels`), or a function of both sides.
     `names`: patterns of the candidate's parameter and module paths -> the baseline's.
     `layouts`: declared order of axes. `update`: optimiser of one step, or None. `modes`: eval and
-    train. `weights`: an .npz file by the baseline's names instead of drawn ones. `variants`: how
+    train. `weights`: an .npz file by the baseline's names instead of drawn ones, or `built`: each builder's own. `variants`: how
     many recordings of the baseline measure its noise. `tag`: anything else that the models depend
     on; another tag makes new recordings.
     """
@@ -154,8 +154,12 @@ def load_pair(path: Path | str) -> Pair:
         spec.loader.exec_module(module)
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(line.filename).name}:{line.lineno}"
+        remedy = ""
+        if isinstance(error, ImportError):
+            remedy = "; this file is read in every environment: import frameworks in the builders"
         raise ParityError(
-            f"{path}: {type(error).__name__}: {error} (at {Path(line.filename).name}:{line.lineno})"
+            f"{path}: {type(error).__name__}: {error} (at {place}){remedy}"
         ) from error
     if not hasattr(module, "pair"):
         raise ParityError(f"{path}: expected `pair = Pair(...)`, found no `pair`")

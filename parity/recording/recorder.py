@@ -82,6 +82,7 @@ class Recorder:
             output = call(*args, **kwargs)
         finally:
             self._leaf = ""
+        output = self._own_output(output, (args, kwargs))
         kept = self._template(name, module, (args, kwargs), reads)
         copied = self._record_outputs(name, output, kept)
         self.calls[name] = kept
@@ -162,6 +163,15 @@ class Recorder:
             self._tap_of(f"{name}.{number}" if number else name, array)
             for number, array in enumerate(arrays)
         ]
+
+    def _own_output(self, output: Any, arguments: Any) -> Any:
+        """The output, with copies of tensors that the module returned as it got them.
+
+        So the gradient by an identity's output has no part of the other uses of its input.
+        """
+        given = {id(native) for _, native in leaves(arguments, self.adapter.is_tensor)}
+        copy = self.adapter.copy
+        return rebuild(output, self.adapter.is_tensor, lambda t: copy(t) if id(t) in given else t)
 
     def _record_outputs(self, name: str, output: Any, call: ModuleCall) -> Any:
         copies: dict[int, Any] = {}

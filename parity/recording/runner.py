@@ -131,7 +131,9 @@ class Runner:
             self.layouts = described["layouts"]
         self.layouts = {**self.pair.layouts, **self.layouts}
         declared = Declared(layouts=self.layouts)
-        names, notes = candidate_names(self.pair, state, described["state"], declared)
+        names, notes = candidate_names(
+            self.pair, state, described["state"], declared, described["may_fold"]
+        )
         self.weight_names["candidate"] = names
         self.load(child, "candidate")
         self.recorded.notes += notes
@@ -145,6 +147,10 @@ class Runner:
             if request.precision == "float64":
                 self._close("float32")
             self.record(request)
+        for name in [name for name in self.old if name not in self.recorded.files]:
+            (self.out / f"{name}.npz").unlink(missing_ok=True)  # of another plan
+            del self.old[name]
+        self._write_keys()
 
     def _same_branch(self, request: Request) -> bool:
         """Whether the candidate's float64 choices are those that the reference follows already."""

@@ -70,6 +70,7 @@ class RecordedSide:
             "producer": self.producer,
             "abilities": sorted(self.adapter.abilities),
             "layouts": self.adapter.layouts(self.model),
+            "may_fold": self.adapter.may_fold,
             "state": [
                 [name, list(entry.array.shape), entry.array.dtype.str, entry.kind]
                 for name, entry in state.items()

@@ -123,7 +123,7 @@ class TorchAdapter(Adapter):
                 for n, _ in module.named_buffers(recurse=leaf)
                 if f"{before}{n}" in state
             ],
-            source_of(type(module).forward),
+            source_of(getattr(type(module), "forward", None)),
         )
 
     def replace(self, model: Any, path: str, new: Any) -> None:

@@ -18,6 +18,7 @@ from parity.recording.pair import Pair
 
 State = Sequence[Sequence[Any]]  # name, shape, type, kind; of every entry
 MOST = 5  # names in one sentence
+BUILT = "built"  # `weights` of a pair whose two builders make the same weights
 
 
 def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]:
@@ -26,6 +27,8 @@ def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]
     Raises:
         ParityError: the file is missing, or has no array or another shape for a parameter.
     """
+    if pair.weights == BUILT:
+        return {}
     if pair.weights is None:
         return {
             name: draw_weight(pair.seed, name, tuple(shape))
@@ -50,15 +53,19 @@ def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]
 
 
 def candidate_names(
-    pair: Pair, baseline: State, candidate: State, declared: Declared
+    pair: Pair, baseline: State, candidate: State, declared: Declared, may_fold: bool = False
 ) -> tuple[dict[str, str], list[str]]:
     """The candidate's names of weights -> the baseline's, and notes on those without a partner.
 
-    `declared` has the candidate's layouts.
+    `declared` has the candidate's layouts. `may_fold`: a weight that the candidate lacks may be part
+    of another one.
 
     Raises:
-        ParityError: two partners have different shapes, or no name has a partner.
+        ParityError: two partners have different shapes, no name has a partner, or a weight is
+            folded into another one.
     """
+    if pair.weights == BUILT:
+        return {}, ["weights: each side has those of its own builder"]
     found = match(_named(baseline), _named(candidate), pair.names)
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
@@ -75,6 +82,14 @@ def candidate_names(
         )
     if not found.pairs:
         raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
+    floats = {name for name, _, dtype, _ in baseline if np.dtype(dtype).kind == "f"}
+    folded = [name for name in found.only_baseline if name in floats]
+    if may_fold and folded:
+        raise ParityError(
+            f"candidate: the file has no {', '.join(folded[:MOST])}; where they are folded into "
+            f'other weights, drawn ones cannot be loaded: give `weights="{BUILT}"`, and build both '
+            "models with the same weights"
+        )
     return found.mapping(), _notes(found)
 
 

@@ -3,11 +3,12 @@
 import os
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from parity.comparison.verdict import OneSided, Row, Verdict
+from parity.comparison.verdict import Row, Verdict
 from parity.report.summary import sentence, shown, summaries
+from parity.report.table import GAP, text_lines
 from parity.report.tables import number
 
 COLOURS: dict[Verdict, str] = {  # ANSI codes
@@ -20,21 +21,7 @@ COLOURS: dict[Verdict, str] = {  # ANSI codes
 HEADER = ("stage", "pair", "precision", "taps", "worst tap", "error", "noise floor", "bound")
 RIGHT = (3, 5, 6, 7)  # columns of numbers
 WORST = 4
-GAP = "  "
-LEAST = 12  # characters of a tap's name that are always shown
 MOST_LINES = 24
-MOST_NAMES = 5
-
-
-def one_sided_lines(one_sided: OneSided, labels: tuple[str, str]) -> list[str]:
-    """A line for each side that has taps which the other lacks: their number and the first few."""
-    lines = []
-    for label, names in zip(labels, (one_sided.baseline, one_sided.candidate), strict=True):
-        if names:
-            more = f", and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            count = f" ({len(names)} taps, not compared)" if len(names) > 1 else ""
-            lines.append(shown(f"only in {label}{count}: {', '.join(names[:MOST_NAMES])}{more}"))
-    return lines
 
 
 def print_table(rows: Sequence[Row]) -> None:
@@ -45,7 +32,9 @@ def print_table(rows: Sequence[Row]) -> None:
     records = summaries(rows)
     chosen = _most_important(records)
     lines = [_cells(record) for record in chosen]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = None
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns - len(GAP) - len("less precise")
     verdicts: list[Verdict] = [record["verdict"] for record in chosen]
     for line, verdict in zip(
         text_lines([HEADER, *lines], RIGHT, WORST, width), ["verdict", *verdicts], strict=True
@@ -69,36 +58,6 @@ def _cells(record: dict[str, Any]) -> list[str]:
     numbers = [number(record[key]) for key in ("error", "noise_floor", "bound")]
     tap = shown(f"{record['case']} {record['tap']}".strip())
     return [*names, str(record["taps"]), tap, *numbers]
-
-
-def text_lines(
-    rows: Sequence[Sequence[str]], right: Collection[int], cut: int, width: int | None
-) -> list[str]:
-    """Rows as aligned lines.
-
-    Args:
-        right: columns to align to the right.
-        cut: the column whose texts are shortened to fit.
-        width: of the screen; None: nothing is shortened.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if width is not None:
-        verdict = len(GAP) + len("less precise")
-        over = sum(widths) + len(GAP) * (len(widths) - 1) + verdict - width
-        widths[cut] = max(widths[cut] - max(over, 0), LEAST)
-    lines = []
-    for row in rows:
-        cells = [
-            _short(text, size).rjust(size) if i in right else _short(text, size).ljust(size)
-            for i, (text, size) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(GAP.join(cells))
-    return lines
-
-
-def _short(text: str, size: int) -> str:
-    """The text, or its end behind dots: the end of a tap's name says more than its beginning."""
-    return text if len(text) <= size else f"…{text[-(size - 1) :]}"
 
 
 def coloured(verdict: Verdict | str) -> str:

@@ -1,10 +1,8 @@
 """The files of a parity report: parity.json, junit.xml and report.html."""
 
 import json
-import math
 import os
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,21 +11,18 @@ from typing import Any
 from parity.comparison.verdict import OneSided, Row, worst
 from parity.diagnose.finding import Finding
 from parity.errors import CannotWrite, ParityError
+from parity.report.junit import junit_text
 from parity.report.style import load_optional
-from parity.report.summary import NUMBERS, counts, grouped, sentence, shown, summaries, why
+from parity.report.summary import NUMBERS, counts, sentence, strict_json, summaries
 
 FORMAT = "parity-report/3"
-# Elements of junit.xml
-TAGS = {
-    "different": "failure",
-    "less precise": "failure",
-    "undecided": "error",
-    "vacuous": "skipped",
-}
 PAGE = "report.html"
 # Fields in parity.json: of an equivalent row, besides its numbers, and of a finding
 IN_SHORT = ("case", "stage", "tap", "precision", "pair", "verdict")
-FINDING = ("case", "pair", "precision", "stage", "tap", "direction", "causes", "text")
+FINDING = (
+    *("case", "pair", "precision", "stage", "tap", "direction", "causes", "text"),
+    *("kind", "places", "explained", "source", "shown_by"),
+)
 
 
 def write_reports(
@@ -55,13 +50,15 @@ def write_reports(
         ParityError: a file in `scores` is not a trace.
     """
     files = {
-        "junit.xml": junit(rows),
+        "junit.xml": junit_text(rows),
         "parity.json": json_text(rows, environment, findings, one_sided).encode(),
     }
     page = _page(rows, environment, findings, scores, one_sided)
     if page is not None:
         files[PAGE] = page.encode()
-    _replace_all(folder, files)
+    replace_files(folder, files)
+    if page is None:  # an older page would show another run
+        (folder / PAGE).unlink(missing_ok=True)
 
 
 def _page(rows: Sequence[Row], *rest: Any) -> str | None:
@@ -79,8 +76,14 @@ def _page(rows: Sequence[Row], *rest: Any) -> str | None:
     return page_text(rows, *rest)
 
 
-def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write temporary files first, so that a full disk leaves all old files as they were."""
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder, which is made if needed.
+
+    All are first written under temporary names, so that a full disk leaves all old files.
+
+    Raises:
+        CannotWrite: the operating system cannot write a file.
+    """
     ready = {folder / f".{name}.{os.getpid()}": folder / name for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,8 +94,6 @@ def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(file.fileno())
         for path, target in ready.items():
             path.replace(target)
-        if PAGE not in files:  # an older page would show another run
-            (folder / PAGE).unlink(missing_ok=True)
     except OSError as error:
         raise CannotWrite(f"{folder}: cannot write the report: {error.strerror}") from error
     finally:
@@ -130,59 +131,8 @@ def json_text(
         "environment": environment,
         "one_sided": asdict(one_sided or OneSided()),
     }
-    parts = [f"{json.dumps(key)}: {_strict(value)}" for key, value in head.items()]
+    parts = [f"{json.dumps(key)}: {strict_json(value)}" for key, value in head.items()]
     for key, records in lists.items():
-        lines = ",\n".join(map(_strict, records))
+        lines = ",\n".join(map(strict_json, records))
         parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
     return "{" + ",\n".join(parts) + "}\n"
-
-
-def _strict(value: Any) -> str:
-    return json.dumps(clean(value), allow_nan=False)
-
-
-def clean(value: Any) -> Any:
-    """Convert a value for JSON: NumPy values to Python's, non-finite numbers to None."""
-    if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays
-        return clean(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, int | str | None) else str(value)
-
-
-def junit(rows: Sequence[Row]) -> bytes:
-    """The text of junit.xml: one test case per tap.
-
-    An undecided tap is an `error`, not `skipped`: CI systems treat skipped tests as harmless, and
-    an undecided tap must not look like an equivalent one. A less precise tap is a `failure`; a
-    vacuous one is `skipped`.
-    """
-    root = ElementTree.Element("testsuites", _totals(rows) | {"name": "parity"})
-    for key, members in grouped(rows, "pair", "precision", "case", "stage").items():
-        name = shown(".".join(key))
-        suite = ElementTree.SubElement(root, "testsuite", _totals(members) | {"name": name})
-        for row in members:
-            case = {"classname": name, "name": shown(row.tap), "time": "0"}
-            element = ElementTree.SubElement(suite, "testcase", case)
-            properties = ElementTree.SubElement(element, "properties")
-            for number in NUMBERS:
-                value = f"{getattr(row, number):.6g}"
-                ElementTree.SubElement(properties, "property", {"name": number, "value": value})
-            if row.verdict != "equivalent":
-                tag = TAGS[row.verdict]
-                facts = {"type": row.verdict, "message": why(row)}
-                ElementTree.SubElement(element, tag, facts).text = shown(_strict(row.record()))
-    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return text
-
-
-def _totals(rows: Sequence[Row]) -> dict[str, str]:
-    by_verdict = counts(rows)
-    failures = by_verdict["different"] + by_verdict["less precise"]
-    numbers = (len(rows), failures, by_verdict["undecided"], by_verdict["vacuous"])
-    names = ("tests", "failures", "errors", "skipped")
-    return dict(zip(names, map(str, numbers), strict=True))

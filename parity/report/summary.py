@@ -1,7 +1,9 @@
 """Counts, worst taps and sentences that all formats of a report share."""
 
+import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -92,3 +94,21 @@ def why(row: Row) -> str:
     """The reason of the verdict, if there is one, and the numbers that it is based on."""
     measured = f"error {row.error:.3g}, bound {row.bound:.3g}, noise floor {row.noise_floor:.3g}"
     return shown(f"{row.reason}; {measured}" if row.reason else measured)
+
+
+def strict_json(value: Any) -> str:
+    """JSON text that every reader accepts: without NaN and infinity."""
+    return json.dumps(clean(value), allow_nan=False)
+
+
+def clean(value: Any) -> Any:
+    """Convert a value for JSON: NumPy values to Python's, non-finite numbers to None."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return clean(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, int | str | None) else str(value)

@@ -19,12 +19,12 @@ from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Evidence, Row, worst
 from parity.diagnose.finding import Finding
-from parity.diagnose.locate import find_causes, locate
 from parity.report.console import print_table
 from parity.report.files import write_reports
 from parity.suite.checks import CHECKS, tagged
 from parity.suite.checks.exported import judged_taps, missing_packages, runtime_trace
 from parity.suite.jobs import BASELINE
+from parity.suite.locate import find_causes, locate
 from parity.suite.plan import (
     CANDIDATE,
     EXPORTED_VARIANTS,

@@ -11,8 +11,8 @@ from parity.cases.case import BY_NAME, CASES
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Row
 from parity.diagnose.finding import Finding
-from parity.diagnose.locate import PHASES, find_causes, locate
 from parity.suite import run as suite_run
+from parity.suite.locate import PHASES, find_causes, locate
 from tools.mutation import __main__ as mutation
 from tools.mutation import false_positives
 from tools.mutation.__main__ import Outcome, table

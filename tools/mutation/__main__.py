@@ -25,8 +25,8 @@ from pathlib import Path
 
 from parity.cases.case import CASES, Case
 from parity.comparison.verdict import Row
-from parity.diagnose.locate import locate, phase_of
 from parity.errors import ParityError
+from parity.suite.locate import locate, phase_of
 from parity.suite.run import with_causes
 from tools.mutation.false_positives import run_clean
 from tools.mutation.mutants import MutantSuite, record_reference, run_steps, seen_alone

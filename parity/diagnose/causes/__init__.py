@@ -1,146 +1,33 @@
 """Explain why a tap of B differs from A's: find the likely cause.
 
-    explain("block00.mlp.gelu", found, expected, Context(taps, params, taps_of(model)))   # all A's
+    explain("forward/act", found, expected, Context(taps, params, made_by), rule)   # all A's
     -> [Cause("tanh", "GELU in its tanh form", 3.1e-07)]
 
 There are two layers of hypotheses: relations between the two arrays (`relations.py`), and known
-mistakes in the operation that made the tap. Mistakes are recomputed from A's inputs
-(`operations.py`, `convolving.py`, `standardising.py`, `feature_maps.py`, `attending.py`,
-`scales.py`, `objective.py`). The architecture's table of taps names the operation of each tap, and
-its inputs.
+mistakes in the operation that made the tap, recomputed from A's inputs. The `rule` gives the known
+mistakes of a tap.
 
 Use it for the first tap that differs: after that tap, B's inputs are no longer A's. A doubtful
-cause is not named; `pair.py` has the rule. It needs NumPy and SciPy, no framework.
-
-Taps: activations by name, `d/<tap>` their gradients, `grad/<parameter>` before clipping,
-`momentum/<parameter>` and `step/<parameter>` (new weight minus old) after the first update.
+cause is not named; `pair.py` has the rule. It needs only NumPy.
 """
-
-from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from parity.diagnose.causes.attending import attention_mix, residual, tokens
-from parity.diagnose.causes.choosing import (
-    all_tokens,
-    features,
-    part_index,
-    part_tokens,
-    similarity,
-)
-from parity.diagnose.causes.convolving import convolution, mean_over_positions
-from parity.diagnose.causes.feature_maps import (
-    batch_norm,
-    max_pool,
-    residual_relu,
-    running_statistics,
-)
-from parity.diagnose.causes.objective import contrastive, cross_entropy, grad_norm, loss, update
-from parity.diagnose.causes.operations import (
-    Absent,
-    Hypothesis,
-    activation,
-    activation_gradient,
-    layer_norm,
-    linear,
-)
-from parity.diagnose.causes.pair import Array, Cause, Context, Pair, as_pair, ranked
+from parity.diagnose.causes.hypothesis import Rule, recomputed
+from parity.diagnose.causes.pair import Array, Cause, Context, as_pair, ranked
 from parity.diagnose.causes.relations import relations
-from parity.diagnose.causes.scales import (
-    column_means,
-    fusion,
-    gather_parts,
-    memories,
-    softmax_over,
-)
-from parity.diagnose.causes.standardising import (
-    group_norm,
-    padded_max_pool,
-    standardised_convolution,
-)
-from parity.diagnose.causes.windows import mean_over_tokens, merging, window_attention
-
-Recompute = Callable[[str, Context, Pair], Iterator[Hypothesis]]
-# operation of a tap (transfg_core/models) -> results of known mistakes in it
-OPERATIONS: dict[str, Recompute] = {
-    "layer_norm": layer_norm,
-    "gelu": activation,
-    "relu": activation,
-    "linear": linear,
-    "convolution": convolution,
-    "mean over positions": mean_over_positions,
-    "standardised convolution": standardised_convolution,
-    "group norm": group_norm,
-    "group norm and relu": group_norm,
-    "padded max pool": padded_max_pool,
-    "batch_norm": batch_norm,
-    "max pool": max_pool,
-    "residual relu": residual_relu,
-    "attention": attention_mix,
-    "window attention": window_attention,
-    "merging": merging,
-    "mean over tokens": mean_over_tokens,
-    "tokens": tokens,
-    "residual": residual,
-    "choice": part_index,
-    "gather": part_tokens,
-    "class similarity": similarity,
-    "class token": features,
-    "all tokens": all_tokens,
-    "parts": all_tokens,
-    "feature fusion": fusion,
-    "softmax over rows": softmax_over(2),
-    "softmax over columns": softmax_over(3),
-    "memories": memories,
-    "column means": column_means,
-    "gather parts": gather_parts,
-}
-# the same for taps that no architecture's table lists
-OTHERS: dict[str, Recompute] = {
-    "cross_entropy": cross_entropy,
-    "contrastive": contrastive,
-    "loss": loss,
-    "grad_norm": grad_norm,
-}
-PREFIXES: dict[str, Recompute] = {
-    "d": activation_gradient,
-    "step": update,
-    "momentum": update,
-}
 
 
-def explain(tap: str, found: Array, expected: Array, context: Context | None = None) -> list[Cause]:
+def explain(tap: str, found: Array, expected: Array, context: Context, rule: Rule) -> list[Cause]:
     """Likely causes why a tap of B (`found`) differs from A's (`expected`), best first; often none.
 
     The context is A's. Without A's inputs in it, only relations are tried.
     """
-    context = context or Context()
     causes = relations(found, expected, context, tap)
     pair = as_pair(np.asarray(found), np.asarray(expected), context, tap)
     if pair is None or any(cause.code in ("not finite", "not zero") for cause in causes):
         return causes
-    recompute = rule_for(tap, context)
+    recompute = rule(tap, context)
     if recompute:
         causes += recomputed(recompute, pair, context)
     return ranked(causes, pair.noise)
-
-
-def rule_for(tap: str, context: Context) -> Recompute | None:
-    """The known mistakes of the operation that makes a tap; None if there are none."""
-    prefix, slash, _ = tap.partition("/")
-    if slash:
-        statistic = prefix == "step" and ".running_" in tap
-        return running_statistics if statistic else PREFIXES.get(prefix)
-    if tap in context.made_by:
-        return OPERATIONS.get(context.made_by[tap].operation)
-    return OTHERS.get(tap)
-
-
-def recomputed(recompute: Recompute, pair: Pair, context: Context) -> Iterator[Cause]:
-    """The hypotheses of one operation that reproduce B; stops where the context lacks an input."""
-    try:
-        for hypothesis in recompute(pair.tap, context, pair):
-            value = np.asarray(hypothesis.value, np.float64)
-            yield from pair.cause(hypothesis.code, hypothesis.text, value, hypothesis.fitted)
-    except Absent:
-        return

@@ -12,18 +12,34 @@ or to all its digits in fewer. Below MANY places only known constants are accept
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from transfg_core.config.model import ModelConfig
-from transfg_core.models.rows import TapSpec
 
 Array = NDArray[Any]
 
 NOISE = {"float16": 1e-3, "float32": 3e-7, "float64": 1e-12}  # relative L2 of a right result
 NEARER, FAR_NEARER, MANY = 5.0, 1e3, 8
+
+
+class Made(Protocol):
+    """How a tap was made: the operation, the taps that it reads, and its parameters.
+
+    `axes` names the axes by letters, with a space between; it may be empty.
+    """
+
+    @property
+    def axes(self) -> str: ...
+
+    @property
+    def operation(self) -> str: ...
+
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+
+    @property
+    def params(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -42,27 +58,22 @@ class Context:
     """What is known of A's computation; every field is optional.
 
     `taps` holds activations and gradients by tap name, also `images` and `labels`. `params` holds
-    the weights before the update. `made_by` is the architecture's table of taps, `axes` the names
-    of its letters. `sequence` is this tap after each update, `position` the index of `expected` in
+    the weights before the update. `made_by` says how each tap was made, `axes` what the letters of
+    its axes mean. `sequence` is this tap after each update, `position` the index of `expected` in
     it. `noise` is the relative error of a right result, if it was measured.
     """
 
     taps: Mapping[str, Array] = field(default_factory=dict)
     params: Mapping[str, Array] = field(default_factory=dict)
-    made_by: Mapping[str, TapSpec] = field(default_factory=dict)
+    made_by: Mapping[str, Made] = field(default_factory=dict)
     axes: Mapping[str, str] = field(default_factory=dict)
     sequence: Sequence[Array] = ()
     position: int | None = None
     noise: float | None = None
-    model: ModelConfig | None = None
-    image_size: tuple[int, int] | None = None
     heads: int | None = None
     width: int | None = None
     batch: int | None = None
     classes: int | None = None
-    margin: float | None = None
-    smoothing: float | None = None
-    stages: Sequence[float] = ()  # weights of the losses of stages
     dropout: float | None = None
     momentum: float | None = None
     lr: float | None = None
@@ -79,12 +90,17 @@ class Context:
 
 @dataclass(frozen=True)
 class Pair:
-    """B and A in float64, and how far apart they are."""
+    """B and A in float64, and how far apart they are.
+
+    `images` and `channels` are the indices on axes 0 and 1 that both hold, of a tap that was cut.
+    """
 
     found: Array
     expected: Array
     noise: float
     tap: str = ""
+    images: Array | slice = field(default_factory=lambda: slice(None))
+    channels: Array | slice = field(default_factory=lambda: slice(None))
 
     @property
     def same_shape(self) -> bool:

@@ -18,7 +18,7 @@ import pytest
 from parity.comparison.trace import write_trace
 from parity.comparison.verdict import Row
 from parity.comparison.zeros import ZERO
-from parity.diagnose.locate import Finding
+from parity.diagnose.finding import Finding
 from parity.errors import CannotWrite
 from parity.report.console import print_table
 from parity.report.files import write_reports

@@ -1,0 +1,284 @@
+"""The answer to "are they equal?": causes, each with the taps that it explains.
+
+    result = answer(rows, pairs, one_sided)      # pairs: the Evidence that the rows were judged by
+    print("\\n".join(result.lines()))
+
+Rows are explained in this order:
+
+1. *Settings* that differ between the two manifests, and what only one side has.
+2. *State*: parameters and buffers that are unequal at the start.
+3. *Isolated modules*. Each was fed with the baseline's numbers, so each that differs has a fault
+   of its own. The cause is recomputed from these numbers. Equal causes in many modules are
+   one finding.
+4. *Whole passes*, in the order of computation: evaluation before training, forward before backward.
+   A tap that a known fault can reach follows from it, and is folded. A tap that none can reach is a
+   finding of its own: a function outside of modules, or one whose modules were not recorded alone.
+
+`reach.py` says what a fault can reach. A finding explains no row of a worse verdict than its own. A
+difference in float32 alone explains no difference in float64. `undecided` rows become no findings.
+
+Findings are sorted by how surely they are known: recomputed, seen in the settings, in the state, by
+a relation of the two arrays, or by the place alone; then by the order of computation.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
+from parity.diagnose.causes.hypothesis import Rule
+from parity.diagnose.causes.rules import rule_for
+from parity.diagnose.faults import Fault, explained_by
+from parity.diagnose.finding import Finding, Sureness
+from parity.diagnose.local import class_of, likely, state_cause
+from parity.diagnose.precision import why_less_precise
+from parity.diagnose.reach import Pass, pass_of
+from parity.diagnose.sources import Sources
+from parity.diagnose.stages import DIRECTIONS, ORDER, Place, module_of, place_of
+from parity.diagnose.structure import Difference, one_sided_findings, setting_differences
+from parity.diagnose.words import sentence_of
+
+SURENESS = ("recomputing", "settings", "state", "numbers", "place")
+BAD = ("different", "less precise")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Findings, the surest first, and what is left open."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    open: tuple[Row, ...]  # undecided rows that follow from no finding
+    begins: Row | None  # the first row, in the order of computation, that has the worst verdict
+
+
+def answer(
+    rows: Sequence[Row],
+    pairs: Sequence[Evidence],
+    one_sided: OneSided | None = None,
+    rule: Rule = rule_for,
+) -> Answer:
+    """The findings that explain the rows of one comparison.
+
+    Args:
+        rows: all rows, of whole passes and isolated modules, in any precision.
+        pairs: the comparisons that these rows are from.
+        one_sided: the taps that only one side has.
+        rule: the known mistakes of a tap's operation.
+    """
+    findings: list[Finding] = []
+    left: list[Row] = []
+    for case in dict.fromkeys(row.case for row in rows):
+        own = [row for row in rows if row.case == case]
+        mine = [pair for pair in pairs if str(pair.baseline.manifest.get("case", "")) == case]
+        found, undecided = explain_case(own, Sources(mine), one_sided or OneSided(), rule)
+        findings += found
+        left += undecided
+    verdict = worst([row.verdict for row in rows])
+    return Answer(verdict, tuple(findings), tuple(left), first_row(rows, verdict))
+
+
+def first_row(rows: Sequence[Row], verdict: Verdict) -> Row | None:
+    """The first row with the worst verdict: of whole passes, else of isolated modules."""
+    if verdict in ("equivalent", "vacuous"):
+        return None
+    bad = [row for row in rows if row.verdict == verdict]
+    whole = [row for row in bad if not row.stage.startswith("isolated")]
+    return (whole or bad)[0]
+
+
+def explain_case(
+    rows: Sequence[Row], sources: Sources, one_sided: OneSided, rule: Rule
+) -> tuple[list[Finding], list[Row]]:
+    """The findings of one case, and its undecided rows that follow from none."""
+    main = sources.main
+    graph = pass_of(main.baseline) if main else Pass()
+    settings = setting_differences(main) if main else {}
+    bad = [row for row in rows if row.verdict in BAD]
+    exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
+    near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
+    faults: list[Fault] = []
+    for row in sorted(bad, key=lambda row: rank(row, graph)):
+        known = explained_by(row, faults, graph)
+        if known and not has_own_state(row, sources):
+            known.folded.append(row)
+            continue
+        other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
+        explain_row(row, other, faults, sources, graph, rule)
+    left = [
+        row
+        for row in rows
+        if row.verdict == "undecided" and explained_by(row, faults, graph) is None
+    ]
+    for row in rows:
+        if row.verdict == "undecided" and row not in left:
+            fault = explained_by(row, faults, graph)
+            assert fault
+            fault.folded.append(row)
+    findings = [finding_of(fault, sources, graph, settings) for fault in faults]
+    findings += list(one_sided_findings(rows, one_sided, findings))
+    findings += list(unshown(settings, faults, rows))
+    findings.sort(key=lambda found: SURENESS.index(found.shown_by))
+    return findings, left
+
+
+def has_own_state(row: Row, sources: Sources) -> bool:
+    """Whether a row shows a cause of state, such as no gradient at all, that no fault brings."""
+    if place_of(row.stage, row.tap).kind not in ("gradients", "update", "random"):
+        return False
+    evidence = sources.of_row(row)
+    if evidence is None:
+        return False
+    return state_cause(row, evidence, sources.context(row)) is not None
+
+
+def rank(row: Row, graph: Pass) -> tuple[int, ...]:
+    """The order in which rows are explained; see the module's text."""
+    place = place_of(row.stage, row.tap)
+    kind = ORDER.index(place.kind)
+    at = graph.place(module_of(place.name))
+    if place.kind == "backward":
+        at = -at
+    inner = int(row.stage.endswith("forward"))  # a module's input is before its output
+    first = 0 if place.kind == "state" else 1 if place.isolated else 2
+    shorter = {"float64": 0}.get(row.precision, 1)
+    mode = 2 * int(place.training) if not place.isolated else kind
+    return (first, mode, kind, at, inner, shorter)
+
+
+def explain_row(
+    row: Row,
+    other: Row | None,
+    faults: list[Fault],
+    sources: Sources,
+    graph: Pass,
+    rule: Rule,
+) -> None:
+    """Add a row to the fault that it shows, or a new fault.
+
+    `other` is the row of the same place in the other precision, if there is one.
+    """
+    place = place_of(row.stage, row.tap)
+    fault = fault_of(row, other, place, sources, graph, rule)
+    known = next((each for each in faults if each.key == fault.key), None)
+    if known is None:
+        known = fault
+        faults.append(fault)
+    known.add(row, place, graph)
+
+
+def fault_of(
+    row: Row, other: Row | None, place: Place, sources: Sources, graph: Pass, rule: Rule
+) -> Fault:
+    """The fault that one row shows."""
+    evidence, context = sources.of_row(row), sources.context(row)
+    made = graph.made_by.get(f"{row.stage}/{row.tap}")
+    operation = (made.operation or made.module) if made else ""
+    cause = likely(row, evidence, context, rule) if evidence else None
+    less = why_less_precise(row, other, context, cause[0] if cause else None)
+    if less:
+        return Fault((less[0], less[1], operation), "less precise", *less, operation, "numbers")
+    if place.kind == "state":
+        text = cause[0].text if cause else "other numbers"
+        return Fault(("state", text), "other state", "state", text, "parameter", "state")
+    if cause:
+        code, text = cause[0].code, cause[0].text
+        kind = class_of(code)
+        shown: Sureness = (
+            "recomputing" if cause[1] else "state" if kind == "other state" else "numbers"
+        )
+        related = () if cause[1] or kind == "other state" else (place.kind,)
+        group = operation or (place.kind if place.kind != "forward" else "")
+        return Fault((code, text, operation, *related), kind, code, text, group, shown)
+    alone = sources.was_alone(row)
+    text, key = unknown(row, place, operation, graph, alone)
+    return Fault(key, "another function", "", text, operation or place.kind, "place")
+
+
+def unknown(
+    row: Row, place: Place, operation: str, graph: Pass, alone: bool
+) -> tuple[str, tuple[str, ...]]:
+    """What is said of a row without a known cause, and the key of its group.
+
+    `alone`: the module was compared alone as well, and no fault was found in it.
+    """
+    made = graph.made_by.get(f"{row.stage}/{row.tap}")
+    if place.isolated:
+        what = {"backward": "the gradient by the input", "gradients": "the parameters' gradients"}
+        text = f"{what.get(place.kind, 'the output')} is another function; no known cause"
+        return text, (text, operation)
+    if place.kind == "forward" and (alone or made is None or not made.reads):
+        before = graph.before(place.name) or "the inputs"
+        text = f"between {before} and {place.name}: a function outside of modules"
+        return text, (text,)
+    text = f"{row.reason or f'error {row.error:.2g}, bound {row.bound:.2g}'}; no known cause"
+    if place.kind == "backward":
+        return f"the gradient by {place.name}: {text}", (place.kind, place.name)
+    return text, (place.kind, place.name)
+
+
+def finding_of(
+    fault: Fault, sources: Sources, graph: Pass, settings: dict[str, Difference]
+) -> Finding:
+    """The finished finding of a fault."""
+    first = fault.first
+    place = place_of(first.stage, first.tap)
+    seen = dict.fromkeys(f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded])
+    seen_by_settings = next((settings[p] for p in fault.places if p in settings), None)
+    main = sources.main
+    source = ""
+    if main:
+        operations = main.candidate.manifest.get("operations") or {}
+        module = module_of(place.name)
+        owner = module if place.kind in ("forward", "backward") else module.rpartition(".")[0]
+        keys = (f"forward/{owner}", f"training forward/{owner}", f"{first.stage}/{first.tap}")
+        source = next((str(operations[k].get("source") or "") for k in keys if k in operations), "")
+    text = sentence_of(fault, source, seen_by_settings)
+    direction = DIRECTIONS.get(place.kind, "forward")
+    causes = ((fault.code, fault.text),) if fault.code else ()
+    return Finding(
+        first.case,
+        first.pair,
+        first.precision,
+        first.stage,
+        first.tap,
+        direction,  # type: ignore[arg-type]
+        causes,
+        text,
+        fault.kind,
+        tuple(fault.places),
+        tuple(seen),
+        source,
+        fault.shown_by,
+    )
+
+
+def unshown(
+    settings: dict[str, Difference], faults: Sequence[Fault], rows: Sequence[Row]
+) -> Iterator[Finding]:
+    """Settings that differ where no finding says so already."""
+    known = {place for fault in faults for place in fault.places}
+    groups: dict[str, list[str]] = {}
+    for place, difference in settings.items():
+        if place not in known:
+            groups.setdefault(difference.text, []).append(place)
+    first = next(iter(rows), None)
+    for text, places in groups.items():
+        if first is None:
+            return
+        count = f", in {len(places)} modules" if len(places) > 1 else ""
+        sentence = f"{text}{count} (first {places[0]}); no tap shows it by itself"
+        yield Finding(
+            first.case,
+            first.pair,
+            first.precision,
+            "forward",
+            places[0],
+            "forward",
+            (("settings", text),),
+            sentence,
+            "other structure",
+            tuple(places),
+            (),
+            settings[places[0]].source,
+            "settings",
+        )

@@ -1,0 +1,129 @@
+"""A fault while rows are being explained: where it is, and which rows it can explain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from parity.comparison.verdict import SEVERITY, Row
+from parity.diagnose.finding import Kind, Sureness
+from parity.diagnose.reach import Pass
+from parity.diagnose.stages import Place, module_of, place_of
+
+Key = tuple[str, ...]
+NARROW = ("less precise", "other structure")  # of float64, these explain rows of float64 alone
+
+
+@dataclass
+class Fault:
+    """One cause and the rows that it explains.
+
+    `forward`, `backward` and `names` are what it changes by itself, by mode (training or not):
+    activations; the gradient by what is computed before a place of the pass; parameters, whose
+    gradients, statistics and steps it changes.
+    """
+
+    key: Key
+    kind: Kind
+    code: str
+    text: str
+    operation: str
+    shown_by: Sureness
+    rows: list[Row] = field(default_factory=list)  # that show it by themselves
+    folded: list[Row] = field(default_factory=list)  # that follow from it
+    forward: dict[bool, set[str]] = field(default_factory=lambda: {False: set(), True: set()})
+    backward: dict[bool, float] = field(default_factory=lambda: {False: -2.0, True: -2.0})
+    names: set[tuple[str, str]] = field(default_factory=set)  # kind of a row, name
+    reached: dict[bool, set[str]] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Row:
+        """The first row that shows it."""
+        return self.rows[0]
+
+    @property
+    def places(self) -> list[str]:
+        """The modules and names that show it, each once."""
+        return list(dict.fromkeys(module_of(place_of(r.stage, r.tap).name) for r in self.rows))
+
+    def add(self, row: Row, place: Place, graph: Pass) -> None:
+        """A row that shows the fault."""
+        self.rows.append(row)
+        self.reached = {}
+        if place.kind == "forward":
+            self.forward[place.training].add(place.name)
+        elif place.kind == "loss":
+            self.backward[place.training] = len(graph.order)
+        elif place.kind == "backward":
+            # alone, a module's gradient by its input is wrong; else that by its output is
+            at = graph.place(module_of(place.name)) - (0.5 if place.isolated else 0.0)
+            self.backward[place.training] = max(self.backward[place.training], at)
+            self.names.add(("backward", place.name))
+        elif place.kind == "state":
+            self.names |= {(kind, place.name) for kind in ("gradients", "statistics", "update")}
+            for training in (False, True):
+                self.forward[training] |= owners(place.name, graph)
+        else:
+            self.names.add((place.kind, place.name))
+            if place.kind in ("gradients", "statistics"):
+                self.names.add(("update", place.name))
+
+    def explains(self, row: Row, place: Place, graph: Pass) -> bool:
+        """Whether the row can follow from this fault."""
+        precise = all(own.precision == "float64" for own in self.rows)
+        if precise and self.kind in NARROW and row.precision != "float64":
+            return False
+        if row.precision == "float64" and all(own.precision != "float64" for own in self.rows):
+            return False
+        if SEVERITY[row.verdict] > max(SEVERITY[own.verdict] for own in self.rows):
+            return False
+        if place.isolated:
+            return self.explains_isolated(place)
+        reached = self.reach(place.training, graph)
+        if place.kind == "forward":
+            prefix = "in " if row.stage.endswith("inputs") else ""
+            return f"{prefix}{place.name}" in reached
+        if (place.kind, place.name) in self.names:
+            return True
+        mode = place.training
+        if place.kind == "statistics":
+            return bool(
+                {f"in {place.name.rpartition('.')[0]}", place.name.rpartition(".")[0]} & reached
+            )
+        if place.kind == "update" and not graph.taps.get(True):
+            mode, reached = False, self.reach(False, graph)
+        if place.kind in ("loss", "backward", "gradients", "update"):
+            return bool(reached) or graph.place(module_of(place.name)) <= self.backward[mode]
+        return place.kind == "" and bool(reached)
+
+    def explains_isolated(self, place: Place) -> bool:
+        """A module alone: only what is wrong in this module itself."""
+        module = module_of(place.name)
+        own = {module_of(name) for name in self.forward[place.training] | self.forward[False]}
+        if place.kind in ("forward", "backward"):
+            return module in own
+        owner = module.rpartition(".")[0]
+        return owner in own if place.kind == "gradients" else (place.kind, place.name) in self.names
+
+    def reach(self, training: bool, graph: Pass) -> set[str]:
+        """The activations that the fault can change."""
+        if training not in self.reached:
+            self.reached[training] = graph.reached(training, self.forward[training])
+        return self.reached[training]
+
+
+def owners(name: str, graph: Pass) -> set[str]:
+    """The activations of the modules that use a parameter."""
+    users = {tap for tap, made in graph.made_by.items() if name in made.params}
+    found = {tap.partition("/")[2] for tap in users}
+    return found or {tap for tap in [name.rpartition(".")[0]] if tap in graph.order}
+
+
+def explained_by(row: Row, faults: Sequence[Fault], graph: Pass) -> Fault | None:
+    """The fault that explains a row: of several, that of the row's own name, else the last in the
+    order of the pass."""
+    place = place_of(row.stage, row.tap)
+    fitting = [fault for fault in faults if fault.explains(row, place, graph)]
+    return max(
+        fitting,
+        key=lambda f: ((place.kind, place.name) in f.names, graph.place(f.places[0])),
+        default=None,
+    )

@@ -1,0 +1,149 @@
+"""The recordings that rows are explained by: the arrays of a row, and how they were made."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import Evidence, Row
+from parity.diagnose.causes.facts import Operation, operations_of
+from parity.diagnose.causes.pair import Array, Context
+from parity.diagnose.stages import module_of
+
+BUFFERS = ("running_mean", "running_var")
+
+
+class WholeArrays(Mapping[str, Array]):
+    """The taps of a trace that are stored whole; each is read when it is asked for."""
+
+    def __init__(self, taps: Mapping[str, Any], only: Sequence[str] | None = None) -> None:
+        self.taps = taps
+        self.names = list(taps) if only is None else [name for name in only if name in taps]
+
+    def __getitem__(self, name: str) -> Array:
+        value = self.taps[name] if name in self.names else None
+        if not isinstance(value, np.ndarray):
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.names if isinstance(self.taps[name], np.ndarray))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names and isinstance(self.taps[str(name)], np.ndarray)
+
+
+@dataclass
+class Sources:
+    """All comparisons of one pair: whole passes and isolated modules, in each precision."""
+
+    pairs: Sequence[Evidence]
+    contexts: dict[int, Context] = field(default_factory=dict)
+
+    def of_row(self, row: Row) -> Evidence | None:
+        """The comparison that a row is from."""
+        place = f"{row.stage}/{row.tap}"
+        for pair in self.pairs:
+            if pair.candidate.manifest["precision"] != row.precision:
+                continue
+            if str(pair.baseline.manifest.get("case", "")) != row.case:
+                continue
+            if place in pair.baseline.taps and place in pair.candidate.taps:
+                return pair
+        return None
+
+    def whole_pass(self, row: Row) -> Trace | None:
+        """The baseline's recording that holds the inputs of a row.
+
+        Isolated modules are fed with its float32 numbers, in each precision.
+        """
+        own = self.of_row(row)
+        if own is None or not row.stage.startswith("isolated"):
+            return own.baseline if own else None
+        passes = [p.baseline for p in self.pairs if has_stage(p.baseline, "forward")]
+        exact = [t for t in passes if t.manifest["precision"] != "float64"]
+        return next(iter([*exact, *passes]), own.baseline)
+
+    @property
+    def main(self) -> Evidence | None:
+        """The whole pass in the pair's precision, or the first comparison."""
+        whole = [pair for pair in self.pairs if has_stage(pair.baseline, "forward")]
+        return next(iter([*whole, *self.pairs]), None)
+
+    def was_alone(self, row: Row) -> bool:
+        """Whether the module of a forward row was compared alone as well."""
+        name = f"isolated forward/{row.tap}"
+        return any(name in p.baseline.taps and name in p.candidate.taps for p in self.pairs)
+
+    def context(self, row: Row) -> Context:
+        """What is known of how the baseline made a row; of its taps, those that it reads."""
+        trace = self.whole_pass(row)
+        if trace is None:
+            return Context()
+        if id(trace) not in self.contexts:
+            self.contexts[id(trace)] = context_of(trace)
+        return self.contexts[id(trace)]
+
+
+def has_stage(trace: Trace, stage: str) -> bool:
+    """Whether a trace has a tap of a stage."""
+    return any(name.startswith(f"{stage}/") for name in trace.taps)
+
+
+def context_of(trace: Trace) -> Context:
+    """The context that a whole pass gives."""
+    settings = trace.manifest.get("subject", {}).get("settings") or {}
+    update = settings.get("update") if isinstance(settings, Mapping) else None
+    update = update if isinstance(update, Mapping) else {}
+    parameters = trace.arrays("parameters")
+    sgd = update.get("name") == "sgd"
+    return Context(
+        taps=WholeArrays(trace.taps),
+        params=parameters,
+        made_by=operations_by_stage(trace, parameters),
+        lr=number(update.get("lr")),
+        weight_decay=number(update.get("weight_decay")),
+        momentum=number(update.get("momentum", 0.0)) if sgd else None,
+    )
+
+
+def number(value: Any) -> float | None:
+    """A setting that is a number, else None."""
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def operations_by_stage(trace: Trace, parameters: Mapping[str, Array]) -> dict[str, Operation]:
+    """The operations of every forward stage: evaluation, training, and both with modules alone."""
+    known, result = operations_of(trace.manifest), {}
+    for name, made in known.items():
+        stage, _, path = name.partition("/")
+        if stage.rpartition(" ")[2] not in ("forward", "inputs"):
+            result[name] = made
+            continue
+        made = with_buffers(made, path, parameters)
+        for prefix in ("", "training "):
+            if prefix and stage.startswith("training"):
+                continue
+            mine = f"{prefix}{stage}/{path}"
+            if prefix and mine in known:
+                continue
+            reads = tuple(
+                f"{prefix}{read}" if f"{prefix}{read}" in trace.taps else read
+                for read in made.reads
+            )
+            entry = replace(made, reads=reads)
+            result[mine] = result[f"isolated {mine}"] = entry
+    return result
+
+
+def with_buffers(made: Operation, path: str, parameters: Mapping[str, Array]) -> Operation:
+    """The operation with the buffers of its module among its parameters."""
+    module = made.params[0].rpartition(".")[0] if made.params else module_of(path)
+    buffers = [f"{module}.{end}" if module else end for end in BUFFERS]
+    extra = [name for name in buffers if name in parameters and name not in made.params]
+    return replace(made, params=(*made.params, *extra))

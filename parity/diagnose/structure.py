@@ -1,0 +1,113 @@
+"""Differences between two manifests, and what only one side has: no numbers are needed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity.comparison.verdict import Evidence, OneSided, Row
+from parity.diagnose.causes.facts import Operation, operations_of
+from parity.diagnose.finding import Finding, Kind
+from parity.diagnose.local import COUNTER, FROZEN
+from parity.diagnose.stages import module_of, place_of
+
+NOT_A_FUNCTION = ("p", "training")  # settings that change nothing where dropout is off
+# kind of a tap that only the baseline has, or only the candidate -> code, class, sentence
+ONE_SIDED: dict[tuple[str, str], tuple[str, Kind, str]] = {
+    ("gradients", "baseline"): ("frozen", "other state", FROZEN),
+    ("state", "baseline"): ("one-sided", "other structure", "the candidate lacks parameters"),
+    ("state", "candidate"): ("one-sided", "other structure", "the candidate has more parameters"),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Settings of one module that differ, as a sentence, and the candidate's file and line."""
+
+    text: str
+    source: str
+
+
+def setting_differences(pair: Evidence) -> dict[str, Difference]:
+    """Module -> settings that both sides state, and that differ."""
+    baseline, candidate = (operations_of(t.manifest) for t in (pair.baseline, pair.candidate))
+    result: dict[str, Difference] = {}
+    for name, mine in baseline.items():
+        other = candidate.get(name)
+        if other is None or not mine.operation or not other.operation:
+            continue
+        text = setting_difference(mine, other)
+        if text:
+            result.setdefault(module_of(name.partition("/")[2]), Difference(text, other.source))
+    return result
+
+
+def setting_difference(mine: Operation, other: Operation) -> str:
+    """The settings that differ, in words; the baseline's come last. Empty if none differs."""
+    if mine.operation != other.operation:
+        return f"{other.operation} instead of {mine.operation}"
+    keys = [key for key in mine.settings if key in other.settings and key not in NOT_A_FUNCTION]
+    differ = [key for key in keys if not same(mine.settings[key], other.settings[key])]
+    if set(differ) == {"dilation", "groups"}:
+        sides = [
+            (numbers(m.settings["dilation"]), numbers(m.settings["groups"])) for m in (mine, other)
+        ]
+        if sides[0][0][:1] == sides[1][1][:1] and sides[0][1][:1] == sides[1][0][:1]:
+            return "dilation and groups are exchanged"
+    words = [f"{key} {other.settings[key]} instead of {mine.settings[key]}" for key in differ]
+    return f"{mine.operation} with {', '.join(words)}" if words else ""
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two settings are equal; a list of equal numbers equals the number."""
+    if first is None or second is None:  # not given: the framework's default, which is not known
+        return True
+    return bool(first == second or numbers(first) == numbers(second) != [])
+
+
+def numbers(value: Any) -> list[float]:
+    """The numbers of a setting; of a list of equal ones, one."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(item, (int, float)) for item in items):
+        return []
+    return [float(items[0])] if items and len(set(items)) == 1 else [float(item) for item in items]
+
+
+def one_sided_findings(
+    rows: Sequence[Row], one_sided: OneSided, findings: Sequence[Finding]
+) -> Iterator[Finding]:
+    """Gradients that the candidate lacks, and parameters that one side lacks."""
+    if not rows:
+        return
+    first = rows[0]
+    sides: Mapping[str, Sequence[str]] = {
+        "baseline": one_sided.baseline,
+        "candidate": one_sided.candidate,
+    }
+    for (kind, side), (code, group, text) in ONE_SIDED.items():
+        names = [
+            name
+            for name in sides[side]
+            if place_of(*name.split("/", 1)).kind == kind
+            and not name.startswith("isolated")
+            and not name.endswith(COUNTER)
+        ]
+        unique = list(dict.fromkeys(place_of(*name.split("/", 1)).name for name in names))
+        if not names or any(found.code == code and unique[0] in found.places for found in findings):
+            continue
+        count = f"{len(unique)} parameters" if len(unique) > 1 else "1 parameter"
+        stage, tap = names[0].split("/", 1)
+        yield Finding(
+            first.case,
+            first.pair,
+            first.precision,
+            stage,
+            tap,
+            "backward" if kind == "gradients" else "data",
+            ((code, text),),
+            f"{text}: {count} (first {unique[0]}), which only the {side} has",
+            group,
+            tuple(unique),
+            tuple(names),
+            "",
+            "state" if code == "frozen" else "settings",
+        )

@@ -1,0 +1,65 @@
+"""The recordings of a pair in one folder, as `parity run` makes them, and their comparison.
+
+A file's name says what it holds: `SIDE-KIND-PRECISION[-VARIANT].npz`, such as
+`baseline-pass-float32-ulp1.npz`. Traces of one kind are compared with one another.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from parity.api import compare_traces
+from parity.comparison.trace import Trace, read_trace
+from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
+from parity.errors import ParityError
+
+FILE = re.compile(r"(baseline|candidate)-([^-]+)-(.+)\.npz")
+SIDES = ("baseline", "candidate")
+
+
+def recorded_files(folder: Path) -> dict[str, list[Path]]:
+    """Kind of recording -> its files: first the pair in float32, then the evidence.
+
+    Raises:
+        ParityError: the folder has no recordings, or a kind lacks one trace of the pair.
+    """
+    if not folder.is_dir():
+        raise ParityError(f"{folder}: no such folder; expected one with the traces of `parity run`")
+    kinds: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.npz")):
+        if match := FILE.fullmatch(path.name):
+            kinds.setdefault(match[2], []).append(path)
+    if not kinds:
+        raise ParityError(
+            f"{folder}: expected traces such as baseline-pass-float32.npz, found none; "
+            "record the pair with `parity run`, or give the traces themselves"
+        )
+    for kind, paths in kinds.items():
+        pair = [folder / f"{side}-{kind}-float32.npz" for side in SIDES]
+        for path in pair:
+            if path not in paths:
+                raise ParityError(f"{path}: no such trace; record the pair again")
+        kinds[kind] = [*pair, *(path for path in paths if path not in pair)]
+    return dict(sorted(kinds.items(), key=lambda item: item[0] != "pass"))
+
+
+def compare_folder(
+    folder: Path, mapping: Mapping[str, str] | None = None
+) -> tuple[Comparison, list[Trace]]:
+    """The verdicts on all recordings of a pair, and the traces of its pass: the pair first.
+
+    Raises:
+        ParityError: as in `recorded_files` and `compare_traces`.
+    """
+    rows: list[Row] = []
+    one_sided = OneSided()
+    pairs: list[Evidence] = []
+    main: list[Trace] = []
+    for paths in recorded_files(folder).values():
+        traces = [read_trace(path) for path in paths]
+        found = compare_traces(traces, mapping)
+        rows += found.rows
+        one_sided += found.one_sided
+        pairs += found.pairs
+        main = main or traces
+    return Comparison(rows, one_sided, tuple(pairs)), main

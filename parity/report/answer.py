@@ -1,0 +1,91 @@
+"""The answer on one screen: the verdict of each part of the computation, and what is wrong."""
+
+from collections.abc import Iterator, Sequence
+
+from parity.comparison.verdict import SEVERITY, OneSided, Row, worst
+from parity.diagnose.answer import Answer
+from parity.diagnose.stages import place_of
+from parity.report.console import one_sided_lines
+from parity.report.summary import shown
+
+MOST_FINDINGS, WIDTH = 9, 30
+# kind of a tap, whether in training, whether of a module alone -> name of the part
+PARTS = {
+    "state": "weights",
+    "forward": "forward pass",
+    "loss": "loss",
+    "backward": "gradients",
+    "gradients": "gradients",
+    "statistics": "running statistics",
+    "update": "update",
+    "random": "dropout",
+}
+
+
+def part_of(row: Row) -> str:
+    """The part of the computation that a row belongs to; stages of other programs are their own."""
+    place = place_of(row.stage, row.tap)
+    if place.isolated:
+        return "each module alone"
+    name = PARTS.get(place.kind, row.stage)
+    training = place.training and place.kind in ("forward", "loss", "backward", "gradients")
+    name = "forward pass" if name == "loss" else name
+    return f"{name} in training" if training else name
+
+
+def is_tie(row: Row) -> bool:
+    """Whether the row's choices differ by ties alone; float64 would count them again."""
+    return row.precision != "float64" and row.verdict == "equivalent"
+
+
+def part_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """One line for each part: its worst verdict, and how many taps have it."""
+    parts: dict[tuple[str, str], list[Row]] = {}
+    several = len({row.case for row in rows}) > 1
+    for row in rows:
+        parts.setdefault((row.case if several else "", part_of(row)), []).append(row)
+    for (case, part), members in parts.items():
+        by_tap: dict[tuple[str, str], list[Row]] = {}
+        for row in members:
+            by_tap.setdefault((row.stage, row.tap), []).append(row)
+        verdicts = [worst([row.verdict for row in group]) for group in by_tap.values()]
+        verdict = worst(verdicts)
+        count = verdicts.count(verdict)
+        ties = sum(len(row.ties) for row in members if is_tie(row))
+        of = (
+            f"{count} of {len(verdicts)} taps" if SEVERITY[verdict] > 0 else f"{len(verdicts)} taps"
+        )
+        words = [of, f"{ties} tie{'s' * (ties > 1)}" if ties else ""]
+        name = f"{case} {part}".strip()
+        yield f"{name + ':':<{WIDTH}} {verdict}, {', '.join(word for word in words if word)}"
+
+
+def answer_lines(
+    answer: Answer,
+    rows: Sequence[Row],
+    one_sided: OneSided | None = None,
+    labels: tuple[str, str] = ("the baseline", "the candidate"),
+) -> list[str]:
+    """The lines of the answer, at most some twenty-five."""
+    lines = list(part_lines(rows))
+    known = {name for finding in answer.findings for name in finding.explained}
+    for number, finding in enumerate(answer.findings[:MOST_FINDINGS], 1):
+        lines.append(f"{number}. {finding.kind}: {finding.text}")
+    more = len(answer.findings) - MOST_FINDINGS
+    if more > 0:
+        lines.append(f"and {more} more findings, in parity.json and on the page")
+    if answer.open:
+        first = answer.open[0]
+        count = len({(row.stage, row.tap) for row in answer.open})
+        lines.append(
+            f"not decided: {count} tap{'s' * (count > 1)}, first {first.stage}/{first.tap} in "
+            f"{first.precision}: {first.reason}"
+        )
+    if one_sided:
+        sides = (one_sided.baseline, one_sided.candidate)
+        left = [tuple(name for name in names if name not in known) for names in sides]
+        lines += one_sided_lines(OneSided(*left), labels)
+    begins = answer.begins
+    place = f", begins at {begins.stage}/{begins.tap} in {begins.precision}" if begins else ""
+    lines.append(f"verdict: {answer.verdict}{place}")
+    return [shown(line) for line in lines]

@@ -1,0 +1,67 @@
+"""What one trace holds, as lines of text."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity.comparison.measure import norm
+from parity.comparison.sketch import Sketch
+from parity.comparison.trace import Trace
+from parity.errors import ParityError
+from parity.report.summary import shown
+from parity.report.table import text_lines
+
+FACTS = ("case", "kind", "precision", "variant", "branch", "format")
+HEADER = ("tap", "type", "shape", "norm", "")
+NEAREST = 5  # names that an error lists
+
+
+def trace_lines(trace: Trace, stage: str | None = None) -> Iterator[str]:
+    """The producer, the facts of the manifest, and each tap with its shape and norm.
+
+    Raises:
+        ParityError: there is no such stage.
+    """
+    producer = trace.manifest["producer"]
+    yield shown("producer: " + ", ".join(f"{k} {v}" for k, v in producer.items() if v is not None))
+    facts = [(key, trace.manifest.get(key)) for key in FACTS]
+    yield shown(", ".join(f"{key} {value}" for key, value in facts if value))
+    subject = trace.manifest["subject"]
+    for part, value in subject.items() if isinstance(subject, dict) else ():
+        count = f"{len(value)} arrays" if part != "settings" and isinstance(value, dict) else value
+        yield shown(f"{part}: {count}")
+    stages = trace.stages()
+    if stage is not None and stage not in stages:
+        raise ParityError(f"{trace.path}: no stage {stage}; expected one of {', '.join(stages)}")
+    chosen = [name for name in trace.taps if stage in (None, name.partition("/")[0])]
+    rows = [_row(name, trace) for name in chosen]
+    yield f"{len(chosen)} taps in {1 if stage else len(stages)} stages:"
+    yield from (line.rstrip() for line in text_lines([HEADER, *rows], (3,)))
+
+
+def _row(name: str, trace: Trace) -> list[str]:
+    tap = trace.taps[name]
+    kind = f"sketch of {len(tap.buckets)} numbers" if isinstance(tap, Sketch) else ""
+    shape = " x ".join(map(str, tap.shape)) or "number"
+    return [shown(name), str(np.dtype(tap.dtype)), shape, f"{norm(tap):.6g}", kind]
+
+
+def tap_lines(trace: Trace, name: str) -> Iterator[str]:
+    """The numbers of one tap, shortened as NumPy does.
+
+    Raises:
+        ParityError: there is no such tap.
+    """
+    if name not in trace.taps:
+        near = [other for other in trace.taps if name.rpartition("/")[2] in other][:NEAREST]
+        names = near or list(trace.taps)[:NEAREST]
+        raise ParityError(f"{trace.path}: no tap {name}; expected one such as {', '.join(names)}")
+    tap = trace.taps[name]
+    yield shown(f"{name}: {np.dtype(tap.dtype)}, shape {tap.shape}, norm {norm(tap):.9g}")
+    facts = (trace.manifest.get("operations") or {}).get(name)
+    if facts:
+        yield shown(", ".join(f"{key} {value}" for key, value in facts.items() if value))
+    if isinstance(tap, Sketch):
+        yield f"a sketch: largest {tap.largest:.9g}, {tap.not_finite} elements are not finite"
+    else:
+        yield str(tap)
