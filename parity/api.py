@@ -77,7 +77,7 @@ def compare_traces(
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
     found = find_layouts(found, loaded[0], loaded[1], _different(rows))
-    return Comparison(settle_precision(rows), one_sided, found, tuple(pairs))
+    return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
 
 
 def _different(rows: Sequence[Row]) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 
 from parity.comparison.trace import Trace
-from parity.matching.named import Found
 
 Verdict = Literal["equivalent", "vacuous", "less precise", "undecided", "different"]
 SEVERITY: dict[Verdict, int] = {
@@ -109,8 +108,8 @@ class Comparison:
 
     rows: list[Row]
     one_sided: OneSided
-    found: Found = field(default_factory=Found)  # names and layouts (`matching/traces.py`)
     pairs: "tuple[Evidence, ...]" = ()  # that the rows were judged by
+    found: Any = None  # how names and layouts fit together, `matching.named.Found`
 
     @property
     def verdict(self) -> Verdict:

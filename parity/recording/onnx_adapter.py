@@ -50,9 +50,7 @@ class OnnxAdapter(Adapter):
     def state(self, model: Any) -> dict[str, Variable]:
         """See `Adapter`: the initialisers of floats."""
         return {
-            name: Variable(
-                np.array(value), "buffer" if name in model.statistics else "parameter"
-            )
+            name: Variable(np.array(value), "buffer" if name in model.statistics else "parameter")
             for name, value in model.weights.items()
         }
 
