@@ -9,8 +9,7 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
-from parity.matching.declared import Declared
-from parity.matching.named import Match, Named
+from parity.matching.named import Doubt, Match, Named
 from parity.matching.names import match
 from parity.recording.draw import draw_weight, drawn
 from parity.recording.laid_out import fits
@@ -57,8 +56,8 @@ def candidate_names(
 ) -> tuple[dict[str, str], list[str]]:
     """The candidate's names of weights -> the baseline's, and notes on those without a partner.
 
-    `declared` has the candidate's layouts. `may_fold`: a weight that the candidate lacks may be part
-    of another one.
+    `declared` has the candidate's layouts. `may_fold`: a weight that the candidate lacks may be
+    part of another one.
 
     Raises:
         ParityError: two partners have different shapes, no name has a partner, or a weight is
@@ -69,28 +68,69 @@ def candidate_names(
     found = match(_named(baseline), _named(candidate), pair.names)
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
-    wrong = [
-        f"{own} has shape {shapes[own]}, the baseline's {theirs} has {expected[theirs]}"
-        for own, theirs in found.mapping().items()
-        if not fits(own, shapes[own], expected[theirs], declared)
-    ]
-    if wrong:
-        raise ParityError(
-            f"candidate: weights: {'; '.join(wrong[:MOST])}"
-            f"{f'; and {len(wrong) - MOST} more' if len(wrong) > MOST else ''}; build both models "
-            "with the same sizes, or give `names` for those that do not belong together"
+    names = found.mapping()
+    notes = _notes(found)
+    for doubt in found.doubts:
+        names |= _by_order(doubt, expected, shapes, declared)
+        first = f"{doubt.candidate[0]} is taken for {doubt.baseline[0]}"
+        count = len(doubt.baseline)
+        notes.append(
+            f"{count} weights are paired by their order alone, the first: {first}; if the forward "
+            "pass begins to differ there, give `names` in the pair file"
         )
-    if not found.pairs:
+    if may_fold:
+        _refuse_folded(found, baseline)
+    _refuse_shapes(names, expected, shapes, declared)
+    if not names:
         raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
+    return names, notes
+
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _by_order(
+    doubt: Doubt, expected: Shapes, shapes: Shapes, declared: Declared
+) -> dict[str, str]:
+    """Pairs of a doubt in their order; what they compute will show whether that is right."""
+    ours, theirs = doubt.baseline, doubt.candidate
+    if len(ours) != len(theirs) or not all(
+        fits(own, shapes[own], expected[other], declared)
+        for own, other in zip(theirs, ours, strict=True)
+    ):
+        raise ParityError(
+            f"candidate: weights: {', '.join(theirs[:MOST])}: nothing shows which of the "
+            f"baseline's these are: {', '.join(ours[:MOST])} ({doubt.why}); give `names` in the "
+            'pair file, such as names={r"layers\\.(\\d+)\\.w": r"blocks.\\1.weight"}'
+        )
+    return dict(zip(theirs, ours, strict=True))
+
+
+def _refuse_folded(found: Match, baseline: State) -> None:
     floats = {name for name, _, dtype, _ in baseline if np.dtype(dtype).kind == "f"}
     folded = [name for name in found.only_baseline if name in floats]
-    if may_fold and folded:
+    if folded:
         raise ParityError(
             f"candidate: the file has no {', '.join(folded[:MOST])}; where they are folded into "
             f'other weights, drawn ones cannot be loaded: give `weights="{BUILT}"`, and build both '
             "models with the same weights"
         )
-    return found.mapping(), _notes(found)
+
+
+def _refuse_shapes(
+    names: dict[str, str], expected: Shapes, shapes: Shapes, declared: Declared
+) -> None:
+    wrong = [
+        f"{own} has shape {shapes[own]}, the baseline's {theirs} has {expected[theirs]}"
+        for own, theirs in names.items()
+        if not fits(own, shapes[own], expected[theirs], declared)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
+        raise ParityError(
+            f"candidate: weights: {'; '.join(wrong[:MOST])}{more}; build both models with the "
+            "same sizes, or give `names` for those that do not belong together"
+        )
 
 
 def _notes(found: Match) -> list[str]:
@@ -99,9 +139,6 @@ def _notes(found: Match) -> list[str]:
         if names:
             more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
             notes.append(f"weights only in the {side}: {', '.join(names[:MOST])}{more}")
-    for doubt in found.doubts:
-        ours, theirs = ", ".join(doubt.baseline[:MOST]), ", ".join(doubt.candidate[:MOST])
-        notes.append(f"weights in doubt, not loaded: {ours} or {theirs}: {doubt.why}")
     return notes
 
 
