@@ -9,6 +9,7 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
+from parity.matching.declared import Declared
 from parity.matching.named import Doubt, Match, Named
 from parity.matching.names import match
 from parity.recording.draw import draw_weight, drawn
@@ -89,9 +90,7 @@ def candidate_names(
 Shapes = dict[str, tuple[int, ...]]
 
 
-def _by_order(
-    doubt: Doubt, expected: Shapes, shapes: Shapes, declared: Declared
-) -> dict[str, str]:
+def _by_order(doubt: Doubt, expected: Shapes, shapes: Shapes, declared: Declared) -> dict[str, str]:
     """Pairs of a doubt in their order; what they compute will show whether that is right."""
     ours, theirs = doubt.baseline, doubt.candidate
     if len(ours) != len(theirs) or not all(
