@@ -17,6 +17,7 @@ from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, wor
 from parity.diagnose.answer import Answer, answer
 from parity.errors import ParityError
 from parity.matching.declared import Declared, read_declared
+from parity.matching.named import Found
 from parity.matching.telling import found_lines
 from parity.matching.traces import align_traces, find_layouts
 
@@ -159,7 +160,7 @@ def tell(
     result = explain(comparison) if explain else explained(comparison)
     if len(summaries(rows)) <= MOST_LINES:
         print_table(rows)
-    for line in found_lines(comparison.found):
+    for line in found_lines(comparison.found or Found()):
         print(line)
     if sentence := first_difference(rows):
         print(sentence)

@@ -11,11 +11,14 @@ import argparse
 import os
 import sys
 import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
+
+if TYPE_CHECKING:
+    from parity.matching.declared import Declared
 
 RAW = argparse.RawDescriptionHelpFormatter
 REFUSED = 2
@@ -62,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="TRACE",
         help="baseline, candidate, then evidence; or the folder of a recorded pair",
     )
-    compare.add_argument("--names", type=Path, help="YAML: the candidate's names -> the baseline's")
+    compare.add_argument(
+        "--names", type=Path, help="YAML: names and layouts of the candidate's taps"
+    )
     compare.add_argument("--out", type=Path, help="folder for the reports")
     compare.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit's XML here")
 
@@ -98,11 +103,11 @@ def _add_recording(command: argparse.ArgumentParser) -> None:
 def do_compare(options: argparse.Namespace) -> int:
     """`parity compare`."""
     from parity.api import compare_traces, tell
-    from parity.comparison.evidence import read_names
     from parity.comparison.trace import read_trace
     from parity.folder import compare_folder
+    from parity.matching.declared import read_declared
 
-    names = read_names(options.names) if options.names else None
+    names = read_declared(options.names) if options.names else None
     if len(options.traces) == 1 and options.traces[0].is_dir():
         comparison, traces = compare_folder(options.traces[0], names)
     else:
@@ -150,14 +155,15 @@ def folder_of(options: argparse.Namespace) -> Path:
     return out
 
 
-def record(options: argparse.Namespace, out: Path) -> Mapping[str, str]:
-    """Record both sides; returns the names that the pair file declares."""
+def record(options: argparse.Namespace, out: Path) -> "Declared":
+    """Record both sides; returns the names and layouts that the pair file declares."""
+    from parity.matching.declared import Declared
     from parity.recording.runner import record_pair
 
     recorded = record_pair(options.pair, out, pythons(options.python), options.fresh)
     for note in recorded.notes:
         print(f"note: {note}")
-    return recorded.pair.names
+    return Declared(recorded.pair.names, recorded.pair.layouts)
 
 
 def pythons(texts: Sequence[str]) -> dict[str, str]:

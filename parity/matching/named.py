@@ -116,6 +116,16 @@ class Found:
     layouts: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; not applied
     declared: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; applied
 
+    def __add__(self, other: "Found") -> "Found":
+        """What two comparisons of one pair found, everything once."""
+        return Found(
+            tuple(dict.fromkeys(self.renamed + other.renamed)),
+            tuple(dict.fromkeys(self.doubts + other.doubts)),
+            tuple(dict.fromkeys(self.fused + other.fused)),
+            {**self.layouts, **other.layouts},
+            {**self.declared, **other.declared},
+        )
+
     def layout_lines(self) -> dict[str, list[str]]:
         """Line for `layouts` -> the taps that it is for."""
         lines: dict[str, list[str]] = {}
