@@ -16,6 +16,9 @@ from parity.errors import ParityError
 from parity.recording.adapter import Adapter, AroundModule, Module, Variable
 
 
+FOLDED = "folded batch norm"  # a product that gives the norm's output
+
+
 class OnnxAdapter(Adapter):
     """ONNX Runtime on the CPU, in float32."""
 
@@ -50,13 +53,16 @@ class OnnxAdapter(Adapter):
     def state(self, model: Any) -> dict[str, Variable]:
         """See `Adapter`: the initialisers of floats."""
         return {
-            name: Variable(np.array(value), "buffer" if name in model.statistics else "parameter")
+            model.state_names[name]: Variable(
+                np.array(value), "buffer" if name in model.statistics else "parameter"
+            )
             for name, value in model.weights.items()
         }
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         """See `Adapter`."""
-        model.set_weights(arrays)
+        own = {theirs: name for name, theirs in model.state_names.items()}
+        model.set_weights({own[name]: array for name, array in arrays.items()})
 
     def modules(self, model: Any) -> list[Module]:
         """See `Adapter`."""
@@ -65,13 +71,17 @@ class OnnxAdapter(Adapter):
 
     def _described(self, path: str, node: Any) -> Module:
         from parity.recording.onnx_facts import facts_of
+        from parity.recording.onnx_model import is_folded
 
         weights = [name for name in node.input if name in self.model.weights]
         axes = max((self.model.weights[name].ndim for name in weights), default=0)
         operation, settings = facts_of(node, axes)
         if node.op_type == "MatMul" and weights:
             operation = "linear"
-        return Module(path, node.op_type, True, node, operation, settings, weights)
+        if is_folded(node):
+            operation = FOLDED
+        names = [self.model.state_names[name] for name in weights]
+        return Module(path, node.op_type, True, node, operation, settings, names)
 
     def replace(self, model: Any, path: str, new: Any) -> None:
         """See `Adapter`."""

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime
 
 from parity.comparison.sketch import Array
 from parity.errors import ParityError
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # PyTorch's exporter: the path of modules, as a list
+# What PyTorch's exporter writes of a node: the paths and the classes of its modules, as lists.
+SCOPES = "pkg.torch.onnx.name_scopes"
+CLASSES = "pkg.torch.onnx.class_hierarchy"
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # a batch norm can be folded into these
+RENAMED = "onnx::Conv"  # PyTorch's older exporter calls the weights of such products so
 STATISTICS = {"BatchNormalization": (3, 4)}  # type of a node -> its inputs that are statistics
 Values = dict[str, Any]
 
@@ -69,6 +74,12 @@ class OnnxModel:
                 self.weights[tensor.name] = value
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
         self._sessions.clear()
+
+    @cached_property
+    def state_names(self) -> dict[str, str]:
+        """Weight -> its name in the state; a folded one is none of the program's parameters."""
+        folded = {name for n in self.proto.graph.node if is_folded(n) for name in n.input}
+        return {name: f"folded.{name}" if name in folded else name for name in self.weights}
 
     @cached_property
     def statistics(self) -> set[str]:
@@ -153,13 +164,20 @@ class OnnxModel:
         return list(session.run(None, fed))
 
 
-def scope_of(node: Any) -> str:
-    """The path of the module that a node is of, as PyTorch's exporter wrote it; or empty."""
+def scope_of(node: Any, key: str = SCOPES) -> str:
+    """The path (or the class) of the module that a node is of, if the exporter wrote it."""
     for entry in node.metadata_props:
-        if entry.key == SCOPES:
+        if entry.key == key:
             scopes = [part.strip(" '\"") for part in entry.value.strip("[]").split(",")]
             return scopes[-2] if len(scopes) > 1 else ""
     return ""
+
+
+def is_folded(node: Any) -> bool:
+    """Whether a batch norm was folded into a product: its weights are those of neither."""
+    named = "BatchNorm" in scope_of(node, CLASSES)
+    renamed = any(name.startswith(RENAMED) for name in node.input)
+    return node.op_type in PRODUCTS and (named or renamed)
 
 
 def with_all_outputs(proto: Any) -> Any:
