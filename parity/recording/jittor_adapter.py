@@ -3,10 +3,11 @@
 Jittor joins operators of neighbouring layers into one kernel and compiles each new kernel for
 seconds, so that every architecture would compile its own. Here a kernel ends at the output of each
 module: models share the kernels of their layers. A copy of an output (`clone`) also ends it in the
-backward pass.
+backward pass. The file is longer than most, because it has every method of `Adapter`.
 """
 
 import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +20,17 @@ from parity.recording.adapter import Adapter, AroundFunction, AroundModule, Modu
 from parity.recording.jittor_facts import facts_of, is_whole, source_of
 from parity.recording.jittor_graph import connected
 from parity.recording.jittor_kinks import choice_at_ties, patch, watcher
+from parity.recording.jittor_model import (
+    STATISTICS,
+    children,
+    is_buffer,
+    is_own,
+    refuse_hidden,
+    stopped_by_eval,
+    variables_of,
+)
 from parity.recording.jittor_start import start_jittor
 
-STATISTICS = ("running_mean", "running_var")
 OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
 
 
@@ -33,6 +42,7 @@ class JittorAdapter(Adapter):
     def __init__(self) -> None:
         self.jittor: Any = None
         self.precision = "float32"
+        self.stopped: list[Any] = []  # arrays whose gradient the builder's `eval()` had stopped
 
     def start(self, precision: str) -> dict[str, Any]:
         jt = self.jittor = start_jittor()
@@ -61,7 +71,49 @@ class JittorAdapter(Adapter):
                 f"jittor: expected the builder to return a jittor.Module, found {type(model)}"
             )
         refuse_hidden(self.jittor, model)
+        self.stopped = stopped_by_eval(model)
+        self.start_gradients(self.stopped)
         return self.converted(model)
+
+    def start_gradients(self, arrays: Sequence[Any]) -> None:
+        """Undo `stop_grad`; Jittor's own `start_grad` would mark the array as a scalar as well."""
+        for var in arrays:
+            var.swap(self.tensor(self.array(var)))
+
+    @contextmanager
+    def inside_script(self, precision: str) -> Iterator[None]:
+        """See `Adapter`: random numbers of Python and NumPy; Jittor cannot give its own back."""
+        if precision == "float64":
+            raise ParityError(
+                "jittor: float64 needs a process that has computed nothing in float32; describe "
+                "the model in a pair file and use `parity run` or `parity record`"
+            )
+        self.jittor = start_jittor()
+        self.prepare_build()
+        kept = random.getstate(), np.random.get_state()
+        try:
+            yield
+        finally:
+            watcher.masks = True
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
+
+    @contextmanager
+    def same_mode(self, model: Any) -> Iterator[None]:
+        """See `Adapter`: every module's `is_train`, and gradients that `eval()` had stopped."""
+        modules = [module for _, module in model.named_modules()]
+        kept = [module.__dict__.get("is_train") for module in modules]
+        stopped = self.stopped
+        try:
+            yield
+        finally:
+            for module, is_train in zip(modules, kept, strict=True):
+                if is_train is None:
+                    module.__dict__.pop("is_train", None)
+                else:
+                    module.is_train = is_train
+            for var in stopped:
+                var.stop_grad()
 
     def converted(self, module: Any) -> Any:
         """The module, whose state has the run's precision."""
@@ -72,28 +124,11 @@ class JittorAdapter(Adapter):
     def state(self, model: Any) -> dict[str, Variable]:
         return {
             name: Variable(self.array(var), "buffer" if is_buffer(name, var) else "parameter")
-            for name, var in self.variables(model).items()
+            for name, var in variables_of(self.jittor, model).items()
         }
 
-    def variables(self, model: Any) -> dict[str, Any]:
-        """Name -> Var of the state, with the names and rules of `Module.state_dict`.
-
-        Attributes that begin with `_` are none of it, nor are buffers that are not persistent.
-        """
-        found = {}
-        for path, module in model.named_modules():
-            owned = getattr(module, "params", None)
-            if not isinstance(module, self.jittor.nn.ParameterList) or owned is None:
-                owned = module.__dict__
-            for key, value in owned.items():
-                hidden = isinstance(key, str) and key.startswith("_")
-                if isinstance(value, self.jittor.Var) and not hidden:
-                    if getattr(value, "persistent", True):
-                        found[f"{path}.{key}" if path else str(key)] = value
-        return found
-
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
-        variables = self.variables(model)
+        variables = variables_of(self.jittor, model)
         for name, array in arrays.items():
             # `assign` keeps a stopped gradient, as Jittor's own `load_state_dict` does.
             variables[name].assign(self.tensor(np.asarray(array).reshape(variables[name].shape)))
@@ -102,7 +137,7 @@ class JittorAdapter(Adapter):
     def modules(self, model: Any) -> list[Module]:
         found: dict[int, Module] = {}
         inside: tuple[str, ...] = ()  # paths of modules that count as one operation
-        variables = self.variables(model)
+        variables = variables_of(self.jittor, model)
         for path, module in model.named_modules():
             if id(module) in found or path.startswith(inside) and inside:
                 continue
@@ -156,16 +191,21 @@ class JittorAdapter(Adapter):
                     module.native.__dict__["execute"] = execute
 
     def wrapped(self, module: Module, around: AroundModule) -> Any:
-        """The module's `execute`, through `around`; a leaf's outputs end a kernel."""
+        """The module's `execute`, through `around`; a leaf's outputs end a kernel.
+
+        A leaf that returns its input (a dropout that is off) returns a copy, so that the gradient
+        by its output is its own.
+        """
         execute = module.native.execute
 
         def call(*args: Any, **kwargs: Any) -> Any:
             output = execute(*args, **kwargs)
-            if module.is_leaf:
-                for value in output if isinstance(output, (tuple, list)) else [output]:
-                    if self.is_tensor(value):
-                        value.stop_fuse()
-            return output
+            if not module.is_leaf:
+                return output
+            for value in output if isinstance(output, (tuple, list)) else [output]:
+                if self.is_tensor(value):
+                    value.stop_fuse()
+            return self.copy(output) if any(output is value for value in args) else output
 
         def through(*args: Any, **kwargs: Any) -> Any:
             return around(module.path, call, args, kwargs)
@@ -191,19 +231,17 @@ class JittorAdapter(Adapter):
     def mode(self, model: Any, training: bool, dropout: bool) -> None:
         """Set the flags of all modules; `eval()` itself would stop the parameters' gradients."""
         watcher.masks = dropout
-        frozen = {name: var.is_stop_grad() for name, var in self.variables(model).items()}
+        before = variables_of(self.jittor, model)
+        learning = [var for var in before.values() if not var.is_stop_grad()]
         for _, module in model.named_modules():
             for name in ("train", "eval"):  # a model's own, such as one that keeps norms frozen
                 if (name == "train") == training and is_own(self.jittor, module, name):
                     getattr(module, name)()
                     break
             else:
-                random = "drop" in type(module).__name__.lower()
-                module.is_train = training and (dropout or not random)
-        for name, var in self.variables(model).items():
-            if var.is_stop_grad() and not frozen[name]:
-                fresh = self.tensor(self.array(var))
-                var.swap(fresh)  # `start_grad` would mark it as a scalar as well
+                masks = "drop" in type(module).__name__.lower()
+                module.is_train = training and (dropout or not masks)
+        self.start_gradients([var for var in learning if var.is_stop_grad()])
 
     def is_tensor(self, value: Any) -> bool:
         return isinstance(value, self.jittor.Var)
@@ -222,7 +260,7 @@ class JittorAdapter(Adapter):
         return native.clone()
 
     def parameter(self, model: Any, name: str) -> Any:
-        return self.variables(model)[name]
+        return variables_of(self.jittor, model)[name]
 
     def loss(
         self,
@@ -235,14 +273,23 @@ class JittorAdapter(Adapter):
         the recorder's, not the model's."""
         if name == "cross_entropy":
             return self.jittor.nn.cross_entropy_loss(outputs[0], inputs["labels"])
-        total = self.inner_product(outputs, cotangents) / float(outputs[0].shape[0])
-        return total.cast(self.precision)
+        batch = float(outputs[0].shape[0])
+        return self.inner_product(outputs, cotangents, batch).cast(self.precision)
 
-    def inner_product(self, outputs: Sequence[Any], cotangents: Sequence[Any]) -> Any:
-        """Sum of sum(output * cotangent), in float64."""
-        total: Any = 0.0
-        for output, cotangent in zip(outputs, cotangents, strict=True):
-            total = total + (output.float64() * cotangent.float64()).sum()
+    def inner_product(
+        self, outputs: Sequence[Any], cotangents: Sequence[Any], divisor: float = 1.0
+    ) -> Any:
+        """Sum of sum(output * cotangent / divisor), in float64.
+
+        A float64 sum divided by a Python number would be float32 (`binary_dtype_infer`).
+        """
+        parts = [
+            (output.float64() * (cotangent.float64() / divisor)).sum()
+            for output, cotangent in zip(outputs, cotangents, strict=True)
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
         return total
 
     def gradients(
@@ -264,46 +311,7 @@ class JittorAdapter(Adapter):
         kind = getattr(self.jittor.optim, OPTIMISERS[settings.pop("name")])
         optimiser = kind(model.parameters(), **settings)
         optimiser.step(loss)
-        self.jittor.sync(list(self.variables(model).values()))
+        self.jittor.sync(list(variables_of(self.jittor, model).values()))
 
     def seed(self, number: int) -> None:
         self.jittor.set_global_seed(number)
-
-
-def is_buffer(name: str, var: Any) -> bool:
-    """Whether an entry of the state is no parameter: statistics, whole numbers, or registered.
-
-    An array of floats whose gradient is stopped stays a parameter: it may be frozen by accident.
-    """
-    last = name.rpartition(".")[2]
-    return last in STATISTICS or not var.dtype.is_float() or hasattr(var, "persistent")
-
-
-def children(module: Any) -> list[Any]:
-    """The modules directly inside a module."""
-    return [child for path, child in module.named_modules() if path and "." not in path]
-
-
-def is_own(jittor: Any, module: Any, name: str) -> bool:
-    """Whether a module overrides `train` or `eval`."""
-    return getattr(type(module), name) is not getattr(jittor.Module, name)
-
-
-def refuse_hidden(jittor: Any, model: Any) -> None:
-    """Refuse modules that Jittor does not see, since they stand in a plain list or dict.
-
-    Raises:
-        ParityError: there is one; the text names it.
-    """
-    seen = {id(module) for _, module in model.named_modules()}
-    for path, module in model.named_modules():
-        for key, value in module.__dict__.items():
-            values = value.values() if isinstance(value, dict) else value
-            if key == "_conv" or not isinstance(values, (list, tuple, type({}.values()))):
-                continue
-            if any(isinstance(v, jittor.Module) and id(v) not in seen for v in values):
-                raise ParityError(
-                    f"jittor: {path or type(module).__name__}.{key} is a {type(value).__name__} of "
-                    "modules, and Jittor sees no modules in it: their parameters are neither saved "
-                    "nor trained; use jittor.nn.ModuleList"
-                )

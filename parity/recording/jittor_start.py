@@ -17,10 +17,8 @@ from typing import Any
 
 from parity.errors import ParityError
 
-# Modules that are imported when they are needed; the first has Jittor's choice of its home.
-UTILITIES = "jittor_utils"
-JITTOR = "jittor"
-RUNTIME = "transfg_jt.runtime"  # its `prepare` knows more: CUDA, signals, precompiled headers
+# Its `prepare` knows more: CUDA, signals, precompiled headers.
+RUNTIME = "transfg_jt.runtime"
 
 # Jittor's settings are environment variables that it reads at its import; the user's win.
 SETTINGS = {
@@ -45,7 +43,7 @@ def start_jittor() -> Any:
     Raises:
         ParityError: something is missing or does not fit, with the command that mends it.
     """
-    if JITTOR not in sys.modules:
+    if "jittor" not in sys.modules:
         os.environ.setdefault("TRANSFG_RESTARTED", "1")  # no restart: it would lose the requests
         try:
             if importlib.util.find_spec(RUNTIME.partition(".")[0]) is not None:
@@ -54,7 +52,7 @@ def start_jittor() -> Any:
                 check_environment()
                 write_settings()
                 link_onednn()
-            return importlib.import_module(JITTOR)
+            return importlib.import_module("jittor")
         except SystemExit as error:
             raise ParityError(
                 "jittor: Jittor has compiled itself for other settings; run the command again"
@@ -63,7 +61,7 @@ def start_jittor() -> Any:
             raise
         except (ValueError, ImportError, OSError, RuntimeError, AttributeError) as error:
             raise ParityError(f"jittor: Jittor does not start: {error}") from error
-    return sys.modules[JITTOR]
+    return sys.modules["jittor"]
 
 
 def check_environment() -> None:
@@ -79,7 +77,7 @@ def check_environment() -> None:
             "jittor: Jittor 1.3.11 needs Python 3.12 or older, found "
             f"{sys.version.split()[0]}; create the environment with Python 3.11 or 3.12"
         )
-    if importlib.util.find_spec(JITTOR) is None:
+    if importlib.util.find_spec("jittor") is None:
         raise ParityError(
             f"jittor: not installed for {sys.executable}; run: "
             f'pip install jittor==1.3.11.0 "numpy<2" {ONEDNN}'
@@ -95,7 +93,7 @@ def check_environment() -> None:
 
 def jittor_home() -> Path:
     """The folder with Jittor's caches, as Jittor chooses it."""
-    home: Any = importlib.import_module(UTILITIES).home()
+    home: Any = importlib.import_module("jittor_utils").home()
     return Path(home)
 
 

@@ -44,6 +44,7 @@ def models(jt: Any) -> dict[str, Any]:
             x = self.relu(self.norm(self.conv(x)))
             x += 1.0  # changes the module's output in place
             x = self.drop(self.pool(self.relu(x - 2.0)))
+            x = nn.dropout(x, 0.5, self.is_training())
             x = nn.relu6(jt.clamp(x, 0.25, 9.0))
             logits = self.head(x).float_auto()
             with jt.no_grad():
@@ -58,6 +59,19 @@ def models(jt: Any) -> dict[str, Any]:
 
         def execute(self, x: Any) -> Any:
             return nn.Dropout(0.5)(self.linear(x))
+
+    class Evaluated(nn.Module):
+        """Its builder called `eval()`, which stops gradients; one is stopped on purpose."""
+
+        def __init__(self) -> None:
+            self.linear = nn.Linear(4, 4)
+            self.linear.bias.stop_grad()
+            self.same = nn.Identity()
+            self.eval()
+
+        def execute(self, x: Any) -> Any:
+            y = self.linear(x)
+            return self.same(y) * y
 
     class Corner(nn.Module):
         """A ReLU; the input of the model is zero."""
@@ -77,7 +91,7 @@ def models(jt: Any) -> dict[str, Any]:
         def execute(self, x: Any) -> Any:
             return self.blocks[0](x)
 
-    return {c.__name__: c for c in (Everything, MadeInside, Corner, Listed)}
+    return {c.__name__: c for c in (Everything, MadeInside, Evaluated, Corner, Listed)}
 
 
 def record(
@@ -99,6 +113,26 @@ def record(
     inputs = {"x": size * rng.standard_normal(shape).astype(np.float32)}
     subject = Subject(adapter, model, inputs, read, update=UPDATE)
     return subject, record_pass(subject, handed)
+
+
+def from_a_script(model: Any, folder: Path) -> dict[str, Any]:
+    """What `parity.jittor.record` writes, and what it leaves of a model in evaluation mode."""
+    from parity.jittor import record as record_in_script
+
+    def state() -> list[Any]:
+        flags = [module.is_training() for module in model.modules()]
+        return [flags, [(p.is_stop_grad(), p.numpy().tolist()) for p in model.parameters()]]
+
+    before = [state(), np.random.get_state()[1].tolist()]
+    inputs = {"x": np.ones((2, 4), np.float32)}
+    record_in_script(folder / "script.npz", model, inputs, modes=("eval", "train"), update=UPDATE)
+    after = [state(), np.random.get_state()[1].tolist()]
+    try:
+        record_in_script(folder / "script64.npz", model, inputs, precision="float64")
+        refused = ""
+    except ParityError as error:
+        refused = str(error)
+    return {"unchanged": before == after, "refused": refused}
 
 
 def slopes_at_corners(adapter: JittorAdapter) -> dict[str, Any]:
@@ -167,6 +201,7 @@ def main(folder: Path, precision: str) -> None:
     subject, recording = record(adapter, built["Everything"], (2, 3, 6, 6))
     np.savez(folder / "Everything.npz", **recording.taps)
     facts["operations"] = recording.operations
+    facts["notes"] = recording.notes
     facts["kinks"] = recording.kinks
     facts["modules"] = [[m.path, m.is_leaf, m.source] for m in subject.modules.values()]
     facts["state"] = {n: e.kind for n, e in adapter.state(subject.model).items()}
@@ -180,6 +215,9 @@ def main(folder: Path, precision: str) -> None:
         _, followed = record(adapter, built["Corner"], (2, 4), handed, size=0)
         for name, kept in (("free", free), ("followed", followed)):
             np.savez(folder / f"{name}.npz", **kept.taps)
+        _, evaluated = record(adapter, built["Evaluated"], (2, 4))
+        np.savez(folder / "evaluated.npz", **evaluated.taps)
+        facts["script"] = from_a_script(built["Evaluated"](), folder)
         facts["slopes"] = slopes_at_corners(adapter)
         facts["layers"] = facts_of_layers(adapter)
         try:

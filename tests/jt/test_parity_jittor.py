@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity.comparison.trace import read_trace
+
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jittor") is None, reason="jittor is not installed"
 )
@@ -110,6 +112,7 @@ def test_running_statistics(recorded):
 def test_dropout_is_off_and_seen(recorded):
     taps = recorded.taps
     assert np.array_equal(taps["training forward/drop"], taps["training forward/pool"])
+    assert recorded.facts["notes"] == []  # `nn.dropout` is off, too
     assert taps["training/random"]
     assert not taps["evaluation/random"]
     assert recorded.facts["made inside"] is False
@@ -118,7 +121,9 @@ def test_dropout_is_off_and_seen(recorded):
 def test_choices_of_kinks_and_no_others(recorded):
     """None of the norm's and softmax's maxima; functions are named after their container."""
     taps = recorded.taps
-    assert stage(taps, "choices") == ["relu", "relu#2", "pool", "model:clamp", "model:relu6"]
+    for words in ("", "training "):
+        found = stage(taps, f"{words}choices")
+        assert found == ["relu", "relu#2", "pool", "model:clamp", "model:relu6"]
     assert np.array_equal(taps["choices/relu"], taps["forward/norm"] > 0)
     windows = taps["forward/relu#2"].reshape(2, 4, 3, 2, 3, 2).transpose(0, 1, 2, 4, 3, 5)
     first = windows.reshape(2, 4, 3, 3, 4).argmax(-1)  # many windows are all zero
@@ -150,6 +155,30 @@ def test_following_the_other_side_of_a_corner(recorded):
     assert np.array_equal(followed[choice], free[choice])  # always the recording's own
     assert not free["gradients/input:x"].any()
     assert followed["gradients/input:x"].all()
+
+
+def test_a_builder_that_calls_eval_stops_no_gradient(recorded):
+    taps = recorded.load("evaluated")
+    assert "gradients/linear.weight" in taps
+    assert "training gradients/linear.weight" in taps
+    assert "gradients/linear.bias" not in taps
+
+
+def test_a_leaf_that_returns_its_input_has_a_gradient_of_its_own(recorded):
+    taps = recorded.load("evaluated")
+    total = taps["backward/d/same"] * 2  # of the product of two equal factors
+    np.testing.assert_allclose(taps["backward/d/linear"], total, rtol=1e-6)
+
+
+def test_a_script_records_its_own_model(recorded):
+    assert recorded.facts["script"]["unchanged"]
+    assert "pair file" in recorded.facts["script"]["refused"]
+    assert not (recorded.folder / "script64.npz").exists()
+    trace = read_trace(recorded.folder / "script.npz")
+    assert trace.manifest["producer"]["name"] == "jittor"
+    assert {"forward/linear", "gradients/linear.weight", "one update/step/linear.weight"} <= set(
+        trace.taps
+    )
 
 
 def test_modules_in_a_plain_list_are_refused(recorded):
@@ -195,6 +224,8 @@ def test_float64_is_float64_everywhere(recorded, recorded64):
     taps = recorded64.taps
     floats = {tap: value for tap, value in taps.items() if value.dtype.kind == "f"}
     assert {str(value.dtype) for value in floats.values()} == {"float64"}
+    loss = floats["losses/loss"]
+    assert loss != np.float32(loss)  # not rounded on the way
     for tap in ("forward/output", "gradients/conv.weight", "one update/step/conv.weight"):
         wide = floats[tap]
         error = np.abs(recorded.taps[tap] - wide).max() / np.abs(wide).max()

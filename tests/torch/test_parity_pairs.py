@@ -1,0 +1,79 @@
+"""Pairs of PyTorch models: the example, isolated replay, `replace`, and errors with places."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from parity import compare
+from parity.errors import ParityError
+from parity.recording.runner import record_pair
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/parity_pair"
+
+FAULTY = """
+import sys
+sys.path.insert(0, {folder!r})
+from parity import Pair, Side, normal
+from net import Net
+
+def faulty():
+    net = Net()
+    net.blocks[0].norm2.eps = 1e-2
+    return net
+
+def mended(norm):
+    norm.eps = 1e-5
+    return norm
+
+pair = Pair(
+    Side("torch", Net),
+    Side("torch", faulty{replace}),
+    {{"x": normal(2, {channels}, 20, 20)}},
+    variants=2,
+    float64=False,
+    modes={modes},
+)
+"""
+
+
+def written(folder, replace="", channels=3, modes="('eval', 'train')"):
+    path = folder / "pair.py"
+    text = FAULTY.format(folder=str(EXAMPLE), replace=replace, channels=channels, modes=modes)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def bad(files):
+    return [f"{r.stage}/{r.tap}" for r in compare(files) if r.verdict in ("different", "undecided")]
+
+
+def test_a_module_alone_shows_its_own_fault_only(tmp_path):
+    recorded = record_pair(written(tmp_path), tmp_path / "out", say=lambda line: None)
+    chained = bad(recorded.traces("pass"))
+    assert "forward/blocks.0.norm2" in chained and "forward/head" in chained
+    alone = bad(recorded.traces("isolated"))
+    assert "isolated forward/blocks.0.norm2" in alone
+    assert "isolated training forward/blocks.0.norm2" in alone
+    assert all("blocks.0.norm2" in tap for tap in alone), alone
+
+
+def test_replace_records_behind_a_known_cause(tmp_path):
+    replace = ", replace={'blocks.0.norm2': mended}"
+    path = written(tmp_path, replace, modes="('eval',)")
+    recorded = record_pair(path, tmp_path / "out", say=lambda line: None)
+    assert bad(recorded.traces("pass")) == bad(recorded.traces("isolated")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"channels": 4}, r"\(torch\): forward of stem: RuntimeError: .* \(at net.py:\d+\)"),
+        ({"replace": ", replace={'Batch': mended}"}, r"replace: 'Batch' is no class name.*Conv2d"),
+        ({"replace": ", replace={'Net': mended}"}, "is the model itself"),
+    ],
+)
+def test_errors_name_side_module_and_line(tmp_path, options, words):
+    with pytest.raises(ParityError, match=words):
+        record_pair(written(tmp_path, **options), tmp_path / "out", say=lambda line: None)
