@@ -959,4 +959,6 @@ def test_a_small_difference_in_float64_does_not_explain_the_noise(part, expected
     exact = replace(row, precision="float64", verdict="different", reason="", error=part * 1e-5)
     settled = settle_precision([row, exact])[0]
     assert settled.verdict == expected
-    assert (expected == "less precise") == ("apart" in settled.reason and "9.0e-07" in settled.reason)
+    assert (expected == "less precise") == (
+        "apart" in settled.reason and "9.0e-07" in settled.reason
+    )
