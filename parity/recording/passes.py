@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
+from parity.matching.declared import Declared
 from parity.recording.adapter import Adapter, Module
 from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
@@ -38,6 +39,7 @@ class Subject:
     modes: Sequence[str] = ("eval", "train")
     seed: int = 0
     variant: str | None = None  # such as `ulp:1`: its weights are moved already
+    declared: Declared = field(default_factory=Declared)  # layouts of this side's arrays
     place: str = ""  # what runs now, for messages
     modules: dict[str, Module] = field(default_factory=dict)
     calls: dict[str, dict[str, ModuleCall]] = field(default_factory=dict)  # stage -> tap -> call
@@ -164,7 +166,7 @@ def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
 def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
     """The scalar loss of a pass."""
     if callable(subject.loss):
-        return subject.loss(outputs, inputs)
+        return subject.adapter.own_loss(subject.loss, outputs, inputs)
     adapter = subject.adapter
     cotangents = [
         adapter.tensor(
