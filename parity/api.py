@@ -9,20 +9,24 @@ examples/parity_convnet compares a pair of models in this way.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from parity.comparison.evidence import find_evidence, read_names
+from parity.comparison.evidence import find_evidence
 from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
 from parity.diagnose.answer import Answer, answer
 from parity.errors import ParityError
+from parity.matching.declared import Declared, read_declared
+from parity.matching.named import Found
+from parity.matching.telling import found_lines
+from parity.matching.traces import align_traces, find_layouts
 
 MOST_LINES = 12  # a longer table is only in the reports
 
 
 def compare(
     traces: Sequence[Trace | Path | str],
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | Declared | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> list[Row]:
     """The verdict on every tap that both traces of a pair have; see `compare_traces`."""
@@ -31,7 +35,7 @@ def compare(
 
 def compare_traces(
     traces: Sequence[Trace | Path | str],
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | Declared | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> Comparison:
     """The verdict on every tap that a pair of traces has in common, and the names of the others.
@@ -39,7 +43,8 @@ def compare_traces(
     Args:
         traces: the baseline, the candidate, then their evidence (`find_evidence`); each a file or
             a trace that was read.
-        mapping: the candidate's tap names -> the baseline's (`rename_taps`).
+        mapping: the candidate's tap names -> the baseline's, or names and layouts
+            (`matching/declared.py`). What no pattern fits is matched by itself.
         siblings: further taps that are zero by structure, as in `Evidence`.
 
     Raises:
@@ -58,8 +63,10 @@ def compare_traces(
                 f"{trace.path} and {loaded[0].path}: recordings of different kinds; give traces "
                 "of one kind"
             )
+    declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
+    loaded, found = align_traces(loaded, declared)
     rows, one_sided = [], OneSided()
-    pairs = find_evidence(loaded, mapping, siblings)
+    pairs = find_evidence(loaded, None, siblings)
     for evidence in pairs:
         baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
         if not set(baseline) & set(candidate):
@@ -70,7 +77,12 @@ def compare_traces(
             )
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
-    return Comparison(settle_precision(rows), one_sided, tuple(pairs))
+    found = find_layouts(found, loaded[0], loaded[1], _different(rows))
+    return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
+
+
+def _different(rows: Sequence[Row]) -> list[str]:
+    return [f"{row.stage}/{row.tap}" for row in rows if row.verdict == "different"]
 
 
 def explained(comparison: Comparison) -> Answer:
@@ -120,7 +132,7 @@ def compare_files(
         ParityError: as in `compare`; its exit code is 2.
     """
     traces = [read_trace(path) for path in paths]
-    comparison = compare_traces(traces, read_names(names) if names else None, siblings)
+    comparison = compare_traces(traces, read_declared(names) if names else None, siblings)
     return tell(comparison, traces, out, explain)
 
 
@@ -148,6 +160,8 @@ def tell(
     result = explain(comparison) if explain else explained(comparison)
     if len(summaries(rows)) <= MOST_LINES:
         print_table(rows)
+    for line in found_lines(comparison.found or Found()):
+        print(line)
     if sentence := first_difference(rows):
         print(sentence)
     for line in answer_lines(result, rows, comparison.one_sided, labels):

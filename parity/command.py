@@ -1,6 +1,7 @@
 """The command `parity`: compare two programs by what they recorded.
 
     parity run pair.py               record both sides of a pair, each in its environment; compare
+    parity record pair.py SIDE       record one side, where the other has another machine
     parity compare A B ...           compare traces, or the folder of a recorded pair
     parity show TRACE                what a trace holds
 
@@ -10,8 +11,7 @@ Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused; 3 l
 import argparse
 import os
 import sys
-import webbrowser
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     _add_recording(run)
     run.add_argument("--open", action="store_true", help="show the page in a browser")
 
+    apart = _command(commands, "record", do_record, "record one side of a pair, then the other")
+    apart.add_argument("pair", type=Path, help="the pair file (Python)")
+    apart.add_argument("side", choices=("baseline", "candidate"))
+    _add_recording(apart)
+
     compare = _command(commands, "compare", do_compare, "compare traces; needs no framework")
     compare.add_argument(
         "traces",
@@ -84,7 +89,7 @@ def _command(
 
 
 def _add_recording(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--out", type=Path, help="folder for traces and reports (runs/PAIR)")
+    command.add_argument("--out", type=Path, help="folder for traces and reports (parity-PAIR)")
     command.add_argument(
         "--python",
         action="append",
@@ -128,50 +133,20 @@ def do_show(options: argparse.Namespace) -> int:
 
 def do_run(options: argparse.Namespace) -> int:
     """`parity run`."""
-    from parity.api import tell
-    from parity.folder import compare_folder
-    from parity.report.files import PAGE
+    from parity.running import pythons_of, run_pair
 
-    out = folder_of(options)
-    names = record(options, out)
-    comparison, traces = compare_folder(out, names)
-    code = tell(comparison, traces, out)
-    page = (out / PAGE).resolve()
-    if page.is_file():
-        print(f"page: {page}")
-        if options.open:
-            webbrowser.open(page.as_uri())
-    return code
+    pythons = pythons_of(options.python)
+    return run_pair(options.pair, options.out, pythons, options.fresh, options.open)
 
 
-def folder_of(options: argparse.Namespace) -> Path:
-    """Where the recordings of a pair file go."""
-    out: Path = options.out or Path("runs") / options.pair.stem
-    return out
+def do_record(options: argparse.Namespace) -> int:
+    """`parity record`."""
+    from parity.recording.apart import record_side
+    from parity.running import folder_of, progress, pythons_of
 
-
-def record(options: argparse.Namespace, out: Path) -> Mapping[str, str]:
-    """Record both sides; returns the names that the pair file declares."""
-    from parity.recording.runner import record_pair
-
-    recorded = record_pair(options.pair, out, pythons(options.python), options.fresh)
+    out = options.out or folder_of(options.pair)
+    chosen = pythons_of(options.python)
+    recorded = record_side(options.pair, options.side, out, chosen, options.fresh, progress)
     for note in recorded.notes:
         print(f"note: {note}")
-    return recorded.pair.names
-
-
-def pythons(texts: Sequence[str]) -> dict[str, str]:
-    """`SIDE=PATH` -> the interpreter of each side.
-
-    Raises:
-        ParityError: a text is not of this form.
-    """
-    found = {}
-    for text in texts:
-        side, equals, path = text.partition("=")
-        if not (side and equals and path):
-            raise ParityError(
-                f"--python {text}: expected SIDE=PATH, such as candidate=env/bin/python"
-            )
-        found[side] = path
-    return found
+    return 0

@@ -6,12 +6,15 @@ A file's name says what it holds: `SIDE-KIND-PRECISION[-VARIANT].npz`, such as
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from parity.api import compare_traces
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
 from parity.errors import ParityError
+from parity.matching.declared import Declared
+from parity.matching.named import Found
 
 FILE = re.compile(r"(baseline|candidate)-([^-]+)-(.+)\.npz")
 SIDES = ("baseline", "candidate")
@@ -44,22 +47,25 @@ def recorded_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def compare_folder(
-    folder: Path, mapping: Mapping[str, str] | None = None
+    folder: Path, mapping: Mapping[str, str] | Declared | None = None
 ) -> tuple[Comparison, list[Trace]]:
     """The verdicts on all recordings of a pair, and the traces of its pass: the pair first.
 
     Raises:
         ParityError: as in `recorded_files` and `compare_traces`.
     """
+    declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
+    declared = replace(declared, strict=False)  # a kind of recording may lack some taps
     rows: list[Row] = []
-    one_sided = OneSided()
+    one_sided, found = OneSided(), Found()
     pairs: list[Evidence] = []
     main: list[Trace] = []
     for paths in recorded_files(folder).values():
         traces = [read_trace(path) for path in paths]
-        found = compare_traces(traces, mapping)
-        rows += found.rows
-        one_sided += found.one_sided
-        pairs += found.pairs
+        part = compare_traces(traces, declared)
+        rows += part.rows
+        one_sided += part.one_sided
+        pairs += part.pairs
+        found += part.found
         main = main or traces
-    return Comparison(rows, one_sided, tuple(pairs)), main
+    return Comparison(rows, one_sided, tuple(pairs), found), main

@@ -14,11 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from parity.api import compare_traces, explained
-from parity.comparison.evidence import read_names
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import SEVERITY, Comparison, Row, Verdict
 from parity.errors import ParityError
 from parity.folder import compare_folder
+from parity.matching.declared import read_declared
 from parity.report.summary import counts
 
 __tracebackhide__ = True  # pytest shows the caller's line, not this file
@@ -50,7 +50,7 @@ def assert_equivalent(
             its error and bound, its greatest difference and the cause, and counts the others.
         ParityError: the traces cannot be compared, or a pattern fits no tap.
     """
-    mapping = read_names(names) if isinstance(names, Path | str) else names
+    mapping = read_declared(names) if isinstance(names, Path | str) else names
     if isinstance(traces, Path | str):
         comparison, _ = compare_folder(Path(traces), mapping)
     else:

@@ -8,7 +8,7 @@ A recording that names its kinks stores them in its manifest. In any other recor
 in the arrays: a tap that is, bit by bit, a known function of an earlier tap.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,13 +99,13 @@ def find_kinks(traces: Sequence[Trace]) -> list[Kink]:
 
 def _of_one_producer(traces: Sequence[Trace]) -> Iterator[Kink]:
     """The kinks that hold in all traces of one producer."""
-    earlier: dict[str, Array] = {}
+    earlier: dict[str, tuple[tuple[int, ...], Array]] = {}  # tap -> its shape, a sample
     for name, y in _floats(traces[0]):
         for kink in _candidates(name, y, earlier):
-            if all(_holds(kink, trace) for trace in traces[1:]):
+            if all(_holds(kink, trace) for trace in traces):
                 yield kink
                 break
-        earlier[name] = y
+        earlier[name] = (y.shape, _sample(y).copy())
 
 
 def _floats(trace: Trace) -> Iterator[tuple[str, Array]]:
@@ -116,19 +116,24 @@ def _floats(trace: Trace) -> Iterator[tuple[str, Array]]:
                 yield name, tap
 
 
-def _candidates(name: str, y: Array, earlier: dict[str, Array]) -> Iterator[Kink]:
-    """The kinks that this tap may be the result of; the nearest earlier tap comes first."""
+def _sample(value: Array) -> Array:
+    """(SAMPLE,) some numbers of an array, spread over it; equal places for equal shapes."""
+    return value.reshape(-1)[:: max(1, value.size // SAMPLE)]
+
+
+def _candidates(
+    name: str, y: Array, earlier: Mapping[str, tuple[tuple[int, ...], Array]]
+) -> Iterator[Kink]:
+    """The kinks that this tap may be the result of, by shapes and samples; the nearest first."""
     bounds = _bounds(y)
-    for before in reversed(earlier):
-        x = earlier[before]
-        if x.shape == y.shape:
-            kinks = [Kink(name, before, shape, corners) for shape, corners in SHAPES.items()]
+    for before, (shape, sample) in reversed(tuple(earlier.items())):
+        if shape == y.shape:
+            kinks = [Kink(name, before, kind, corners) for kind, corners in SHAPES.items()]
             kinks += [Kink(name, before, "clamp", bounds)] if bounds else []
-            yield from (kink for kink in kinks if _fits(kink, x, y))
-        if x.ndim == y.ndim == 4:
-            for pool in POOLS:
-                if pool.fits(x, y):
-                    yield Kink(name, before, "max pool", pool=pool)
+            yield from (kink for kink in kinks if _is_function(kink, sample, _sample(y)))
+        for pool in POOLS:
+            if pool.fits_sizes(shape, y.shape):
+                yield Kink(name, before, "max pool", pool=pool)
     if bounds:
         yield Kink(name, name, "clamp", bounds)
 
@@ -150,14 +155,15 @@ def _fits(kink: Kink, x: Array, y: Array) -> bool:
         return bool(y.min() == low and (high == low or y.max() == high))
     if x.shape != y.shape:
         return False
-    step = max(1, x.size // SAMPLE)
-    flat = x.reshape(-1), y.reshape(-1)
-    for values, results in ((flat[0][::step], flat[1][::step]), flat):  # a sample rejects most
-        expected = FUNCTIONS[kink.function](values, results, kink.corners)
-        allowed = EXACTLY.get(kink.function, ROUNDING) * float(np.finfo(y.dtype).eps)
-        if not (np.abs(expected - results) <= allowed * np.abs(results)).all():
-            return False
-    return bool(x.min() <= low or x.max() >= high)
+    crossed = x.min() <= low or x.max() >= high
+    return bool(crossed) and _is_function(kink, x.reshape(-1), y.reshape(-1))
+
+
+def _is_function(kink: Kink, x: Array, y: Array) -> bool:
+    """Whether flat numbers y are this function of x, up to the rounding of one product."""
+    expected = FUNCTIONS[kink.function](x, y, kink.corners)
+    allowed = EXACTLY.get(kink.function, ROUNDING) * float(np.finfo(y.dtype).eps)
+    return bool((np.abs(expected - y) <= allowed * np.abs(y)).all())
 
 
 def _bounds(y: Array) -> tuple[float, ...]:

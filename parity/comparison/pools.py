@@ -1,5 +1,6 @@
 """Max pools over two axes: which number of each window was taken."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,19 +18,23 @@ class Pool:
     padding: int
     first: int = 2
 
-    def size(self, length: int, up: bool = False) -> int:
-        """The number of windows over an axis of this length; `up`: a part of one counts."""
-        room = length + 2 * self.padding - self.kernel
-        return 1 + (-(-room // self.stride) if up else room // self.stride)
+    def size(self, length: int) -> int:
+        """The number of windows over an axis of this length."""
+        return 1 + (length + 2 * self.padding - self.kernel) // self.stride
+
+    def fits_sizes(self, before: Sequence[int], after: Sequence[int]) -> bool:
+        """Whether this pool makes the second shape of the first."""
+        if len(before) != 4 or len(after) != 4:
+            return False
+        axes = (self.first, self.first + 1)
+        sizes = [self.size(n) if axis in axes else n for axis, n in enumerate(before)]
+        return sizes == list(after)
 
     def fits(self, x: Array, y: Array) -> bool:
         """Whether y is this pool of x, bit by bit; one plane is looked at first."""
+        if not self.fits_sizes(x.shape, y.shape):
+            return False
         axes = (self.first, self.first + 1)
-        others = [axis for axis in range(4) if axis not in axes]
-        if x.ndim != 4 or y.ndim != 4 or any(x.shape[a] != y.shape[a] for a in others):
-            return False
-        if any(y.shape[axis] != self.size(x.shape[axis]) for axis in axes):
-            return False
         plane = tuple(slice(None) if axis in axes else slice(1) for axis in range(4))
         return all(np.array_equal(pooled(a, self)[0], b) for a, b in ((x[plane], y[plane]), (x, y)))
 

@@ -10,6 +10,7 @@ from parity.comparison.verdict import Row
 from parity.comparison.zeros import UNMOVED
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
+SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
 
 
@@ -47,12 +48,13 @@ def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) ->
 def settle_precision(rows: Sequence[Row]) -> list[Row]:
     """Rows of one pair in two precisions.
 
-    Noise is `less precise` where float64 agrees. Float64 numbers that other weights do not change
-    are equivalent if the float32 numbers of this place agree and scatter in the variants: then a
-    fault can change both. A tap that is fixed does not scatter. Whether float64 numbers round to
-    the same bits by chance depends on the processor.
+    Noise is `less precise` where float64 agrees, or differs by so little that it cannot explain the
+    float32 error: by a float32 constant, for example. Float64 numbers that other weights do not
+    change are equivalent if the float32 numbers of this place agree and scatter in the variants:
+    then a fault can change both. A tap that is fixed does not scatter. Whether float64 numbers
+    round to the same bits by chance depends on the processor.
     """
-    exact = {row.place: row.verdict for row in rows if row.precision == "float64"}
+    exact = {row.place: row for row in rows if row.precision == "float64"}
     moving = {
         row.place
         for row in rows
@@ -60,8 +62,11 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     }
     settled = []
     for row in rows:
-        if row.reason == OWN_NOISE and exact.get(row.place) == "equivalent":
-            reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two agree"
+        other = exact.get(row.place)
+        agree = other and other.verdict == "equivalent"
+        if row.reason == OWN_NOISE and other and (agree or other.error <= SMALL * row.error):
+            text = "agree" if agree else f"are {other.error:.1e} apart"
+            reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two {text}"
             row = replace(row, verdict="less precise", reason=reason)
         elif row.precision == "float64" and row.reason == UNMOVED and row.place in moving:
             row = replace(row, verdict="equivalent", reason="")

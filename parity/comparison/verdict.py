@@ -109,6 +109,7 @@ class Comparison:
     rows: list[Row]
     one_sided: OneSided
     pairs: "tuple[Evidence, ...]" = ()  # that the rows were judged by
+    found: Any = None  # how names and layouts fit together, `matching.named.Found`
 
     @property
     def verdict(self) -> Verdict:

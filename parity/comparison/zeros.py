@@ -133,17 +133,22 @@ def group_scale(name: str, evidence: Evidence, reference: Trace) -> float:
     """
     stage, _, tap = name.partition("/")
     parent, dot, _ = tap.rpartition(".")
-    sizes, near = [], []
-    for other, value in reference.taps.items():
-        own = evidence.baseline.taps.get(other)
-        if other == name or not other.startswith(f"{stage}/") or own is None:
-            continue
-        if np.dtype(value.dtype).kind != "f" or unfit(own, value, same_type=False):
-            continue
-        sizes.append(norm(value))
-        if dot and other.startswith(f"{stage}/{parent}."):
-            near.append(sizes[-1])
-    return max(near, default=0.0) or float(np.median([size for size in sizes if size] or [0.0]))
+    taps = evidence.baseline.taps
+    others = [o for o in reference.taps if o.startswith(f"{stage}/") and o != name and o in taps]
+    near = [other for other in others if dot and other.startswith(f"{stage}/{parent}.")]
+    sizes = [_size(other, evidence, reference) for other in near]
+    if any(sizes):
+        return max(sizes)
+    sizes = [_size(other, evidence, reference) for other in others]
+    return float(np.median([size for size in sizes if size] or [0.0]))
+
+
+def _size(name: str, evidence: Evidence, reference: Trace) -> float:
+    """The size of a tap of the reference; 0 if it cannot be compared."""
+    tap = reference.taps[name]
+    if np.dtype(tap.dtype).kind != "f":
+        return 0.0
+    return 0.0 if unfit(evidence.baseline.taps[name], tap, same_type=False) else norm(tap)
 
 
 def _siblings(name: str, evidence: Evidence) -> list[str]:

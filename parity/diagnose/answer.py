@@ -21,7 +21,7 @@ Findings are sorted by how surely they are known: recomputed, seen in the settin
 a relation of the two arrays, or by the place alone; then by the order of computation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
@@ -29,13 +29,13 @@ from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.faults import Fault, explained_by
 from parity.diagnose.finding import Finding, Sureness
+from parity.diagnose.findings import finding_of, unshown
 from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
 from parity.diagnose.sources import Sources
-from parity.diagnose.stages import DIRECTIONS, ORDER, Place, module_of, place_of
-from parity.diagnose.structure import Difference, one_sided_findings, setting_differences
-from parity.diagnose.words import sentence_of
+from parity.diagnose.stages import ORDER, Place, module_of, place_of
+from parity.diagnose.structure import one_sided_findings, setting_differences
 
 SURENESS = ("recomputing", "settings", "state", "numbers", "place")
 BAD = ("different", "less precise")
@@ -104,17 +104,11 @@ def explain_case(
             continue
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         explain_row(row, other, faults, sources, graph, rule)
-    left = [
-        row
-        for row in rows
-        if row.verdict == "undecided" and explained_by(row, faults, graph) is None
-    ]
-    for row in rows:
-        if row.verdict == "undecided" and row not in left:
-            fault = explained_by(row, faults, graph)
-            assert fault
-            fault.folded.append(row)
-    findings = [finding_of(fault, sources, graph, settings) for fault in faults]
+    left: list[Row] = []
+    for row in (row for row in rows if row.verdict == "undecided"):
+        fault = explained_by(row, faults, graph)
+        (fault.folded if fault else left).append(row)
+    findings = [finding_of(fault, sources, settings) for fault in faults]
     findings += list(one_sided_findings(rows, one_sided, findings))
     findings += list(unshown(settings, faults, rows))
     findings.sort(key=lambda found: SURENESS.index(found.shown_by))
@@ -214,71 +208,3 @@ def unknown(
     if place.kind == "backward":
         return f"the gradient by {place.name}: {text}", (place.kind, place.name)
     return text, (place.kind, place.name)
-
-
-def finding_of(
-    fault: Fault, sources: Sources, graph: Pass, settings: dict[str, Difference]
-) -> Finding:
-    """The finished finding of a fault."""
-    first = fault.first
-    place = place_of(first.stage, first.tap)
-    seen = dict.fromkeys(f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded])
-    seen_by_settings = next((settings[p] for p in fault.places if p in settings), None)
-    main = sources.main
-    source = ""
-    if main:
-        operations = main.candidate.manifest.get("operations") or {}
-        module = module_of(place.name)
-        owner = module if place.kind in ("forward", "backward") else module.rpartition(".")[0]
-        keys = (f"forward/{owner}", f"training forward/{owner}", f"{first.stage}/{first.tap}")
-        source = next((str(operations[k].get("source") or "") for k in keys if k in operations), "")
-    text = sentence_of(fault, source, seen_by_settings)
-    direction = DIRECTIONS.get(place.kind, "forward")
-    causes = ((fault.code, fault.text),) if fault.code else ()
-    return Finding(
-        first.case,
-        first.pair,
-        first.precision,
-        first.stage,
-        first.tap,
-        direction,  # type: ignore[arg-type]
-        causes,
-        text,
-        fault.kind,
-        tuple(fault.places),
-        tuple(seen),
-        source,
-        fault.shown_by,
-    )
-
-
-def unshown(
-    settings: dict[str, Difference], faults: Sequence[Fault], rows: Sequence[Row]
-) -> Iterator[Finding]:
-    """Settings that differ where no finding says so already."""
-    known = {place for fault in faults for place in fault.places}
-    groups: dict[str, list[str]] = {}
-    for place, difference in settings.items():
-        if place not in known:
-            groups.setdefault(difference.text, []).append(place)
-    first = next(iter(rows), None)
-    for text, places in groups.items():
-        if first is None:
-            return
-        count = f", in {len(places)} modules" if len(places) > 1 else ""
-        sentence = f"{text}{count} (first {places[0]}); no tap shows it by itself"
-        yield Finding(
-            first.case,
-            first.pair,
-            first.precision,
-            "forward",
-            places[0],
-            "forward",
-            (("settings", text),),
-            sentence,
-            "other structure",
-            tuple(places),
-            (),
-            settings[places[0]].source,
-            "settings",
-        )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from parity.comparison.trace import Trace
 from parity.diagnose.causes.facts import Operation
-from parity.diagnose.sources import operations_by_stage
+from parity.diagnose.sources import WholeArrays, operations_by_stage
 from parity.diagnose.stages import module_of, place_of
 
 OUTPUT = "output"
@@ -62,7 +62,7 @@ class Pass:
 
 def pass_of(trace: Trace) -> Pass:
     """The order and the graph of a baseline's whole pass."""
-    result = Pass({}, operations_by_stage(trace, trace.arrays("parameters")))
+    result = Pass({}, operations_by_stage(trace, WholeArrays(trace, "parameters")))
     for whole in trace.taps:
         stage, _, tap = whole.partition("/")
         place = place_of(stage, tap)

@@ -16,26 +16,48 @@ BUFFERS = ("running_mean", "running_var")
 
 
 class WholeArrays(Mapping[str, Array]):
-    """The taps of a trace that are stored whole; each is read when it is asked for."""
+    """The taps of a trace that are stored whole; each is read when it is asked for.
 
-    def __init__(self, taps: Mapping[str, Any], only: Sequence[str] | None = None) -> None:
-        self.taps = taps
-        self.names = list(taps) if only is None else [name for name in only if name in taps]
+    With a stage, only its taps, by their names without it.
+    """
+
+    def __init__(self, trace: Trace, stage: str = "") -> None:
+        self.taps, self.prefix = trace.taps, f"{stage}/" if stage else ""
+        facts = trace.manifest.get("taps") or {}
+        self.names = {
+            name.removeprefix(self.prefix): None
+            for name in trace.taps
+            if name.startswith(self.prefix) and is_whole(facts.get(name), trace.taps, name)
+        }
 
     def __getitem__(self, name: str) -> Array:
-        value = self.taps[name] if name in self.names else None
-        if not isinstance(value, np.ndarray):
+        if name not in self.names:
             raise KeyError(name)
+        value = self.taps[f"{self.prefix}{name}"]
+        assert isinstance(value, np.ndarray)
         return value
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self.names if isinstance(self.taps[name], np.ndarray))
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names and isinstance(self.taps[str(name)], np.ndarray)
+        return name in self.names
+
+
+def is_whole(facts: Any, taps: Mapping[str, Any], name: str) -> bool:
+    """Whether a tap is an array and no sketch; `facts` is its entry in the manifest, if any."""
+    if isinstance(facts, Mapping):
+        return not facts.get("sketch")
+    return isinstance(taps[name], np.ndarray)
+
+
+def shape_of(trace: Trace, name: str) -> tuple[int, ...]:
+    """The shape of a tap, from the manifest where it has one."""
+    facts = (trace.manifest.get("taps") or {}).get(name)
+    return tuple(facts["shape"]) if isinstance(facts, Mapping) else tuple(trace.taps[name].shape)
 
 
 @dataclass
@@ -100,10 +122,10 @@ def context_of(trace: Trace) -> Context:
     settings = trace.manifest.get("subject", {}).get("settings") or {}
     update = settings.get("update") if isinstance(settings, Mapping) else None
     update = update if isinstance(update, Mapping) else {}
-    parameters = trace.arrays("parameters")
+    parameters = WholeArrays(trace, "parameters")
     sgd = update.get("name") == "sgd"
     return Context(
-        taps=WholeArrays(trace.taps),
+        taps=WholeArrays(trace),
         params=parameters,
         made_by=operations_by_stage(trace, parameters),
         lr=number(update.get("lr")),
@@ -138,6 +160,23 @@ def operations_by_stage(trace: Trace, parameters: Mapping[str, Array]) -> dict[s
             )
             entry = replace(made, reads=reads)
             result[mine] = result[f"isolated {mine}"] = entry
+    return result | fused_attentions(trace, result)
+
+
+def fused_attentions(trace: Trace, known: Mapping[str, Operation]) -> dict[str, Operation]:
+    """Inputs of modules that attention may have made: the tap before is three times as wide.
+
+    Attention is often a function outside of modules, between a dense layer and the next.
+    """
+    result, before = {}, ""
+    for name in trace.taps:
+        kind = name.partition("/")[0].rpartition(" ")[2]
+        if kind == "inputs" and before and name not in known:
+            wide, shape = shape_of(trace, before), shape_of(trace, name)
+            if len(shape) == 3 and wide == (*shape[:2], 3 * shape[2]):
+                result[name] = Operation("fused attention", (before,))
+        if kind == "forward":
+            before = name
     return result
 
 

@@ -7,6 +7,7 @@ first have the other side in the second, and the reverse.
 from collections import Counter
 from collections.abc import Iterable
 
+from parity.matching.similarity import likeness
 from parity.matching.units import Unit
 
 AGREE = 0.6  # share of the pairs of either container that lie in both
@@ -24,8 +25,8 @@ def match_containers(pairs: Iterable[tuple[Unit, Unit]]) -> dict[str, str]:
     shares = {
         (a, b): count / (ours[a] + theirs[b] - count) for (a, b), count in both.items() if a and b
     }
-    # the best first; of equal ones the innermost
-    order = sorted(shares, key=lambda pair: (-shares[pair], -len(pair[0]), -len(pair[1])))
+    # the best first; of equal ones those of like names, then the innermost
+    order = sorted(shares, key=lambda p: (-shares[p], -likeness(*p), -len(p[0]), -len(p[1])))
     found: dict[str, str] = {"": ""}
     taken = set()
     for a, b in order:

@@ -22,13 +22,11 @@ import yaml
 
 from parity.errors import ParityError
 from parity.matching.layouts import Layout, check, fused_axis
-from parity.matching.named import Array
+from parity.matching.named import TAP, Array
 
 KEYS = ("names", "layouts")
 PART = re.compile(r"(.+)\[(\d)/(\d)\]")
 JOIN = " + "
-# what stands before the path in a tap: its stage, and a word such as `d/`, `step/` or `input:`
-TAP = re.compile(r"([^/]+/(?:d/|step/|ema/|input:)?)(.+)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Declared:
 
     names: Mapping[str, str] = field(default_factory=dict)
     layouts: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = True  # a pattern that fits no tap is an error; not for the pair of `parity run`
 
     def __post_init__(self) -> None:
         for pattern, name in self.layouts.items():

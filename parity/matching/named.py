@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations, pairwise
 from math import prod
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from parity.errors import ParityError
 
 Array = NDArray[Any]
+# what stands before the path in a tap: its stage, and a word such as `d/`, `step/` or `input:`
+TAP = re.compile(r"([^/]+/(?:d/|step/|ema/|input:)?)(.+)")
 How = Literal["pattern", "equal", "similar", "order", "values"]
 
 
@@ -102,6 +104,36 @@ class Match:
     def renamed(self) -> tuple[NamePair, ...]:
         """The pairs whose two names differ."""
         return tuple(pair for pair in self.pairs if pair.baseline != pair.candidate)
+
+
+@dataclass(frozen=True)
+class Found:
+    """How the names and layouts of two traces fit together."""
+
+    renamed: tuple[NamePair, ...] = ()  # found by `match`; not those that the user gave
+    doubts: tuple[Doubt, ...] = ()
+    fused: tuple[Fused, ...] = ()
+    layouts: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; not applied
+    declared: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; applied
+
+    def __add__(self, other: "Found") -> "Found":
+        """What two comparisons of one pair found, everything once."""
+        return Found(
+            tuple(dict.fromkeys(self.renamed + other.renamed)),
+            tuple(dict.fromkeys(self.doubts + other.doubts)),
+            tuple(dict.fromkeys(self.fused + other.fused)),
+            {**self.layouts, **other.layouts},
+            {**self.declared, **other.declared},
+        )
+
+    def layout_lines(self) -> dict[str, list[str]]:
+        """Line for `layouts` -> the taps that it is for."""
+        lines: dict[str, list[str]] = {}
+        for tap, name in self.layouts.items():
+            inner = TAP.fullmatch(tap)
+            path = inner.group(2) if inner else tap
+            lines.setdefault(f"{pattern_of(path)}: {name}", []).append(tap)
+        return lines
 
 
 def by_name(items: Sequence[Named], side: str) -> dict[str, Named]:

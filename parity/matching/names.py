@@ -26,7 +26,7 @@ from parity.matching.declared import Declared
 from parity.matching.named import Doubt, Fused, How, Match, Named, NamePair, by_name, compatible
 from parity.matching.rounds import Rounds
 from parity.matching.similarity import canonical, numbers
-from parity.matching.units import pair_roles, units_of
+from parity.matching.units import have_roles, pair_roles, units_of
 
 __all__ = ["Doubt", "Match", "NamePair", "Named", "match"]
 
@@ -87,33 +87,39 @@ class _Matcher:
                     self.add(one.name, item.name, "equal")
 
     def by_spelling(self) -> None:
-        """Step 3."""
+        """Step 3. Both sides must count alike: `bn1` is not `batch_normalization_1` of twenty."""
         ours, theirs = self.left()
-        shifted = self.shifted()
+        counted = self.counted()
         one_side = unique({item.name: canonical(item.name) for item in ours})
         other_side = unique({item.name: canonical(self.aliases[item.name]) for item in theirs})
         for key in one_side.keys() & other_side.keys():
             one, other = self.baseline[one_side[key]], self.candidate[other_side[key]]
             sure = compatible(one, other) and not refuted(one, other)
-            if sure and template(one.name) not in shifted:
+            kind = template(one.name)
+            if sure and counted[0].get(kind) == counted[1].get(kind):
                 self.add(one.name, other.name, "similar", 0.95)
+
+    def counted(self) -> tuple[dict[tuple[str, ...], set[object]], ...]:
+        """Each side's templates -> the numbers in the names of what is left."""
+        ours, theirs = self.left()
+        sides: tuple[dict[tuple[str, ...], set[object]], ...] = ({}, {})
+        for side, names in zip(
+            sides, ([i.name for i in ours], [self.aliases[i.name] for i in theirs]), strict=True
+        ):
+            for name in names:
+                side.setdefault(template(name), set()).add(numbers(name))
+        return sides
 
     def shifted(self) -> set[tuple[str, ...]]:
         """The templates whose numbers may be counted otherwise: each side has a number that the
         other lacks (`conv1`, `conv2` and `conv0`, `conv1`), or a name has another shape there."""
-        ours, theirs = self.left()
-        counted: tuple[dict[tuple[str, ...], set[object]], ...] = ({}, {})
-        for side, names in zip(
-            counted, ([i.name for i in ours], [self.aliases[i.name] for i in theirs]), strict=True
-        ):
-            for name in names:
-                side.setdefault(template(name), set()).add(numbers(name))
+        counted = self.counted()
         found = {
             key
             for key, values in counted[0].items()
             if values - counted[1].get(key, values) and counted[1][key] - values
         }
-        for item in theirs:
+        for item in self.left()[1]:
             one = self.baseline.get(self.aliases[item.name])
             if one and not compatible(one, item) and numbers(one.name):
                 found.add(template(one.name))
@@ -130,9 +136,10 @@ class _Matcher:
 
     def by_order(self) -> None:
         """Steps 5 and 6."""
+        by_module = have_roles(self.baseline) == have_roles(self.aliases.values())
         rounds = Rounds(
-            units_of(self.baseline.values(), {}),
-            units_of(self.candidate.values(), self.aliases),
+            units_of(self.baseline.values(), {}, by_module),
+            units_of(self.candidate.values(), self.aliases, by_module),
         )
         owner = {name: unit for unit in rounds.theirs for name in unit.names}
         for unit in rounds.ours:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parity.matching.alignment import align
+from parity.matching.assignment import clear_pairs
 from parity.matching.containers import home, match_containers
 from parity.matching.fused import Whole, find_fused
 from parity.matching.named import Array, Doubt, axes_key
 from parity.matching.similarity import likeness, word_likeness, words
 from parity.matching.units import Unit, in_number_order, may_pair, same_roles, sorted_by_name
 
-CLEAR = 0.12  # two templates belong together if they are this much more alike than any other two
 LIKE = 0.3  # less alike, names say nothing
+SAME = 0.85  # the score of templates with the same words and roles
 CERTAIN = 0.2  # a smaller margin between the best alignment and the next one is a doubt
 CROSSED = 0.2  # so much more alike would two pairs be if they were exchanged: a doubt
 WRONG_SHAPE = 0.3  # exchanged axes, where all other pairs have equal shapes, or the reverse
@@ -103,15 +104,22 @@ class Rounds:
         )
         same = self.same_shapes()
         scores = np.array([[_template_score(a, b, left, right, same) for b in right] for a in left])
-        for i, j, confidence in _clear_pairs(scores):
+        for i, j, confidence in clear_pairs(scores):
             one, other = list(left.values())[i], list(right.values())[j]
             alone = len(left) == len(right) == 1 and len(one) == len(other) == 1
             if container == ("", "") and scores[i, j] < LIKE and not (alone and _telling(one[0])):
                 continue
+            if (
+                len(one) > 1
+                and len(ours) != len(theirs)
+                and not (container[0] and scores[i, j] >= SAME)
+            ):
+                continue  # which of them is missing? their count says nothing
             ordered = in_number_order(one, self.sorted[0]), in_number_order(other, self.sorted[1])
             if len(one) == len(other) and all(ordered):
+                alike = round(0.6 + 0.35 * float(scores[i, j]), 2)  # unlike names: less sure
                 for a, b in zip(*ordered, strict=True):
-                    yield a, b, confidence
+                    yield a, b, min(confidence, alike)
 
     def same_shapes(self) -> bool | None:
         """Whether kernels have the same shapes on both sides, as the pairs show: True with equal
@@ -173,7 +181,12 @@ def _template_score(
     if one.main.operation and one.main.operation == other.main.operation:
         alike += 0.1
     shapes = one.main.shape, other.main.shape
-    if same_shapes is not None and len(shapes[0]) > 1 and (shapes[0] == shapes[1]) != same_shapes:
+    if (
+        same_shapes is not None
+        and "weight" in one.items
+        and len(shapes[0]) > 1
+        and (shapes[0] == shapes[1]) != same_shapes
+    ):
         if shapes[0] != shapes[0][::-1]:
             alike -= WRONG_SHAPE
     return alike
@@ -182,26 +195,6 @@ def _template_score(
 def _telling(unit: Unit) -> bool:
     """Whether a shape that occurs once on each side shows by itself what a module is."""
     return len(axes_key(unit.main.shape)) > 1 and "" not in unit.items
-
-
-def _clear_pairs(scores: Array) -> list[tuple[int, int, float]]:
-    """Pairs of templates that are more alike than any other pair of either, with confidence.
-
-    What is then left over, one on each side, belongs together as well.
-    """
-    found: list[tuple[int, int, float]] = []
-    scores = scores.copy()
-    while True:
-        i, j = np.unravel_index(np.argmax(scores), scores.shape)
-        best = scores[i, j]
-        if best == -np.inf:
-            return found
-        others = np.concatenate([np.delete(scores[i], j), np.delete(scores[:, j], i)])
-        margin = best - others.max(initial=-np.inf)
-        if margin < CLEAR:
-            return found
-        found.append((int(i), int(j), round(float(min(0.9, 0.7 + margin / 4)), 2)))
-        scores[i], scores[:, j] = -np.inf, -np.inf
 
 
 def _crossed(scores: Array, pairs: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:

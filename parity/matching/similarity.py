@@ -24,7 +24,17 @@ ENDING = re.compile(rf"(?:(.*)[./:])?({SPELLINGS})|(.+)_(weight|bias)")
 WORDS = {
     "attention": ("attn", "attention", "attentions", "msa", "mhsa", "multiheadattention"),
     "block": ("block", "blocks", "layer", "layers", "encoderblock", "resblock", "encoderlayer"),
-    "norm": ("norm", "ln", "bn", "layernorm", "batchnorm", "groupnorm", "norms", "gn"),
+    "norm": (
+        "norm",
+        "ln",
+        "bn",
+        "layernorm",
+        "batchnorm",
+        "groupnorm",
+        "norms",
+        "gn",
+        "normalization",
+    ),
     "linear": ("linear", "dense", "fc", "proj", "projection", "lin", "denselayer"),
     "convolution": ("conv", "convolution", "convs"),
     "embedding": ("embed", "embedding", "embeddings", "emb"),
@@ -87,7 +97,7 @@ def canonical(name: str) -> tuple[str, ...]:
 def word_likeness(one: tuple[str, ...], other: tuple[str, ...]) -> float:
     """0 to 1: the share of words that have a partner on the other side (Dice's coefficient).
 
-    A word that begins another one of three letters or more counts as half a partner.
+    Words that share half of their pairs of letters count as half a partner: `gate`, `gating`.
     """
     if not one or not other:
         return 0.0 if one or other else 1.0
@@ -102,13 +112,18 @@ def word_likeness(one: tuple[str, ...], other: tuple[str, ...]) -> float:
             rest.append(word)
     for word in rest:
         for partner in left:
-            if min(len(word), len(partner)) >= 3 and (
-                word.startswith(partner) or partner.startswith(word)
-            ):
+            if letters_alike(word, partner) >= 0.5:
                 left.remove(partner)
                 total += 0.5
                 break
     return 2 * total / (len(one) + len(other))
+
+
+@lru_cache(maxsize=65536)
+def letters_alike(one: str, other: str) -> float:
+    """The share of pairs of neighbouring letters that two words have in common (Dice)."""
+    pairs = [{word[i : i + 2] for i in range(len(word) - 1)} for word in (one, other)]
+    return 2 * len(pairs[0] & pairs[1]) / max(1, len(pairs[0]) + len(pairs[1]))
 
 
 def number_likeness(one: tuple[int, ...], other: tuple[int, ...]) -> float:

@@ -8,40 +8,20 @@ module. Layouts are applied only where they are declared; `find_layouts` recogni
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from parity.comparison.trace import PRODUCER, Trace
 from parity.errors import ParityError
-from parity.matching.declared import TAP, Declared
+from parity.matching.declared import Declared
 from parity.matching.layouts import SAME, layout_of
-from parity.matching.named import Doubt, Fused, Named, NamePair, pattern_of
+from parity.matching.named import TAP, Found, Named
 from parity.matching.names import match
 from parity.matching.settle import settle
 from parity.matching.views import Taps, layout_plan, parts_plan, with_new_names
 
 EXACT = "parameters/"  # the stage whose numbers are not computed
-
-
-@dataclass(frozen=True)
-class Found:
-    """How the names and layouts of two traces fit together."""
-
-    renamed: tuple[NamePair, ...] = ()  # found by `match`; not those that the user gave
-    doubts: tuple[Doubt, ...] = ()
-    fused: tuple[Fused, ...] = ()
-    layouts: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; not applied
-    declared: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; applied
-
-    def layout_lines(self) -> dict[str, list[str]]:
-        """Line for `layouts` -> the taps that it is for."""
-        lines: dict[str, list[str]] = {}
-        for tap, name in self.layouts.items():
-            inner = TAP.fullmatch(tap)
-            path = inner.group(2) if inner else tap
-            lines.setdefault(f"{pattern_of(path)}: {name}", []).append(tap)
-        return lines
 
 
 def align_traces(
@@ -63,7 +43,8 @@ def align_traces(
         _aliases(trace, declared) if own else {}
         for trace, own in zip(traces, is_candidate, strict=True)
     ]
-    _refuse_unused([t for t, own in zip(traces, is_candidate, strict=True) if own], declared)
+    if declared.strict:
+        _refuse_unused([t for t, own in zip(traces, is_candidate, strict=True) if own], declared)
     wanted = {alias for table in aliases for alias in table.values()}
     baselines = [
         trace if own else replace(trace, taps=Taps(trace.taps, parts_plan(trace, wanted)))

@@ -54,16 +54,28 @@ class Unit:
         return numbers(self.path)
 
 
-def units_of(items: Iterable[Named], aliases: Mapping[str, str]) -> list[Unit]:
-    """The units of one side, in order; `aliases`: names after the user's patterns."""
+def units_of(
+    items: Iterable[Named], aliases: Mapping[str, str], by_module: bool = True
+) -> list[Unit]:
+    """The units of one side, in order; `aliases`: names after the user's patterns.
+
+    With `by_module` False each item is a unit of its own.
+    """
     units: dict[str, Unit] = {}
     for item in items:
-        path, role = split_role(aliases.get(item.name, item.name))
+        name = aliases.get(item.name, item.name)
+        path, role = split_role(name) if by_module else (name, "")
         unit = units.setdefault(path, Unit(path))
         while role in unit.items:  # two spellings of one role in one module: keep both
             role += "'"
         unit.items[role] = item
     return list(units.values())
+
+
+def have_roles(names: Iterable[str]) -> bool:
+    """Whether most names end with a role, so that they can be grouped by module."""
+    roles = [bool(split_role(name)[1]) for name in names]
+    return sum(roles) > len(roles) / 2
 
 
 def sorted_by_name(units: Sequence[Unit]) -> bool:

@@ -86,7 +86,9 @@ def with_new_names(trace: Trace, names: Mapping[str, str]) -> Trace:
     """The trace with the new names in its manifest."""
     manifest: dict[str, Any] = dict(trace.manifest)
     for table, links in TABLES.items():
-        facts = manifest.get(table) or {}
+        if table not in manifest:
+            continue
+        facts = manifest[table] or {}
         manifest[table] = {
             names.get(tap, tap): {
                 key: _follow(value, names) if key in links else value for key, value in fact.items()

@@ -120,9 +120,8 @@ def _factor(value: Array, other: Array) -> float | None:
 def _greatest(value: Array, other: Array) -> str:
     """The greatest difference and its place."""
     gap = np.abs(value.astype(np.float64) - other.astype(np.float64))
-    index = (
-        tuple(int(i) for i in np.unravel_index(np.nanargmax(gap), gap.shape)) if gap.size else ()
-    )
+    worst = np.where(np.isnan(gap), np.inf, gap).argmax()
+    index = tuple(int(i) for i in np.unravel_index(worst, gap.shape))
     count = int((value != other).sum())
     return (
         f"{count} of {value.size} numbers differ; greatest difference {gap[index]:.3g} at {index}: "

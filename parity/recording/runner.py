@@ -110,6 +110,11 @@ class Runner:
 
     def prepare(self) -> None:
         """Draw weights and inputs, build both sides, and match the names of their weights."""
+        self.prepare_baseline()
+        self.prepare_candidate()
+
+    def prepare_baseline(self) -> None:
+        """Draw weights and inputs, and build the baseline with them."""
         inputs = draw_inputs(self.pair.inputs, self.pair.seed)
         save_arrays(self.out / "inputs.npz", inputs)
         child = self.child("baseline", "float32")
@@ -122,6 +127,10 @@ class Runner:
         self.weight_names["baseline"] = {name: name for name in weights}
         self.load(child, "baseline")
         self.facts = subject_facts(self.pair, weights, inputs)
+
+    def prepare_candidate(self) -> None:
+        """Build the candidate, and load the baseline's weights into it by matched names."""
+        state = self.described["baseline"]["state"]
         child = self.child("candidate", "float32")
         names, notes = candidate_names(self.pair, state, self.described["candidate"]["state"])
         self.weight_names["candidate"] = names
@@ -132,7 +141,7 @@ class Runner:
         """Make every recording of the plan, or find it in the folder."""
         abilities = {side: self.described[side]["abilities"] for side in SIDES}
         for request in requests(self.pair, abilities):
-            if request.branch and self._same_branch(request):
+            if request.branch and self.same_branch(request):
                 continue
             if request.precision == "float64":
                 self._close("float32")
@@ -142,21 +151,22 @@ class Runner:
             del self.old[name]
         self._write_keys()
 
-    def _same_branch(self, request: Request) -> bool:
+    def same_branch(self, request: Request) -> bool:
         """Whether the candidate's float64 choices are those that the reference follows already."""
         if request.variant:
             return False
         names = f"baseline-{request.kind}-float64", f"candidate-{request.kind}-float64"
-        first, second = (read_trace(self.recorded.files[n]).manifest.get("branch") for n in names)
+        first, second = (read_trace(self.out / f"{n}.npz").manifest.get("branch") for n in names)
         return bool(first == second)
 
     def _close(self, precision: str) -> None:
         for key in [key for key in self.children if key[1] == precision]:
             self.children.pop(key).close()
 
-    def record(self, request: Request) -> None:
-        """One recording."""
-        file = self.out / f"{request.name}.npz"
+    def record(self, request: Request, name: str = "") -> None:
+        """One recording; `name`: of its file, if it is not the request's own."""
+        name = name or request.name
+        file = self.out / f"{name}.npz"
         names = self._module_names(request)
         options = {
             "kind": request.kind,
@@ -164,30 +174,31 @@ class Runner:
             "names": names,
             "sketch_above": SKETCH_ABOVE,
         }
-        used = [name for name in (request.follow, request.source) if name]
+        used = [other for other in (request.follow, request.source) if other]
         described = self.described[request.side]
+        known = {old: entry["key"] for old, entry in self.old.items()} | self.keys
         facts = [
             options,
             request.precision,
             self.facts,
             self.weight_names[request.side],
-            [self.keys[name] for name in used],
+            [known[other] for other in used],
             [described["producer"], described["files"], self.pair.tag, own_source()],
         ]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-        self.keys[request.name], self.recorded.files[request.name] = key, file
+        self.keys[name], self.recorded.files[name] = key, file
         words = " ".join(w for w in (request.kind, request.precision, request.variant) if w)
-        if self.old.get(request.name, {}).get("key") == key and file.is_file():
+        if self.old.get(name, {}).get("key") == key and file.is_file():
             self.say(f"{self.label(request.side)}: {words}: unchanged")
-            self._note(request, self.old[request.name]["answer"])
+            self._note(request, self.old[name]["answer"])
             return
         child, started = self.child(request.side, request.precision), time.monotonic()
         paths = {
-            role: str(self.recorded.files[name]) if name else None
-            for role, name in (("follow", request.follow), ("source", request.source))
+            role: str(self.out / f"{other}.npz") if other else None
+            for role, other in (("follow", request.follow), ("source", request.source))
         }
         answer = child.ask("record", out=str(file), **options, **paths)
-        self.old[request.name] = {"key": key, "answer": answer}
+        self.old[name] = {"key": key, "answer": answer}
         self._write_keys()
         seconds = time.monotonic() - started
         self.say(f"{self.label(request.side)}: {words}: {answer['taps']} taps ({seconds:.0f} s)")
@@ -203,8 +214,8 @@ class Runner:
         """For isolated replay by the candidate: its names of module calls -> the baseline's."""
         if request.kind != "isolated" or request.side != "candidate":
             return {}
-        files = self.recorded.files
-        pair: list[Trace] = [read_trace(files[f"{side}-pass-float32"]) for side in SIDES]
+        names = request.source, "candidate-pass-float32"
+        pair: list[Trace] = [read_trace(self.out / f"{name}.npz") for name in names]
         return module_names(self.pair, *pair)
 
     def _write_keys(self) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from parity.comparison.verdict import Row, Verdict
+from parity.comparison.verdict import OneSided, Row, Verdict
 from parity.report.summary import sentence, shown, summaries
 from parity.report.table import GAP, text_lines
 from parity.report.tables import number
@@ -22,6 +22,18 @@ HEADER = ("stage", "pair", "precision", "taps", "worst tap", "error", "noise flo
 RIGHT = (3, 5, 6, 7)  # columns of numbers
 WORST = 4
 MOST_LINES = 24
+MOST_NAMES = 5
+
+
+def one_sided_lines(one_sided: OneSided, labels: tuple[str, str]) -> list[str]:
+    """A line for each side that has taps which the other lacks: their number and the first few."""
+    lines = []
+    for label, names in zip(labels, (one_sided.baseline, one_sided.candidate), strict=True):
+        if names:
+            more = f", and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            count = f" ({len(names)} taps, not compared)" if len(names) > 1 else ""
+            lines.append(shown(f"only in {label}{count}: {', '.join(names[:MOST_NAMES])}{more}"))
+    return lines
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -33,10 +33,12 @@ class Entry:
     pytorch: str
     pytorch_prints: str
     pattern: str = "*"
+    kind: str = ""
 
-    def explains(self, code: str, place: str) -> bool:
-        """Whether a finding of this code at this place is what the entry describes."""
-        return code in self.codes and fnmatchcase(place, self.pattern)
+    def explains(self, code: str, place: str, kind: str) -> bool:
+        """Whether the entry describes a finding of this code and kind at this place."""
+        right_kind = self.kind in ("", kind)
+        return code in self.codes and right_kind and fnmatchcase(place, self.pattern)
 
 
 def load_entries() -> list[Entry]:

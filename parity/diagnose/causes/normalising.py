@@ -205,6 +205,8 @@ def running_statistics(tap: str, context: Context, pair: Pair) -> Iterator[Hypot
         yield Hypothesis("biased", text, moved(share, biased))
         text = "the running variance follows the standard deviation"
         yield Hypothesis("deviation", text, moved(share, np.sqrt(batch)))
+        text = "momentum is reversed, and the variance is the biased one"
+        yield Hypothesis("momentum reversed", text, moved(1 - share, biased))
     text = f"momentum is reversed: the old value has the share {share:g}, the batch {1 - share:g}"
     yield Hypothesis("momentum reversed", text, moved(1 - share))
     for wrong in OTHER_MOMENTA:
@@ -215,9 +217,6 @@ def running_statistics(tap: str, context: Context, pair: Pair) -> Iterator[Hypot
     yield Hypothesis("twice", "the batch counts twice", moved(1 - (1 - share) ** 2))
     text = "the momentum was float32 for a moment"
     yield Hypothesis("float32 constant", text, moved(float(np.float32(share))))
-    if not is_mean:  # two mistakes together: Jittor's has the second alone
-        text = "momentum is reversed, and the variance is the biased one"
-        yield Hypothesis("momentum reversed", text, moved(1 - share, biased))
     step = batch - old
     if old.size > MANY and pair.found.shape == old.shape and step.any():
         fitted = float(((pair.found - old) * step).sum() / (step * step).sum())

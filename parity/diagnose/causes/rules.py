@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from parity.diagnose.causes.attention import attention, fused_attention
-from parity.diagnose.causes.convolutions import convolution, linear
+from parity.diagnose.causes.convolutions import convolution
+from parity.diagnose.causes.dense import linear
 from parity.diagnose.causes.elementwise import (
     activation,
     activation_gradient,

@@ -949,3 +949,16 @@ def test_one_variant_of_a_single_number_proves_no_noise():
         candidate_variants=[number * (1 + 2e-3 + 1e-7)],
     )  # fmt: skip
     assert (row.verdict, row.reason) == ("undecided", LARGE_NOISE)
+
+
+@pytest.mark.parametrize(("part", "expected"), [(0.09, "less precise"), (0.11, "undecided")])
+def test_a_small_difference_in_float64_does_not_explain_the_noise(part, expected):
+    """A float32 constant in a float64 program differs there, by a small part of a roundoff."""
+    row = verdict(off(1e-5), reference=A, candidate_variants=[off(-1e-5)])
+    assert (row.verdict, row.reason) == ("undecided", OWN_NOISE)
+    exact = replace(row, precision="float64", verdict="different", reason="", error=part * 1e-5)
+    settled = settle_precision([row, exact])[0]
+    assert settled.verdict == expected
+    assert (expected == "less precise") == (
+        "apart" in settled.reason and "9.0e-07" in settled.reason
+    )

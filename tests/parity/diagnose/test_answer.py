@@ -1,8 +1,11 @@
 """The answer names each planted fault once, and folds what follows from it.
 
 The network is dense, ReLU, dense, a sum outside of modules, batch norm, dense. It is recorded here
-as the recorder does it: the whole pass and each module alone, with a float64 reference and variants.
+as the recorder does it: the whole pass and each module alone, with a float64 reference and
+variants. One file, since every test uses this network.
 """
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,8 +176,6 @@ def traced(name, taps, precision, variant, kind, faults):
         "subject": {"weights": "w", "inputs": "x", "settings": SETTINGS},
         "operations": operations(faults),
     }
-    from pathlib import Path
-
     return Trace(Path(f"{name}-{kind}-{precision}-{variant}"), manifest, taps)
 
 

@@ -1,7 +1,8 @@
 """Every known mistake in a recorded module is named; a near miss is not.
 
 The faults are computed here by other code: loops over single positions, as the definitions read.
-Both sides carry float32 noise, as two right implementations do.
+Both sides carry float32 noise, as two right implementations do. One file, since all faults share
+the functions that record a module.
 """
 
 import itertools

@@ -12,6 +12,7 @@ import pytest
 
 from parity import compare, read_trace
 from parity.errors import ParityError
+from parity.recording.apart import record_side
 from parity.recording.runner import record_pair
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -151,3 +152,20 @@ def test_an_interrupt_ends_the_sides(tmp_path):
     process.wait(timeout=60)
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
+
+
+def test_two_machines_record_into_one_folder(tmp_path):
+    """Each step tells the next; the order matters; the result is that of one machine."""
+    path, out = written(tmp_path), tmp_path / "out"
+    with pytest.raises(ParityError, match="first run `parity record PAIR baseline"):
+        record_side(path, "candidate", out)
+    with pytest.raises(ParityError, match="expected one of baseline, candidate"):
+        record_side(path, "both", out)
+    for side in ("baseline", "candidate", "baseline"):
+        record_side(path, side, out, say=lambda line: None)
+    recorded, _ = run(path, tmp_path / "one")
+    apart = {file.name: read_trace(file) for file in out.glob("*-pass-*.npz")}
+    assert set(apart) == {file.name for file in recorded.files.values()}
+    for name, trace in apart.items():
+        for tap, value in read_trace(tmp_path / "one" / name).taps.items():
+            np.testing.assert_array_equal(trace.taps[tap], value)

@@ -1,0 +1,82 @@
+"""Findings from faults, and from settings that differ without any tap that shows it."""
+
+from collections.abc import Iterator, Sequence
+
+from parity.comparison.verdict import Row
+from parity.diagnose.faults import Fault
+from parity.diagnose.finding import Finding
+from parity.diagnose.sources import Sources
+from parity.diagnose.stages import DIRECTIONS, module_of, place_of
+from parity.diagnose.structure import Difference
+from parity.diagnose.words import sentence_of
+
+
+def finding_of(fault: Fault, sources: Sources, settings: dict[str, Difference]) -> Finding:
+    """The finished finding of a fault."""
+    first = fault.first
+    place = place_of(first.stage, first.tap)
+    seen = dict.fromkeys(f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded])
+    seen_by_settings = next((settings[p] for p in fault.places if p in settings), None)
+    source = source_of(first, sources)
+    text = sentence_of(fault, source, seen_by_settings)
+    direction = DIRECTIONS.get(place.kind, "forward")
+    causes = ((fault.code, fault.text),) if fault.code else ()
+    return Finding(
+        first.case,
+        first.pair,
+        first.precision,
+        first.stage,
+        first.tap,
+        direction,  # type: ignore[arg-type]
+        causes,
+        text,
+        fault.kind,
+        tuple(fault.places),
+        tuple(seen),
+        source,
+        fault.shown_by,
+    )
+
+
+def source_of(row: Row, sources: Sources) -> str:
+    """File and line of the candidate's code for a row; empty if its trace has none."""
+    if sources.main is None:
+        return ""
+    place = place_of(row.stage, row.tap)
+    operations = sources.main.candidate.manifest.get("operations") or {}
+    module = module_of(place.name)
+    owner = module if place.kind in ("forward", "backward") else module.rpartition(".")[0]
+    keys = (f"forward/{owner}", f"training forward/{owner}", f"{row.stage}/{row.tap}")
+    return next((str(operations[k].get("source") or "") for k in keys if k in operations), "")
+
+
+def unshown(
+    settings: dict[str, Difference], faults: Sequence[Fault], rows: Sequence[Row]
+) -> Iterator[Finding]:
+    """Settings that differ where no finding says so already."""
+    known = {place for fault in faults for place in fault.places}
+    groups: dict[str, list[str]] = {}
+    for place, difference in settings.items():
+        if place not in known:
+            groups.setdefault(difference.text, []).append(place)
+    first = next(iter(rows), None)
+    for text, places in groups.items():
+        if first is None:
+            return
+        count = f", in {len(places)} modules" if len(places) > 1 else ""
+        sentence = f"{text}{count} (first {places[0]}); no tap shows it by itself"
+        yield Finding(
+            first.case,
+            first.pair,
+            first.precision,
+            "forward",
+            places[0],
+            "forward",
+            (("settings", text),),
+            sentence,
+            "other structure",
+            tuple(places),
+            (),
+            settings[places[0]].source,
+            "settings",
+        )

@@ -1,0 +1,73 @@
+"""Run a pair: record both sides, compare all that they recorded, print, and write the page."""
+
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+
+from parity.api import tell
+from parity.errors import ParityError
+from parity.folder import compare_folder
+from parity.matching.declared import Declared
+from parity.recording.runner import record_pair
+
+PAGE = "report.html"
+
+
+def run_pair(
+    path: Path,
+    out: Path | None = None,
+    pythons: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    show: bool = False,
+) -> int:
+    """Record, compare, print the answer and write the reports; returns the exit code.
+
+    Args:
+        out: folder of recordings and reports; default: `parity-NAME` here, NAME the pair file's.
+        pythons, fresh: as in `record_pair`.
+        show: open the page in a browser.
+
+    Raises:
+        ParityError: as in `record_pair` and `compare`.
+    """
+    out = out or folder_of(path)
+    recorded = record_pair(path, out, pythons, fresh, say=progress)
+    declared = Declared(recorded.pair.names, recorded.pair.layouts)
+    comparison, traces = compare_folder(recorded.folder, declared)
+    code = tell(comparison, traces, out)
+    for note in recorded.notes:
+        print(f"note: {note}")
+    page = out / PAGE
+    if page.is_file():
+        print(f"page: {page}")
+        if show:
+            webbrowser.open(page.resolve().as_uri())
+    return code
+
+
+def folder_of(path: Path) -> Path:
+    """Where the recordings of a pair file go: `parity-NAME` in the present folder."""
+    return Path(f"parity-{path.stem}")
+
+
+def progress(line: str) -> None:
+    """A line on what is done, beside the results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def pythons_of(options: list[str]) -> dict[str, str]:
+    """The interpreters of `--python SIDE=PATH`.
+
+    Raises:
+        ParityError: an option has another form.
+    """
+    found = {}
+    for option in options:
+        side, mark, python = option.partition("=")
+        if not mark or not python:
+            raise ParityError(
+                f"--python {option}: expected SIDE=PATH, such as candidate=bin/python"
+            )
+        found[side] = python
+    return found

@@ -1,0 +1,274 @@
+"""Traces whose names or layouts differ: compared without a names file, or with one."""
+
+import numpy as np
+import pytest
+
+from parity import compare_files, record_taps
+from parity.api import compare_traces
+from parity.comparison.trace import read_trace
+from parity.errors import ParityError
+from parity.matching.declared import Declared, read_declared
+from parity.matching.telling import found_lines
+
+RNG = np.random.default_rng(11)
+OPERATIONS = {
+    "norm1": "layer_norm",
+    "mlp.fc1": "linear",
+    "mlp.drop1": "dropout",
+    "drop_path1": "dropout",
+}
+
+
+def vit_taps(names=lambda name: name, fault=""):
+    """Taps of a small ViT, `forward` and `backward` and gradients, by the baseline's names."""
+    rng = np.random.default_rng(7)
+    taps, operations = {}, {}
+    for i in range(3):
+        for name, operation in OPERATIONS.items():
+            width = 12 if "mlp" in name else 4
+            path = names(f"blocks.{i}.{name}")
+            value = rng.standard_normal((2, 5, width)).astype(np.float32)
+            taps[f"forward/{path}"] = value
+            operations[f"forward/{path}"] = {"operation": operation}
+    if fault:
+        path = f"forward/{names(fault)}"
+        taps[path] = taps[path] * np.float32(1.01)
+    for name in list(taps):
+        taps[f"backward/d/{name.partition('/')[2]}"] = rng.standard_normal(taps[name].shape)
+    for i in range(3):
+        gradient = rng.standard_normal((12, 4)).astype(np.float32)
+        taps[f"gradients/{names(f'blocks.{i}.mlp.fc1')}.weight"] = gradient
+    return taps, operations
+
+
+def other_names(name):
+    """Jittor-Image-Models' spelling of some names."""
+    return name.replace("drop1", "drop").replace("drop_path1", "drop_path")
+
+
+def far_names(name):
+    """Names of which no word is equal."""
+    table = {"norm1": "ln_1", "mlp.fc1": "feedforward.0", "mlp.drop1": "feedforward.drop"}
+    table["drop_path1"] = "stochastic_depth"
+    block, rest = name.split(".", 2)[1:]
+    return f"encoder.layer_{block}.{table[rest]}"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(file, taps, operations=None, who="ours", **options):
+        path = tmp_path / file
+        facts = {"framework": who, "version": "1", "precision": "float32", "device": "cpu"}
+        facts |= {"weights": {}, "inputs": {}, "settings": {}, "threads": 1}
+        record_taps(path, taps, operations=operations, **facts | options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pair(write):
+    """Function: names of the candidate -> paths of both traces."""
+
+    def pair(names, fault=""):
+        return [
+            write("a.npz", *vit_taps()),
+            write("b.npz", *vit_taps(names, fault), who="theirs"),
+        ]
+
+    return pair
+
+
+@pytest.mark.parametrize("names", [other_names, far_names])
+def test_other_names_are_compared_without_a_names_file(pair, names, capsys):
+    files = pair(names)
+    found = compare_traces(files)
+    assert found.verdict == "equivalent" and len(found.rows) == 27
+    assert found.one_sided.baseline == found.one_sided.candidate == ()
+    expected = {f"forward/{names(f'blocks.{i}.drop_path1')}" for i in range(3)}
+    renamed = {pair.candidate: pair.baseline for pair in found.found.renamed}
+    assert expected <= renamed.keys()
+    assert all(
+        new == f"forward/blocks.{i}.drop_path1"
+        for i, new in enumerate(renamed[name] for name in sorted(expected))
+    )
+    assert compare_files(files) == 0
+    assert "taps have other names in the candidate and were matched" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [other_names, far_names])
+def test_a_fault_behind_another_name_is_found_there(pair, names):
+    found = compare_traces(pair(names, fault="blocks.1.mlp.drop1"))
+    assert found.verdict == "different"
+    bad = [(row.stage, row.tap) for row in found.rows if row.verdict == "different"]
+    assert bad == [("forward", "blocks.1.mlp.drop1")]
+
+
+def test_taps_in_doubt_are_settled_by_their_numbers_or_listed(write, capsys):
+    """Two unlike names for two equal shapes: numbers show which; without them no row."""
+    one, two = RNG.standard_normal((2, 9)).astype(np.float32)
+    first = write("a.npz", {"forward/alpha": one, "forward/gamma_ray": two, "forward/end": one})
+    taps = {"forward/xi": two, "forward/psi": one, "forward/end": one}
+    found = compare_traces([first, write("b.npz", taps, who="theirs")])
+    assert found.verdict == "equivalent" and len(found.rows) == 3
+    assert {pair.how for pair in found.found.renamed} == {"values"}
+    noise = RNG.standard_normal((2, 9)).astype(np.float32)
+    taps = {"forward/xi": noise[0], "forward/psi": noise[1], "forward/end": one}
+    files = [first, write("c.npz", taps, who="theirs")]
+    found = compare_traces(files)  # matched by place alone: judged, and marked as not sure
+    assert found.verdict == "different" and len(found.found.renamed) == 2
+    compare_files(files)
+    assert "forward/xi is forward/alpha (not sure: by its place alone)" in capsys.readouterr().out
+    files[1] = write("d.npz", {"forward/xi": noise[0], "forward/end": one}, who="theirs")
+    found = compare_traces(files)  # one of them is missing: no row
+    assert [row.tap for row in found.rows] == ["end"] and len(found.found.doubts) == 1
+    compare_files(files)
+    assert "names: forward/alpha, forward/gamma_ray of the baseline" in capsys.readouterr().out
+
+
+def test_variants_of_the_candidate_get_the_same_names(write):
+    taps, operations = vit_taps()
+    theirs, facts = vit_taps(far_names)
+    files = [
+        write("a.npz", taps, operations),
+        write("b.npz", theirs, facts, who="theirs"),
+        write("v.npz", theirs, facts, who="theirs", variant="ulp:1"),
+        write("w.npz", taps, operations, variant="ulp:1"),
+    ]
+    found = compare_traces(files)
+    candidate = found.pairs[0].candidate_variants[0]
+    assert set(candidate.taps) == set(read_trace(files[0]).taps)
+    operation = candidate.manifest["operations"]["forward/blocks.2.norm1"]["operation"]
+    assert operation == "layer_norm"
+
+
+def write_names(tmp_path, text):
+    path = tmp_path / "names.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+LAYERS = {
+    "forward/conv": RNG.standard_normal((2, 6, 3, 5)).astype(np.float32),
+    "gradients/fc.weight": RNG.standard_normal((7, 6)).astype(np.float32),
+    "gradients/square.weight": RNG.standard_normal((6, 6)).astype(np.float32),
+}
+
+
+def test_layouts_are_told_and_not_applied_until_they_are_declared(write, tmp_path, capsys):
+    turned = {
+        "forward/conv": np.moveaxis(LAYERS["forward/conv"], 1, -1),
+        "gradients/fc.weight": LAYERS["gradients/fc.weight"].T,
+        "gradients/square.weight": LAYERS["gradients/square.weight"].T,
+    }
+    files = [write("a.npz", LAYERS), write("b.npz", turned, who="theirs")]
+    found = compare_traces(files)
+    assert {row.verdict for row in found.rows} == {"different"}
+    assert found.found.layouts == {
+        "forward/conv": "channels last",
+        "gradients/fc.weight": "(in, out)",
+        "gradients/square.weight": "(in, out)",
+    }
+    assert compare_files(files) == 1
+    printed = capsys.readouterr().out
+    lines = [
+        line.partition("`")[2].strip("`")
+        for line in printed.split("\n")
+        if "add to layouts" in line
+    ]
+    assert len(lines) == 3
+    names = write_names(tmp_path, "layouts:\n" + "".join(f"  {line}\n" for line in lines))
+    assert compare_files(files, names) == 0
+    assert "layout: (in, out), as declared, in 2 taps" in capsys.readouterr().out
+    assert compare_traces(files, read_declared(names)).found.layouts == {}
+
+
+def test_a_transposed_fault_is_no_declared_layout(write, tmp_path):
+    """A declared layout that is not there makes a difference."""
+    files = [write("a.npz", LAYERS), write("b.npz", LAYERS, who="theirs")]
+    assert compare_traces(files).verdict == "equivalent"
+    names = write_names(tmp_path, "layouts:\n  square.weight: (in, out)\n")
+    assert compare_traces(files, read_declared(names)).verdict == "different"
+
+
+def test_query_key_and_value_in_one_array(write, tmp_path):
+    weight = RNG.standard_normal((12, 4)).astype(np.float32)
+    parts = dict(zip(("query", "key", "value"), np.split(weight, 3), strict=True))
+    taps = {f"gradients/block0.{name}.weight": value for name, value in parts.items()}
+    end = {"losses/loss": np.float32(1.5)}
+    one, three = {"gradients/block0.qkv.weight": weight} | end, taps | end
+    for ours, theirs, count in ((one, three, 4), (three, one, 2)):
+        files = [write("a.npz", ours), write("b.npz", theirs, who="theirs")]
+        found = compare_traces(files)
+        assert len(found.rows) == 1 and len(found.found.fused) == 1
+        lines = found.found.fused[0].lines()
+        text = "names:\n" + "".join(f"  {line}\n" for line in lines)
+        found = compare_traces(files, read_declared(write_names(tmp_path, text)))
+        assert found.verdict == "equivalent" and len(found.rows) == count
+    # another order is a difference
+    swapped = {"gradients/block0.qkv.weight": np.concatenate([*list(parts.values())[::-1]])} | end
+    files = [write("a.npz", three), write("b.npz", swapped, who="theirs")]
+    found = compare_traces(files, read_declared(write_names(tmp_path, text)))
+    assert found.verdict == "different"
+    assert found.found.layouts.popitem()[1] == "qkv order v k q"
+
+
+def test_sketches_keep_their_names_and_refuse_a_layout(write):
+    options = {"sketch_above": 10}
+    files = [
+        write("a.npz", {"gradients/fc.weight": LAYERS["gradients/fc.weight"]}, **options),
+        write(
+            "b.npz",
+            {"gradients/dense.kernel": LAYERS["gradients/fc.weight"]},
+            who="theirs",
+            **options,
+        ),
+    ]
+    assert compare_traces(files).verdict == "equivalent"
+    with pytest.raises(ParityError, match="stored as a sketch"):
+        compare_traces(files, Declared(layouts={".*kernel": "reshape"}))
+
+
+NAMES_FILES = {
+    "names:\n  a: b\nfoo:\n  c: d\n": "expected the keys names, layouts, found 'foo'",
+    "names:\n  a: 3\n": "both text",
+    "layouts:\n  a: NCHW\n": "found 'NCHW'",
+    "- a\n": "expected lines",
+    "a: [": "expected a YAML file",
+}
+
+
+@pytest.mark.parametrize("text", NAMES_FILES)
+def test_wrong_names_files_are_refused(tmp_path, text):
+    with pytest.raises(ParityError, match=NAMES_FILES[text]):
+        read_declared(write_names(tmp_path, text))
+
+
+def test_old_and_new_names_files(tmp_path):
+    old = read_declared(write_names(tmp_path, "out/(.+): forward/\\1\n"))
+    new = read_declared(write_names(tmp_path, "names:\n  out/(.+): forward/\\1\n"))
+    assert old == new and old.alias("out/x") == ("out/(.+)", "forward/x")
+    # a file whose patterns are called like the keys is an old one
+    assert read_declared(write_names(tmp_path, "names: a\n")).names == {"names": "a"}
+
+
+def test_patterns_without_a_stage_fit_in_every_stage():
+    declared = Declared({r"layer(\d)\.(.+)": r"block\1.\2"}, {"layer.*": "(in, out)"})
+    for tap in ("forward/{}", "backward/d/{}", "one update/step/{}", "gradients/input:{}"):
+        name = tap.format("layer3.fc")
+        assert declared.alias(name)[1] == tap.format("block3.fc")
+        assert declared.layout(name).name == "(in, out)"
+    assert declared.alias("forward/conv") is None and declared.layout("forward/conv") is None
+
+
+def test_patterns_that_fit_nothing_are_refused(pair):
+    files = pair(other_names)
+    for declared in (Declared({"nothing": "x"}), Declared(layouts={"nothing": "reshape"})):
+        with pytest.raises(ParityError, match="nothing fits none of its 27 taps"):
+            compare_traces(files, declared)
+    found = compare_traces(files, Declared({"nothing": "x"}, strict=False))
+    assert found.verdict == "equivalent"
+
+
+def test_equal_names_say_nothing(pair):
+    assert found_lines(compare_traces(pair(lambda name: name)).found) == []
