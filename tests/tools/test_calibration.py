@@ -268,13 +268,14 @@ def pair_facts(right, flags, placed):
 
 def test_the_tables_count_false_alarms_and_misses():
     right = [pair_facts(True, flags, False) for flags in ((0, 1), (0, 3), (2, 0))]
-    faulty = [pair_facts(False, (4, 0), True), pair_facts(False, (0, 2), False)]
+    faulty = [pair_facts(False, flags, flags[0] == 4) for flags in ((4, 0), (3, 1), (0, 2))]
     lines = page.by_rule(right, faulty).splitlines()
     assert "| parity | 1 | 6.7 % | 1 | 1 |" in lines
     assert "| numpy.allclose | 2 | 13 % | 1 | 0 |" in lines
+    assert "| numpy.allclose | 2, 1 | 2, 1 | 2, 1 |" in page.by_network(right, faulty)
     text = page.tables(right + faulty)
-    assert "| kind plain | 3 | 1 | 0 of 30 | 2 | 1 | 1 |" in text
-    assert "| one | 2 | 1 | 1 | 1 |" in text
+    assert "| kind plain | 3 | 1 | 0 of 30 | 3 | 1 | 1 |" in text
+    assert "| one | 3 | 2 | 1 | 2 |" in text
 
 
 def test_an_unknown_pair_is_refused(tmp_path, capsys):

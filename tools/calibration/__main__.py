@@ -6,8 +6,8 @@
 
 Each pair is PyTorch against PyTorch. The candidate is right (the same function, computed in another
 way) or has one planted fault. A rule's false alarm is a right pair with any tap flagged; a miss is
-a faulty pair without one. Results of pairs stay in `out`, so that the command goes on where it
-stopped; `--fresh` starts again. It writes `calibration.md` (tables) and `calibration.json`.
+a faulty pair without one. Results of pairs stay in `out`, so that the command can resume.
+`--fresh` starts again. It writes `calibration.md` (tables) and `calibration.json`.
 """
 
 import argparse

@@ -15,6 +15,7 @@ def tables(found: Sequence[Facts]) -> str:
     right, faulty = split(found)
     parts = [
         ("By rule", by_rule(right, faulty)),
+        ("By rule and network: false alarms, misses", by_network(right, faulty)),
         ("By condition (parity)", by_condition(right, faulty)),
         ("Right candidates (parity)", by_change(right)),
         ("Faults", by_fault(faulty)),
@@ -58,6 +59,23 @@ def by_rule(right: Sequence[Facts], faulty: Sequence[Facts]) -> str:
         "first flagged tap at the fault",
     ]
     return table(head, rows)
+
+
+def by_network(right: Sequence[Facts], faulty: Sequence[Facts]) -> str:
+    """False alarms and misses of each rule, for kinds, depths and widths of networks."""
+    names = ("kind", "depth", "width")
+    values = [(n, v) for n in names for v in dict.fromkeys(f["case"][n] for f in right)]
+    rows = []
+    for rule in (right or faulty)[0]["rules"]:
+        cells = []
+        for name, value in values:
+            alarms = sum(flagged(f, rule) for f in right if f["case"][name] == value)
+            misses = sum(not flagged(f, rule) for f in faulty if f["case"][name] == value)
+            cells.append(f"{alarms}, {misses}")
+        rows.append([rule, *cells])
+    sizes = [sum(f["case"][n] == v for f in right) for n, v in values]
+    head = [f"{n} {v} ({size})" for (n, v), size in zip(values, sizes, strict=True)]
+    return table(["rule", *head], rows)
 
 
 def by_condition(right: Sequence[Facts], faulty: Sequence[Facts]) -> str:
