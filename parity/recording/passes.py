@@ -19,6 +19,7 @@ from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall, Recorder
+from parity.recording.terms import gradient_terms
 
 LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
@@ -55,6 +56,7 @@ class Recording:
     taps: dict[str, Array] = field(default_factory=dict)
     kinks: dict[str, Any] = field(default_factory=dict)
     operations: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, int] = field(default_factory=dict)
     branch: Branch = field(default_factory=Branch)
     notes: list[str] = field(default_factory=list)
 
@@ -116,6 +118,9 @@ def _record_mode(
             recorder.taps[f"{stage}losses/loss"] = value
             subject.place = f"{stage}backward"
             recorder.taps |= _gradients(subject, recorder, loss, inputs)
+            recording.terms |= gradient_terms(
+                recorder.calls.values(), recorder.taps, f"{stage}forward/", f"{stage}gradients/"
+            )
     subject.calls[stage] = recorder.calls
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks

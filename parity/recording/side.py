@@ -167,6 +167,7 @@ class RecordedSide:
             "branch": recording.branch.name(handed) if follows else None,
             "kinks": recording.kinks,
             "operations": recording.operations,
+            "terms": recording.terms,
             "layouts": dict(self.subject.declared.layouts) if self.subject else {},
             "side": self.name,
         }
