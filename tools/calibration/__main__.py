@@ -27,6 +27,11 @@ from tools.calibration.judging import judge_case
 from tools.calibration.page import tables
 from tools.calibration.recording import Pool, record
 
+STRIDE, NETWORKS = (
+    17,
+    60,
+)  # an order that mixes sizes and kinds, so that an unfinished run shows all of them
+
 
 def run_case(case: Case, out: Path, pool: Pool, keep: bool) -> dict[str, Any]:
     """Record and judge one pair; its facts are written, its traces are deleted."""
@@ -94,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     wanted = [case for case in cases() if fnmatchcase(case.name, options.only)]
     wanted = [case for case in wanted if not options.quick or case.number % QUICK == 0]
-    wanted.sort(key=lambda case: case.number)  # right and faulty in turn, small networks first
+    wanted.sort(key=lambda case: case.number * STRIDE % NETWORKS)
     if not wanted:
         parser.error(f"--only {options.only}: no such pair, such as {cases()[0].name}")
     files = {case: options.out / "pairs" / f"{case.name}.json" for case in wanted}
