@@ -27,10 +27,8 @@ from tools.calibration.judging import judge_case
 from tools.calibration.page import tables
 from tools.calibration.recording import Pool, record
 
-STRIDE, NETWORKS = (
-    17,
-    60,
-)  # an order that mixes sizes and kinds, so that an unfinished run shows all of them
+# an order that mixes sizes and kinds, so that an unfinished run shows all of them
+STRIDE, NETWORKS = 17, 60
 
 
 def run_case(case: Case, out: Path, pool: Pool, keep: bool) -> dict[str, Any]:

@@ -155,8 +155,9 @@ def pair_of(name: str) -> Pair:
         from tools.calibration.right import REWRITTEN
 
         table = REWRITTEN if case.right else PLANTED
-        change = table.get(case.change, lambda model: model)  # a processor setting changes nothing
-        return change(baseline())
+        change = table.get(case.change)  # a processor setting changes nothing in the model
+        model: Any = baseline()
+        return change(model) if change else model
 
     seed = 1000 * int(case.right) + case.number
     inputs = {"x": normal(4, 3, 12, 10)}

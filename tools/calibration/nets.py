@@ -107,9 +107,10 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(n, t, width) -> (n, heads, t, width / heads)."""
+        count, tokens, width = x.shape
         if self.interleaved:
-            return x.unflatten(2, (-1, HEADS)).permute(0, 3, 1, 2)
-        return x.unflatten(2, (HEADS, -1)).transpose(1, 2)
+            return x.reshape(count, tokens, width // HEADS, HEADS).permute(0, 3, 1, 2)
+        return x.reshape(count, tokens, HEADS, width // HEADS).transpose(1, 2)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of each head."""

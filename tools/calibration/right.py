@@ -33,7 +33,8 @@ class ReversedConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, d, h', w')."""
-        return self._conv_forward(x.flip(1), self.weight.flip(1), self.bias)
+        y: Tensor = self._conv_forward(x.flip(1), self.weight.flip(1), self.bias)
+        return y
 
 
 class ReversedLinear(nn.Linear):
@@ -50,8 +51,9 @@ class SplitConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, d, h', w')."""
         half = self.in_channels // 2
-        first = self._conv_forward(x[:, :half], self.weight[:, :half], None)
-        return first + self._conv_forward(x[:, half:], self.weight[:, half:], self.bias)
+        first: Tensor = self._conv_forward(x[:, :half], self.weight[:, :half], None)
+        second: Tensor = self._conv_forward(x[:, half:], self.weight[:, half:], self.bias)
+        return first + second
 
 
 class SplitLinear(nn.Linear):
@@ -75,7 +77,7 @@ class PatchConv(nn.Conv2d):
             (s + 2 * p - k) // t + 1
             for s, p, k, t in zip(x.shape[2:], padding, self.kernel_size, self.stride, strict=True)
         ]
-        y = (self.weight.flatten(1) @ patches).unflatten(2, sizes)
+        y = (self.weight.flatten(1) @ patches).reshape(len(x), self.out_channels, *sizes)
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
@@ -167,9 +169,9 @@ class WrittenMeanPool(nn.AvgPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, c, h', w')."""
-        patches = F.unfold(x, 3, padding=1, stride=2).unflatten(1, (x.shape[1], 9))
-        sizes = [(s + 1) // 2 for s in x.shape[2:]]
-        return patches.mean(2).unflatten(2, sizes)
+        count, channels, *sizes = x.shape
+        patches = F.unfold(x, 3, padding=1, stride=2).reshape(count, channels, 9, -1)
+        return patches.mean(2).reshape(count, channels, *((s + 1) // 2 for s in sizes))
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -179,7 +181,7 @@ def channels_last(model: nn.Module) -> nn.Module:
 
 def without_onednn(model: nn.Module) -> nn.Module:
     """PyTorch's own convolutions; holds for the whole process, which serves this setting only."""
-    torch.backends.mkldnn.set_flags(False)
+    torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
     return model
 
 
