@@ -13,6 +13,7 @@ from parity.diagnose.causes.pair import Array, Context
 from parity.diagnose.stages import module_of
 
 BUFFERS = ("running_mean", "running_var")
+BAD = ("different", "less precise")  # verdicts that a finding explains
 
 
 class WholeArrays(Mapping[str, Array]):
@@ -78,6 +79,23 @@ class Sources:
             if place in pair.baseline.taps and place in pair.candidate.taps:
                 return pair
         return None
+
+    def seen(self, row: Row, other: Row | None) -> Row:
+        """The row whose arrays show the cause: `other`, if only its arrays are stored whole.
+
+        `other` is the row of the same place in the other precision, if there is one.
+        """
+        if other is None or other.verdict not in BAD or self.whole(row) or not self.whole(other):
+            return row
+        return other
+
+    def whole(self, row: Row) -> bool:
+        """Whether both arrays of a row are stored whole."""
+        pair, name = self.of_row(row), f"{row.stage}/{row.tap}"
+        traces = (pair.baseline, pair.candidate) if pair else ()
+        facts = [(trace.manifest.get("taps") or {}).get(name) for trace in traces]
+        stored = zip(traces, facts, strict=True)
+        return bool(traces) and all(is_whole(fact, trace.taps, name) for trace, fact in stored)
 
     def whole_pass(self, row: Row) -> Trace | None:
         """The baseline's recording that holds the inputs of a row.
