@@ -52,7 +52,7 @@ class Facts:
 
     def of(self, array: Array, fact: str, compute: Callable[[Array], Any]) -> Any:
         """A fact about an array by its name; it is computed if it is not known."""
-        if array.flags.writeable:
+        if not isinstance(array, np.ndarray) or array.flags.writeable:
             return compute(array)
         key = (id(array), fact)
         alive, value = self._known.get(key, (None, None))

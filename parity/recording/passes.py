@@ -81,10 +81,12 @@ def record_pass(
     handed: Handed | None,
     once: bool = True,
     recording: Recording | None = None,
+    random: bool = True,
 ) -> Recording:
     """Record all stages of a model from its weights.
 
-    `once`: also what one recording of a side shows, `parameters/...` and whether it is random.
+    `once`: also what one recording of a side shows, `parameters/...`.
+    `random`: with `once`, also whether the model draws random numbers, which takes five passes.
     `recording`: an empty one with a sink, to which taps go as they come.
     """
     recording, adapter = recording or Recording(), subject.adapter
@@ -98,12 +100,12 @@ def record_pass(
         return recording
     if "eval" in subject.modes:
         _record_mode(subject, recording, handed, training=False)
-    if "eval" in subject.modes and once:
+    if "eval" in subject.modes and once and random:
         recording.taps["evaluation/random"] = np.array(_random(subject, training=False))
     if "train" in subject.modes and adapter.abilities >= {"gradients"}:
         outputs = _record_mode(subject, recording, handed, training=True)
         _record_statistics(subject, recording)
-        if once:
+        if once and random:
             _record_randomness(subject, recording, outputs)
         if subject.update and "update" in adapter.abilities:
             _record_update(subject, recording, handed)
