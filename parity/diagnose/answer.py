@@ -34,13 +34,12 @@ from parity.diagnose.findings import finding_of, unshown
 from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
-from parity.diagnose.sources import Sources
+from parity.diagnose.sources import BAD, Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
 from parity.diagnose.structure import one_sided_findings, setting_differences
 from parity.diagnose.sums import broken_sum
 
 SURENESS = ("recomputing", "settings", "state", "numbers", "place")
-BAD = ("different", "less precise")
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,12 @@ def explain_case(
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
+        other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
+        seen = sources.seen(row, other)
         known = explained_by(row, faults, graph)
-        if known and not (has_own_state(row, sources) or of_sum(row, sources, graph)):
+        if known and not (has_own_state(seen, sources) or of_sum(seen, sources, graph)):
             known.fold(row, place_of(row.stage, row.tap))
             continue
-        other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         explain_row(row, other, faults, sources, graph, rule)
     left: list[Row] = []
     for row in (row for row in rows if row.verdict == "undecided"):
@@ -172,14 +172,15 @@ def fault_of(
     row: Row, other: Row | None, place: Place, sources: Sources, graph: Pass, rule: Rule
 ) -> Fault:
     """The fault that one row shows."""
-    evidence, context = sources.of_row(row), sources.context(row)
+    seen = sources.seen(row, other)
+    evidence, context = sources.of_row(seen), sources.context(seen)
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     operation = (made.operation or made.module) if made else ""
-    if wrong := of_sum(row, sources, graph):
+    if wrong := of_sum(seen, sources, graph):
         before = graph.before(place.name) or "the inputs"
         text = f"between {before} and {place.name}, outside of modules: {wrong.text}"
         return Fault((wrong.code, text), "another function", wrong.code, text, "", "recomputing")
-    cause = likely(row, evidence, context, rule) if evidence else None
+    cause = likely(seen, evidence, context, rule) if evidence else None
     less = why_less_precise(row, other, context, cause[0] if cause else None)
     if less:
         return Fault((less[0], less[1], operation), "less precise", *less, operation, "numbers")
