@@ -169,6 +169,8 @@ class RecordedSide:
             "operations": recording.operations,
             "layouts": dict(self.subject.declared.layouts) if self.subject else {},
             "side": self.name,
+            "abilities": sorted(self.adapter.abilities),
+            "free": [] if handed is None else handed.free,
         }
         fed = self.name == "baseline" and kind == "pass" and not variant
         whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE if fed]
