@@ -259,7 +259,11 @@ def test_a_tap_that_only_one_trace_has_is_no_row(files, write, tmp_path, capsys)
     assert compare_files(files, out=tmp_path / "report") == 0
     assert "only in ours: forward/logits" in capsys.readouterr().out
     record = json.loads((tmp_path / "report/parity.json").read_text())
-    assert record["one_sided"] == {"baseline": ["forward/logits"], "candidate": []}
+    assert record["one_sided"] == {
+        "baseline": ["forward/logits"],
+        "candidate": [],
+        "counters": [],
+    }
     assert "Taps of one side" in (tmp_path / "report/report.html").read_text()
 
 
@@ -545,7 +549,9 @@ def test_exit_codes(files, write, tmp_path, capsys):
     assert "equivalent: all 7 taps are equivalent." in capsys.readouterr().out
     bad = write("bad.npz", "theirs", fault="scale")
     assert compare_files([files[0], bad, *files[2:]], out=tmp_path / "report") == 1
-    assert "first different: forward/hidden" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "verdict: different, begins at forward/hidden in float32: error 1e-05" in printed
+    assert printed.count("forward/hidden in float32") == 1
     assert compare_files([files[0], bad]) == 2
     report = json.loads((tmp_path / "report/parity.json").read_text())
     assert report["verdict"] == "different" and {"ours", "theirs"} == set(report["environment"])
