@@ -83,7 +83,10 @@ def one_sided_findings(
         "baseline": one_sided.baseline,
         "candidate": one_sided.candidate,
     }
+    kinds = {place_of(row.stage, row.tap).kind for row in rows}
     for (kind, side), (code, group, text) in ONE_SIDED.items():
+        if code == "frozen" and kind not in kinds:  # the candidate records no gradients at all
+            continue
         names = [
             name
             for name in sides[side]
