@@ -41,7 +41,8 @@ def sentence_of(fault: Fault, source: str, settings: Difference | None) -> str:
     elif "between " not in text or source:
         text += f" ({where})"
     if settings:
-        text += "; the settings say so too"
+        unknown = "no known cause" in text
+        text += f"; the settings: {settings.text}" if unknown else "; the settings say so too"
     taps = {f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded]}
     return f"{text}; explains {len(taps)} tap{'s' * (len(taps) > 1)}"
 

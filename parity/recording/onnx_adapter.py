@@ -50,7 +50,11 @@ class OnnxAdapter(Adapter):
         return self.model
 
     def state(self, model: Any) -> dict[str, Variable]:
-        """See `Adapter`: the initialisers of floats, without folded ones."""
+        """See `Adapter`: the initialisers of floats, without folded ones. Also of a file."""
+        from parity.recording.onnx_model import OnnxModel
+
+        if not isinstance(model, OnnxModel):
+            model = OnnxModel.from_build(model)
         return {
             name: Variable(np.array(value), "buffer" if name in model.statistics else "parameter")
             for name, value in model.weights.items()
