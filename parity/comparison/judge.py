@@ -20,7 +20,8 @@ float64. Without such variants, an error just above the bound is a question: `un
 
 If the candidate's noise was measured, the baseline must lie within that noise in the same way. The
 same rule judges float64 against float64; there, a remaining difference is another function.
-docs/parity.md says how the factors were chosen.
+docs/parity.md says how the factors were chosen. The file is long, because all verdicts on one tap
+are made here, in their order.
 """
 
 from collections.abc import Mapping, Sequence

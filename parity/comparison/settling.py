@@ -49,10 +49,11 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     """Rows of one pair in two precisions.
 
     Noise is `less precise` where float64 agrees, or differs by so little that it cannot explain the
-    float32 error: by a float32 constant, for example. Float64 numbers that other weights do not
-    change are equivalent if the float32 numbers of this place agree and scatter in the variants:
-    then a fault can change both. A tap that is fixed does not scatter. Whether float64 numbers
-    round to the same bits by chance depends on the processor.
+    float32 error: by a float32 constant, for example.
+
+    Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
+    place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
+    not scatter. Whether float64 numbers round to the same bits by chance depends on the processor.
     """
     exact = {row.place: row for row in rows if row.precision == "float64"}
     moving = {

@@ -66,6 +66,13 @@ class Fault:
             if place.kind in ("gradients", "statistics"):
                 self.names.add(("update", place.name))
 
+    def fold(self, row: Row, place: Place) -> None:
+        """A row that follows from the fault; a module alone in another mode starts it there too."""
+        self.folded.append(row)
+        if place.isolated and place.kind == "forward":
+            self.forward[place.training].add(place.name)
+            self.reached = {}
+
     def explains(self, row: Row, place: Place, graph: Pass) -> bool:
         """Whether the row can follow from this fault."""
         precise = all(own.precision == "float64" for own in self.rows)

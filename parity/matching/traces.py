@@ -150,6 +150,14 @@ def _match_stages(
     return mapping, found
 
 
+def found_paths(found: Found) -> dict[str, str]:
+    """The candidate's path of a module or parameter -> the baseline's, where they differ."""
+    paths: dict[str, str] = {}
+    for pair in found.renamed:
+        paths.setdefault(_split(pair.candidate)[1], _split(pair.baseline)[1])
+    return paths
+
+
 def _split(name: str) -> tuple[str, str]:
     """What stands before the path, and the path: `backward/d/`, `conv1`."""
     parts = TAP.fullmatch(name)

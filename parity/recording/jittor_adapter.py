@@ -42,6 +42,7 @@ class JittorAdapter(Adapter):
     def __init__(self) -> None:
         self.jittor: Any = None
         self.precision = "float32"
+        self.named: dict[str, Any] | None = None  # the model's state in this pass
         self.stopped: list[Any] = []  # arrays whose gradient the builder's `eval()` had stopped
 
     def start(self, precision: str) -> dict[str, Any]:
@@ -128,6 +129,7 @@ class JittorAdapter(Adapter):
         }
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
+        self.named = None
         variables = variables_of(self.jittor, model)
         for name, array in arrays.items():
             # `assign` keeps a stopped gradient, as Jittor's own `load_state_dict` does.
@@ -230,7 +232,7 @@ class JittorAdapter(Adapter):
 
     def mode(self, model: Any, training: bool, dropout: bool) -> None:
         """Set the flags of all modules; `eval()` itself would stop the parameters' gradients."""
-        watcher.masks = dropout
+        watcher.masks, self.named = dropout, None
         before = variables_of(self.jittor, model)
         learning = [var for var in before.values() if not var.is_stop_grad()]
         for _, module in model.named_modules():
@@ -260,7 +262,9 @@ class JittorAdapter(Adapter):
         return native.clone()
 
     def parameter(self, model: Any, name: str) -> Any:
-        return variables_of(self.jittor, model)[name]
+        if self.named is None:
+            self.named = variables_of(self.jittor, model)
+        return self.named[name]
 
     def loss(
         self,

@@ -12,6 +12,7 @@ from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.matching.named import Doubt, Match, Named
 from parity.matching.names import match
+from parity.matching.traces import align_traces, found_paths
 from parity.recording.draw import draw_weight, drawn
 from parity.recording.laid_out import fits
 from parity.recording.pair import Pair
@@ -142,25 +143,16 @@ def _notes(found: Match) -> list[str]:
 
 
 def module_names(pair: Pair, baseline: Trace, candidate: Trace) -> dict[str, str]:
-    """The candidate's names of module calls -> the baseline's, from the traces of a pass."""
-    found = match(_calls(baseline), _calls(candidate), pair.names)
-    return found.mapping()
-
-
-def _calls(trace: Trace) -> list[Named]:
-    """Every tap of a module call in evaluation mode (or in training mode, if there is no other)."""
-    operations = trace.manifest.get("operations") or {}
-    stages = {tap.partition("/")[0] for tap in operations}
-    stage = "forward" if "forward" in stages else "training forward"
-    return [
-        Named(
-            tap.removeprefix(f"{stage}/"),
-            tuple(trace.taps[tap].shape),
-            operation=facts["operation"],
-        )
-        for tap, facts in operations.items()
-        if tap.startswith(f"{stage}/")
-    ]
+    """The candidate's names of module calls -> the baseline's, as the taps of a pass match."""
+    declared = Declared(pair.names, pair.layouts, strict=False)
+    _, found = align_traces([baseline, candidate], declared)
+    paths = found_paths(found)
+    for tap in candidate.manifest.get("operations") or {}:
+        path = tap.partition("/")[2]
+        alias = declared.alias(tap)
+        if alias and path not in paths:
+            paths[path] = alias[1].partition("/")[2]
+    return paths
 
 
 def _named(state: State) -> list[Named]:

@@ -131,7 +131,7 @@ def test_wrong_numbers_before_a_kink_excuse_nothing():
     """The input of the ReLU is off, so other choices follow: they are no ties."""
 
     def shifted(taps):
-        taps["forward/0.linear"] = taps["forward/0.linear"] + np.float32(0.01)
+        taps["forward/0.linear"] = taps["forward/0.linear"] + np.float32(0.1)
         taps["forward/0.relu"] = np.maximum(taps["forward/0.linear"], 0)
         taps["gradients/0.weight"] = taps["gradients/0.weight"] * np.float32(1.1)
 
@@ -380,6 +380,22 @@ def test_a_small_gradient_is_not_zero():
     assert not of(compare(small), "different", "undecided")
     small[1] = replace(small[1], taps={**small[1].taps, tap: small[1].taps[tap] * 2})
     assert of(compare(small), "different") == [tap]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1e-7, "undecided"), (1e-16, "equivalent")])
+def test_a_gradient_below_the_noise_of_float32_is_no_zero(size, expected):
+    """Float64 resolves the first: its digits are lost in float32, but it is not zero."""
+    draw = np.random.default_rng(1).standard_normal
+    weight, exact = draw(50), size * draw(50)
+
+    def one(name, precision, variant=None, noise=1e-7):
+        taps = {"gradients/a.weight": weight, "gradients/a.bias": exact + noise * draw(50)}
+        manifest = {"producer": {"name": name}, "precision": precision, "subject": {}}
+        return Trace(Path(f"{name}{variant}{precision}"), manifest | {"variant": variant}, taps)
+
+    found = [one("a", "float32"), one("b", "float32"), one("a", "float64", noise=1e-18)]
+    rows = compare([*found, one("a", "float32", "ulp:1"), one("a", "float32", "ulp:2")])
+    assert rows[1].verdict == expected and (rows[1].reason == ZERO) == (expected == "equivalent")
 
 
 def adam(taps, factor=1.0):
