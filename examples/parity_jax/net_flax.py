@@ -15,4 +15,4 @@ class Net(nn.Module):
         x = nn.max_pool(nn.relu(x), (2, 2), (2, 2))
         x = nn.Conv(8, (3, 3), use_bias=False, name="conv2")(x)
         x = nn.relu(nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, name="norm2")(x))
-        return nn.Dense(5, name="head")(x.max((1, 2)))
+        return nn.Dense(5, name="head")(nn.max_pool(x, (5, 5)).reshape(len(x), -1))

@@ -67,6 +67,7 @@ class Adapter:
     # with `taps` has models without modules, which return all their taps; it needs only `start`,
     # `finish_build`, `state`, `load`, `tensor` and `taps`.
     abilities: frozenset[str] = ABILITIES
+    channels_last = False  # kinked functions are seen with channels first, taps have them last
     may_fold = False  # models may hold a weight in a product with others, under its own name
     # The pair's inputs by name, for models whose sizes only a first call decides; set before
     # `finish_build`.

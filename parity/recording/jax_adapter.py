@@ -25,6 +25,7 @@ class FlaxAdapter(Adapter):
     """JAX on the CPU. A model is a `FlaxModel`: a module, its variables and its mode."""
 
     name = "jax"
+    channels_last = True
 
     def start(self, precision: str) -> dict[str, Any]:
         """See `Adapter`. Without optax there is no update."""
