@@ -18,6 +18,7 @@ from parity.comparison.sketch import Array
 from parity.errors import ParityError
 from parity.recording.adapter import Adapter, AroundFunction, AroundModule, Module, Variable
 from parity.recording.jittor_facts import facts_of, is_whole, source_of
+from parity.recording.jittor_float64 import use_float64
 from parity.recording.jittor_graph import connected
 from parity.recording.jittor_kinks import choice_at_ties, patch, watcher
 from parity.recording.jittor_model import (
@@ -49,11 +50,7 @@ class JittorAdapter(Adapter):
         jt = self.jittor = start_jittor()
         self.precision = precision
         if precision == "float64":
-            if jt.flags.use_cuda:
-                raise ParityError(
-                    "jittor: float64 is not possible on CUDA; set nvcc_path= in the environment"
-                )
-            jt.flags.auto_convert_64_to_32 = 0  # before any array exists
+            use_float64(jt)
         threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
         return {
             "version": jt.__version__,
@@ -63,8 +60,6 @@ class JittorAdapter(Adapter):
 
     def prepare_build(self) -> None:
         patch(self.jittor)
-        if self.precision == "float64":  # a model's `x.float_auto()` would make it float32
-            self.jittor.Var.float_auto = self.jittor.float_auto = lambda x: x
 
     def finish_build(self, model: Any) -> Any:
         if not isinstance(model, self.jittor.Module):
