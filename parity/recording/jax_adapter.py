@@ -1,4 +1,7 @@
-"""The adapter of JAX: modules of flax.linen, with their variables."""
+"""The adapter of JAX: modules of flax.linen, with their variables.
+
+One method for each of `Adapter`'s, so the file is long; what they need is in the other `jax_*.py`.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence

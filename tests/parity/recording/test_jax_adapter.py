@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples/parity_jax"
 INSTALLED = all(importlib.util.find_spec(name) for name in ("jax", "flax"))
 PYTHON = os.environ.get("PARITY_JAX_PYTHON") or (sys.executable if INSTALLED else "")
+BASELINE = ("torch",)
 REASON = "jax and flax are not installed here, and PARITY_JAX_PYTHON is not set"
 pytestmark = [
     pytest.mark.skipif(not PYTHON, reason=REASON),
-    pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed"),
+    pytest.mark.skipif(not all(map(importlib.util.find_spec, BASELINE)), reason="needs torch"),
 ]
 
 PAIR = """
