@@ -17,6 +17,7 @@ from parity.matching.declared import Declared
 from parity.recording.adapter import Adapter, Module
 from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
+from parity.recording.laid_out import input_in_layout, shape_of_baseline
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall, Recorder
 
@@ -197,14 +198,19 @@ def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any])
         return subject.adapter.own_loss(subject.loss, outputs, inputs)
     adapter = subject.adapter
     cotangents = [
-        adapter.tensor(
-            generator(subject.seed, f"cotangent {number}")
-            .standard_normal(adapter.array(output).shape)
-            .astype(np.float32)
-        )
+        adapter.tensor(_cotangent(subject, number, adapter.array(output).shape))
         for number, output in enumerate(outputs)
     ]
     return adapter.loss(subject.loss, outputs, inputs, cotangents)
+
+
+def _cotangent(subject: Subject, number: int, shape: tuple[int, ...]) -> Array:
+    """What an output is multiplied by in the loss: the same numbers in every layout."""
+    name = f"output.{number}" if number else "output"
+    drawn = generator(subject.seed, f"cotangent {number}").standard_normal(
+        shape_of_baseline(name, shape, subject.declared)
+    )
+    return input_in_layout(name, drawn.astype(np.float32), subject.declared)
 
 
 def _gradients(
