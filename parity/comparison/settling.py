@@ -5,13 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from parity.comparison.measure import ROUNDOFF
 from parity.comparison.ties import CHOICES
 from parity.comparison.verdict import Row
 from parity.comparison.zeros import UNMOVED
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
+SAME_UNITS = 8.0  # two errors of one rounding differ by less: 1.1 to 2.5 in 17 batch norms
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
+JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
+LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
+OPEN = (JUST_ABOVE, OWN_NOISE, LARGE_NOISE, "")  # reasons of an error above its bound
 
 
 def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) -> list[Row]:
@@ -51,6 +56,11 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     Noise is `less precise` where float64 agrees, or differs by so little that it cannot explain the
     float32 error: by a float32 constant, for example.
 
+    An error is rounding as well if it has the same size in both precisions, counted in units of
+    their roundoff (`is_rounding`): a variance as E[x²] - E[x]² is some fifty units off in each. The
+    error of another function has the same size in numbers, which are 5e8 times as many units in
+    float64.
+
     Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
     place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
     not scatter. Whether float64 numbers round to the same bits by chance depends on the processor.
@@ -61,15 +71,39 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
         for row in rows
         if row.precision == "float32" and row.verdict == "equivalent" and row.noise_floor > 0
     }
+    short = {row.place: row for row in rows if row.precision == "float32"}
     settled = []
     for row in rows:
         other = exact.get(row.place)
+        partner = other if row.precision == "float32" else short.get(row.place)
         agree = other and other.verdict == "equivalent"
         if row.reason == OWN_NOISE and other and (agree or other.error <= SMALL * row.error):
             text = "agree" if agree else f"are {other.error:.1e} apart"
             reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two {text}"
             row = replace(row, verdict="less precise", reason=reason)
+        elif partner and is_rounding(row, partner):
+            reason = f"rounding, {row.ratio:.2g} times the bound; in {partner.precision} the error "
+            reason += f"is {units(partner):.0f} roundoffs, here {units(row):.0f}"
+            row = replace(row, verdict="less precise", reason=reason)
         elif row.precision == "float64" and row.reason == UNMOVED and row.place in moving:
             row = replace(row, verdict="equivalent", reason="")
         settled.append(row)
     return settled
+
+
+def units(row: Row) -> float:
+    """The error of a row, in units of its precision's roundoff."""
+    return row.error / float(ROUNDOFF[row.precision])
+
+
+def is_rounding(row: Row, partner: Row) -> bool:
+    """Whether an error above its bound is rounding, as the row in the other precision shows.
+
+    Each precision must keep half of its digits, and the two errors must be of one size in units. If
+    float32 is off by many more units, it computes something that float64 does not.
+    """
+    above = row.verdict in ("different", "undecided") and row.error > row.bound > 0
+    if not above or row.reason not in OPEN or row.precision not in ("float32", "float64"):
+        return False
+    half = all(each.error <= float(ROUNDOFF[each.precision]) ** 0.5 for each in (row, partner))
+    return half and units(row) / SAME_UNITS <= units(partner) <= SAME_UNITS * units(row)

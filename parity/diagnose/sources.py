@@ -59,6 +59,7 @@ class Sources:
 
     pairs: Sequence[Evidence]
     contexts: dict[int, Context] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # tap that was not recomputed -> why
 
     def of_row(self, row: Row) -> Evidence | None:
         """The comparison that a row is from."""

@@ -17,8 +17,10 @@ from parity.matching.declared import Declared
 from parity.recording.adapter import Adapter, Module
 from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
+from parity.recording.laid_out import input_in_layout, shape_of_baseline
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall, Recorder
+from parity.recording.terms import gradient_terms
 
 LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
@@ -58,6 +60,7 @@ class Recording:
     taps: dict[str, Array] = field(default_factory=dict)
     kinks: dict[str, Any] = field(default_factory=dict)
     operations: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, int] = field(default_factory=dict)
     branch: Branch = field(default_factory=Branch)
     notes: list[str] = field(default_factory=list)
     sink: Callable[[str, Array], None] | None = None
@@ -73,7 +76,7 @@ class Recording:
 
     def facts(self) -> dict[str, Any]:
         """The tables of the manifest."""
-        return {"kinks": self.kinks, "operations": self.operations}
+        return {"kinks": self.kinks, "operations": self.operations, "terms": self.terms}
 
 
 def record_pass(
@@ -142,6 +145,9 @@ def _record_mode(
             recorder.taps[f"{stage}losses/loss"] = value
             subject.place = f"{stage}backward"
             recorder.taps |= _gradients(subject, recorder, loss, inputs)
+            recording.terms |= gradient_terms(
+                recorder.calls.values(), recorder.taps, f"{stage}forward/", f"{stage}gradients/"
+            )
     subject.calls[stage] = recorder.calls
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks
@@ -197,14 +203,19 @@ def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any])
         return subject.adapter.own_loss(subject.loss, outputs, inputs)
     adapter = subject.adapter
     cotangents = [
-        adapter.tensor(
-            generator(subject.seed, f"cotangent {number}")
-            .standard_normal(adapter.array(output).shape)
-            .astype(np.float32)
-        )
+        adapter.tensor(_cotangent(subject, number, adapter.array(output).shape))
         for number, output in enumerate(outputs)
     ]
     return adapter.loss(subject.loss, outputs, inputs, cotangents)
+
+
+def _cotangent(subject: Subject, number: int, shape: tuple[int, ...]) -> Array:
+    """What an output is multiplied by in the loss: the same numbers in every layout."""
+    name = f"output.{number}" if number else "output"
+    drawn = generator(subject.seed, f"cotangent {number}").standard_normal(
+        shape_of_baseline(name, shape, subject.declared)
+    )
+    return input_in_layout(name, drawn.astype(np.float32), subject.declared)
 
 
 def _gradients(

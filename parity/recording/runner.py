@@ -30,6 +30,13 @@ from parity.recording.side import load_arrays, save_arrays, subject_facts
 from parity.recording.weights import baseline_weights, candidate_names, module_names
 
 KEYS = "recordings.json"
+# ability of an adapter -> what is not recorded without it
+WITHOUT = {
+    "gradients": "gradients and training",
+    "update": "the step of an optimiser",
+    "isolated": "each module alone",
+    "float64": "float64",
+}
 Say = Callable[[str], None]
 
 
@@ -87,10 +94,7 @@ class Runner:
         """The process of a side and precision; it is started, and loaded, at first use."""
         if (side, precision) in self.children:
             return self.children[side, precision]
-        chosen = self.pythons.get(side) or self.pair.side(side).python
-        python = self.path.parent / chosen if chosen else Path(sys.executable)
-        log = self.out / f"{side}-{precision}.log"
-        child = Child(python, self.path.parent, log, self.label(side))
+        child = self.start(side, precision)
         self.children[side, precision] = child
         started = time.monotonic()
         described = child.ask("start", pair=str(self.path), side=side, precision=precision)
@@ -101,6 +105,13 @@ class Runner:
         seconds = time.monotonic() - started
         self.say(f"{self.label(side)} {version}: built in {precision} ({seconds:.0f} s)")
         return child
+
+    def start(self, side: str, precision: str) -> Child:
+        """A new process of a side and precision."""
+        chosen = self.pythons.get(side) or self.pair.side(side).python
+        python = self.path.parent / chosen if chosen else Path(sys.executable)
+        log = self.out / f"{side}-{precision}.log"
+        return Child(python, self.path.parent, log, self.label(side))
 
     def load(self, child: Child, side: str, state: Path | None = None) -> None:
         """Load the pair's weights and inputs into a child."""
@@ -148,7 +159,17 @@ class Runner:
         )
         self.weight_names["candidate"] = names
         self.load(child, "candidate")
-        self.recorded.notes += notes
+        self.recorded.notes += [*notes, *self._missing()]
+
+    def _missing(self) -> list[str]:
+        """What an adapter cannot record, for each side."""
+        found = []
+        for side in SIDES:
+            able = self.described[side]["abilities"]
+            words = [text for ability, text in WITHOUT.items() if ability not in able]
+            if words and "taps" not in able:
+                found.append(f"{self.label(side)} cannot record {', '.join(words)}: not compared")
+        return found
 
     def record_all(self) -> None:
         """Make every recording of the plan, or find it in the folder."""

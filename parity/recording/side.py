@@ -148,6 +148,7 @@ class RecordedSide:
                     record_pass(subject, handed, not variant, recording, random=first)
             recording.flush()
             writer.manifest |= recording.facts()
+            writer.manifest["free"] = [] if handed is None else handed.free
             if "follow" in self.adapter.abilities:
                 writer.manifest["branch"] = recording.branch.name(handed)
         return {
@@ -182,6 +183,7 @@ class RecordedSide:
             "branch": None,
             "layouts": dict(self.subject.declared.layouts),
             "side": self.name,
+            "abilities": sorted(self.adapter.abilities),
         }
 
     @contextmanager

@@ -282,7 +282,8 @@ def test_a_sum_outside_of_modules():
     result, _ = asked("outside")
     (found,) = result.findings
     assert (found.code, found.shown_by) == ("sign", "recomputing")
-    assert "between two and norm, outside of modules: two minus relu" in found.text
+    place = "between two and norm, outside of modules, the candidate computes"
+    assert f"{place} two minus relu, instead of the sum" in found.text
     assert result.begins.tap == "norm"
 
 
@@ -386,4 +387,5 @@ def test_the_answer_fits_on_one_screen():
     assert any(line.startswith("running statistics:") for line in lines)
     assert "only in the baseline: forward/drop" in lines
     text = "\n".join(lines)
-    assert "the running variance follows the biased variance" in text and "explains" in text
+    assert "the running variance follows the biased variance" in text
+    assert "further taps differ" in text and "the relative error is" in text
