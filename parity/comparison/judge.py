@@ -33,7 +33,7 @@ from parity.comparison.branches import Branches, across_branches, find_branches,
 from parity.comparison.chance import FEW, floor_factor, question_factor
 from parity.comparison.choices import inputs_of, judge_choices, with_found_ties
 from parity.comparison.differences import OURS, allowed, documented
-from parity.comparison.measure import ROUNDOFF, gap
+from parity.comparison.measure import ROUNDOFF, gap, relative
 from parity.comparison.noise import Noise, measure_noise
 from parity.comparison.settling import JUST_ABOVE, LARGE_NOISE, OWN_NOISE, settle_ties
 from parity.comparison.ties import is_choice, whole, with_ties
@@ -167,7 +167,7 @@ def one_sided_taps(evidence: Evidence, without: Sequence[str] = ()) -> OneSided:
 def moved(variant: Trace, base: Trace) -> bool:
     """Whether any computed number of the variant differs from `base`."""
     return any(
-        gap(tap, base.taps[name]).relative != 0
+        relative(tap, base.taps[name]) != 0
         for name, tap in variant.taps.items()
         if name in base.taps and name.partition("/")[0] not in (*EXACT, *NOT_JUDGED)
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.chance import FLOOR_FACTOR
-from parity.comparison.measure import ROUNDOFF, constant, gap, norm, size_of, unfit
+from parity.comparison.measure import ROUNDOFF, constant, norm, relative, size_of, unfit
 from parity.comparison.noise import Noise, measure_noise
 from parity.comparison.sketch import Tap
 from parity.comparison.trace import Trace, distance
@@ -185,5 +185,5 @@ def _never_moves(name: str, tap: Tap, evidence: Evidence) -> bool:
         for variant in evidence.baseline_variants
         if name in variant.taps and str(variant.manifest.get("variant")).startswith("ulp")
     ]
-    unmoved = all(gap(other, tap).relative == 0 for other in others)
+    unmoved = all(relative(other, tap) == 0 for other in others)
     return unmoved and size_of(tap) * len(others) >= TOO_MANY_FOR_CHANCE

@@ -39,7 +39,7 @@ from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.matched import matched_findings, not_matched, true_layouts
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
-from parity.diagnose.sources import Sources
+from parity.diagnose.sources import BAD, Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
 from parity.diagnose.state import unequal_weight
 from parity.diagnose.structure import one_sided_findings, setting_differences
@@ -54,7 +54,6 @@ CLASSES: tuple[Kind, ...] = (
     "less precise",
     "other structure",
 )
-BAD = ("different", "less precise")
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,12 @@ def explain_case(
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
+        other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
+        seen = sources.seen(row, other)
         known = explained_by(row, faults, graph)
-        if known and not (has_own_state(row, sources) or of_sum(row, sources, graph)):
+        if known and not (has_own_state(seen, sources) or of_sum(seen, sources, graph)):
             known.fold(row, place_of(row.stage, row.tap))
             continue
-        other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         explain_row(row, other, faults, sources, graph, rule)
     faults = with_one_reason(faults)
     left: list[Row] = []
@@ -197,10 +197,11 @@ def fault_of(
     row: Row, other: Row | None, place: Place, sources: Sources, graph: Pass, rule: Rule
 ) -> Fault:
     """The fault that one row shows."""
-    evidence, context = sources.of_row(row), sources.context(row)
+    seen = sources.seen(row, other)
+    evidence, context = sources.of_row(seen), sources.context(seen)
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     operation = (made.operation or made.module) if made else ""
-    if wrong := of_sum(row, sources, graph):
+    if wrong := of_sum(seen, sources, graph):
         before = graph.before(place.name) or "the inputs"
         text = f"between {before} and {place.name}, outside of modules, the candidate computes "
         text += f"another function: {wrong.text}" if wrong.code == "sum" else wrong.text

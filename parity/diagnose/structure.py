@@ -95,7 +95,10 @@ def one_sided_findings(
         "baseline": one_sided.baseline,
         "candidate": one_sided.candidate,
     }
+    kinds = {place_of(row.stage, row.tap).kind for row in rows}
     for (kind, side), (code, group, text) in ONE_SIDED.items():
+        if code == "frozen" and kind not in kinds:  # the candidate records no gradients at all
+            continue
         absent = set(names_of("state", sides[side]))  # no gradient is missing of these
         names = names_of(kind, sides[side])
         unique = [name for name in names if kind == "state" or name not in absent]

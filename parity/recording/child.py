@@ -23,7 +23,9 @@ class Child:
     def __init__(self, python: Path, folder: Path, log: Path, label: str) -> None:
         self.label, self.log = label, log
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+        # Passive: threads that wait for work leave the processor to the other processes.
+        environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+        environment |= {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
         try:
             with open(log, "wb") as file:
                 self.process = subprocess.Popen(

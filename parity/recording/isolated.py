@@ -23,15 +23,20 @@ WORDS = "isolated "
 
 
 def record_isolated(
-    subject: Subject, source: Trace, names: Mapping[str, str], handed: Handed | None
+    subject: Subject,
+    source: Trace,
+    names: Mapping[str, str],
+    handed: Handed | None,
+    recording: Recording | None = None,
 ) -> Recording:
     """Record every leaf module alone; in training mode those with buffers.
 
     Args:
         source: the baseline's pass in float32, with whole arrays.
         names: this side's name of a module call -> the source's, where they differ.
+        recording: an empty one with a sink, to which taps go as they come.
     """
-    recording = Recording()
+    recording = recording or Recording()
     for stage in ("", TRAINING):
         training = stage == TRAINING
         if ("train" if training else "eval") not in subject.modes:
@@ -47,6 +52,7 @@ def record_isolated(
                 continue
             subject.place = f"{WORDS}{stage}forward of {name}"
             _record_call(subject, recording, (stage, name), call, source, names, handed)
+            recording.flush()
     subject.adapter.load(subject.model, subject.weights)
     return recording
 
