@@ -94,10 +94,7 @@ class Runner:
         """The process of a side and precision; it is started, and loaded, at first use."""
         if (side, precision) in self.children:
             return self.children[side, precision]
-        chosen = self.pythons.get(side) or self.pair.side(side).python
-        python = self.path.parent / chosen if chosen else Path(sys.executable)
-        log = self.out / f"{side}-{precision}.log"
-        child = Child(python, self.path.parent, log, self.label(side))
+        child = self.start(side, precision)
         self.children[side, precision] = child
         started = time.monotonic()
         described = child.ask("start", pair=str(self.path), side=side, precision=precision)
@@ -108,6 +105,13 @@ class Runner:
         seconds = time.monotonic() - started
         self.say(f"{self.label(side)} {version}: built in {precision} ({seconds:.0f} s)")
         return child
+
+    def start(self, side: str, precision: str) -> Child:
+        """A new process of a side and precision."""
+        chosen = self.pythons.get(side) or self.pair.side(side).python
+        python = self.path.parent / chosen if chosen else Path(sys.executable)
+        log = self.out / f"{side}-{precision}.log"
+        return Child(python, self.path.parent, log, self.label(side))
 
     def load(self, child: Child, side: str, state: Path | None = None) -> None:
         """Load the pair's weights and inputs into a child."""
