@@ -69,7 +69,8 @@ def pairs_table(rows: Sequence[Row]) -> Table:
             by_verdict[name] for name in ("different", "undecided", "less precise", "vacuous")
         )
         numbers = (len(members), equal, *failed)
-        place = f"{worst_row.case}, {worst_row.stage}, {worst_row.tap}"
+        names = (worst_row.case, worst_row.stage, worst_row.tap)
+        place = ", ".join(name for name in names if name)
         lines.append([pair, precision, *map(str, numbers), ratio_text(worst_row), place])
     return Table("Compared", "", HEADERS["pairs"].split("|"), lines, range(2, 9))
 
