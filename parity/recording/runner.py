@@ -21,6 +21,7 @@ from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace, environment, read_trace
 from parity.errors import ParityError
 from parity.matching.declared import Declared
+from parity.recording.adapter import RestartNeededError
 from parity.recording.child import Child
 from parity.recording.draw import draw_inputs
 from parity.recording.lanes import run_lanes
@@ -83,7 +84,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None
     ) -> None:
-        for child in self.children.values():
+        for child in [*self.children.values()]:
             child.kill() if kind else child.close()
 
     def label(self, side: str) -> str:
@@ -97,10 +98,13 @@ class Runner:
         chosen = self.pythons.get(side) or self.pair.side(side).python
         python = self.path.parent / chosen if chosen else Path(sys.executable)
         log = self.out / f"{side}-{precision}.log"
-        child = Child(python, self.path.parent, log, self.label(side))
-        self.children[side, precision] = child
         started = time.monotonic()
-        described = child.ask("start", pair=str(self.path), side=side, precision=precision)
+        try:
+            child, described = self._started(side, precision, python, log)
+        except RestartNeededError:
+            self.children.pop((side, precision)).close()
+            self.say(f"{self.label(side)}: has compiled itself for other settings; starts again")
+            child, described = self._started(side, precision, python, log)
         self.described.setdefault(side, described)
         if side in self.weight_names:
             self.load(child, side)
@@ -108,6 +112,22 @@ class Runner:
         seconds = time.monotonic() - started
         self.say(f"{self.label(side)} {version}: built in {precision} ({seconds:.0f} s)")
         return child
+
+    def _started(
+        self, side: str, precision: str, python: Path, log: Path
+    ) -> tuple[Child, dict[str, Any]]:
+        """A new process whose model is built, and what it says of itself."""
+        label = self.label(side)
+        child = Child(python, self.path.parent, log, label, self.say)
+        self.children[side, precision] = child
+        return child, child.ask(
+            "start",
+            f"start and build in {precision}",
+            pair=str(self.path),
+            side=side,
+            precision=precision,
+            label=label,
+        )
 
     def load(self, child: Child, side: str, state: Path | None = None) -> None:
         """Load the pair's weights and inputs into a child."""
@@ -119,6 +139,11 @@ class Runner:
             state=str(state) if state else None,
             layouts=dict(self.layouts) if side == "candidate" else {},
         )
+
+    def try_once(self, child: Child, side: str) -> None:
+        """Find mistakes of the pair file before anything slow; only the baseline is called."""
+        for note in child.ask("trial", "first call", call=side == "baseline")["notes"]:
+            self.say(f"{self.label(side)}: {note}")
 
     def prepare(self) -> None:
         """Draw weights and inputs, build both sides, and match the names of their weights."""
@@ -139,6 +164,7 @@ class Runner:
         weights: dict[str, Array] = load_arrays(self.out / "weights.npz")
         self.weight_names["baseline"] = {name: name for name in weights}
         self.load(child, "baseline")
+        self.try_once(child, "baseline")
         self.facts = subject_facts(self.pair, weights, inputs)
 
     def prepare_candidate(self) -> None:
@@ -155,6 +181,7 @@ class Runner:
         )
         self.weight_names["candidate"] = names
         self.load(child, "candidate")
+        self.try_once(child, "candidate")
         self.recorded.notes += [*notes, *self._missing()]
 
     def _missing(self) -> list[str]:
@@ -235,7 +262,7 @@ class Runner:
             role: str(self.out / f"{other}.npz") if other else None
             for role, other in (("follow", request.follow), ("source", request.source))
         }
-        answer = child.ask("record", out=str(file), **options, **paths)
+        answer = child.ask("record", words, out=str(file), **options, **paths)
         self.old[name] = {"key": key, "answer": answer}
         self._write_keys()
         seconds = time.monotonic() - started
