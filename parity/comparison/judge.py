@@ -44,6 +44,7 @@ from parity.comparison.zeros import (
     ZERO,
     ZERO_STEP,
     found_zero,
+    maybe_zero,
     step_of_zero,
     structural_zero,
     without_vacuous,
@@ -53,6 +54,7 @@ QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this 
 NO_REFERENCE = "the float64 reference does not have this tap"
 BASELINE_OFF = "the baseline is further from float64 than the candidate's noise explains"
 BASELINE_ALONE = "the baseline is further from float64 than its own variants explain"
+MAYBE_ZERO = "so small beside its module's gradients that it may be zero; a float64 trace tells"
 NOISY = "the baseline's noise is too large to tell"
 TIES_EXPLAIN = 0.5  # a gradient that is further off is wrong, if few choices differ (`rare_ties`)
 COUNTING = ("parameters", "statistics")  # last word of a stage that may hold counters
@@ -249,7 +251,9 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     if step := step_of_zero(name, row, evidence, reference):
         return replace(row, verdict=step, reason=ZERO_STEP)
     if not (noise.variant_errors or evidence.reference):
-        return without_evidence(row, noise.least)
+        row = without_evidence(row, noise.least)
+        rounding = row.verdict == "different" and maybe_zero(name, evidence)
+        return replace(row, verdict="undecided", reason=MAYBE_ZERO) if rounding else row
     if row.error > row.bound:
         return above_bound(row, noise)
     return judge_baseline(row, noise)

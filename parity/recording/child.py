@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,26 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("parity needs Python 3.11 or newer; %s is Python %s"
              % (sys.executable, sys.version.split()[0]))
-import importlib.util
+import importlib.util, runpy
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name == "parity":
-            folder = sys.argv[1]
             return importlib.util.spec_from_file_location(
                 name, folder + "/__init__.py", submodule_search_locations=[folder])
 sys.meta_path.insert(0, Finder)
+_, folder, module = sys.argv
 sys.path[:] = [path for path in sys.path if path]
-from parity.recording.worker import main
-sys.exit(main())
+runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 LAST_LINES = 8  # of a log, in the message about a process that ended
+WORKER = "parity.recording.worker"
 
 
 class Child:
     """`parity.recording.worker` in a side's environment; `log` gets what it prints.
 
+    `module`: another program of the same protocol. `variables`: more of its environment.
     `say` gets a line now and then while an answer takes long.
 
     Raises:
@@ -56,15 +57,17 @@ class Child:
         folder: Path,
         log: Path,
         label: str,
+        module: str = WORKER,
+        variables: Mapping[str, str] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.label, self.log, self.say = label, log, say
         # Passive: threads that wait for work leave the processor to the other processes.
-        environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+        environment = {"OMP_WAIT_POLICY": "passive", **os.environ, **(variables or {})}
         try:
             with open(log, "wb") as file:
                 self.process = subprocess.Popen(
-                    [str(python), "-c", START, str(PACKAGE)],
+                    [str(python), "-c", START, str(PACKAGE), module],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=file,

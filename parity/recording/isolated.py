@@ -18,6 +18,7 @@ from parity.recording.laid_out import in_layout
 from parity.recording.passes import TRAINING, Recording, Subject, collect_calls
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.structure import Slot, leaves, rebuild
+from parity.recording.terms import gradient_terms
 
 WORDS = "isolated "
 
@@ -143,6 +144,8 @@ def _record_gradients(
         ],
     )
     recording.taps |= {t: g for t, g in zip(wanted, found, strict=True) if g is not None}
+    prefixes = f"{words}forward/", f"{words}gradients/"
+    recording.terms |= gradient_terms([call], recording.taps, *prefixes, suffix)
 
 
 def _inputs(

@@ -20,6 +20,7 @@ from parity.recording.following import Branch, Handed
 from parity.recording.laid_out import input_in_layout, shape_of_baseline
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall, Recorder
+from parity.recording.terms import gradient_terms
 
 LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
@@ -59,6 +60,7 @@ class Recording:
     taps: dict[str, Array] = field(default_factory=dict)
     kinks: dict[str, Any] = field(default_factory=dict)
     operations: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, int] = field(default_factory=dict)
     branch: Branch = field(default_factory=Branch)
     notes: list[str] = field(default_factory=list)
     sink: Callable[[str, Array], None] | None = None
@@ -74,7 +76,7 @@ class Recording:
 
     def facts(self) -> dict[str, Any]:
         """The tables of the manifest."""
-        return {"kinks": self.kinks, "operations": self.operations}
+        return {"kinks": self.kinks, "operations": self.operations, "terms": self.terms}
 
 
 def record_pass(
@@ -164,6 +166,9 @@ def _record_mode(
             recorder.taps[f"{stage}losses/loss"] = value
             subject.place = f"{stage}backward"
             recorder.taps |= _gradients(subject, recorder, loss, inputs)
+            recording.terms |= gradient_terms(
+                recorder.calls.values(), recorder.taps, f"{stage}forward/", f"{stage}gradients/"
+            )
     subject.calls[stage] = recorder.calls
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks

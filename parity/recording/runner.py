@@ -95,16 +95,13 @@ class Runner:
         """The process of a side and precision; it is started, and loaded, at first use."""
         if (side, precision) in self.children:
             return self.children[side, precision]
-        chosen = self.pythons.get(side) or self.pair.side(side).python
-        python = self.path.parent / chosen if chosen else Path(sys.executable)
-        log = self.out / f"{side}-{precision}.log"
         started = time.monotonic()
         try:
-            child, described = self._started(side, precision, python, log)
+            child, described = self._started(side, precision)
         except RestartNeededError:
             self.children.pop((side, precision)).close()
             self.say(f"{self.label(side)}: has compiled itself for other settings; starts again")
-            child, described = self._started(side, precision, python, log)
+            child, described = self._started(side, precision)
         self.described.setdefault(side, described)
         if side in self.weight_names:
             self.load(child, side)
@@ -113,12 +110,9 @@ class Runner:
         self.say(f"{self.label(side)} {version}: built in {precision} ({seconds:.0f} s)")
         return child
 
-    def _started(
-        self, side: str, precision: str, python: Path, log: Path
-    ) -> tuple[Child, dict[str, Any]]:
+    def _started(self, side: str, precision: str) -> tuple[Child, dict[str, Any]]:
         """A new process whose model is built, and what it says of itself."""
-        label = self.label(side)
-        child = Child(python, self.path.parent, log, label, self.say)
+        child = self.start(side, precision)
         self.children[side, precision] = child
         return child, child.ask(
             "start",
@@ -126,8 +120,15 @@ class Runner:
             pair=str(self.path),
             side=side,
             precision=precision,
-            label=label,
+            label=self.label(side),
         )
+
+    def start(self, side: str, precision: str) -> Child:
+        """A new process of a side and precision."""
+        chosen = self.pythons.get(side) or self.pair.side(side).python
+        python = self.path.parent / chosen if chosen else Path(sys.executable)
+        log = self.out / f"{side}-{precision}.log"
+        return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
     def load(self, child: Child, side: str, state: Path | None = None) -> None:
         """Load the pair's weights and inputs into a child."""

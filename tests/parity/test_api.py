@@ -189,6 +189,36 @@ def test_without_evidence_small_differences_are_undecided(files, write):
     assert verdicts(compare([files[0], wrong]))["losses/loss"] == "different"
 
 
+def test_two_traces_alone_cannot_tell_a_zero_from_noise(write):
+    """A bias before a batch norm has a gradient of noise; float64 shows that it is zero."""
+
+    def noise(size):
+        def change(taps):
+            rng = np.random.default_rng(int(1e9 * size))
+            taps = {name: tap for name, tap in taps.items() if name.startswith("forward")}
+            weight, bias = rng.standard_normal(1000), size * rng.standard_normal(4)
+            return taps | {
+                "gradients/conv.weight": np.linspace(1, 2, 1000, dtype=np.float32),
+                "gradients/conv.bias": bias.astype(np.float32),
+                "gradients/norm.weight": np.ones(4, np.float32),
+                "backward/d/conv.weight": weight.astype(np.float32),
+                "forward/conv.bias": bias.astype(np.float32),
+            }
+
+        return change
+
+    ours = write("ours.npz", change=noise(1e-6), zeros={})
+    for size, said in ((2e-6, "undecided"), (2e-3, "different")):  # norms 4e-6 and 4e-3 beside 48
+        found = verdicts(
+            compare([ours, write("other.npz", "theirs", change=noise(size), zeros={})])
+        )
+        assert found["gradients/conv.bias"] == said
+        assert found["forward/conv.bias"] == "different"  # only gradients are zero by structure
+    swapped = write("first.npz", change=noise(2e-3), zeros={})
+    small = write("second.npz", "theirs", change=noise(1e-6), zeros={})
+    assert verdicts(compare([swapped, small]))["gradients/conv.bias"] == "different"
+
+
 def test_float64_shows_what_float32_hides(files, write):
     def nearly(taps):
         return taps | {"forward/hidden": taps["forward/hidden"] * (1 + 1e-10)}
