@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: the operating system refused: {error}", file=sys.stderr)
     except KeyboardInterrupt:
+        text = "interrupted; what is recorded stays; run the command again to resume"
+        print(text, file=sys.stderr)
         return INTERRUPTED
     return REFUSED
 

@@ -116,6 +116,27 @@ def record_pass(
     return recording
 
 
+def call_once(subject: Subject) -> None:
+    """Run the forward pass and the loss in the first mode, and keep nothing of it."""
+    adapter = subject.adapter
+    training = "eval" not in subject.modes
+    if "taps" in adapter.abilities:
+        subject.place = "forward"
+        made = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
+        adapter.taps(subject.model, made, training=training)
+        return
+    stage = TRAINING if training else ""
+    recorder = Recorder(adapter, subject.modules, Branch(), stage, None)
+    with _running(subject, recorder, training):
+        inputs = native_inputs(subject)
+        outputs = recorder.record_model_outputs(_forward(subject, inputs))
+        recorder.active = False
+        if "gradients" in adapter.abilities and outputs:
+            subject.place = f"{stage}loss"
+            loss_of(subject, outputs, inputs)
+    adapter.load(subject.model, subject.weights)
+
+
 def _record_taps(subject: Subject, recording: Recording) -> None:
     """The taps of a model that returns them all."""
     adapter = subject.adapter
