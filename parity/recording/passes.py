@@ -67,7 +67,7 @@ class Recording:
     inputs_of_kinks: set[str] = field(default_factory=set)
 
     def flush(self) -> None:
-        """Hand the taps so far to the sink, and let go of them. Their kinks are known by now."""
+        """Hand the taps so far to the sink, and free them. Their kinks are known by now."""
         if self.sink is None:
             return
         self.inputs_of_kinks |= {str(facts["input"]) for facts in self.kinks.values()}
