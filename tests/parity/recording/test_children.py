@@ -151,8 +151,9 @@ def test_a_framework_that_asks_for_a_new_process_gets_one_once(tmp_path, times):
         assert starts.read_text() == "xx"
 
 
-def test_an_interrupted_command_says_so_and_leaves_no_process(tmp_path):
-    """Ctrl-C while a side runs a compiler: the compiler, too, has ended."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_command_says_so_and_leaves_no_process(tmp_path, number):
+    """Ctrl-C, or the end of the terminal, while a side compiles: no compiler is left."""
     mark = tmp_path / "pid"
     code = (
         "import subprocess; "
@@ -171,7 +172,7 @@ def test_an_interrupted_command_says_so_and_leaves_no_process(tmp_path):
     while not (mark.exists() and mark.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     last = errors.rstrip().split("\n")[-1]
     assert last == "interrupted; what is recorded stays; run the command again to resume"
