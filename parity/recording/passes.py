@@ -20,7 +20,7 @@ from parity.recording.following import Branch, Handed
 from parity.recording.laid_out import input_in_layout, shape_of_baseline
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall, Recorder
-from parity.recording.terms import gradient_terms
+from parity.recording.terms import gradient_terms, statistic_terms
 
 LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
@@ -169,6 +169,10 @@ def _record_mode(
             recording.terms |= gradient_terms(
                 recorder.calls.values(), recorder.taps, f"{stage}forward/", f"{stage}gradients/"
             )
+        if training:
+            prefixes = f"{stage}forward/", f"{stage}statistics/"
+            calls = recorder.calls.values()
+            recording.terms |= statistic_terms(calls, recorder.taps, *prefixes, subject.weights)
     subject.calls[stage] = recorder.calls
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks
