@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
+from parity.diagnose.causes.pair import Cause
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.faults import Fault, explained_by
 from parity.diagnose.finding import Finding, Sureness
@@ -36,6 +37,7 @@ from parity.diagnose.reach import Pass, pass_of
 from parity.diagnose.sources import Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
 from parity.diagnose.structure import one_sided_findings, setting_differences
+from parity.diagnose.sums import broken_sum
 
 SURENESS = ("recomputing", "settings", "state", "numbers", "place")
 BAD = ("different", "less precise")
@@ -99,7 +101,7 @@ def explain_case(
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
         known = explained_by(row, faults, graph)
-        if known and not has_own_state(row, sources):
+        if known and not (has_own_state(row, sources) or of_sum(row, sources, graph)):
             known.folded.append(row)
             continue
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
@@ -113,6 +115,12 @@ def explain_case(
     findings += list(unshown(settings, faults, rows))
     findings.sort(key=lambda found: SURENESS.index(found.shown_by))
     return findings, left
+
+
+def of_sum(row: Row, sources: Sources, graph: Pass) -> Cause | None:
+    """What the candidate computes in the place of a sum outside of modules, if it is no sum."""
+    evidence = sources.of_row(row)
+    return broken_sum(row, evidence, graph) if evidence else None
 
 
 def has_own_state(row: Row, sources: Sources) -> bool:
@@ -167,6 +175,10 @@ def fault_of(
     evidence, context = sources.of_row(row), sources.context(row)
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     operation = (made.operation or made.module) if made else ""
+    if wrong := of_sum(row, sources, graph):
+        before = graph.before(place.name) or "the inputs"
+        text = f"between {before} and {place.name}, outside of modules: {wrong.text}"
+        return Fault((wrong.code, text), "another function", wrong.code, text, "", "recomputing")
     cause = likely(row, evidence, context, rule) if evidence else None
     less = why_less_precise(row, other, context, cause[0] if cause else None)
     if less:

@@ -18,7 +18,15 @@ SHORT = 1e-6  # float64 that agrees to fewer digits than this is another functio
 # code -> class of the finding; every other code is another function
 CLASSES: dict[str, Kind] = {
     **dict.fromkeys(
-        ("one-pass", "float32 constant", "short product", "rounded", "long sum", "rounding"),
+        (
+            "one-pass",
+            "float32 constant",
+            "short product",
+            "rounded",
+            "long sum",
+            "fast math",
+            "rounding",
+        ),
         "less precise",
     ),
     **dict.fromkeys(

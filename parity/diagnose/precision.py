@@ -4,10 +4,16 @@ import numpy as np
 
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.verdict import Row
-from parity.diagnose.causes.pair import Cause, Context
+from parity.diagnose.causes.facts import Operation, input_of, weight_and_bias
+from parity.diagnose.causes.hypothesis import Absent
+from parity.diagnose.causes.pair import Array, Cause, Context
 
 SHORT = 1e-6  # float64 that agrees to this many digits, but to no more, was float32 for a moment
 LEAST = 1e-11
+SAMPLES = 256  # sums that are computed one number after another
+NEAR = 3.0  # an error explains another up to this factor
+EXPONENTIAL = ("softmax", "log softmax", "sigmoid", "silu", "gelu", "attention")
+SHOWN = ("one-pass", "float32 constant", "short product", "rounded")
 
 
 def why_less_precise(
@@ -17,7 +23,7 @@ def why_less_precise(
 
     `other` is the row of the same place in the other precision.
     """
-    if cause and cause.code in ("one-pass", "float32 constant", "short product", "rounded"):
+    if cause and cause.code in SHOWN:
         return cause.code, cause.text
     if row.precision == "float64":
         agrees = other is not None and other.verdict in ("equivalent", "vacuous")
@@ -28,11 +34,52 @@ def why_less_precise(
         return None
     if row.verdict != "less precise":
         return None
-    return "rounding", f"{lost_digits(row)}: the same function in float64"
+    digits_text = f"{lost_digits(row)} digits are lost, and float64 agrees"
+    made = context.made_by.get(f"{row.stage}/{row.tap}")
+    if isinstance(made, Operation):
+        if count := naive_sum(row, made, context):
+            return "long sum", f"{digits_text}: as many as in sums of {count} numbers one by one"
+        if made.operation in EXPONENTIAL:
+            return "fast math", f"{digits_text}; an approximate exponential would explain it"
+    return "rounding", digits_text
 
 
 def lost_digits(row: Row) -> str:
-    """How many decimal digits a row has less than the baseline, in words."""
+    """How many decimal digits a row has less than the baseline."""
     floor = max(row.noise_floor, row.baseline_error, float(ROUNDOFF[row.precision]))
-    lost = max(0.0, float(np.log10(row.error / floor)))
-    return f"more rounding, by about {lost:.1f} digits"
+    return f"{max(0.0, float(np.log10(row.error / floor))):.1f}"
+
+
+def naive_sum(row: Row, made: Operation, context: Context) -> int:
+    """The number of terms of the sums, if adding them one by one has an error of the row's size and
+    the baseline's is far smaller; else 0."""
+    try:
+        terms = summands(f"{row.stage}/{row.tap}", made, context)
+    except (Absent, ValueError, IndexError):
+        return 0
+    single = terms.astype(np.float32)
+    exact = terms.sum(-1)
+    added = np.cumsum(single, axis=-1, dtype=np.float32)[..., -1]
+    size = float(np.linalg.norm(exact))
+    error = float(np.linalg.norm(added - exact)) / size if size else 0.0
+    explains = error / NEAR <= row.error <= NEAR * error and row.baseline_error <= error / 2
+    return terms.shape[-1] if explains else 0
+
+
+def summands(tap: str, made: Operation, context: Context) -> Array:
+    """The numbers that some outputs of an operation are sums of: (outputs, terms)."""
+    x = input_of(tap, context)
+    if made.operation == "linear":
+        weight = next(iter(weight_and_bias(tap, context)))
+        rows, outputs = x.reshape(-1, x.shape[-1])[:16], weight[:16]
+        return np.asarray((rows[:, None] * outputs[None]).reshape(-1, x.shape[-1]))
+    if made.operation == "convolution":
+        weight = next(iter(weight_and_bias(tap, context)))
+        size = weight.shape[2:]
+        corner = x[(slice(None), slice(None, weight.shape[1]), *map(slice, size))]
+        if corner.shape[2:] != size:
+            raise Absent("a window inside the image")
+        return np.asarray((corner[:16, None] * weight[None, :16]).reshape(-1, weight[0].size))
+    if made.operation == "adaptive mean pool" and made.settings.get("size") in (1, [1, 1], [1]):
+        return x.reshape(x.shape[0] * x.shape[1], -1)[:SAMPLES]
+    raise Absent(made.operation)

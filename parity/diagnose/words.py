@@ -38,7 +38,7 @@ def sentence_of(fault: Fault, source: str, settings: Difference | None) -> str:
             fault = fault_with(fault, "batch_norm")
     if len(places) > 1:
         text += f", in {many(len(places), fault.operation)} (first {where})"
-    elif "between " not in text or source:
+    elif not text.startswith("between "):
         text += f" ({where})"
     if settings:
         text += "; the settings say so too"

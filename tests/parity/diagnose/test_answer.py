@@ -5,6 +5,7 @@ as the recorder does it: the whole pass and each module alone, with a float64 re
 variants. One file, since every test uses this network.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,8 @@ def passed(w, faults, training):
     a = taps[f"{prefix}forward/one"] = call("one", w, x, faults)
     r = taps[f"{prefix}forward/relu"] = call("relu", w, a, faults)
     b = taps[f"{prefix}forward/two"] = call("two", w, r, faults)
-    s = taps[f"{prefix}inputs/norm"] = b - r if "outside" in faults else b + r
+    s = b - r if "outside" in faults else b + r
+    s = taps[f"{prefix}inputs/norm"] = s * s / 2 if "square" in faults else s
     c = taps[f"{prefix}forward/norm"] = call("norm", w, s, faults, training)
     y = taps[f"{prefix}forward/three"] = call("three", w, c, faults)
     taps[f"{prefix}forward/output"] = y
@@ -179,8 +181,14 @@ def traced(name, taps, precision, variant, kind, faults):
     return Trace(Path(f"{name}-{kind}-{precision}-{variant}"), manifest, taps)
 
 
-def asked(*faults, with_alone=True, with_operations=True):
+def asked(*faults, **how):
     """The answer for a candidate with some faults, and all rows."""
+    rows, pairs, one_sided = compared(*faults, **how)
+    return answer(rows, pairs, one_sided), rows
+
+
+def compared(*faults, with_alone=True, with_operations=True):
+    """The rows of a candidate with some faults, what they were judged by, and one-sided taps."""
     variants = [(f"ulp:{seed}", ulp_variant(WEIGHTS, seed)) for seed in (1, 2, 3)]
     exact = {n: v.astype(np.float64) for n, v in WEIGHTS.items()}
     moved = ulp_variant(exact, 1)
@@ -211,11 +219,11 @@ def asked(*faults, with_alone=True, with_operations=True):
         if not with_operations:
             for trace in group:
                 del trace.manifest["operations"]
-        compared = compare_traces(group)
-        rows += compared.rows
-        pairs += compared.pairs
-        one_sided += compared.one_sided
-    return answer(rows, pairs, one_sided), rows
+        found = compare_traces(group)
+        rows += found.rows
+        pairs += found.pairs
+        one_sided += found.one_sided
+    return rows, pairs, one_sided
 
 
 def summary(result):
@@ -250,11 +258,23 @@ def test_one_fault_is_one_finding(fault, kind, code, place):
     assert result.verdict == "different" and result.open == ()
 
 
-def test_a_function_outside_of_modules():
+def test_a_sum_outside_of_modules():
     result, _ = asked("outside")
     (found,) = result.findings
-    assert found.shown_by == "place" and "between two and norm" in found.text
-    assert "outside of modules" in found.text and result.begins.tap == "norm"
+    assert (found.code, found.shown_by) == ("sign", "recomputing")
+    assert "between two and norm, outside of modules: two minus relu" in found.text
+    assert result.begins.tap == "norm"
+
+
+def test_another_function_outside_of_modules():
+    result, _ = asked("square")
+    (found,) = result.findings
+    assert found.code == "sum" and "not the sum of relu and two" in found.text
+
+
+def test_a_sum_is_found_behind_another_fault():
+    result, _ = asked("leaky", "outside", "biased")
+    assert {code for _, code, _ in summary(result)} == {"leaky relu", "sign", "biased"}
 
 
 def test_two_faults_are_two_findings():
@@ -300,6 +320,31 @@ def test_noise_is_no_other_function():
     ]
     result = answer(worse, [], OneSided())
     assert result.findings == () and len(result.open) > 3 and result.verdict == "undecided"
+
+
+@pytest.mark.parametrize(("verdict", "findings"), [("less precise", 2), ("different", 1)])
+def test_a_finding_explains_no_worse_verdict(verdict, findings):
+    rows, pairs, _ = compared()
+    changed = {("isolated forward", "relu"): verdict, ("forward", "two"): "different"}
+    rows = [
+        replace(row, verdict=changed.get((row.stage, row.tap), row.verdict), error=1e-5)
+        if row.precision == "float32"
+        else row
+        for row in rows
+    ]
+    assert len(answer(rows, pairs).findings) == findings
+
+
+def test_float32_alone_explains_no_float64():
+    rows, pairs, _ = compared()
+    changed = {("isolated forward", "relu", "float32"), ("forward", "two", "float64")}
+    rows = [
+        replace(row, verdict="different", error=0.1)
+        if (row.stage, row.tap, row.precision) in changed
+        else row
+        for row in rows
+    ]
+    assert [f.precision for f in answer(rows, pairs).findings] == ["float32", "float64"]
 
 
 def test_gradients_that_only_the_baseline_has_are_frozen_parameters():

@@ -1,0 +1,104 @@
+"""Why digits are lost: each reason is shown by the numbers, and none is named without them."""
+
+import numpy as np
+import pytest
+
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import Evidence, Row
+from parity.diagnose.causes.facts import Operation
+from parity.diagnose.causes.pair import Context
+from parity.diagnose.causes.rules import rule_for
+from parity.diagnose.local import class_of, likely
+from parity.diagnose.precision import why_less_precise
+
+RNG = np.random.default_rng(2)
+PLACE = "isolated forward/m"
+
+
+def row(precision="float32", verdict="less precise", error=1e-5, baseline_error=1e-7):
+    facts = [error, baseline_error, baseline_error, 5e-7, error, error]
+    return Row("", "isolated forward", "m", precision, "b : a", verdict, *facts)
+
+
+def context(operation, taps, params=None, **settings):
+    params = params or {}
+    made = Operation(operation, tuple(taps), tuple(params), settings)
+    return Context(taps, params, {PLACE: made})
+
+
+def cause_of(found, expected, facts):
+    traces = [
+        Trace("x", {"producer": {"name": "x"}, "precision": "float32"}, {PLACE: value})
+        for value in (expected, found)
+    ]
+    result = likely(row(), Evidence(*traces), facts, rule_for)
+    return result[0].code if result else None
+
+
+def test_a_long_sum_one_by_one():
+    x = np.abs(RNG.standard_normal((4, 20000))).astype(np.float32)
+    w = np.abs(RNG.standard_normal((3, 20000))).astype(np.float32)
+    facts = context("linear", {"forward/x": x}, {"m.weight": w})
+    exact = x.astype(float) @ w.astype(float).T
+    added = np.array([[np.cumsum(a * b, dtype=np.float32)[-1] for b in w] for a in x])
+    error = np.linalg.norm(added - exact) / np.linalg.norm(exact)
+    code, text = why_less_precise(row(error=error, baseline_error=1e-7), None, facts, None)
+    assert code == "long sum" and "20000" in text and class_of(code) == "less precise"
+    far = row(error=100 * error, baseline_error=1e-7)
+    assert why_less_precise(far, None, facts, None)[0] == "rounding"
+    noisy_baseline = row(error=error, baseline_error=error)
+    assert why_less_precise(noisy_baseline, None, facts, None)[0] == "rounding"
+
+
+def one_pass(x):
+    """A layer norm whose variance is E[x²] - E[x]², in float32."""
+    mean = x.mean(-1, keepdims=True, dtype=np.float32)
+    square = (x * x).mean(-1, keepdims=True, dtype=np.float32)
+    return (x - mean) / np.sqrt(np.maximum(square - mean * mean, 0) + np.float32(1e-5))
+
+
+@pytest.mark.parametrize(("shift", "code"), [(60.0, "one-pass"), (0.0, None)])
+def test_a_one_pass_variance(shift, code):
+    x = (RNG.standard_normal((40, 64)) + shift).astype(np.float32)
+    x64 = x.astype(float)
+    right = (x64 - x64.mean(-1, keepdims=True)) / np.sqrt(x64.var(-1, keepdims=True) + 1e-5)
+    facts = context("layer_norm", {"forward/x": x}, eps=1e-5, axes=[-1])
+    assert cause_of(one_pass(x), right.astype(np.float32), facts) == code
+
+
+def test_a_one_pass_variance_of_a_batch_norm():
+    x = (RNG.standard_normal((16, 3, 6, 5)) + 60).astype(np.float32)
+    x64, axes = x.astype(float), (0, 2, 3)
+    mean, var = x64.mean(axes, keepdims=True), x64.var(axes, keepdims=True)
+    square = (x * x).mean(axes, keepdims=True, dtype=np.float32)
+    short = x.mean(axes, keepdims=True, dtype=np.float32)
+    found = (x - short) / np.sqrt(square - short * short + np.float32(1e-5))
+    right = ((x64 - mean) / np.sqrt(var + 1e-5)).astype(np.float32)
+    facts = context("batch_norm", {"forward/x": x}, eps=1e-5)
+    assert cause_of(found, right, facts) == "one-pass"
+
+
+def test_a_float32_constant_in_float64():
+    x = RNG.standard_normal((8, 6))
+    eps = 1e-3
+    right = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+    short = float(np.float32(eps))
+    found = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + short)
+    facts = context("layer_norm", {"forward/x": x}, eps=eps, axes=[-1])
+    assert cause_of(found, right, facts) == "float32 constant"
+
+
+def test_float64_that_agrees_to_float32_alone():
+    exact = row("float64", "different", error=3e-9)
+    near = row(verdict="equivalent")
+    code, text = why_less_precise(exact, near, Context(), None)
+    assert code == "float32 constant" and "8 digits" in text
+    assert why_less_precise(exact, row(verdict="different"), Context(), None) is None
+    assert why_less_precise(row("float64", "different", error=1e-3), near, Context(), None) is None
+
+
+def test_an_exponential_is_only_a_possibility():
+    facts = context("softmax", {"forward/x": RNG.standard_normal((4, 9))}, axis=-1)
+    code, text = why_less_precise(row(), None, facts, None)
+    assert code == "fast math" and "would explain" in text and "2.0 digits" in text
+    assert why_less_precise(row(verdict="different"), None, facts, None) is None
