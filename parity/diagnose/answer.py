@@ -28,7 +28,7 @@ from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.pair import Cause
 from parity.diagnose.causes.rules import rule_for
-from parity.diagnose.faults import Fault, explained_by
+from parity.diagnose.faults import Fault, explained_by, without_repeated_dropout
 from parity.diagnose.finding import Finding, Sureness
 from parity.diagnose.findings import finding_of, unshown
 from parity.diagnose.local import class_of, likely, state_cause
@@ -106,6 +106,7 @@ def explain_case(
             continue
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         explain_row(row, other, faults, sources, graph, rule)
+    faults = without_repeated_dropout(faults)
     left: list[Row] = []
     for row in (row for row in rows if row.verdict == "undecided"):
         fault = explained_by(row, faults, graph)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from parity.comparison.verdict import SEVERITY, Row
 from parity.diagnose.finding import Kind, Sureness
 from parity.diagnose.reach import Pass
+from parity.diagnose.sources import BUFFERS
 from parity.diagnose.stages import Place, module_of, place_of
 
 Key = tuple[str, ...]
+DROPOUT, RANDOM = "dropout", "random"  # a code, and the tap of whether two passes differ
 NARROW = ("less precise", "other structure")  # of float64, these explain rows of float64 alone
 
 
@@ -50,6 +52,8 @@ class Fault:
         self.reached = {}
         if place.kind == "forward":
             self.forward[place.training].add(place.name)
+            if place.isolated and not has_buffers(place.name, graph):
+                self.forward[True].add(place.name)  # alone, it runs in evaluation mode only
         elif place.kind == "loss":
             self.backward[place.training] = len(graph.order)
         elif place.kind == "backward":
@@ -108,6 +112,24 @@ class Fault:
         if training not in self.reached:
             self.reached[training] = graph.reached(training, self.forward[training])
         return self.reached[training]
+
+
+def without_repeated_dropout(faults: Sequence[Fault]) -> list[Fault]:
+    """The faults, where "a mode draws random numbers" is folded into the place that does so."""
+    shown = [fault for fault in faults if fault.code == DROPOUT and fault.places != [RANDOM]]
+    left = []
+    for fault in faults:
+        if shown and fault.code == DROPOUT and fault.places == [RANDOM]:
+            shown[0].folded += fault.rows + fault.folded
+        else:
+            left.append(fault)
+    return left
+
+
+def has_buffers(name: str, graph: Pass) -> bool:
+    """Whether the module of an activation has running statistics: alone, it runs in both modes."""
+    made = graph.made_by.get(f"forward/{name}")
+    return made is not None and any(param.endswith(BUFFERS) for param in made.params)
 
 
 def owners(name: str, graph: Pass) -> set[str]:
