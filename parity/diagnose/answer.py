@@ -195,6 +195,9 @@ def fault_of(
         )
         related = () if cause[1] or kind == "other state" else (place.kind,)
         group = operation or (place.kind if place.kind != "forward" else "")
+        if row.stage.endswith("inputs"):  # what a module reads is made before it
+            before = graph.before(place.name) or "the inputs"
+            text, group = f"between {before} and {place.name}, outside of modules: {text}", ""
         return Fault((code, text, operation, *related), kind, code, text, group, shown)
     alone = sources.was_alone(row)
     text, key = unknown(row, place, operation, graph, alone)
@@ -210,7 +213,7 @@ def unknown(
     """
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     if place.isolated:
-        what = {"backward": "the gradient by the input", "gradients": "the parameters' gradients"}
+        what = {"backward": "the gradient by the input", "gradients": "the parameters' gradient"}
         text = f"{what.get(place.kind, 'the output')} is another function; no known cause"
         return text, (text, operation)
     if place.kind == "forward" and (alone or made is None or not made.reads):

@@ -80,7 +80,7 @@ class Fault:
         if SEVERITY[row.verdict] > max(SEVERITY[own.verdict] for own in self.rows):
             return False
         if place.isolated:
-            return self.explains_isolated(place)
+            return self.explains_isolated(place, graph)
         reached = self.reach(place.training, graph)
         if place.kind == "forward":
             prefix = "in " if row.stage.endswith("inputs") else ""
@@ -98,14 +98,15 @@ class Fault:
             return bool(reached) or graph.place(module_of(place.name)) <= self.backward[mode]
         return place.kind == "" and bool(reached)
 
-    def explains_isolated(self, place: Place) -> bool:
+    def explains_isolated(self, place: Place, graph: Pass) -> bool:
         """A module alone: only what is wrong in this module itself."""
         module = module_of(place.name)
         own = {module_of(name) for name in self.forward[place.training] | self.forward[False]}
         if place.kind in ("forward", "backward"):
-            return module in own
-        owner = module.rpartition(".")[0]
-        return owner in own if place.kind == "gradients" else (place.kind, place.name) in self.names
+            return any(is_part(module, name) for name in own)
+        if place.kind == "gradients":
+            return any(module in params_of(name, graph) for name in own)
+        return (place.kind, place.name) in self.names
 
     def reach(self, training: bool, graph: Pass) -> set[str]:
         """The activations that the fault can change."""
@@ -126,10 +127,20 @@ def without_repeated_dropout(faults: Sequence[Fault]) -> list[Fault]:
     return left
 
 
+def is_part(module: str, tap: str) -> bool:
+    """Whether a tap is an output of a module: `attention.0` of `attention`."""
+    return tap == module or tap.startswith(f"{module}.") or module.startswith(f"{tap}.")
+
+
+def params_of(name: str, graph: Pass) -> tuple[str, ...]:
+    """The parameters of the module that makes an activation, those of its parts included."""
+    made = graph.made_by.get(f"forward/{name}") or graph.made_by.get(f"training forward/{name}")
+    return made.params if made else ()
+
+
 def has_buffers(name: str, graph: Pass) -> bool:
     """Whether the module of an activation has running statistics: alone, it runs in both modes."""
-    made = graph.made_by.get(f"forward/{name}")
-    return made is not None and any(param.endswith(BUFFERS) for param in made.params)
+    return any(param.endswith(BUFFERS) for param in params_of(name, graph))
 
 
 def owners(name: str, graph: Pass) -> set[str]:

@@ -10,6 +10,7 @@ from parity.diagnose.finding import Finding, Kind
 from parity.diagnose.local import COUNTER, FROZEN
 from parity.diagnose.stages import module_of, place_of
 
+UNUSED = ("no bias", "no weight", "not loaded", "left out")  # codes: parameters that are not used
 NOT_A_FUNCTION = ("p", "training")  # settings that change nothing where dropout is off
 # kind of a tap that only the baseline has, or only the candidate -> code, class, sentence
 ONE_SIDED: dict[tuple[str, str], tuple[str, Kind, str]] = {
