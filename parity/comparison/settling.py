@@ -5,12 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from parity.comparison.measure import ROUNDOFF
 from parity.comparison.ties import CHOICES
 from parity.comparison.verdict import Row
 from parity.comparison.zeros import UNMOVED
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
+FEWER = 8.0  # errors that are rounding in two precisions differ by this factor, in units of u
+LARGEST = float(ROUNDOFF["float32"]) ** 0.5  # half of float32's digits: a larger error is no noise
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
 
 
@@ -51,6 +54,10 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     Noise is `less precise` where float64 agrees, or differs by so little that it cannot explain the
     float32 error: by a float32 constant, for example.
 
+    Rounding is a number of units u, the same in each precision; another function is not. So an error
+    that is as many units in float32 as in float64 is rounding: `less precise`. A float64 error that
+    float32's bound allows, in units of u, is noise: `equivalent`.
+
     Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
     place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
     not scatter. Whether float64 numbers round to the same bits by chance depends on the processor.
@@ -61,9 +68,12 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
         for row in rows
         if row.precision == "float32" and row.verdict == "equivalent" and row.noise_floor > 0
     }
+    near = {row.place: row for row in rows if row.precision == "float32"}
     settled = []
     for row in rows:
         other = exact.get(row.place)
+        partner = near.get(row.place) if row.precision == "float64" else other
+        single, double = (partner, row) if row.precision == "float64" else (row, partner)
         agree = other and other.verdict == "equivalent"
         if row.reason == OWN_NOISE and other and (agree or other.error <= SMALL * row.error):
             text = "agree" if agree else f"are {other.error:.1e} apart"
@@ -71,5 +81,22 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             row = replace(row, verdict="less precise", reason=reason)
         elif row.precision == "float64" and row.reason == UNMOVED and row.place in moving:
             row = replace(row, verdict="equivalent", reason="")
+        elif single and double and row.verdict in ("different", "undecided"):
+            row = _by_units(row, single, double)
         settled.append(row)
     return settled
+
+
+def _by_units(row: Row, single: Row, double: Row) -> Row:
+    """One of two rows of a place, judged by its error in units of u in both precisions."""
+    errors = [each.error / float(ROUNDOFF[each.precision]) for each in (single, double)]
+    if not np.isfinite(errors).all() or min(errors) <= 0 or single.error > LARGEST:
+        return row
+    allowed = single.bound / float(ROUNDOFF["float32"])
+    if row is double and single.verdict == "equivalent" and errors[1] <= allowed:
+        return replace(row, verdict="equivalent", reason="")
+    if single.verdict != "equivalent" and max(errors) <= FEWER * min(errors):
+        counts = " and ".join(f"{error:.1g}" for error in errors)
+        reason = f"rounding, {row.ratio:.2g} times the bound: {counts} units in float32 and float64"
+        return replace(row, verdict="less precise", reason=reason)
+    return row

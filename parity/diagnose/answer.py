@@ -101,7 +101,8 @@ def explain_case(
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
         known = explained_by(row, faults, graph)
-        if known and not (has_own_state(row, sources) or of_sum(row, sources, graph)):
+        own = has_own_state(row, sources) and not (known and known.leaves_unused(row))
+        if known and not (own or of_sum(row, sources, graph)):
             known.folded.append(row)
             continue
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
@@ -143,7 +144,9 @@ def rank(row: Row, graph: Pass) -> tuple[int, ...]:
         at = -at
     inner = int(row.stage.endswith("forward"))  # a module's input is before its output
     first = 0 if place.kind == "state" else 1 if place.isolated else 2
-    shorter = {"float64": 0}.get(row.precision, 1)
+    shorter = int(row.precision != "float64")
+    if row.verdict == "less precise":  # float32 shows more of the digits that are lost
+        shorter = 2 - shorter
     mode = 2 * int(place.training) if not place.isolated else kind
     return (first, mode, kind, at, inner, shorter)
 

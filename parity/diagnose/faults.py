@@ -11,6 +11,7 @@ from parity.diagnose.stages import Place, module_of, place_of
 
 Key = tuple[str, ...]
 DROPOUT, RANDOM = "dropout", "random"  # a code, and the tap of whether two passes differ
+UNUSED = ("no bias", "no weight", "not loaded", "left out")  # codes: parameters are not used
 NARROW = ("less precise", "other structure")  # of float64, these explain rows of float64 alone
 
 
@@ -75,7 +76,8 @@ class Fault:
         precise = all(own.precision == "float64" for own in self.rows)
         if precise and self.kind in NARROW and row.precision != "float64":
             return False
-        if row.precision == "float64" and all(own.precision != "float64" for own in self.rows):
+        in_single = all(own.precision != "float64" for own in self.rows)
+        if row.precision == "float64" and in_single and row.verdict != "less precise":
             return False
         if SEVERITY[row.verdict] > max(SEVERITY[own.verdict] for own in self.rows):
             return False
@@ -97,6 +99,10 @@ class Fault:
         if place.kind in ("loss", "backward", "gradients", "update"):
             return bool(reached) or graph.place(module_of(place.name)) <= self.backward[mode]
         return place.kind == "" and bool(reached)
+
+    def leaves_unused(self, row: Row) -> bool:
+        """Whether a parameter of a row has no gradient since the faulty function leaves it out."""
+        return self.code in UNUSED and owner_of(place_of(row.stage, row.tap).name) in self.places
 
     def explains_isolated(self, place: Place, graph: Pass) -> bool:
         """A module alone: only what is wrong in this module itself."""
@@ -125,6 +131,11 @@ def without_repeated_dropout(faults: Sequence[Fault]) -> list[Fault]:
         else:
             left.append(fault)
     return left
+
+
+def owner_of(parameter: str) -> str:
+    """The module of a parameter."""
+    return module_of(parameter).rpartition(".")[0]
 
 
 def is_part(module: str, tap: str) -> bool:

@@ -25,7 +25,7 @@ def why_less_precise(
     """
     if cause and cause.code in SHOWN:
         return cause.code, cause.text
-    if row.precision == "float64":
+    if row.precision == "float64" and row.verdict != "less precise":
         agrees = other is not None and other.verdict in ("equivalent", "vacuous")
         if cause is None and agrees and LEAST <= row.error <= SHORT:
             digits = int(-np.log10(row.error))

@@ -6,11 +6,11 @@ from typing import Any
 
 from parity.comparison.verdict import Evidence, OneSided, Row
 from parity.diagnose.causes.facts import Operation, operations_of
+from parity.diagnose.faults import UNUSED
 from parity.diagnose.finding import Finding, Kind
 from parity.diagnose.local import COUNTER, FROZEN
 from parity.diagnose.stages import module_of, place_of
 
-UNUSED = ("no bias", "no weight", "not loaded", "left out")  # codes: parameters that are not used
 NOT_A_FUNCTION = ("p", "training")  # settings that change nothing where dropout is off
 # kind of a tap that only the baseline has, or only the candidate -> code, class, sentence
 ONE_SIDED: dict[tuple[str, str], tuple[str, Kind, str]] = {
@@ -73,6 +73,12 @@ def numbers(value: Any) -> list[float]:
     return [float(items[0])] if items and len(set(items)) == 1 else [float(item) for item in items]
 
 
+def left_out(parameter: str, findings: Sequence[Finding]) -> bool:
+    """Whether a finding says already that a module leaves its parameter out."""
+    owner = parameter.rpartition(".")[0]
+    return any(found.code in UNUSED and owner in found.places for found in findings)
+
+
 def one_sided_findings(
     rows: Sequence[Row], one_sided: OneSided, findings: Sequence[Finding]
 ) -> Iterator[Finding]:
@@ -91,6 +97,7 @@ def one_sided_findings(
             if place_of(*name.split("/", 1)).kind == kind
             and not name.startswith("isolated")
             and not name.endswith(COUNTER)
+            and not left_out(place_of(*name.split("/", 1)).name, findings)
         ]
         unique = list(dict.fromkeys(place_of(*name.split("/", 1)).name for name in names))
         if not names or any(found.code == code and unique[0] in found.places for found in findings):

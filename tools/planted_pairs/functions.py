@@ -20,6 +20,7 @@ def batch_norm(
     reverse: bool = False,
     biased: bool = False,
     batch: bool | None = None,
+    short: bool = False,
 ) -> Function:
     """A batch norm with another epsilon, share of the newest batch, variance, or statistics."""
 
@@ -38,7 +39,8 @@ def batch_norm(
                 self.running_mean.lerp_(mean, part)
                 self.running_var.lerp_(spread, part)
                 self.num_batches_tracked.add_(1)
-        y = (x - mean.view(shape)) / (var.view(shape) + (eps or self.eps)).sqrt()
+        number = float(np.float32(self.eps)) if short else eps or self.eps
+        y = (x - mean.view(shape)) / (var.view(shape) + number).sqrt()
         return y * self.weight.view(shape) + self.bias.view(shape)
 
     return run
@@ -204,14 +206,6 @@ def detached(*names: str) -> Function:
             self._parameters.update(kept)
 
     return run
-
-
-def linear_one_by_one(self: Any, x: Tensor) -> Tensor:
-    """The products of a linear layer added one by one."""
-    total = torch.zeros(*x.shape[:-1], len(self.weight), dtype=x.dtype)
-    for place in range(x.shape[-1]):
-        total = total + x[..., place, None] * self.weight[:, place]
-    return total + self.bias
 
 
 def mean_one_by_one(self: Any, x: Tensor) -> Tensor:

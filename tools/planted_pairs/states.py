@@ -4,7 +4,7 @@ from torch import nn
 
 from tools.planted_pairs import functions as f
 from tools.planted_pairs import others as o
-from tools.planted_pairs.planted import PRECISION, STATE, Planted, control, fault
+from tools.planted_pairs.planted import PRECISION, STATE, Planted, control, fault, short
 from tools.planted_pairs.plants import both, forward, other, tied
 
 STATES: tuple[Planted, ...] = (
@@ -100,37 +100,21 @@ STATES: tuple[Planted, ...] = (
         o.shifted("stem", o.FAR),
     ),
     fault(
-        "long-sum-linear",
+        "long-sum-mean",
         "long",
-        forward("head", f.linear_one_by_one),
+        forward("pool", f.mean_one_by_one),
         "long sum",
-        "head",
+        "pool",
         PRECISION,
+        forward("act", o.nearly_constant),
     ),
-    fault(
-        "long-sum-mean", "long", forward("pool", f.mean_one_by_one), "long sum", "pool", PRECISION
-    ),
-    fault(
-        "short-eps",
-        "transformer",
-        forward("block1.norm2", f.layer_norm(short=True)),
-        "float32 constant",
-        "block1.norm2",
-        PRECISION,
-    ),
-    fault(
-        "short-gelu",
-        "transformer",
-        forward("block1.act", f.short_gelu),
-        "float32 constant",
-        "block1.act",
-        PRECISION,
-    ),
+    short("short-batch-norm-eps", "mobile", forward("norm1", f.batch_norm(short=True)), "norm1"),
+    short("short-gelu", "transformer", forward("block1.act", f.short_gelu), "block1.act"),
     fault(
         "tied-weights",
         "residual",
         tied("layer1.conv2", "weight", "layer1.conv1.weight"),
-        "",
+        "state",
         "layer1.conv*.weight",
         STATE,
     ),
@@ -138,7 +122,7 @@ STATES: tuple[Planted, ...] = (
         "tied-norms",
         "transformer",
         tied("block2.norm2", "weight", "block2.norm1.weight"),
-        "",
+        "state",
         "block2.norm*.weight",
         STATE,
     ),
