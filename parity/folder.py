@@ -15,6 +15,7 @@ from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.matching.named import Found
+from parity.matching.traces import found_paths
 
 FILE = re.compile(r"(baseline|candidate)-([^-]+)-(.+)\.npz")
 SIDES = ("baseline", "candidate")
@@ -67,5 +68,8 @@ def compare_folder(
         one_sided += part.one_sided
         pairs += part.pairs
         found += part.found
+        if not main:  # modules alone have the names that the whole pass showed
+            renamed = {re.escape(own): name for own, name in found_paths(part.found).items()}
+            declared = replace(declared, names={**declared.names, **renamed})
         main = main or traces
     return Comparison(rows, one_sided, tuple(pairs), found), main

@@ -42,7 +42,7 @@ OPTIONAL = {"parity/report": {"jinja2", "matplotlib"}}
 ADAPTED = {
     "torch": {"torch"},
     "jittor": {"jittor", "jittor_utils"},
-    "jax": {"jax", "flax"},
+    "jax": {"jax", "flax", "optax"},
     "onnx": {"onnx", "onnxruntime"},
 }
 

@@ -97,6 +97,6 @@ def _by_units(row: Row, single: Row, double: Row) -> Row:
         return replace(row, verdict="equivalent", reason="")
     if single.verdict != "equivalent" and max(errors) <= FEWER * min(errors):
         counts = " and ".join(f"{error:.1g}" for error in errors)
-        reason = f"rounding, {row.ratio:.2g} times the bound: {counts} units in float32 and float64"
+        reason = f"rounding, {row.ratio:.2g} times the bound: {counts} units in both precisions"
         return replace(row, verdict="less precise", reason=reason)
     return row

@@ -103,7 +103,7 @@ def explain_case(
         known = explained_by(row, faults, graph)
         own = has_own_state(row, sources) and not (known and known.leaves_unused(row))
         if known and not (own or of_sum(row, sources, graph)):
-            known.folded.append(row)
+            known.fold(row, place_of(row.stage, row.tap))
             continue
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         explain_row(row, other, faults, sources, graph, rule)

@@ -71,6 +71,13 @@ class Fault:
             if place.kind in ("gradients", "statistics"):
                 self.names.add(("update", place.name))
 
+    def fold(self, row: Row, place: Place) -> None:
+        """A row that follows from the fault; a module alone in another mode starts it there too."""
+        self.folded.append(row)
+        if place.isolated and place.kind == "forward":
+            self.forward[place.training].add(place.name)
+            self.reached = {}
+
     def explains(self, row: Row, place: Place, graph: Pass) -> bool:
         """Whether the row can follow from this fault."""
         precise = all(own.precision == "float64" for own in self.rows)
@@ -112,7 +119,8 @@ class Fault:
             return any(is_part(module, name) for name in own)
         if place.kind == "gradients":
             return any(module in params_of(name, graph) for name in own)
-        return (place.kind, place.name) in self.names
+        statistic = place.kind == "statistics" and self.code == "one-pass"
+        return (statistic and owner_of(place.name) in own) or (place.kind, place.name) in self.names
 
     def reach(self, training: bool, graph: Pass) -> set[str]:
         """The activations that the fault can change."""

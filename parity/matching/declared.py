@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from parity.errors import ParityError
 from parity.matching.layouts import Layout, check, fused_axis
@@ -77,6 +76,8 @@ def read_declared(path: Path | str) -> Declared:
     Raises:
         ParityError: the file is missing or is not of this form.
     """
+    import yaml  # here: a side's environment may lack it
+
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

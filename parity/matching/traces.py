@@ -38,6 +38,7 @@ def align_traces(
     declared = declared or Declared()
     if len(traces) < 2:
         return list(traces), Found()
+    declared = _with_recorded(declared, traces)
     is_candidate = [_of_candidate(number, traces) for number in range(len(traces))]
     aliases = [
         _aliases(trace, declared) if own else {}
@@ -69,6 +70,17 @@ def _of_candidate(number: int, traces: Sequence[Trace]) -> bool:
         return number == 1
     producers = [[t.producer(k) for k in PRODUCER[:2]] for t in (traces[number], *traces[:2])]
     return producers[0] == producers[2] != producers[1]
+
+
+def _with_recorded(declared: Declared, traces: Sequence[Trace]) -> Declared:
+    """With the layouts that the candidate's recorder declared, after the user's own."""
+    recorded: Mapping[str, str] = traces[1].manifest.get("layouts") or {}
+    if traces[0].manifest.get("layouts") == recorded:  # the same framework on both sides
+        recorded = {}
+    only = Declared(layouts=recorded, strict=False)
+    used = {only.layout_pattern(name) for name in traces[1].taps}
+    fitting = {pattern: name for pattern, name in recorded.items() if pattern in used}
+    return replace(declared, layouts={**declared.layouts, **fitting})
 
 
 def _aliases(trace: Trace, declared: Declared) -> dict[str, str]:
@@ -135,6 +147,14 @@ def _match_stages(
             found.fused + result.fused,
         )
     return mapping, found
+
+
+def found_paths(found: Found) -> dict[str, str]:
+    """The candidate's path of a module or parameter -> the baseline's, where they differ."""
+    paths: dict[str, str] = {}
+    for pair in found.renamed:
+        paths.setdefault(_split(pair.candidate)[1], _split(pair.baseline)[1])
+    return paths
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from parity.comparison.sketch import Array
@@ -19,6 +20,8 @@ ADAPTERS = {
     "torch": ("parity.recording.torch_adapter", "TorchAdapter"),
     "jittor": ("parity.recording.jittor_adapter", "JittorAdapter"),
     "numpy": ("parity.recording.numpy_adapter", "NumpyAdapter"),
+    "jax": ("parity.recording.jax_adapter", "FlaxAdapter"),
+    "onnx": ("parity.recording.onnx_adapter", "OnnxAdapter"),
 }
 
 ABILITIES = frozenset({"gradients", "update", "follow", "isolated", "float64"})
@@ -62,6 +65,10 @@ class Adapter:
     # with `taps` has models without modules, which return all their taps; it needs only `start`,
     # `finish_build`, `state`, `load`, `tensor` and `taps`.
     abilities: frozenset[str] = ABILITIES
+    may_fold = False  # models may hold a weight in a product with others, under its own name
+    # The pair's inputs by name, for models whose sizes only a first call decides; set before
+    # `finish_build`.
+    examples: Mapping[str, Array] = MappingProxyType({})
 
     def start(self, precision: str) -> dict[str, Any]:
         """Import and set up the framework; `precision` is float32 or float64.
@@ -107,6 +114,13 @@ class Adapter:
         """Every module in order, the model itself first. A shared module has its first path."""
         return []
 
+    def layouts(self, model: Any) -> dict[str, str]:
+        """How this framework lays out axes: patterns of names -> layouts of PyTorch's axes.
+
+        Names and layouts are those of `parity.matching`, such as `{"conv1\\.kernel": "HWIO"}`.
+        """
+        return {}
+
     def replace(self, model: Any, path: str, new: Any) -> None:
         """Put another module at a path."""
         raise NotImplementedError
@@ -143,6 +157,13 @@ class Adapter:
         region's lower side; the first of equal elements).
         """
         return None
+
+    def branch(self, function: Callable[..., Any], operands: tuple[Any, ...]) -> Any:
+        """A kinked function on the branch of a choice: `function(*operands)`.
+
+        An adapter that computes a pass again, to differentiate it, must keep the function.
+        """
+        return function(*operands)
 
     def take(self, native: Any, indices: Array) -> Any:
         """Elements by index into the flattened tensor, differentiable; int64 of any shape."""
@@ -198,6 +219,10 @@ class Adapter:
         output (n, classes) and `inputs["labels"]` (n,).
         """
         raise NotImplementedError
+
+    def own_loss(self, function: Any, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
+        """A scalar by the user's own function of outputs and inputs."""
+        return function(outputs, inputs)
 
     def gradients(
         self, outputs: Sequence[Any], wrt: Sequence[Any], cotangents: Sequence[Any] | None = None

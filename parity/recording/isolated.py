@@ -11,8 +11,10 @@ import numpy as np
 
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
+from parity.errors import ParityError
 from parity.recording.draw import ulp_moved_fed
 from parity.recording.following import Handed
+from parity.recording.laid_out import in_layout
 from parity.recording.passes import TRAINING, Recording, Subject, collect_calls
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.structure import Slot, leaves, rebuild
@@ -60,7 +62,7 @@ def _record_call(
 ) -> None:
     stage, name = place
     theirs = names.get(name, name)
-    fed = _inputs(source, stage, theirs, call)
+    fed = _inputs(subject, source, stage, theirs, call)
     if fed is None:
         return
     adapter = subject.adapter
@@ -107,12 +109,13 @@ def _record_gradients(
     """Gradients by the first input and by the module's parameters, of the baseline's cotangent."""
     stage, name = place
     adapter = subject.adapter
-    cotangents = {part: source.taps.get(f"{stage}backward/d/{theirs}{part}") for part in outputs}
-    known = {
-        part: value
-        for part, value in cotangents.items()
-        if isinstance(value, np.ndarray) and value.shape == adapter.array(outputs[part]).shape
-    }
+    known = {}
+    for part, native in outputs.items():
+        given = source.taps.get(f"{stage}backward/d/{theirs}{part}")
+        shape = adapter.array(native).shape
+        value = _laid_out(subject, f"{stage}backward/d/{name}{part}", given, shape)
+        if value is not None:
+            known[part] = value
     if not known or "gradients" not in adapter.abilities:
         return
     words, suffix = f"{WORDS}{stage}", _repeat(name)
@@ -136,22 +139,37 @@ def _record_gradients(
     recording.taps |= {t: g for t, g in zip(wanted, found, strict=True) if g is not None}
 
 
-def _inputs(source: Trace, stage: str, theirs: str, call: ModuleCall) -> dict[str, Array] | None:
+def _inputs(
+    subject: Subject, source: Trace, stage: str, theirs: str, call: ModuleCall
+) -> dict[str, Array] | None:
     """This side's tap of each input -> the source's array; None if they do not fit."""
     operations = source.manifest.get("operations") or {}
     parts = [name.removeprefix(f"{stage}forward/{call.name}") for name in call.outputs]
     taps = [f"{stage}forward/{theirs}{part}" for part in parts]
     facts = next((operations[tap] for tap in taps if tap in operations), None)
-    if facts is None:
-        return None
+    if facts is None or len({facts["operation"], call.module.operation} - {""}) > 1:
+        return None  # a batch norm that was folded into a convolution has the name of the norm
     own, other = list(dict.fromkeys(call.reads)), list(dict.fromkeys(facts["reads"]))
-    arrays = [source.taps.get(tap) for tap in other]
-    if len(own) != len(other) or not all(isinstance(a, np.ndarray) for a in arrays):
+    if len(own) != len(other):
         return None
-    shapes = [tuple(a.shape) for a in arrays if a is not None]
-    if shapes != [call.shapes[tap] for tap in own]:
+    fed: dict[str, Array] = {}
+    for tap, theirs in zip(own, other, strict=True):
+        array = _laid_out(subject, tap, source.taps.get(theirs), call.shapes[tap])
+        if array is None:
+            return None
+        fed[tap] = array
+    return fed
+
+
+def _laid_out(subject: Subject, tap: str, value: Any, shape: tuple[int, ...]) -> Array | None:
+    """The baseline's array as this side's array of that tap and shape; None if it does not fit."""
+    if not isinstance(value, np.ndarray):
         return None
-    return {tap: np.asarray(a) for tap, a in zip(own, arrays, strict=True)}
+    try:
+        array = in_layout(tap, value, shape, subject.declared)
+    except ParityError:
+        return None
+    return array if array.shape == shape else None
 
 
 def _moved(subject: Subject, array: Array, name: str) -> Any:

@@ -18,6 +18,7 @@ from parity.comparison.sketch import Array
 from parity.errors import ParityError
 from parity.recording.adapter import Adapter, AroundFunction, AroundModule, Module, Variable
 from parity.recording.jittor_facts import facts_of, is_whole, source_of
+from parity.recording.jittor_float64 import use_float64
 from parity.recording.jittor_graph import connected
 from parity.recording.jittor_kinks import choice_at_ties, patch, watcher
 from parity.recording.jittor_model import (
@@ -42,17 +43,14 @@ class JittorAdapter(Adapter):
     def __init__(self) -> None:
         self.jittor: Any = None
         self.precision = "float32"
+        self.named: dict[str, Any] | None = None  # the model's state in this pass
         self.stopped: list[Any] = []  # arrays whose gradient the builder's `eval()` had stopped
 
     def start(self, precision: str) -> dict[str, Any]:
         jt = self.jittor = start_jittor()
         self.precision = precision
         if precision == "float64":
-            if jt.flags.use_cuda:
-                raise ParityError(
-                    "jittor: float64 is not possible on CUDA; set nvcc_path= in the environment"
-                )
-            jt.flags.auto_convert_64_to_32 = 0  # before any array exists
+            use_float64(jt)
         threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
         return {
             "version": jt.__version__,
@@ -62,8 +60,6 @@ class JittorAdapter(Adapter):
 
     def prepare_build(self) -> None:
         patch(self.jittor)
-        if self.precision == "float64":  # a model's `x.float_auto()` would make it float32
-            self.jittor.Var.float_auto = self.jittor.float_auto = lambda x: x
 
     def finish_build(self, model: Any) -> Any:
         if not isinstance(model, self.jittor.Module):
@@ -128,6 +124,7 @@ class JittorAdapter(Adapter):
         }
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
+        self.named = None
         variables = variables_of(self.jittor, model)
         for name, array in arrays.items():
             # `assign` keeps a stopped gradient, as Jittor's own `load_state_dict` does.
@@ -230,7 +227,7 @@ class JittorAdapter(Adapter):
 
     def mode(self, model: Any, training: bool, dropout: bool) -> None:
         """Set the flags of all modules; `eval()` itself would stop the parameters' gradients."""
-        watcher.masks = dropout
+        watcher.masks, self.named = dropout, None
         before = variables_of(self.jittor, model)
         learning = [var for var in before.values() if not var.is_stop_grad()]
         for _, module in model.named_modules():
@@ -260,7 +257,9 @@ class JittorAdapter(Adapter):
         return native.clone()
 
     def parameter(self, model: Any, name: str) -> Any:
-        return variables_of(self.jittor, model)[name]
+        if self.named is None:
+            self.named = variables_of(self.jittor, model)
+        return self.named[name]
 
     def loss(
         self,

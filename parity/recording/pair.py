@@ -25,7 +25,8 @@ SIDES = ("baseline", "candidate")
 LOSSES = ("projection", "cross_entropy")
 MODES = ("eval", "train")
 OPTIMISERS = ("sgd", "adamw")
-SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
+# The decay is large, so that a step whose gradient is zero by structure is still above rounding.
+SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}
 
 Loss = str | Callable[[Sequence[Any], Mapping[str, Any]], Any]
 
@@ -55,10 +56,10 @@ class Pair:
     `inputs`: name -> draw or array; the models get them in this order, without `labels`.
     `loss`: projection, cross_entropy (with an input `labels`), or a function of both sides.
     `names`: patterns of the candidate's parameter and module paths -> the baseline's.
-    `layouts`: declared order of axes. `update`: optimiser of one step, or None. `modes`: eval and
-    train. `weights`: an .npz file by the baseline's names instead of drawn ones. `variants`: how
-    many recordings of the baseline measure its noise. `tag`: anything else that the models depend
-    on; another tag makes new recordings.
+    `layouts`: declared order of axes, also of inputs. `update`: optimiser of one step, or None.
+    `modes`: eval and train. `weights`: an .npz file by the baseline's names instead of drawn ones,
+    or `built`: each builder's own. `variants`: how many recordings of the baseline measure its
+    noise. `tag`: anything else that the models depend on; another tag makes new recordings.
     """
 
     baseline: Side

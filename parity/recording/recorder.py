@@ -119,7 +119,9 @@ class Recorder:
         self.handed.kept += int(np.count_nonzero((given != own) & ~near))
         used = np.where(near, given, own).astype(own.dtype)
         self.branch.add(stage, kind, used)
-        return self._on_branch(kind, settings, operands, used) if near.any() else call()
+        if not near.any():
+            return call()
+        return self.adapter.branch(lambda *x: self._on_branch(kind, settings, x, used), operands)
 
     def fed(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Say which leaf runs alone, and on which arrays."""
@@ -143,8 +145,7 @@ class Recorder:
         """The function on the branch of a given choice, by the framework's own operators."""
         adapter, x = self.adapter, operands[0]
         if kind in INDEXED:
-            shape = self.adapter.array(x).shape
-            return adapter.take(x, flat_indices(kind, settings, shape, choice))
+            return adapter.take(x, flat_indices(kind, settings, tuple(x.shape), choice))
         if kind in TWO_OPERANDS or kind == "prelu":
             above = adapter.tensor(choice.astype(np.float64))
             below = adapter.tensor(1.0 - choice)

@@ -19,6 +19,7 @@ from typing import Any
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace, environment, read_trace
 from parity.errors import ParityError
+from parity.matching.declared import Declared
 from parity.recording.child import Child
 from parity.recording.draw import draw_inputs
 from parity.recording.pair import SIDES, Pair, load_pair
@@ -65,6 +66,7 @@ class Runner:
         self.old = json.loads(keys.read_text()) if keys.is_file() and not fresh else {}
         self.weight_names: dict[str, dict[str, str]] = {}  # side -> own name -> baseline's
         self.facts: dict[str, Any] = {}
+        self.layouts: dict[str, str] = {}  # the candidate's: the pair's, then its framework's
 
     def __enter__(self) -> "Runner":
         return self
@@ -106,6 +108,7 @@ class Runner:
             names=self.weight_names[side],
             inputs=str(self.out / "inputs.npz"),
             state=str(state) if state else None,
+            layouts=dict(self.layouts) if side == "candidate" else {},
         )
 
     def prepare(self) -> None:
@@ -132,7 +135,14 @@ class Runner:
         """Build the candidate, and load the baseline's weights into it by matched names."""
         state = self.described["baseline"]["state"]
         child = self.child("candidate", "float32")
-        names, notes = candidate_names(self.pair, state, self.described["candidate"]["state"])
+        described = self.described["candidate"]
+        if not self.described["baseline"]["layouts"]:  # else both have the same ones
+            self.layouts = described["layouts"]
+        self.layouts = {**self.pair.layouts, **self.layouts}
+        declared = Declared(layouts=self.layouts)
+        names, notes = candidate_names(
+            self.pair, state, described["state"], declared, described["may_fold"]
+        )
         self.weight_names["candidate"] = names
         self.load(child, "candidate")
         self.recorded.notes += notes
@@ -181,6 +191,7 @@ class Runner:
             options,
             request.precision,
             self.facts,
+            self.layouts,
             self.weight_names[request.side],
             [known[other] for other in used],
             [described["producer"], described["files"], self.pair.tag, own_source()],

@@ -14,12 +14,14 @@ from parity.comparison.sketch import Array
 from parity.comparison.subject import array_facts
 from parity.comparison.trace import environment, read_trace, write_trace
 from parity.errors import ParityError
+from parity.matching.declared import Declared
 from parity.recording.adapter import adapter_of
-from parity.recording.draw import ulp_moved
+from parity.recording.draw import draw_inputs, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
+from parity.recording.laid_out import in_layout, inputs_in_layout
 from parity.recording.pair import Pair, load_pair
-from parity.recording.passes import Recording, Subject, record_pass
+from parity.recording.passes import LABELS, Recording, Subject, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
 
@@ -40,6 +42,8 @@ class RecordedSide:
         self.label = f"{name} ({self.side.framework})"
         self.adapter = adapter_of(self.side.framework)
         self.producer = {"name": producer_name(self.pair, name), **self.adapter.start(precision)}
+        own = self.pair.layouts if name == "candidate" else {}
+        self.adapter.examples = self._examples(Declared(layouts=own))
         self.adapter.prepare_build()
         with self._told("build"):
             self.adapter.seed(self.pair.seed)
@@ -51,12 +55,22 @@ class RecordedSide:
         self.subject: Subject | None = None
         self.facts: dict[str, Any] = {}
 
+    def _examples(self, declared: Declared) -> dict[str, Array]:
+        inputs = draw_inputs(self.pair.inputs, self.pair.seed)
+        fed = {n: v for n, v in inputs.items() if not self._is_label(n)}
+        return inputs_in_layout(fed, declared)
+
+    def _is_label(self, name: str) -> bool:
+        return name == LABELS and self.pair.loss_of(self.name) == "cross_entropy"
+
     def describe(self) -> dict[str, Any]:
         """What the parent needs to know: producer, abilities, state, and the files used."""
         state = self.adapter.state(self.model)
         return {
             "producer": self.producer,
             "abilities": sorted(self.adapter.abilities),
+            "layouts": self.adapter.layouts(self.model),
+            "may_fold": self.adapter.may_fold,
             "state": [
                 [name, list(entry.array.shape), entry.array.dtype.str, entry.kind]
                 for name, entry in state.items()
@@ -64,14 +78,26 @@ class RecordedSide:
             "files": used_files(self.path),
         }
 
-    def load(self, weights: Mapping[str, Array], inputs: Mapping[str, Array], facts: Any) -> None:
+    def load(
+        self,
+        weights: Mapping[str, Array],
+        inputs: Mapping[str, Array],
+        facts: Any,
+        layouts: Mapping[str, str],
+    ) -> None:
         """Load weights by this side's names; `facts`: subject of the manifests.
 
-        Entries without a weight keep what the builder made.
+        Entries without a weight keep what the builder made. `layouts`: patterns of this side's
+        names -> how its axes lie, for weights and inputs (`laid_out.py`).
         """
+        declared = Declared(layouts=layouts, strict=False)
         with self._told("load"):
             shapes = {n: e.array.shape for n, e in self.adapter.state(self.model).items()}
-            fitting = {n: value.reshape(shapes[n]) for n, value in weights.items()}
+            fitting = {
+                n: in_layout(n, value, shapes[n], declared).reshape(shapes[n])
+                for n, value in weights.items()
+            }
+            inputs = inputs_in_layout(inputs, declared)
             self.adapter.load(self.model, fitting)
             state = self.adapter.state(self.model)
         self.weights = {name: entry.array for name, entry in state.items()}
@@ -85,6 +111,7 @@ class RecordedSide:
             self.pair.update,
             self.pair.modes,
             self.pair.seed,
+            declared=declared,
         )
 
     def record(
@@ -140,12 +167,13 @@ class RecordedSide:
             "branch": recording.branch.name(handed) if follows else None,
             "kinks": recording.kinks,
             "operations": recording.operations,
-            "layouts": dict(self.pair.layouts) if self.name == "candidate" else {},
+            "layouts": dict(self.subject.declared.layouts) if self.subject else {},
             "side": self.name,
         }
         fed = self.name == "baseline" and kind == "pass" and not variant
         whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE if fed]
-        write_trace(out, recording.taps, manifest, sketch_above, full=whole)
+        limit = None if manifest["layouts"] else sketch_above  # a sketch has one layout
+        write_trace(out, recording.taps, manifest, limit, full=whole)
 
     @contextmanager
     def _told(self, action: str) -> Iterator[None]:

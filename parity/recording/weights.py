@@ -9,13 +9,17 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
+from parity.matching.declared import Declared
 from parity.matching.named import Doubt, Match, Named
 from parity.matching.names import match
+from parity.matching.traces import align_traces, found_paths
 from parity.recording.draw import draw_weight, drawn
+from parity.recording.laid_out import fits
 from parity.recording.pair import Pair
 
 State = Sequence[Sequence[Any]]  # name, shape, type, kind; of every entry
 MOST = 5  # names in one sentence
+BUILT = "built"  # `weights` of a pair whose two builders make the same weights
 
 
 def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]:
@@ -24,6 +28,8 @@ def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]
     Raises:
         ParityError: the file is missing, or has no array or another shape for a parameter.
     """
+    if pair.weights == BUILT:
+        return {}
     if pair.weights is None:
         return {
             name: draw_weight(pair.seed, name, tuple(shape))
@@ -48,27 +54,35 @@ def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]
 
 
 def candidate_names(
-    pair: Pair, baseline: State, candidate: State
+    pair: Pair, baseline: State, candidate: State, declared: Declared, may_fold: bool = False
 ) -> tuple[dict[str, str], list[str]]:
     """The candidate's names of weights -> the baseline's, and notes on those without a partner.
 
+    `declared` has the candidate's layouts. `may_fold`: a weight that the candidate lacks may be
+    part of another one.
+
     Raises:
-        ParityError: two partners have different shapes, or no name has a partner.
+        ParityError: two partners have different shapes, no name has a partner, or a weight is
+            folded into another one.
     """
+    if pair.weights == BUILT:
+        return {}, ["weights: each side has those of its own builder"]
     found = match(_named(baseline), _named(candidate), pair.names)
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
     names = found.mapping()
     notes = _notes(found)
     for doubt in found.doubts:
-        names |= _by_order(doubt, expected, shapes)
+        names |= _by_order(doubt, expected, shapes, declared)
         first = f"{doubt.candidate[0]} is taken for {doubt.baseline[0]}"
         count = len(doubt.baseline)
         notes.append(
             f"{count} weights are paired by their order alone, the first: {first}; if the forward "
             "pass begins to differ there, give `names` in the pair file"
         )
-    _refuse_shapes(names, expected, shapes)
+    if may_fold:
+        _refuse_folded(found, baseline)
+    _refuse_shapes(names, expected, shapes, declared)
     if not names:
         raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
     return names, notes
@@ -77,10 +91,13 @@ def candidate_names(
 Shapes = dict[str, tuple[int, ...]]
 
 
-def _by_order(doubt: Doubt, expected: Shapes, shapes: Shapes) -> dict[str, str]:
+def _by_order(doubt: Doubt, expected: Shapes, shapes: Shapes, declared: Declared) -> dict[str, str]:
     """Pairs of a doubt in their order; what they compute will show whether that is right."""
     ours, theirs = doubt.baseline, doubt.candidate
-    if [expected[name] for name in ours] != [shapes[name] for name in theirs]:
+    if len(ours) != len(theirs) or not all(
+        fits(own, shapes[own], expected[other], declared)
+        for own, other in zip(theirs, ours, strict=True)
+    ):
         raise ParityError(
             f"candidate: weights: {', '.join(theirs[:MOST])}: nothing shows which of the "
             f"baseline's these are: {', '.join(ours[:MOST])} ({doubt.why}); give `names` in the "
@@ -89,11 +106,24 @@ def _by_order(doubt: Doubt, expected: Shapes, shapes: Shapes) -> dict[str, str]:
     return dict(zip(theirs, ours, strict=True))
 
 
-def _refuse_shapes(names: dict[str, str], expected: Shapes, shapes: Shapes) -> None:
+def _refuse_folded(found: Match, baseline: State) -> None:
+    floats = {name for name, _, dtype, _ in baseline if np.dtype(dtype).kind == "f"}
+    folded = [name for name in found.only_baseline if name in floats]
+    if folded:
+        raise ParityError(
+            f"candidate: the file has no {', '.join(folded[:MOST])}; where they are folded into "
+            f'other weights, drawn ones cannot be loaded: give `weights="{BUILT}"`, and build both '
+            "models with the same weights"
+        )
+
+
+def _refuse_shapes(
+    names: dict[str, str], expected: Shapes, shapes: Shapes, declared: Declared
+) -> None:
     wrong = [
         f"{own} has shape {shapes[own]}, the baseline's {theirs} has {expected[theirs]}"
         for own, theirs in names.items()
-        if _without_ones(shapes[own]) != _without_ones(expected[theirs])
+        if not fits(own, shapes[own], expected[theirs], declared)
     ]
     if wrong:
         more = f"; and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
@@ -113,30 +143,17 @@ def _notes(found: Match) -> list[str]:
 
 
 def module_names(pair: Pair, baseline: Trace, candidate: Trace) -> dict[str, str]:
-    """The candidate's names of module calls -> the baseline's, from the traces of a pass."""
-    found = match(_calls(baseline), _calls(candidate), pair.names)
-    return found.mapping()
-
-
-def _calls(trace: Trace) -> list[Named]:
-    """Every tap of a module call in evaluation mode (or in training mode, if there is no other)."""
-    operations = trace.manifest.get("operations") or {}
-    stages = {tap.partition("/")[0] for tap in operations}
-    stage = "forward" if "forward" in stages else "training forward"
-    return [
-        Named(
-            tap.removeprefix(f"{stage}/"),
-            tuple(trace.taps[tap].shape),
-            operation=facts["operation"],
-        )
-        for tap, facts in operations.items()
-        if tap.startswith(f"{stage}/")
-    ]
+    """The candidate's names of module calls -> the baseline's, as the taps of a pass match."""
+    declared = Declared(pair.names, pair.layouts, strict=False)
+    _, found = align_traces([baseline, candidate], declared)
+    paths = found_paths(found)
+    for tap in candidate.manifest.get("operations") or {}:
+        path = tap.partition("/")[2]
+        alias = declared.alias(tap)
+        if alias and path not in paths:
+            paths[path] = alias[1].partition("/")[2]
+    return paths
 
 
 def _named(state: State) -> list[Named]:
     return [Named(name, tuple(shape), dtype) for name, shape, dtype, _ in state]
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape if len(shape) > 1 else tuple(size for size in shape if size != 1)

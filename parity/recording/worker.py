@@ -29,14 +29,19 @@ class Worker:
         return self.side.describe()
 
     def load(
-        self, weights: str, names: dict[str, str], inputs: str, state: str | None
+        self,
+        weights: str,
+        names: dict[str, str],
+        inputs: str,
+        state: str | None,
+        layouts: dict[str, str],
     ) -> dict[str, Any]:
         """Load weights (`names`: own name -> name in the file); write the state as read back."""
         assert self.side
         stored = load_arrays(weights)
         own = {name: stored[theirs] for name, theirs in names.items()}
         arrays = load_arrays(inputs)
-        self.side.load(own, arrays, subject_facts(self.side.pair, stored, arrays))
+        self.side.load(own, arrays, subject_facts(self.side.pair, stored, arrays), layouts)
         if state:
             save_arrays(Path(state), self.side.weights)
         return {}

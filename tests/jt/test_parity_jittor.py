@@ -226,6 +226,10 @@ def test_float64_is_float64_everywhere(recorded, recorded64):
     assert {str(value.dtype) for value in floats.values()} == {"float64"}
     loss = floats["losses/loss"]
     assert loss != np.float32(loss)  # not rounded on the way
+    x, before = taps["training forward/conv"], taps["parameters/norm.running_mean"]
+    mean = 0.9 * before + 0.1 * x.mean((0, 2, 3))  # 0.1 is no number of float32
+    found = taps["training statistics/norm.running_mean"]
+    np.testing.assert_allclose(found, mean, rtol=1e-14, atol=1e-15)
     for tap in ("forward/output", "gradients/conv.weight", "one update/step/conv.weight"):
         wide = floats[tap]
         error = np.abs(recorded.taps[tap] - wide).max() / np.abs(wide).max()

@@ -39,7 +39,7 @@ def shifted(path: str, shift: float) -> Plant:
 
 
 def nearly_constant(self: Any, x: Tensor) -> Tensor:
-    """Numbers that are nearly equal: a sum that adds them one by one rounds the same way each time."""
+    """Numbers that are nearly equal: a sum one by one rounds the same way each time."""
     return 1000.1 + 0.01 * torch.sigmoid(x)
 
 

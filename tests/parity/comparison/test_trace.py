@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 import weakref
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -242,6 +243,33 @@ def test_a_file_that_is_written_over_while_it_is_compared(path, monkeypatch):
     path.write_bytes(b"short")
     with pytest.raises(ParityError, match=r"a\.npz: changed while it was read"):
         trace.taps["x/b"]
+
+
+@pytest.mark.parametrize("held", [0, 2**26])
+def test_damage_is_found_when_a_large_trace_is_opened(tmp_path, monkeypatch, held):
+    """Also in an array that is too large to be held."""
+    monkeypatch.setattr(stored, "HELD", held)
+    path, value = tmp_path / "a.npz", draw(100_000)
+    write_trace(path, {"x/a": value}, MANIFEST_OF_A)
+    data = path.read_bytes()
+    place = data.index(value.tobytes()) + 399_000
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(ParityError, match=r"a\.npz: damaged"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize("held", [0, 2**26])
+@pytest.mark.parametrize("change", [lambda data: data + b"x", lambda data: data[:-1]])
+def test_an_array_of_another_length_than_its_header_says(path, monkeypatch, held, change):
+    monkeypatch.setattr(stored, "HELD", held)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["taps/0.npy"] = change(members["taps/0.npy"])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(ParityError, match=r"a\.npz: damaged"):
+        read_trace(path)
 
 
 def test_compressed_traces_are_read(path):

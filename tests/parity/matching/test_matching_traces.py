@@ -126,6 +126,19 @@ def test_taps_in_doubt_are_settled_by_their_numbers_or_listed(write, capsys):
     assert "names: forward/alpha, forward/gamma_ray of the baseline" in capsys.readouterr().out
 
 
+def test_what_one_stage_shows_counts_in_the_next(write):
+    """Numbers of the outputs show which module is which; their gradients alone show nothing."""
+    one, two = RNG.standard_normal((2, 9)).astype(np.float32)
+    slopes = RNG.standard_normal((2, 9)).astype(np.float32)
+    ours = {"forward/alpha": one, "forward/gamma_ray": two}
+    ours |= {"backward/d/alpha": slopes[0], "backward/d/gamma_ray": slopes[1]}
+    theirs = {"forward/xi": two, "forward/psi": one}
+    theirs |= {"backward/d/xi": slopes[1] * 2, "backward/d/psi": slopes[0] * 3}
+    found = compare_traces([write("a.npz", ours), write("b.npz", theirs, who="theirs")])
+    errors = {row.tap: row.error for row in found.rows if row.stage == "backward"}
+    assert errors == pytest.approx({"d/alpha": 2, "d/gamma_ray": 1})
+
+
 def test_variants_of_the_candidate_get_the_same_names(write):
     taps, operations = vit_taps()
     theirs, facts = vit_taps(far_names)

@@ -47,6 +47,12 @@ def test_every_fault_has_its_name(sentence):
     assert sentence in str(problem) and str(problem).startswith(f"{name} {WEIGHTS[name].shape}")
 
 
+def test_only_the_channels_of_a_kernel_can_be_colours():
+    flipped = WEIGHTS | {"conv1.weight": WEIGHTS["conv1.weight"][:, :, ::-1]}
+    (problem,) = unequal(WEIGHTS, flipped)
+    assert problem.sentence == "reversed along axis 2"
+
+
 def test_one_number_that_differs_is_told_with_its_place():
     other = WEIGHTS["fc.weight"].copy()
     other[5, 2] += 0.25
