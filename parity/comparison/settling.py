@@ -54,7 +54,7 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     Noise is `less precise` where float64 agrees, or differs by so little that it cannot explain the
     float32 error: by a float32 constant, for example.
 
-    Rounding is a number of units u, the same in each precision; another function is not. So an error
+    Rounding is a number of units u, the same in each precision; another function is not. An error
     that is as many units in float32 as in float64 is rounding: `less precise`. A float64 error that
     float32's bound allows, in units of u, is noise: `equivalent`.
 

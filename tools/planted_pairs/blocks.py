@@ -85,14 +85,14 @@ BLOCKS: tuple[Planted, ...] = (
         "transformer",
         forward("block2.attention", f.masked(lambda m: ~m)),
         "mask",
-        "block2.attention",
+        "block2.attention*",
     ),
     fault(
         "mask-transposed",
         "transformer",
         forward("block2.attention", f.masked(lambda m: m.T)),
         "mask",
-        "block2.attention",
+        "block2.attention*",
     ),
     fault(
         "mask-sign-function",

@@ -28,5 +28,6 @@ def pair_of(name: str) -> Pair:
         Side("torch", baseline),
         Side("torch", lambda: entry.plant(baseline())),
         INPUTS[entry.net],
+        layouts=entry.layouts,
         tag=name,
     )

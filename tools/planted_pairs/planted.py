@@ -1,6 +1,7 @@
 """What an entry of the tables is: a network, what is changed in it, and the answer to expect."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tools.planted_pairs.plants import Plant
 
@@ -24,6 +25,7 @@ class Planted:
     verdict: str = "different"
     told: str = ""
     prepare: Plant | None = None  # on both sides, before the fault
+    layouts: Mapping[str, str] = field(default_factory=dict)  # declared, as in a pair file
 
 
 def fault(

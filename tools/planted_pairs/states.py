@@ -92,10 +92,10 @@ STATES: tuple[Planted, ...] = (
     ),
     fault(
         "one-pass-batch-norm",
-        "conv",
-        forward("norm1", f.one_pass_batch_norm),
+        "residual",
+        forward("norm", f.one_pass_batch_norm),
         "one-pass",
-        "norm1",
+        "norm",
         PRECISION,
         o.shifted("stem", o.FAR),
     ),
@@ -141,7 +141,12 @@ STRUCTURES: tuple[Planted, ...] = (
         "other-names", "residual", lambda _: o.Renamed(), verdict="equivalent", told="layer1.norm1"
     ),
     Planted(
-        "layout", "transformer", other("head", o.Transposed), verdict="equivalent", told="(in, out)"
+        "layout",
+        "transformer",
+        other("head", o.Transposed),
+        verdict="equivalent",
+        told="(in, out)",
+        layouts={"head.weight": "(in, out)"},
     ),
 )
 
