@@ -38,11 +38,6 @@ def shifted(path: str, shift: float) -> Plant:
     return forward(path, run)
 
 
-def nearly_constant(self: Any, x: Tensor) -> Tensor:
-    """Numbers that are nearly equal: a sum one by one rounds the same way each time."""
-    return 1000.1 + 0.01 * torch.sigmoid(x)
-
-
 def unfolded(self: Any, x: Tensor) -> Tensor:
     """A convolution of one group as one product of matrices, with a border of zeros."""
     columns = F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)

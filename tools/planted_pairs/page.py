@@ -31,7 +31,7 @@ Measured on {day} ({machine}, PyTorch {version}), while other work ran:
 | --- | ---: |
 """
 NOTES = """
-- *Caught*: the verdict is the expected one. *Placed*: a finding is at the faulty module or
+- *Caught*: the verdict is not `equivalent`. *Placed*: a finding is at the faulty module or
   parameter. *Named*: this finding has the expected cause. *Class*: another function, less precise,
   or other state.
 - *More*: findings beside the one that is expected.
@@ -70,16 +70,15 @@ def table(faults: Sequence[Outcome]) -> str:
         "",
         "## Each fault",
         "",
-        "| fault | network | caught | placed | named | class | more | cause |",
+        "| fault | network | verdict | placed | named | class | more | cause |",
         "| --- | --- | --- | --- | --- | --- | ---: | --- |",
     ]
     for each in faults:
-        marks = " | ".join(
-            yes(value) for value in (each.caught, each.placed, each.named, each.classed)
-        )
+        marks = " | ".join(yes(value) for value in (each.placed, each.named, each.classed))
         cause = each.first.causes[0][1] if each.first and each.first.causes else "none"
         cause = cause.replace("|", "/")
-        lines.append(f"| {each.entry.name} | {each.entry.net} | {marks} | {each.more} | {cause} |")
+        facts = f"{each.entry.name} | {each.entry.net} | {each.verdict}"
+        lines.append(f"| {facts} | {marks} | {each.more} | {cause} |")
     return "\n".join(lines) + "\n"
 
 

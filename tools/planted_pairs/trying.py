@@ -41,8 +41,8 @@ class Outcome:
 
     @property
     def caught(self) -> bool:
-        """Whether the verdict is the expected one: of a control, that all is equivalent."""
-        return self.verdict == self.entry.verdict
+        """Whether the verdict shows a fault; of a control, whether it is equivalent."""
+        return (self.verdict == "equivalent") == (self.entry.verdict == "equivalent")
 
     @property
     def placed(self) -> bool:
