@@ -8,7 +8,7 @@ import numpy as np
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.ties import CHOICES
 from parity.comparison.verdict import Row
-from parity.comparison.zeros import UNMOVED
+from parity.comparison.zeros import UNMOVED, ZERO
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
@@ -56,7 +56,8 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
 
     Rounding is a number of units u, the same in each precision; another function is not. An error
     that is as many units in float32 as in float64 is rounding: `less precise`. A float64 error that
-    float32's bound allows, in units of u, is noise: `equivalent`.
+    float32's bound allows, in units of u, is noise: `equivalent`. What float32 shows to be zero by
+    structure is zero in float64 too: there, both sides have noise of a similar size.
 
     Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
     place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
@@ -89,6 +90,9 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
 
 def _by_units(row: Row, single: Row, double: Row) -> Row:
     """One of two rows of a place, judged by its error in units of u in both precisions."""
+    zero = single.verdict == "equivalent" and single.reason == ZERO
+    if row is double and zero and row.error <= FEWER:  # its size is the reference's own noise
+        return replace(row, verdict="equivalent", reason=ZERO)
     errors = [each.error / float(ROUNDOFF[each.precision]) for each in (single, double)]
     if not np.isfinite(errors).all() or min(errors) <= 0 or single.error > LARGEST:
         return row

@@ -32,16 +32,19 @@ def why_less_precise(
             text = f"in float64 about {digits} digits agree, in float32 all: some number was "
             return "float32 constant", text + "float32 for a moment, such as a constant"
         return None
-    if row.verdict != "less precise":
+    agrees = other is not None and other.verdict in ("equivalent", "vacuous")
+    if row.verdict != "less precise" and not (agrees and row.verdict == "different"):
         return None
     digits_text = f"{lost_digits(row)} digits are lost, and float64 agrees"
     made = context.made_by.get(f"{row.stage}/{row.tap}")
     if isinstance(made, Operation):
         if count := naive_sum(row, made, context):
             return "long sum", f"{digits_text}: as many as in sums of {count} numbers one by one"
+        if row.verdict == "different":  # the variants of the candidate show no such noise
+            return None
         if made.operation in EXPONENTIAL:
             return "fast math", f"{digits_text}; an approximate exponential would explain it"
-    return "rounding", digits_text
+    return None if row.verdict == "different" else ("rounding", digits_text)
 
 
 def lost_digits(row: Row) -> str:

@@ -102,9 +102,9 @@ STATES: tuple[Planted, ...] = (
     fault(
         "long-sum",
         "long",
-        forward("head", f.linear_one_by_one),
+        forward("pool", f.mean_one_by_one),
         "long sum",
-        "head",
+        "pool",
         PRECISION,
     ),
     short("short-batch-norm-eps", "mobile", forward("norm1", f.batch_norm(short=True)), "norm1"),
