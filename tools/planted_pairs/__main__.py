@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep the traces")
     parser.add_argument("--resnet18", action="store_true", help="three faults in a ResNet-18")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the networks are tiny
     try:
         if options.resnet18:
             return try_resnet18(options.out / "resnet18")
