@@ -36,7 +36,7 @@ from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
 from parity.diagnose.sources import Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
-from parity.diagnose.structure import one_sided_findings, setting_differences
+from parity.diagnose.structure import one_sided_findings, setting_differences, with_one_sided
 from parity.diagnose.sums import broken_sum
 
 SURENESS = ("recomputing", "settings", "state", "numbers", "place")
@@ -112,7 +112,7 @@ def explain_case(
     for row in (row for row in rows if row.verdict == "undecided"):
         fault = explained_by(row, faults, graph)
         (fault.folded if fault else left).append(row)
-    findings = [finding_of(fault, sources, settings) for fault in faults]
+    findings = [with_one_sided(finding_of(fault, sources, settings), one_sided) for fault in faults]
     findings += list(one_sided_findings(rows, one_sided, findings))
     findings += list(unshown(settings, faults, rows))
     findings.sort(key=lambda found: SURENESS.index(found.shown_by))

@@ -41,3 +41,8 @@ class Finding:
     def code(self) -> str:
         """The code of the likeliest cause; empty if none is known."""
         return self.causes[0][0] if self.causes else ""
+
+
+def explains(count: int) -> str:
+    """The end of a finding's sentence: how many taps differ because of it."""
+    return f"; explains {count} tap{'s' * (count > 1)}"

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from parity.diagnose.faults import Fault
+from parity.diagnose.finding import explains
 from parity.diagnose.stages import place_of
 from parity.diagnose.structure import Difference
 
@@ -43,7 +44,7 @@ def sentence_of(fault: Fault, source: str, settings: Difference | None) -> str:
     if settings:
         text += "; the settings say so too"
     taps = {f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded]}
-    return f"{text}; explains {len(taps)} tap{'s' * (len(taps) > 1)}"
+    return text + explains(len(taps))
 
 
 def norm_of(name: str) -> str:
