@@ -15,11 +15,14 @@ from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
 from parity.diagnose.answer import Answer, answer
+from parity.diagnose.sources import WholeArrays
 from parity.errors import ParityError
 from parity.matching.declared import Declared, read_declared
 from parity.matching.named import Found
 from parity.matching.telling import found_lines
 from parity.matching.traces import align_traces, find_layouts
+from parity.matching.weights import summary, unequal
+from parity.report.summary import place_and_numbers
 
 MOST_LINES = 12  # a longer table is only in the reports
 
@@ -65,6 +68,7 @@ def compare_traces(
             )
     declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
     loaded, found = align_traces(loaded, declared)
+    _refuse_unequal_weights(loaded)
     rows, one_sided = [], OneSided()
     pairs = find_evidence(loaded, None, siblings)
     for evidence in pairs:
@@ -81,13 +85,32 @@ def compare_traces(
     return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
 
 
+def _refuse_unequal_weights(traces: Sequence[Trace]) -> None:
+    """Refuse a pair that starts from unequal weights, and say what shows in their numbers.
+
+    Only for recordings that hold their parameters: others are refused by their digests
+    (`find_evidence`).
+    """
+    facts = [t.manifest["subject"] for t in traces[:2]]
+    weights = [f.get("weights") if isinstance(f, Mapping) else None for f in facts]
+    if len(traces) < 2 or weights[0] == weights[1]:
+        return
+    arrays = [WholeArrays(trace, "parameters") for trace in traces[:2]]
+    problems = unequal(arrays[0], arrays[1]) if all(arrays) else []
+    if problems:
+        raise ParityError(
+            f"{traces[0].path} and {traces[1].path} start from unequal weights: "
+            f"{summary(problems, len(arrays[0]))}; load the same weights into both"
+        )
+
+
 def _different(rows: Sequence[Row]) -> list[str]:
     return [f"{row.stage}/{row.tap}" for row in rows if row.verdict == "different"]
 
 
 def explained(comparison: Comparison) -> Answer:
     """The causes of what a comparison found."""
-    return answer(comparison.rows, comparison.pairs, comparison.one_sided)
+    return answer(comparison.rows, comparison.pairs, comparison.one_sided, found=comparison.found)
 
 
 def first_difference(rows: Sequence[Row]) -> str:
@@ -98,13 +121,7 @@ def first_difference(rows: Sequence[Row]) -> str:
         return ""
     for row in rows:
         if row.verdict == verdict:
-            facts = [f"error {row.error:.2g}, bound {row.bound:.2g}"]
-            if row.values:
-                facts.append(f"at {row.index} it is {row.values[0]:.7g}, not {row.values[1]:.7g}")
-            if row.reason:
-                facts.insert(0, row.reason)
-            place = f"{row.stage}/{row.tap} in {row.precision}"
-            return f"first {verdict}: {place}: {'; '.join(facts)}"
+            return f"first {verdict}: {place_and_numbers(row)}"
     return ""
 
 
@@ -162,8 +179,6 @@ def tell(
         print_table(rows)
     for line in found_lines(comparison.found or Found()):
         print(line)
-    if sentence := first_difference(rows):
-        print(sentence)
     for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)
     if out:

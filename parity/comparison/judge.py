@@ -33,9 +33,9 @@ from parity.comparison.branches import Branches, across_branches, find_branches,
 from parity.comparison.chance import FEW, floor_factor, question_factor
 from parity.comparison.choices import inputs_of, judge_choices, with_found_ties
 from parity.comparison.differences import OURS, allowed, documented
-from parity.comparison.measure import ROUNDOFF, gap
+from parity.comparison.measure import ROUNDOFF, gap, relative
 from parity.comparison.noise import Noise, measure_noise
-from parity.comparison.settling import OWN_NOISE, settle_ties
+from parity.comparison.settling import JUST_ABOVE, LARGE_NOISE, OWN_NOISE, settle_ties
 from parity.comparison.ties import is_choice, whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
 from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
@@ -44,6 +44,7 @@ from parity.comparison.zeros import (
     ZERO,
     ZERO_STEP,
     found_zero,
+    maybe_zero,
     step_of_zero,
     structural_zero,
     without_vacuous,
@@ -53,10 +54,10 @@ QUESTION_FACTOR = 3.0  # without variants of the candidate, an error up to this 
 NO_REFERENCE = "the float64 reference does not have this tap"
 BASELINE_OFF = "the baseline is further from float64 than the candidate's noise explains"
 BASELINE_ALONE = "the baseline is further from float64 than its own variants explain"
-LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
-JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
+MAYBE_ZERO = "so small beside its module's gradients that it may be zero; a float64 trace tells"
 NOISY = "the baseline's noise is too large to tell"
 TIES_EXPLAIN = 0.5  # a gradient that is further off is wrong, if few choices differ (`rare_ties`)
+COUNTING = ("parameters", "statistics")  # last word of a stage that may hold counters
 NOT_JUDGED = ("state", "state parts")  # stages that only hold what other recordings start from
 
 
@@ -151,17 +152,24 @@ def in_both(name: str, evidence: Evidence) -> bool:
 def one_sided_taps(evidence: Evidence, without: Sequence[str] = ()) -> OneSided:
     """The taps that only one trace of the pair has, in data order."""
     baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
-    sides = [
+    only_first, only_second = (
         tuple(n for n in own if n not in other and n.partition("/")[0] not in without)
         for own, other in ((baseline, candidate), (candidate, baseline))
-    ]
-    return OneSided(*sides)
+    )
+    counters = tuple(
+        name
+        for own, names in ((baseline, only_first), (candidate, only_second))
+        for name in names
+        if name.partition("/")[0].rpartition(" ")[2] in COUNTING
+        and np.dtype(own[name].dtype).kind in "iu"
+    )
+    return OneSided(only_first, only_second, counters)
 
 
 def moved(variant: Trace, base: Trace) -> bool:
     """Whether any computed number of the variant differs from `base`."""
     return any(
-        gap(tap, base.taps[name]).relative != 0
+        relative(tap, base.taps[name]) != 0
         for name, tap in variant.taps.items()
         if name in base.taps and name.partition("/")[0] not in (*EXACT, *NOT_JUDGED)
     )
@@ -243,7 +251,9 @@ def with_evidence(name: str, row: Row, evidence: Evidence) -> Row:
     if step := step_of_zero(name, row, evidence, reference):
         return replace(row, verdict=step, reason=ZERO_STEP)
     if not (noise.variant_errors or evidence.reference):
-        return without_evidence(row, noise.least)
+        row = without_evidence(row, noise.least)
+        rounding = row.verdict == "different" and maybe_zero(name, evidence)
+        return replace(row, verdict="undecided", reason=MAYBE_ZERO) if rounding else row
     if row.error > row.bound:
         return above_bound(row, noise)
     return judge_baseline(row, noise)

@@ -4,8 +4,11 @@ Verdicts use relative L2 over a whole tap, not bounds per element: rounding erro
 size of the row, so elements near zero may differ by any ratio without a fault.
 """
 
-from collections.abc import Iterator
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,11 +38,42 @@ class Gap:
     reason: str = ""
 
 
+class Facts:
+    """Facts about the arrays that were asked for last, so that each is computed once.
+
+    A tap is compared with some ten recordings, one after another. Only arrays that cannot be
+    written to are remembered, such as those of a trace file; none is kept alive.
+    """
+
+    MOST = 64  # arrays
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[int, str], tuple[Any, Any]] = OrderedDict()
+
+    def of(self, array: Array, fact: str, compute: Callable[[Array], Any]) -> Any:
+        """A fact about an array by its name; it is computed if it is not known."""
+        if not isinstance(array, np.ndarray) or array.flags.writeable:
+            return compute(array)
+        key = (id(array), fact)
+        alive, value = self._known.get(key, (None, None))
+        if alive is None or alive() is not array:
+            value = compute(array)
+            self._known[key] = (weakref.ref(array), value)
+        self._known.move_to_end(key)
+        while len(self._known) > self.MOST:
+            self._known.popitem(last=False)
+        return value
+
+
+FACTS = Facts()
+
+
 def norm(tap: Tap) -> float:
     """L2 norm of a tap."""
     if isinstance(tap, Sketch):
         return tap.norm
-    return l2(tap)
+    size: float = FACTS.of(tap, "norm", l2)
+    return size
 
 
 def size_of(tap: Tap) -> int:
@@ -103,6 +137,17 @@ def gap(value: Tap, reference: Tap, same_type: bool = True) -> Gap:
     return _of_arrays(value, reference)
 
 
+def relative(value: Tap, reference: Tap, same_type: bool = True) -> float:
+    """The field `relative` of `gap`, in a third of its time."""
+    if isinstance(value, np.ndarray) and isinstance(reference, np.ndarray):
+        floats = value.dtype.kind == reference.dtype.kind == "f"
+        fits = value.dtype == reference.dtype or not same_type
+        if floats and fits and value.shape == reference.shape:
+            size = l2(np.array([l2(error) for error, _ in _errors(value, reference)]))
+            return _ratio(size, norm(reference))  # infinite, if an element is not finite
+    return gap(value, reference, same_type).relative
+
+
 def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
     """Pieces of arrays of one shape, flat and in order, so that temporary arrays stay small."""
     flat = [array.reshape(-1) for array in arrays]
@@ -113,7 +158,7 @@ def blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
 def _errors(value: Array, reference: Array) -> Iterator[tuple[Array, Array]]:
     """Blocks of the error in float64, each with the block of the reference."""
     for a, b in blocks(value, reference):
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             yield a.astype(np.float64) - b.astype(np.float64), b
 
 
@@ -168,8 +213,10 @@ def _ulps(value: Array, reference: Array) -> float:
 
 def _of_sketches(value: Tap, reference: Tap) -> Gap:
     kinds = {x.kind for x in (value, reference) if isinstance(x, Sketch)}
+    kind = min(kinds)
     taken, expected = (
-        x if isinstance(x, Sketch) else sketch(x, kind=min(kinds)) for x in (value, reference)
+        x if isinstance(x, Sketch) else FACTS.of(x, kind, lambda array: sketch(array, kind=kind))
+        for x in (value, reference)
     )
     if np.dtype(taken.dtype) == np.dtype(expected.dtype) and taken.crc == expected.crc:
         return Gap(0.0)

@@ -11,10 +11,13 @@ from parity.comparison.verdict import Row
 from parity.comparison.zeros import UNMOVED, ZERO
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
+HALF = float(ROUNDOFF["float32"]) ** 0.5  # half of the digits
+SAME_UNITS = 8.0  # two errors of one rounding differ by less: 1.1 to 2.5 in 17 batch norms
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
-FEWER = 8.0  # errors that are rounding in two precisions differ by this factor, in units of u
-LARGEST = float(ROUNDOFF["float32"]) ** 0.5  # half of float32's digits: a larger error is no noise
+JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
+LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
+OPEN = (JUST_ABOVE, OWN_NOISE, LARGE_NOISE, "")  # reasons of an error above its bound
 
 
 def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) -> list[Row]:
@@ -54,10 +57,10 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     Noise is `less precise` where float64 agrees, or differs by so little that it cannot explain the
     float32 error: by a float32 constant, for example.
 
-    Rounding is a number of units u, the same in each precision; another function is not. An error
-    that is as many units in float32 as in float64 is rounding: `less precise`. A float64 error that
-    float32's bound allows, in units of u, is noise: `equivalent`. What float32 shows to be zero by
-    structure is zero in float64 too: there, both sides have noise of a similar size.
+    An error is rounding as well if it has the same size in both precisions, counted in units of
+    their roundoff (`is_rounding`): a variance as E[x²] - E[x]² is some fifty units off in each. The
+    error of another function has the same size in numbers, which are 5e8 times as many units in
+    float64. A float64 error that float32 would allow, in units, is noise (`is_noise`).
 
     Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
     place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
@@ -69,38 +72,56 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
         for row in rows
         if row.precision == "float32" and row.verdict == "equivalent" and row.noise_floor > 0
     }
-    near = {row.place: row for row in rows if row.precision == "float32"}
+    short = {row.place: row for row in rows if row.precision == "float32"}
     settled = []
     for row in rows:
         other = exact.get(row.place)
-        partner = near.get(row.place) if row.precision == "float64" else other
-        single, double = (partner, row) if row.precision == "float64" else (row, partner)
+        partner = other if row.precision == "float32" else short.get(row.place)
         agree = other and other.verdict == "equivalent"
         if row.reason == OWN_NOISE and other and (agree or other.error <= SMALL * row.error):
             text = "agree" if agree else f"are {other.error:.1e} apart"
             reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two {text}"
             row = replace(row, verdict="less precise", reason=reason)
+        elif partner and is_noise(row, partner):
+            row = replace(row, verdict="equivalent", reason=partner.reason)
+        elif partner and is_rounding(row, partner):
+            reason = f"rounding, {row.ratio:.2g} times the bound; in {partner.precision} the error "
+            reason += f"is {units(partner):.0f} roundoffs, here {units(row):.0f}"
+            row = replace(row, verdict="less precise", reason=reason)
         elif row.precision == "float64" and row.reason == UNMOVED and row.place in moving:
             row = replace(row, verdict="equivalent", reason="")
-        elif single and double and row.verdict in ("different", "undecided"):
-            row = _by_units(row, single, double)
         settled.append(row)
     return settled
 
 
-def _by_units(row: Row, single: Row, double: Row) -> Row:
-    """One of two rows of a place, judged by its error in units of u in both precisions."""
-    zero = single.verdict == "equivalent" and single.reason == ZERO
-    if row is double and zero and row.error <= FEWER:  # its size is the reference's own noise
-        return replace(row, verdict="equivalent", reason=ZERO)
-    errors = [each.error / float(ROUNDOFF[each.precision]) for each in (single, double)]
-    if not np.isfinite(errors).all() or min(errors) <= 0 or single.error > LARGEST:
-        return row
-    allowed = single.bound / float(ROUNDOFF["float32"])
-    if row is double and single.verdict == "equivalent" and errors[1] <= allowed:
-        return replace(row, verdict="equivalent", reason="")
-    if single.verdict != "equivalent" and max(errors) <= FEWER * min(errors):
-        counts = " and ".join(f"{error:.1g}" for error in errors)
-        reason = f"rounding, {row.ratio:.2g} times the bound: {counts} units in both precisions"
-        return replace(row, verdict="less precise", reason=reason)
-    return row
+def is_noise(row: Row, short: Row) -> bool:
+    """Whether a float64 error above its bound is noise, as the equivalent float32 row shows.
+
+    It is no more units than float32's bound allows. What is zero by structure in float32 is so in
+    float64: there, the error is relative to the reference's own noise.
+    """
+    above = row.verdict in ("different", "undecided") and row.error > row.bound > 0
+    if not above or row.precision != "float64" or short.verdict != "equivalent":
+        return False
+    if short.reason == ZERO:
+        return row.error <= SAME_UNITS
+    allowed = min(short.bound / float(ROUNDOFF[short.precision]), 1 / HALF)
+    return not short.reason and units(row) <= allowed
+
+
+def units(row: Row) -> float:
+    """The error of a row, in units of its precision's roundoff."""
+    return row.error / float(ROUNDOFF[row.precision])
+
+
+def is_rounding(row: Row, partner: Row) -> bool:
+    """Whether an error above its bound is rounding, as the row in the other precision shows.
+
+    Each precision must keep half of its digits, and the two errors must be of one size in units. If
+    float32 is off by many more units, it computes something that float64 does not.
+    """
+    above = row.verdict in ("different", "undecided") and row.error > row.bound > 0
+    if not above or row.reason not in OPEN or row.precision not in ("float32", "float64"):
+        return False
+    half = all(each.error <= float(ROUNDOFF[each.precision]) ** 0.5 for each in (row, partner))
+    return half and units(row) / SAME_UNITS <= units(partner) <= SAME_UNITS * units(row)

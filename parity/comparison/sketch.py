@@ -76,7 +76,7 @@ def l2(values: Array) -> float:
     if flat.size > BLOCK:  # the temporary arrays below stay small
         starts = range(0, flat.size, BLOCK)
         return l2(np.array([l2(flat[start : start + BLOCK]) for start in starts]))
-    flat = flat.astype(np.float64)
+    flat = flat.astype(np.float64, copy=False)
     largest = float(np.abs(flat).max(initial=0.0))
     if not 0 < largest < np.inf:
         return largest

@@ -175,6 +175,10 @@ class StoredTaps(Mapping[str, Tap]):
             tuple(facts["shape"]), facts["dtype"], array, kind=self._kind, **facts["sketch"]
         )
 
+    def is_sketch(self, name: str) -> bool:
+        """Whether a tap is a sketch; nothing is read."""
+        return "sketch" in self._index[name]
+
     def __contains__(self, name: object) -> bool:
         """Whether there is such a tap; nothing is read."""
         return name in self._places
@@ -199,6 +203,10 @@ class RenamedTaps(Mapping[str, Tap]):
         """The tap of a new name."""
         return self._taps[self._old_names[name]]
 
+    def is_sketch(self, name: str) -> bool:
+        """Whether a tap is a sketch; nothing is read."""
+        return is_sketch(self._taps, self._old_names[name])
+
     def __contains__(self, name: object) -> bool:
         """Whether there is such a tap; nothing is read."""
         return name in self._old_names
@@ -210,3 +218,9 @@ class RenamedTaps(Mapping[str, Tap]):
     def __len__(self) -> int:
         """The number of taps."""
         return len(self._old_names)
+
+
+def is_sketch(taps: Mapping[str, Tap], name: str) -> bool:
+    """Whether a tap is a sketch. Taps of a file know it without reading the array."""
+    known = getattr(taps, "is_sketch", None)
+    return bool(known(name)) if known else isinstance(taps[name], Sketch)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.comparison.measure import gap
+from parity.comparison.measure import relative
 from parity.comparison.old_format import OLD_FORMAT, with_new_names
 from parity.comparison.sketch import BUCKETS, KIND, OLD_KIND, Array, Tap
 from parity.comparison.stored import AGAIN, Arrays, Header, StoredTaps
@@ -230,4 +230,4 @@ def distance(name: str, trace: Trace, reference: Trace) -> float:
     """Relative L2 distance of one tap; infinite if either trace lacks it."""
     if name not in trace.taps or name not in reference.taps:
         return np.inf
-    return gap(trace.taps[name], reference.taps[name], same_type=False).relative
+    return relative(trace.taps[name], reference.taps[name], same_type=False)

@@ -7,7 +7,7 @@ undecided     this evidence cannot tell
 different     another function
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -94,12 +94,19 @@ class OneSided:
 
     baseline: tuple[str, ...] = ()
     candidate: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()  # names of either list that are whole numbers of the state
+
+    def without(self, names: Collection[str]) -> "OneSided":
+        """The lists without some names."""
+        lists = (self.baseline, self.candidate, self.counters)
+        return OneSided(*(tuple(n for n in own if n not in names) for own in lists))
 
     def __add__(self, other: "OneSided") -> "OneSided":
         """Both lists, every name once."""
         baseline = dict.fromkeys([*self.baseline, *other.baseline])
         candidate = dict.fromkeys([*self.candidate, *other.candidate])
-        return OneSided(tuple(baseline), tuple(candidate))
+        counters = dict.fromkeys([*self.counters, *other.counters])
+        return OneSided(tuple(baseline), tuple(candidate), tuple(counters))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ So the memory holds one array at a time. The file has a temporary name until it 
 import json
 import os
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,8 @@ FORMAT = "parity-trace/3"
 MANIFEST = "manifest.json"
 NPY: Any = np.lib.format  # some of its functions have no types
 KINDS = "fiub"  # floating point, integers, booleans
+# Elements above which an array is stored as a sketch: one number, or by the name of the tap
+Limit = int | None | Callable[[str], int | None]
 
 
 class TraceWriter:
@@ -39,7 +41,7 @@ class TraceWriter:
         self,
         path: Path | str,
         manifest: Mapping[str, Any],
-        sketch_above: int | None = None,
+        sketch_above: Limit = None,
         buckets: int = BUCKETS,
         full: Collection[str] = (),
     ) -> None:
@@ -81,7 +83,8 @@ class TraceWriter:
         if name in self._index:
             raise ParityError(f"{self.path}: tap {name}: recorded twice; give each tap its name")
         facts: dict[str, Any] = {"shape": value.shape, "dtype": value.dtype.str}
-        large = self._sketch_above is not None and value.size > self._sketch_above
+        limit = self._sketch_above(name) if callable(self._sketch_above) else self._sketch_above
+        large = limit is not None and value.size > limit
         if large and value.dtype.kind == "f" and name.partition("/")[0] not in self._full:
             summary = sketch(value, self._buckets)
             numbers = ("norm", "largest", "not_finite", "crc")
@@ -144,7 +147,7 @@ def write_trace(
     path: Path | str,
     taps: Mapping[str, Array] | Iterable[tuple[str, Array]],
     manifest: Mapping[str, Any],
-    sketch_above: int | None = None,
+    sketch_above: Limit = None,
     buckets: int = BUCKETS,
     full: Collection[str] = (),
 ) -> None:
@@ -155,7 +158,8 @@ def write_trace(
             one array at a time is in memory.
         manifest: `producer` (name, version, device, threads), `precision`, `subject` (what was
             computed: `array_facts` of weights and inputs, configuration), and optionally `variant`.
-        sketch_above: floating-point arrays of more elements than this are stored as sketches.
+        sketch_above: floating-point arrays of more elements than this are stored as sketches; or
+            a function from the name of a tap to this number, or to None: store it whole.
         full: stages whose arrays are always stored whole.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.chance import FLOOR_FACTOR
-from parity.comparison.measure import ROUNDOFF, constant, gap, norm, size_of, unfit
+from parity.comparison.measure import ROUNDOFF, constant, norm, relative, size_of, unfit
 from parity.comparison.noise import Noise, measure_noise
 from parity.comparison.sketch import Tap
 from parity.comparison.trace import Trace, distance
@@ -126,6 +126,20 @@ def step_of_zero(name: str, row: Row, evidence: Evidence, reference: Trace) -> V
     return "vacuous" if small else "different"
 
 
+def maybe_zero(name: str, evidence: Evidence) -> bool:
+    """Whether a gradient may be zero by structure, as two traces alone show it: by its size.
+
+    On both sides it is as small beside the other gradients of its module as rounding makes a zero.
+    """
+    stage = name.partition("/")[0]
+    if not stage.endswith("gradients"):
+        return False
+    scale = group_scale(name, evidence, evidence.baseline)
+    unit = ROUNDOFF[evidence.candidate.manifest["precision"]]
+    sizes = [norm(trace.taps[name]) for trace in (evidence.baseline, evidence.candidate)]
+    return max(sizes) <= ZERO_FACTOR * unit * scale
+
+
 def group_scale(name: str, evidence: Evidence, reference: Trace) -> float:
     """The size of what a tap is small beside: the largest other tap of its module in its stage.
 
@@ -185,5 +199,5 @@ def _never_moves(name: str, tap: Tap, evidence: Evidence) -> bool:
         for variant in evidence.baseline_variants
         if name in variant.taps and str(variant.manifest.get("variant")).startswith("ulp")
     ]
-    unmoved = all(gap(other, tap).relative == 0 for other in others)
+    unmoved = all(relative(other, tap) == 0 for other in others)
     return unmoved and size_of(tap) * len(others) >= TOO_MANY_FOR_CHANCE

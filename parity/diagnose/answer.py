@@ -1,12 +1,14 @@
 """The answer to "are they equal?": causes, each with the taps that it explains.
 
     result = answer(rows, pairs, one_sided)      # pairs: the Evidence that the rows were judged by
-    print("\\n".join(result.lines()))
+    for finding in result.findings:
+        print(finding.text)
 
 Rows are explained in this order:
 
-1. *Settings* that differ between the two manifests, and what only one side has.
-2. *State*: parameters and buffers that are unequal at the start.
+1. *Names and layouts* (`matched.py`), *settings* that differ between the two manifests, and what
+   only one side has. A tap whose numbers only lie in another order is not looked at further.
+2. *State*: parameters and buffers that are unequal at the start (`state.py`).
 3. *Isolated modules*. Each was fed with the baseline's numbers, so each that differs has a fault
    of its own. The cause is recomputed from these numbers. Equal causes in many modules are
    one finding.
@@ -17,8 +19,9 @@ Rows are explained in this order:
 `reach.py` says what a fault can reach. A finding explains no row of a worse verdict than its own. A
 difference in float32 alone explains no difference in float64. `undecided` rows become no findings.
 
-Findings are sorted by how surely they are known: recomputed, seen in the settings, in the state, by
-a relation of the two arrays, or by the place alone; then by the order of computation.
+Findings are sorted by class: another function, other state, less precise, other structure. In a
+class, the surest come first: recomputed, seen in the settings, in the state, by a relation of the
+two arrays, or by the place alone. Then the order of computation counts.
 """
 
 from collections.abc import Sequence
@@ -28,29 +31,40 @@ from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.pair import Cause
 from parity.diagnose.causes.rules import rule_for
-from parity.diagnose.faults import Fault, explained_by, without_repeated_dropout
-from parity.diagnose.finding import Finding, Sureness
+from parity.diagnose.faults import Fault, explained_by, with_one_reason, without_repeated_dropout
+from parity.diagnose.finding import Finding, Kind, Sureness
 from parity.diagnose.findings import finding_of, unshown
+from parity.diagnose.limits import limits_of
 from parity.diagnose.local import class_of, likely, state_cause
+from parity.diagnose.matched import matched_findings, not_matched, true_layouts
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
-from parity.diagnose.sources import Sources
+from parity.diagnose.sources import BAD, Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
+from parity.diagnose.state import unequal_weight
 from parity.diagnose.structure import one_sided_findings, setting_differences, with_one_sided
 from parity.diagnose.sums import broken_sum
+from parity.diagnose.words import ABOUT, OF_INPUT, OTHER, UNKNOWN
+from parity.matching.named import Found
 
 SURENESS = ("recomputing", "settings", "state", "numbers", "place")
-BAD = ("different", "less precise")
+CLASSES: tuple[Kind, ...] = (
+    "another function",
+    "other state",
+    "less precise",
+    "other structure",
+)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Findings, the surest first, and what is left open."""
+    """Findings, the severest and surest first, and what is left open."""
 
     verdict: Verdict
     findings: tuple[Finding, ...]
     open: tuple[Row, ...]  # undecided rows that follow from no finding
     begins: Row | None  # the first row, in the order of computation, that has the worst verdict
+    limits: tuple[str, ...] = ()  # what these recordings cannot show, a sentence each
 
 
 def answer(
@@ -58,6 +72,7 @@ def answer(
     pairs: Sequence[Evidence],
     one_sided: OneSided | None = None,
     rule: Rule = rule_for,
+    found: Found | None = None,
 ) -> Answer:
     """The findings that explain the rows of one comparison.
 
@@ -66,17 +81,23 @@ def answer(
         pairs: the comparisons that these rows are from.
         one_sided: the taps that only one side has.
         rule: the known mistakes of a tap's operation.
+        found: how the names and layouts of the pair fit together.
     """
     findings: list[Finding] = []
     left: list[Row] = []
+    failed: dict[str, str] = {}
     for case in dict.fromkeys(row.case for row in rows):
         own = [row for row in rows if row.case == case]
         mine = [pair for pair in pairs if str(pair.baseline.manifest.get("case", "")) == case]
-        found, undecided = explain_case(own, Sources(mine), one_sided or OneSided(), rule)
-        findings += found
+        sources = Sources(mine, failed=failed)
+        known, undecided = explain_case(
+            own, sources, one_sided or OneSided(), rule, found or Found()
+        )
+        findings += known
         left += undecided
     verdict = worst([row.verdict for row in rows])
-    return Answer(verdict, tuple(findings), tuple(left), first_row(rows, verdict))
+    begins, limits = first_row(rows, verdict), limits_of(pairs, failed)
+    return Answer(verdict, tuple(findings), tuple(left), begins, tuple(limits))
 
 
 def first_row(rows: Sequence[Row], verdict: Verdict) -> Row | None:
@@ -89,33 +110,36 @@ def first_row(rows: Sequence[Row], verdict: Verdict) -> Row | None:
 
 
 def explain_case(
-    rows: Sequence[Row], sources: Sources, one_sided: OneSided, rule: Rule
+    rows: Sequence[Row], sources: Sources, one_sided: OneSided, rule: Rule, found: Found
 ) -> tuple[list[Finding], list[Row]]:
     """The findings of one case, and its undecided rows that follow from none."""
     main = sources.main
     graph = pass_of(main.baseline) if main else Pass()
     settings = setting_differences(main) if main else {}
-    bad = [row for row in rows if row.verdict in BAD]
+    found = true_layouts(found, rows, graph)
+    bad = [r for r in rows if r.verdict in BAD and f"{r.stage}/{r.tap}" not in found.layouts]
     exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
+        other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
+        seen = sources.seen(row, other)
         known = explained_by(row, faults, graph)
-        own = has_own_state(row, sources) and not (known and known.leaves_unused(row))
-        if known and not (own or of_sum(row, sources, graph)):
+        own = has_own_state(seen, sources) and not (known and known.leaves_unused(row))
+        if known and not (own or of_sum(seen, sources, graph)):
             known.fold(row, place_of(row.stage, row.tap))
             continue
-        other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         explain_row(row, other, faults, sources, graph, rule)
-    faults = without_repeated_dropout(faults)
+    faults = without_repeated_dropout(with_one_reason(faults))
     left: list[Row] = []
     for row in (row for row in rows if row.verdict == "undecided"):
         fault = explained_by(row, faults, graph)
         (fault.folded if fault else left).append(row)
     findings = [with_one_sided(finding_of(fault, sources, settings), one_sided) for fault in faults]
-    findings += list(one_sided_findings(rows, one_sided, findings))
+    findings += list(matched_findings(found, rows))
+    findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
     findings += list(unshown(settings, faults, rows))
-    findings.sort(key=lambda found: SURENESS.index(found.shown_by))
+    findings.sort(key=lambda each: (CLASSES.index(each.kind), SURENESS.index(each.shown_by)))
     return findings, left
 
 
@@ -176,20 +200,23 @@ def fault_of(
     row: Row, other: Row | None, place: Place, sources: Sources, graph: Pass, rule: Rule
 ) -> Fault:
     """The fault that one row shows."""
-    evidence, context = sources.of_row(row), sources.context(row)
+    seen = sources.seen(row, other)
+    evidence, context = sources.of_row(seen), sources.context(seen)
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     operation = (made.operation or made.module) if made else ""
-    if wrong := of_sum(row, sources, graph):
+    if wrong := of_sum(seen, sources, graph):
         before = graph.before(place.name) or "the inputs"
-        text = f"between {before} and {place.name}, outside of modules: {wrong.text}"
+        text = f"between {before} and {place.name}, outside of modules, the candidate computes "
+        text += f"another function: {wrong.text}" if wrong.code == "sum" else wrong.text
         return Fault((wrong.code, text), "another function", wrong.code, text, "", "recomputing")
-    cause = likely(row, evidence, context, rule) if evidence else None
-    less = why_less_precise(row, other, context, cause[0] if cause else None)
-    if less:
-        return Fault((less[0], less[1], operation), "less precise", *less, operation, "numbers")
     if place.kind == "state":
-        text = cause[0].text if cause else "other numbers"
-        return Fault(("state", text), "other state", "state", text, "parameter", "state")
+        kind_of, text = unequal_weight(row, sources)
+        return Fault(("state", kind_of), "other state", "state", text, "parameter", "state")
+    cause = likely(row, evidence, context, rule, sources.failed) if evidence else None
+    less = why_less_precise(row, other, context, cause[0] if cause else None, evidence)
+    if less:
+        of_module = operation or graph.operation_of(place)
+        return Fault((less[0], of_module), "less precise", *less, of_module, "numbers")
     if cause:
         code, text = cause[0].code, cause[0].text
         kind = class_of(code)
@@ -197,6 +224,7 @@ def fault_of(
             "recomputing" if cause[1] else "state" if kind == "other state" else "numbers"
         )
         related = () if cause[1] or kind == "other state" else (place.kind,)
+        text = f"{ABOUT.get(place.kind, '')}{text}" if related else text
         group = operation or (place.kind if place.kind != "forward" else "")
         if row.stage.endswith("inputs"):  # what a module reads is made before it
             before = graph.before(place.name) or "the inputs"
@@ -215,15 +243,14 @@ def unknown(
     `alone`: the module was compared alone as well, and no fault was found in it.
     """
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
-    if place.isolated:
-        what = {"backward": "the gradient by the input", "gradients": "the parameters' gradient"}
-        text = f"{what.get(place.kind, 'the output')} is another function; no known cause"
-        return text, (text, operation)
-    if place.kind == "forward" and (alone or made is None or not made.reads):
-        before = graph.before(place.name) or "the inputs"
-        text = f"between {before} and {place.name}: a function outside of modules"
-        return text, (text,)
-    text = f"{row.reason or f'error {row.error:.2g}, bound {row.bound:.2g}'}; no known cause"
-    if place.kind == "backward":
-        return f"the gradient by {place.name}: {text}", (place.kind, place.name)
-    return text, (place.kind, place.name)
+    if not place.isolated and place.kind == "forward":
+        if alone or made is None or not made.reads:
+            before = graph.before(place.name) or "the inputs"
+            text = f"between {before} and {place.name}, outside of modules, the candidate computes "
+            text += f"another function; {UNKNOWN}"
+            return text, (text,)
+    what = OTHER.get(place.kind, "the numbers differ")
+    if place.isolated and place.kind == "backward":
+        what = OF_INPUT
+    text = f"{what}: {row.reason}" if row.reason else f"{what}; {UNKNOWN}"
+    return text, (what, operation) if place.isolated else (place.kind, place.name)

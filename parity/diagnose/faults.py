@@ -12,7 +12,8 @@ from parity.diagnose.stages import Place, module_of, place_of
 Key = tuple[str, ...]
 DROPOUT, RANDOM = "dropout", "random"  # a code, and the tap of whether two passes differ
 UNUSED = ("no bias", "no weight", "not loaded", "left out")  # codes: parameters are not used
-NARROW = ("less precise", "other structure")  # of float64, these explain rows of float64 alone
+ROUNDING = "rounding"  # code of lost digits without a known reason
+IN_BOTH = (ROUNDING, "one-pass", "long sum", "fast math")  # codes of lost digits in any precision
 
 
 @dataclass
@@ -41,6 +42,13 @@ class Fault:
     def first(self) -> Row:
         """The first row that shows it."""
         return self.rows[0]
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it explains no row of float32, if it shows in float64 alone."""
+        return self.kind == "other structure" or (
+            self.kind == "less precise" and self.code not in IN_BOTH
+        )
 
     @property
     def places(self) -> list[str]:
@@ -81,7 +89,7 @@ class Fault:
     def explains(self, row: Row, place: Place, graph: Pass) -> bool:
         """Whether the row can follow from this fault."""
         precise = all(own.precision == "float64" for own in self.rows)
-        if precise and self.kind in NARROW and row.precision != "float64":
+        if precise and self.is_narrow and row.precision != "float64":
             return False
         in_single = all(own.precision != "float64" for own in self.rows)
         if row.precision == "float64" and in_single and row.verdict != "less precise":
@@ -127,6 +135,20 @@ class Fault:
         if training not in self.reached:
             self.reached[training] = graph.reached(training, self.forward[training])
         return self.reached[training]
+
+
+def with_one_reason(faults: Sequence[Fault]) -> list[Fault]:
+    """The faults, where an operation that loses digits without a known reason is folded into the
+    same operation with one: there, the numbers were too small to show it."""
+    shown = {f.operation: f for f in faults if f.kind == "less precise" and f.code != ROUNDING}
+    left = []
+    for fault in faults:
+        if fault.kind == "less precise" and fault.code == ROUNDING and fault.operation in shown:
+            shown[fault.operation].rows += fault.rows
+            shown[fault.operation].folded += fault.folded
+        else:
+            left.append(fault)
+    return left
 
 
 def without_repeated_dropout(faults: Sequence[Fault]) -> list[Fault]:

@@ -13,6 +13,9 @@ Sureness = Literal["recomputing", "settings", "state", "numbers", "place"]
 class Finding:
     """One cause of differences in one case of a pair, with its likely causes (code, sentence).
 
+    `error` is the largest relative error among the taps that show the cause by themselves (NaN if
+    none has one), and `lost` how many decimal digits a less precise one has lost at most.
+
     `stage` and `tap` are the first place, `places` all modules or taps that have this cause, and
     `explained` all taps (`stage/tap`) that differ because of it, its own included. `source` is the
     file and line of the candidate's code, if the trace has it. `text` is one sentence for people.
@@ -31,6 +34,8 @@ class Finding:
     explained: tuple[str, ...] = ()
     source: str = ""
     shown_by: Sureness = "place"
+    error: float = float("nan")
+    lost: float | None = None
 
     @property
     def place(self) -> str:
@@ -41,8 +46,3 @@ class Finding:
     def code(self) -> str:
         """The code of the likeliest cause; empty if none is known."""
         return self.causes[0][0] if self.causes else ""
-
-
-def explains(count: int) -> str:
-    """The end of a finding's sentence: how many taps differ because of it."""
-    return f"; explains {count} tap{'s' * (count > 1)}"

@@ -1,14 +1,16 @@
 """Findings from faults, and from settings that differ without any tap that shows it."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from parity.comparison.verdict import Row
 from parity.diagnose.faults import Fault
 from parity.diagnose.finding import Finding
 from parity.diagnose.sources import Sources
 from parity.diagnose.stages import DIRECTIONS, module_of, place_of
+from parity.diagnose.state import label_of
 from parity.diagnose.structure import Difference
-from parity.diagnose.words import sentence_of
+from parity.diagnose.words import error_of, in_words, lost_of, sentence_of
 
 
 def finding_of(fault: Fault, sources: Sources, settings: dict[str, Difference]) -> Finding:
@@ -17,10 +19,11 @@ def finding_of(fault: Fault, sources: Sources, settings: dict[str, Difference]) 
     place = place_of(first.stage, first.tap)
     seen = dict.fromkeys(f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded])
     seen_by_settings = next((settings[p] for p in fault.places if p in settings), None)
-    source = source_of(first, sources)
-    text = sentence_of(fault, source, seen_by_settings)
+    module, source = code_of(first, sources)
+    label = label_of(first, sources) if fault.code == "state" else ""
+    text = sentence_of(fault, f"{module} in {source}" if source else "", seen_by_settings, label)
     direction = DIRECTIONS.get(place.kind, "forward")
-    causes = ((fault.code, fault.text),) if fault.code else ()
+    causes = ((fault.code, in_words(fault.text)),) if fault.code else ()
     return Finding(
         first.case,
         first.pair,
@@ -35,19 +38,25 @@ def finding_of(fault: Fault, sources: Sources, settings: dict[str, Difference]) 
         tuple(seen),
         source,
         fault.shown_by,
+        error_of(fault),
+        lost_of(fault),
     )
 
 
-def source_of(row: Row, sources: Sources) -> str:
-    """File and line of the candidate's code for a row; empty if its trace has none."""
+def code_of(row: Row, sources: Sources) -> tuple[str, str]:
+    """The class of the candidate's module for a row, and file and line of its code.
+
+    Both are empty if the candidate's trace has none.
+    """
     if sources.main is None:
-        return ""
+        return "", ""
     place = place_of(row.stage, row.tap)
     operations = sources.main.candidate.manifest.get("operations") or {}
     module = module_of(place.name)
     owner = module if place.kind in ("forward", "backward") else module.rpartition(".")[0]
     keys = (f"forward/{owner}", f"training forward/{owner}", f"{row.stage}/{row.tap}")
-    return next((str(operations[k].get("source") or "") for k in keys if k in operations), "")
+    made: dict[str, Any] = next((operations[key] for key in keys if key in operations), {})
+    return str(made.get("module") or "code"), str(made.get("source") or "")
 
 
 def unshown(

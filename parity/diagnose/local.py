@@ -53,10 +53,17 @@ def class_of(code: str) -> Kind:
     return CLASSES.get(code, "another function")
 
 
-def likely(row: Row, evidence: Evidence, context: Context, rule: Rule) -> tuple[Cause, bool] | None:
+def likely(
+    row: Row,
+    evidence: Evidence,
+    context: Context,
+    rule: Rule,
+    failed: dict[str, str] | None = None,
+) -> tuple[Cause, bool] | None:
     """The likeliest cause of a row, and whether it was recomputed from the baseline's inputs.
 
-    None if no cause is shown. Known mistakes come before relations: they say more.
+    None if no cause is shown. Known mistakes come before relations: they say more. `failed` gets
+    the taps whose operation could not be recomputed, and why.
     """
     place = f"{row.stage}/{row.tap}"
     found, expected = (t.taps.get(place) for t in (evidence.candidate, evidence.baseline))
@@ -70,7 +77,7 @@ def likely(row: Row, evidence: Evidence, context: Context, rule: Rule) -> tuple[
     pair = as_pair(found, expected, context, place)
     if pair is None:
         return None
-    causes = of_operation(pair, context, rule)
+    causes = of_operation(pair, context, rule, failed if failed is not None else {})
     if causes:
         return causes[0], True
     made = context.made_by.get(place)
@@ -96,11 +103,12 @@ def state_cause(row: Row, evidence: Evidence, context: Context) -> Cause | None:
     return next(of_state(row, found, expected, context), None)
 
 
-def of_operation(pair: Pair, context: Context, rule: Rule) -> list[Cause]:
+def of_operation(pair: Pair, context: Context, rule: Rule, failed: dict[str, str]) -> list[Cause]:
     """The known mistakes of the operation that reproduce B, best first.
 
     A large tap is looked at in part. The facts in a manifest are another program's: where they do
-    not fit the arrays, nothing is recomputed.
+    not fit the arrays, nothing is recomputed, and `failed` gets the reason. The answer shows it,
+    because it may as well be a mistake of a rule.
     """
     recompute = rule(pair.tap, context)
     if recompute is None:
@@ -108,7 +116,8 @@ def of_operation(pair: Pair, context: Context, rule: Rule) -> list[Cause]:
     try:
         with np.errstate(all="ignore"):
             return ranked(list(recomputed(recompute, sampled(pair), context)), pair.noise)
-    except (ValueError, IndexError, ZeroDivisionError):
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        failed[pair.tap] = f"{type(error).__name__}: {error}"
         return []
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from parity.comparison.trace import Trace
 from parity.diagnose.causes.facts import Operation
 from parity.diagnose.sources import WholeArrays, operations_by_stage
-from parity.diagnose.stages import module_of, place_of
+from parity.diagnose.stages import Place, module_of, place_of
 
 OUTPUT = "output"
 
@@ -44,6 +44,14 @@ class Pass:
             if name in starts or reader:
                 result.add(f"in {name}" if stage.endswith("inputs") else name)
         return result
+
+    def operation_of(self, place: Place) -> str:
+        """The operation of the module that a gradient or a statistic belongs to; may be empty."""
+        module = place.name
+        if place.kind in ("gradients", "statistics", "update"):
+            module = module.rpartition(".")[0]
+        made = self.made_by.get(f"forward/{module}")
+        return (made.operation or made.module) if made else ""
 
     def place(self, name: str) -> int:
         """The place in the pass of a tap, or of the module that has a parameter; inputs are -1."""

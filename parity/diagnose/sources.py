@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.comparison.stored import is_sketch
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence, Row
 from parity.diagnose.causes.facts import Operation, operations_of
@@ -13,6 +14,7 @@ from parity.diagnose.causes.pair import Array, Context
 from parity.diagnose.stages import module_of
 
 BUFFERS = ("running_mean", "running_var")
+BAD = ("different", "less precise")  # verdicts that a finding explains
 
 
 class WholeArrays(Mapping[str, Array]):
@@ -23,11 +25,10 @@ class WholeArrays(Mapping[str, Array]):
 
     def __init__(self, trace: Trace, stage: str = "") -> None:
         self.taps, self.prefix = trace.taps, f"{stage}/" if stage else ""
-        facts = trace.manifest.get("taps") or {}
         self.names = {
             name.removeprefix(self.prefix): None
             for name in trace.taps
-            if name.startswith(self.prefix) and is_whole(facts.get(name), trace.taps, name)
+            if name.startswith(self.prefix) and not is_sketch(trace.taps, name)
         }
 
     def __getitem__(self, name: str) -> Array:
@@ -47,17 +48,9 @@ class WholeArrays(Mapping[str, Array]):
         return name in self.names
 
 
-def is_whole(facts: Any, taps: Mapping[str, Any], name: str) -> bool:
-    """Whether a tap is an array and no sketch; `facts` is its entry in the manifest, if any."""
-    if isinstance(facts, Mapping):
-        return not facts.get("sketch")
-    return isinstance(taps[name], np.ndarray)
-
-
 def shape_of(trace: Trace, name: str) -> tuple[int, ...]:
-    """The shape of a tap, from the manifest where it has one."""
-    facts = (trace.manifest.get("taps") or {}).get(name)
-    return tuple(facts["shape"]) if isinstance(facts, Mapping) else tuple(trace.taps[name].shape)
+    """The shape of a tap."""
+    return tuple(trace.taps[name].shape)
 
 
 @dataclass
@@ -66,6 +59,7 @@ class Sources:
 
     pairs: Sequence[Evidence]
     contexts: dict[int, Context] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)  # tap that was not recomputed -> why
 
     def of_row(self, row: Row) -> Evidence | None:
         """The comparison that a row is from."""
@@ -78,6 +72,21 @@ class Sources:
             if place in pair.baseline.taps and place in pair.candidate.taps:
                 return pair
         return None
+
+    def seen(self, row: Row, other: Row | None) -> Row:
+        """The row whose arrays show the cause: `other`, if only its arrays are stored whole.
+
+        `other` is the row of the same place in the other precision, if there is one.
+        """
+        if other is None or other.verdict not in BAD or self.whole(row) or not self.whole(other):
+            return row
+        return other
+
+    def whole(self, row: Row) -> bool:
+        """Whether both arrays of a row are stored whole."""
+        pair, name = self.of_row(row), f"{row.stage}/{row.tap}"
+        traces = (pair.baseline, pair.candidate) if pair else ()
+        return bool(traces) and not any(is_sketch(trace.taps, name) for trace in traces)
 
     def whole_pass(self, row: Row) -> Trace | None:
         """The baseline's recording that holds the inputs of a row.

@@ -7,16 +7,28 @@ from typing import Any
 from parity.comparison.verdict import Evidence, OneSided, Row
 from parity.diagnose.causes.facts import Operation, operations_of
 from parity.diagnose.faults import UNUSED
-from parity.diagnose.finding import Finding, Kind, explains
-from parity.diagnose.local import COUNTER, FROZEN
+from parity.diagnose.finding import Finding, Kind
+from parity.diagnose.local import COUNTER
 from parity.diagnose.stages import module_of, place_of
 
 NOT_A_FUNCTION = ("p", "training")  # settings that change nothing where dropout is off
 # kind of a tap that only the baseline has, or only the candidate -> code, class, sentence
 ONE_SIDED: dict[tuple[str, str], tuple[str, Kind, str]] = {
-    ("gradients", "baseline"): ("frozen", "other state", FROZEN),
-    ("state", "baseline"): ("one-sided", "other structure", "the candidate lacks parameters"),
-    ("state", "candidate"): ("one-sided", "other structure", "the candidate has more parameters"),
+    ("gradients", "baseline"): (
+        "frozen",
+        "other state",
+        "no gradient reaches {count} (first {first}): frozen or detached in the candidate",
+    ),
+    ("state", "baseline"): (
+        "one-sided",
+        "other structure",
+        "the candidate lacks {count} (first {first})",
+    ),
+    ("state", "candidate"): (
+        "one-sided",
+        "other structure",
+        "the candidate has {count} that the baseline lacks (first {first})",
+    ),
 }
 
 
@@ -94,8 +106,7 @@ def with_one_sided(finding: Finding, one_sided: OneSided) -> Finding:
         if place.kind in ("gradients", "state", "update") and (frozen or unused):
             missing.append(name)
     explained = tuple(dict.fromkeys([*finding.explained, *missing]))
-    text = finding.text.removesuffix(explains(len(finding.explained)))
-    return replace(finding, explained=explained, text=text + explains(len(explained)))
+    return replace(finding, explained=explained)
 
 
 def one_sided_findings(
@@ -109,20 +120,22 @@ def one_sided_findings(
         "baseline": one_sided.baseline,
         "candidate": one_sided.candidate,
     }
+    kinds = {place_of(row.stage, row.tap).kind for row in rows}
     for (kind, side), (code, group, text) in ONE_SIDED.items():
-        names = [
-            name
-            for name in sides[side]
-            if place_of(*name.split("/", 1)).kind == kind
-            and not name.startswith("isolated")
-            and not name.endswith(COUNTER)
-            and not left_out(place_of(*name.split("/", 1)).name, findings)
-        ]
-        unique = list(dict.fromkeys(place_of(*name.split("/", 1)).name for name in names))
-        if not names or any(found.code == code and unique[0] in found.places for found in findings):
+        if code == "frozen" and kind not in kinds:  # the candidate records no gradients at all
+            continue
+        absent = set(names_of("state", sides[side]))  # no gradient is missing of these
+        names = names_of(kind, sides[side])
+        unique = [name for name in names if kind == "state" or name not in absent]
+        unique = [name for name in unique if not left_out(name, findings)]
+        if not unique or any(
+            found.code == code and unique[0] in found.places for found in findings
+        ):
             continue
         count = f"{len(unique)} parameters" if len(unique) > 1 else "1 parameter"
-        stage, tap = names[0].split("/", 1)
+        sentence = text.format(count=count, first=unique[0])
+        related = [n for n in sides[side] if place_of(*n.split("/", 1)).name in unique]
+        stage, tap = names[unique[0]].split("/", 1)
         yield Finding(
             first.case,
             first.pair,
@@ -130,11 +143,21 @@ def one_sided_findings(
             stage,
             tap,
             "backward" if kind == "gradients" else "data",
-            ((code, text),),
-            f"{text}: {count} (first {unique[0]}), which only the {side} has",
+            ((code, sentence),),
+            sentence,
             group,
             tuple(unique),
-            tuple(names),
+            tuple(related),
             "",
             "state" if code == "frozen" else "settings",
         )
+
+
+def names_of(kind: str, taps: Sequence[str]) -> dict[str, str]:
+    """Parameter -> its first tap of a kind, among taps of one side; counters are left out."""
+    result: dict[str, str] = {}
+    for tap in taps:
+        place = place_of(*tap.split("/", 1))
+        if place.kind == kind and not place.isolated and not tap.endswith(COUNTER):
+            result.setdefault(place.name, tap)
+    return result

@@ -1,23 +1,47 @@
-"""Findings and answers in plain words."""
+"""Findings in plain words."""
 
-from dataclasses import replace
+import re
+from math import isfinite, log10, nan
 
+from parity.comparison.verdict import Row
 from parity.diagnose.faults import Fault
-from parity.diagnose.finding import explains
+from parity.diagnose.precision import lost_digits
 from parity.diagnose.stages import place_of
 from parity.diagnose.structure import Difference
 
 PLURALS = {
     "batch_norm": "batch norms",
     "layer_norm": "layer norms",
+    "group norm": "group norms",
     "softmax": "softmaxes",
+    "identity": "identities",
     "gradients": "parameters",
     "update": "parameters",
     "statistics": "running statistics",
     "backward": "gradients of activations",
     "loss": "losses",
 }
-SINGULAR = {"batch_norm": "batch norm", "layer_norm": "layer norm"}
+# causes that are no matter of size
+WITHOUT_SIZE = ("frozen", "dropout", "no dropout", "counter", "settings", "not finite")
+# what differs in a tap of each kind, where no cause is known
+OTHER = {
+    "forward": "the output has other numbers",
+    "loss": "the loss has another value",
+    "backward": "the gradient by the output has other numbers",
+    "gradients": "the gradient by the parameter has other numbers",
+    "statistics": "the running statistics have other numbers",
+    "update": "the step of the parameter has other numbers",
+}
+# what a relation of two arrays is about, where it is not about a module's output
+ABOUT = {
+    "backward": "in the gradient by the output, ",
+    "gradients": "in the gradient by the parameter, ",
+    "statistics": "in the running statistics, ",
+    "update": "in the step of the parameter, ",
+}
+RANDOM = "random"  # the tap that says whether two passes differ
+OF_INPUT = "the gradient by the input has other numbers"  # of a module alone
+UNKNOWN = "no cause is known"
 
 
 def many(count: int, operation: str) -> str:
@@ -25,34 +49,93 @@ def many(count: int, operation: str) -> str:
     return f"{count} {PLURALS.get(operation, f'{operation}s' if operation else 'places')}"
 
 
-def sentence_of(fault: Fault, source: str, settings: Difference | None) -> str:
-    """One sentence: what differs, where, and how many taps follow from it."""
-    places, text = fault.places, fault.text
-    where = ", ".join(word for word in (places[0], source) if word)
-    if (
-        fault.operation == "batch_norm"
-        or place_of(fault.first.stage, fault.first.tap).kind == "statistics"
+def sentence_of(fault: Fault, source: str, settings: Difference | None, label: str = "") -> str:
+    """One sentence: what differs, where, how much, and how many further taps differ by it.
+
+    Args:
+        source: class, file and line of the candidate's code; may be empty.
+        settings: those of the first place, if they differ too.
+        label: name and shape of the first place, if it is a parameter.
+    """
+    places, operation = fault.places, fault.operation
+    if place_of(fault.first.stage, fault.first.tap).kind == "statistics" or (
+        operation == "batch_norm"
     ):
-        modules = list(dict.fromkeys(norm_of(p) for p in places))
-        if modules and modules != places and all(m for m in modules):
-            places, where = modules, ", ".join(word for word in (modules[0], source) if word)
-            fault = fault_with(fault, "batch_norm")
+        norms = list(dict.fromkeys(norm_of(place) for place in places))
+        if norms != places and all(norms):
+            places, operation = norms, "batch_norm"
+    where = ", ".join(word for word in (label or places[0], source) if word)
+    parts = [in_words(fault.text)]
     if len(places) > 1:
-        text += f", in {many(len(places), fault.operation)} (first {where})"
-    elif not text.startswith("between "):
-        text += f" ({where})"
+        parts[0] += f", in {many(len(places), operation)} (first {where})"
+    elif not fault.text.startswith("between ") and places[0] != RANDOM:
+        parts[0] += f" ({where})"
     if settings:
-        text += "; the settings say so too"
-    taps = {f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded]}
-    return text + explains(len(taps))
+        unknown = "no known cause" in fault.text
+        parts.append(f"the settings: {settings.text}" if unknown else "the settings say so too")
+    parts += [size for size in [size_of(fault)] if size]
+    follow = names_of(fault.folded) - names_of(fault.rows)
+    if follow:
+        parts.append(f"{len(follow)} further tap{'s differ' if len(follow) > 1 else ' differs'}")
+    return "; ".join(parts)
+
+
+def names_of(rows: list[Row]) -> set[str]:
+    """The taps of rows, each once for all precisions."""
+    return {f"{row.stage}/{row.tap}" for row in rows}
+
+
+def size_of(fault: Fault) -> str:
+    """How large the difference is, in words; empty where this means nothing."""
+    rows = sized(fault)
+    if not rows:
+        return ""
+    up_to = "up to " if len(names_of(rows)) > 1 else ""
+    largest = max(rows, key=lambda row: row.error)
+    if fault.kind != "less precise":
+        bound = f" (bound {largest.bound:.2g})" if largest.bound else ""
+        return f"the relative error is {up_to}{largest.error:.2g}{bound}"
+    if largest.precision == "float64":
+        return f"in float64 {int(-log10(largest.error))} digits agree"
+    lost = lost_of(fault)
+    return (
+        f"{up_to}{lost:.1f} digits are lost (error {largest.error:.2g}, bound {largest.bound:.2g})"
+    )
+
+
+def sized(fault: Fault) -> list[Row]:
+    """The rows that show a fault by themselves and have an error that means something.
+
+    Those in the pair's precision, if there are any: their bounds are what a user knows.
+    """
+    if fault.code in WITHOUT_SIZE or fault.kind == "other state" and fault.code == "state":
+        return []
+    names = names_of(fault.rows)
+    rows = [row for row in [*fault.rows, *fault.folded] if f"{row.stage}/{row.tap}" in names]
+    rows = [row for row in rows if isfinite(row.error) and row.error > 0]
+    return [row for row in rows if row.precision != "float64"] or rows
+
+
+def error_of(fault: Fault) -> float:
+    """The largest relative error among the rows that show a fault; NaN without one."""
+    return max((row.error for row in sized(fault)), default=nan)
+
+
+def lost_of(fault: Fault) -> float | None:
+    """How many decimal digits are lost at most; None where the fault is of another class."""
+    if fault.kind != "less precise":
+        return None
+    return max((round(lost_digits(row), 2) for row in sized(fault)), default=None)
+
+
+def in_words(text: str) -> str:
+    """A cause's sentence without its letters: A is the baseline, B the candidate."""
+    text = text.replace("gives B", "gives the candidate's numbers and not the baseline's")
+    text = re.sub(r"\bA's\b", "the baseline's", re.sub(r"\bB's\b", "the candidate's", text))
+    return re.sub(r"\bA\b", "the baseline", re.sub(r"\bB\b", "the candidate", text))
 
 
 def norm_of(name: str) -> str:
     """The module of a running statistic; the name itself, if it is none."""
     module, _, end = name.rpartition(".")
     return module if end in ("running_mean", "running_var") else name
-
-
-def fault_with(fault: Fault, operation: str) -> Fault:
-    """The fault with another name of its operation."""
-    return replace(fault, operation=operation)

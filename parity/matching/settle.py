@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.comparison.measure import gap
+from parity.comparison.measure import relative
 from parity.comparison.sketch import Tap
 from parity.matching.named import Array, Doubt, Match, NamePair
 
@@ -24,7 +24,7 @@ def settle(found: Match, baseline: Mapping[str, Tap], candidate: Mapping[str, Ta
         pair
         for pair in found.pairs
         if pair.how in ("order", "similar")
-        and gap(candidate[pair.candidate], baseline[pair.baseline], same_type=False).relative > FAR
+        and relative(candidate[pair.candidate], baseline[pair.baseline], same_type=False) > FAR
     ]
     exchanged = _nearest([p.baseline for p in far], [p.candidate for p in far], baseline, candidate)
     for pair in far:
@@ -62,7 +62,7 @@ def _nearest(
     if not ours or not theirs:
         return {}
     distances: Array = np.array(
-        [[gap(candidate[b], baseline[a], same_type=False).relative for b in theirs] for a in ours]
+        [[relative(candidate[b], baseline[a], same_type=False) for b in theirs] for a in ours]
     )
     found = {}
     for i, name in enumerate(ours):

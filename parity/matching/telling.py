@@ -1,4 +1,7 @@
-"""What was found about names and layouts, in lines for people."""
+"""What was found about names and layouts, and needs nothing of the reader, in lines for people.
+
+Layouts that are not declared, fused weights and doubts are findings (`diagnose/matched.py`).
+"""
 
 from collections.abc import Sequence
 
@@ -9,8 +12,8 @@ SURE = 0.7  # pairs with less confidence are marked
 
 
 def found_lines(found: Found) -> list[str]:
-    """Lines about renamed taps, doubts, fused modules and layouts; none if all names are equal."""
-    return [*_renamed(found.renamed), *_doubts(found), *_structure(found)]
+    """Lines about taps with other names and declared layouts; none if there are none."""
+    return [*_renamed(found.renamed), *_applied(found)]
 
 
 def _renamed(pairs: Sequence[NamePair]) -> list[str]:
@@ -31,34 +34,9 @@ def _renamed(pairs: Sequence[NamePair]) -> list[str]:
     return lines
 
 
-def _doubts(found: Found) -> list[str]:
-    lines = [
-        f"names: {_some(doubt.baseline)} of the baseline and {_some(doubt.candidate)} of the "
-        f"candidate: {doubt.why}"
-        for doubt in found.doubts
-    ]
-    return _first(lines, "doubts about names")
-
-
-def _structure(found: Found) -> list[str]:
-    lines = [
-        f"layout: {_some(taps)} {'has' if len(taps) == 1 else 'have'} the baseline's numbers in "
-        f"another layout; to declare it, add to layouts: `{line}`"
-        for line, taps in found.layout_lines().items()
-    ]
-    fused = {str(each.lines()): f"names: {each.sentence()}" for each in found.fused}
+def _applied(found: Found) -> list[str]:
+    """A line for each declared layout."""
     counts: dict[str, int] = {}
     for name in found.declared.values():
         counts[name] = counts.get(name, 0) + 1
-    applied = [f"layout: {name}, as declared, in {n} taps" for name, n in counts.items()]
-    return _first([*fused.values()], "fused modules") + _first(lines, "layouts") + applied
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
-def _first(lines: list[str], what: str) -> list[str]:
-    more = [f"and {len(lines) - MOST} more {what}"] if len(lines) > MOST else []
-    return lines[:MOST] + more
+    return [f"layout: {name}, as declared, in {n} taps" for name, n in counts.items()]

@@ -137,7 +137,11 @@ def _match_stages(
         result = settle(result, baseline.taps, {a: candidate.taps[n] for a, n in theirs.items()})
         for pair in result.renamed():
             mapping[theirs[pair.candidate]] = pair.baseline
-            known.setdefault(_split(pair.candidate)[1], _split(pair.baseline)[1])
+            if not stage.endswith("inputs"):  # an input has the name of the first of its readers
+                paths = _split(pair.candidate)[1], _split(pair.baseline)[1]
+                known.setdefault(*paths)
+                if f"{stage}/" == EXACT:  # the module of a parameter, too
+                    known.setdefault(*(path.rpartition(".")[0] for path in paths))
         paired = {pair.baseline for pair in result.renamed()}
         for alias in theirs.keys() & paired - {pair.candidate for pair in result.pairs}:
             mapping[theirs[alias]] = f"{alias} (candidate)"

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from parity.comparison.sketch import Array, Sketch, Tap
+from parity.comparison.stored import is_sketch
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
 from parity.matching.declared import JOIN, PART, Declared, join, part_of
@@ -33,6 +34,14 @@ class Taps(Mapping[str, Tap]):
                 f"{name}: stored as a sketch, so its layout cannot be changed; record it whole"
             )
         return make(*values)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tap; nothing is read."""
+        return name in self.plan
+
+    def is_sketch(self, name: str) -> bool:
+        """Whether a tap is a sketch; nothing is read."""
+        return any(is_sketch(self.taps, source) for source in self.plan[name][0])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.plan)

@@ -55,7 +55,7 @@ def unequal(
             continue
         other = candidate[partner[name]]
         if value.shape != other.shape or not np.array_equal(value, other):
-            kind, sentence = _unlike(name, value, other, baseline)
+            kind, sentence = unlike(name, value, other, baseline)
             problems.append(Unequal(name, value.shape, kind, sentence))
     used = set(partner.values())
     return problems + [
@@ -72,10 +72,14 @@ def summary(problems: Sequence[Unequal], total: int) -> str:
     return "; ".join([f"{count} of {total} parameters equal", *map(str, problems[:MOST]), *more])
 
 
-def _unlike(
-    name: str, value: Array, other: Array, baseline: Mapping[str, Array]
-) -> tuple[str, str]:
-    """Kind and sentence of the first explanation that reproduces the candidate's numbers."""
+def unlike(name: str, value: Array, other: Array, baseline: Mapping[str, Array]) -> tuple[str, str]:
+    """Kind and sentence of the first explanation that reproduces the candidate's numbers.
+
+    Args:
+        name, value: the baseline's parameter.
+        other: the candidate's.
+        baseline: other parameters of the baseline, one of which the candidate may have here.
+    """
     for twin, twin_value in baseline.items():
         if twin != name and twin_value.shape == other.shape and not _constant(other):
             if np.array_equal(twin_value, other):
@@ -86,9 +90,9 @@ def _unlike(
     if value.shape != other.shape:
         return "shape", f"has shape {other.shape} in the candidate"
     if not other.any():
-        return "zeros", "all zero in the candidate; was it loaded?"
+        return "zeros", "all zero in the candidate: not loaded?"
     if _constant(other) and not _constant(value):
-        return "constant", f"{other.flat[0]:.6g} everywhere in the candidate; was it loaded?"
+        return "constant", f"{other.flat[0]:.6g} everywhere in the candidate: not loaded?"
     for axis in range(value.ndim):
         if np.array_equal(np.flip(value, axis), other):
             return "reversed", f"reversed along axis {axis}" + (

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,37 @@ ROOT = Path(__file__).resolve().parents[2]  # the folder of this package, for th
 LAST_LINES = 8  # of a log, in the message about a process that ended
 
 
+WORKER = "parity.recording.worker"
+
+
 class Child:
     """`python -m parity.recording.worker` in a side's environment; `log` gets what it prints.
+
+    `module`: another program of the same protocol. `variables`: more of its environment.
 
     Raises:
         ParityError: the interpreter cannot be started.
     """
 
-    def __init__(self, python: Path, folder: Path, log: Path, label: str) -> None:
+    def __init__(
+        self,
+        python: Path,
+        folder: Path,
+        log: Path,
+        label: str,
+        module: str = WORKER,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.label, self.log = label, log
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+        # Passive: threads that wait for work leave the processor to the other processes.
+        environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+        environment |= {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+        environment |= variables or {}
         try:
             with open(log, "wb") as file:
                 self.process = subprocess.Popen(
-                    [str(python), "-m", "parity.recording.worker"],
+                    [str(python), "-m", module],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=file,

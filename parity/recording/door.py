@@ -61,6 +61,7 @@ def record_model(
     adapter = adapter_of(framework)
     with adapter.inside_script(precision) or nullcontext():
         facts = adapter.start(precision)
+        adapter.examples = inputs
         own = adapter.finish_build(model if precision == "float32" else copy.deepcopy(model))
         weights = {key: entry.array for key, entry in adapter.state(own).items()}
         named = {key: entry.array for key, entry in adapter.state(model).items()}

@@ -18,20 +18,26 @@ from parity.recording.laid_out import in_layout
 from parity.recording.passes import TRAINING, Recording, Subject, collect_calls
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.structure import Slot, leaves, rebuild
+from parity.recording.terms import gradient_terms
 
 WORDS = "isolated "
 
 
 def record_isolated(
-    subject: Subject, source: Trace, names: Mapping[str, str], handed: Handed | None
+    subject: Subject,
+    source: Trace,
+    names: Mapping[str, str],
+    handed: Handed | None,
+    recording: Recording | None = None,
 ) -> Recording:
     """Record every leaf module alone; in training mode those with buffers.
 
     Args:
         source: the baseline's pass in float32, with whole arrays.
         names: this side's name of a module call -> the source's, where they differ.
+        recording: an empty one with a sink, to which taps go as they come.
     """
-    recording = Recording()
+    recording = recording or Recording()
     for stage in ("", TRAINING):
         training = stage == TRAINING
         if ("train" if training else "eval") not in subject.modes:
@@ -47,6 +53,7 @@ def record_isolated(
                 continue
             subject.place = f"{WORDS}{stage}forward of {name}"
             _record_call(subject, recording, (stage, name), call, source, names, handed)
+            recording.flush()
     subject.adapter.load(subject.model, subject.weights)
     return recording
 
@@ -137,6 +144,8 @@ def _record_gradients(
         ],
     )
     recording.taps |= {t: g for t, g in zip(wanted, found, strict=True) if g is not None}
+    prefixes = f"{words}forward/", f"{words}gradients/"
+    recording.terms |= gradient_terms([call], recording.taps, *prefixes, suffix)
 
 
 def _inputs(

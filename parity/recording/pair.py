@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import ParityError
-from parity.recording.adapter import ADAPTERS
+from parity.recording.adapter import FRAMEWORKS, is_framework
 from parity.recording.draw import Draw
 
 SIDES = ("baseline", "candidate")
@@ -101,8 +101,8 @@ def check_pair(pair: Any, place: str) -> Pair:
     for name in SIDES:
         side = getattr(pair, name)
         expect(isinstance(side, Side), name, "Side(framework, build)", side)
-        known = ", ".join(ADAPTERS)
-        expect(side.framework in ADAPTERS, f"{name}: framework", f"one of {known}", side.framework)
+        known = is_framework(side.framework)
+        expect(known, f"{name}: framework", FRAMEWORKS, side.framework)
         expect(callable(side.build), f"{name}: build", "a function", side.build)
         loss = pair.loss_of(name)
         expect(

@@ -5,7 +5,7 @@
 Stages and their names are those of docs/parity.md. Every pass starts from the loaded weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +17,10 @@ from parity.matching.declared import Declared
 from parity.recording.adapter import Adapter, Module
 from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
+from parity.recording.laid_out import input_in_layout, shape_of_baseline
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall, Recorder
+from parity.recording.terms import gradient_terms
 
 LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
@@ -50,36 +52,63 @@ class Subject:
 
 @dataclass
 class Recording:
-    """Taps in order, and what the manifest says of them."""
+    """Taps in order, and what the manifest says of them.
+
+    With a `sink`, `taps` holds only those that were not handed to it yet: those of one stage.
+    """
 
     taps: dict[str, Array] = field(default_factory=dict)
     kinks: dict[str, Any] = field(default_factory=dict)
     operations: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, int] = field(default_factory=dict)
     branch: Branch = field(default_factory=Branch)
     notes: list[str] = field(default_factory=list)
+    sink: Callable[[str, Array], None] | None = None
+    inputs_of_kinks: set[str] = field(default_factory=set)
+
+    def flush(self) -> None:
+        """Hand the taps so far to the sink, and drop them. Their kinks are known by now."""
+        if self.sink is None:
+            return
+        self.inputs_of_kinks |= {str(facts["input"]) for facts in self.kinks.values()}
+        for name in [*self.taps]:
+            self.sink(name, self.taps.pop(name))
+
+    def facts(self) -> dict[str, Any]:
+        """The tables of the manifest."""
+        return {"kinks": self.kinks, "operations": self.operations, "terms": self.terms}
 
 
-def record_pass(subject: Subject, handed: Handed | None, once: bool = True) -> Recording:
+def record_pass(
+    subject: Subject,
+    handed: Handed | None,
+    once: bool = True,
+    recording: Recording | None = None,
+    random: bool = True,
+) -> Recording:
     """Record all stages of a model from its weights.
 
-    `once`: also what one recording of a side shows, `parameters/...` and whether it is random.
+    `once`: also what one recording of a side shows, `parameters/...`.
+    `random`: with `once`, also whether the model draws random numbers, which takes five passes.
+    `recording`: an empty one with a sink, to which taps go as they come.
     """
-    recording, adapter = Recording(), subject.adapter
+    recording, adapter = recording or Recording(), subject.adapter
     adapter.load(subject.model, subject.weights)
     if once:
         state = adapter.state(subject.model)
         recording.taps |= {f"parameters/{name}": entry.array for name, entry in state.items()}
+        recording.flush()
     if "taps" in adapter.abilities:
         _record_taps(subject, recording)
         return recording
     if "eval" in subject.modes:
         _record_mode(subject, recording, handed, training=False)
-    if "eval" in subject.modes and once:
+    if "eval" in subject.modes and once and random:
         recording.taps["evaluation/random"] = np.array(_random(subject, training=False))
     if "train" in subject.modes and adapter.abilities >= {"gradients"}:
         outputs = _record_mode(subject, recording, handed, training=True)
         _record_statistics(subject, recording)
-        if once:
+        if once and random:
             _record_randomness(subject, recording, outputs)
         if subject.update and "update" in adapter.abilities:
             _record_update(subject, recording, handed)
@@ -116,10 +145,15 @@ def _record_mode(
             recorder.taps[f"{stage}losses/loss"] = value
             subject.place = f"{stage}backward"
             recorder.taps |= _gradients(subject, recorder, loss, inputs)
+            recording.terms |= gradient_terms(
+                recorder.calls.values(), recorder.taps, f"{stage}forward/", f"{stage}gradients/"
+            )
     subject.calls[stage] = recorder.calls
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks
     recording.operations |= recorder.operations
+    recorder.taps.clear()
+    recording.flush()
     return arrays
 
 
@@ -169,14 +203,19 @@ def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any])
         return subject.adapter.own_loss(subject.loss, outputs, inputs)
     adapter = subject.adapter
     cotangents = [
-        adapter.tensor(
-            generator(subject.seed, f"cotangent {number}")
-            .standard_normal(adapter.array(output).shape)
-            .astype(np.float32)
-        )
+        adapter.tensor(_cotangent(subject, number, adapter.array(output).shape))
         for number, output in enumerate(outputs)
     ]
     return adapter.loss(subject.loss, outputs, inputs, cotangents)
+
+
+def _cotangent(subject: Subject, number: int, shape: tuple[int, ...]) -> Array:
+    """What an output is multiplied by in the loss: the same numbers in every layout."""
+    name = f"output.{number}" if number else "output"
+    drawn = generator(subject.seed, f"cotangent {number}").standard_normal(
+        shape_of_baseline(name, shape, subject.declared)
+    )
+    return input_in_layout(name, drawn.astype(np.float32), subject.declared)
 
 
 def _gradients(
@@ -204,6 +243,7 @@ def _record_statistics(subject: Subject, recording: Recording) -> None:
     for name, entry in subject.adapter.state(subject.model).items():
         if entry.kind == "buffer":
             recording.taps[f"training statistics/{name}"] = entry.array
+    recording.flush()
 
 
 def collect_calls(subject: Subject, training: bool) -> dict[str, ModuleCall]:
@@ -256,7 +296,6 @@ def _record_update(subject: Subject, recording: Recording, handed: Handed | None
     """One step of the framework's own optimiser; taps are new minus old, in float64."""
     adapter = subject.adapter
     adapter.load(subject.model, subject.weights)
-    before = {name: e.array for name, e in adapter.state(subject.model).items()}
     # The choices of the recorded pass in training mode; the recorder's taps are not used.
     same = Handed(handed.branch, handed.choices) if handed else None
     recorder = Recorder(adapter, subject.modules, Branch(), TRAINING, same)
@@ -269,5 +308,7 @@ def _record_update(subject: Subject, recording: Recording, handed: Handed | None
         adapter.step(subject.model, loss_of(subject, outputs, inputs), subject.update)
     for name, entry in reversed(adapter.state(subject.model).items()):
         if entry.kind == "parameter":
-            step = entry.array.astype(np.float64) - before[name].astype(np.float64)
+            before = np.asarray(subject.weights[name], entry.array.dtype)
+            step = entry.array.astype(np.float64) - before.astype(np.float64)
             recording.taps[f"one update/step/{name}"] = step
+            recording.flush()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any
 
@@ -22,13 +23,20 @@ from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.child import Child
 from parity.recording.draw import draw_inputs
+from parity.recording.lanes import run_lanes
 from parity.recording.pair import SIDES, Pair, load_pair
 from parity.recording.plan import Request, requests
 from parity.recording.side import load_arrays, save_arrays, subject_facts
 from parity.recording.weights import baseline_weights, candidate_names, module_names
 
 KEYS = "recordings.json"
-SKETCH_ABOVE = 1 << 22  # elements
+# ability of an adapter -> what is not recorded without it
+WITHOUT = {
+    "gradients": "gradients and training",
+    "update": "the step of an optimiser",
+    "isolated": "each module alone",
+    "float64": "float64",
+}
 Say = Callable[[str], None]
 
 
@@ -66,6 +74,7 @@ class Runner:
         self.old = json.loads(keys.read_text()) if keys.is_file() and not fresh else {}
         self.weight_names: dict[str, dict[str, str]] = {}  # side -> own name -> baseline's
         self.facts: dict[str, Any] = {}
+        self._writing = Lock()  # both sides record at the same time
         self.layouts: dict[str, str] = {}  # the candidate's: the pair's, then its framework's
 
     def __enter__(self) -> "Runner":
@@ -85,10 +94,7 @@ class Runner:
         """The process of a side and precision; it is started, and loaded, at first use."""
         if (side, precision) in self.children:
             return self.children[side, precision]
-        chosen = self.pythons.get(side) or self.pair.side(side).python
-        python = self.path.parent / chosen if chosen else Path(sys.executable)
-        log = self.out / f"{side}-{precision}.log"
-        child = Child(python, self.path.parent, log, self.label(side))
+        child = self.start(side, precision)
         self.children[side, precision] = child
         started = time.monotonic()
         described = child.ask("start", pair=str(self.path), side=side, precision=precision)
@@ -99,6 +105,13 @@ class Runner:
         seconds = time.monotonic() - started
         self.say(f"{self.label(side)} {version}: built in {precision} ({seconds:.0f} s)")
         return child
+
+    def start(self, side: str, precision: str) -> Child:
+        """A new process of a side and precision."""
+        chosen = self.pythons.get(side) or self.pair.side(side).python
+        python = self.path.parent / chosen if chosen else Path(sys.executable)
+        log = self.out / f"{side}-{precision}.log"
+        return Child(python, self.path.parent, log, self.label(side))
 
     def load(self, child: Child, side: str, state: Path | None = None) -> None:
         """Load the pair's weights and inputs into a child."""
@@ -126,6 +139,7 @@ class Runner:
         save_arrays(self.out / "drawn.npz", drawn)
         self.weight_names["baseline"] = {name: name for name in drawn}
         self.load(child, "baseline", self.out / "weights.npz")
+        (self.out / "drawn.npz").unlink()  # the child has written back what it has loaded
         weights: dict[str, Array] = load_arrays(self.out / "weights.npz")
         self.weight_names["baseline"] = {name: name for name in weights}
         self.load(child, "baseline")
@@ -145,21 +159,43 @@ class Runner:
         )
         self.weight_names["candidate"] = names
         self.load(child, "candidate")
-        self.recorded.notes += notes
+        self.recorded.notes += [*notes, *self._missing()]
+
+    def _missing(self) -> list[str]:
+        """What an adapter cannot record, for each side."""
+        found = []
+        for side in SIDES:
+            able = self.described[side]["abilities"]
+            words = [text for ability, text in WITHOUT.items() if ability not in able]
+            if words and "taps" not in able:
+                found.append(f"{self.label(side)} cannot record {', '.join(words)}: not compared")
+        return found
 
     def record_all(self) -> None:
         """Make every recording of the plan, or find it in the folder."""
         abilities = {side: self.described[side]["abilities"] for side in SIDES}
-        for request in requests(self.pair, abilities):
-            if request.branch and self.same_branch(request):
-                continue
-            if request.precision == "float64":
-                self._close("float32")
-            self.record(request)
+        plan = requests(self.pair, abilities)
+        before = len(self.recorded.notes)
+        run_lanes(plan, self._record_in_lane, self._kill)
+        files, notes = self.recorded.files, self.recorded.notes
+        self.recorded.files = {r.name: files[r.name] for r in plan if r.name in files}
+        notes[before:] = sorted(notes[before:])  # in an order that does not depend on time
         for name in [name for name in self.old if name not in self.recorded.files]:
             (self.out / f"{name}.npz").unlink(missing_ok=True)  # of another plan
             del self.old[name]
         self._write_keys()
+
+    def _record_in_lane(self, request: Request) -> None:
+        """One recording of the plan; the float32 process of a side ends before float64 starts."""
+        if request.branch and self.same_branch(request):
+            return
+        if request.precision == "float64" and (request.side, "float32") in self.children:
+            self.children.pop((request.side, "float32")).close()
+        self.record(request)
+
+    def _kill(self) -> None:
+        for child in [*self.children.values()]:
+            child.kill()
 
     def same_branch(self, request: Request) -> bool:
         """Whether the candidate's float64 choices are those that the reference follows already."""
@@ -168,10 +204,6 @@ class Runner:
         names = f"baseline-{request.kind}-float64", f"candidate-{request.kind}-float64"
         first, second = (read_trace(self.out / f"{n}.npz").manifest.get("branch") for n in names)
         return bool(first == second)
-
-    def _close(self, precision: str) -> None:
-        for key in [key for key in self.children if key[1] == precision]:
-            self.children.pop(key).close()
 
     def record(self, request: Request, name: str = "") -> None:
         """One recording; `name`: of its file, if it is not the request's own."""
@@ -182,7 +214,6 @@ class Runner:
             "kind": request.kind,
             "variant": request.variant,
             "names": names,
-            "sketch_above": SKETCH_ABOVE,
         }
         used = [other for other in (request.follow, request.source) if other]
         described = self.described[request.side]
@@ -230,9 +261,10 @@ class Runner:
         return module_names(self.pair, *pair)
 
     def _write_keys(self) -> None:
-        temporary = self.out / f".{KEYS}.part"
-        temporary.write_text(json.dumps(self.old))
-        temporary.replace(self.out / KEYS)
+        with self._writing:
+            temporary = self.out / f".{KEYS}.part"
+            temporary.write_text(json.dumps(dict(self.old)))
+            temporary.replace(self.out / KEYS)
 
 
 def own_source() -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from parity.comparison.sketch import Array
 from parity.comparison.subject import array_facts
-from parity.comparison.trace import environment, read_trace, write_trace
+from parity.comparison.trace import environment, read_trace
+from parity.comparison.writer import TraceWriter
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.adapter import adapter_of
@@ -24,8 +25,7 @@ from parity.recording.pair import Pair, load_pair
 from parity.recording.passes import LABELS, Recording, Subject, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
-
-WHOLE = ("forward", "inputs", "backward")  # stages of the baseline that isolated replay reads
+from parity.recording.storing import Storing, limit_of_weights
 
 
 class RecordedSide:
@@ -122,9 +122,8 @@ class RecordedSide:
         follow: str | None,
         source: str | None,
         names: Mapping[str, str],
-        sketch_above: int | None,
     ) -> dict[str, Any]:
-        """Record one trace; `kind` is pass or isolated."""
+        """Record one trace; `kind` is pass or isolated. Taps go to the file as they come."""
         assert self.subject
         subject = self.subject
         subject.variant = variant
@@ -132,48 +131,60 @@ class RecordedSide:
         handed = None
         if follow and "follow" in self.adapter.abilities:
             handed = Handed.from_trace(read_trace(follow))
-        with self._told(""):
-            if kind == "isolated":
-                assert source
-                recording = record_isolated(subject, read_trace(source), names, handed)
-            else:
-                recording = record_pass(subject, handed, once=not variant)
-        self._write(out, kind, variant, recording, handed, sketch_above)
+        storing = self._storing(kind, variant)
+        recording = Recording()
+
+        def limit(name: str) -> int | None:
+            return storing.limit(name, recording.inputs_of_kinks)
+
+        with TraceWriter(out, self._manifest(kind, variant), limit) as writer:
+            recording.sink = writer.add
+            with self._told(""):
+                if kind == "isolated":
+                    assert source
+                    record_isolated(subject, read_trace(source), names, handed, recording)
+                else:
+                    first = self.precision == "float32"  # masks do not depend on the precision
+                    record_pass(subject, handed, not variant, recording, random=first)
+            recording.flush()
+            writer.manifest |= recording.facts()
+            writer.manifest["free"] = [] if handed is None else handed.free
+            if "follow" in self.adapter.abilities:
+                writer.manifest["branch"] = recording.branch.name(handed)
         return {
-            "taps": len(recording.taps),
+            "taps": len(writer.names),
             "notes": recording.notes,
             "followed": 0 if handed is None else len(handed.used),
             "kept": 0 if handed is None else handed.kept,
             "free": [] if handed is None else handed.free,
         }
 
-    def _write(
-        self,
-        out: str,
-        kind: str,
-        variant: str | None,
-        recording: Recording,
-        handed: Handed | None,
-        sketch_above: int | None,
-    ) -> None:
-        follows = "follow" in self.adapter.abilities
-        manifest = {
+    def _storing(self, kind: str, variant: str | None) -> Storing:
+        assert self.subject
+        main = self.precision == "float32" and not variant
+        return Storing(
+            main=main,
+            fed=main and self.name == "baseline" and kind == "pass",
+            exact=not variant,
+            weights=limit_of_weights(array.size for array in self.weights.values()),
+            everything=bool(self.pair.layouts or self.subject.declared.layouts),
+        )
+
+    def _manifest(self, kind: str, variant: str | None) -> dict[str, Any]:
+        """What is known before the recording."""
+        assert self.subject
+        return {
             "producer": self.producer | environment(),
             "precision": self.precision,
             "variant": variant,
             "case": "",
             "kind": kind,
             "subject": self.facts,
-            "branch": recording.branch.name(handed) if follows else None,
-            "kinks": recording.kinks,
-            "operations": recording.operations,
-            "layouts": dict(self.subject.declared.layouts) if self.subject else {},
+            "branch": None,
+            "layouts": dict(self.subject.declared.layouts),
             "side": self.name,
+            "abilities": sorted(self.adapter.abilities),
         }
-        fed = self.name == "baseline" and kind == "pass" and not variant
-        whole = [f"{words}{stage}" for words in ("", "training ") for stage in WHOLE if fed]
-        limit = None if manifest["layouts"] else sketch_above  # a sketch has one layout
-        write_trace(out, recording.taps, manifest, limit, full=whole)
 
     @contextmanager
     def _told(self, action: str) -> Iterator[None]:

@@ -52,13 +52,13 @@ class Worker:
         return self.side.record(**options)
 
 
-def main() -> int:
-    """Answer requests from stdin until it ends."""
+def main(worker: Any = None) -> int:
+    """Answer requests from stdin until it ends, by the methods of `worker` (default: a Worker)."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    worker = Worker()
+    worker = worker or Worker()
     for line in requests:
         request = json.loads(line)
         try:

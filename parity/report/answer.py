@@ -6,7 +6,7 @@ from parity.comparison.verdict import SEVERITY, OneSided, Row, worst
 from parity.diagnose.answer import Answer
 from parity.diagnose.stages import place_of
 from parity.report.console import one_sided_lines
-from parity.report.summary import shown
+from parity.report.summary import place_and_numbers, shown
 
 MOST_FINDINGS, WIDTH = 9, 30
 # kind of a tap, whether in training, whether of a module alone -> name of the part
@@ -82,10 +82,8 @@ def answer_lines(
             f"{first.precision}: {first.reason}"
         )
     if one_sided:
-        sides = (one_sided.baseline, one_sided.candidate)
-        left = [tuple(name for name in names if name not in known) for names in sides]
-        lines += one_sided_lines(OneSided(*left), labels)
-    begins = answer.begins
-    place = f", begins at {begins.stage}/{begins.tap} in {begins.precision}" if begins else ""
+        lines += one_sided_lines(one_sided.without(known), labels)
+    lines += [f"limit: {sentence}" for sentence in answer.limits]
+    place = f", begins at {place_and_numbers(answer.begins)}" if answer.begins else ""
     lines.append(f"verdict: {answer.verdict}{place}")
     return [shown(line) for line in lines]

@@ -26,13 +26,27 @@ MOST_NAMES = 5
 
 
 def one_sided_lines(one_sided: OneSided, labels: tuple[str, str]) -> list[str]:
-    """A line for each side that has taps which the other lacks: their number and the first few."""
+    """A line for each side that has taps which the other lacks: their number and the first few.
+
+    Counters of batches, and choices at corners, are many and alike: they are only counted.
+    """
     lines = []
+    counters = set(one_sided.counters)
     for label, names in zip(labels, (one_sided.baseline, one_sided.candidate), strict=True):
-        if names:
-            more = f", and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        folded = {
+            "counter": [name for name in names if name in counters],
+            "choice": [name for name in names if name.partition("/")[0].endswith("choices")],
+        }
+        left = [name for name in names if not any(name in group for group in folded.values())]
+        words = left[:MOST_NAMES]
+        words += [f"{len(left) - MOST_NAMES} more"] if len(left) > MOST_NAMES else []
+        for word, group in folded.items():
+            words += [f"{len(group)} {word}{'s' * (len(group) > 1)}"] if group else []
+        if words:
             count = f" ({len(names)} taps, not compared)" if len(names) > 1 else ""
-            lines.append(shown(f"only in {label}{count}: {', '.join(names[:MOST_NAMES])}{more}"))
+            is_count = len(left) > MOST_NAMES or len(left) < len(names)
+            last = f", and {words.pop()}" if is_count and len(words) > 1 else ""
+            lines.append(shown(f"only in {label}{count}: {', '.join(words)}{last}"))
     return lines
 
 

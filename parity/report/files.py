@@ -21,7 +21,7 @@ PAGE = "report.html"
 IN_SHORT = ("case", "stage", "tap", "precision", "pair", "verdict")
 FINDING = (
     *("case", "pair", "precision", "stage", "tap", "direction", "causes", "text"),
-    *("kind", "places", "explained", "source", "shown_by"),
+    *("kind", "places", "explained", "source", "shown_by", "error", "lost"),
 )
 
 

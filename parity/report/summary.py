@@ -90,6 +90,16 @@ def summaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return result
 
 
+def place_and_numbers(row: Row) -> str:
+    """Where a row is, why it has its verdict, and the element that is furthest apart."""
+    facts = [row.reason] if row.reason else []
+    if math.isfinite(row.error):
+        facts.append(f"error {row.error:.2g}, bound {row.bound:.2g}")
+    if row.values:
+        facts.append(f"at {row.index} it is {row.values[0]:.7g}, not {row.values[1]:.7g}")
+    return f"{row.stage}/{row.tap} in {row.precision}: {'; '.join(facts)}"
+
+
 def why(row: Row) -> str:
     """The reason of the verdict, if there is one, and the numbers that it is based on."""
     measured = f"error {row.error:.3g}, bound {row.bound:.3g}, noise floor {row.noise_floor:.3g}"

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,8 +69,8 @@ def pairs_table(rows: Sequence[Row]) -> Table:
             by_verdict[name] for name in ("different", "undecided", "less precise", "vacuous")
         )
         numbers = (len(members), equal, *failed)
-        words = (worst_row.case, worst_row.stage, worst_row.tap)
-        place = ", ".join(word for word in words if word)
+        names = (worst_row.case, worst_row.stage, worst_row.tap)
+        place = ", ".join(name for name in names if name)
         lines.append([pair, precision, *map(str, numbers), ratio_text(worst_row), place])
     return Table("Compared", "", HEADERS["pairs"].split("|"), lines, range(2, 9))
 
@@ -165,13 +164,16 @@ def _largest_difference(row: Row) -> float:
 def one_sided_table(one_sided: OneSided) -> Table:
     """Taps that only one trace has, by side and stage."""
     lines = []
-    for side, names in asdict(one_sided).items():
-        stages: dict[str, list[str]] = {}
-        for name in names:
+    counters = set(one_sided.counters)
+    for side in ("baseline", "candidate"):
+        stages: dict[tuple[str, bool], list[str]] = {}
+        for name in getattr(one_sided, side):
             stage, _, tap = name.partition("/")
-            stages.setdefault(stage, []).append(tap)
-        for stage, taps in stages.items():
-            lines.append([side, stage, str(len(taps)), ", ".join(taps)])
+            stages.setdefault((stage, name in counters), []).append(tap)
+        for (stage, is_counter), taps in stages.items():
+            last = ", ".join(dict.fromkeys(tap.rpartition(".")[2] for tap in taps))
+            text = f"counters: {last}" if is_counter else ", ".join(taps)
+            lines.append([side, stage, str(len(taps)), text])
     return Table("Taps of one side", "", HEADERS["one sided"].split("|"), lines, (2,))
 
 

@@ -189,6 +189,36 @@ def test_without_evidence_small_differences_are_undecided(files, write):
     assert verdicts(compare([files[0], wrong]))["losses/loss"] == "different"
 
 
+def test_two_traces_alone_cannot_tell_a_zero_from_noise(write):
+    """A bias before a batch norm has a gradient of noise; float64 shows that it is zero."""
+
+    def noise(size):
+        def change(taps):
+            rng = np.random.default_rng(int(1e9 * size))
+            taps = {name: tap for name, tap in taps.items() if name.startswith("forward")}
+            weight, bias = rng.standard_normal(1000), size * rng.standard_normal(4)
+            return taps | {
+                "gradients/conv.weight": np.linspace(1, 2, 1000, dtype=np.float32),
+                "gradients/conv.bias": bias.astype(np.float32),
+                "gradients/norm.weight": np.ones(4, np.float32),
+                "backward/d/conv.weight": weight.astype(np.float32),
+                "forward/conv.bias": bias.astype(np.float32),
+            }
+
+        return change
+
+    ours = write("ours.npz", change=noise(1e-6), zeros={})
+    for size, said in ((2e-6, "undecided"), (2e-3, "different")):  # norms 4e-6 and 4e-3 beside 48
+        found = verdicts(
+            compare([ours, write("other.npz", "theirs", change=noise(size), zeros={})])
+        )
+        assert found["gradients/conv.bias"] == said
+        assert found["forward/conv.bias"] == "different"  # only gradients are zero by structure
+    swapped = write("first.npz", change=noise(2e-3), zeros={})
+    small = write("second.npz", "theirs", change=noise(1e-6), zeros={})
+    assert verdicts(compare([swapped, small]))["gradients/conv.bias"] == "different"
+
+
 def test_float64_shows_what_float32_hides(files, write):
     def nearly(taps):
         return taps | {"forward/hidden": taps["forward/hidden"] * (1 + 1e-10)}
@@ -229,7 +259,11 @@ def test_a_tap_that_only_one_trace_has_is_no_row(files, write, tmp_path, capsys)
     assert compare_files(files, out=tmp_path / "report") == 0
     assert "only in ours: forward/logits" in capsys.readouterr().out
     record = json.loads((tmp_path / "report/parity.json").read_text())
-    assert record["one_sided"] == {"baseline": ["forward/logits"], "candidate": []}
+    assert record["one_sided"] == {
+        "baseline": ["forward/logits"],
+        "candidate": [],
+        "counters": [],
+    }
     assert "Taps of one side" in (tmp_path / "report/report.html").read_text()
 
 
@@ -515,7 +549,9 @@ def test_exit_codes(files, write, tmp_path, capsys):
     assert "equivalent: all 7 taps are equivalent." in capsys.readouterr().out
     bad = write("bad.npz", "theirs", fault="scale")
     assert compare_files([files[0], bad, *files[2:]], out=tmp_path / "report") == 1
-    assert "first different: forward/hidden" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "verdict: different, begins at forward/hidden in float32: error 1e-05" in printed
+    assert printed.count("forward/hidden in float32") == 1
     assert compare_files([files[0], bad]) == 2
     report = json.loads((tmp_path / "report/parity.json").read_text())
     assert report["verdict"] == "different" and {"ours", "theirs"} == set(report["environment"])

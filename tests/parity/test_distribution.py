@@ -126,8 +126,8 @@ def test_nothing_else_is_installed(environment):
     "candidate, code, text",
     [
         ("b", 0, "verdict: equivalent"),
-        ("wrong", 1, "first different: forward/y in float32"),
-        ("open", 2, "first undecided: forward/y in float32"),
+        ("wrong", 1, "verdict: different, begins at forward/y in float32: error"),
+        ("open", 2, "verdict: undecided, begins at forward/y in float32: "),
         ("odd", 2, "weights: 0 of 1 equal; w (3, 4) has the shape (5, 4) in the second"),
         ("absent", 2, "absent.npz: no such trace"),
     ],

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from parity import compare
+from parity import compare, read_trace
 from parity.errors import ParityError
 from parity.recording.runner import record_pair
 
@@ -57,6 +57,10 @@ def test_a_module_alone_shows_its_own_fault_only(tmp_path):
     assert "isolated forward/blocks.0.norm2" in alone
     assert "isolated training forward/blocks.0.norm2" in alone
     assert all("blocks.0.norm2" in tap for tap in alone), alone
+    for kind, words in (("pass", ""), ("isolated", "isolated ")):
+        terms = read_trace(recorded.traces(kind)[0]).manifest["terms"]
+        assert terms[f"{words}gradients/stem.bias"] == 2 * 10 * 10
+        assert terms[f"{words}training gradients/blocks.1.norm1.weight"] == 2 * 5 * 5
 
 
 def test_replace_records_behind_a_known_cause(tmp_path):

@@ -964,14 +964,13 @@ def test_a_small_difference_in_float64_does_not_explain_the_noise(part, expected
     )
 
 
-def in_two(single, double, verdicts=("different", "different"), reason=""):
+def in_two(single, double, verdicts=("different", "different"), bounds=(8, 8)):
     """Rows of one place in float32 and float64 with these errors, in units of the roundoff."""
     row = verdict(off(1e-4), reference=A)
-    bound = 8.0 * U
     units = ((single, "float32", U), (double, "float64", 2.0**-53))
     rows = [
-        replace(row, precision=name, error=count * u, verdict=each, reason=reason, bound=bound)
-        for (count, name, u), each in zip(units, verdicts, strict=True)
+        replace(row, precision=name, error=count * u, verdict=each, reason="", bound=bound * u)
+        for (count, name, u), each, bound in zip(units, verdicts, bounds, strict=True)
     ]
     return [(each.verdict, each.reason[:8]) for each in settle_precision(rows)]
 
@@ -985,10 +984,10 @@ def test_as_many_units_in_both_precisions_are_rounding():
 
 
 def test_float64_may_be_as_noisy_as_float32_is():
-    found = in_two(5, 7, ("equivalent", "undecided"))
+    found = in_two(5, 7, ("equivalent", "undecided"), (8, 4))
     assert [each for each, _ in found] == ["equivalent", "equivalent"]
-    found = in_two(5, 9, ("equivalent", "undecided"))
-    assert [each for each, _ in found] == ["equivalent", "undecided"]
+    found = in_two(5, 9, ("equivalent", "undecided"), (8, 4))
+    assert [each for each, _ in found] == ["equivalent", "less precise"]
 
 
 def test_zero_by_structure_in_float32_is_zero_in_float64():

@@ -1,9 +1,11 @@
 """Distances of taps, against numbers worked out by hand."""
 
+import weakref
+
 import numpy as np
 import pytest
 
-from parity.comparison.measure import ROUNDOFF, Gap, gap, norm, unfit
+from parity.comparison.measure import ROUNDOFF, Facts, Gap, gap, norm, relative, unfit
 from parity.comparison.sketch import sketch
 
 A = np.linspace(1, 2, 12, dtype=np.float32).reshape(3, 4)
@@ -171,3 +173,73 @@ def test_roundoffs_are_those_of_the_formats():
         assert ROUNDOFF[name] == np.finfo(name).eps / 2
     assert ROUNDOFF["bfloat16"] == 2.0**-8  # 8 bits with the hidden one
     assert ROUNDOFF["tf32"] == 2.0**-11
+
+
+def as_stored(value):
+    """An array that cannot be written to, as those of a trace file."""
+    value = np.array(value)
+    value.flags.writeable = False
+    return value
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ([1.0, 2.0], [1.0, 2.0]),
+        ([1.0, 2.5], [1.0, 2.0]),
+        ([1.0, 2.0], [0.0, 0.0]),
+        ([0.0, 0.0], [0.0, 0.0]),
+        ([1.0, np.nan], [1.0, np.nan]),
+        ([1.0, np.inf], [1.0, np.inf]),
+        ([1.0, np.inf], [1.0, 2.0]),
+        ([1.0, 2.0], [1.0, -np.inf]),
+        ([3e38, 1.0], [-3e38, 1.0]),
+        ([1e-45, 1.0], [0.0, 1.0]),
+        ([], []),
+        ([1.0], [1.0, 2.0]),
+    ],
+)
+def test_the_short_way_gives_the_same_distance(values, kind):
+    value, reference = (as_stored(np.array(v, kind)) for v in values)
+    assert relative(value, reference) == gap(value, reference).relative
+
+
+def test_the_short_way_asks_for_the_same_types():
+    value, reference = np.ones(3, np.float32), np.ones(3)
+    assert relative(value, reference) == np.inf == gap(value, reference).relative
+    assert relative(value, reference, same_type=False) == 0
+    assert relative(np.ones(3, np.int64), np.zeros(3, np.int64)) == np.inf
+    assert relative(np.ones(3, bool), np.ones(3, bool)) == 0
+
+
+def test_the_short_way_over_many_blocks_and_sketches():
+    rng = np.random.default_rng(0)
+    x = as_stored(rng.standard_normal(100_003))
+    y = as_stored(x + 1e-3 * rng.standard_normal(100_003))
+    assert relative(y, x) == pytest.approx(gap(y, x).relative, rel=1e-12)
+    assert relative(sketch(y), x) == gap(sketch(y), sketch(x)).relative
+
+
+def test_facts_are_of_the_array_as_it_is():
+    """An array that can change is measured again, and so is another one at the same address."""
+    changing = np.ones(4)
+    assert norm(changing) == 2
+    changing *= 3
+    assert norm(changing) == 6
+    for size in range(1, 50):
+        assert norm(as_stored(np.ones(size))) == pytest.approx(size**0.5)
+
+
+def test_facts_are_computed_once_and_keep_nothing_alive():
+    facts, asked = Facts(), []
+    array = as_stored(np.ones(4))
+    for _ in range(3):
+        assert facts.of(array, "sum", lambda a: asked.append(1) or a.sum()) == 4
+    assert len(asked) == 1 and facts.of(array, "size", lambda a: a.size) == 4
+    alive = weakref.ref(array)
+    del array
+    assert alive() is None
+    for number in range(2 * Facts.MOST):
+        facts.of(as_stored([number]), "first", lambda a: a[0])
+    assert len(facts._known) <= Facts.MOST

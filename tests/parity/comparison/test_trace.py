@@ -16,6 +16,7 @@ from parity.comparison import stored
 from parity.comparison import trace as module
 from parity.comparison.measure import gap
 from parity.comparison.sketch import BLOCK, BUCKETS, KIND, OLD_KIND, Sketch, fold, l2, sketch
+from parity.comparison.stored import is_sketch
 from parity.comparison.subject import array_facts
 from parity.comparison.trace import (
     FORMAT,
@@ -116,6 +117,16 @@ def test_what_is_kept_as_a_sketch(tmp_path):
     assert kept.norm == pytest.approx(np.linalg.norm(large.astype("f8")))
     assert kept.largest == np.abs(large).max()
     assert read_trace(path).arrays("x").keys() == {"at", "int"}
+
+
+def test_the_limit_of_a_sketch_may_depend_on_the_tap(tmp_path):
+    path = tmp_path / "a.npz"
+    taps = {"x/a": np.ones(100), "x/b": np.ones(100), "x/c": np.ones(100)}
+    limits = {"x/a": 99, "x/b": 100, "x/c": None}
+    write_trace(path, taps, MANIFEST_OF_A, sketch_above=limits.__getitem__)
+    read = read_trace(path).taps
+    assert [isinstance(read[name], Sketch) for name in taps] == [True, False, False]
+    assert [is_sketch(read, name) for name in taps] == [True, False, False]
 
 
 @pytest.mark.parametrize("value", [["a"], np.zeros(2, complex), None, np.array([{}]), b"x"])

@@ -1,0 +1,58 @@
+"""What the recordings of a pair cannot show, in one sentence each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import Evidence
+
+# ability of a framework's adapter -> what is missing without it
+MISSING = {
+    "gradients": "records no gradients",
+    "update": "records no optimiser step",
+    "follow": "cannot follow choices at corners, such as ReLU at 0",
+    "isolated": "runs no module alone",
+    "float64": "records nothing in float64",
+}
+MOST = 3
+
+
+def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[str]:
+    """Sentences about abilities that a framework lacks, choices that found no partner, and known
+    mistakes that could not be tried.
+
+    Args:
+        failed: tap that was not recomputed -> why.
+    """
+    traces = {trace.path: trace for pair in pairs for trace in pair.all()}
+    able: dict[str, list[str] | None] = {}
+    free: dict[str, dict[str, None]] = {}
+    for trace in traces.values():
+        label = str(trace.producer("name"))
+        able.setdefault(label, strings(trace, "abilities"))
+        free.setdefault(label, {}).update(dict.fromkeys(strings(trace, "free") or ()))
+    for label, abilities in able.items():
+        known = MISSING if abilities is None else abilities
+        lacks = [text for name, text in MISSING.items() if name not in known]
+        if lacks:
+            yield f"{label} {', '.join(lacks)}"
+    for label, names in free.items():
+        if names:
+            what = "1 choice" if len(names) == 1 else f"{len(names)} choices"
+            first_name = next(iter(names))
+            yield (
+                f"{what} of {label} found no partner on the other side (first {first_name}): "
+                "behind a tie there, gradients may differ in right code"
+            )
+    if failed:
+        first = [f"{tap}: {why}" for tap, why in failed.items()][:MOST]
+        more = f"; and {len(failed) - MOST} more" if len(failed) > MOST else ""
+        yield (
+            f"known mistakes were not tried in {len(failed)} taps, because the facts of the "
+            f"recording do not fit its arrays: {'; '.join(first)}{more}"
+        )
+
+
+def strings(trace: Trace, key: str) -> list[str] | None:
+    """A list of names in a manifest; None if it has none."""
+    stored = trace.manifest.get(key)
+    return [str(name) for name in stored] if isinstance(stored, list) else None

@@ -1,0 +1,54 @@
+"""An error of as many roundoffs in both precisions is rounding; any other is another function."""
+
+from dataclasses import replace
+
+import pytest
+
+from parity.comparison.settling import JUST_ABOVE, settle_precision
+from parity.comparison.verdict import Row
+
+U32, U64 = 2.0**-24, 2.0**-53
+
+
+def pair(short, exact, reason="", verdicts=("different", "different")):
+    """Rows of one place; errors in roundoffs of their own precision, ten of which are allowed."""
+    facts = ("", "isolated training forward", "bn1")
+    return [
+        Row(*facts, precision, "b : a", verdict, error * u, 0, 2 * u, 10 * u, 0, error * u, why)
+        for precision, verdict, error, u, why in (
+            ("float32", verdicts[0], short, U32, ""),
+            ("float64", verdicts[1], exact, U64, reason),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("short", "exact", "expected"),
+    [
+        (47, 82, ["less precise", "less precise"]),
+        (47, 47 * 7.9, ["less precise", "less precise"]),
+        (47, 47 * 8.1, ["different", "different"]),  # float64 does something of its own
+        (47 * 8.1, 47, ["different", "different"]),  # float32 does
+        (47, 47 * U32 / U64, ["different", "different"]),  # the same error: another function
+        (2.0**13, 2.0**13, ["different", "different"]),  # half of the digits of float32 are gone
+    ],
+)
+def test_errors_are_compared_in_roundoffs(short, exact, expected):
+    rows = settle_precision(pair(short, exact))
+    assert [row.verdict for row in rows] == expected
+    assert all(("roundoffs" in row.reason) == (row.verdict == "less precise") for row in rows)
+
+
+def test_an_open_row_above_its_bound_is_settled_and_one_within_is_left():
+    rows = pair(8, 30, JUST_ABOVE, ("equivalent", "undecided"))
+    assert [row.verdict for row in settle_precision(rows)] == ["equivalent", "less precise"]
+    rows = pair(8, 9, JUST_ABOVE, ("equivalent", "undecided"))
+    assert [row.verdict for row in settle_precision(rows)] == ["equivalent", "undecided"]
+
+
+def test_other_reasons_and_single_rows_stay():
+    rows = pair(47, 82, "3 elements are not finite")
+    assert [row.verdict for row in settle_precision(rows)] == ["less precise", "different"]
+    assert [row.verdict for row in settle_precision(rows[:1])] == ["different"]
+    elsewhere = [rows[0], replace(rows[1], tap="bn2")]
+    assert [row.verdict for row in settle_precision(elsewhere)] == ["different"] * 2

@@ -1,0 +1,1 @@
+"""Calibration of `parity`: false alarms and misses on pairs whose truth is known."""
