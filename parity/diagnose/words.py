@@ -71,7 +71,7 @@ def sentence_of(fault: Fault, source: str, settings: Difference | None, label: s
     elif not fault.text.startswith("between ") and places[0] != RANDOM:
         parts[0] += f" ({where})"
     if settings:
-        unknown = "no known cause" in fault.text
+        unknown = UNKNOWN in parts[0]
         parts.append(f"the settings: {settings.text}" if unknown else "the settings say so too")
     parts += [size for size in [size_of(fault)] if size]
     follow = names_of(fault.folded) - names_of(fault.rows)
