@@ -8,9 +8,10 @@ import numpy as np
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.ties import CHOICES
 from parity.comparison.verdict import Row
-from parity.comparison.zeros import UNMOVED
+from parity.comparison.zeros import UNMOVED, ZERO
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
+HALF = float(ROUNDOFF["float32"]) ** 0.5  # half of the digits
 SAME_UNITS = 8.0  # two errors of one rounding differ by less: 1.1 to 2.5 in 17 batch norms
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
@@ -59,7 +60,7 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     An error is rounding as well if it has the same size in both precisions, counted in units of
     their roundoff (`is_rounding`): a variance as E[x²] - E[x]² is some fifty units off in each. The
     error of another function has the same size in numbers, which are 5e8 times as many units in
-    float64.
+    float64. A float64 error that float32 would allow, in units, is noise (`is_noise`).
 
     Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
     place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
@@ -81,6 +82,8 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             text = "agree" if agree else f"are {other.error:.1e} apart"
             reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two {text}"
             row = replace(row, verdict="less precise", reason=reason)
+        elif partner and is_noise(row, partner):
+            row = replace(row, verdict="equivalent", reason=partner.reason)
         elif partner and is_rounding(row, partner):
             reason = f"rounding, {row.ratio:.2g} times the bound; in {partner.precision} the error "
             reason += f"is {units(partner):.0f} roundoffs, here {units(row):.0f}"
@@ -89,6 +92,21 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             row = replace(row, verdict="equivalent", reason="")
         settled.append(row)
     return settled
+
+
+def is_noise(row: Row, short: Row) -> bool:
+    """Whether a float64 error above its bound is noise, as the equivalent float32 row shows.
+
+    It is no more units than float32's bound allows. What is zero by structure in float32 is so in
+    float64: there, the error is relative to the reference's own noise.
+    """
+    above = row.verdict in ("different", "undecided") and row.error > row.bound > 0
+    if not above or row.precision != "float64" or short.verdict != "equivalent":
+        return False
+    if short.reason == ZERO:
+        return row.error <= SAME_UNITS
+    allowed = min(short.bound / float(ROUNDOFF[short.precision]), 1 / HALF)
+    return not short.reason and units(row) <= allowed
 
 
 def units(row: Row) -> float:

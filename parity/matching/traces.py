@@ -181,8 +181,10 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _named(name: str, tap: str, trace: Trace) -> Named:
+    """A tap and its operation; a gradient by an activation has that of the activation."""
     value = trace.taps[tap]
-    facts = (trace.manifest.get("operations") or {}).get(tap) or {}
+    known = trace.manifest.get("operations") or {}
+    facts = known.get(tap) or known.get(f"forward/{_split(tap)[1]}") or {}
     return Named(name, tuple(value.shape), operation=str(facts.get("operation") or ""))
 
 

@@ -111,7 +111,8 @@ def bad_table(rows: Sequence[Row]) -> Table:
         digits = DIGITS.get(row.precision, 9)
         values = [number(v, f".{digits}g") for v in row.values] if row.values else [NONE, NONE]
         index = NONE if row.index is None else ", ".join(map(str, row.index)) or "scalar"
-        place = [f"{row.pair}, {row.precision}", f"{row.case}, {row.stage}", row.tap]
+        stage = f"{row.case}, {row.stage}" if row.case else row.stage
+        place = [f"{row.pair}, {row.precision}", stage, row.tap]
         errors = [number(row.error), number(row.bound), ratio_text(row)]
         bias_and_ulps = [number(row.bias, ".1f"), number(row.ulps, ".4g")]
         verdict = f"{row.verdict}: {row.reason}" if row.reason else row.verdict
