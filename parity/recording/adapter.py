@@ -35,6 +35,10 @@ AroundModule = Callable[[str, Call, tuple[Any, ...], dict[str, Any]], Any]
 AroundFunction = Callable[[str, Mapping[str, Any], Call, tuple[Any, ...]], Any]
 
 
+class RestartNeededError(ParityError):
+    """The framework has changed itself on the disk: a new process may start it."""
+
+
 @dataclass(frozen=True)
 class Variable:
     """One entry of a model's state. `kind`: parameter, or buffer (running statistics, tables)."""
@@ -69,6 +73,8 @@ class Adapter:
     abilities: frozenset[str] = ABILITIES
     channels_last = False  # kinked functions are seen with channels first, taps have them last
     may_fold = False  # models may hold a weight in a product with others, under its own name
+    entry = ""  # the model's method that gets the inputs, such as `forward`; empty: not known
+    trial = True  # the baseline is called once before the candidate is built, to find mistakes
     # The pair's inputs by name, for models whose sizes only a first call decides; set before
     # `finish_build`.
     examples: Mapping[str, Array] = MappingProxyType({})

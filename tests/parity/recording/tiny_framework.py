@@ -40,6 +40,7 @@ class TinyAdapter(Adapter):
     """The adapter: forward passes, in float32 and float64, and each layer alone."""
 
     name = "tiny"
+    entry = "forward"
     abilities = frozenset({"isolated", "float64"})
 
     def start(self, precision):
