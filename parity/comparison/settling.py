@@ -14,6 +14,7 @@ BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
 HALF = float(ROUNDOFF["float32"]) ** 0.5  # half of the digits
 SAME_UNITS = 8.0  # two errors of one rounding differ by less: 1.1 to 2.5 in 17 batch norms
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
+NOISY = "the baseline's noise is too large to tell"
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
 LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
@@ -100,13 +101,14 @@ def is_noise(row: Row, short: Row) -> bool:
     It is no more units than float32's bound allows. What is zero by structure in float32 is so in
     float64: there, the error is relative to the reference's own noise.
     """
-    above = row.verdict in ("different", "undecided") and row.error > row.bound > 0
-    if not above or row.precision != "float64" or short.verdict != "equivalent":
+    if row.verdict not in ("different", "undecided") or short.verdict != "equivalent":
+        return False
+    if row.precision != "float64" or row.reason not in (*OPEN, NOISY):
         return False
     if short.reason == ZERO:
         return row.error <= SAME_UNITS
     allowed = min(short.bound / float(ROUNDOFF[short.precision]), 1 / HALF)
-    return not short.reason and units(row) <= allowed
+    return not short.reason and row.error > row.bound > 0 and units(row) <= allowed
 
 
 def units(row: Row) -> float:

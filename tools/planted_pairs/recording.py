@@ -6,6 +6,7 @@ The recordings are those of `parity run`, made by the same code, but some times 
 imported once. `LocalChild` has the interface of `parity.recording.child.Child`.
 """
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from parity.matching.declared import Declared
 from parity.recording.runner import Runner
 from parity.recording.worker import Worker
 
+ONE_AT_A_TIME = threading.Lock()
+
 
 class LocalChild:
     """A side that answers requests in this process."""
@@ -25,12 +28,17 @@ class LocalChild:
     def __init__(self) -> None:
         self.worker = Worker()
 
-    def ask(self, action: str, **options: Any) -> dict[str, Any]:
-        """The answer to one request; errors are raised as they are."""
-        side = self.worker.side
-        if side is not None:
-            torch.set_default_dtype(getattr(torch, side.precision))
-        answer: dict[str, Any] = getattr(self.worker, action)(**options)
+    def ask(self, action: str, what: str = "", **options: Any) -> dict[str, Any]:
+        """The answer to one request; errors are raised as they are.
+
+        The runner asks both sides at once. Here, one waits for the other: a recording changes the
+        default type and the functions of PyTorch.
+        """
+        with ONE_AT_A_TIME:
+            side = self.worker.side
+            if side is not None:
+                torch.set_default_dtype(getattr(torch, side.precision))
+            answer: dict[str, Any] = getattr(self.worker, action)(**options)
         return answer
 
     def close(self) -> None:
@@ -45,17 +53,9 @@ class LocalChild:
 class LocalRunner(Runner):
     """A runner whose sides answer in this process."""
 
-    def child(self, side: str, precision: str) -> Any:
-        """The answering side of a precision; it is built, and loaded, at first use."""
-        if (side, precision) in self.children:
-            return self.children[side, precision]
-        child: Any = LocalChild()
-        self.children[side, precision] = child
-        described = child.ask("start", pair=str(self.path), side=side, precision=precision)
-        self.described.setdefault(side, described)
-        if side in self.weight_names:
-            self.load(child, side)
-        return child
+    def start(self, side: str, precision: str) -> Any:
+        """A side that answers in this process."""
+        return LocalChild()
 
 
 def record_and_compare(file: Path, folder: Path) -> tuple[Comparison, list[Trace], list[str]]:
