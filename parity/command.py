@@ -10,6 +10,7 @@ Exit codes: 0 equivalent; 1 different; 2 undecided, or the input is refused; 3 l
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: the operating system refused: {error}", file=sys.stderr)
     except KeyboardInterrupt:
+        text = "interrupted; what is recorded stays; run the command again to resume"
+        print(text, file=sys.stderr)
         return INTERRUPTED
     return REFUSED
 
@@ -131,10 +134,17 @@ def do_show(options: argparse.Namespace) -> int:
     return 0
 
 
+def end_like_an_interrupt() -> None:
+    """Let other ends of this process be as Ctrl-C: then the processes of the sides end as well."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
 def do_run(options: argparse.Namespace) -> int:
     """`parity run`."""
     from parity.running import pythons_of, run_pair
 
+    end_like_an_interrupt()
     pythons = pythons_of(options.python)
     return run_pair(options.pair, options.out, pythons, options.fresh, options.open)
 
@@ -144,6 +154,7 @@ def do_record(options: argparse.Namespace) -> int:
     from parity.recording.apart import record_side
     from parity.running import folder_of, progress, pythons_of
 
+    end_like_an_interrupt()
     out = options.out or folder_of(options.pair)
     chosen = pythons_of(options.python)
     recorded = record_side(options.pair, options.side, out, chosen, options.fresh, progress)

@@ -35,7 +35,7 @@ from parity.comparison.choices import inputs_of, judge_choices, with_found_ties
 from parity.comparison.differences import OURS, allowed, documented
 from parity.comparison.measure import ROUNDOFF, gap, relative
 from parity.comparison.noise import Noise, measure_noise
-from parity.comparison.settling import JUST_ABOVE, LARGE_NOISE, OWN_NOISE, settle_ties
+from parity.comparison.settling import JUST_ABOVE, LARGE_NOISE, NOISY, OWN_NOISE, settle_ties
 from parity.comparison.ties import is_choice, whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
 from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
@@ -55,7 +55,6 @@ NO_REFERENCE = "the float64 reference does not have this tap"
 BASELINE_OFF = "the baseline is further from float64 than the candidate's noise explains"
 BASELINE_ALONE = "the baseline is further from float64 than its own variants explain"
 MAYBE_ZERO = "so small beside its module's gradients that it may be zero; a float64 trace tells"
-NOISY = "the baseline's noise is too large to tell"
 TIES_EXPLAIN = 0.5  # a gradient that is further off is wrong, if few choices differ (`rare_ties`)
 COUNTING = ("parameters", "statistics")  # last word of a stage that may hold counters
 NOT_JUDGED = ("state", "state parts")  # stages that only hold what other recordings start from

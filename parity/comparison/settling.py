@@ -7,12 +7,14 @@ import numpy as np
 
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.ties import CHOICES
-from parity.comparison.verdict import Row
-from parity.comparison.zeros import UNMOVED
+from parity.comparison.verdict import Row, Verdict
+from parity.comparison.zeros import UNMOVED, ZERO
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
+HALF = float(ROUNDOFF["float32"]) ** 0.5  # half of the digits
 SAME_UNITS = 8.0  # two errors of one rounding differ by less: 1.1 to 2.5 in 17 batch norms
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
+NOISY = "the baseline's noise is too large to tell"
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
 LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
@@ -45,7 +47,7 @@ def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) ->
             else:  # their error is not noise, or may not be
                 error = np.inf if verdict == "different" else row.error
                 reason = f"{row.reason}, but {scores.partition('/')[2]} are {verdict}"
-                row = replace(row, verdict=verdict, error=error, reason=reason)
+                row = replace(row, verdict=verdict, error=error, reason=reason, scores=scores)
         judged.append(row)
     return judged
 
@@ -59,7 +61,7 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     An error is rounding as well if it has the same size in both precisions, counted in units of
     their roundoff (`is_rounding`): a variance as E[x²] - E[x]² is some fifty units off in each. The
     error of another function has the same size in numbers, which are 5e8 times as many units in
-    float64.
+    float64. A float64 error that float32 would allow, in units, is noise (`is_noise`).
 
     Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
     place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
@@ -81,6 +83,8 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             text = "agree" if agree else f"are {other.error:.1e} apart"
             reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two {text}"
             row = replace(row, verdict="less precise", reason=reason)
+        elif partner and is_noise(row, partner):
+            row = replace(row, verdict="equivalent", reason=partner.reason)
         elif partner and is_rounding(row, partner):
             reason = f"rounding, {row.ratio:.2g} times the bound; in {partner.precision} the error "
             reason += f"is {units(partner):.0f} roundoffs, here {units(row):.0f}"
@@ -88,7 +92,42 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
         elif row.precision == "float64" and row.reason == UNMOVED and row.place in moving:
             row = replace(row, verdict="equivalent", reason="")
         settled.append(row)
+    return settle_choices(settled)
+
+
+def settle_choices(rows: Sequence[Row]) -> list[Row]:
+    """Rows of ties whose scores were above their bound, by the last word on these scores.
+
+    If the scores are rounding after all, so is a choice between ties.
+    """
+    verdicts = {(r.case, r.pair, r.precision, f"{r.stage}/{r.tap}"): r.verdict for r in rows}
+    settled = []
+    for row in rows:
+        verdict = verdicts.get((row.case, row.pair, row.precision, row.scores))
+        if row.scores and verdict in ("equivalent", "vacuous", "less precise"):
+            ties = row.reason.partition(", but ")[0]
+            if verdict == "less precise":
+                ties += f", and {row.scores.partition('/')[2]} are less precise"
+            final: Verdict = "less precise" if verdict == "less precise" else "equivalent"
+            row = replace(row, verdict=final, error=0.0, reason=ties)
+        settled.append(row)
     return settled
+
+
+def is_noise(row: Row, short: Row) -> bool:
+    """Whether a float64 error above its bound is noise, as the equivalent float32 row shows.
+
+    It is no more units than float32's bound allows. What is zero by structure in float32 is so in
+    float64: there, the error is relative to the reference's own noise.
+    """
+    if row.verdict not in ("different", "undecided") or short.verdict != "equivalent":
+        return False
+    if row.precision != "float64" or row.reason not in (*OPEN, NOISY):
+        return False
+    if short.reason == ZERO:
+        return row.error <= SAME_UNITS
+    allowed = min(short.bound / float(ROUNDOFF[short.precision]), 1 / HALF)
+    return not short.reason and row.error > row.bound > 0 and units(row) <= allowed
 
 
 def units(row: Row) -> float:

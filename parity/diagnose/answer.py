@@ -31,7 +31,7 @@ from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.pair import Cause
 from parity.diagnose.causes.rules import rule_for
-from parity.diagnose.faults import Fault, explained_by, with_one_reason
+from parity.diagnose.faults import Fault, explained_by, with_one_reason, without_repeated_dropout
 from parity.diagnose.finding import Finding, Kind, Sureness
 from parity.diagnose.findings import finding_of, unshown
 from parity.diagnose.limits import limits_of
@@ -42,7 +42,7 @@ from parity.diagnose.reach import Pass, pass_of
 from parity.diagnose.sources import BAD, Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
 from parity.diagnose.state import unequal_weight
-from parity.diagnose.structure import one_sided_findings, setting_differences
+from parity.diagnose.structure import one_sided_findings, setting_differences, with_one_sided
 from parity.diagnose.sums import broken_sum
 from parity.diagnose.words import ABOUT, OF_INPUT, OTHER, UNKNOWN
 from parity.matching.named import Found
@@ -125,16 +125,17 @@ def explain_case(
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         seen = sources.seen(row, other)
         known = explained_by(row, faults, graph)
-        if known and not (has_own_state(seen, sources) or of_sum(seen, sources, graph)):
+        own = has_own_state(seen, sources) and not (known and known.leaves_unused(row))
+        if known and not (own or of_sum(seen, sources, graph)):
             known.fold(row, place_of(row.stage, row.tap))
             continue
         explain_row(row, other, faults, sources, graph, rule)
-    faults = with_one_reason(faults)
+    faults = without_repeated_dropout(with_one_reason(faults))
     left: list[Row] = []
     for row in (row for row in rows if row.verdict == "undecided"):
         fault = explained_by(row, faults, graph)
         (fault.folded if fault else left).append(row)
-    findings = [finding_of(fault, sources, settings) for fault in faults]
+    findings = [with_one_sided(finding_of(fault, sources, settings), one_sided) for fault in faults]
     findings += list(matched_findings(found, rows))
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
     findings += list(unshown(settings, faults, rows))
@@ -167,7 +168,9 @@ def rank(row: Row, graph: Pass) -> tuple[int, ...]:
         at = -at
     inner = int(row.stage.endswith("forward"))  # a module's input is before its output
     first = 0 if place.kind == "state" else 1 if place.isolated else 2
-    shorter = {"float64": 0}.get(row.precision, 1)
+    shorter = int(row.precision != "float64")
+    if row.verdict == "less precise":  # float32 shows more of the digits that are lost
+        shorter = 2 - shorter
     mode = 2 * int(place.training) if not place.isolated else kind
     return (first, mode, kind, at, inner, shorter)
 
@@ -223,6 +226,9 @@ def fault_of(
         related = () if cause[1] or kind == "other state" else (place.kind,)
         text = f"{ABOUT.get(place.kind, '')}{text}" if related else text
         group = operation or (place.kind if place.kind != "forward" else "")
+        if row.stage.endswith("inputs"):  # what a module reads is made before it
+            before = graph.before(place.name) or "the inputs"
+            text, group = f"between {before} and {place.name}, outside of modules: {text}", ""
         return Fault((code, text, operation, *related), kind, code, text, group, shown)
     alone = sources.was_alone(row)
     text, key = unknown(row, place, operation, graph, alone)

@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from parity.comparison.verdict import SEVERITY, Row
 from parity.diagnose.finding import Kind, Sureness
 from parity.diagnose.reach import Pass
+from parity.diagnose.sources import BUFFERS
 from parity.diagnose.stages import Place, module_of, place_of
 
 Key = tuple[str, ...]
+DROPOUT, RANDOM = "dropout", "random"  # a code, and the tap of whether two passes differ
+UNUSED = ("no bias", "no weight", "not loaded", "left out")  # codes: parameters are not used
 ROUNDING = "rounding"  # code of lost digits without a known reason
 IN_BOTH = (ROUNDING, "one-pass", "long sum", "fast math")  # codes of lost digits in any precision
 
@@ -58,6 +61,8 @@ class Fault:
         self.reached = {}
         if place.kind == "forward":
             self.forward[place.training].add(place.name)
+            if place.isolated and not has_buffers(place.name, graph):
+                self.forward[True].add(place.name)  # alone, it runs in evaluation mode only
         elif place.kind == "loss":
             self.backward[place.training] = len(graph.order)
         elif place.kind == "backward":
@@ -86,12 +91,13 @@ class Fault:
         precise = all(own.precision == "float64" for own in self.rows)
         if precise and self.is_narrow and row.precision != "float64":
             return False
-        if row.precision == "float64" and all(own.precision != "float64" for own in self.rows):
+        in_single = all(own.precision != "float64" for own in self.rows)
+        if row.precision == "float64" and in_single and row.verdict != "less precise":
             return False
         if SEVERITY[row.verdict] > max(SEVERITY[own.verdict] for own in self.rows):
             return False
         if place.isolated:
-            return self.explains_isolated(place)
+            return self.explains_isolated(place, graph)
         reached = self.reach(place.training, graph)
         if place.kind == "forward":
             prefix = "in " if row.stage.endswith("inputs") else ""
@@ -109,14 +115,20 @@ class Fault:
             return bool(reached) or graph.place(module_of(place.name)) <= self.backward[mode]
         return place.kind == "" and bool(reached)
 
-    def explains_isolated(self, place: Place) -> bool:
+    def leaves_unused(self, row: Row) -> bool:
+        """Whether a parameter of a row has no gradient since the faulty function leaves it out."""
+        return self.code in UNUSED and owner_of(place_of(row.stage, row.tap).name) in self.places
+
+    def explains_isolated(self, place: Place, graph: Pass) -> bool:
         """A module alone: only what is wrong in this module itself."""
         module = module_of(place.name)
         own = {module_of(name) for name in self.forward[place.training] | self.forward[False]}
         if place.kind in ("forward", "backward"):
-            return module in own
-        owner = module.rpartition(".")[0]
-        return owner in own if place.kind == "gradients" else (place.kind, place.name) in self.names
+            return any(is_part(module, name) for name in own)
+        if place.kind == "gradients":
+            return any(module in params_of(name, graph) for name in own)
+        statistic = place.kind == "statistics" and self.code == "one-pass"
+        return (statistic and owner_of(place.name) in own) or (place.kind, place.name) in self.names
 
     def reach(self, training: bool, graph: Pass) -> set[str]:
         """The activations that the fault can change."""
@@ -137,6 +149,39 @@ def with_one_reason(faults: Sequence[Fault]) -> list[Fault]:
         else:
             left.append(fault)
     return left
+
+
+def without_repeated_dropout(faults: Sequence[Fault]) -> list[Fault]:
+    """The faults, where "a mode draws random numbers" is folded into the place that does so."""
+    shown = [fault for fault in faults if fault.code == DROPOUT and fault.places != [RANDOM]]
+    left = []
+    for fault in faults:
+        if shown and fault.code == DROPOUT and fault.places == [RANDOM]:
+            shown[0].folded += fault.rows + fault.folded
+        else:
+            left.append(fault)
+    return left
+
+
+def owner_of(parameter: str) -> str:
+    """The module of a parameter."""
+    return module_of(parameter).rpartition(".")[0]
+
+
+def is_part(module: str, tap: str) -> bool:
+    """Whether a tap is an output of a module: `attention.0` of `attention`."""
+    return tap == module or tap.startswith(f"{module}.") or module.startswith(f"{tap}.")
+
+
+def params_of(name: str, graph: Pass) -> tuple[str, ...]:
+    """The parameters of the module that makes an activation, those of its parts included."""
+    made = graph.made_by.get(f"forward/{name}") or graph.made_by.get(f"training forward/{name}")
+    return made.params if made else ()
+
+
+def has_buffers(name: str, graph: Pass) -> bool:
+    """Whether the module of an activation has running statistics: alone, it runs in both modes."""
+    return any(param.endswith(BUFFERS) for param in params_of(name, graph))
 
 
 def owners(name: str, graph: Pass) -> set[str]:

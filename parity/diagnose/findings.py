@@ -64,6 +64,7 @@ def unshown(
 ) -> Iterator[Finding]:
     """Settings that differ where no finding says so already."""
     known = {place for fault in faults for place in fault.places}
+    known |= {place.rpartition(".")[0] for place in known}  # of a statistic: its batch norm
     groups: dict[str, list[str]] = {}
     for place, difference in settings.items():
         if place not in known:

@@ -38,18 +38,22 @@ def why_less_precise(
             text = "float32 agrees, float64 does not: some number was float32 for a moment"
             return "float32 constant", text
         return None
-    if row.verdict != "less precise":
+    agrees = other is not None and other.verdict in ("equivalent", "vacuous")
+    noiseless = row.verdict == "different" and agrees  # no variant of the candidate shows noise
+    if row.verdict != "less precise" and not noiseless:
         return None
     made = context.made_by.get(f"{row.stage}/{row.tap}")
     if isinstance(made, Operation):
         if count := naive_sum(row, made, context):
             return "long sum", f"{ROUNDED}; sums of {count} numbers, one by one, round as much"
+        if noiseless:
+            return None
         if spread := evidence and cancelling_variance(row, made, context, evidence):
             text = f"the variance is E[x²] - E[x]², which cancels: mean / std is up to {spread:.0f}"
             return "one-pass", text
         if made.operation in EXPONENTIAL:
             return "fast math", f"{ROUNDED}; an approximate exponential would explain it"
-    return "rounding", ROUNDED
+    return None if noiseless else ("rounding", ROUNDED)
 
 
 def lost_digits(row: Row) -> float:

@@ -1,11 +1,12 @@
 """Differences between two manifests, and what only one side has: no numbers are needed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parity.comparison.verdict import Evidence, OneSided, Row
 from parity.diagnose.causes.facts import Operation, operations_of
+from parity.diagnose.faults import UNUSED
 from parity.diagnose.finding import Finding, Kind
 from parity.diagnose.local import COUNTER
 from parity.diagnose.stages import module_of, place_of
@@ -84,6 +85,30 @@ def numbers(value: Any) -> list[float]:
     return [float(items[0])] if items and len(set(items)) == 1 else [float(item) for item in items]
 
 
+def left_out(parameter: str, findings: Sequence[Finding]) -> bool:
+    """Whether a finding says already that a module leaves its parameter out."""
+    owner = parameter.rpartition(".")[0]
+    return any(found.code in UNUSED and owner in found.places for found in findings)
+
+
+def with_one_sided(finding: Finding, one_sided: OneSided) -> Finding:
+    """The finding with the baseline's taps that the candidate lacks because of it.
+
+    A frozen parameter may have no gradient at all, and so has one that a function leaves out.
+    """
+    missing = []
+    for name in one_sided.baseline:
+        place = place_of(*name.split("/", 1))
+        parameter = module_of(place.name)
+        owner = parameter.rpartition(".")[0]
+        frozen = finding.code == "frozen" and parameter in finding.places
+        unused = finding.code in UNUSED and owner in finding.places
+        if place.kind in ("gradients", "state", "update") and (frozen or unused):
+            missing.append(name)
+    explained = tuple(dict.fromkeys([*finding.explained, *missing]))
+    return replace(finding, explained=explained)
+
+
 def one_sided_findings(
     rows: Sequence[Row], one_sided: OneSided, findings: Sequence[Finding]
 ) -> Iterator[Finding]:
@@ -95,10 +120,14 @@ def one_sided_findings(
         "baseline": one_sided.baseline,
         "candidate": one_sided.candidate,
     }
+    kinds = {place_of(row.stage, row.tap).kind for row in rows}
     for (kind, side), (code, group, text) in ONE_SIDED.items():
+        if code == "frozen" and kind not in kinds:  # the candidate records no gradients at all
+            continue
         absent = set(names_of("state", sides[side]))  # no gradient is missing of these
         names = names_of(kind, sides[side])
         unique = [name for name in names if kind == "state" or name not in absent]
+        unique = [name for name in unique if not left_out(name, findings)]
         if not unique or any(
             found.code == code and unique[0] in found.places for found in findings
         ):

@@ -39,10 +39,15 @@ MISTAKES: tuple[tuple[str, str, Two], ...] = (
 
 
 def broken_sum(row: Row, evidence: Evidence, graph: Pass) -> Cause | None:
-    """What the candidate computes in the place of the baseline's sum; None if it is the sum too."""
+    """What the candidate computes in the place of the baseline's sum; None if it is the sum too.
+
+    Taps may be equal in the baseline, such as the input and the output of dropout that is off. So a
+    sum may be one of several pairs of taps; it is right if one pair gives it in the candidate.
+    """
     place = place_of(row.stage, row.tap)
     if not is_outside(row) or row.verdict != "different" or place.isolated:
         return None
+    causes: list[Cause] = []
     for form, (first, second) in sums(row, evidence, graph):
         taps = [evidence.candidate.taps.get(n) for n in (f"{row.stage}/{row.tap}", first, second)]
         if not all(isinstance(tap, np.ndarray) for tap in taps):
@@ -51,11 +56,14 @@ def broken_sum(row: Row, evidence: Evidence, graph: Pass) -> Cause | None:
         if y.shape != a.shape or apart(y, FORMS[form](a, b)) <= BROKEN:
             return None
         names = [name.partition("/")[2] for name in (first, second)]
-        for code, text, function in MISTAKES:
-            if apart(y, function(a, b)) <= EQUAL:
-                return Cause(code, f"{text.format(*names)}, instead of the {form}", 0.0)
-        return Cause("sum", f"not the {form} of {names[0]} and {names[1]}", 0.0)
-    return None
+        unknown = Cause("sum", f"not the {form} of {names[0]} and {names[1]}", 0.0, fitted=1)
+        known = (
+            Cause(code, f"{text.format(*names)}, instead of the {form}", 0.0)
+            for code, text, function in MISTAKES
+            if apart(y, function(a, b)) <= EQUAL
+        )
+        causes.append(next(known, unknown))
+    return min(causes, key=lambda cause: cause.fitted, default=None)
 
 
 def is_outside(row: Row) -> bool:

@@ -70,7 +70,9 @@ def sentence_of(fault: Fault, source: str, settings: Difference | None, label: s
         parts[0] += f", in {many(len(places), operation)} (first {where})"
     elif not fault.text.startswith("between ") and places[0] != RANDOM:
         parts[0] += f" ({where})"
-    parts += ["the settings say so too"] if settings else []
+    if settings:
+        unknown = UNKNOWN in parts[0]
+        parts.append(f"the settings: {settings.text}" if unknown else "the settings say so too")
     parts += [size for size in [size_of(fault)] if size]
     follow = names_of(fault.folded) - names_of(fault.rows)
     if follow:

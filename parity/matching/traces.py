@@ -16,7 +16,7 @@ from parity.comparison.trace import PRODUCER, Trace
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.matching.layouts import SAME, layout_of
-from parity.matching.named import TAP, Found, Named
+from parity.matching.named import TAP, Found, Named, NamePair
 from parity.matching.names import match
 from parity.matching.settle import settle
 from parity.matching.views import Taps, layout_plan, parts_plan, with_new_names
@@ -137,7 +137,8 @@ def _match_stages(
         result = settle(result, baseline.taps, {a: candidate.taps[n] for a, n in theirs.items()})
         for pair in result.renamed():
             mapping[theirs[pair.candidate]] = pair.baseline
-            known.setdefault(_split(pair.candidate)[1], _split(pair.baseline)[1])
+            for own, theirs_path in _paths_of(pair):
+                known.setdefault(own, theirs_path)
         paired = {pair.baseline for pair in result.renamed()}
         for alias in theirs.keys() & paired - {pair.candidate for pair in result.pairs}:
             mapping[theirs[alias]] = f"{alias} (candidate)"
@@ -153,7 +154,23 @@ def found_paths(found: Found) -> dict[str, str]:
     """The candidate's path of a module or parameter -> the baseline's, where they differ."""
     paths: dict[str, str] = {}
     for pair in found.renamed:
-        paths.setdefault(_split(pair.candidate)[1], _split(pair.baseline)[1])
+        for own, theirs in _paths_of(pair):
+            paths.setdefault(own, theirs)
+    return paths
+
+
+def _paths_of(pair: NamePair) -> list[tuple[str, str]]:
+    """The paths, the candidate's first, that a pair of taps shows to belong together.
+
+    A pair of parameters shows its modules, too. An input shows nothing: it has the name of the
+    first module that reads it.
+    """
+    stage = pair.candidate.partition("/")[0]
+    if stage.endswith("inputs"):
+        return []
+    paths = [(_split(pair.candidate)[1], _split(pair.baseline)[1])]
+    if f"{stage}/" == EXACT:
+        paths.append((paths[0][0].rpartition(".")[0], paths[0][1].rpartition(".")[0]))
     return paths
 
 
@@ -164,8 +181,10 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _named(name: str, tap: str, trace: Trace) -> Named:
+    """A tap and its operation; a gradient by an activation has that of the activation."""
     value = trace.taps[tap]
-    facts = (trace.manifest.get("operations") or {}).get(tap) or {}
+    known = trace.manifest.get("operations") or {}
+    facts = known.get(tap) or known.get(f"forward/{_split(tap)[1]}") or {}
     return Named(name, tuple(value.shape), operation=str(facts.get("operation") or ""))
 
 

@@ -24,6 +24,8 @@ ADAPTERS = {
     "onnx": ("parity.recording.onnx_adapter", "OnnxAdapter"),
 }
 
+FRAMEWORKS = f"one of {', '.join(ADAPTERS)}, or the class of an adapter: package.module:Class"
+
 ABILITIES = frozenset({"gradients", "update", "follow", "isolated", "float64"})
 
 Call = Callable[..., Any]
@@ -31,6 +33,10 @@ Call = Callable[..., Any]
 AroundModule = Callable[[str, Call, tuple[Any, ...], dict[str, Any]], Any]
 # (kind, settings, call, operands) -> output; `call()` runs the function as the framework has it
 AroundFunction = Callable[[str, Mapping[str, Any], Call, tuple[Any, ...]], Any]
+
+
+class RestartNeededError(ParityError):
+    """The framework has changed itself on the disk: a new process may start it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,10 @@ class Adapter:
     # with `taps` has models without modules, which return all their taps; it needs only `start`,
     # `finish_build`, `state`, `load`, `tensor` and `taps`.
     abilities: frozenset[str] = ABILITIES
+    channels_last = False  # kinked functions are seen with channels first, taps have them last
     may_fold = False  # models may hold a weight in a product with others, under its own name
+    entry = ""  # the model's method that gets the inputs, such as `forward`; empty: not known
+    trial = True  # the baseline is called once before the candidate is built, to find mistakes
     # The pair's inputs by name, for models whose sizes only a first call decides; set before
     # `finish_build`.
     examples: Mapping[str, Array] = MappingProxyType({})
@@ -249,11 +258,24 @@ class Adapter:
 def adapter_of(framework: str) -> Adapter:
     """A new adapter; its framework is not imported before `start`.
 
+    Args:
+        framework: a key of `ADAPTERS`, or `package.module:Class`, a subclass of `Adapter`.
+
     Raises:
         ParityError: the framework is unknown.
     """
-    if framework not in ADAPTERS:
-        raise ParityError(f"framework {framework!r}: expected one of {', '.join(ADAPTERS)}")
-    module, name = ADAPTERS[framework]
-    made: Adapter = getattr(importlib.import_module(module), name)()
+    if not is_framework(framework):
+        raise ParityError(f"framework {framework!r}: expected {FRAMEWORKS}")
+    module, name = ADAPTERS.get(framework) or framework.split(":")
+    try:
+        made: Adapter = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        if framework in ADAPTERS:
+            raise
+        raise ParityError(f"framework {framework!r}: {error}; expected {FRAMEWORKS}") from error
     return made
+
+
+def is_framework(name: object) -> bool:
+    """Whether a text is the name of an adapter here, or the place of another one."""
+    return isinstance(name, str) and (name in ADAPTERS or name.count(":") == 1)

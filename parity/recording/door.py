@@ -61,6 +61,7 @@ def record_model(
     adapter = adapter_of(framework)
     with adapter.inside_script(precision) or nullcontext():
         facts = adapter.start(precision)
+        adapter.examples = inputs
         own = adapter.finish_build(model if precision == "float32" else copy.deepcopy(model))
         weights = {key: entry.array for key, entry in adapter.state(own).items()}
         named = {key: entry.array for key, entry in adapter.state(model).items()}
@@ -84,7 +85,7 @@ def record_model(
         "branch": recording.branch.name(handed) if "follow" in adapter.abilities else None,
         "kinks": recording.kinks,
         "operations": recording.operations,
-        "layouts": {},
+        "layouts": adapter.layouts(own),
     }
     write_trace(path, recording.taps, manifest, sketch_above)
     return recording.notes

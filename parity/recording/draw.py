@@ -16,7 +16,7 @@ from parity.comparison.sketch import Array
 # last part of a parameter's name -> how it is drawn, if it has one axis
 SHIFT = re.compile(r".*(bias|beta|mean|shift|offset).*")
 VARIANCE = re.compile(r"running_var|moving_variance|var|variance")
-STATISTICS = re.compile(r"(.*[._/])?(running|moving)_(mean|var|variance)|batch_stats/.*")
+STATISTICS = re.compile(r"(.*[._/])?((running|moving)_)?(mean|var|variance)")
 KERNEL = re.compile(r".*(weight|kernel|w|matrix)\d*")
 
 

@@ -18,7 +18,7 @@ from parity.recording.laid_out import in_layout
 from parity.recording.passes import TRAINING, Recording, Subject, collect_calls
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.structure import Slot, leaves, rebuild
-from parity.recording.terms import gradient_terms
+from parity.recording.terms import gradient_terms, statistic_terms
 
 WORDS = "isolated "
 
@@ -99,6 +99,10 @@ def _record_call(
         state = adapter.state(subject.model)
         for buffer in call.module.buffers:
             recording.taps[f"{WORDS}statistics/{buffer}{suffix}"] = state[buffer].array
+        prefixes = f"{WORDS}{stage}forward/", f"{WORDS}statistics/"
+        recording.terms |= statistic_terms(
+            [call], recording.taps, *prefixes, subject.weights, suffix
+        )
         own = {buffer: subject.weights[buffer] for buffer in call.module.buffers}
         adapter.load(subject.model, own)
 

@@ -1,4 +1,7 @@
-"""The adapter of JAX: modules of flax.linen, with their variables."""
+"""The adapter of JAX: modules of flax.linen, with their variables.
+
+One method for each of `Adapter`'s, so the file is long; what they need is in the other `jax_*.py`.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +28,7 @@ class FlaxAdapter(Adapter):
     """JAX on the CPU. A model is a `FlaxModel`: a module, its variables and its mode."""
 
     name = "jax"
+    channels_last = True
 
     def start(self, precision: str) -> dict[str, Any]:
         """See `Adapter`. Without optax there is no update."""
@@ -54,9 +58,20 @@ class FlaxAdapter(Adapter):
         self._seen: dict[tuple[bool, str], Any] = {}  # training, path -> module in that mode
         return {
             "version": f"{jax.__version__}, flax {flax.__version__}",
-            "device": "cpu",
+            "device": jax.default_backend(),
             "threads": len(os.sched_getaffinity(0)),
         }
+
+    @contextmanager
+    def inside_script(self, precision: str) -> Iterator[None]:
+        """See `Adapter`."""
+        import jax
+
+        before = jax.config.jax_enable_x64
+        try:
+            yield
+        finally:
+            jax.config.update("jax_enable_x64", before)
 
     def finish_build(self, model: Any) -> Any:
         """See `Adapter`."""
@@ -94,7 +109,11 @@ class FlaxAdapter(Adapter):
         return layouts_of(model, self._modules, self._axes)
 
     def state(self, model: Any) -> dict[str, Variable]:
-        """See `Adapter`; in the order of the modules."""
+        """See `Adapter`; in the order of the modules. Also of what a builder returns."""
+        from parity.recording.jax_model import FlaxModel
+
+        if not isinstance(model, FlaxModel):
+            model = FlaxModel.from_build(model, self.examples)
         places = {n: number for number, m in enumerate(self._modules) for n in _own(m)}
         names = sorted(model.variables, key=lambda name: places.get(name, len(places)))
         return {

@@ -16,7 +16,6 @@ from parity.comparison.sketch import Array
 from parity.errors import ParityError
 
 PARAMS = "params"
-STATISTICS = "batch_stats"
 # keyword of a module's call -> its value in training; the opposite in evaluation
 MODE_KEYWORDS = {
     "train": True,
@@ -34,8 +33,8 @@ Path = tuple[str, ...]
 class FlaxModel:
     """`variables`: name -> array; `places`: name -> keys in flax's nested variables.
 
-    `conv1.kernel` is flax's `params/conv1/kernel`; other collections keep their name:
-    `batch_stats.norm1.mean`.
+    `conv1.kernel` is flax's `params/conv1/kernel`, and `norm1.mean` its `batch_stats/norm1/mean`. A
+    name that two collections have keeps its collection in the second one.
     """
 
     module: nn.Module
@@ -79,9 +78,16 @@ class FlaxModel:
 
     def take(self, variables: Any) -> None:
         """Take flax's nested variables, all or some collections."""
-        for keys, value in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        parameters_first = sorted(variables, key=lambda collection: collection != PARAMS)
+        for keys, value in [
+            leaf
+            for name in parameters_first
+            for leaf in jax.tree_util.tree_flatten_with_path({name: variables[name]})[0]
+        ]:
             path = tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in keys)
-            name = ".".join(path[1:] if path[0] == PARAMS else path)
+            name = ".".join(path[1:])
+            if self.places.get(name, path) != path:
+                name = ".".join(path)
             self.places[name] = path
             self.variables[name] = value
 

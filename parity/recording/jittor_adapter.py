@@ -39,6 +39,8 @@ class JittorAdapter(Adapter):
     """Jittor's models: `jittor.Module` with `execute`."""
 
     name = "jittor"
+    entry = "execute"
+    trial = False  # outside a recording it would compile other kernels than those that follow
 
     def __init__(self) -> None:
         self.jittor: Any = None

@@ -1,8 +1,9 @@
 """Start Jittor on the CPU or on CUDA: its settings, oneDNN, and clear errors before its import.
 
-With the package `transfg_jt` beside this one, its `runtime.prepare` does all of it (also CUDA).
-Otherwise this file does what Jittor 1.3.11 needs on the CPU: numpy below 2 (with numpy 2 Jittor
-computes garbage), Python below 3.13, a C++ compiler, and oneDNN where Jittor looks for it.
+If the package `transfg_jt` is installed in the environment that runs this, its `runtime.prepare`
+does all of it (also CUDA). Otherwise this file does what Jittor 1.3.11 needs on the CPU: numpy
+below 2 (with numpy 2 Jittor computes garbage), Python below 3.13, a C++ compiler, and oneDNN where
+Jittor looks for it.
 """
 
 import importlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import ParityError
+from parity.recording.adapter import RestartNeededError
 
 # Its `prepare` knows more: CUDA, signals, precompiled headers.
 RUNTIME = "transfg_jt.runtime"
@@ -41,6 +43,7 @@ def start_jittor() -> Any:
     """Import Jittor; the module.
 
     Raises:
+        RestartNeededError: Jittor has compiled itself for other settings; a new process works.
         ParityError: something is missing or does not fit, with the command that mends it.
     """
     if "jittor" not in sys.modules:
@@ -52,9 +55,10 @@ def start_jittor() -> Any:
                 check_environment()
                 write_settings()
                 link_onednn()
+                announce_build()
             return importlib.import_module("jittor")
         except SystemExit as error:
-            raise ParityError(
+            raise RestartNeededError(
                 "jittor: Jittor has compiled itself for other settings; run the command again"
             ) from error
         except ParityError:
@@ -84,8 +88,9 @@ def check_environment() -> None:
         )
     if int(np.__version__.partition(".")[0]) >= 2:
         raise ParityError(
-            f"jittor: with numpy {np.__version__} Jittor 1.3.11 computes garbage; "
-            'run: pip install "numpy<2"'
+            f"jittor: Jittor 1.3.11 computes garbage with numpy {np.__version__}, which "
+            f"{sys.executable} imports from {Path(np.__file__).parent}; run: "
+            f'{sys.executable} -m pip install "numpy<2"'
         )
     if shutil.which(os.environ.get("cc_path", "g++")) is None:
         raise ParityError("jittor: no C++ compiler on PATH; run: apt-get install g++")
@@ -113,6 +118,14 @@ def write_settings() -> None:
         temporary.chmod(0o755)
         temporary.replace(path)
         os.environ["python_config_path"] = str(path)
+
+
+def announce_build() -> None:
+    """If Jittor is not compiled yet, say in the log that its import takes minutes."""
+    cache = Path(importlib.import_module("jittor_utils").cache_path)
+    if not (cache / f"jittor_core{sysconfig.get_config_var('EXT_SUFFIX')}").exists():
+        text = f"Jittor compiles itself for this machine into {cache}: some minutes, once."
+        print(text, file=sys.stderr, flush=True)
 
 
 def link_onednn() -> None:

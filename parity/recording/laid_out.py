@@ -30,6 +30,15 @@ def input_in_layout(name: str, value: Array, declared: Declared) -> Array:
     return np.ascontiguousarray(np.moveaxis(value, *MOVED[layout.name]))
 
 
+def shape_of_baseline(name: str, shape: tuple[int, ...], declared: Declared) -> tuple[int, ...]:
+    """The baseline's shape of an array that has this shape in the candidate's layout."""
+    layout = declared.layout(name)
+    if layout is None or layout.name not in MOVED:
+        return shape
+    own, baseline = MOVED[layout.name][::-1]
+    return np.moveaxis(np.broadcast_to(np.float32(0), shape), own, baseline).shape
+
+
 def inputs_in_layout(inputs: Mapping[str, Array], declared: Declared) -> dict[str, Array]:
     """All inputs of the candidate's model."""
     return {name: input_in_layout(name, value, declared) for name, value in inputs.items()}

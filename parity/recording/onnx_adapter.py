@@ -50,18 +50,20 @@ class OnnxAdapter(Adapter):
         return self.model
 
     def state(self, model: Any) -> dict[str, Variable]:
-        """See `Adapter`: the initialisers of floats."""
+        """See `Adapter`: the initialisers of floats, without folded ones. Also of a file."""
+        from parity.recording.onnx_model import OnnxModel
+
+        if not isinstance(model, OnnxModel):
+            model = OnnxModel.from_build(model)
         return {
-            model.state_names[name]: Variable(
-                np.array(value), "buffer" if name in model.statistics else "parameter"
-            )
+            name: Variable(np.array(value), "buffer" if name in model.statistics else "parameter")
             for name, value in model.weights.items()
+            if name not in model.folded
         }
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         """See `Adapter`."""
-        own = {theirs: name for name, theirs in model.state_names.items()}
-        model.set_weights({own[name]: array for name, array in arrays.items()})
+        model.set_weights(arrays)
 
     def modules(self, model: Any) -> list[Module]:
         """See `Adapter`."""
@@ -79,7 +81,7 @@ class OnnxAdapter(Adapter):
             operation = "linear"
         if is_folded(node):
             operation = FOLDED
-        names = [self.model.state_names[name] for name in weights]
+        names = [name for name in weights if name not in self.model.folded]
         return Module(path, node.op_type, True, node, operation, settings, names)
 
     def replace(self, model: Any, path: str, new: Any) -> None:

@@ -76,10 +76,9 @@ class OnnxModel:
         self._sessions.clear()
 
     @cached_property
-    def state_names(self) -> dict[str, str]:
-        """Weight -> its name in the state; a folded one is none of the program's parameters."""
-        folded = {name for n in self.proto.graph.node if is_folded(n) for name in n.input}
-        return {name: f"folded.{name}" if name in folded else name for name in self.weights}
+    def folded(self) -> set[str]:
+        """Weights of products with a folded batch norm: none of the program's parameters."""
+        return {name for node in self.proto.graph.node if is_folded(node) for name in node.input}
 
     @cached_property
     def statistics(self) -> set[str]:

@@ -9,16 +9,18 @@ pair = Pair(
 )
 """
 
+import difflib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from parity.errors import ParityError
-from parity.recording.adapter import ADAPTERS
+from parity.recording.adapter import FRAMEWORKS, is_framework
 from parity.recording.draw import Draw
 
 SIDES = ("baseline", "candidate")
@@ -101,8 +103,8 @@ def check_pair(pair: Any, place: str) -> Pair:
     for name in SIDES:
         side = getattr(pair, name)
         expect(isinstance(side, Side), name, "Side(framework, build)", side)
-        known = ", ".join(ADAPTERS)
-        expect(side.framework in ADAPTERS, f"{name}: framework", f"one of {known}", side.framework)
+        known = is_framework(side.framework)
+        expect(known, f"{name}: framework", FRAMEWORKS, side.framework)
         expect(callable(side.build), f"{name}: build", "a function", side.build)
         loss = pair.loss_of(name)
         expect(
@@ -113,6 +115,10 @@ def check_pair(pair: Any, place: str) -> Pair:
         )
         if loss == "cross_entropy":
             expect("labels" in pair.inputs, "inputs", "an input `labels`", [*pair.inputs])
+            labels = pair.inputs["labels"]
+            floats = isinstance(labels, Draw) and labels.kind != "integers"
+            floats = floats or getattr(getattr(labels, "dtype", None), "kind", "") == "f"
+            expect(not floats, "inputs: labels", "whole numbers: integers(classes, n)", labels)
     expect(
         isinstance(pair.inputs, Mapping) and len(pair.inputs) > 0,
         "inputs",
@@ -137,6 +143,17 @@ def check_pair(pair: Any, place: str) -> Pair:
     return checked
 
 
+def nearest_field(text: str) -> str:
+    """What to write instead of a field that `Pair` or `Side` does not have, from Python's error."""
+    found = re.match(r"(Pair|Side)\.__init__\(\) got an unexpected keyword argument '(\w+)'", text)
+    if not found:
+        return ""
+    names = [entry.name for entry in fields(Pair if found[1] == "Pair" else Side)]
+    near = difflib.get_close_matches(found[2], names, 1)
+    meant = f"; do you mean `{near[0]}`?" if near else ""
+    return f"{meant}; the fields of {found[1]} are {', '.join(names)}"
+
+
 def load_pair(path: Path | str) -> Pair:
     """The pair that a file defines as `pair`; its folder can be imported from.
 
@@ -159,6 +176,8 @@ def load_pair(path: Path | str) -> Pair:
         remedy = ""
         if isinstance(error, ImportError):
             remedy = "; this file is read in every environment: import frameworks in the builders"
+        elif isinstance(error, TypeError):
+            remedy = nearest_field(str(error))
         raise ParityError(
             f"{path}: {type(error).__name__}: {error} (at {place}){remedy}"
         ) from error

@@ -17,9 +17,10 @@ from parity.matching.declared import Declared
 from parity.recording.adapter import Adapter, Module
 from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
+from parity.recording.laid_out import input_in_layout, shape_of_baseline
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall, Recorder
-from parity.recording.terms import gradient_terms
+from parity.recording.terms import gradient_terms, statistic_terms
 
 LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
@@ -66,7 +67,7 @@ class Recording:
     inputs_of_kinks: set[str] = field(default_factory=set)
 
     def flush(self) -> None:
-        """Hand the taps so far to the sink, and let go of them. Their kinks are known by now."""
+        """Hand the taps so far to the sink, and drop them. Their kinks are known by now."""
         if self.sink is None:
             return
         self.inputs_of_kinks |= {str(facts["input"]) for facts in self.kinks.values()}
@@ -115,6 +116,27 @@ def record_pass(
     return recording
 
 
+def call_once(subject: Subject) -> None:
+    """Run the forward pass and the loss in the first mode, and keep nothing of it."""
+    adapter = subject.adapter
+    training = "eval" not in subject.modes
+    if "taps" in adapter.abilities:
+        subject.place = "forward"
+        made = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
+        adapter.taps(subject.model, made, training=training)
+        return
+    stage = TRAINING if training else ""
+    recorder = Recorder(adapter, subject.modules, Branch(), stage, None)
+    with _running(subject, recorder, training):
+        inputs = native_inputs(subject)
+        outputs = recorder.record_model_outputs(_forward(subject, inputs))
+        recorder.active = False
+        if "gradients" in adapter.abilities and outputs:
+            subject.place = f"{stage}loss"
+            loss_of(subject, outputs, inputs)
+    adapter.load(subject.model, subject.weights)
+
+
 def _record_taps(subject: Subject, recording: Recording) -> None:
     """The taps of a model that returns them all."""
     adapter = subject.adapter
@@ -147,6 +169,10 @@ def _record_mode(
             recording.terms |= gradient_terms(
                 recorder.calls.values(), recorder.taps, f"{stage}forward/", f"{stage}gradients/"
             )
+        if training:
+            prefixes = f"{stage}forward/", f"{stage}statistics/"
+            calls = recorder.calls.values()
+            recording.terms |= statistic_terms(calls, recorder.taps, *prefixes, subject.weights)
     subject.calls[stage] = recorder.calls
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks
@@ -202,14 +228,19 @@ def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any])
         return subject.adapter.own_loss(subject.loss, outputs, inputs)
     adapter = subject.adapter
     cotangents = [
-        adapter.tensor(
-            generator(subject.seed, f"cotangent {number}")
-            .standard_normal(adapter.array(output).shape)
-            .astype(np.float32)
-        )
+        adapter.tensor(_cotangent(subject, number, adapter.array(output).shape))
         for number, output in enumerate(outputs)
     ]
     return adapter.loss(subject.loss, outputs, inputs, cotangents)
+
+
+def _cotangent(subject: Subject, number: int, shape: tuple[int, ...]) -> Array:
+    """What an output is multiplied by in the loss: the same numbers in every layout."""
+    name = f"output.{number}" if number else "output"
+    drawn = generator(subject.seed, f"cotangent {number}").standard_normal(
+        shape_of_baseline(name, shape, subject.declared)
+    )
+    return input_in_layout(name, drawn.astype(np.float32), subject.declared)
 
 
 def _gradients(

@@ -207,6 +207,8 @@ class Recorder:
     def _tap_of(self, name: str, array: Array) -> str:
         """The latest tap with these numbers, bit by bit; else a new tap `inputs/NAME`."""
         known = self._known.get(_identity(array))
+        if not known and self.adapter.channels_last and array.ndim > 3:
+            known = self._known.get(_identity(np.moveaxis(array, 1, -1)))
         if known:
             return known
         tap = f"{self.stage}inputs/{name}"

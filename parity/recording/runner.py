@@ -21,6 +21,7 @@ from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace, environment, read_trace
 from parity.errors import ParityError
 from parity.matching.declared import Declared
+from parity.recording.adapter import RestartNeededError
 from parity.recording.child import Child
 from parity.recording.draw import draw_inputs
 from parity.recording.lanes import run_lanes
@@ -30,6 +31,13 @@ from parity.recording.side import load_arrays, save_arrays, subject_facts
 from parity.recording.weights import baseline_weights, candidate_names, module_names
 
 KEYS = "recordings.json"
+# ability of an adapter -> what is not recorded without it
+WITHOUT = {
+    "gradients": "gradients and training",
+    "update": "the step of an optimiser",
+    "isolated": "each module alone",
+    "float64": "float64",
+}
 Say = Callable[[str], None]
 
 
@@ -76,7 +84,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None
     ) -> None:
-        for child in self.children.values():
+        for child in [*self.children.values()]:
             child.kill() if kind else child.close()
 
     def label(self, side: str) -> str:
@@ -87,10 +95,13 @@ class Runner:
         """The process of a side and precision; it is started, and loaded, at first use."""
         if (side, precision) in self.children:
             return self.children[side, precision]
-        child = self.start(side, precision)
-        self.children[side, precision] = child
         started = time.monotonic()
-        described = child.ask("start", pair=str(self.path), side=side, precision=precision)
+        try:
+            child, described = self._started(side, precision)
+        except RestartNeededError:
+            self.children.pop((side, precision)).close()
+            self.say(f"{self.label(side)}: has compiled itself for other settings; starts again")
+            child, described = self._started(side, precision)
         self.described.setdefault(side, described)
         if side in self.weight_names:
             self.load(child, side)
@@ -99,12 +110,25 @@ class Runner:
         self.say(f"{self.label(side)} {version}: built in {precision} ({seconds:.0f} s)")
         return child
 
+    def _started(self, side: str, precision: str) -> tuple[Child, dict[str, Any]]:
+        """A new process whose model is built, and what it says of itself."""
+        child = self.start(side, precision)
+        self.children[side, precision] = child
+        return child, child.ask(
+            "start",
+            f"start and build in {precision}",
+            pair=str(self.path),
+            side=side,
+            precision=precision,
+            label=self.label(side),
+        )
+
     def start(self, side: str, precision: str) -> Child:
         """A new process of a side and precision."""
         chosen = self.pythons.get(side) or self.pair.side(side).python
         python = self.path.parent / chosen if chosen else Path(sys.executable)
         log = self.out / f"{side}-{precision}.log"
-        return Child(python, self.path.parent, log, self.label(side))
+        return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
     def load(self, child: Child, side: str, state: Path | None = None) -> None:
         """Load the pair's weights and inputs into a child."""
@@ -116,6 +140,11 @@ class Runner:
             state=str(state) if state else None,
             layouts=dict(self.layouts) if side == "candidate" else {},
         )
+
+    def try_once(self, child: Child, side: str) -> None:
+        """Find mistakes of the pair file before anything slow; only the baseline is called."""
+        for note in child.ask("trial", "first call", call=side == "baseline")["notes"]:
+            self.say(f"{self.label(side)}: {note}")
 
     def prepare(self) -> None:
         """Draw weights and inputs, build both sides, and match the names of their weights."""
@@ -136,6 +165,7 @@ class Runner:
         weights: dict[str, Array] = load_arrays(self.out / "weights.npz")
         self.weight_names["baseline"] = {name: name for name in weights}
         self.load(child, "baseline")
+        self.try_once(child, "baseline")
         self.facts = subject_facts(self.pair, weights, inputs)
 
     def prepare_candidate(self) -> None:
@@ -152,7 +182,18 @@ class Runner:
         )
         self.weight_names["candidate"] = names
         self.load(child, "candidate")
-        self.recorded.notes += notes
+        self.try_once(child, "candidate")
+        self.recorded.notes += [*notes, *self._missing()]
+
+    def _missing(self) -> list[str]:
+        """What an adapter cannot record, for each side."""
+        found = []
+        for side in SIDES:
+            able = self.described[side]["abilities"]
+            words = [text for ability, text in WITHOUT.items() if ability not in able]
+            if words and "taps" not in able:
+                found.append(f"{self.label(side)} cannot record {', '.join(words)}: not compared")
+        return found
 
     def record_all(self) -> None:
         """Make every recording of the plan, or find it in the folder."""
@@ -222,7 +263,7 @@ class Runner:
             role: str(self.out / f"{other}.npz") if other else None
             for role, other in (("follow", request.follow), ("source", request.source))
         }
-        answer = child.ask("record", out=str(file), **options, **paths)
+        answer = child.ask("record", words, out=str(file), **options, **paths)
         self.old[name] = {"key": key, "answer": answer}
         self._write_keys()
         seconds = time.monotonic() - started

@@ -17,12 +17,13 @@ from parity.comparison.writer import TraceWriter
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.adapter import adapter_of
+from parity.recording.arguments import check_arguments
 from parity.recording.draw import draw_inputs, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
 from parity.recording.pair import Pair, load_pair
-from parity.recording.passes import LABELS, Recording, Subject, record_pass
+from parity.recording.passes import LABELS, Recording, Subject, call_once, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
 from parity.recording.storing import Storing, limit_of_weights
@@ -158,6 +159,21 @@ class RecordedSide:
             "kept": 0 if handed is None else handed.kept,
             "free": [] if handed is None else handed.free,
         }
+
+    def trial(self, call: bool) -> list[str]:
+        """Notes on how the model gets the inputs; with `call`, it is called where that is cheap.
+
+        Raises:
+            ParityError: the inputs do not fit, or the model fails; the text says where.
+        """
+        assert self.subject
+        fed = [name for name in self.pair.inputs if not self._is_label(name)]
+        with self._told("inputs"):
+            notes = check_arguments(getattr(self.model, self.adapter.entry or "-", None), fed)
+        if call and self.adapter.trial:
+            with self._told(""):
+                call_once(self.subject)
+        return notes
 
     def _storing(self, kind: str, variant: str | None) -> Storing:
         assert self.subject

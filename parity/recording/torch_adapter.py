@@ -26,6 +26,7 @@ class TorchAdapter(Adapter):
     """PyTorch on the CPU."""
 
     name = "torch"
+    entry = "forward"
 
     def start(self, precision: str) -> dict[str, Any]:
         """See `Adapter`."""

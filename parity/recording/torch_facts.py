@@ -74,6 +74,8 @@ def facts_of(module: nn.Module) -> tuple[str, dict[str, Any]]:
     """(canonical operation, canonical settings); empty for any other module."""
     fitting = (facts for known, facts in OPERATIONS.items() if isinstance(module, known))
     operation, names = next(fitting, ("", {}))
+    if type(module) is nn.Sequential and not len(module):  # such as the shortcut of a block
+        operation = "identity"
     found = {key: getattr(module, name) for key, name in names.items() if hasattr(module, name)}
     count = next(
         (AXES[n.__name__[-2:]] for n in type(module).__mro__ if n.__name__[-2:] in AXES), 0

@@ -1,6 +1,6 @@
 """The child process of one side and precision: it answers requests until its input ends.
 
-    python -m parity.recording.worker      # started by runner.py; one JSON request a line on stdin
+One JSON request is a line on the standard input; child.py starts the process.
 
 Answers are JSON lines on what was the standard output. Whatever frameworks print goes to the
 standard error, which is the side's log.
@@ -11,10 +11,12 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
-from parity.recording.side import RecordedSide, load_arrays, save_arrays, subject_facts
+
+if TYPE_CHECKING:  # these need NumPy, which the environment may lack
+    from parity.recording.side import RecordedSide
 
 
 class Worker:
@@ -23,8 +25,15 @@ class Worker:
     def __init__(self) -> None:
         self.side: RecordedSide | None = None
 
-    def start(self, pair: str, side: str, precision: str) -> dict[str, Any]:
-        """Build one side of a pair."""
+    def start(self, pair: str, side: str, precision: str, label: str) -> dict[str, Any]:
+        """Build one side of a pair.
+
+        Raises:
+            ParityError: NumPy is missing here, or as in `RecordedSide`.
+        """
+        check_numpy(label)
+        from parity.recording.side import RecordedSide
+
         self.side = RecordedSide(pair, side, precision)
         return self.side.describe()
 
@@ -37,6 +46,8 @@ class Worker:
         layouts: dict[str, str],
     ) -> dict[str, Any]:
         """Load weights (`names`: own name -> name in the file); write the state as read back."""
+        from parity.recording.side import load_arrays, save_arrays, subject_facts
+
         assert self.side
         stored = load_arrays(weights)
         own = {name: stored[theirs] for name, theirs in names.items()}
@@ -46,10 +57,32 @@ class Worker:
             save_arrays(Path(state), self.side.weights)
         return {}
 
+    def trial(self, call: bool) -> dict[str, Any]:
+        """Compare inputs and arguments, and call the model once, to find mistakes early."""
+        assert self.side
+        return {"notes": self.side.trial(call)}
+
     def record(self, **options: Any) -> dict[str, Any]:
         """Record one trace."""
         assert self.side
         return self.side.record(**options)
+
+
+def check_numpy(label: str) -> None:
+    """Refuse an environment without NumPy.
+
+    Raises:
+        ParityError: NumPy is missing or does not start; the text has the command that mends it.
+    """
+    try:
+        import numpy  # noqa: F401
+    except ImportError as error:
+        wanted = '"numpy<2"' if "(jittor)" in label else "numpy"
+        text = str(error).strip().split("\n")[0]
+        raise ParityError(
+            f"{label}: NumPy is missing in its environment ({text}); run: "
+            f"{sys.executable} -m pip install {wanted}"
+        ) from error
 
 
 def main(worker: Any = None) -> int:
@@ -64,7 +97,8 @@ def main(worker: Any = None) -> int:
         try:
             answer = {"answer": getattr(worker, request.pop("do"))(**request)}
         except ParityError as error:
-            answer = {"error": str(error)}
+            restart = type(error).__name__ == "RestartNeededError"
+            answer = {"error": str(error), "restart": restart}
         except Exception:
             answer = {"failure": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")

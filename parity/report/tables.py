@@ -69,7 +69,8 @@ def pairs_table(rows: Sequence[Row]) -> Table:
             by_verdict[name] for name in ("different", "undecided", "less precise", "vacuous")
         )
         numbers = (len(members), equal, *failed)
-        place = f"{worst_row.case}, {worst_row.stage}, {worst_row.tap}"
+        names = (worst_row.case, worst_row.stage, worst_row.tap)
+        place = ", ".join(name for name in names if name)
         lines.append([pair, precision, *map(str, numbers), ratio_text(worst_row), place])
     return Table("Compared", "", HEADERS["pairs"].split("|"), lines, range(2, 9))
 
@@ -110,7 +111,8 @@ def bad_table(rows: Sequence[Row]) -> Table:
         digits = DIGITS.get(row.precision, 9)
         values = [number(v, f".{digits}g") for v in row.values] if row.values else [NONE, NONE]
         index = NONE if row.index is None else ", ".join(map(str, row.index)) or "scalar"
-        place = [f"{row.pair}, {row.precision}", f"{row.case}, {row.stage}", row.tap]
+        stage = f"{row.case}, {row.stage}" if row.case else row.stage
+        place = [f"{row.pair}, {row.precision}", stage, row.tap]
         errors = [number(row.error), number(row.bound), ratio_text(row)]
         bias_and_ulps = [number(row.bias, ".1f"), number(row.ulps, ".4g")]
         verdict = f"{row.verdict}: {row.reason}" if row.reason else row.verdict

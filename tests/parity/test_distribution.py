@@ -103,6 +103,39 @@ def environment(tmp_path_factory):
     return place
 
 
+PAIR = """
+import importlib.util
+import numpy as np
+from parity import Pair, Side, normal
+
+def build():
+    return (lambda weights, inputs: {"y": inputs["x"] @ weights["w"]}), {"w": np.zeros((3, 4))}
+
+def alone():
+    for name in ("yaml", "numpy_of_the_parent"):
+        assert not importlib.util.find_spec(name), f"{name} can be seen"
+    return build()
+
+pair = Pair(Side("numpy", build), Side("numpy", alone, python="side/bin/python"),
+            {"x": normal(5, 3)})
+"""
+
+
+def test_a_pair_with_another_interpreter(environment):
+    """The side's environment has NumPy alone, and what lies beside the wheel is not seen there."""
+    (site,) = (environment / "env/lib").glob("python*/site-packages")
+    (site / "numpy_of_the_parent.py").touch()
+    venv = [sys.executable, "-m", "venv", "--without-pip", "side"]
+    subprocess.run(venv, cwd=environment, check=True)
+    (own,) = (environment / "side/lib").glob("python*/site-packages")
+    for path in (Path(np.__file__).parent, *Path(np.__file__).parents[1].glob("numpy.libs")):
+        (own / path.name).symlink_to(path)
+    (environment / "pair.py").write_text(PAIR, encoding="utf-8")
+    done = run(environment, "parity", "run", "pair.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verdict: equivalent" in done.stdout
+
+
 def run(place, *words):
     """A command in the new environment, in the folder of the traces."""
     command = [str(place / "env/bin" / words[0]), *words[1:]]

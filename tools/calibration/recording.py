@@ -9,6 +9,7 @@ from parity.recording.child import Child
 from parity.recording.runner import Recorded, Runner
 from tools.calibration.design import SETTINGS, Case
 
+ROOT = Path(__file__).resolve().parents[2]  # pairs and their process import `tools`
 PAIR = '''"""A pair of the calibration."""
 
 from tools.calibration.design import pair_of
@@ -43,7 +44,8 @@ class Pool:
         if setting not in self.processes:
             self.folder.mkdir(parents=True, exist_ok=True)
             log = self.folder / f"{setting.replace(' ', '-')}.log"
-            variables = SETTINGS["native"] | SETTINGS[setting]
+            native = SETTINGS["native"] | {"PYTHONPATH": str(ROOT)}
+            variables = native | {"OMP_WAIT_POLICY": "PASSIVE"} | SETTINGS[setting]
             python, module = Path(sys.executable), "tools.calibration.worker"
             child = Child(python, self.folder, log, setting, module, variables)
             self.processes[setting] = child
@@ -56,7 +58,7 @@ class Lent(Child):
     def __init__(self, process: Child, key: str, lock: Lock) -> None:
         self.owner, self.key, self.lock = process, key, lock
 
-    def ask(self, action: str, **options: Any) -> dict[str, Any]:
+    def ask(self, action: str, what: str = "", **options: Any) -> dict[str, Any]:
         """See `Child`."""
         with self.lock:
             return self.owner.ask("request", key=self.key, asked=action, options=options)

@@ -1,7 +1,9 @@
 """The models that are compared: torchvision's or timm's (PyTorch) and jittor.models'.
 
 Sizes are the smallest at which both run: Jittor's pools refuse a map of their own size, and some
-maps are then 1 x 1, where batch norm in training has two numbers only.
+maps are then 1 x 1, where batch norm in training has two numbers only. Jittor's adaptive pools also
+need a map at least as large as their output, so AlexNet and VGG need images of 224 pixels. Jittor's
+convolutions in float64 are slow, so VGG gets one image.
 """
 
 from collections.abc import Callable
@@ -22,13 +24,14 @@ class Model(NamedTuple):
     library: str = "torchvision"
     theirs: str = ""  # its name in that library, if it is another
     classes: int = CLASSES
+    batch: int = BATCH
     settings: tuple[tuple[str, Any], ...] = ()  # of the PyTorch maker
 
 
 MODELS = (
-    Model("alexnet", 96),
-    Model("vgg11", 64),
-    Model("vgg16_bn", 64),
+    Model("alexnet", 224),
+    Model("vgg11", 224, batch=1),
+    Model("vgg16_bn", 224, batch=1),
     Model("resnet18", 64),
     Model("resnet50", 64),
     Model("resnext50_32x4d", 64),
@@ -36,7 +39,7 @@ MODELS = (
     Model("squeezenet1_0", 64),
     Model("squeezenet1_1", 64),
     Model("densenet121", 64),
-    Model("mobilenet_v2", 64, classes=FIXED),
+    Model("mobilenet_v2", 128, classes=FIXED),
     Model("mnasnet0_5", 64),
     Model("mnasnet1_0", 64),
     Model("shufflenet_v2_x0_5", 64, classes=FIXED),
@@ -83,5 +86,5 @@ def make_pair(name: str) -> Pair:
     return Pair(
         baseline=Side("torch", pytorch_builder(model)),
         candidate=Side("jittor", jittor_builder(model)),
-        inputs={"x": normal(BATCH, 3, model.size, model.size)},
+        inputs={"x": normal(model.batch, 3, model.size, model.size)},
     )

@@ -145,7 +145,7 @@ def masked(
     if mask is None:
         return None, []
     square = mask.shape[0] == mask.shape[1]
-    if set(np.unique(mask)) <= {0.0, 1.0}:
+    if set(np.unique(mask)) <= {0.0, 1.0} and mask.any():
         hidden = [np.where(where, -np.inf, 0.0) for where in (mask == 1, mask == 0)]
     else:
         hidden = [mask, -mask]
@@ -167,27 +167,53 @@ def masked(
 
 
 def fused_attention(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
-    """Attention of (B, T, 3 D) -> (B, T, D), whose heads and order are those that give A."""
+    """Attention of (B, T, 3 D) -> (B, T, D), whose heads, order and mask are those that give A."""
     x = input_of(tap, context, pair)
-    batch, tokens, width = x.shape
-    found = next((each for each in layouts(x) if near(mixture(each[1], each[0]), pair)), None)
+    width = x.shape[-1]
+    found = next(
+        (
+            (*each, mask)
+            for mask in masks_of(x.shape[1], context)
+            for each in layouts(x)
+            if near(mixture(each[1], each[0], added=mask), pair)
+        ),
+        None,
+    )
     if found is None:
         raise Absent("heads")
-    heads, parts, interleaved = found
-    yield Hypothesis("as defined", MIXES[0].text, mixture(parts, heads))
+    heads, parts, interleaved, mask = found
+    yield Hypothesis("as defined", MIXES[0].text, mixture(parts, heads, added=mask))
     for mix in MIXES[1:]:
-        yield Hypothesis(mix.code, mix.text, mixture(parts, heads, mix))
-    yield from orders(lambda order: mixture([parts[place] for place in order], heads))
+        yield Hypothesis(mix.code, mix.text, mixture(parts, heads, mix, mask))
+    yield from orders(lambda order: mixture([parts[i] for i in order], heads, added=mask))
     other = next((e for e in layouts(x) if e[0] == heads and e[2] != interleaved), None)
     if other:
         text = (
             "q, k and v are read as (K, 3, d)" if other[2] else "q, k and v are read as (3, K, d)"
         )
-        yield Hypothesis("qkv order", text, mixture(other[1], heads))
+        yield Hypothesis("qkv order", text, mixture(other[1], heads, added=mask))
     for count in {heads // 2, heads * 2} - {0}:
         if width // 3 % count == 0:
             text = f"{count} heads instead of {heads}"
-            yield Hypothesis("heads", text, mixture(split_fused(x, count, interleaved), count))
+            divided = split_fused(x, count, interleaved)
+            yield Hypothesis("heads", text, mixture(divided, count, added=mask))
+    others = masked(mask, lambda added: mixture(parts, heads, added=added), pair)[1]
+    for text, added in others:
+        yield Hypothesis("mask", text, mixture(parts, heads, added=added))
+
+
+def masks_of(tokens: int, context: Context) -> Iterator[Array | None]:
+    """What A may add to the scores: nothing, a buffer or parameter (T, T), or a causal mask."""
+    yield None
+    for value in context.params.values():
+        if value.shape[-2:] == (tokens, tokens) and value.size == tokens**2:
+            square = value.reshape(tokens, tokens)
+            if square.dtype.kind == "f":
+                yield square.astype(np.float64)
+            else:
+                yield np.where(square == 0, -np.inf, 0.0)
+                yield np.where(square == 0, 0.0, -np.inf)
+    yield np.triu(np.full((tokens, tokens), -np.inf), 1)
 
 
 def near(value: Array, pair: Pair) -> bool:
@@ -215,6 +241,10 @@ def split_fused(x: Array, heads: int, interleaved: bool) -> list[Array]:
     return [grid[:, :, :, place].reshape(batch, tokens, -1) for place in range(3)]
 
 
-def mixture(parts: list[Array], heads: int, mix: Mix = MIXES[0]) -> Array:
+def mixture(
+    parts: list[Array], heads: int, mix: Mix = MIXES[0], added: Array | None = None
+) -> Array:
     """Attention of whole batches: q, k, v, each (B, T, D) -> (B, T, D)."""
-    return np.stack([attend(q, k, v, heads, mix) for q, k, v in zip(*parts, strict=True)])
+    images = zip(*parts, strict=True)
+    with np.errstate(invalid="ignore"):
+        return np.stack([attend(q, k, v, heads, mix, added) for q, k, v in images])

@@ -140,9 +140,27 @@ def convolution(tap: str, context: Context, pair: Pair) -> Iterator[Hypothesis]:
         yield Hypothesis(code, text, result(wrong))
     for code, text, kernel in other_kernels(weight):
         yield Hypothesis(code, text, result(conv, kernel))
+    if conv.transposed and any(conv.output_padding):
+        yield from filled(conv, result, biases)
     if conv.groups > 1:
         yield from interleaved(conv, x, weight, result)
     yield from short_products(lambda short: result(conv, short(weight), short(x)))
+
+
+def filled(
+    conv: Conv, result: Callable[..., Array], biases: Sequence[Array]
+) -> Iterator[Hypothesis]:
+    """Output padding whose rows and columns are zeros, or the bias alone."""
+    exact = result(conv.same("output_padding", 0))
+    if not exact.size:
+        return
+    ends = [(0, 0), (0, 0), *((0, count) for count in conv.output_padding)]
+    text = "the rows and columns of the output padding are not computed, they hold"
+    yield Hypothesis("output padding", f"{text} zeros", np.pad(exact, ends))
+    if biases and len(biases[0]) == exact.shape[1]:
+        bias = biases[0].reshape(-1, *[1] * (exact.ndim - 2))
+        value = np.pad(exact - bias, ends) + bias
+        yield Hypothesis("output padding", f"{text} the bias alone", value)
 
 
 def other_settings(conv: Conv, kernel: Sequence[int]) -> Iterator[tuple[str, str, Conv]]:

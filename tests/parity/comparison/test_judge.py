@@ -962,3 +962,38 @@ def test_a_small_difference_in_float64_does_not_explain_the_noise(part, expected
     assert (expected == "less precise") == (
         "apart" in settled.reason and "9.0e-07" in settled.reason
     )
+
+
+def in_two(single, double, verdicts=("different", "different"), bounds=(8, 8)):
+    """Rows of one place in float32 and float64 with these errors, in units of the roundoff."""
+    row = verdict(off(1e-4), reference=A)
+    units = ((single, "float32", U), (double, "float64", 2.0**-53))
+    rows = [
+        replace(row, precision=name, error=count * u, verdict=each, reason="", bound=bound * u)
+        for (count, name, u), each, bound in zip(units, verdicts, bounds, strict=True)
+    ]
+    return [(each.verdict, each.reason[:8]) for each in settle_precision(rows)]
+
+
+def test_as_many_units_in_both_precisions_are_rounding():
+    assert in_two(400, 600) == [("less precise", "rounding")] * 2
+    assert in_two(400, 4000) == in_two(4000, 400) == [("different", "")] * 2
+    assert in_two(400, 0) == [("different", "")] * 2  # a fault of the float32 code alone
+    assert in_two(3000, 1e9)[1][0] == "different"  # another function: the same error in both
+    assert in_two(1e5, 1e5)[0][0] == "different"  # half of the digits: no rounding
+
+
+def test_float64_may_be_as_noisy_as_float32_is():
+    found = in_two(5, 7, ("equivalent", "undecided"), (8, 4))
+    assert [each for each, _ in found] == ["equivalent", "equivalent"]
+    found = in_two(5, 9, ("equivalent", "undecided"), (8, 4))
+    assert [each for each, _ in found] == ["equivalent", "less precise"]
+
+
+def test_zero_by_structure_in_float32_is_zero_in_float64():
+    row = replace(verdict(off(1e-4), reference=A), verdict="equivalent", reason=ZERO)
+    for error, expected in ((1.2, "equivalent"), (50.0, "different")):
+        double = replace(row, precision="float64", error=error, verdict="different", reason="")
+        assert settle_precision([row, double])[1].verdict == expected
+        other = replace(row, reason="")
+        assert settle_precision([other, double])[1].verdict == "different"

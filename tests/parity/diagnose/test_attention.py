@@ -132,3 +132,20 @@ def test_a_function_after_a_fused_layer(code, found):
     made = operations_by_stage(trace, {})
     assert made["inputs/proj"].operation == "fused attention"
     assert code_of(found, right, "inputs/proj", Context(taps, {}, made)) == code
+
+
+DISTANCE = -0.3 * np.abs(np.arange(T)[:, None] - np.arange(T) + 0.5)
+
+
+@pytest.mark.parametrize(
+    "added", [0.0, -DISTANCE, DISTANCE.T], ids=["not applied", "sign", "transposed"]
+)
+def test_a_mask_of_a_function_is_found_among_the_buffers(added):
+    parts = np.split(QKV, 3, axis=-1)
+    right = mixed(*parts, added=DISTANCE)
+    taps = {"forward/qkv": QKV, "inputs/proj": right}
+    made = operations_by_stage(Trace("x", {"operations": {}}, taps), {})
+    found = mixed(*parts, added=added)
+    context = Context(taps, {"block.mask": DISTANCE}, made)
+    assert code_of(found, right, "inputs/proj", context) == "mask"
+    assert code_of(found, right, "inputs/proj", Context(taps, {}, made)) is None

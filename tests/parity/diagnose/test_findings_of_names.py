@@ -121,6 +121,7 @@ def test_a_missing_parameter_is_told_once_and_not_as_frozen(write):
     extra = {f"{stage}/fc.bias": np.float32([1, 2]) for stage in ("parameters", "gradients")}
     detached = {"gradients/conv.weight": np.float32([3, 4, 5])}
     both = END | {"parameters/conv.weight": np.float32([1, 3, 2])}
+    both["gradients/conv.bias"] = np.float32([1, 2])
     result, _ = found_in([write("a", both | extra | detached), write("b", both)])
     assert [(f.code, f.text) for f in result.findings] == [
         ("frozen", "no gradient reaches 1 parameter (first conv.weight): frozen or detached in the "

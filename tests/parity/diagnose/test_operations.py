@@ -155,6 +155,11 @@ def test_transposed_convolutions():
         code_of(deconvolved(X, w[:, :, ::-1, ::-1], 2, 1, 1), right, made, params=params)
         == "flipped"
     )
+    bias = RNG.standard_normal(3)[:, None, None]
+    filled = np.pad(deconvolved(X, w, 2, 1, 0), ((0, 0), (0, 0), (0, 1), (0, 1)))
+    with_bias = params | {"m.bias": bias.ravel()}
+    for found in (filled + bias, np.where(filled == 0, 0.0, filled + bias)):
+        assert code_of(found, right + bias, made, params=with_bias) == "output padding"
     exchanged = deconvolved(X, w, 2, 1, 1, dilation=1, groups=2)
     settings = settings | {"dilation": [2, 2]}
     right = deconvolved(X, w, 2, 1, 1, dilation=2)

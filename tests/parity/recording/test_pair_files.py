@@ -36,6 +36,10 @@ def test_a_pair_needs_two_sides_and_inputs_only():
         ({"inputs": {"x": "abc"}}, "inputs: x: expected normal"),
         ({"loss": "mse"}, "loss: expected projection"),
         ({"loss": "cross_entropy"}, "inputs: expected an input `labels`"),
+        (
+            {"loss": "cross_entropy", "inputs": {"x": normal(2, 3), "labels": normal(2)}},
+            "inputs: labels: expected whole numbers",
+        ),
         ({"modes": ("test",)}, "modes: expected some of eval, train"),
         ({"modes": ()}, "modes: expected some of eval, train"),
         ({"update": {"name": "rmsprop"}}, "update: name: expected one of sgd, adamw"),
@@ -58,6 +62,14 @@ def test_a_wrong_field_is_named(fields, words):
             "ModuleNotFoundError.*pair.py:1.*import frameworks in the builders",
         ),
         ("x = 1\ny = (", "SyntaxError"),
+        (
+            "from parity import Pair\npair = Pair(layout={})",
+            "'layout' .*do you mean `layouts`.; the fields of Pair are baseline, candidate, ",
+        ),
+        (
+            "from parity import Side\nSide(pyhton='p')",
+            "do you mean `python`.; the fields of Side are framework, build, ",
+        ),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path, text, words):

@@ -4,7 +4,7 @@ import numpy as np
 
 from parity.recording.adapter import Module
 from parity.recording.recorder import ModuleCall
-from parity.recording.terms import gradient_terms
+from parity.recording.terms import gradient_terms, statistic_terms
 
 
 def call(name, parameters, outputs):
@@ -39,3 +39,17 @@ def test_a_repeated_call_alone():
     calls = [call("0#2", ["0.bias"], ["forward/0#2"])]
     found = gradient_terms(calls, TAPS, "forward/", "gradients/", "#2")
     assert found == {"gradients/0.bias#2": 40}
+
+
+def test_a_running_statistic_follows_the_mean_of_all_positions():
+    names = ["0.running_mean", "0.table", "0.num_batches_tracked", "0.absent"]
+    module = Module("0", "BatchNorm", True, None, "batch_norm", {}, [], names, "")
+    state = {
+        "0.running_mean": np.zeros(3, np.float32),
+        "0.table": np.zeros((3, 3), np.float32),
+        "0.num_batches_tracked": np.zeros(1, np.int64),
+    }
+    calls = [ModuleCall("0", module, (), {}, [], {}, ["forward/0"])]
+    found = statistic_terms(calls, TAPS, "forward/", "statistics/", state, "#2")
+    assert found == {"statistics/0.running_mean#2": 40}
+    assert statistic_terms(calls, {}, "forward/", "statistics/", state) == {}

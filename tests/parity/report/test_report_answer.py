@@ -106,6 +106,12 @@ def test_more_findings_than_fit_are_counted():
             "only in torch (12 taps, not compared): forward/d0, forward/d1, forward/d2, "
             "forward/d3, forward/d4, 2 more, 3 counters, and 2 choices",
         ),
+        (
+            [f"forward/d{i}" for i in range(7)],
+            0,
+            "only in torch (7 taps, not compared): forward/d0, forward/d1, forward/d2, forward/d3, "
+            "forward/d4, and 2 more",
+        ),
         (["training forward/conv"], 0, None),
     ],
 )

@@ -1,0 +1,1 @@
+"""Faults planted in pairs of small PyTorch models: are they caught, placed and named?"""
