@@ -120,11 +120,8 @@ def is_rounding(row: Row, partner: Row) -> bool:
     """Whether an error above its bound is rounding, as the row in the other precision shows.
 
     Each precision must keep half of its digits, and the two errors must be of one size in units. If
-    float32 is off by many more units, it computes something that float64 does not. An error just
-    above its bound stays a question where the other precision is equivalent.
+    float32 is off by many more units, it computes something that float64 does not.
     """
-    if row.reason == JUST_ABOVE and partner.verdict == "equivalent":
-        return False
     above = row.verdict in ("different", "undecided") and row.error > row.bound > 0
     if not above or row.reason not in OPEN or row.precision not in ("float32", "float64"):
         return False
