@@ -130,8 +130,16 @@ def maybe_zero(name: str, evidence: Evidence) -> bool:
     """Whether a gradient may be zero by structure, as two traces alone show it: by its size.
 
     On both sides it is as small beside the other gradients of its module as rounding makes a zero.
+    The step of such a parameter is in doubt with it.
     """
-    stage = name.partition("/")[0]
+    stage, _, tap = name.partition("/")
+    if tap.startswith("step/"):
+        gradients = [
+            f"{s}/{tap.removeprefix('step/')}" for s in ("training gradients", "gradients")
+        ]
+        both = (evidence.baseline.taps, evidence.candidate.taps)
+        known = [g for g in gradients if all(g in taps for taps in both)]
+        return bool(known) and maybe_zero(known[0], evidence)
     if not stage.endswith("gradients"):
         return False
     scale = group_scale(name, evidence, evidence.baseline)

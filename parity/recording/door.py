@@ -85,7 +85,7 @@ def record_model(
         "branch": recording.branch.name(handed) if "follow" in adapter.abilities else None,
         "kinks": recording.kinks,
         "operations": recording.operations,
-        "layouts": {},
+        "layouts": adapter.layouts(own),
     }
     write_trace(path, recording.taps, manifest, sketch_above)
     return recording.notes

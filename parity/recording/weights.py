@@ -1,6 +1,6 @@
 """The weights of a pair: drawn for the baseline, and given to the candidate by matched names."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,10 @@ def candidate_names(
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
     names = found.mapping()
-    notes = _notes(found)
+    counters = {
+        name for name, _, dtype, _ in [*baseline, *candidate] if np.dtype(dtype).kind in "iu"
+    }
+    notes = _notes(found, counters)
     for doubt in found.doubts:
         names |= _by_order(doubt, expected, shapes, declared)
         first = f"{doubt.candidate[0]} is taken for {doubt.baseline[0]}"
@@ -133,9 +136,11 @@ def _refuse_shapes(
         )
 
 
-def _notes(found: Match) -> list[str]:
+def _notes(found: Match, counters: Collection[str]) -> list[str]:
+    """A note for each side that has weights alone; whole numbers, such as counters, are none."""
     notes = []
-    for side, names in (("baseline", found.only_baseline), ("candidate", found.only_candidate)):
+    for side, alone in (("baseline", found.only_baseline), ("candidate", found.only_candidate)):
+        names = [name for name in alone if name not in counters]
         if names:
             more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
             notes.append(f"weights only in the {side}: {', '.join(names[:MOST])}{more}")

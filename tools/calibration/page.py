@@ -30,9 +30,9 @@ def split(found: Sequence[Facts]) -> tuple[list[Facts], list[Facts]]:
     return right, [facts for facts in found if not facts["case"]["right"]]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; numbers are set to the right by the second line."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], side: str = "---:") -> str:
+    """A table; `side`: how the columns behind the first are set, to the right as numbers are."""
+    lines = [head, ["---"] + [side] * (len(head) - 1), *rows]
     return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
 
 
@@ -64,7 +64,7 @@ def by_rule(right: Sequence[Facts], faulty: Sequence[Facts]) -> str:
 def by_network(right: Sequence[Facts], faulty: Sequence[Facts]) -> str:
     """False alarms and misses of each rule, for kinds, depths and widths of networks."""
     names = ("kind", "depth", "width")
-    values = [(n, v) for n in names for v in dict.fromkeys(f["case"][n] for f in right)]
+    values = [(n, v) for n in names for v in values_of(right, n)]
     rows = []
     for rule in (right or faulty)[0]["rules"]:
         cells = []
@@ -82,13 +82,18 @@ def by_condition(right: Sequence[Facts], faulty: Sequence[Facts]) -> str:
     """What parity says, by each property of the network."""
     rows = []
     for name in CONDITIONS:
-        for value in dict.fromkeys(facts["case"][name] for facts in [*right, *faulty]):
+        for value in values_of([*right, *faulty], name):
             own = [f for f in right if f["case"][name] == value]
             bad = [f for f in faulty if f["case"][name] == value]
             rows.append([f"{name} {value}", *counts(own, bad)])
     rows.append(["all", *counts(right, faulty)])
     head = ["network", "right", "false alarms", "undecided taps", "faulty", "misses", "placed"]
     return table(head, rows)
+
+
+def values_of(found: Sequence[Facts], name: str) -> list[Any]:
+    """The values of a property of the network, in order."""
+    return sorted({facts["case"][name] for facts in found})
 
 
 def counts(right: Sequence[Facts], faulty: Sequence[Facts]) -> list[str]:
@@ -154,4 +159,5 @@ def sources() -> str:
     return table(
         ["rule", "two arrays agree if", "source"],
         [[rule.name, rule.text, rule.source] for rule in RULES],
+        "---",
     )

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from parity.recording.child import Child
@@ -23,6 +24,7 @@ class Pool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.processes: dict[str, Child] = {}
+        self.locks: dict[str, Lock] = {}
 
     def __enter__(self) -> "Pool":
         return self
@@ -30,6 +32,12 @@ class Pool:
     def __exit__(self, *_: Any) -> None:
         for process in self.processes.values():
             process.close()
+
+    def lend(self, setting: str, key: str) -> Child:
+        """A worker inside the process of a setting."""
+        lock = self.locks.setdefault(setting, Lock())
+        with lock:
+            return Lent(self.process(setting), key, lock)
 
     def process(self, setting: str) -> Child:
         """The process of a setting."""
@@ -45,18 +53,20 @@ class Pool:
 
 
 class Lent(Child):
-    """A worker inside a process of the pool."""
+    """A worker inside a process of the pool; both sides may use the process, one at a time."""
 
-    def __init__(self, process: Child, key: str) -> None:
-        self.owner, self.key = process, key
+    def __init__(self, process: Child, key: str, lock: Lock) -> None:
+        self.owner, self.key, self.lock = process, key, lock
 
     def ask(self, action: str, what: str = "", **options: Any) -> dict[str, Any]:
         """See `Child`."""
-        return self.owner.ask("request", key=self.key, asked=action, options=options)
+        with self.lock:
+            return self.owner.ask("request", key=self.key, asked=action, options=options)
 
     def close(self) -> None:
         """Free the worker; the process stays."""
-        self.owner.ask("forget", key=self.key)
+        with self.lock:
+            self.owner.ask("forget", key=self.key)
 
     def kill(self) -> None:
         """As `close`."""
@@ -73,7 +83,7 @@ class PoolRunner(Runner):
     def start(self, side: str, precision: str) -> Child:
         """See `Runner`: the baseline is always computed natively."""
         setting = self.case.entry.setting if side == "candidate" else "native"
-        return Lent(self.pool.process(setting), f"{self.case.name} {side} {precision}")
+        return self.pool.lend(setting, f"{self.case.name} {side} {precision}")
 
 
 def record(case: Case, folder: Path, pool: Pool) -> Recorded:

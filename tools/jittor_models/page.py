@@ -15,7 +15,7 @@ COLUMNS = {
     "running statistics": ("training statistics",),
     "one update": ("one update",),
 }
-FACTS = ("kind", "text", "place", "code", "source", "explained")
+REFUSED = "has shape"  # in the error for weights that do not fit
 
 
 class Audit(NamedTuple):
@@ -35,7 +35,9 @@ class Audit(NamedTuple):
     def of(cls, name: str, report: Mapping[str, Any], error: str, seconds: int) -> "Audit":
         """The facts of a report (parity.json); of an error, if there is none."""
         if error:
-            return cls(name, "error", f"not compared: {error}", seconds, 0, {}, [], {}, error)
+            findings = [refused(error)] if REFUSED in error else []
+            text = "" if findings else error
+            return cls(name, "error", f"not compared: {error}", seconds, 0, {}, findings, {}, text)
         counts: dict[str, dict[str, int]] = {}
         for stage in report["stages"]:
             for column, stages in COLUMNS.items():
@@ -49,6 +51,13 @@ class Audit(NamedTuple):
         return cls(
             name, report["verdict"], report["sentence"], seconds, taps, counts, findings, versions
         )
+
+
+def refused(error: str) -> dict[str, Any]:
+    """A finding for a model whose weights have other shapes: there is nothing to compare."""
+    text = error.partition("; and ")[0]
+    facts = {"kind": "other structure", "text": text, "place": "parameters", "code": "shapes"}
+    return facts | {"source": "", "explained": 0}
 
 
 def finding_facts(finding: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ MODELS = (
     Model("squeezenet1_0", 64),
     Model("squeezenet1_1", 64),
     Model("densenet121", 64),
-    Model("mobilenet_v2", 64, classes=FIXED),
+    Model("mobilenet_v2", 128, classes=FIXED),
     Model("mnasnet0_5", 64),
     Model("mnasnet1_0", 64),
     Model("shufflenet_v2_x0_5", 64, classes=FIXED),
