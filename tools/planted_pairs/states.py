@@ -137,7 +137,7 @@ STRUCTURES: tuple[Planted, ...] = (
         told="only",
     ),
     Planted(
-        "other-names", "residual", lambda _: o.Renamed(), verdict="equivalent", told="layer1.norm1"
+        "other-names", "residual", lambda _: o.Renamed(), verdict="equivalent", told="stem.weight"
     ),
     Planted(
         "layout",
