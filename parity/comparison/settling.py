@@ -7,7 +7,7 @@ import numpy as np
 
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.ties import CHOICES
-from parity.comparison.verdict import Row
+from parity.comparison.verdict import Row, Verdict
 from parity.comparison.zeros import UNMOVED, ZERO
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
@@ -47,7 +47,7 @@ def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) ->
             else:  # their error is not noise, or may not be
                 error = np.inf if verdict == "different" else row.error
                 reason = f"{row.reason}, but {scores.partition('/')[2]} are {verdict}"
-                row = replace(row, verdict=verdict, error=error, reason=reason)
+                row = replace(row, verdict=verdict, error=error, reason=reason, scores=scores)
         judged.append(row)
     return judged
 
@@ -91,6 +91,25 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             row = replace(row, verdict="less precise", reason=reason)
         elif row.precision == "float64" and row.reason == UNMOVED and row.place in moving:
             row = replace(row, verdict="equivalent", reason="")
+        settled.append(row)
+    return settle_choices(settled)
+
+
+def settle_choices(rows: Sequence[Row]) -> list[Row]:
+    """Rows of ties whose scores were above their bound, by the last word on these scores.
+
+    If the scores are rounding after all, so is a choice between ties.
+    """
+    verdicts = {(r.case, r.pair, r.precision, f"{r.stage}/{r.tap}"): r.verdict for r in rows}
+    settled = []
+    for row in rows:
+        verdict = verdicts.get((row.case, row.pair, row.precision, row.scores))
+        if row.scores and verdict in ("equivalent", "vacuous", "less precise"):
+            ties = row.reason.partition(", but ")[0]
+            if verdict == "less precise":
+                ties += f", and {row.scores.partition('/')[2]} are less precise"
+            final: Verdict = "less precise" if verdict == "less precise" else "equivalent"
+            row = replace(row, verdict=final, error=0.0, reason=ties)
         settled.append(row)
     return settled
 

@@ -67,6 +67,7 @@ class Row:
     bias: float = 0.0
     ulps: float = 0.0
     ties: tuple[dict[str, Any], ...] = ()
+    scores: str = ""  # the tap that a choice was made from, if its verdict decided this one
 
     @property
     def place(self) -> tuple[str, str, str, str]:

@@ -32,19 +32,24 @@ class Entry:
     jittor_prints: str
     pytorch: str
     pytorch_prints: str
-    pattern: str = "*"
+    patterns: tuple[str, ...] = ("*",)
     kind: str = ""
 
     def explains(self, code: str, place: str, kind: str) -> bool:
         """Whether the entry describes a finding of this code and kind at this place."""
         right_kind = self.kind in ("", kind)
-        return code in self.codes and right_kind and fnmatchcase(place, self.pattern)
+        placed = any(fnmatchcase(place, pattern) for pattern in self.patterns)
+        return code in self.codes and right_kind and placed
 
 
 def load_entries() -> list[Entry]:
     """The entries of upstream.yaml."""
     entries: list[dict[str, Any]] = yaml.safe_load(ENTRIES.read_text(encoding="utf-8"))
-    return [Entry(**entry | {"codes": tuple(entry["codes"])}) for entry in entries]
+    lists = ("codes", "patterns")
+    return [
+        Entry(**{key: tuple(v) if key in lists else v for key, v in entry.items()})
+        for entry in entries
+    ]
 
 
 def printed(framework: str, code: str) -> str:
