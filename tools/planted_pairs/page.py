@@ -36,7 +36,7 @@ NOTES = """
   or other state.
 - *More*: findings beside the one that is expected.
 - A control is the same function, computed or built otherwise. It is right if it is `equivalent` and
-  nothing is found.
+  there is no finding.
 - Most faults are in the forward pass of a module whose settings stay as they are. So no manifest
   shows them.
 """
