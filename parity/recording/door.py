@@ -13,7 +13,8 @@ from parity.errors import ParityError
 from parity.recording.adapter import adapter_of
 from parity.recording.draw import ulp_moved
 from parity.recording.following import Handed
-from parity.recording.passes import Subject, record_pass
+from parity.recording.passes import record_pass
+from parity.recording.subject import Subject
 
 PRECISIONS = ("float32", "float64")
 

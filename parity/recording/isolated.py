@@ -15,9 +15,10 @@ from parity.errors import ParityError
 from parity.recording.draw import ulp_moved_fed
 from parity.recording.following import Handed
 from parity.recording.laid_out import in_layout
-from parity.recording.passes import TRAINING, Recording, Subject, collect_calls
+from parity.recording.passes import TRAINING, collect_calls
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.structure import Slot, leaves, rebuild
+from parity.recording.subject import Recording, Subject
 from parity.recording.terms import gradient_terms, statistic_terms
 
 WORDS = "isolated "

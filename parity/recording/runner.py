@@ -31,13 +31,6 @@ from parity.recording.side import load_arrays, save_arrays, subject_facts
 from parity.recording.weights import baseline_weights, candidate_names, module_names
 
 KEYS = "recordings.json"
-# ability of an adapter -> what is not recorded without it
-WITHOUT = {
-    "gradients": "gradients and training",
-    "update": "the step of an optimiser",
-    "isolated": "each module alone",
-    "float64": "float64",
-}
 Say = Callable[[str], None]
 
 
@@ -183,17 +176,7 @@ class Runner:
         self.weight_names["candidate"] = names
         self.load(child, "candidate")
         self.try_once(child, "candidate")
-        self.recorded.notes += [*notes, *self._missing()]
-
-    def _missing(self) -> list[str]:
-        """What an adapter cannot record, for each side."""
-        found = []
-        for side in SIDES:
-            able = self.described[side]["abilities"]
-            words = [text for ability, text in WITHOUT.items() if ability not in able]
-            if words and "taps" not in able:
-                found.append(f"{self.label(side)} cannot record {', '.join(words)}: not compared")
-        return found
+        self.recorded.notes += notes
 
     def record_all(self) -> None:
         """Make every recording of the plan, or find it in the folder."""

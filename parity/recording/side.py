@@ -23,10 +23,11 @@ from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
 from parity.recording.pair import Pair, load_pair
-from parity.recording.passes import LABELS, Recording, Subject, call_once, record_pass
+from parity.recording.passes import LABELS, call_once, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
 from parity.recording.storing import Storing, limit_of_weights
+from parity.recording.subject import Recording, Subject
 
 
 class RecordedSide:

@@ -14,7 +14,8 @@ from parity.errors import ParityError
 from parity.recording.choices import ELEMENTWISE, choose, coefficients
 from parity.recording.following import Handed
 from parity.recording.jittor_adapter import JittorAdapter
-from parity.recording.passes import Subject, record_pass
+from parity.recording.passes import record_pass
+from parity.recording.subject import Subject
 
 UPDATE = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 LIMITS = {"min": -1.0, "max": 2.0}

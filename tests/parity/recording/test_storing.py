@@ -7,9 +7,9 @@ import pytest
 
 from parity.errors import ParityError
 from parity.recording.lanes import run_lanes
-from parity.recording.passes import Recording
 from parity.recording.plan import Request, requests
 from parity.recording.storing import LARGE, SMALL, Storing, limit_of_weights
+from parity.recording.subject import Recording
 
 MAIN = Storing(main=True, fed=False, exact=True, weights=1000)
 FED = Storing(main=True, fed=True, exact=True, weights=1000)
