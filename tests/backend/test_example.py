@@ -11,7 +11,7 @@ FOLDER = ROOT / "examples/parity_convnet"
 BUGS = {
     "eps": "forward/norm2",
     "transpose": "forward/conv2",
-    "stock": "statistics/norm1.running_var",
+    "stock": "statistics/norm2.running_var",  # norm1's error is below half the digits: undecided
 }
 
 
@@ -54,9 +54,7 @@ def test_example_records_the_evidence_for_a_verdict(twin, recorded):
 @pytest.mark.only("jittor")
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_show_where_they_were_planted(twin, recorded, bug):
-    """Without further evidence: taps before the fault are equal anyway."""
+    """Two traces alone: what is `different` there is far above rounding."""
     record(twin, recorded, "--bug", bug)
     rows = compare([recorded / "jittor.npz", recorded / f"jittor-{bug}.npz"])
-    if bug == "stock":  # another formula, so taps before the fault differ by rounding
-        rows = [row for row in rows if row.error > 1e-5 and row.reason != "zero by structure"]
     assert first_difference(rows).startswith(f"first different: {BUGS[bug]} in float32")
