@@ -151,7 +151,7 @@ def do_run(options: argparse.Namespace) -> int:
 
 def do_record(options: argparse.Namespace) -> int:
     """`parity record`."""
-    from parity.recording.apart import record_side
+    from parity.recording.processes.apart import record_side
     from parity.running import folder_of, progress, pythons_of
 
     end_like_an_interrupt()

@@ -9,7 +9,7 @@ from parity.api import tell
 from parity.errors import ParityError
 from parity.folder import compare_folder
 from parity.matching.declared import Declared
-from parity.recording.runner import record_pair
+from parity.recording.processes.runner import record_pair
 
 PAGE = "report.html"
 

@@ -38,7 +38,7 @@ GENERIC = ("comparison", "diagnose", "matching", "recording", "report")
 OWN_ROOMS = ("cases", "runs", "suite")  # of this project's own suite
 NEEDED = {"numpy", "yaml"}
 OPTIONAL = {"parity/report": {"jinja2", "matplotlib"}}
-# Adapters: files `FRAMEWORK.py` and `recording/FRAMEWORK_*.py` may import their own framework.
+# `FRAMEWORK.py` and the folder `recording/frameworks/FRAMEWORK` may import their own framework.
 ADAPTED = {
     "torch": {"torch"},
     "jittor": {"jittor", "jittor_utils"},
@@ -49,10 +49,10 @@ ADAPTED = {
 
 def adapted(path: Path) -> set[str]:
     """The packages of a framework that an adapter's file may import; empty for other files."""
-    framework = path.stem.partition("_")[0]
-    at_home = path.parent == ROOT / "parity" and path.stem == framework
-    in_recorder = path.parent == ROOT / "parity/recording" and path.stem != framework
-    return ADAPTED.get(framework, set()) if at_home or in_recorder else set()
+    frameworks = ROOT / "parity/recording/frameworks"
+    name = path.parent.name if path.parent.parent == frameworks else path.stem
+    at_home = path.parent in (ROOT / "parity", frameworks / name)
+    return ADAPTED.get(name, set()) if at_home else set()
 
 
 def imports(path: Path) -> set[str]:
@@ -149,7 +149,10 @@ def test_every_room_of_parity_is_generic_or_the_suites():
 @pytest.mark.parametrize("room", ["", *GENERIC])
 def test_generic_rooms_need_numpy_and_yaml_alone(room):
     """Also for imports in functions; the page's two packages and an adapter's framework aside."""
-    for path in (path for path in generic_files() if path.parent == ROOT / "parity" / room):
+    folder = ROOT / "parity" / room
+    files = [p for p in generic_files() if p.parent == folder or room and folder in p.parents]
+    assert files
+    for path in files:
         optional = OPTIONAL.get(path.parent.relative_to(ROOT).as_posix(), set()) | adapted(path)
         foreign = imports(path) - {*NEEDED, *optional, *sys.stdlib_module_names, "parity"}
         assert not foreign, f"{path.relative_to(ROOT)}: {foreign}"

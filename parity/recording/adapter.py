@@ -17,11 +17,11 @@ from parity.errors import ParityError
 
 # framework -> module and class of its adapter
 ADAPTERS = {
-    "torch": ("parity.recording.torch_adapter", "TorchAdapter"),
-    "jittor": ("parity.recording.jittor_adapter", "JittorAdapter"),
-    "numpy": ("parity.recording.numpy_adapter", "NumpyAdapter"),
-    "jax": ("parity.recording.jax_adapter", "FlaxAdapter"),
-    "onnx": ("parity.recording.onnx_adapter", "OnnxAdapter"),
+    "torch": ("parity.recording.frameworks.torch.adapter", "TorchAdapter"),
+    "jittor": ("parity.recording.frameworks.jittor.adapter", "JittorAdapter"),
+    "numpy": ("parity.recording.frameworks.numpy.adapter", "NumpyAdapter"),
+    "jax": ("parity.recording.frameworks.jax.adapter", "FlaxAdapter"),
+    "onnx": ("parity.recording.frameworks.onnx.adapter", "OnnxAdapter"),
 }
 
 FRAMEWORKS = f"one of {', '.join(ADAPTERS)}, or the class of an adapter: package.module:Class"

@@ -13,7 +13,7 @@ import numpy as np
 from parity.errors import ParityError
 from parity.recording.choices import ELEMENTWISE, choose, coefficients
 from parity.recording.following import Handed
-from parity.recording.jittor_adapter import JittorAdapter
+from parity.recording.frameworks.jittor.adapter import JittorAdapter
 from parity.recording.passes import record_pass
 from parity.recording.subject import Subject
 

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 from parity import compare, read_trace
 from parity.errors import ParityError
-from parity.recording.runner import record_pair
+from parity.recording.processes.runner import record_pair
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/parity_pair"
 

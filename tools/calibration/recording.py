@@ -5,8 +5,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from parity.recording.child import Child
-from parity.recording.runner import Recorded, Runner
+from parity.recording.processes.child import Child
+from parity.recording.processes.runner import Recorded, Runner
 from tools.calibration.design import SETTINGS, Case
 
 ROOT = Path(__file__).resolve().parents[2]  # pairs and their process import `tools`

@@ -6,7 +6,7 @@ python -m tools.calibration.worker      # started by recording.py
 import sys
 from typing import Any
 
-from parity.recording.worker import Worker, main
+from parity.recording.processes.worker import Worker, main
 
 
 class Workers:

@@ -3,7 +3,7 @@
     comparison, traces = record_and_compare(pair_file, folder)
 
 The recordings are those of `parity run`, made by the same code, but some times faster: PyTorch is
-imported once. `LocalChild` has the interface of `parity.recording.child.Child`.
+imported once. `LocalChild` has the interface of `parity.recording.processes.child.Child`.
 """
 
 import threading
@@ -16,8 +16,8 @@ from parity.comparison.trace import Trace
 from parity.comparison.verdict import Comparison
 from parity.folder import compare_folder
 from parity.matching.declared import Declared
-from parity.recording.runner import Runner
-from parity.recording.worker import Worker
+from parity.recording.processes.runner import Runner
+from parity.recording.processes.worker import Worker
 
 ONE_AT_A_TIME = threading.Lock()
 

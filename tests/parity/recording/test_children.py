@@ -12,10 +12,10 @@ import pytest
 from test_running_pairs import run, written
 
 from parity.errors import ParityError
-from parity.recording import waiting
-from parity.recording.child import Child
-from parity.recording.runner import Runner, record_pair
-from parity.recording.waiting import last_of_compiling
+from parity.recording.processes import waiting
+from parity.recording.processes.child import Child
+from parity.recording.processes.runner import Runner, record_pair
+from parity.recording.processes.waiting import last_of_compiling
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -23,7 +23,7 @@ PARENT = """
 import sys
 import numpy
 sys.path.insert(0, {site!r})
-from parity.recording.runner import record_pair
+from parity.recording.processes.runner import record_pair
 from pathlib import Path
 record_pair(Path({pair!r}), Path({out!r}))
 """
@@ -122,7 +122,7 @@ def test_the_last_line_on_compiling(tmp_path, text, said):
 RESTART = """
 import numpy as np
 from parity.recording.adapter import RestartNeededError
-from parity.recording.numpy_adapter import NumpyAdapter
+from parity.recording.frameworks.numpy.adapter import NumpyAdapter
 from pathlib import Path
 
 class Again(NumpyAdapter):

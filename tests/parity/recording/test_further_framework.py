@@ -10,7 +10,7 @@ from parity.diagnose.limits import limits_of
 from parity.errors import ParityError
 from parity.folder import compare_folder
 from parity.recording.adapter import adapter_of
-from parity.recording.runner import record_pair
+from parity.recording.processes.runner import record_pair
 
 HERE = Path(__file__).parent
 PAIR = """

@@ -12,7 +12,7 @@ import pytest
 
 from parity.api import explained
 from parity.folder import compare_folder
-from parity.recording.runner import record_pair
+from parity.recording.processes.runner import record_pair
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples/parity_jax"

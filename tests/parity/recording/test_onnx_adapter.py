@@ -9,7 +9,7 @@ from parity.api import explained
 from parity.diagnose.limits import limits_of
 from parity.errors import ParityError
 from parity.folder import compare_folder
-from parity.recording.runner import record_pair
+from parity.recording.processes.runner import record_pair
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples/parity_onnx"

@@ -12,8 +12,8 @@ import pytest
 
 from parity import compare, read_trace
 from parity.errors import ParityError
-from parity.recording.apart import record_side
-from parity.recording.runner import record_pair
+from parity.recording.processes.apart import record_side
+from parity.recording.processes.runner import record_pair
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -138,7 +138,7 @@ def test_an_interrupt_ends_the_sides(tmp_path):
     code = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     path = written(tmp_path, code)
     script = (
-        "from pathlib import Path; from parity.recording.runner import record_pair; "
+        "from pathlib import Path; from parity.recording.processes.runner import record_pair; "
         f"record_pair(Path({str(path)!r}), Path({str(tmp_path / 'out')!r}))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

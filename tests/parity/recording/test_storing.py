@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from parity.errors import ParityError
-from parity.recording.lanes import run_lanes
-from parity.recording.plan import Request, requests
+from parity.recording.processes.lanes import run_lanes
+from parity.recording.processes.plan import Request, requests
 from parity.recording.storing import LARGE, SMALL, Storing, limit_of_weights
 from parity.recording.subject import Recording
 

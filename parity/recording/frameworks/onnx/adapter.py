@@ -44,14 +44,14 @@ class OnnxAdapter(Adapter):
 
     def finish_build(self, model: Any) -> Any:
         """See `Adapter`. The builder returns a path, bytes, or an `onnx.ModelProto`."""
-        from parity.recording.onnx_model import OnnxModel
+        from parity.recording.frameworks.onnx.model import OnnxModel
 
         self.model = OnnxModel.from_build(model)
         return self.model
 
     def state(self, model: Any) -> dict[str, Variable]:
         """See `Adapter`: the initialisers of floats, without folded ones. Also of a file."""
-        from parity.recording.onnx_model import OnnxModel
+        from parity.recording.frameworks.onnx.model import OnnxModel
 
         if not isinstance(model, OnnxModel):
             model = OnnxModel.from_build(model)
@@ -71,8 +71,8 @@ class OnnxAdapter(Adapter):
         return [Module("", "Graph", False, model), *nodes]
 
     def _described(self, path: str, node: Any) -> Module:
-        from parity.recording.onnx_facts import facts_of
-        from parity.recording.onnx_model import is_folded
+        from parity.recording.frameworks.onnx.facts import facts_of
+        from parity.recording.frameworks.onnx.model import is_folded
 
         weights = [name for name in node.input if name in self.model.weights]
         axes = max((self.model.weights[name].ndim for name in weights), default=0)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
 from parity.recording.pair import SIDES
-from parity.recording.plan import Request
+from parity.recording.processes.plan import Request
 
 
 def run_lanes(

@@ -75,7 +75,7 @@ class FlaxAdapter(Adapter):
 
     def finish_build(self, model: Any) -> Any:
         """See `Adapter`."""
-        from parity.recording.jax_model import FlaxModel
+        from parity.recording.frameworks.jax.model import FlaxModel
 
         self.model = FlaxModel.from_build(model, self.examples)
         self.model.variables = {n: self._typed(v) for n, v in self.model.variables.items()}
@@ -89,7 +89,7 @@ class FlaxAdapter(Adapter):
 
     def _find_modules(self) -> None:
         """A pass in each mode shows the modules, in the order of their calls."""
-        from parity.recording.jax_modules import Calls, has_modes
+        from parity.recording.frameworks.jax.modules import Calls, has_modes
 
         calls = Calls(self.model, self._seen)
         inputs = [self.tensor(value) for value in self.examples.values()]
@@ -104,13 +104,13 @@ class FlaxAdapter(Adapter):
 
     def layouts(self, model: Any) -> dict[str, str]:
         """See `Adapter`: kernels of convolutions and dense layers, and channels last."""
-        from parity.recording.jax_modules import layouts_of
+        from parity.recording.frameworks.jax.modules import layouts_of
 
         return layouts_of(model, self._modules, self._axes)
 
     def state(self, model: Any) -> dict[str, Variable]:
         """See `Adapter`; in the order of the modules. Also of what a builder returns."""
-        from parity.recording.jax_model import FlaxModel
+        from parity.recording.frameworks.jax.model import FlaxModel
 
         if not isinstance(model, FlaxModel):
             model = FlaxModel.from_build(model, self.examples)
@@ -158,8 +158,8 @@ class FlaxAdapter(Adapter):
 
     def call_module(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Adapter`: a copy of the module, with its part of the variables."""
-        from parity.recording.jax_model import PARAMS, rngs_of
-        from parity.recording.jax_replay import is_array
+        from parity.recording.frameworks.jax.model import PARAMS, rngs_of
+        from parity.recording.frameworks.jax.replay import is_array
         from parity.recording.structure import leaves, rebuild
 
         model, path = self.model, tuple(module.path.split(".")) if module.path else ()
@@ -189,7 +189,7 @@ class FlaxAdapter(Adapter):
 
     def _begin(self, compute: Any, variables: Mapping[str, Any], inputs: Sequence[Any]) -> None:
         """A new run, whose inputs are known also by the arrays that they are copies of."""
-        from parity.recording.jax_replay import Run
+        from parity.recording.frameworks.jax.replay import Run
 
         self.run = Run(compute, variables, inputs)
         for number, native in enumerate(inputs):
@@ -201,7 +201,7 @@ class FlaxAdapter(Adapter):
     @contextmanager
     def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:
         """See `Adapter`. Modules inside jit, scan, checkpoint or vmap are not seen."""
-        from parity.recording.jax_replay import intercepted
+        from parity.recording.frameworks.jax.replay import intercepted
 
         def seen(path: tuple[str, ...], module: Any) -> None:
             self._seen[model.training, ".".join(path)] = module
@@ -217,7 +217,7 @@ class FlaxAdapter(Adapter):
     @contextmanager
     def intercept_functions(self, around: AroundFunction) -> Iterator[None]:
         """See `Adapter`."""
-        from parity.recording.jax_functions import Functions
+        from parity.recording.frameworks.jax.functions import Functions
 
         self.functions = Functions(around, lambda: self.run)
         with self.functions.patched():
@@ -303,7 +303,7 @@ class FlaxAdapter(Adapter):
         parameters = {name: self.run.variables[name] for name in names}
         found = self.gradients([loss], list(parameters.values()))
         gradients = {n: self.tensor(g) for n, g in zip(names, found, strict=True) if g is not None}
-        from parity.recording.jax_update import optimiser
+        from parity.recording.frameworks.jax.update import optimiser
 
         rule = optimiser(self.optax, settings)
         updates, _ = rule.update(gradients, rule.init(parameters), parameters)

@@ -22,11 +22,11 @@ from parity.comparison.trace import Trace, environment, read_trace
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.adapter import RestartNeededError
-from parity.recording.child import Child
 from parity.recording.draw import draw_inputs
-from parity.recording.lanes import run_lanes
 from parity.recording.pair import SIDES, Pair, load_pair
-from parity.recording.plan import Request, requests
+from parity.recording.processes.child import Child
+from parity.recording.processes.lanes import run_lanes
+from parity.recording.processes.plan import Request, requests
 from parity.recording.side import load_arrays, save_arrays, subject_facts
 from parity.recording.weights import baseline_weights, candidate_names, module_names
 

@@ -102,7 +102,7 @@ class TorchAdapter(Adapter):
         return [self._described(path, module) for path, module in model.named_modules()]
 
     def _described(self, path: str, module: Any) -> Module:
-        from parity.recording.torch_facts import facts_of
+        from parity.recording.frameworks.torch.facts import facts_of
 
         children = {name for name, _ in module.named_children()} - {"parametrizations"}
         whole = (self.torch.nn.MultiheadAttention, self.torch.jit.ScriptModule)
@@ -151,7 +151,7 @@ class TorchAdapter(Adapter):
     @contextmanager
     def intercept_functions(self, around: AroundFunction) -> Iterator[None]:
         """See `Adapter`."""
-        from parity.recording.torch_functions import FunctionMode
+        from parity.recording.frameworks.torch.functions import FunctionMode
 
         self._mode = FunctionMode(around, self.dropout)
         with self._mode:

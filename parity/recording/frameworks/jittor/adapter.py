@@ -17,11 +17,11 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.errors import ParityError
 from parity.recording.adapter import Adapter, AroundFunction, AroundModule, Module, Variable
-from parity.recording.jittor_facts import facts_of, is_whole, source_of
-from parity.recording.jittor_float64 import use_float64
-from parity.recording.jittor_graph import connected
-from parity.recording.jittor_kinks import choice_at_ties, patch, watcher
-from parity.recording.jittor_model import (
+from parity.recording.frameworks.jittor.facts import facts_of, is_whole, source_of
+from parity.recording.frameworks.jittor.float64 import use_float64
+from parity.recording.frameworks.jittor.graph import connected
+from parity.recording.frameworks.jittor.kinks import choice_at_ties, patch, watcher
+from parity.recording.frameworks.jittor.model import (
     STATISTICS,
     children,
     is_buffer,
@@ -30,7 +30,7 @@ from parity.recording.jittor_model import (
     stopped_by_eval,
     variables_of,
 )
-from parity.recording.jittor_start import start_jittor
+from parity.recording.frameworks.jittor.start import start_jittor
 
 OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
 

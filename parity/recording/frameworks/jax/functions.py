@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from parity.recording.adapter import AroundFunction
-from parity.recording.jax_facts import per_axis
-from parity.recording.jax_replay import Run, is_traced
+from parity.recording.frameworks.jax.facts import per_axis
+from parity.recording.frameworks.jax.replay import Run, is_traced
 
 # function -> kind, and its arguments after the array: canonical setting -> default
 KINKED: dict[str, tuple[str, Mapping[str, Any]]] = {

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.recording.adapter import Call, Module
-from parity.recording.jax_facts import WHOLE, activation_layout, facts_of, kernel_layout
-from parity.recording.jax_model import FlaxModel
-from parity.recording.jax_replay import is_array
+from parity.recording.frameworks.jax.facts import WHOLE, activation_layout, facts_of, kernel_layout
+from parity.recording.frameworks.jax.model import FlaxModel
+from parity.recording.frameworks.jax.replay import is_array
 from parity.recording.places import source_of
 from parity.recording.structure import leaves
 

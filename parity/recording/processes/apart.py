@@ -16,8 +16,8 @@ from pathlib import Path
 from parity.errors import ParityError
 from parity.recording.draw import draw_inputs
 from parity.recording.pair import SIDES
-from parity.recording.plan import Request, requests
-from parity.recording.runner import Recorded, Runner, Say
+from parity.recording.processes.plan import Request, requests
+from parity.recording.processes.runner import Recorded, Runner, Say
 from parity.recording.side import load_arrays, subject_facts
 
 FED = "fed"  # the baseline's pass by its own choices; isolated replay is fed from it

@@ -15,7 +15,7 @@ from typing import Any
 
 from parity.errors import ParityError
 from parity.recording.adapter import RestartNeededError
-from parity.recording.waiting import waiting
+from parity.recording.processes.waiting import waiting
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # Run by the side's interpreter. A folder on its path would also bring what lies beside `parity`,
@@ -38,11 +38,11 @@ sys.path[:] = [path for path in sys.path if path]
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 LAST_LINES = 8  # of a log, in the message about a process that ended
-WORKER = "parity.recording.worker"
+WORKER = "parity.recording.processes.worker"
 
 
 class Child:
-    """`parity.recording.worker` in a side's environment; `log` gets what it prints.
+    """`parity.recording.processes.worker` in a side's environment; `log` gets what it prints.
 
     `module`: another program of the same protocol. `variables`: more of its environment.
     `say` gets a line now and then while an answer takes long.

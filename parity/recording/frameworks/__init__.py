@@ -1,0 +1,1 @@
+"""What the recorder knows of each framework: one folder for each, its adapter first."""
