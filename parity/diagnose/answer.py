@@ -37,6 +37,14 @@ from parity.diagnose.findings import finding_of, unshown
 from parity.diagnose.limits import limits_of
 from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.matched import matched_findings, not_matched, true_layouts
+from parity.diagnose.outputs import (
+    CODE,
+    auxiliary_parameters,
+    fault_of_loss,
+    output_differences,
+    output_findings,
+    with_auxiliary,
+)
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
 from parity.diagnose.sources import BAD, Sources
@@ -116,6 +124,8 @@ def explain_case(
     main = sources.main
     graph = pass_of(main.baseline) if main else Pass()
     settings = setting_differences(main) if main else {}
+    outputs = output_differences(one_sided)
+    auxiliary = auxiliary_parameters(main.baseline) if main and outputs else set()
     found = true_layouts(found, rows, graph)
     bad = [r for r in rows if r.verdict in BAD and f"{r.stage}/{r.tap}" not in found.layouts]
     exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
@@ -124,20 +134,32 @@ def explain_case(
     for row in sorted(bad, key=lambda row: rank(row, graph)):
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         seen = sources.seen(row, other)
-        known = explained_by(row, faults, graph)
-        own = has_own_state(seen, sources) and not (known and known.leaves_unused(row))
+        known, place = explained_by(row, faults, graph), place_of(row.stage, row.tap)
+        follows = known and (
+            known.leaves_unused(row) or (known.code == CODE and place.name in auxiliary)
+        )
+        own = not follows and has_own_state(seen, sources)
         if known and not (own or of_sum(seen, sources, graph)):
-            known.fold(row, place_of(row.stage, row.tap))
+            known.fold(row, place)
             continue
-        explain_row(row, other, faults, sources, graph, rule)
+        if place.kind == "loss" and place.training in outputs:
+            new = fault_of_loss(outputs[place.training])
+        else:
+            new = fault_of(row, other, place, sources, graph, rule)
+        add_row(row, place, new, faults, graph)
     faults = without_repeated_dropout(with_one_reason(faults))
     left: list[Row] = []
     for row in (row for row in rows if row.verdict == "undecided"):
         fault = explained_by(row, faults, graph)
         (fault.folded if fault else left).append(row)
-    findings = [with_one_sided(finding_of(fault, sources, settings), one_sided) for fault in faults]
+    findings = []
+    for fault in faults:
+        finding = with_one_sided(finding_of(fault, sources, settings), one_sided)
+        finding, one_sided = with_auxiliary(finding, auxiliary, one_sided)
+        findings.append(finding)
     findings += list(matched_findings(found, rows))
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
+    findings += list(output_findings(rows, outputs, faults))
     findings += list(unshown(settings, faults, rows))
     findings.sort(key=lambda each: (CLASSES.index(each.kind), SURENESS.index(each.shown_by)))
     return findings, left
@@ -175,20 +197,8 @@ def rank(row: Row, graph: Pass) -> tuple[int, ...]:
     return (first, mode, kind, at, inner, shorter)
 
 
-def explain_row(
-    row: Row,
-    other: Row | None,
-    faults: list[Fault],
-    sources: Sources,
-    graph: Pass,
-    rule: Rule,
-) -> None:
-    """Add a row to the fault that it shows, or a new fault.
-
-    `other` is the row of the same place in the other precision, if there is one.
-    """
-    place = place_of(row.stage, row.tap)
-    fault = fault_of(row, other, place, sources, graph, rule)
+def add_row(row: Row, place: Place, fault: Fault, faults: list[Fault], graph: Pass) -> None:
+    """Add a row to the known fault that it shows, else to a new one."""
     known = next((each for each in faults if each.key == fault.key), None)
     if known is None:
         known = fault

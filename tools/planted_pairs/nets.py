@@ -36,12 +36,15 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(80, 7)
         self.auxiliary = nn.Linear(80, 4)  # not used: it has no gradient
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Class scores of images."""
+    def features(self, x: Tensor) -> Tensor:
+        """Images -> (B, 80)."""
         x = self.max_pool(self.act1(self.norm1(self.stem(x))))
         x = self.mean_pool(self.act2(self.norm2(self.wide(x))))
-        x = self.adaptive(self.act3(self.thin(x)))
-        return self.head(self.dropout(x.flatten(1)))  # type: ignore[no-any-return]
+        return self.adaptive(self.act3(self.thin(x))).flatten(1)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores of images."""
+        return self.head(self.dropout(self.features(x)))  # type: ignore[no-any-return]
 
 
 class Residual(nn.Module):

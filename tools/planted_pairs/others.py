@@ -38,6 +38,20 @@ def shifted(path: str, shift: float) -> Plant:
     return forward(path, run)
 
 
+def with_auxiliary(returned: bool) -> Plant:
+    """A convolutional network with an auxiliary head in training, whose output may be dropped."""
+
+    def run(self: Any, x: Tensor) -> Any:
+        features = self.features(x)
+        scores = self.head(self.dropout(features))
+        if not self.training:
+            return scores
+        more = self.auxiliary(features)
+        return (scores, more) if returned else scores
+
+    return forward("", run)
+
+
 def unfolded(self: Any, x: Tensor) -> Tensor:
     """A convolution of one group as one product of matrices, with a border of zeros."""
     columns = F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)

@@ -4,7 +4,7 @@ from torch import nn
 
 from tools.planted_pairs import functions as f
 from tools.planted_pairs import others as o
-from tools.planted_pairs.planted import PRECISION, STATE, Planted, control, fault, short
+from tools.planted_pairs.planted import PRECISION, STATE, STRUCTURE, Planted, control, fault, short
 from tools.planted_pairs.plants import both, forward, other, tied
 
 STATES: tuple[Planted, ...] = (
@@ -80,6 +80,15 @@ STATES: tuple[Planted, ...] = (
         "unused decay",
         "spare.*",
         STATE,
+    ),
+    fault(
+        "auxiliary-head",
+        "conv",
+        o.with_auxiliary(returned=False),
+        "outputs",
+        "loss",
+        STRUCTURE,
+        o.with_auxiliary(returned=True),
     ),
     fault(
         "one-pass-layer-norm",

@@ -1,0 +1,96 @@
+"""Outputs of the model that only one side returns: the loss of all outputs then has other terms.
+
+Auxiliary heads are the usual case: a model returns their outputs in training alone, and a port
+computes and drops them. Their parameters then get no gradient, which follows from the same cause.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import OneSided, Row
+from parity.diagnose.faults import Fault
+from parity.diagnose.finding import Finding
+from parity.diagnose.reach import OUTPUT
+from parity.diagnose.stages import place_of
+
+CODE = "outputs"
+SHOWN = 3  # names in a sentence
+
+
+def output_differences(one_sided: OneSided) -> dict[bool, str]:
+    """Training or not -> which outputs the candidate lacks or adds, in words; empty if none."""
+    found: dict[bool, list[str]] = {}
+    for taps, text in (
+        (one_sided.baseline, "the candidate does not return"),
+        (one_sided.candidate, "the candidate also returns"),
+    ):
+        for training in (False, True):
+            names = [
+                place.name
+                for place in (place_of(*tap.split("/", 1)) for tap in taps)
+                if (place.kind, place.training, place.isolated) == ("forward", training, False)
+                and (place.name == OUTPUT or place.name.startswith(f"{OUTPUT}."))
+            ]
+            if names:
+                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+                found.setdefault(training, []).append(f"{text} {', '.join(names[:SHOWN])}{more}")
+    return {training: ", and ".join(parts) for training, parts in found.items()}
+
+
+def auxiliary_parameters(trace: Trace) -> set[str]:
+    """Parameters that have a gradient in training and none in evaluation, where others have one."""
+    names: dict[bool, set[str]] = {False: set(), True: set()}
+    for tap in trace.taps:
+        place = place_of(*tap.split("/", 1))
+        if place.kind == "gradients" and not place.isolated:
+            names[place.training].add(place.name)
+    return names[True] - names[False] if names[False] else set()
+
+
+def with_auxiliary(
+    finding: Finding, auxiliary: Collection[str], one_sided: OneSided
+) -> tuple[Finding, OneSided]:
+    """The finding of outputs with the gradients that the candidate lacks because of it, and the
+    other taps of one side. A finding of another cause is returned as it is."""
+    if finding.code != CODE:
+        return finding, one_sided
+    places = {tap: place_of(*tap.split("/", 1)) for tap in one_sided.baseline}
+    mine = [t for t, p in places.items() if p.kind == "gradients" and p.name in auxiliary]
+    explained = tuple(dict.fromkeys([*finding.explained, *mine]))
+    return replace(finding, explained=explained), one_sided.without(mine)
+
+
+def fault_of_loss(text: str) -> Fault:
+    """The fault of a loss that differs since its outputs do."""
+    sentence = f"the loss has other terms: {text}"
+    return Fault((CODE, text), "other structure", CODE, sentence, "loss", "settings")
+
+
+def output_findings(
+    rows: Sequence[Row], outputs: Mapping[bool, str], faults: Sequence[Fault]
+) -> Iterator[Finding]:
+    """Outputs that one side lacks, where no loss tells so: one finding for both modes."""
+    told = {fault.key[1] for fault in faults if fault.code == CODE}
+    for text in dict.fromkeys(outputs.values()):
+        first = next(iter(rows), None)
+        if first is None or text in told:
+            continue
+        modes = [training for training, each in outputs.items() if each == text]
+        where = "in training, " if modes == [True] else ""
+        where = "in evaluation, " if modes == [False] and len(outputs) > 1 else where
+        yield Finding(
+            first.case,
+            first.pair,
+            first.precision,
+            "training forward" if modes == [True] else "forward",
+            OUTPUT,
+            "forward",
+            ((CODE, where + text),),
+            where + text,
+            "other structure",
+            (OUTPUT,),
+            (),
+            "",
+            "settings",
+        )
