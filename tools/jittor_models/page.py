@@ -1,6 +1,7 @@
 """The page of the audit: docs/results/jittor_models.md."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from tools.jittor_models.reproductions import Entry
@@ -15,6 +16,7 @@ COLUMNS = {
     "running statistics": ("training statistics",),
     "one update": ("one update",),
 }
+WIDTH = 118  # of a line of text
 REFUSED = "has shape"  # in the error for weights that do not fit
 
 
@@ -115,6 +117,13 @@ def table(audits: Sequence[Audit], entries: Sequence[Entry]) -> list[str]:
     return rows
 
 
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """A paragraph, or an item of a list whose further lines are indented, as lines of text."""
+    return wrap(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def entry_lines(entry: Entry, audits: Sequence[Audit], entries: Sequence[Entry]) -> list[str]:
     """The section of one entry: what it does, where, the models, and lines that show it."""
     models = [a.name for a in audits if any(entry_of(f, entries) is entry for f in a.findings)]
@@ -122,9 +131,9 @@ def entry_lines(entry: Entry, audits: Sequence[Audit], entries: Sequence[Entry])
     return [
         f"### {entry.id}",
         "",
-        f"**{entry.title}** (`{entry.source}`). {entry.effect}",
+        *wrapped(f"**{entry.title}** (`{entry.source}`). {entry.effect}"),
         "",
-        f"Seen in: {seen}.",
+        *wrapped(f"Seen in: {seen}."),
         "",
         "```python",
         *entry.jittor.splitlines(),
@@ -148,6 +157,7 @@ def page_text(audits: Sequence[Audit], entries: Sequence[Entry]) -> str:
     for audit in audits:
         lines += [f"**{audit.name}** ({audit.taps:,} taps, {audit.seconds} s)", ""]
         for number, finding in enumerate(audit.findings, 1):
-            lines.append(f"{number}. {finding['kind']}: {finding['text']}")
-        lines += ["" if audit.findings else f"{audit.sentence}", ""]
+            lines += wrapped(f"{number}. {finding['kind']}: {finding['text']}", "   ")
+        lines += [] if audit.findings else wrapped(audit.sentence)
+        lines.append("")
     return "\n".join(lines).rstrip() + "\n"
