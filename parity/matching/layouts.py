@@ -74,6 +74,19 @@ class Layout:
             )
         return value
 
+    def shape_of(self, shape: Shape) -> Shape | None:
+        """The baseline's shape of a candidate's array; None if the layout alone does not say it."""
+        steps = self.name.split(THEN)
+        if "reshape" in steps or ("(in, out)" in steps and len(shape) != 2):
+            return None
+        value = np.broadcast_to(np.float32(0), shape)
+        try:
+            for step in steps:
+                value = _apply(step, value, shape, last=False)
+        except (ValueError, IndexError):  # it does not fit, which is told where it is applied
+            return None
+        return value.shape
+
     def undo(self, value: Array, shape: Shape) -> Array:
         """The baseline's array in the candidate's layout and shape.
 

@@ -24,7 +24,8 @@ class Named:
     """One parameter, module output or choice: its name and what is known about it.
 
     Leave `value` and `digest` out where the numbers say nothing, such as initial weights that are
-    going to be replaced.
+    going to be replaced. If both are `fixed`, items with other names are paired only if their axes
+    have one order.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Named:
     value: Array | None = None
     digest: str = ""
     operation: str = ""  # a canonical operation, such as `convolution`; empty: unknown
+    fixed: bool = False  # the order of the axes is known
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,13 @@ def compatible(one: Named, other: Named) -> bool:
     split; axes of size 1 do not count. Two known operations must be equal."""
     operations = {one.operation, other.operation} - {""}
     return len(operations) < 2 and same_axes(one.shape, other.shape)
+
+
+def in_one_order(one: Named, other: Named) -> bool:
+    """Whether two items have equal shapes, if the order of both their axes is known."""
+    if not (one.fixed and other.fixed) or max(len(one.shape), len(other.shape)) < 2:
+        return True
+    return one.shape == other.shape
 
 
 @lru_cache(maxsize=65536)

@@ -65,8 +65,8 @@ class Rounds:
             self.pairs += self.by_order()
         return [
             Doubt(_names(ours), _names(theirs), SEVERAL)
-            for _, ours, theirs in self.groups(self.containers())
-            if any(may_pair(one, other) for one in ours for other in theirs)
+            for _, *group in self.groups(self.containers())
+            for ours, theirs in _that_may_pair(*group)
         ]
 
     def until_settled(self) -> None:
@@ -150,6 +150,24 @@ class Rounds:
         for i, j, margin in pairs:
             if id(self.ours[i]) not in place and margin >= CERTAIN and (i, j) not in crossed:
                 yield self.ours[i], self.theirs[j], 0.6
+
+
+def _that_may_pair(
+    ours: Sequence[Unit], theirs: Sequence[Unit]
+) -> Iterable[tuple[list[Unit], list[Unit]]]:
+    """Parts of a group that may be paired inside and not with one another, in order."""
+    left = list(ours)
+    while left:
+        mine, yours = [left.pop(0)], list[Unit]()
+        while True:
+            yours_now = [u for u in theirs if any(may_pair(one, u) for one in mine)]
+            more = [one for one in left if any(may_pair(one, u) for u in yours_now)]
+            if not more and len(yours_now) == len(yours):
+                break
+            mine, yours = [one for one in ours if one in [*mine, *more]], yours_now
+            left = [one for one in left if one not in more]
+        if yours:
+            yield mine, yours
 
 
 def _names(units: Iterable[Unit]) -> tuple[str, ...]:

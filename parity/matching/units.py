@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
-from parity.matching.named import Named, compatible
+from parity.matching.named import Named, compatible, in_one_order
 from parity.matching.similarity import numbers, split_role, words
 
 SEPARATOR = re.compile(r"[./:]+")
@@ -114,4 +114,5 @@ def pair_roles(
 def may_pair(one: Unit, other: Unit) -> bool:
     """Whether two units can be the same module: by the shape of the main array, the operation, and
     at least half of the roles."""
-    return compatible(one.main, other.main) and same_roles(one, other) >= 0.5
+    fitting = compatible(one.main, other.main) and in_one_order(one.main, other.main)
+    return fitting and same_roles(one, other) >= 0.5

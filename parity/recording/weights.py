@@ -1,6 +1,7 @@
 """The weights of a pair: drawn for the baseline, and given to the candidate by matched names."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.matching.named import Doubt, Match, Named
 from parity.matching.names import match
+from parity.matching.telling import SURE
 from parity.matching.traces import align_traces, found_paths
 from parity.recording.draw import draw_weight, drawn
 from parity.recording.laid_out import fits
@@ -67,7 +69,7 @@ def candidate_names(
     """
     if pair.weights == BUILT:
         return {}, ["weights: each side has those of its own builder"]
-    found = match(_named(baseline), _named(candidate), pair.names)
+    found = _matched(pair, baseline, candidate, declared)
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
     names = found.mapping()
@@ -75,13 +77,16 @@ def candidate_names(
         name for name, _, dtype, _ in [*baseline, *candidate] if np.dtype(dtype).kind in "iu"
     }
     notes = _notes(found, counters)
+    guessed = {p.candidate: p.baseline for p in found.pairs if p.confidence < SURE}
     for doubt in found.doubts:
-        names |= _by_order(doubt, expected, shapes, declared)
-        first = f"{doubt.candidate[0]} is taken for {doubt.baseline[0]}"
-        count = len(doubt.baseline)
+        guessed |= _by_order(doubt, expected, shapes, declared)
+    names |= guessed
+    if guessed:
+        own, theirs = next(iter(guessed.items()))
         notes.append(
-            f"{count} weights are paired by their order alone, the first: {first}; if the forward "
-            "pass begins to differ there, give `names` in the pair file"
+            f"{len(guessed)} weights are paired by their order alone, the first: {own} is taken "
+            f"for {theirs}; if the forward pass begins to differ there, give `names` in the pair "
+            "file"
         )
     if may_fold:
         _refuse_folded(found, baseline)
@@ -160,5 +165,26 @@ def module_names(pair: Pair, baseline: Trace, candidate: Trace) -> dict[str, str
     return paths
 
 
-def _named(state: State) -> list[Named]:
-    return [Named(name, tuple(shape), dtype) for name, shape, dtype, _ in state]
+def _in_order(name: str, shape: tuple[int, ...], dtype: str, declared: Declared) -> Named:
+    """A weight of the candidate with the shape that it has in the baseline's layout."""
+    layout = declared.layout(name)
+    moved = layout.shape_of(shape) if layout else shape
+    return Named(name, moved or shape, dtype, fixed=moved is not None)
+
+
+def _matched(pair: Pair, baseline: State, candidate: State, declared: Declared) -> Match:
+    """The match of the weights: equal shapes first.
+
+    What is left is matched with other orders of axes as well, for a message that names the two.
+    """
+    ours = [Named(name, tuple(shape), dtype, fixed=True) for name, shape, dtype, _ in baseline]
+    theirs = [_in_order(name, tuple(shape), dtype, declared) for name, shape, dtype, _ in candidate]
+    exact = match(ours, theirs, pair.names)
+    if not (exact.only_baseline and exact.only_candidate):
+        return exact
+    free = [replace(item, fixed=False) for item in ours]
+    found = match(
+        free, [replace(item, fixed=False) for item in theirs], pair.names, exact.mapping()
+    )
+    sure = {(p.baseline, p.candidate): p for p in exact.pairs}
+    return replace(found, pairs=tuple(sure.get((p.baseline, p.candidate), p) for p in found.pairs))
