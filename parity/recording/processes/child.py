@@ -17,7 +17,7 @@ from parity.errors import ParityError
 from parity.recording.adapter import RestartNeededError
 from parity.recording.processes.waiting import waiting
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[2]
 # Run by the side's interpreter. A folder on its path would also bring what lies beside `parity`,
 # such as another NumPy. It may be an old Python, so this is code for any Python 3.
 START = """
