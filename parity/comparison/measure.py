@@ -6,13 +6,13 @@ size of the row, so elements near zero may differ by any ratio without a fault.
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from parity.comparison.sketch import BLOCK, Array, Sketch, Tap, fold, l2, sketch
+from parity.comparison.sketch import BLOCK, Array, Sketch, Tap, finite_numbers, fold, l2, sketch
 from parity.errors import ParityError
 
 # Precision in a manifest -> unit roundoff: half a unit in the last place of 1
@@ -69,10 +69,12 @@ FACTS = Facts()
 
 
 def norm(tap: Tap) -> float:
-    """L2 norm of a tap."""
+    """L2 norm of a tap; infinities do not count, as in the -inf of an attention mask."""
     if isinstance(tap, Sketch):
         return tap.norm
     size: float = FACTS.of(tap, "norm", l2)
+    if np.isinf(size):
+        size = l2(np.array([l2(finite_numbers(block).numbers) for (block,) in blocks(tap)]))
     return size
 
 
@@ -101,7 +103,7 @@ def move_by_ulp(value: Array, rng: np.random.Generator, precision: str = "") -> 
         moved = value + np.where(up, unit, -unit)
         return moved
     moved = np.nextafter(value, np.where(up, np.inf, -np.inf).astype(value.dtype))
-    return moved
+    return np.where(np.isfinite(value), moved, value)  # a mask's -inf stays
 
 
 def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:
@@ -111,22 +113,35 @@ def unfit(value: Tap, reference: Tap, same_type: bool = True) -> str:
     types = np.dtype(value.dtype), np.dtype(reference.dtype)
     if types[0].kind != types[1].kind or (same_type and types[0] != types[1]):
         return f"type {types[0]}, expected {types[1]}"
-    for tap in (value, reference):
-        bad = tap.not_finite if isinstance(tap, Sketch) else _not_finite(tap)
-        if bad:
-            return f"{bad} elements are not finite"
-    return ""
+    bad = [t.not_finite if isinstance(t, Sketch) else _not_finite(t) for t in (value, reference)]
+    if not any(bad) or _equal_infinities(value, reference, bad):
+        return ""
+    return f"{bad[0] or bad[1]} elements are not finite"
 
 
 def _not_finite(tap: Array) -> int:
     return tap.size - sum(np.count_nonzero(np.isfinite(block)) for (block,) in blocks(tap))
 
 
+def _equal_infinities(value: Tap, reference: Tap, bad: Sequence[int]) -> bool:
+    """Whether two arrays have the same infinities in the same places, and finite numbers beside
+    them; a sketch cannot tell."""
+    if bad[0] != bad[1] or bad[0] == size_of(value):
+        return False
+    if isinstance(value, Sketch) or isinstance(reference, Sketch):
+        return False
+    return all(
+        np.array_equal(np.where(np.isfinite(a), 0, a), np.where(np.isfinite(b), 0, b))
+        for a, b in blocks(value, reference)
+    )
+
+
 def gap(value: Tap, reference: Tap, same_type: bool = True) -> Gap:
     """The difference of `value` from `reference`, relative to `reference`.
 
-    A tap with NaN or infinity never agrees, even if both taps have NaN there: both runs have
-    diverged. For integers and booleans, the field `relative` is 0 if all elements are equal, else
+    A tap with NaN never agrees, even if both taps have NaN there: both runs have diverged.
+    Infinities agree where both taps have the same, as in an attention mask, if some numbers are
+    finite. For integers and booleans, the field `relative` is 0 if all elements are equal, else
     infinity.
     """
     reason = unfit(value, reference, same_type)
@@ -142,7 +157,8 @@ def relative(value: Tap, reference: Tap, same_type: bool = True) -> float:
     if isinstance(value, np.ndarray) and isinstance(reference, np.ndarray):
         floats = value.dtype.kind == reference.dtype.kind == "f"
         fits = value.dtype == reference.dtype or not same_type
-        if floats and fits and value.shape == reference.shape:
+        whole = floats and fits and value.shape == reference.shape
+        if whole and np.isfinite(FACTS.of(reference, "norm", l2)):
             size = l2(np.array([l2(error) for error, _ in _errors(value, reference)]))
             return _ratio(size, norm(reference))  # infinite, if an element is not finite
     return gap(value, reference, same_type).relative
@@ -159,7 +175,10 @@ def _errors(value: Array, reference: Array) -> Iterator[tuple[Array, Array]]:
     """Blocks of the error in float64, each with the block of the reference."""
     for a, b in blocks(value, reference):
         with np.errstate(over="ignore", invalid="ignore"):
-            yield a.astype(np.float64) - b.astype(np.float64), b
+            error = a.astype(np.float64) - b.astype(np.float64)
+        if not np.isfinite(error.sum()):
+            error = np.where(a == b, 0.0, error)  # equal infinities
+        yield error, b
 
 
 def _of_arrays(value: Array, reference: Array) -> Gap:
@@ -201,11 +220,13 @@ def _ratio(size: float, reference: float) -> float:
 
 def _ulps(value: Array, reference: Array) -> float:
     """The largest error in units in the last place, among elements that are not small."""
-    least = 1e-3 * max(np.abs(block).max() for (block,) in blocks(reference))
+    least = 1e-3 * max(
+        np.abs(finite_numbers(block).numbers).max() for (block,) in blocks(reference)
+    )
     found = [0.0]
     for error, block in _errors(value, reference):
         sizes = np.abs(block)
-        large = sizes > least
+        large = (sizes > least) & np.isfinite(sizes)
         units = np.abs(error[large]) / np.spacing(sizes[large])
         found.append(float(units.max(initial=0.0)))
     return max(found)

@@ -87,10 +87,11 @@ class TraceWriter:
         large = limit is not None and value.size > limit
         if large and value.dtype.kind == "f" and name.partition("/")[0] not in self._full:
             summary = sketch(value, self._buckets)
-            numbers = ("norm", "largest", "not_finite", "crc")
-            facts["sketch"] = {key: getattr(summary, key) for key in numbers}
-            self.manifest["sketches"] = KIND
-            value = summary.buckets
+            if summary.not_finite == 0:  # a sketch does not say where infinities are
+                numbers = ("norm", "largest", "not_finite", "crc")
+                facts["sketch"] = {key: getattr(summary, key) for key in numbers}
+                self.manifest["sketches"] = KIND
+                value = summary.buckets
         self._store(f"taps/{len(self._index)}", value)
         self._index[name] = facts
 

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from parity.comparison.measure import ROUNDOFF, Facts, Gap, gap, norm, relative, unfit
+from parity.comparison.measure import ROUNDOFF, Facts, Gap, gap, move_by_ulp, norm, relative, unfit
 from parity.comparison.sketch import sketch
 
 A = np.linspace(1, 2, 12, dtype=np.float32).reshape(3, 4)
@@ -54,6 +54,45 @@ def test_two_diverged_taps_do_not_agree():
     for value in (with_(np.nan, (0, 1)), A * np.inf):
         assert gap(value, value.copy()).relative == np.inf
         assert gap(sketch(value), sketch(value)).relative == np.inf
+
+
+def test_equal_infinities_agree_beside_finite_numbers():
+    """As the -inf of an attention mask: only the other numbers are compared."""
+    masked = with_(-np.inf, (0, 1), (2, 3))
+    assert gap(masked, masked.copy()) == Gap(0.0) and relative(masked, masked.copy()) == 0
+    near = masked.copy()
+    near[1, 1] *= 1.25
+    finite = np.where(np.isfinite(masked), masked, 0)
+    expected = 0.25 * abs(masked[1, 1]) / np.linalg.norm(finite)
+    for one, other in ((near, masked), (near.astype("f8"), masked)):
+        found = gap(one, other, same_type=False)
+        assert found.relative == pytest.approx(expected, rel=1e-6)
+        assert found.index == (1, 1) and np.isfinite([found.bias, found.ulps]).all()
+        assert relative(one, other, same_type=False) == found.relative
+    assert norm(masked) == pytest.approx(np.linalg.norm(finite))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        with_(-np.inf, (0, 1)),
+        with_(-np.inf, (0, 1), (2, 2)),
+        with_(np.inf, (0, 1), (2, 3)),
+        with_(np.nan, (0, 1), (2, 3)),
+        with_(-1e30, (0, 1), (2, 3)),
+    ],
+    ids=["fewer", "elsewhere", "other sign", "nan", "large"],
+)
+def test_other_infinities_do_not_agree(other):
+    masked = with_(-np.inf, (0, 1), (2, 3))
+    for pair in ((masked, other), (other, masked)):
+        assert gap(*pair).relative == relative(*pair) == np.inf
+
+
+def test_a_variant_leaves_infinities_as_they_are():
+    masked = with_(-np.inf, (0, 1))
+    moved = move_by_ulp(masked, np.random.default_rng(0))
+    assert moved[0, 1] == -np.inf and (moved != masked).sum() == A.size - 1
 
 
 def test_type_may_differ_on_request():

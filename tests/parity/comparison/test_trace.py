@@ -714,6 +714,16 @@ def test_sketch_counts_what_is_not_finite():
         assert gap(*pair).reason == "3 elements are not finite"
 
 
+def test_an_array_with_infinities_is_stored_whole(tmp_path):
+    value = draw(60, 80)
+    value[0, 0] = -np.inf
+    taps = {"forward/x": value, "forward/y": draw(60, 80)}
+    write_trace(tmp_path / "a.npz", taps, MANIFEST_OF_A, sketch_above=100)
+    taps = read_trace(tmp_path / "a.npz").taps
+    assert isinstance(taps["forward/x"], np.ndarray)
+    assert not isinstance(taps["forward/y"], np.ndarray)
+
+
 def test_sketches_of_other_shapes_and_types_are_not_compared():
     value = draw(60, 80)
     for other in (value.T, value.ravel(), value[:-1]):
