@@ -13,10 +13,10 @@ from parity.comparison.evidence import find_evidence
 from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
-from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
+from parity.comparison.verdict import EXACT, EXIT_CODES, Comparison, Evidence, OneSided, Row, worst
 from parity.diagnose.answer import Answer, answer
 from parity.diagnose.sources import WholeArrays
-from parity.errors import ParityError
+from parity.errors import NothingInCommon, ParityError
 from parity.matching.declared import Declared, read_declared
 from parity.matching.named import Found
 from parity.matching.telling import found_lines
@@ -72,17 +72,35 @@ def compare_traces(
     rows, one_sided = [], OneSided()
     pairs = find_evidence(loaded, None, siblings)
     for evidence in pairs:
-        baseline, candidate = evidence.baseline.taps, evidence.candidate.taps
-        if not set(baseline) & set(candidate):
-            raise ParityError(
-                f"{evidence.baseline.path} and {evidence.candidate.path} have no tap in common: "
-                f"the first has {', '.join([*baseline][:2])}, the second "
-                f"{', '.join([*candidate][:2])}; give a mapping of names"
-            )
+        _refuse_nothing_in_common(evidence)
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
     found = find_layouts(found, loaded[0], loaded[1], _different(rows))
     return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
+
+
+def _refuse_nothing_in_common(evidence: Evidence) -> None:
+    """Equal weights alone are no evidence, where both sides have computed something."""
+    baseline, candidate = evidence.baseline, evidence.candidate
+    computed = [
+        [tap for tap in trace.taps if tap.partition("/")[0] not in (*EXACT, *NOT_JUDGED)]
+        for trace in (baseline, candidate)
+    ]
+    common = (
+        set(computed[0]) & set(computed[1])
+        if all(computed)
+        else {*baseline.taps} & {*candidate.taps}
+    )
+    if common:
+        return
+    first, second = (
+        own or [*trace.taps] for own, trace in zip(computed, (baseline, candidate), strict=True)
+    )
+    raise NothingInCommon(
+        f"{baseline.path} and {candidate.path} have no computed tap in common: the first has "
+        f"{', '.join(first[:2]) or 'none'}, the second {', '.join(second[:2]) or 'none'}; give a "
+        "mapping of names"
+    )
 
 
 def _refuse_unequal_weights(traces: Sequence[Trace]) -> None:

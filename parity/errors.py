@@ -12,3 +12,7 @@ class CannotWrite(ParityError):
     """The operating system cannot write a file, for example because the disk is full."""
 
     exit_code = 1
+
+
+class NothingInCommon(ParityError):
+    """Two recordings have no computed tap in common: nothing can be compared."""

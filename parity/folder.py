@@ -12,7 +12,7 @@ from pathlib import Path
 from parity.api import compare_traces
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
-from parity.errors import ParityError
+from parity.errors import NothingInCommon, ParityError
 from parity.matching.declared import Declared
 from parity.matching.named import Found
 from parity.matching.traces import found_paths
@@ -63,7 +63,12 @@ def compare_folder(
     main: list[Trace] = []
     for paths in recorded_files(folder).values():
         traces = [read_trace(path) for path in paths]
-        part = compare_traces(traces, declared)
+        try:
+            part = compare_traces(traces, declared)
+        except NothingInCommon:
+            if not main:
+                raise
+            continue  # such as modules alone, where the candidate is written without modules
         rows += part.rows
         one_sided += part.one_sided
         pairs += part.pairs

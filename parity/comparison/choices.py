@@ -15,6 +15,7 @@ from parity.comparison.branches import Branches
 from parity.comparison.kinks import corner_margins
 from parity.comparison.sketch import Array
 from parity.comparison.ties import is_choice, listed, measure_ties, whole
+from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence, Row
 
 NOT_WHOLE = "the choices differ, and their input is not recorded whole"
@@ -56,8 +57,8 @@ def judge_choices(name: str, row: Row, evidence: Evidence) -> Row:
     """
     traces = (evidence.baseline, evidence.candidate, evidence.reference or evidence.baseline)
     facts = kink_of(name, evidence)
-    choices = [whole(trace, name) for trace in traces]
-    inputs = [whole(trace, str(facts.get("input"))) for trace in traces]
+    choices = [_whole(trace, name) for trace in traces]
+    inputs = [_whole(trace, str(facts.get("input"))) for trace in traces]
     baseline, candidate, exact = choices
     if baseline is None or candidate is None:
         return replace(row, verdict="undecided", reason=NOT_WHOLE)
@@ -78,6 +79,12 @@ def judge_choices(name: str, row: Row, evidence: Evidence) -> Row:
         reason = f"{wrong} of {len(ties)} choices that differ are no ties"
         return replace(row, verdict="different", reason=reason)
     return replace(row, verdict="equivalent", error=0.0)
+
+
+def _whole(trace: Trace, name: str) -> Array | None:
+    """A tap as an array of one axis or more; None if it is absent or a sketch."""
+    tap = whole(trace, name)
+    return None if tap is None else np.atleast_1d(tap)
 
 
 def _margins(

@@ -212,7 +212,7 @@ def judge_tap(name: str, evidence: Evidence) -> Row:
     if between.reason:
         return replace(row, reason=between.reason)
     if 0 in baseline.taps[name].shape:
-        return replace(row, verdict="undecided", reason="empty: nothing to compare")
+        return replace(row, verdict="vacuous", reason="empty: nothing to compare")
     value = whole(baseline, name)
     is_check = baseline.manifest.get("kind") == "checks"  # in other traces, booleans are data
     if is_check and value is not None and value.dtype.kind == "b" and not value.all():

@@ -8,7 +8,7 @@ import numpy as np
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.ties import CHOICES
 from parity.comparison.verdict import Row, Verdict
-from parity.comparison.zeros import UNMOVED, ZERO
+from parity.comparison.zeros import NOISE_LIMIT, UNMOVED, ZERO
 
 BEHIND_TIES = "behind a tie: after a different choice, taps cannot be compared"
 HALF = float(ROUNDOFF["float32"]) ** 0.5  # half of the digits
@@ -63,6 +63,9 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     error of another function has the same size in numbers, which are 5e8 times as many units in
     float64. A float64 error that float32 would allow, in units, is noise (`is_noise`).
 
+    Where float32 has too much noise to judge, so has float64, if its error is no more units than
+    float32's bound (`is_unclear`): a layer norm of numbers that are nearly equal, for example.
+
     Float64 numbers that other weights do not change are equivalent if the float32 numbers of this
     place agree and scatter in the variants: then a fault can change both. A tap that is fixed does
     not scatter. Whether float64 numbers round to the same bits by chance depends on the processor.
@@ -85,6 +88,8 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             row = replace(row, verdict="less precise", reason=reason)
         elif partner and is_noise(row, partner):
             row = replace(row, verdict="equivalent", reason=partner.reason)
+        elif partner and is_unclear(row, partner):
+            row = replace(row, verdict="undecided", reason=NOISY)
         elif partner and is_rounding(row, partner):
             reason = f"rounding, {row.ratio:.2g} times the bound; in {partner.precision} the error "
             reason += f"is {units(partner):.0f} roundoffs, here {units(row):.0f}"
@@ -118,16 +123,26 @@ def is_noise(row: Row, short: Row) -> bool:
     """Whether a float64 error above its bound is noise, as the equivalent float32 row shows.
 
     It is no more units than float32's bound allows. What is zero by structure in float32 is so in
-    float64: there, the error is relative to the reference's own noise.
+    float64, if the baseline's float64 numbers are noise as well; the error is relative to them.
     """
     if row.verdict not in ("different", "undecided") or short.verdict != "equivalent":
         return False
     if row.precision != "float64" or row.reason not in (*OPEN, NOISY):
         return False
     if short.reason == ZERO:
-        return row.error <= SAME_UNITS
+        return row.noise_floor > NOISE_LIMIT and row.error <= SAME_UNITS
     allowed = min(short.bound / float(ROUNDOFF[short.precision]), 1 / HALF)
     return not short.reason and row.error > row.bound > 0 and units(row) <= allowed
+
+
+def is_unclear(row: Row, short: Row) -> bool:
+    """Whether a float64 difference may be noise, since float32 has as much of it, in units."""
+    if row.verdict != "different" or row.precision != "float64" or row.reason not in OPEN:
+        return False
+    noisy = short.noise_floor > HALF and short.verdict in ("equivalent", "undecided")
+    noisy = noisy and short.reason in ("", NOISY)
+    half = row.error <= float(ROUNDOFF[row.precision]) ** 0.5
+    return noisy and half and units(row) <= short.bound / float(ROUNDOFF[short.precision])
 
 
 def units(row: Row) -> float:

@@ -79,7 +79,11 @@ def found_zero(
     The tap must also be small beside the other taps of its group (`group_scale`). Else it is noise
     that cannot be judged.
     """
-    if row.noise_floor <= NOISE_LIMIT or name not in evidence.candidate.taps:
+    if name not in evidence.candidate.taps:
+        return None
+    if exact_zero(name, evidence, reference):
+        return "vacuous"
+    if row.noise_floor <= NOISE_LIMIT:
         return None
     group = group_scale(name, evidence, reference)
     unit = ROUNDOFF[evidence.candidate.manifest["precision"]]
@@ -99,6 +103,17 @@ def found_zero(
         return None
     bound = max(FLOOR_FACTOR * largest, ZERO_BOUND * unit * group)
     return "equivalent" if norm(evidence.candidate.taps[name]) <= bound else "different"
+
+
+def exact_zero(name: str, evidence: Evidence, reference: Trace) -> bool:
+    """Whether all recordings of the baseline are exactly zero there, and the candidate's numbers
+    are rounding beside the other taps of the group."""
+    traces = [reference, evidence.baseline, *evidence.baseline_variants]
+    if any(norm(trace.taps[name]) for trace in traces if name in trace.taps):
+        return False
+    size = norm(evidence.candidate.taps[name])
+    unit = ROUNDOFF[evidence.candidate.manifest["precision"]]
+    return 0 < size <= ZERO_BOUND * unit * group_scale(name, evidence, reference)
 
 
 def step_of_zero(name: str, row: Row, evidence: Evidence, reference: Trace) -> Verdict | None:

@@ -35,6 +35,10 @@ def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[
         lacks = [text for name, text in MISSING.items() if name not in known]
         if lacks:
             yield f"{label} {', '.join(lacks)}"
+    alone = any(pair.baseline.manifest.get("kind") == "isolated" for pair in pairs)
+    whole = any(pair.baseline.manifest.get("kind") == "pass" for pair in pairs)
+    if whole and not alone and all("isolated" in (each or ()) for each in able.values()):
+        yield "no module was compared alone: the two sides call no module of one name"
     for label, names in free.items():
         if names:
             what = "1 choice" if len(names) == 1 else f"{len(names)} choices"

@@ -414,7 +414,16 @@ def test_files_that_hold_no_names(tmp_path, text):
 
 def test_nothing_in_common(files, write):
     odd = write("odd.npz", "theirs", change=lambda taps: {"x/y": taps["losses/loss"]}, zeros={})
-    assert "no tap in common" in refusal([files[0], odd])
+    assert "no computed tap in common" in refusal([files[0], odd])
+    same = {"parameters/dense": np.ones((2, 3), np.float32)}
+    pair = [
+        write(f"{name}.npz", name, change=lambda _, own=own: same | own, zeros={})
+        for name, own in (
+            ("one", {"forward/a": np.ones(5, np.float32)}),
+            ("other", {"forward/z": np.ones((6, 2), np.float32)}),
+        )
+    ]
+    assert "the first has forward/a, the second forward/z" in refusal(pair)
 
 
 # --- recording

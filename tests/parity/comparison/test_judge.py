@@ -25,7 +25,7 @@ from parity.comparison.judge import (
 )
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.noise import ROUNDOFF_FACTOR
-from parity.comparison.settling import BEHIND_TIES, OWN_NOISE, settle_precision
+from parity.comparison.settling import BEHIND_TIES, NOISY, OWN_NOISE, settle_precision
 from parity.comparison.sketch import sketch
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import EXIT_CODES, Evidence, OneSided, worst
@@ -990,10 +990,41 @@ def test_float64_may_be_as_noisy_as_float32_is():
     assert [each for each, _ in found] == ["equivalent", "less precise"]
 
 
+def test_float64_is_unclear_where_float32_is_too_noisy():
+    """A layer norm of nearly equal numbers loses the same digits in both precisions."""
+    row = verdict(off(1e-4), reference=A)
+    short = replace(row, verdict="undecided", reason=NOISY, error=3e-4, noise_floor=3e-4)
+    short = replace(short, bound=1.5e-3)
+    double = replace(row, precision="float64", verdict="different", reason="", bound=1e-15)
+    for units, expected in ((8e3, "undecided"), (3e4, "different")):  # the bound is 25,166 units
+        found = settle_precision([short, replace(double, error=units * 2.0**-53)])[1]
+        assert found.verdict == expected
+    fine = replace(short, verdict="equivalent", reason="", noise_floor=1e-7, bound=5e-7)
+    assert settle_precision([fine, replace(double, error=1e-12)])[1].verdict == "different"
+
+
+def test_rounding_where_the_baseline_is_exactly_zero():
+    """One side cancels exactly, the other leaves rounding: it is small beside its group."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((9, 7)).astype(np.float32)
+
+    def traces(bias):
+        zero = {"gradients/l.weight": weight, "gradients/l.bias": np.zeros(9, np.float32)}
+        exact = trace({k: v.astype("f8") for k, v in zero.items()}, precision="float64")
+        return Evidence(trace(zero), trace(zero | {"gradients/l.bias": bias}, "b"), exact)
+
+    for size, expected in ((1e-8, "vacuous"), (1e-3, "different"), (np.inf, "different")):
+        bias = np.full(9, size, np.float32)
+        assert judge(traces(bias))[1].verdict == expected, size
+
+
 def test_zero_by_structure_in_float32_is_zero_in_float64():
+    """If float64 is noise there too: else a gradient of no size in float32 would excuse any."""
     row = replace(verdict(off(1e-4), reference=A), verdict="equivalent", reason=ZERO)
-    for error, expected in ((1.2, "equivalent"), (50.0, "different")):
+    cases = ((1.2, 1.4, "equivalent"), (50.0, 1.4, "different"), (1.2, 1e-9, "different"))
+    for error, noise, expected in cases:
         double = replace(row, precision="float64", error=error, verdict="different", reason="")
+        double = replace(double, noise_floor=noise)
         assert settle_precision([row, double])[1].verdict == expected
         other = replace(row, reason="")
         assert settle_precision([other, double])[1].verdict == "different"
