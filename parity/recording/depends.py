@@ -63,7 +63,7 @@ class UsedFiles:
 
 
 def _version(name: str) -> str:
-    """Version, and what the list of files says: a distribution of one version may be built again."""
+    """The version, with a digest of the list of files: one version may be built more than once."""
     found = distribution(name)
     listed = found.read_text("RECORD") or ""
     return f"{found.version} {hashlib.sha256(listed.encode()).hexdigest()[:DIGITS]}"
