@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parity.api import compare, compare_files, compare_traces
     from parity.by_hand import record_taps, ulp_variant
-    from parity.comparison.evidence import find_evidence, read_names, rename_taps
+    from parity.comparison.evidence import find_evidence
     from parity.comparison.subject import array_facts, digest
     from parity.comparison.trace import Trace, read_trace
     from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
     from parity.comparison.writer import TraceWriter, write_trace
+    from parity.matching.declared import read_declared
     from parity.recording.draw import integers, normal, uniform
     from parity.recording.pair import Pair, Side
 
@@ -31,11 +32,10 @@ HOMES = {
     "OneSided": "comparison.verdict",
     "Row": "comparison.verdict",
     "find_evidence": "comparison.evidence",
-    "read_names": "comparison.evidence",
-    "rename_taps": "comparison.evidence",
     "Trace": "comparison.trace",
     "array_facts": "comparison.subject",
     "digest": "comparison.subject",
+    "read_declared": "matching.declared",
     "read_trace": "comparison.trace",
     "TraceWriter": "comparison.writer",
     "write_trace": "comparison.writer",
@@ -62,10 +62,9 @@ __all__ = [
     "find_evidence",
     "integers",
     "normal",
-    "read_names",
+    "read_declared",
     "read_trace",
     "record_taps",
-    "rename_taps",
     "ulp_variant",
     "uniform",
     "write_trace",

@@ -70,7 +70,7 @@ def compare_traces(
     loaded, found = align_traces(loaded, declared)
     _refuse_unequal_weights(loaded)
     rows, one_sided = [], OneSided()
-    pairs = find_evidence(loaded, None, siblings)
+    pairs = find_evidence(loaded, siblings)
     for evidence in pairs:
         _refuse_nothing_in_common(evidence)
         rows += judge(evidence, NOT_JUDGED)

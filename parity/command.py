@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="TRACE",
         help="baseline, candidate, then evidence; or the folder of a recorded pair",
     )
-    compare.add_argument("--names", type=Path, help="YAML: the candidate's names -> the baseline's")
+    compare.add_argument("--names", type=Path, help="YAML: names and layouts")
     compare.add_argument("--out", type=Path, help="folder for the reports")
     compare.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit's XML here")
 
@@ -106,11 +106,11 @@ def _add_recording(command: argparse.ArgumentParser) -> None:
 def do_compare(options: argparse.Namespace) -> int:
     """`parity compare`."""
     from parity.api import compare_traces, tell
-    from parity.comparison.evidence import read_names
     from parity.comparison.trace import read_trace
     from parity.folder import compare_folder
+    from parity.matching.declared import read_declared
 
-    names = read_names(options.names) if options.names else None
+    names = read_declared(options.names) if options.names else None
     if len(options.traces) == 1 and options.traces[0].is_dir():
         comparison, traces = compare_folder(options.traces[0], names)
     else:

@@ -5,7 +5,7 @@ A file's name says what it holds: `SIDE-KIND-PRECISION[-VARIANT].npz`, such as
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from parity.errors import NothingInCommon, ParityError
 from parity.matching.declared import Declared
 from parity.matching.named import Found
 from parity.matching.traces import found_paths
+from parity.recording.depends import changed_files
 
 FILE = re.compile(r"(baseline|candidate)-([^-]+)-(.+)\.npz")
 SIDES = ("baseline", "candidate")
@@ -47,13 +48,66 @@ def recorded_files(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(kinds.items(), key=lambda item: item[0] != "pass"))
 
 
+def refuse_two_states(traces: Sequence[Trace]) -> None:
+    """Refuse recordings of `parity run` that are not all of one state of the models.
+
+    Raises:
+        ParityError: those of one side differ in what they were made from, or one was fed by
+            another recording than the one that is there.
+    """
+    made = {trace.path.stem: trace.manifest.get("made_from") or {} for trace in traces}
+    files: dict[tuple[str, str], str] = {}  # side, path -> digest
+    states: dict[str, str] = {}  # side -> digest
+    for trace in traces:
+        facts, side = made[trace.path.stem], trace.path.stem.partition("-")[0]
+        problems = [
+            f"{name} has changed between its recordings"
+            for name, digest in (facts.get("files") or {}).items()
+            if files.setdefault((side, name), digest) != digest
+        ]
+        if states.setdefault(side, facts.get("side", "")) != facts.get("side", ""):
+            problems.append("its recordings are of several states of its model")
+        problems += [
+            f"it used another {name} than the one that is here"
+            for name, key in (facts.get("used") or {}).items()
+            if name in made and made[name].get("key") != key
+        ]
+        if problems:
+            raise ParityError(
+                f"{trace.path}: {side}: {problems[0]}; run `parity run {facts.get('pair', 'PAIR')}"
+                f" --out {trace.path.parent}` again"
+            )
+
+
+def refuse_changed_files(folder: Path) -> None:
+    """Refuse recordings of `parity run` whose models have other source by now.
+
+    Raises:
+        ParityError: a file that a recording was made from is missing or has other bytes, or as in
+            `recorded_files`.
+    """
+    files: dict[str, str] = {}
+    pair = "PAIR"
+    for path in [path for paths in recorded_files(folder).values() for path in paths]:
+        facts = read_trace(path).manifest.get("made_from") or {}
+        files |= facts.get("files") or {}
+        pair = facts.get("pair", pair)
+    changed = changed_files(files)
+    if changed:
+        more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+        raise ParityError(
+            f"{folder}: recorded from other source than there is now: {changed[0]}{more} changed "
+            f"since; run `parity run {pair} --out {folder}` again, or give the pair file, {pair}"
+        )
+
+
 def compare_folder(
     folder: Path, mapping: Mapping[str, str] | Declared | None = None
 ) -> tuple[Comparison, list[Trace]]:
     """The verdicts on all recordings of a pair, and the traces of its pass: the pair first.
 
     Raises:
-        ParityError: as in `recorded_files` and `compare_traces`.
+        ParityError: as in `recorded_files`, `refuse_two_states` and `compare_traces`.
     """
     declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
     declared = replace(declared, strict=False)  # a kind of recording may lack some taps
@@ -61,8 +115,9 @@ def compare_folder(
     one_sided, found = OneSided(), Found()
     pairs: list[Evidence] = []
     main: list[Trace] = []
-    for paths in recorded_files(folder).values():
-        traces = [read_trace(path) for path in paths]
+    kinds = [[read_trace(path) for path in paths] for paths in recorded_files(folder).values()]
+    refuse_two_states([trace for traces in kinds for trace in traces])
+    for traces in kinds:
         try:
             part = compare_traces(traces, declared)
         except NothingInCommon:

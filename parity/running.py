@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from parity.api import tell
+from parity.comparison.trace import Trace
+from parity.comparison.verdict import Comparison
 from parity.errors import ParityError
 from parity.folder import compare_folder
 from parity.matching.declared import Declared
@@ -32,11 +34,9 @@ def run_pair(
         ParityError: as in `record_pair` and `compare`.
     """
     out = out or folder_of(path)
-    recorded = record_pair(path, out, pythons, fresh, say=progress)
-    declared = Declared(recorded.pair.names, recorded.pair.layouts, strict=False)
-    comparison, traces = compare_folder(recorded.folder, declared)
+    comparison, traces, notes = record_and_compare(path, out, pythons, fresh)
     code = tell(comparison, traces, out)
-    for note in recorded.notes:
+    for note in notes:
         print(f"note: {note}")
     page = out / PAGE
     if page.is_file():
@@ -44,6 +44,19 @@ def run_pair(
         if show:
             webbrowser.open(page.resolve().as_uri())
     return code
+
+
+def record_and_compare(
+    path: Path,
+    out: Path | None = None,
+    pythons: Mapping[str, str] | None = None,
+    fresh: bool = False,
+) -> tuple[Comparison, list[Trace], list[str]]:
+    """The verdicts on a pair, the traces of its pass, and notes; see `run_pair`."""
+    recorded = record_pair(path, out or folder_of(path), pythons, fresh, say=progress)
+    declared = Declared(recorded.pair.names, recorded.pair.layouts, strict=False)
+    comparison, traces = compare_folder(recorded.folder, declared)
+    return comparison, traces, recorded.notes
 
 
 def folder_of(path: Path) -> Path:

@@ -3,7 +3,7 @@
     from parity.testing import assert_equivalent
 
     def test_port():
-        assert_equivalent("runs/resnet18")  # the folder of `parity run`
+        assert_equivalent("pair.py")  # records what changed, as `parity run` does
 
 `torch.testing.assert_close` compares two arrays by a chosen tolerance. This compares whole
 recordings by measured bounds, and its message says where the two programs begin to differ.
@@ -17,7 +17,7 @@ from parity.api import compare_traces, explained
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import SEVERITY, Comparison, Row, Verdict
 from parity.errors import ParityError
-from parity.folder import compare_folder
+from parity.folder import compare_folder, refuse_changed_files
 from parity.matching.declared import read_declared
 from parity.report.summary import counts
 
@@ -32,35 +32,53 @@ def assert_equivalent(
     allow: Collection[Verdict] = VACUOUS,
     names: Mapping[str, str] | Path | str | None = None,
     only: Sequence[str] = ("*",),
+    out: Path | str | None = None,
 ) -> None:
     """Raise an AssertionError unless every tap that both traces have is equivalent.
 
     A tap that is `undecided` fails as well: it is no evidence.
 
     Args:
-        traces: the folder of `parity run`; or baseline, candidate and their evidence, as in
-            `parity.compare`.
+        traces: a pair file (.py): its sides are recorded, but for what did not change; the folder
+            of `parity run`, which must be of the present source; or baseline, candidate and their
+            evidence, as in `parity.compare`, which are compared as they are.
         allow: further verdicts that are accepted, such as `less precise`. If all taps are vacuous,
             the assertion fails, whatever is allowed.
-        names: the candidate's tap names -> the baseline's, or a YAML file of these.
+        names: the candidate's tap names -> the baseline's, or a YAML file of these; of a pair file,
+            `names` and `layouts` of the pair count.
         only: patterns of the taps (`stage/tap`, with `*`) to check; each must fit a common tap.
+        out: the folder of a pair file's recordings; default: `parity-NAME` here.
 
     Raises:
         AssertionError: a tap is not equivalent. The message holds the first of the worst taps,
             its error and bound, its greatest difference and the cause, and counts the others.
-        ParityError: the traces cannot be compared, or a pattern fits no tap.
+        ParityError: a side cannot be recorded, source has changed since a folder was recorded, the
+            traces cannot be compared, or a pattern fits no tap.
     """
     mapping = read_declared(names) if isinstance(names, Path | str) else names
-    if isinstance(traces, Path | str):
-        comparison, _ = compare_folder(Path(traces), mapping)
-    else:
+    if not isinstance(traces, Path | str):
         comparison = compare_traces(traces, mapping)
+    elif Path(traces).suffix == ".py":
+        comparison = _recorded(Path(traces), out, mapping)
+    else:
+        refuse_changed_files(Path(traces))
+        comparison, _ = compare_folder(Path(traces), mapping)
     rows = _chosen(comparison.rows, only)
     bad = [row for row in rows if row.verdict != "equivalent" and row.verdict not in allow]
     if not bad and all(row.verdict == "vacuous" for row in rows):
         bad = rows
     if bad:
         raise AssertionError(failure(rows, bad, comparison))
+
+
+def _recorded(pair: Path, out: Path | str | None, mapping: object) -> Comparison:
+    """Record what changed of a pair file, and compare."""
+    from parity.running import record_and_compare  # for traces, no side needs to start
+
+    if mapping is not None:
+        raise ParityError(f"names: {pair} has fields for these: `names` and `layouts` of its pair")
+    comparison, _, _ = record_and_compare(pair, Path(out) if out else None)
+    return comparison
 
 
 def _chosen(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:

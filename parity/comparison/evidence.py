@@ -1,20 +1,13 @@
-"""The role of each trace in a comparison, and the names under which taps are compared.
+"""The role of each trace in a comparison; it follows from the manifests alone.
 
-    evidence = find_evidence([read_trace(path) for path in paths], {"forward/h(.)": r"forward/b\1"})
-
-Roles follow from the manifests alone. This module needs NumPy and PyYAML.
+evidence = find_evidence([read_trace(path) for path in paths])
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from glob import escape
-from pathlib import Path
-
-import yaml
 
 from parity.comparison.measure import ROUNDOFF
-from parity.comparison.stored import RenamedTaps
 from parity.comparison.trace import PRODUCER, Trace
 from parity.comparison.verdict import Evidence
 from parity.errors import ParityError
@@ -22,56 +15,6 @@ from parity.errors import ParityError
 # Facts by which a trace is assigned to a producer. A float64 reference may come from another
 # device; variants may not, because they measure the noise of that device.
 SAME = {"reference": PRODUCER[:2], "variant": PRODUCER}
-
-
-def read_names(path: Path | str) -> dict[str, str]:
-    """A mapping of tap names from a YAML file of lines `pattern: replacement`.
-
-    Raises:
-        ParityError: the file is missing or is not of this form.
-    """
-    try:
-        names = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParityError(f"{path}: expected a YAML file of tap names: {error}") from error
-    if not isinstance(names, dict) or not all(
-        isinstance(text, str) for pair in names.items() for text in pair
-    ):
-        raise ParityError(f"{path}: expected lines `pattern: replacement`, both text")
-    return names
-
-
-def rename_taps(trace: Trace, mapping: Mapping[str, str]) -> Trace:
-    """The trace with other tap names.
-
-    Each pattern is a regular expression for a whole name `stage/tap`; its replacement may use its
-    groups (`\\1`). The first pattern that fits a name replaces it; if none fits, the name stays.
-
-    Raises:
-        ParityError: a pattern is wrong or fits no tap, or two taps would get one name.
-    """
-    old_names: dict[str, str] = {}
-    used = set()
-    for name in trace.taps:
-        new = name
-        for pattern, replacement in mapping.items():
-            try:
-                match = re.fullmatch(pattern, name)
-                new = match.expand(replacement) if match else name
-            except (re.error, IndexError) as error:
-                raise ParityError(f"names: {pattern}: {replacement}: {error}") from error
-            if match:
-                used.add(pattern)
-                break
-        if new in old_names:
-            raise ParityError(f"{trace.path}: names: two taps would be called {new}, one is {name}")
-        old_names[new] = name
-    for pattern in mapping:
-        if pattern not in used:
-            raise ParityError(
-                f"{trace.path}: names: {pattern} fits none of its {len(old_names)} taps"
-            )
-    return replace(trace, taps=RenamedTaps(trace.taps, old_names))
 
 
 def _side(trace: Trace, pair: Sequence[Trace], role: str) -> int:
@@ -122,7 +65,6 @@ class Pair:
 
 def find_evidence(
     traces: Sequence[Trace],
-    mapping: Mapping[str, str] | None = None,
     siblings: Mapping[str, str] | None = None,
 ) -> list[Evidence]:
     """The pairs to compare, each with its evidence; the manifests give each trace its role.
@@ -138,7 +80,7 @@ def find_evidence(
     Raises:
         ParityError: a trace has no role, or two traces have a role that only one can have.
     """
-    names, zeros = mapping or {}, traces[0].manifest.get("zeros") or {} if traces else {}
+    zeros = traces[0].manifest.get("zeros") or {} if traces else {}
     declared = {escape(name): f"{name}>{sibling}" for name, sibling in zeros.items()}
     result = []
     for pair in _pairs(traces):
@@ -146,10 +88,10 @@ def find_evidence(
         assert baseline and candidate
         evidence = Evidence(
             baseline,
-            rename_taps(candidate, names),
+            candidate,
             pair.reference,
             pair.variants[0],
-            [rename_taps(variant, names) for variant in pair.variants[1]],
+            pair.variants[1],
             siblings={**declared, **(siblings or {})},
         )
         result.append(evidence)

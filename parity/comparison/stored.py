@@ -192,34 +192,6 @@ class StoredTaps(Mapping[str, Tap]):
         return len(self._places)
 
 
-class RenamedTaps(Mapping[str, Tap]):
-    """Taps under other names; nothing is read before it is asked for."""
-
-    def __init__(self, taps: Mapping[str, Tap], old_names: Mapping[str, str]) -> None:
-        """`old_names`: new name -> name in `taps`, in the order of the new names."""
-        self._taps, self._old_names = taps, old_names
-
-    def __getitem__(self, name: str) -> Tap:
-        """The tap of a new name."""
-        return self._taps[self._old_names[name]]
-
-    def is_sketch(self, name: str) -> bool:
-        """Whether a tap is a sketch; nothing is read."""
-        return is_sketch(self._taps, self._old_names[name])
-
-    def __contains__(self, name: object) -> bool:
-        """Whether there is such a tap; nothing is read."""
-        return name in self._old_names
-
-    def __iter__(self) -> Iterator[str]:
-        """The new names, in their order."""
-        return iter(self._old_names)
-
-    def __len__(self) -> int:
-        """The number of taps."""
-        return len(self._old_names)
-
-
 def is_sketch(taps: Mapping[str, Tap], name: str) -> bool:
     """Whether a tap is a sketch. Taps of a file know it without reading the array."""
     known = getattr(taps, "is_sketch", None)

@@ -90,7 +90,7 @@ class Row:
 class OneSided:
     """Taps (`stage/tap`) that only one trace of a pair has. They have no verdict.
 
-    A candidate's tap has the name that it is compared under (`rename_taps`).
+    A candidate's tap has the name that it is compared under (`align_traces`).
     """
 
     baseline: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ SIDES = ("baseline", "candidate")
 LOSSES = ("projection", "cross_entropy")
 MODES = ("eval", "train")
 OPTIMISERS = ("sgd", "adamw")
+BUILT = "built"  # `weights` of a pair whose two builders make the same weights
 # The decay is large, so that a step whose gradient is zero by structure is still above rounding.
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}
 

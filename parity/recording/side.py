@@ -1,6 +1,6 @@
 """One side in its own process: build, load, record; errors of the user's code name their place."""
 
-import hashlib
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
-from parity.comparison.subject import array_facts
+from parity.comparison.subject import array_facts, digest
 from parity.comparison.trace import environment, read_trace
 from parity.comparison.writer import TraceWriter
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.adapter import adapter_of
 from parity.recording.arguments import check_arguments
+from parity.recording.depends import UsedFiles, built_digest
 from parity.recording.draw import draw_inputs, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
-from parity.recording.pair import Pair, load_pair
+from parity.recording.pair import BUILT, Pair, load_pair
 from parity.recording.passes import LABELS, call_once, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
@@ -39,6 +40,7 @@ class RecordedSide:
 
     def __init__(self, path: str, name: str, precision: str) -> None:
         self.path, self.name, self.precision = Path(path), name, precision
+        self.used = UsedFiles()
         self.pair: Pair = load_pair(path)
         self.side = self.pair.side(name)
         self.label = f"{name} ({self.side.framework})"
@@ -49,10 +51,15 @@ class RecordedSide:
         self.adapter.prepare_build()
         with self._told("build"):
             self.adapter.seed(self.pair.seed)
-            model = self.adapter.finish_build(self.side.build())
+            built = self.side.build()
+            model = self.adapter.finish_build(built)
         with self._told("replace"):
             replace_modules(self.adapter, model, self.side.replace)
         self.model = model
+        self.built = built_digest(built)
+        self.files = [self.path, *([Path(built)] if isinstance(built, str | os.PathLike) else [])]
+        if self.pair.weights and self.pair.weights != BUILT:
+            self.files.append(self.path.parent / self.pair.weights)
         self.weights: dict[str, Array] = {}
         self.subject: Subject | None = None
         self.facts: dict[str, Any] = {}
@@ -66,7 +73,7 @@ class RecordedSide:
         return name == LABELS and self.pair.loss_of(self.name) == "cross_entropy"
 
     def describe(self) -> dict[str, Any]:
-        """What the parent needs to know: producer, abilities, state, and the files used."""
+        """What the parent needs to know: producer, abilities, state, and what it depends on."""
         state = self.adapter.state(self.model)
         return {
             "producer": self.producer,
@@ -77,7 +84,10 @@ class RecordedSide:
                 [name, list(entry.array.shape), entry.array.dtype.str, entry.kind]
                 for name, entry in state.items()
             ],
-            "files": used_files(self.path),
+            "files": self.used.digests(self.files),
+            "versions": self.used.versions(),
+            "environment": environment(),
+            "built": self.built,
         }
 
     def load(
@@ -86,11 +96,12 @@ class RecordedSide:
         inputs: Mapping[str, Array],
         facts: Any,
         layouts: Mapping[str, str],
-    ) -> None:
+    ) -> str:
         """Load weights by this side's names; `facts`: subject of the manifests.
 
-        Entries without a weight keep what the builder made. `layouts`: patterns of this side's
-        names -> how its axes lie, for weights and inputs (`laid_out.py`).
+        Returns a digest of the whole state. Entries without a weight keep what the builder made.
+        `layouts`: patterns of this side's names -> how its axes lie, for weights and inputs
+        (`laid_out.py`).
         """
         declared = Declared(layouts=layouts, strict=False)
         with self._told("load"):
@@ -115,6 +126,7 @@ class RecordedSide:
             self.pair.seed,
             declared=declared,
         )
+        return digest(self.weights)
 
     def record(
         self,
@@ -124,8 +136,12 @@ class RecordedSide:
         follow: str | None,
         source: str | None,
         names: Mapping[str, str],
+        made_from: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Record one trace; `kind` is pass or isolated. Taps go to the file as they come."""
+        """Record one trace; `kind` is pass or isolated. Taps go to the file as they come.
+
+        `made_from`: what the parent knows of it, for the manifest.
+        """
         assert self.subject
         subject = self.subject
         subject.variant = variant
@@ -150,12 +166,15 @@ class RecordedSide:
                     record_pass(subject, handed, not variant, recording, random=first)
             recording.flush()
             writer.manifest |= recording.facts()
+            files = self.used.digests()  # a pass may import more
+            writer.manifest["made_from"] = {**made_from, "files": files}
             writer.manifest["free"] = [] if handed is None else handed.free
             if "follow" in self.adapter.abilities:
                 writer.manifest["branch"] = recording.branch.name(handed)
         return {
             "taps": len(writer.names),
             "notes": recording.notes,
+            "files": files,
             "followed": 0 if handed is None else len(handed.used),
             "kept": 0 if handed is None else handed.kept,
             "free": [] if handed is None else handed.free,
@@ -241,22 +260,6 @@ def subject_facts(
         "weights": array_facts(weights),
         "inputs": array_facts(inputs),
         "settings": settings,
-    }
-
-
-def used_files(pair: Path) -> dict[str, str]:
-    """The pair file and the modules imported from its folder -> the digest of each."""
-    folder = pair.resolve().parent
-    paths = {pair.resolve()}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and folder in Path(file).resolve().parents:
-            paths.add(Path(file).resolve())
-    outside = [p for p in paths if "site-packages" not in p.parts]
-    return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for path in sorted(outside)
-        if path.is_file()
     }
 
 

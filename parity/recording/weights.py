@@ -17,11 +17,10 @@ from parity.matching.telling import SURE
 from parity.matching.traces import align_traces, found_paths
 from parity.recording.draw import draw_weight, drawn
 from parity.recording.laid_out import fits
-from parity.recording.pair import Pair
+from parity.recording.pair import BUILT, Pair
 
 State = Sequence[Sequence[Any]]  # name, shape, type, kind; of every entry
 MOST = 5  # names in one sentence
-BUILT = "built"  # `weights` of a pair whose two builders make the same weights
 
 
 def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]:

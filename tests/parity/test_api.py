@@ -13,7 +13,7 @@ import pytest
 from parity import (
     compare,
     compare_files,
-    read_names,
+    read_declared,
     read_trace,
     record_taps,
     ulp_variant,
@@ -384,7 +384,7 @@ def test_names_are_mapped_by_patterns(files, write, tmp_path):
     path = tmp_path / "names.yaml"
     path.write_text("out/layer\\.(.+): forward/\\1\ngrads/d_(.+): gradients/\\1\n")
     variant = write("b1.npz", "theirs", ulp=1, change=foreign, zeros={})
-    rows = compare([*files, variant], read_names(path))
+    rows = compare([*files, variant], read_declared(path))
     assert {row.verdict for row in rows} == {"equivalent"} and len(rows) == 7
     assert {row.tap: row.candidate_noise > 0 for row in rows}["logits"]
 
@@ -407,9 +407,9 @@ def test_files_that_hold_no_names(tmp_path, text):
     path = tmp_path / "names.yaml"
     path.write_text(text)
     with pytest.raises(ParityError, match=r"names\.yaml: expected"):
-        read_names(path)
+        read_declared(path)
     with pytest.raises(ParityError, match=r"absent\.yaml: expected"):
-        read_names(tmp_path / "absent.yaml")
+        read_declared(tmp_path / "absent.yaml")
 
 
 def test_nothing_in_common(files, write):
@@ -574,7 +574,7 @@ def test_names_from_a_file(files, write, tmp_path):
     files[1] = write("b-names.npz", "theirs", change=foreign, zeros={})
     names = tmp_path / "names.yaml"
     names.write_text("out/layer\\.(.+): forward/\\1\ngrads/d_(.+): gradients/\\1\n")
-    found = [compare_traces(files), compare_traces(files, read_names(names))]
+    found = [compare_traces(files), compare_traces(files, read_declared(names))]
     assert [len(each.rows) for each in found] == [1, 7]
     assert [len(each.one_sided.candidate) for each in found] == [6, 0]
     assert compare_files(files, names) == 0

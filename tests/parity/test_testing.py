@@ -104,6 +104,9 @@ def test_names_are_a_table_or_a_file(folder, tmp_path):
     names.write_text("forward/h([yz]): forward/\\1\n")
     for given in (names, {r"forward/h([yz])": r"forward/\1"}):
         assert_equivalent(folder, names=given, only=["forward/[yz]"])
+    names.write_text("names:\n  forward/h([yz]): forward/\\1\nlayouts: {}\n")
+    assert_equivalent(folder, names=names, only=["forward/[yz]"])
+    assert main(["compare", str(folder), "--names", str(names)]) == 0
 
 
 def test_a_folder_holds_kinds_that_are_compared_apart(folder):

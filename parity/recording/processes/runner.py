@@ -2,35 +2,33 @@
 
     recorded = record_pair(Path("pair.py"), Path("out"))
 
-A recording is used again if nothing that it depends on changed: the pair file and the modules
-beside it, the options, the versions, this program, and the recordings that it follows.
+A recording is used again if nothing that it depends on changed: the options, weights and inputs,
+the recordings that it follows, the side's code and versions (depends.py), and this program.
 """
 
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import Any
 
 from parity.comparison.sketch import Array
-from parity.comparison.trace import Trace, environment, read_trace
+from parity.comparison.trace import Trace, read_trace
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.adapter import RestartNeededError
+from parity.recording.depends import own_source, refuse_two_versions
 from parity.recording.draw import draw_inputs
 from parity.recording.pair import SIDES, Pair, load_pair
 from parity.recording.processes.child import Child
+from parity.recording.processes.kept import Kept, digest_of
 from parity.recording.processes.lanes import run_lanes
 from parity.recording.processes.plan import Request, requests
 from parity.recording.side import load_arrays, save_arrays, subject_facts
 from parity.recording.weights import baseline_weights, candidate_names, module_names
 
-KEYS = "recordings.json"
 Say = Callable[[str], None]
 
 
@@ -63,12 +61,9 @@ class Runner:
         self.out.mkdir(parents=True, exist_ok=True)
         self.children: dict[tuple[str, str], Child] = {}
         self.described: dict[str, dict[str, Any]] = {}  # by side
-        self.keys: dict[str, str] = {}
-        keys = self.out / KEYS
-        self.old = json.loads(keys.read_text()) if keys.is_file() and not fresh else {}
+        self.kept = Kept(self.out, fresh)
         self.weight_names: dict[str, dict[str, str]] = {}  # side -> own name -> baseline's
         self.facts: dict[str, Any] = {}
-        self._writing = Lock()  # both sides record at the same time
         self.layouts: dict[str, str] = {}  # the candidate's: the pair's, then its framework's
 
     def __enter__(self) -> "Runner":
@@ -95,7 +90,8 @@ class Runner:
             self.children.pop((side, precision)).close()
             self.say(f"{self.label(side)}: has compiled itself for other settings; starts again")
             child, described = self._started(side, precision)
-        self.described.setdefault(side, described)
+        first = self.described.setdefault(side, described)
+        refuse_two_versions(self.label(side), first["files"], described["files"])
         if side in self.weight_names:
             self.load(child, side)
         version = described["producer"].get("version", "")
@@ -123,9 +119,9 @@ class Runner:
         log = self.out / f"{side}-{precision}.log"
         return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
-    def load(self, child: Child, side: str, state: Path | None = None) -> None:
-        """Load the pair's weights and inputs into a child."""
-        child.ask(
+    def load(self, child: Child, side: str, state: Path | None = None) -> str:
+        """Load the pair's weights and inputs into a child; a digest of its whole state."""
+        answer = child.ask(
             "load",
             weights=str(self.out / ("drawn.npz" if state else "weights.npz")),
             names=self.weight_names[side],
@@ -133,6 +129,7 @@ class Runner:
             state=str(state) if state else None,
             layouts=dict(self.layouts) if side == "candidate" else {},
         )
+        return str(answer["state"])
 
     def try_once(self, child: Child, side: str) -> None:
         """Find mistakes of the pair file before anything slow; only the baseline is called."""
@@ -157,7 +154,7 @@ class Runner:
         (self.out / "drawn.npz").unlink()  # the child has written back what it has loaded
         weights: dict[str, Array] = load_arrays(self.out / "weights.npz")
         self.weight_names["baseline"] = {name: name for name in weights}
-        self.load(child, "baseline")
+        self.described["baseline"]["loaded"] = self.load(child, "baseline")
         self.try_once(child, "baseline")
         self.facts = subject_facts(self.pair, weights, inputs)
 
@@ -174,7 +171,7 @@ class Runner:
             self.pair, state, described["state"], declared, described["may_fold"]
         )
         self.weight_names["candidate"] = names
-        self.load(child, "candidate")
+        self.described["candidate"]["loaded"] = self.load(child, "candidate")
         self.try_once(child, "candidate")
         self.recorded.notes += notes
 
@@ -187,10 +184,10 @@ class Runner:
         files, notes = self.recorded.files, self.recorded.notes
         self.recorded.files = {r.name: files[r.name] for r in plan if r.name in files}
         notes[before:] = sorted(notes[before:])  # in an order that does not depend on time
-        for name in [name for name in self.old if name not in self.recorded.files]:
+        others = [name for name in self.kept.entries if name not in self.recorded.files]
+        for name in others:
             (self.out / f"{name}.npz").unlink(missing_ok=True)  # of another plan
-            del self.old[name]
-        self._write_keys()
+        self.kept.drop(others)
 
     def _record_in_lane(self, request: Request) -> None:
         """One recording of the plan; the float32 process of a side ends before float64 starts."""
@@ -223,35 +220,42 @@ class Runner:
             "names": names,
         }
         used = [other for other in (request.follow, request.source) if other]
-        described = self.described[request.side]
-        known = {old: entry["key"] for old, entry in self.old.items()} | self.keys
+        side = self._digest_of_side(request.side)
+        keys = {other: self.kept.key(other) for other in used}
         facts = [
             options,
             request.precision,
             self.facts,
             self.layouts,
             self.weight_names[request.side],
-            [known[other] for other in used],
-            [described["producer"], described["files"], self.pair.tag, own_source()],
+            [*keys.values()],
+            side,
         ]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-        self.keys[name], self.recorded.files[name] = key, file
+        key = digest_of(facts)
+        made_from = {"key": key, "used": keys, "side": side, "pair": str(self.path)}
+        self.recorded.files[name] = file
         words = " ".join(w for w in (request.kind, request.precision, request.variant) if w)
-        if self.old.get(name, {}).get("key") == key and file.is_file():
+        kept = self.kept.answer(name, key)
+        if kept is not None and file.is_file():
             self.say(f"{self.label(request.side)}: {words}: unchanged")
-            self._note(request, self.old[name]["answer"])
+            self._note(request, kept)
             return
         child, started = self.child(request.side, request.precision), time.monotonic()
         paths = {
             role: str(self.out / f"{other}.npz") if other else None
             for role, other in (("follow", request.follow), ("source", request.source))
         }
-        answer = child.ask("record", words, out=str(file), **options, **paths)
-        self.old[name] = {"key": key, "answer": answer}
-        self._write_keys()
+        answer = child.ask("record", words, out=str(file), made_from=made_from, **options, **paths)
+        self.kept.add(name, key, answer)
         seconds = time.monotonic() - started
         self.say(f"{self.label(request.side)}: {words}: {answer['taps']} taps ({seconds:.0f} s)")
         self._note(request, answer)
+
+    def _digest_of_side(self, side: str) -> str:
+        """Of all that every recording of a side depends on."""
+        described = self.described[side]
+        parts = ("producer", "files", "versions", "environment", "built", "loaded")
+        return digest_of([{p: described[p] for p in parts}, self.pair.tag, own_source()])
 
     def _note(self, request: Request, answer: Mapping[str, Any]) -> None:
         label = self.label(request.side)
@@ -266,20 +270,6 @@ class Runner:
         names = request.source, "candidate-pass-float32"
         pair: list[Trace] = [read_trace(self.out / f"{name}.npz") for name in names]
         return module_names(self.pair, *pair)
-
-    def _write_keys(self) -> None:
-        with self._writing:
-            temporary = self.out / f".{KEYS}.part"
-            temporary.write_text(json.dumps(dict(self.old)))
-            temporary.replace(self.out / KEYS)
-
-
-def own_source() -> str:
-    """A digest of the recorder's own code and of the interpreter's facts."""
-    state = hashlib.sha256(json.dumps(environment(), sort_keys=True).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        state.update(path.read_bytes())
-    return state.hexdigest()[:16]
 
 
 def record_pair(

@@ -52,10 +52,11 @@ class Worker:
         stored = load_arrays(weights)
         own = {name: stored[theirs] for name, theirs in names.items()}
         arrays = load_arrays(inputs)
-        self.side.load(own, arrays, subject_facts(self.side.pair, stored, arrays), layouts)
+        facts = subject_facts(self.side.pair, stored, arrays)
+        loaded = self.side.load(own, arrays, facts, layouts)
         if state:
             save_arrays(Path(state), self.side.weights)
-        return {}
+        return {"state": loaded}
 
     def trial(self, call: bool) -> dict[str, Any]:
         """Compare inputs and arguments, and call the model once, to find mistakes early."""
