@@ -11,11 +11,13 @@ from pathlib import Path
 
 from parity.comparison.evidence import find_evidence
 from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
+from parity.comparison.missing import missing_rows
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
 from parity.comparison.verdict import EXACT, EXIT_CODES, Comparison, Evidence, OneSided, Row, worst
 from parity.diagnose.answer import Answer, answer
 from parity.diagnose.sources import WholeArrays
+from parity.diagnose.structure import setting_rows
 from parity.errors import NothingInCommon, ParityError
 from parity.matching.declared import Declared, read_declared
 from parity.matching.named import Found
@@ -73,8 +75,11 @@ def compare_traces(
     pairs = find_evidence(loaded, siblings)
     for evidence in pairs:
         _refuse_nothing_in_common(evidence)
-        rows += judge(evidence, NOT_JUDGED)
-        one_sided += one_sided_taps(evidence, NOT_JUDGED)
+        alone = one_sided_taps(evidence, NOT_JUDGED)
+        rows += [*judge(evidence, NOT_JUDGED), *missing_rows(evidence, alone)]
+        if evidence is pairs[0]:
+            rows += setting_rows(evidence)
+        one_sided += alone
     found = find_layouts(found, loaded[0], loaded[1], _different(rows))
     return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
 

@@ -43,6 +43,7 @@ from parity.diagnose.outputs import (
     fault_of_loss,
     output_differences,
     output_findings,
+    taps_of_outputs,
     with_auxiliary,
 )
 from parity.diagnose.precision import why_less_precise
@@ -50,7 +51,12 @@ from parity.diagnose.reach import Pass, pass_of
 from parity.diagnose.sources import BAD, Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
 from parity.diagnose.state import unequal_weight
-from parity.diagnose.structure import one_sided_findings, setting_differences, with_one_sided
+from parity.diagnose.structure import (
+    SETTINGS,
+    one_sided_findings,
+    setting_differences,
+    with_one_sided,
+)
 from parity.diagnose.sums import broken_sum
 from parity.diagnose.words import ABOUT, OF_INPUT, OTHER, UNKNOWN
 from parity.matching.named import Found
@@ -127,7 +133,9 @@ def explain_case(
     outputs = output_differences(one_sided)
     auxiliary = auxiliary_parameters(main.baseline) if main and outputs else set()
     found = true_layouts(found, rows, graph)
-    bad = [r for r in rows if r.verdict in BAD and f"{r.stage}/{r.tap}" not in found.layouts]
+    rows = [row for row in rows if row.stage != SETTINGS]  # `settings` says it
+    told = {*found.layouts, *one_sided.baseline, *one_sided.candidate}
+    bad = [r for r in rows if r.verdict in BAD and f"{r.stage}/{r.tap}" not in told]
     exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
     faults: list[Fault] = []
@@ -159,7 +167,7 @@ def explain_case(
         findings.append(finding)
     findings += list(matched_findings(found, rows))
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
-    findings += list(output_findings(rows, outputs, faults))
+    findings += list(output_findings(rows, outputs, faults, taps_of_outputs(one_sided)))
     findings += list(unshown(settings, faults, rows))
     findings.sort(key=lambda each: (CLASSES.index(each.kind), SURENESS.index(each.shown_by)))
     return findings, left

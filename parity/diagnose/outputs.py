@@ -12,7 +12,7 @@ from parity.comparison.verdict import OneSided, Row
 from parity.diagnose.faults import Fault
 from parity.diagnose.finding import Finding
 from parity.diagnose.reach import OUTPUT
-from parity.diagnose.stages import place_of
+from parity.diagnose.stages import Place, place_of
 
 CODE = "outputs"
 SHOWN = 3  # names in a sentence
@@ -29,13 +29,24 @@ def output_differences(one_sided: OneSided) -> dict[bool, str]:
             names = [
                 place.name
                 for place in (place_of(*tap.split("/", 1)) for tap in taps)
-                if (place.kind, place.training, place.isolated) == ("forward", training, False)
-                and (place.name == OUTPUT or place.name.startswith(f"{OUTPUT}."))
+                if is_output(place) and (place.kind, place.training) == ("forward", training)
             ]
             if names:
                 more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
                 found.setdefault(training, []).append(f"{text} {', '.join(names[:SHOWN])}{more}")
     return {training: ", and ".join(parts) for training, parts in found.items()}
+
+
+def taps_of_outputs(one_sided: OneSided) -> list[str]:
+    """The outputs that one side returns alone, and the gradients by them."""
+    both = (*one_sided.baseline, *one_sided.candidate)
+    return [tap for tap in both if is_output(place_of(*tap.split("/", 1)))]
+
+
+def is_output(place: Place) -> bool:
+    """Whether a place is an output of the whole model, or the gradient by one."""
+    of_pass = place.kind in ("forward", "backward") and not place.isolated
+    return of_pass and place.name.partition(".")[0] == OUTPUT
 
 
 def auxiliary_parameters(trace: Trace) -> set[str]:
@@ -57,6 +68,7 @@ def with_auxiliary(
         return finding, one_sided
     places = {tap: place_of(*tap.split("/", 1)) for tap in one_sided.baseline}
     mine = [t for t, p in places.items() if p.kind == "gradients" and p.name in auxiliary]
+    mine += taps_of_outputs(one_sided)
     explained = tuple(dict.fromkeys([*finding.explained, *mine]))
     return replace(finding, explained=explained), one_sided.without(mine)
 
@@ -68,9 +80,15 @@ def fault_of_loss(text: str) -> Fault:
 
 
 def output_findings(
-    rows: Sequence[Row], outputs: Mapping[bool, str], faults: Sequence[Fault]
+    rows: Sequence[Row],
+    outputs: Mapping[bool, str],
+    faults: Sequence[Fault],
+    taps: Sequence[str] = (),
 ) -> Iterator[Finding]:
-    """Outputs that one side lacks, where no loss tells so: one finding for both modes."""
+    """Outputs that one side lacks, where no loss tells so: one finding for both modes.
+
+    `taps`: the outputs and the gradients by them (`taps_of_outputs`).
+    """
     told = {fault.key[1] for fault in faults if fault.code == CODE}
     for text in dict.fromkeys(outputs.values()):
         first = next(iter(rows), None)
@@ -90,7 +108,7 @@ def output_findings(
             where + text,
             "other structure",
             (OUTPUT,),
-            (),
+            tuple(taps),
             "",
             "settings",
         )

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from parity.comparison.verdict import Evidence, OneSided, Row
 from parity.diagnose.causes.facts import Operation, operations_of
 from parity.diagnose.faults import UNUSED
@@ -11,6 +13,7 @@ from parity.diagnose.finding import Finding, Kind
 from parity.diagnose.local import COUNTER
 from parity.diagnose.stages import module_of, place_of
 
+SETTINGS = "settings"  # stage of the rows of settings that differ
 NOT_A_FUNCTION = ("p", "training")  # settings that change nothing where dropout is off
 # kind of a tap that only the baseline has, or only the candidate -> code, class, sentence
 ONE_SIDED: dict[tuple[str, str], tuple[str, Kind, str]] = {
@@ -52,6 +55,31 @@ def setting_differences(pair: Evidence) -> dict[str, Difference]:
         if text:
             result.setdefault(module_of(name.partition("/")[2]), Difference(text, other.source))
     return result
+
+
+def setting_rows(pair: Evidence) -> list[Row]:
+    """A row, `undecided`, for each module of a whole pass whose settings differ: what they change
+    may show in no tap, as a rate of dropout does."""
+    if pair.baseline.manifest.get("kind") != "pass":
+        return []
+    return [
+        Row(
+            case=str(pair.baseline.manifest.get("case", "")),
+            stage=SETTINGS,
+            tap=module,
+            precision=pair.candidate.manifest["precision"],
+            pair=f"{pair.candidate.producer('name')} : {pair.baseline.producer('name')}",
+            verdict="undecided",
+            error=np.inf,
+            baseline_error=0.0,
+            noise_floor=0.0,
+            bound=0.0,
+            candidate_noise=0.0,
+            pair_error=np.inf,
+            reason=difference.text,
+        )
+        for module, difference in setting_differences(pair).items()
+    ]
 
 
 def setting_difference(mine: Operation, other: Operation) -> str:

@@ -1,0 +1,40 @@
+"""What one side lacks although it decides the function: the model's outputs, and gradients.
+
+Most taps of one side alone have no verdict, because the other side may be written in other modules.
+An output that is not returned and a parameter that gets no gradient are differences by themselves.
+"""
+
+from collections.abc import Iterator
+
+from parity.comparison.judge import judge_tap
+from parity.comparison.verdict import Evidence, OneSided, Row
+
+OUTPUT = "output"  # the model's only or first output; others are `output.1`, `output.logits`
+
+
+def missing_rows(evidence: Evidence, one_sided: OneSided) -> list[Row]:
+    """A row, `different`, for each tap that only one side has and that decides the function."""
+    names = [*missing_outputs(one_sided), *missing_gradients(evidence, one_sided)]
+    return [judge_tap(name, evidence) for name in dict.fromkeys(names)]
+
+
+def missing_outputs(one_sided: OneSided) -> Iterator[str]:
+    """Outputs of the model, as whole passes record them, that only one side returns."""
+    for name in (*one_sided.baseline, *one_sided.candidate):
+        stage, _, tap = name.partition("/")
+        if stage in ("forward", "training forward") and tap.partition(".")[0] == OUTPUT:
+            yield name
+
+
+def missing_gradients(evidence: Evidence, one_sided: OneSided) -> Iterator[str]:
+    """Gradients of the baseline by parameters that both sides have, and by inputs.
+
+    The candidate must record other gradients in that stage.
+    """
+    taps = evidence.candidate.taps
+    recorded = {name.partition("/")[0] for name in taps}
+    for name in one_sided.baseline:
+        stage, _, tap = name.partition("/")
+        known = tap.startswith("input:") or f"parameters/{tap}" in taps
+        if stage in ("gradients", "training gradients") and stage in recorded and known:
+            yield name
