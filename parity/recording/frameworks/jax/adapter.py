@@ -54,6 +54,7 @@ class FlaxAdapter(Adapter):
         self.functions: Any = None
         self._originals: dict[int, tuple[Any, Any]] = {}  # id of a copy -> copy, original
         self._modules: list[Module] = []
+        self._masks: set[str] = set()  # paths of modules that draw a random mask
         self._axes: dict[str, int] = {}  # path -> axes of the module's first input
         self._seen: dict[tuple[bool, str], Any] = {}  # training, path -> module in that mode
         return {
@@ -98,6 +99,7 @@ class FlaxAdapter(Adapter):
             self.mode(self.model, training, dropout=False)
             with self.intercept(self.model, calls.around):
                 self.call(self.model, inputs)
+            self._masks = {module.path for module in calls.modules() if _is_mask(module)}
         self.mode(self.model, training=False, dropout=False)
         self.model.variables = variables  # training has moved the running statistics
         self._modules, self._axes = calls.modules(), calls.axes
@@ -209,7 +211,7 @@ class FlaxAdapter(Adapter):
         def silent(module: Any) -> bool:
             if model.dropout or not model.training:
                 return False
-            return any(word in type(module).__name__ for word in RANDOM_MODULES)
+            return ".".join(module.path) in self._masks
 
         with intercepted(lambda: self.run, around, seen, silent):
             yield
@@ -312,6 +314,13 @@ class FlaxAdapter(Adapter):
     def seed(self, number: int) -> None:
         """See `Adapter`."""
         self.key = self.jax.random.key(number)
+
+
+def _is_mask(module: Module) -> bool:
+    """Whether a module is a random mask itself, and no block that has one, such as
+    `ConvDropoutNorm`: that block has modules in it, or weights."""
+    named = any(word in module.class_name for word in RANDOM_MODULES)
+    return named and module.is_leaf and not module.parameters
 
 
 def _own(module: Module) -> list[str]:

@@ -25,6 +25,7 @@ from parity.recording.frameworks.jittor.model import (
     STATISTICS,
     children,
     is_buffer,
+    is_mask,
     is_own,
     refuse_hidden,
     stopped_by_eval,
@@ -238,8 +239,7 @@ class JittorAdapter(Adapter):
                     getattr(module, name)()
                     break
             else:
-                masks = "drop" in type(module).__name__.lower()
-                module.is_train = training and (dropout or not masks)
+                module.is_train = training and (dropout or not is_mask(module))
         self.start_gradients([var for var in learning if var.is_stop_grad()])
 
     def is_tensor(self, value: Any) -> bool:

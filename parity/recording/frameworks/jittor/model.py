@@ -49,6 +49,13 @@ def children(module: Any) -> list[Any]:
     return [child for path, child in module.named_modules() if path and "." not in path]
 
 
+def is_mask(module: Any) -> bool:
+    """Whether a module is a random mask itself, and no block that has one, such as
+    `ConvDropoutNorm`: that block has modules in it, or weights."""
+    named = "drop" in type(module).__name__.lower()
+    return named and not children(module) and not module.parameters()
+
+
 def is_own(jittor: Any, module: Any, name: str) -> bool:
     """Whether a module overrides `train` or `eval`."""
     return getattr(type(module), name) is not getattr(jittor.Module, name)

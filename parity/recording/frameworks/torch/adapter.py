@@ -18,7 +18,7 @@ from parity.recording.adapter import (
 )
 from parity.recording.places import source_of
 
-# Modules with random masks by class name, of any library; and attributes that hold a probability.
+# Modules that draw a random mask, of any library, by words of their class names.
 RANDOM_MODULES = ("Dropout", "DropPath", "StochasticDepth", "DropBlock")
 
 
@@ -170,11 +170,19 @@ class TorchAdapter(Adapter):
         self.dropout = dropout
         model.train(training)
         for module in model.modules():
-            if not dropout and any(word in type(module).__name__ for word in RANDOM_MODULES):
-                module.eval()
+            if not dropout and self._is_mask(module):
+                module.training = False
             if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
                 rate = self._rates.setdefault(module, module.dropout)
                 module.dropout = rate if dropout else 0.0
+
+    def _is_mask(self, module: Any) -> bool:
+        """Whether a module is a random mask itself, and no block that has one, such as
+        `ConvDropoutNorm`: that block has modules in it, or weights."""
+        if isinstance(module, self.torch.nn.modules.dropout._DropoutNd):
+            return True
+        named = any(word in type(module).__name__ for word in RANDOM_MODULES)
+        return named and next(module.children(), next(module.parameters(), None)) is None
 
     def is_tensor(self, value: Any) -> bool:
         """See `Adapter`."""
