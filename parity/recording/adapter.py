@@ -14,6 +14,7 @@ from typing import Any
 
 from parity.comparison.sketch import Array
 from parity.errors import ParityError
+from parity.recording.keeping import Kept
 
 # framework -> module and class of its adapter
 ADAPTERS = {
@@ -94,9 +95,12 @@ class Adapter:
         """What is set back afterwards when a running script records its own model."""
         return None
 
-    def same_mode(self, model: Any) -> AbstractContextManager[Any]:
-        """After it, every module of the model is in the mode that it was in."""
-        return nullcontext()
+    def keep(self, model: Any, whole: bool) -> Kept | None:
+        """What a pass can change in a model, ready to be put back; None: nothing but its state.
+
+        `whole`: also the state. Else `load` follows each time.
+        """
+        return None
 
     def prepare_build(self) -> None:
         """Run before the builder: patch what `intercept_functions` needs, such as `jt.nn.relu`."""
@@ -111,6 +115,10 @@ class Adapter:
         Arrays are copies. A shared parameter has an entry under each of its names.
         """
         raise NotImplementedError
+
+    def unsaved(self, model: Any) -> dict[str, Array]:
+        """Buffers that are no part of the state, since the framework does not save them."""
+        return {}
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         """Set entries of the state (all, or some) from arrays, converted to the run's precision.

@@ -1,10 +1,11 @@
 """Record a model of a running script, without a pair file: what `parity.torch.record` does."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from parity.comparison.sketch import Array
 from parity.comparison.subject import array_facts
@@ -41,7 +42,7 @@ def record_model(
 
     Args:
         inputs: NumPy arrays by name, in the order of the model's arguments.
-        precision: float32, or float64 of a copy of the model.
+        precision: of the recording: float32 or float64, from weights in float32.
         variant: `ulp:N` moves every weight by one unit in the last place.
         follow: a trace whose choices at kinks are used where this model is near a tie.
         loss, update, modes, seed: as in a pair file (`Pair`).
@@ -63,15 +64,21 @@ def record_model(
     with adapter.inside_script(precision) or nullcontext():
         facts = adapter.start(precision)
         adapter.examples = inputs
-        own = adapter.finish_build(model if precision == "float32" else copy.deepcopy(model))
-        weights = {key: entry.array for key, entry in adapter.state(own).items()}
-        named = {key: entry.array for key, entry in adapter.state(model).items()}
-        moved = ulp_moved(weights, variant) if variant else weights
-        subject = Subject(adapter, own, inputs, moved, loss, update, modes, seed, variant=variant)
-        handed = Handed.from_trace(read_trace(follow)) if follow else None
-        with adapter.same_mode(own):
+        kept = adapter.keep(model, whole=True)
+        try:
+            own = adapter.finish_build(model)
+            state = {key: entry.array for key, entry in adapter.state(own).items()}
+            named = {key: _single(array) for key, array in state.items()}
+            weights = {key: named[key].astype(array.dtype) for key, array in state.items()}
+            moved = ulp_moved(weights, variant) if variant else weights
+            subject = Subject(
+                adapter, own, inputs, moved, loss, update, modes, seed, variant=variant
+            )
+            handed = Handed.from_trace(read_trace(follow)) if follow else None
             recording = record_pass(subject, handed, once=not variant)
-        adapter.load(own, weights)
+        finally:
+            if kept:
+                kept.restore()
     manifest = {
         "producer": {"name": name or framework, **facts, **environment()},
         "precision": precision,
@@ -90,3 +97,8 @@ def record_model(
     }
     write_trace(path, recording.taps, manifest, sketch_above)
     return recording.notes
+
+
+def _single(array: Array) -> Array:
+    """Floats in float32: every recording is of the same weights, whatever their type is."""
+    return array.astype(np.float32) if array.dtype.kind == "f" else array

@@ -46,7 +46,7 @@ def record_isolated(
         calls = subject.calls.get(stage)
         if calls is None:
             calls = collect_calls(subject, training)
-        subject.adapter.load(subject.model, subject.weights)
+        subject.start()
         subject.adapter.mode(subject.model, training, dropout=not training)
         subject.adapter.seed(subject.seed)
         for name, call in calls.items():
@@ -55,7 +55,6 @@ def record_isolated(
             subject.place = f"{WORDS}{stage}forward of {name}"
             _record_call(subject, recording, (stage, name), call, source, names, handed)
             recording.flush()
-    subject.adapter.load(subject.model, subject.weights)
     return recording
 
 

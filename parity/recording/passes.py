@@ -39,8 +39,9 @@ def record_pass(
     `recording`: an empty one with a sink, to which taps go as they come.
     """
     recording, adapter = recording or Recording(), subject.adapter
-    adapter.load(subject.model, subject.weights)
+    subject.start()
     if once:
+        recording.notes += subject.kept.notes() if subject.kept else []
         state = adapter.state(subject.model)
         recording.taps |= {f"parameters/{name}": entry.array for name, entry in state.items()}
         recording.flush()
@@ -52,19 +53,21 @@ def record_pass(
     if "eval" in subject.modes and once and random:
         recording.taps["evaluation/random"] = np.array(_random(subject, training=False))
     if "train" in subject.modes and adapter.abilities >= {"gradients"}:
+        subject.start()
+        before = adapter.unsaved(subject.model)
         outputs = _record_mode(subject, recording, handed, training=True)
-        _record_statistics(subject, recording)
+        _record_statistics(subject, recording, before)
         if once and random:
             _record_randomness(subject, recording, outputs)
         if subject.update and "update" in adapter.abilities:
             _record_update(subject, recording, handed)
-    adapter.load(subject.model, subject.weights)
     return recording
 
 
 def call_once(subject: Subject) -> None:
     """Run the forward pass and the loss in the first mode, and keep nothing of it."""
     adapter = subject.adapter
+    subject.start()
     training = "eval" not in subject.modes
     if "taps" in adapter.abilities:
         subject.place = "forward"
@@ -80,7 +83,6 @@ def call_once(subject: Subject) -> None:
         if "gradients" in adapter.abilities and outputs:
             subject.place = f"{stage}loss"
             loss_of(subject, outputs, inputs)
-    adapter.load(subject.model, subject.weights)
 
 
 def _record_taps(subject: Subject, recording: Recording) -> None:
@@ -89,6 +91,7 @@ def _record_taps(subject: Subject, recording: Recording) -> None:
     for mode, stage in (("eval", ""), ("train", TRAINING)):
         if mode in subject.modes:
             subject.place = f"{stage}forward"
+            subject.start()
             inputs = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
             taps = adapter.taps(subject.model, inputs, training=bool(stage)) or {}
             recording.taps |= {f"{stage}{name}": value for name, value in taps.items()}
@@ -99,6 +102,7 @@ def _record_mode(
 ) -> list[Array]:
     """Forward, loss and gradients in one mode; returns the arrays of the model's outputs."""
     adapter, stage = subject.adapter, TRAINING if training else ""
+    subject.start()
     recorder = Recorder(adapter, subject.modules, recording.branch, stage, handed)
     with _running(subject, recorder, training):
         inputs = native_inputs(subject)
@@ -210,17 +214,21 @@ def _gradients(
     }
 
 
-def _record_statistics(subject: Subject, recording: Recording) -> None:
-    for name, entry in subject.adapter.state(subject.model).items():
-        if entry.kind == "buffer":
-            recording.taps[f"training statistics/{name}"] = entry.array
+def _record_statistics(subject: Subject, recording: Recording, before: Mapping[str, Array]) -> None:
+    """Buffers after training; of those that are not saved only what has changed, no tables."""
+    state = subject.adapter.state(subject.model)
+    found = {name: entry.array for name, entry in state.items() if entry.kind == "buffer"}
+    for name, array in subject.adapter.unsaved(subject.model).items():
+        if not np.array_equal(array, before.get(name), equal_nan=array.dtype.kind == "f"):
+            found[name] = array
+    recording.taps |= {f"training statistics/{name}": array for name, array in found.items()}
     recording.flush()
 
 
 def collect_calls(subject: Subject, training: bool) -> dict[str, ModuleCall]:
     """The calls of leaf modules in one mode, from a forward pass that is not kept."""
     stage = TRAINING if training else ""
-    subject.adapter.load(subject.model, subject.weights)
+    subject.start()
     recorder = Recorder(subject.adapter, subject.modules, Branch(), stage)
     with _running(subject, recorder, training):
         _forward(subject, native_inputs(subject))
@@ -236,7 +244,7 @@ def _random(subject: Subject, training: bool, dropout: bool = True) -> bool:
 
 def _outputs(subject: Subject, training: bool, dropout: bool, seed: int) -> list[Array]:
     adapter = subject.adapter
-    adapter.load(subject.model, subject.weights)
+    subject.start()
     recorder = Recorder(adapter, {}, Branch(), TRAINING if training else "", active=False)
     with _running(subject, recorder, training, dropout):
         adapter.seed(seed)
@@ -266,7 +274,7 @@ def _record_randomness(subject: Subject, recording: Recording, outputs: Sequence
 def _record_update(subject: Subject, recording: Recording, handed: Handed | None) -> None:
     """One step of the framework's own optimiser; taps are new minus old, in float64."""
     adapter = subject.adapter
-    adapter.load(subject.model, subject.weights)
+    subject.start()
     # The choices of the recorded pass in training mode; the recorder's taps are not used.
     same = Handed(handed.branch, handed.choices) if handed else None
     recorder = Recorder(adapter, subject.modules, Branch(), TRAINING, same)

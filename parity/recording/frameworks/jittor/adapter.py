@@ -20,6 +20,7 @@ from parity.recording.adapter import Adapter, AroundFunction, AroundModule, Modu
 from parity.recording.frameworks.jittor.facts import facts_of, is_whole, source_of
 from parity.recording.frameworks.jittor.float64 import use_float64
 from parity.recording.frameworks.jittor.graph import connected
+from parity.recording.frameworks.jittor.keeping import keep
 from parity.recording.frameworks.jittor.kinks import choice_at_ties, patch, watcher
 from parity.recording.frameworks.jittor.model import (
     STATISTICS,
@@ -32,6 +33,7 @@ from parity.recording.frameworks.jittor.model import (
     variables_of,
 )
 from parity.recording.frameworks.jittor.start import start_jittor
+from parity.recording.keeping import Kept
 
 OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
 
@@ -47,7 +49,6 @@ class JittorAdapter(Adapter):
         self.jittor: Any = None
         self.precision = "float32"
         self.named: dict[str, Any] | None = None  # the model's state in this pass
-        self.stopped: list[Any] = []  # arrays whose gradient the builder's `eval()` had stopped
 
     def start(self, precision: str) -> dict[str, Any]:
         jt = self.jittor = start_jittor()
@@ -70,8 +71,7 @@ class JittorAdapter(Adapter):
                 f"jittor: expected the builder to return a jittor.Module, found {type(model)}"
             )
         refuse_hidden(self.jittor, model)
-        self.stopped = stopped_by_eval(model)
-        self.start_gradients(self.stopped)
+        self.start_gradients(stopped_by_eval(model))
         return self.converted(model)
 
     def start_gradients(self, arrays: Sequence[Any]) -> None:
@@ -97,22 +97,12 @@ class JittorAdapter(Adapter):
             random.setstate(kept[0])
             np.random.set_state(kept[1])
 
-    @contextmanager
-    def same_mode(self, model: Any) -> Iterator[None]:
-        """See `Adapter`: every module's `is_train`, and gradients that `eval()` had stopped."""
-        modules = [module for _, module in model.named_modules()]
-        kept = [module.__dict__.get("is_train") for module in modules]
-        stopped = self.stopped
-        try:
-            yield
-        finally:
-            for module, is_train in zip(modules, kept, strict=True):
-                if is_train is None:
-                    module.__dict__.pop("is_train", None)
-                else:
-                    module.is_train = is_train
-            for var in stopped:
-                var.stop_grad()
+    def keep(self, model: Any, whole: bool) -> Kept | None:
+        """See `Adapter`."""
+        if not isinstance(model, self.jittor.Module):  # `finish_build` says so
+            return None
+        loaded = [] if whole else variables_of(self.jittor, model).values()
+        return keep(self.jittor, model, {id(var) for var in loaded})
 
     def converted(self, module: Any) -> Any:
         """The module, whose state has the run's precision."""
@@ -125,6 +115,11 @@ class JittorAdapter(Adapter):
             name: Variable(self.array(var), "buffer" if is_buffer(name, var) else "parameter")
             for name, var in variables_of(self.jittor, model).items()
         }
+
+    def unsaved(self, model: Any) -> dict[str, Array]:
+        saved = variables_of(self.jittor, model)
+        every = variables_of(self.jittor, model, unsaved=True)
+        return {name: self.array(var) for name, var in every.items() if name not in saved}
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         self.named = None

@@ -7,11 +7,11 @@ from parity.errors import ParityError
 STATISTICS = ("running_mean", "running_var")
 
 
-def variables_of(jittor: Any, model: Any) -> dict[str, Any]:
+def variables_of(jittor: Any, model: Any, unsaved: bool = False) -> dict[str, Any]:
     """Name -> Var of the state, with the names and rules of `Module.state_dict`.
 
-    Attributes that begin with `_` are none of it, nor are buffers that are not persistent. A shared
-    array has an entry under each of its names.
+    Attributes that begin with `_` are none of it, nor are buffers that are not persistent, but
+    with `unsaved`. A shared array has an entry under each of its names.
     """
     found = {}
     for path, module in model.named_modules():
@@ -19,7 +19,7 @@ def variables_of(jittor: Any, model: Any) -> dict[str, Any]:
         for key, value in (module.params if listed else module.__dict__).items():
             hidden = isinstance(key, str) and key.startswith("_")
             if isinstance(value, jittor.Var) and not hidden:
-                if getattr(value, "persistent", True):
+                if unsaved or getattr(value, "persistent", True):
                     found[f"{path}.{key}" if path else str(key)] = value
     return found
 

@@ -16,6 +16,7 @@ from parity.recording.adapter import (
     Module,
     Variable,
 )
+from parity.recording.keeping import Kept
 from parity.recording.places import source_of
 
 # Modules that draw a random mask, of any library, by words of their class names.
@@ -55,16 +56,14 @@ class TorchAdapter(Adapter):
             finally:
                 torch.set_default_dtype(kept)
 
-    @contextmanager
-    def same_mode(self, model: Any) -> Iterator[None]:
+    def keep(self, model: Any, whole: bool) -> Kept | None:
         """See `Adapter`."""
-        kept = [(module, module.training) for module in model.modules()]
-        try:
-            yield
-        finally:
-            self.mode(model, training=False, dropout=True)
-            for module, training in kept:
-                module.training = training
+        from parity.recording.frameworks.torch.keeping import keep
+
+        if not isinstance(model, self.torch.nn.Module):  # `finish_build` says so
+            return None
+        state = [] if whole else self._state(model).values()
+        return keep(model, {id(tensor) for tensor in state})
 
     def finish_build(self, model: Any) -> Any:
         """See `Adapter`."""
@@ -73,21 +72,41 @@ class TorchAdapter(Adapter):
             raise ParityError(f"build: expected a torch.nn.Module, found {type(model).__name__}")
         if hasattr(model, "_orig_mod"):
             raise ParityError("build: a compiled model hides its modules; return it uncompiled")
-        return model.to(self.type)
+        return self._converted(model)
+
+    def _converted(self, model: Any) -> Any:
+        """The model, whose numbers have the run's precision; complex ones stay complex."""
+
+        def convert(tensor: Any) -> Any:
+            if tensor.is_complex():
+                return tensor.to(self.type.to_complex())
+            return tensor.to(self.type) if tensor.is_floating_point() else tensor
+
+        model.zero_grad(set_to_none=True)
+        return model._apply(convert)
 
     def state(self, model: Any) -> dict[str, Variable]:
         """See `Adapter`."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
         return {
             name: Variable(self.array(value), "parameter" if name in parameters else "buffer")
-            for name, value in model.state_dict().items()
-            if isinstance(value, self.torch.Tensor)
+            for name, value in self._state(model).items()
         }
+
+    def _state(self, model: Any) -> dict[str, Any]:
+        """Name -> tensor of the entries of `state_dict`; its extra states are none of them."""
+        known = dict(model.named_buffers(remove_duplicate=False))
+        known |= dict(model.named_parameters(remove_duplicate=False))
+        return {name: known[name] for name in model.state_dict() if name in known}
+
+    def unsaved(self, model: Any) -> dict[str, Array]:
+        """See `Adapter`."""
+        state = model.state_dict()
+        return {n: self.array(v) for n, v in model.named_buffers() if n not in state}
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         """See `Adapter`."""
-        known = dict(model.named_buffers(remove_duplicate=False))
-        known |= dict(model.named_parameters(remove_duplicate=False))
+        known = self._state(model)
         with self.torch.no_grad():
             for name, array in arrays.items():
                 known[name].copy_(self.torch.from_numpy(np.array(array)))
@@ -130,7 +149,7 @@ class TorchAdapter(Adapter):
     def replace(self, model: Any, path: str, new: Any) -> None:
         """See `Adapter`."""
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, new.to(self.type))
+        setattr(model.get_submodule(parent), name, self._converted(new))
 
     @contextmanager
     def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:
