@@ -219,7 +219,9 @@ def _record_statistics(subject: Subject, recording: Recording, before: Mapping[s
     state = subject.adapter.state(subject.model)
     found = {name: entry.array for name, entry in state.items() if entry.kind == "buffer"}
     for name, array in subject.adapter.unsaved(subject.model).items():
-        if not np.array_equal(array, before.get(name), equal_nan=array.dtype.kind == "f"):
+        if not np.array_equal(
+            array, before.get(name, np.empty(0)), equal_nan=array.dtype.kind == "f"
+        ):
             found[name] = array
     recording.taps |= {f"training statistics/{name}": array for name, array in found.items()}
     recording.flush()

@@ -86,11 +86,13 @@ class RecordedSide:
         inputs: Mapping[str, Array],
         facts: Any,
         layouts: Mapping[str, str],
+        built: Mapping[str, Array],
     ) -> None:
         """Load weights by this side's names; `facts`: subject of the manifests.
 
         Entries without a weight keep what the builder made. `layouts`: patterns of this side's
-        names -> how its axes lie, for weights and inputs (`laid_out.py`).
+        names -> how its axes lie, for weights and inputs (`laid_out.py`). `built`: arrays that
+        this side's builder made in another process.
         """
         declared = Declared(layouts=layouts, strict=False)
         with self._told("load"):
@@ -100,7 +102,7 @@ class RecordedSide:
                 for n, value in weights.items()
             }
             inputs = inputs_in_layout(inputs, declared)
-            self.adapter.load(self.model, fitting)
+            self.adapter.load(self.model, fitting | dict(built))
             state = self.adapter.state(self.model)
         self.weights = {name: entry.array for name, entry in state.items()}
         self.facts = facts

@@ -28,7 +28,7 @@ from parity.recording.processes.child import Child
 from parity.recording.processes.lanes import run_lanes
 from parity.recording.processes.plan import Request, requests
 from parity.recording.side import load_arrays, save_arrays, subject_facts
-from parity.recording.weights import baseline_weights, candidate_names, module_names
+from parity.recording.weights import BUILT, baseline_weights, candidate_names, module_names
 
 KEYS = "recordings.json"
 Say = Callable[[str], None]
@@ -124,10 +124,21 @@ class Runner:
         return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
     def load(self, child: Child, side: str, state: Path | None = None) -> None:
-        """Load the pair's weights and inputs into a child."""
+        """Load the pair's weights and inputs into a child.
+
+        A candidate that keeps its builder's weights has those of its float32 process in all others:
+        random numbers of another type would be other ones.
+        """
+        weights = self.out / ("drawn.npz" if state else "weights.npz")
+        built = None
+        if side == "candidate" and self.pair.weights == BUILT:
+            own = self.out / "candidate-weights.npz"
+            first = child is self.children.get((side, "float32"))
+            state, built = (own, None) if first else (None, own)
         child.ask(
             "load",
-            weights=str(self.out / ("drawn.npz" if state else "weights.npz")),
+            weights=str(weights),
+            built=str(built) if built else None,
             names=self.weight_names[side],
             inputs=str(self.out / "inputs.npz"),
             state=str(state) if state else None,

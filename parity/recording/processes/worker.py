@@ -44,15 +44,20 @@ class Worker:
         inputs: str,
         state: str | None,
         layouts: dict[str, str],
+        built: str | None,
     ) -> dict[str, Any]:
-        """Load weights (`names`: own name -> name in the file); write the state as read back."""
+        """Load weights (`names`: own name -> name in the file); write the state as read back.
+
+        `built`: a file of such a state, which is loaded as it is.
+        """
         from parity.recording.side import load_arrays, save_arrays, subject_facts
 
         assert self.side
         stored = load_arrays(weights)
         own = {name: stored[theirs] for name, theirs in names.items()}
         arrays = load_arrays(inputs)
-        self.side.load(own, arrays, subject_facts(self.side.pair, stored, arrays), layouts)
+        facts = subject_facts(self.side.pair, stored, arrays)
+        self.side.load(own, arrays, facts, layouts, load_arrays(built) if built else {})
         if state:
             save_arrays(Path(state), self.side.weights)
         return {}
