@@ -5,14 +5,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from parity.comparison.sketch import Array
 from parity.comparison.subject import array_facts
 from parity.comparison.trace import environment, read_trace, write_trace
 from parity.errors import ParityError
 from parity.recording.adapter import adapter_of
-from parity.recording.draw import ulp_moved
+from parity.recording.draw import single, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.passes import record_pass
 from parity.recording.subject import Subject
@@ -61,6 +59,7 @@ def record_model(
     if precision not in PRECISIONS:
         raise ParityError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     adapter = adapter_of(framework)
+    inputs = {key: single(array) for key, array in inputs.items()}  # in every precision
     with adapter.inside_script(precision) or nullcontext():
         facts = adapter.start(precision)
         adapter.examples = inputs
@@ -68,7 +67,7 @@ def record_model(
         try:
             own = adapter.finish_build(model)
             state = {key: entry.array for key, entry in adapter.state(own).items()}
-            named = {key: _single(array) for key, array in state.items()}
+            named = {key: single(array) for key, array in state.items()}
             weights = {key: named[key].astype(array.dtype) for key, array in state.items()}
             moved = ulp_moved(weights, variant) if variant else weights
             subject = Subject(
@@ -97,8 +96,3 @@ def record_model(
     }
     write_trace(path, recording.taps, manifest, sketch_above)
     return recording.notes
-
-
-def _single(array: Array) -> Array:
-    """Floats in float32: every recording is of the same weights, whatever their type is."""
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
