@@ -22,6 +22,7 @@ from parity.recording.terms import gradient_terms, statistic_terms
 LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
 SEEDS = (11, 12)  # of two passes that show whether a mode draws random numbers
+MOST = 5  # names in one note
 SAME = 1e-4  # relative distance of two such passes: rounding is below, dropout far above
 
 
@@ -55,12 +56,15 @@ def record_pass(
     if "train" in subject.modes and adapter.abilities >= {"gradients"}:
         subject.start()
         before = adapter.unsaved(subject.model)
-        outputs = _record_mode(subject, recording, handed, training=True)
+        outputs, trained = _record_mode(subject, recording, handed, training=True)
         _record_statistics(subject, recording, before)
         if once and random:
             _record_randomness(subject, recording, outputs)
         if subject.update and "update" in adapter.abilities:
-            _record_update(subject, recording, handed)
+            if trained:
+                _record_update(subject, recording, handed)
+            else:
+                recording.notes.append("nothing in the model is trained: no update is recorded")
     return recording
 
 
@@ -99,8 +103,13 @@ def _record_taps(subject: Subject, recording: Recording) -> None:
 
 def _record_mode(
     subject: Subject, recording: Recording, handed: Handed | None, training: bool
-) -> list[Array]:
-    """Forward, loss and gradients in one mode; returns the arrays of the model's outputs."""
+) -> tuple[list[Array], bool]:
+    """Forward, loss and gradients in one mode.
+
+    Returns:
+        the arrays of the model's outputs, and whether an optimiser has something to do: there is a
+        parameter, and the loss has a gradient by anything.
+    """
     adapter, stage = subject.adapter, TRAINING if training else ""
     subject.start()
     recorder = Recorder(adapter, subject.modules, recording.branch, stage, handed)
@@ -124,12 +133,27 @@ def _record_mode(
             calls = recorder.calls.values()
             recording.terms |= statistic_terms(calls, recorder.taps, *prefixes, subject.weights)
     subject.calls[stage] = recorder.calls
+    _note_silent(recording, recorder)
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks
     recording.operations |= recorder.operations
+    state = adapter.state(subject.model).values()
+    trained = any(entry.kind == "parameter" for entry in state)
+    trained &= any(tap.startswith(f"{stage}gradients/") for tap in recorder.taps)
     recorder.taps.clear()
     recording.flush()
-    return arrays
+    return arrays, trained
+
+
+def _note_silent(recording: Recording, recorder: Recorder) -> None:
+    """A note on leaf modules whose outputs hold no tensor that the recorder can see."""
+    found = [f"{name} ({kind})" for name, kind in recorder.silent.items()]
+    if found and not recorder.stage:
+        more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
+        recording.notes.append(
+            f"no tensor is seen in what these modules return, so they are not compared: "
+            f"{', '.join(found[:MOST])}{more}"
+        )
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from parity import compare  # noqa: E402
-from parity.recording.processes.runner import record_pair  # noqa: E402
+from parity import compare
+from parity.recording.processes.runner import record_pair
 
 PAIR = """
 from parity import Pair, Side, normal

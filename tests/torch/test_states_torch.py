@@ -89,7 +89,7 @@ def test_the_trial_call_leaves_no_flag():
 def test_buffers_start_each_mode_as_they_were_loaded(tmp_path):
     notes = record(tmp_path / "a.npz", nn.Sequential(Running()), {"x": X}, **BOTH)
     taps = read_trace(tmp_path / "a.npz").taps
-    assert notes == ["nothing in the model is trained: no update is recorded"] or not notes
+    assert notes == []  # such as that it draws random numbers
     for words in ("", "training "):
         np.testing.assert_array_equal(taps[f"{words}forward/0"], X)
     np.testing.assert_allclose(taps["training statistics/0.average"], X.mean(0), rtol=1e-6)

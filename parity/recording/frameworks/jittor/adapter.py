@@ -160,14 +160,19 @@ class JittorAdapter(Adapter):
         return list(found.values())
 
     def replace(self, model: Any, path: str, new: Any) -> None:
-        new = self.converted(new)
-        parent_path, _, name = path.rpartition(".")
-        parent = dict(model.named_modules())[parent_path]
-        layers = getattr(parent, "layers", None)
-        if isinstance(parent, self.jittor.nn.Sequential) and isinstance(layers, dict):
-            layers[name if name in layers else int(name)] = new
-        else:
-            setattr(parent, name, new)
+        if not isinstance(new, self.jittor.Module):
+            raise ParityError(
+                f"replace: {path}: expected a jittor.Module instead, found {type(new).__name__}"
+            )
+        modules, new = dict(model.named_modules()), self.converted(new)
+        for place in [place for place, module in modules.items() if module is modules[path]]:
+            parent_path, _, name = place.rpartition(".")
+            parent = modules[parent_path]
+            layers = getattr(parent, "layers", None)
+            if isinstance(parent, self.jittor.nn.Sequential) and isinstance(layers, dict):
+                layers[name if name in layers else int(name)] = new
+            else:
+                setattr(parent, name, new)
 
     @contextmanager
     def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:

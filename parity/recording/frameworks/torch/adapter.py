@@ -148,8 +148,15 @@ class TorchAdapter(Adapter):
 
     def replace(self, model: Any, path: str, new: Any) -> None:
         """See `Adapter`."""
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, self._converted(new))
+        if not isinstance(new, self.torch.nn.Module):
+            raise ParityError(
+                f"replace: {path}: expected a torch.nn.Module instead, found {type(new).__name__}"
+            )
+        old, new = model.get_submodule(path), self._converted(new)
+        for place, module in list(model.named_modules(remove_duplicate=False)):
+            if module is old:
+                parent, _, name = place.rpartition(".")
+                setattr(model.get_submodule(parent), name, new)
 
     @contextmanager
     def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:
