@@ -251,6 +251,10 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
+        """A new optimiser by the settings of `step`; also to check these before anything slow."""
+        return None
+
     def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
         """One step of the framework's own optimiser, as its users write it (fresh state).
 

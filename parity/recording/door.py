@@ -12,6 +12,7 @@ from parity.errors import ParityError
 from parity.recording.adapter import adapter_of
 from parity.recording.draw import single, ulp_moved
 from parity.recording.following import Handed
+from parity.recording.objective import check_update
 from parity.recording.passes import record_pass
 from parity.recording.subject import Subject
 
@@ -74,6 +75,8 @@ def record_model(
                 adapter, own, inputs, moved, loss, update, modes, seed, variant=variant
             )
             handed = Handed.from_trace(read_trace(follow)) if follow else None
+            if update and "update" in adapter.abilities:
+                check_update(adapter, update)
             recording = record_pass(subject, handed, once=not variant)
         finally:
             if kept:

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
-from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
-from parity.recording.laid_out import input_in_layout, shape_of_baseline
+from parity.recording.objective import LABELS, loss_of, native_inputs
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.subject import Recording, Subject
 from parity.recording.terms import gradient_terms, statistic_terms
 
-LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
 SEEDS = (11, 12)  # of two passes that show whether a mode draws random numbers
 MOST = 5  # names in one note
@@ -175,17 +173,6 @@ def _running(subject: Subject, recorder: Recorder, training: bool, dropout: bool
             raise
 
 
-def native_inputs(subject: Subject) -> dict[str, Any]:
-    """The inputs as tensors; floats can be differentiated by."""
-    adapter = subject.adapter
-    made = {}
-    for name, array in subject.inputs.items():
-        native = adapter.tensor(array)
-        floats = array.dtype.kind == "f" and "gradients" in adapter.abilities
-        made[name] = adapter.watch_gradients(native) if floats else native
-    return made
-
-
 def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
     # A copy: a model may change its input in place.
     fed = [
@@ -194,27 +181,6 @@ def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
         if not (name == LABELS and subject.loss == "cross_entropy")
     ]
     return subject.adapter.call(subject.model, fed)
-
-
-def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
-    """The scalar loss of a pass."""
-    if callable(subject.loss):
-        return subject.adapter.own_loss(subject.loss, outputs, inputs)
-    adapter = subject.adapter
-    cotangents = [
-        adapter.tensor(_cotangent(subject, number, adapter.array(output).shape))
-        for number, output in enumerate(outputs)
-    ]
-    return adapter.loss(subject.loss, outputs, inputs, cotangents)
-
-
-def _cotangent(subject: Subject, number: int, shape: tuple[int, ...]) -> Array:
-    """What an output is multiplied by in the loss: the same numbers in every layout."""
-    name = f"output.{number}" if number else "output"
-    drawn = generator(subject.seed, f"cotangent {number}").standard_normal(
-        shape_of_baseline(name, shape, subject.declared)
-    )
-    return input_in_layout(name, drawn.astype(np.float32), subject.declared)
 
 
 def _gradients(

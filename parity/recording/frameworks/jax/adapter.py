@@ -299,15 +299,19 @@ class FlaxAdapter(Adapter):
             found = self.run.gradients(outputs, wrt, cotangents)
         return [None if value is None else self.array(value) for value in found]
 
-    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         """See `Adapter`: optax's sgd (after `add_decayed_weights`) or adamw."""
+        from parity.recording.frameworks.jax.update import optimiser
+
+        return optimiser(self.optax, settings)
+
+    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+        """See `Adapter`."""
         names = [name for name in model.variables if model.is_parameter(name)]
         parameters = {name: self.run.variables[name] for name in names}
         found = self.gradients([loss], list(parameters.values()))
         gradients = {n: self.tensor(g) for n, g in zip(names, found, strict=True) if g is not None}
-        from parity.recording.frameworks.jax.update import optimiser
-
-        rule = optimiser(self.optax, settings)
+        rule = self.optimiser(list(parameters.values()), settings)
         updates, _ = rule.update(gradients, rule.init(parameters), parameters)
         model.variables = model.variables | self.optax.apply_updates(parameters, updates)
 

@@ -307,11 +307,13 @@ class JittorAdapter(Adapter):
             found[number] = array if yes or array.any() else None
         return found
 
-    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         settings = dict(settings)
         kind = getattr(self.jittor.optim, OPTIMISERS[settings.pop("name")])
-        optimiser = kind(model.parameters(), **settings)
-        optimiser.step(loss)
+        return kind(parameters, **settings)
+
+    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+        self.optimiser(model.parameters(), settings).step(loss)
         self.jittor.sync(list(variables_of(self.jittor, model).values()))
 
     def seed(self, number: int) -> None:

@@ -60,8 +60,8 @@ class TorchAdapter(Adapter):
         """See `Adapter`."""
         from parity.recording.frameworks.torch.keeping import keep
 
-        if not isinstance(model, self.torch.nn.Module):  # `finish_build` says so
-            return None
+        if not isinstance(model, self.torch.nn.Module) or self._is_lazy(model):
+            return None  # `finish_build` says so
         state = [] if whole else self._state(model).values()
         return keep(model, {id(tensor) for tensor in state})
 
@@ -72,7 +72,16 @@ class TorchAdapter(Adapter):
             raise ParityError(f"build: expected a torch.nn.Module, found {type(model).__name__}")
         if hasattr(model, "_orig_mod"):
             raise ParityError("build: a compiled model hides its modules; return it uncompiled")
+        if self._is_lazy(model):
+            raise ParityError(
+                "build: expected parameters with shapes, found those of lazy modules, such as "
+                "nn.LazyLinear; call the model once in its builder"
+            )
         return self._converted(model)
+
+    def _is_lazy(self, model: Any) -> bool:
+        lazy = self.torch.nn.parameter.is_lazy
+        return any(lazy(tensor) for tensor in [*model.parameters(), *model.buffers()])
 
     def _converted(self, model: Any) -> Any:
         """The model, whose numbers have the run's precision; complex ones stay complex."""
@@ -266,11 +275,16 @@ class TorchAdapter(Adapter):
         wanted = [found.get(id(native)) for native in wrt]
         return [None if value is None else self.array(value) for value in wanted]
 
-    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         """See `Adapter`."""
         options = {name: value for name, value in settings.items() if name != "name"}
         optimisers = {"sgd": self.torch.optim.SGD, "adamw": self.torch.optim.AdamW}
-        optimiser = optimisers[settings["name"]](model.parameters(), **options)
+        parameters = parameters or [self.torch.nn.Parameter(self.torch.zeros(1))]
+        return optimisers[settings["name"]](parameters, **options)
+
+    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+        """See `Adapter`."""
+        optimiser = self.optimiser(list(model.parameters()), settings)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
