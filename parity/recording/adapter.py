@@ -200,6 +200,14 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def is_complex(self, native: Any) -> bool:
+        """Whether a tensor is complex: as an array it then has its two parts in a last axis."""
+        return False
+
+    def as_complex(self, native: Any) -> Any:
+        """A tensor with two parts in its last axis as a complex one, differentiable."""
+        raise NotImplementedError
+
     def is_tensor(self, value: Any) -> bool:
         """Whether a value is a tensor of the framework."""
         raise NotImplementedError
@@ -209,7 +217,7 @@ class Adapter:
         raise NotImplementedError
 
     def array(self, native: Any) -> Array:
-        """A tensor as a NumPy array that shares no memory with it."""
+        """A tensor as a NumPy array that shares no memory with it; see `is_complex`."""
         raise NotImplementedError
 
     def copy(self, native: Any) -> Any:

@@ -78,6 +78,7 @@ def _record_call(
         for number, (tap, array) in enumerate(fed.items())
     }
     copies = {tap: adapter.copy(native) for tap, native in natives.items()}  # changed in place?
+    copies |= {tap: adapter.as_complex(copies[tap]) for tap in call.parts}
     tensors = [copies[tap] for tap in call.reads]
     args, kwargs = _with_tensors((call.args, call.kwargs), tensors)
     words = f"{WORDS}{stage}"

@@ -23,7 +23,7 @@ def native_inputs(subject: Subject) -> dict[str, Any]:
         if name == LABELS and subject.loss == "cross_entropy":
             array = array.astype(np.int64)
         native = adapter.tensor(array)
-        floats = array.dtype.kind == "f" and "gradients" in adapter.abilities
+        floats = array.dtype.kind in "fc" and "gradients" in adapter.abilities
         made[name] = adapter.watch_gradients(native) if floats else native
     return made
 

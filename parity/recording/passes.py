@@ -196,7 +196,7 @@ def _gradients(
     for name in reversed(names):
         wanted[f"{stage}gradients/{name}"] = adapter.parameter(subject.model, name)
     for name, native in inputs.items():
-        if subject.inputs[name].dtype.kind == "f":
+        if subject.inputs[name].dtype.kind in "fc":
             wanted[f"{stage}gradients/input:{name}"] = native
     found = adapter.gradients([loss], list(wanted.values()))
     return {

@@ -42,6 +42,9 @@ class ModuleCall:
     reads: list[str]  # the tap of each slot
     shapes: dict[str, tuple[int, ...]]  # of those taps
     outputs: list[str] = field(default_factory=list)  # the tap of each output
+    parts: set[str] = field(
+        default_factory=set
+    )  # taps of `reads` that are parts of complex numbers
 
 
 @dataclass
@@ -213,7 +216,10 @@ class Recorder:
         slots = map(Slot, range(len(reads)))
         args, kwargs = rebuild(arguments, self.adapter.is_tensor, lambda _: next(slots))
         shapes = {tap: self.taps[tap].shape for tap in reads}
-        return ModuleCall(name, module, args, kwargs, reads, shapes)
+        tensors = [native for _, native in leaves(arguments, self.adapter.is_tensor)]
+        pairs = zip(reads, tensors, strict=True)
+        parts = {tap for tap, native in pairs if self.adapter.is_complex(native)}
+        return ModuleCall(name, module, args, kwargs, reads, shapes, parts=parts)
 
     def _tap_of(self, name: str, array: Array) -> str:
         """The latest tap with these numbers, bit by bit; else a new tap `inputs/NAME`."""

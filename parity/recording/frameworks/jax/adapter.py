@@ -250,6 +250,10 @@ class FlaxAdapter(Adapter):
     def array(self, native: Any) -> Array:
         """See `Adapter`."""
         value = np.array(native)
+        if value.dtype.kind == "c":
+            raise ParityError(
+                "jax: complex arrays are not recorded; let the module take and return real parts"
+            )
         if value.dtype == np.int32:  # JAX has no int64 unless float64 is on
             return value.astype(np.int64)
         return value.astype(np.float32) if value.dtype.name == "bfloat16" else value

@@ -118,7 +118,9 @@ class TorchAdapter(Adapter):
         known = self._state(model)
         with self.torch.no_grad():
             for name, array in arrays.items():
-                known[name].copy_(self.torch.from_numpy(np.array(array)))
+                values = self.torch.from_numpy(np.array(array))
+                complex_ = known[name].is_complex()
+                known[name].copy_(self.as_complex(values) if complex_ else values)
         model.zero_grad(set_to_none=True)
 
     def parameter(self, model: Any, name: str) -> Any:
@@ -219,6 +221,14 @@ class TorchAdapter(Adapter):
         named = any(word in type(module).__name__ for word in RANDOM_MODULES)
         return named and next(module.children(), next(module.parameters(), None)) is None
 
+    def is_complex(self, native: Any) -> bool:
+        """See `Adapter`."""
+        return bool(native.is_complex())
+
+    def as_complex(self, native: Any) -> Any:
+        """See `Adapter`."""
+        return self.torch.view_as_complex(native.contiguous())
+
     def is_tensor(self, value: Any) -> bool:
         """See `Adapter`."""
         return isinstance(value, self.torch.Tensor)
@@ -226,14 +236,23 @@ class TorchAdapter(Adapter):
     def tensor(self, array: Array) -> Any:
         """See `Adapter`."""
         native = self.torch.from_numpy(np.array(array))
+        if native.is_complex():
+            return native.to(self.type.to_complex())
         return native.to(self.type) if native.is_floating_point() else native
 
     def array(self, native: Any) -> Array:
         """See `Adapter`."""
         value = native.detach().cpu()
         value = value.to_dense() if value.layout != self.torch.strided else value
+        value = self._parts(value.resolve_neg())
         value = value.float() if value.dtype is self.torch.bfloat16 else value
         return np.array(value.numpy())
+
+    def _parts(self, native: Any) -> Any:
+        """A complex tensor as its two parts in a last axis; any other as it is."""
+        if not native.is_complex():
+            return native
+        return self.torch.view_as_real(native.resolve_conj())
 
     def copy(self, native: Any) -> Any:
         """See `Adapter`."""
@@ -253,7 +272,8 @@ class TorchAdapter(Adapter):
         """See `Adapter`."""
         if name == "cross_entropy":
             return self.torch.nn.functional.cross_entropy(outputs[0], inputs["labels"])
-        total = sum((output * c).sum() for output, c in zip(outputs, cotangents, strict=True))
+        parts = [self._parts(output) for output in outputs]
+        total = sum((part * c).sum() for part, c in zip(parts, cotangents, strict=True))
         return total / (outputs[0].shape[0] if outputs[0].dim() else 1)
 
     def gradients(
@@ -263,6 +283,7 @@ class TorchAdapter(Adapter):
         cotangents: Sequence[Any] | None = None,
     ) -> list[Array | None]:
         """See `Adapter`."""
+        outputs = [self._parts(output) for output in outputs]
         given = cotangents or [None] * len(outputs)
         ends = [(o, c) for o, c in zip(outputs, given, strict=True) if o.requires_grad]
         watched = [native for native in wrt if native.requires_grad]
