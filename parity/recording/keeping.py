@@ -2,7 +2,7 @@
 
 Beside its weights a module has attributes: a flag that the first call sets, a counter, a list, a
 buffer that is not saved. `Kept` copies them, and gives each module its own ones back. Modules and
-tensors stay the same objects, so a hook or a closure that holds one of them goes on to work.
+tensors stay the same objects, so a hook or a closure that holds one of them still works.
 """
 
 import copy
