@@ -310,7 +310,7 @@ class JittorAdapter(Adapter):
     def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         settings = dict(settings)
         kind = getattr(self.jittor.optim, OPTIMISERS[settings.pop("name")])
-        return kind(parameters, **settings)
+        return kind(parameters or [self.jittor.zeros((1,))], **settings)
 
     def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
         self.optimiser(model.parameters(), settings).step(loss)
