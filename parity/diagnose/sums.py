@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.comparison.verdict import Evidence, Row
 from parity.diagnose.causes.pair import Array, Cause
-from parity.diagnose.reach import Pass
+from parity.diagnose.reach import OUTPUT, Pass
 from parity.diagnose.stages import place_of
 
 EARLIER = 24  # taps before the input that are tried
@@ -69,7 +69,7 @@ def broken_sum(row: Row, evidence: Evidence, graph: Pass) -> Cause | None:
 def is_outside(row: Row) -> bool:
     """Whether a row may be the result of a function outside of modules."""
     return row.stage.endswith("inputs") or (
-        row.stage.endswith("forward") and row.tap.startswith("output")
+        row.stage.endswith("forward") and row.tap.partition(".")[0] == OUTPUT
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from parity.comparison.sketch import Array
 from parity.errors import ParityError
+from parity.recording.keeping import Kept
 
 # framework -> module and class of its adapter
 ADAPTERS = {
@@ -94,9 +95,12 @@ class Adapter:
         """What is set back afterwards when a running script records its own model."""
         return None
 
-    def same_mode(self, model: Any) -> AbstractContextManager[Any]:
-        """After it, every module of the model is in the mode that it was in."""
-        return nullcontext()
+    def keep(self, model: Any, whole: bool) -> Kept | None:
+        """What a pass can change in a model, ready to be put back; None: nothing but its state.
+
+        `whole`: also the state. Else `load` follows each time.
+        """
+        return None
 
     def prepare_build(self) -> None:
         """Run before the builder: patch what `intercept_functions` needs, such as `jt.nn.relu`."""
@@ -111,6 +115,10 @@ class Adapter:
         Arrays are copies. A shared parameter has an entry under each of its names.
         """
         raise NotImplementedError
+
+    def unsaved(self, model: Any) -> dict[str, Array]:
+        """Buffers that are no part of the state, since the framework does not save them."""
+        return {}
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         """Set entries of the state (all, or some) from arrays, converted to the run's precision.
@@ -192,6 +200,14 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def is_complex(self, native: Any) -> bool:
+        """Whether a tensor is complex: as an array it then has its two parts in a last axis."""
+        return False
+
+    def as_complex(self, native: Any) -> Any:
+        """A tensor with two parts in its last axis as a complex one, differentiable."""
+        raise NotImplementedError
+
     def is_tensor(self, value: Any) -> bool:
         """Whether a value is a tensor of the framework."""
         raise NotImplementedError
@@ -201,7 +217,7 @@ class Adapter:
         raise NotImplementedError
 
     def array(self, native: Any) -> Array:
-        """A tensor as a NumPy array that shares no memory with it."""
+        """A tensor as a NumPy array that shares no memory with it; see `is_complex`."""
         raise NotImplementedError
 
     def copy(self, native: Any) -> Any:
@@ -242,6 +258,10 @@ class Adapter:
         connected", zeros.
         """
         raise NotImplementedError
+
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
+        """A new optimiser by the settings of `step`; also to check these before anything slow."""
+        return None
 
     def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
         """One step of the framework's own optimiser, as its users write it (fresh state).

@@ -1,6 +1,5 @@
 """Record a model of a running script, without a pair file: what `parity.torch.record` does."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,8 +10,9 @@ from parity.comparison.subject import array_facts
 from parity.comparison.trace import environment, read_trace, write_trace
 from parity.errors import ParityError
 from parity.recording.adapter import adapter_of
-from parity.recording.draw import ulp_moved
+from parity.recording.draw import single, ulp_moved
 from parity.recording.following import Handed
+from parity.recording.objective import check_update
 from parity.recording.passes import record_pass
 from parity.recording.subject import Subject
 
@@ -41,7 +41,7 @@ def record_model(
 
     Args:
         inputs: NumPy arrays by name, in the order of the model's arguments.
-        precision: float32, or float64 of a copy of the model.
+        precision: of the recording: float32 or float64, from weights in float32.
         variant: `ulp:N` moves every weight by one unit in the last place.
         follow: a trace whose choices at kinks are used where this model is near a tie.
         loss, update, modes, seed: as in a pair file (`Pair`).
@@ -60,18 +60,27 @@ def record_model(
     if precision not in PRECISIONS:
         raise ParityError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     adapter = adapter_of(framework)
+    inputs = {key: single(array) for key, array in inputs.items()}  # in every precision
     with adapter.inside_script(precision) or nullcontext():
         facts = adapter.start(precision)
         adapter.examples = inputs
-        own = adapter.finish_build(model if precision == "float32" else copy.deepcopy(model))
-        weights = {key: entry.array for key, entry in adapter.state(own).items()}
-        named = {key: entry.array for key, entry in adapter.state(model).items()}
-        moved = ulp_moved(weights, variant) if variant else weights
-        subject = Subject(adapter, own, inputs, moved, loss, update, modes, seed, variant=variant)
-        handed = Handed.from_trace(read_trace(follow)) if follow else None
-        with adapter.same_mode(own):
+        kept = adapter.keep(model, whole=True)
+        try:
+            own = adapter.finish_build(model)
+            state = {key: entry.array for key, entry in adapter.state(own).items()}
+            named = {key: single(array) for key, array in state.items()}
+            weights = {key: named[key].astype(array.dtype) for key, array in state.items()}
+            moved = ulp_moved(weights, variant) if variant else weights
+            subject = Subject(
+                adapter, own, inputs, moved, loss, update, modes, seed, variant=variant
+            )
+            handed = Handed.from_trace(read_trace(follow)) if follow else None
+            if update and "update" in adapter.abilities:
+                check_update(adapter, update)
             recording = record_pass(subject, handed, once=not variant)
-        adapter.load(own, weights)
+        finally:
+            if kept:
+                kept.restore()
     manifest = {
         "producer": {"name": name or framework, **facts, **environment()},
         "precision": precision,

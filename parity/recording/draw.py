@@ -61,11 +61,17 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def draw_inputs(inputs: Mapping[str, Draw | Array], seed: int) -> dict[str, Array]:
-    """The arrays of a pair's inputs."""
+    """The arrays of a pair's inputs; floats are float32, the same numbers in every precision."""
     return {
-        name: value.array(seed, f"input {name}") if isinstance(value, Draw) else np.asarray(value)
+        name: value.array(seed, f"input {name}") if isinstance(value, Draw) else single(value)
         for name, value in inputs.items()
     }
+
+
+def single(value: Array) -> Array:
+    """An array whose floats are float32."""
+    array = np.asarray(value)
+    return array.astype({"f": np.float32, "c": np.complex64}.get(array.dtype.kind, array.dtype))
 
 
 def draw_weight(seed: int, name: str, shape: tuple[int, ...]) -> Array:

@@ -46,7 +46,7 @@ def record_isolated(
         calls = subject.calls.get(stage)
         if calls is None:
             calls = collect_calls(subject, training)
-        subject.adapter.load(subject.model, subject.weights)
+        subject.start()
         subject.adapter.mode(subject.model, training, dropout=not training)
         subject.adapter.seed(subject.seed)
         for name, call in calls.items():
@@ -55,7 +55,6 @@ def record_isolated(
             subject.place = f"{WORDS}{stage}forward of {name}"
             _record_call(subject, recording, (stage, name), call, source, names, handed)
             recording.flush()
-    subject.adapter.load(subject.model, subject.weights)
     return recording
 
 
@@ -79,6 +78,7 @@ def _record_call(
         for number, (tap, array) in enumerate(fed.items())
     }
     copies = {tap: adapter.copy(native) for tap, native in natives.items()}  # changed in place?
+    copies |= {tap: adapter.as_complex(copies[tap]) for tap in call.parts}
     tensors = [copies[tap] for tap in call.reads]
     args, kwargs = _with_tensors((call.args, call.kwargs), tensors)
     words = f"{WORDS}{stage}"

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
-from parity.recording.draw import generator
 from parity.recording.following import Branch, Handed
-from parity.recording.laid_out import input_in_layout, shape_of_baseline
+from parity.recording.objective import LABELS, loss_of, native_inputs
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.subject import Recording, Subject
 from parity.recording.terms import gradient_terms, statistic_terms
 
-LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
 SEEDS = (11, 12)  # of two passes that show whether a mode draws random numbers
+MOST = 5  # names in one note
 SAME = 1e-4  # relative distance of two such passes: rounding is below, dropout far above
 
 
@@ -39,8 +38,9 @@ def record_pass(
     `recording`: an empty one with a sink, to which taps go as they come.
     """
     recording, adapter = recording or Recording(), subject.adapter
-    adapter.load(subject.model, subject.weights)
+    subject.start()
     if once:
+        recording.notes += subject.kept.notes() if subject.kept else []
         state = adapter.state(subject.model)
         recording.taps |= {f"parameters/{name}": entry.array for name, entry in state.items()}
         recording.flush()
@@ -52,19 +52,24 @@ def record_pass(
     if "eval" in subject.modes and once and random:
         recording.taps["evaluation/random"] = np.array(_random(subject, training=False))
     if "train" in subject.modes and adapter.abilities >= {"gradients"}:
-        outputs = _record_mode(subject, recording, handed, training=True)
-        _record_statistics(subject, recording)
+        subject.start()
+        before = adapter.unsaved(subject.model)
+        outputs, trained = _record_mode(subject, recording, handed, training=True)
+        _record_statistics(subject, recording, before)
         if once and random:
             _record_randomness(subject, recording, outputs)
         if subject.update and "update" in adapter.abilities:
-            _record_update(subject, recording, handed)
-    adapter.load(subject.model, subject.weights)
+            if trained:
+                _record_update(subject, recording, handed)
+            else:
+                recording.notes.append("nothing in the model is trained: no update is recorded")
     return recording
 
 
 def call_once(subject: Subject) -> None:
     """Run the forward pass and the loss in the first mode, and keep nothing of it."""
     adapter = subject.adapter
+    subject.start()
     training = "eval" not in subject.modes
     if "taps" in adapter.abilities:
         subject.place = "forward"
@@ -80,7 +85,6 @@ def call_once(subject: Subject) -> None:
         if "gradients" in adapter.abilities and outputs:
             subject.place = f"{stage}loss"
             loss_of(subject, outputs, inputs)
-    adapter.load(subject.model, subject.weights)
 
 
 def _record_taps(subject: Subject, recording: Recording) -> None:
@@ -89,6 +93,7 @@ def _record_taps(subject: Subject, recording: Recording) -> None:
     for mode, stage in (("eval", ""), ("train", TRAINING)):
         if mode in subject.modes:
             subject.place = f"{stage}forward"
+            subject.start()
             inputs = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
             taps = adapter.taps(subject.model, inputs, training=bool(stage)) or {}
             recording.taps |= {f"{stage}{name}": value for name, value in taps.items()}
@@ -96,9 +101,15 @@ def _record_taps(subject: Subject, recording: Recording) -> None:
 
 def _record_mode(
     subject: Subject, recording: Recording, handed: Handed | None, training: bool
-) -> list[Array]:
-    """Forward, loss and gradients in one mode; returns the arrays of the model's outputs."""
+) -> tuple[list[Array], bool]:
+    """Forward, loss and gradients in one mode.
+
+    Returns:
+        the arrays of the model's outputs, and whether an optimiser has something to do: there is a
+        parameter, and the loss has a gradient by anything.
+    """
     adapter, stage = subject.adapter, TRAINING if training else ""
+    subject.start()
     recorder = Recorder(adapter, subject.modules, recording.branch, stage, handed)
     with _running(subject, recorder, training):
         inputs = native_inputs(subject)
@@ -120,12 +131,27 @@ def _record_mode(
             calls = recorder.calls.values()
             recording.terms |= statistic_terms(calls, recorder.taps, *prefixes, subject.weights)
     subject.calls[stage] = recorder.calls
+    _note_silent(recording, recorder)
     recording.taps |= recorder.taps
     recording.kinks |= recorder.kinks
     recording.operations |= recorder.operations
+    state = adapter.state(subject.model).values()
+    trained = any(entry.kind == "parameter" for entry in state)
+    trained &= any(tap.startswith(f"{stage}gradients/") for tap in recorder.taps)
     recorder.taps.clear()
     recording.flush()
-    return arrays
+    return arrays, trained
+
+
+def _note_silent(recording: Recording, recorder: Recorder) -> None:
+    """A note on leaf modules whose outputs hold no tensor that the recorder can see."""
+    found = [f"{name} ({kind})" for name, kind in recorder.silent.items()]
+    if found and not recorder.stage:
+        more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
+        recording.notes.append(
+            f"no tensor is seen in what these modules return, so they are not compared: "
+            f"{', '.join(found[:MOST])}{more}"
+        )
 
 
 @contextmanager
@@ -147,17 +173,6 @@ def _running(subject: Subject, recorder: Recorder, training: bool, dropout: bool
             raise
 
 
-def native_inputs(subject: Subject) -> dict[str, Any]:
-    """The inputs as tensors; floats can be differentiated by."""
-    adapter = subject.adapter
-    made = {}
-    for name, array in subject.inputs.items():
-        native = adapter.tensor(array)
-        floats = array.dtype.kind == "f" and "gradients" in adapter.abilities
-        made[name] = adapter.watch_gradients(native) if floats else native
-    return made
-
-
 def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
     # A copy: a model may change its input in place.
     fed = [
@@ -166,27 +181,6 @@ def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
         if not (name == LABELS and subject.loss == "cross_entropy")
     ]
     return subject.adapter.call(subject.model, fed)
-
-
-def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
-    """The scalar loss of a pass."""
-    if callable(subject.loss):
-        return subject.adapter.own_loss(subject.loss, outputs, inputs)
-    adapter = subject.adapter
-    cotangents = [
-        adapter.tensor(_cotangent(subject, number, adapter.array(output).shape))
-        for number, output in enumerate(outputs)
-    ]
-    return adapter.loss(subject.loss, outputs, inputs, cotangents)
-
-
-def _cotangent(subject: Subject, number: int, shape: tuple[int, ...]) -> Array:
-    """What an output is multiplied by in the loss: the same numbers in every layout."""
-    name = f"output.{number}" if number else "output"
-    drawn = generator(subject.seed, f"cotangent {number}").standard_normal(
-        shape_of_baseline(name, shape, subject.declared)
-    )
-    return input_in_layout(name, drawn.astype(np.float32), subject.declared)
 
 
 def _gradients(
@@ -202,7 +196,7 @@ def _gradients(
     for name in reversed(names):
         wanted[f"{stage}gradients/{name}"] = adapter.parameter(subject.model, name)
     for name, native in inputs.items():
-        if subject.inputs[name].dtype.kind == "f":
+        if subject.inputs[name].dtype.kind in "fc":
             wanted[f"{stage}gradients/input:{name}"] = native
     found = adapter.gradients([loss], list(wanted.values()))
     return {
@@ -210,17 +204,23 @@ def _gradients(
     }
 
 
-def _record_statistics(subject: Subject, recording: Recording) -> None:
-    for name, entry in subject.adapter.state(subject.model).items():
-        if entry.kind == "buffer":
-            recording.taps[f"training statistics/{name}"] = entry.array
+def _record_statistics(subject: Subject, recording: Recording, before: Mapping[str, Array]) -> None:
+    """Buffers after training; of those that are not saved only what has changed, no tables."""
+    state = subject.adapter.state(subject.model)
+    found = {name: entry.array for name, entry in state.items() if entry.kind == "buffer"}
+    for name, array in subject.adapter.unsaved(subject.model).items():
+        if not np.array_equal(
+            array, before.get(name, np.empty(0)), equal_nan=array.dtype.kind == "f"
+        ):
+            found[name] = array
+    recording.taps |= {f"training statistics/{name}": array for name, array in found.items()}
     recording.flush()
 
 
 def collect_calls(subject: Subject, training: bool) -> dict[str, ModuleCall]:
     """The calls of leaf modules in one mode, from a forward pass that is not kept."""
     stage = TRAINING if training else ""
-    subject.adapter.load(subject.model, subject.weights)
+    subject.start()
     recorder = Recorder(subject.adapter, subject.modules, Branch(), stage)
     with _running(subject, recorder, training):
         _forward(subject, native_inputs(subject))
@@ -236,7 +236,7 @@ def _random(subject: Subject, training: bool, dropout: bool = True) -> bool:
 
 def _outputs(subject: Subject, training: bool, dropout: bool, seed: int) -> list[Array]:
     adapter = subject.adapter
-    adapter.load(subject.model, subject.weights)
+    subject.start()
     recorder = Recorder(adapter, {}, Branch(), TRAINING if training else "", active=False)
     with _running(subject, recorder, training, dropout):
         adapter.seed(seed)
@@ -266,7 +266,7 @@ def _record_randomness(subject: Subject, recording: Recording, outputs: Sequence
 def _record_update(subject: Subject, recording: Recording, handed: Handed | None) -> None:
     """One step of the framework's own optimiser; taps are new minus old, in float64."""
     adapter = subject.adapter
-    adapter.load(subject.model, subject.weights)
+    subject.start()
     # The choices of the recorded pass in training mode; the recorder's taps are not used.
     same = Handed(handed.branch, handed.choices) if handed else None
     recorder = Recorder(adapter, subject.modules, Branch(), TRAINING, same)

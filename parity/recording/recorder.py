@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
+from parity.errors import ParityError
 from parity.recording.adapter import Adapter, Call, Module
 from parity.recording.choices import (
     INDEXED,
@@ -27,6 +28,7 @@ from parity.recording.following import Branch, Handed, digest_of
 from parity.recording.structure import Slot, leaves, rebuild
 
 ROOT = "model"  # stands for the empty path of the model itself
+OUTPUT = "output"  # the model's output; its parts are `output.1`, `output.key`
 
 
 @dataclass
@@ -40,6 +42,9 @@ class ModuleCall:
     reads: list[str]  # the tap of each slot
     shapes: dict[str, tuple[int, ...]]  # of those taps
     outputs: list[str] = field(default_factory=list)  # the tap of each output
+    parts: set[str] = field(
+        default_factory=set
+    )  # taps of `reads` that are parts of complex numbers
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Recorder:
     kinks: dict[str, dict[str, Any]] = field(default_factory=dict)
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: dict[str, ModuleCall] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)  # leaves without a tap -> what they return
     active: bool = True
     alone: bool = False  # one module runs alone, on inputs that `fed` declared
     running: list[str] = field(default_factory=list)  # names of the modules that run now
@@ -70,7 +76,7 @@ class Recorder:
         module = self.modules.get(path)
         if not self.active or self._leaf or module is None:
             return call(*args, **kwargs)
-        name = self._numbered(path or ROOT)
+        name = self._numbered(_free_name(path))
         self.running.append(name)
         if not module.is_leaf:
             output = call(*args, **kwargs)
@@ -132,11 +138,17 @@ class Recorder:
         """Record the model's outputs; return those of floats, in the graph."""
         floats = []
         for place, native in leaves(output, self.adapter.is_tensor):
-            name = f"{self.stage}forward/output{'' if place == '.0' else place}"
+            name = f"{self.stage}forward/{OUTPUT}{'' if place == '.0' else place}"
             self.taps[name] = self.adapter.array(native)
             if self.taps[name].dtype.kind == "f":
                 self.natives[name] = native
                 floats.append(native)
+        if not floats:
+            raise ParityError(
+                f"{self.stage}forward: output: expected a tensor of floats, or a tuple, list, dict "
+                f"or dataclass with one, found {type(output).__name__}; let the model return one, "
+                "or leave this mode out of `modes`"
+            )
         return floats
 
     def _on_branch(
@@ -183,6 +195,8 @@ class Recorder:
             if array.dtype.kind == "f":
                 self.natives[tap] = native
                 copies[id(native)] = self.adapter.copy(native)
+        if not call.outputs and type(output).__module__ not in ("builtins", "numpy"):
+            self.silent[name] = type(output).__name__
         return rebuild(output, self.adapter.is_tensor, lambda t: copies.get(id(t), t))
 
     def _facts(self, call: ModuleCall) -> dict[str, Any]:
@@ -202,7 +216,10 @@ class Recorder:
         slots = map(Slot, range(len(reads)))
         args, kwargs = rebuild(arguments, self.adapter.is_tensor, lambda _: next(slots))
         shapes = {tap: self.taps[tap].shape for tap in reads}
-        return ModuleCall(name, module, args, kwargs, reads, shapes)
+        tensors = [native for _, native in leaves(arguments, self.adapter.is_tensor)]
+        pairs = zip(reads, tensors, strict=True)
+        parts = {tap for tap, native in pairs if self.adapter.is_complex(native)}
+        return ModuleCall(name, module, args, kwargs, reads, shapes, parts=parts)
 
     def _tap_of(self, name: str, array: Array) -> str:
         """The latest tap with these numbers, bit by bit; else a new tap `inputs/NAME`."""
@@ -229,6 +246,14 @@ class Recorder:
         """The name, with its number from the second call."""
         count = self._counts[f"{kind} {name}"] = self._counts.get(f"{kind} {name}", 0) + 1
         return name if count == 1 else f"{name}#{count}"
+
+
+def _free_name(path: str) -> str:
+    """The name of a module's taps: its path, changed where that is a name of the recorder's own."""
+    first, dot, rest = path.partition(".")
+    if first == OUTPUT or path == ROOT:
+        return f"({first}){dot}{rest}"
+    return path or ROOT
 
 
 def _identity(array: Array) -> tuple[Any, ...]:

@@ -23,12 +23,18 @@ from parity.recording.draw import draw_inputs, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
+from parity.recording.objective import LABELS, check_update
 from parity.recording.pair import BUILT, Pair, load_pair
-from parity.recording.passes import LABELS, call_once, record_pass
+from parity.recording.passes import call_once, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
 from parity.recording.storing import Storing, limit_of_weights
 from parity.recording.subject import Recording, Subject
+
+FLOAT64 = (
+    "; this is the recording in float64: if the model makes float32 arrays itself, let it use the "
+    "type of its input, or give `float64=False` in the pair"
+)
 
 
 class RecordedSide:
@@ -74,7 +80,8 @@ class RecordedSide:
 
     def describe(self) -> dict[str, Any]:
         """What the parent needs to know: producer, abilities, state, and what it depends on."""
-        state = self.adapter.state(self.model)
+        with self._told("build"):
+            state = self.adapter.state(self.model)
         return {
             "producer": self.producer,
             "abilities": sorted(self.adapter.abilities),
@@ -96,12 +103,13 @@ class RecordedSide:
         inputs: Mapping[str, Array],
         facts: Any,
         layouts: Mapping[str, str],
+        built: Mapping[str, Array],
     ) -> str:
         """Load weights by this side's names; `facts`: subject of the manifests.
 
         Returns a digest of the whole state. Entries without a weight keep what the builder made.
         `layouts`: patterns of this side's names -> how its axes lie, for weights and inputs
-        (`laid_out.py`).
+        (`laid_out.py`). `built`: arrays that this side's builder made in another process.
         """
         declared = Declared(layouts=layouts, strict=False)
         with self._told("load"):
@@ -111,7 +119,7 @@ class RecordedSide:
                 for n, value in weights.items()
             }
             inputs = inputs_in_layout(inputs, declared)
-            self.adapter.load(self.model, fitting)
+            self.adapter.load(self.model, fitting | dict(built))
             state = self.adapter.state(self.model)
         self.weights = {name: entry.array for name, entry in state.items()}
         self.facts = facts
@@ -190,6 +198,9 @@ class RecordedSide:
         fed = [name for name in self.pair.inputs if not self._is_label(name)]
         with self._told("inputs"):
             notes = check_arguments(getattr(self.model, self.adapter.entry or "-", None), fed)
+        if self.pair.update and "update" in self.adapter.abilities:
+            with self._told(""):
+                check_update(self.adapter, self.pair.update)
         if call and self.adapter.trial:
             with self._told(""):
                 call_once(self.subject)
@@ -233,8 +244,10 @@ class RecordedSide:
             traceback.print_exc(file=sys.stderr)
             where = action or (self.subject.place if self.subject else "")
             text = str(error).strip().split("\n")[0] or "no message"
+            remedy = FLOAT64 if self.precision == "float64" else ""
             raise ParityError(
                 f"{self.label}: {where}: {type(error).__name__}: {text} (at {place_of(error)})"
+                f"{remedy}"
             ) from error
 
 

@@ -1,5 +1,7 @@
-"""Tensors inside tuples, lists and dicts: their places, and the same structure with others."""
+"""Tensors inside tuples, lists, dicts and dataclasses: their places, and the same with others."""
 
+import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +35,11 @@ def rebuild(value: Any, is_tensor: IsTensor, change: Callable[[Any], Any]) -> An
         return value
     if isinstance(value, Mapping):
         return _mapping(value, dict(items))
+    if not isinstance(value, (tuple, list)):
+        made = copy.copy(value)
+        for key, item in items:
+            object.__setattr__(made, key, item)  # it may be frozen
+        return made
     values = [item for _, item in items]
     return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
 
@@ -40,7 +47,12 @@ def rebuild(value: Any, is_tensor: IsTensor, change: Callable[[Any], Any]) -> An
 def _items(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, Mapping):
         return list(value.items())
-    return list(enumerate(value)) if isinstance(value, (tuple, list)) else []
+    if isinstance(value, (tuple, list)):
+        return list(enumerate(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+    return []
 
 
 def _mapping(value: Any, items: dict[Any, Any]) -> Any:

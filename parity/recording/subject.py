@@ -8,6 +8,7 @@ from parity.comparison.sketch import Array
 from parity.matching.declared import Declared
 from parity.recording.adapter import Adapter, Module
 from parity.recording.following import Branch
+from parity.recording.keeping import Kept
 from parity.recording.pair import Loss
 from parity.recording.recorder import ModuleCall
 
@@ -29,9 +30,17 @@ class Subject:
     place: str = ""  # what runs now, for messages
     modules: dict[str, Module] = field(default_factory=dict)
     calls: dict[str, dict[str, ModuleCall]] = field(default_factory=dict)  # stage -> tap -> call
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         self.modules = {module.path: module for module in self.adapter.modules(self.model)}
+        self.kept = self.adapter.keep(self.model, whole=False)
+
+    def start(self) -> None:
+        """The model as it was built, with the weights: every pass starts from there."""
+        if self.kept:
+            self.kept.restore()
+        self.adapter.load(self.model, self.weights)
 
 
 @dataclass

@@ -90,7 +90,7 @@ def candidate_names(
     if may_fold:
         _refuse_folded(found, baseline)
     _refuse_shapes(names, expected, shapes, declared)
-    if not names:
+    if not names and (baseline or candidate):
         raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
     return names, notes
 

@@ -92,7 +92,25 @@ def models(jt: Any) -> dict[str, Any]:
         def execute(self, x: Any) -> Any:
             return self.blocks[0](x)
 
-    return {c.__name__: c for c in (Everything, MadeInside, Evaluated, Corner, Listed)}
+    class Flagged(nn.Module):
+        """Its first call sets a flag; a buffer that is not saved moves in every call."""
+
+        def __init__(self) -> None:
+            self.weight, self.done, self._calls = jt.ones((4,)), False, jt.zeros((4,))
+            self.average = jt.zeros((4,))
+            self.average.persistent = False
+
+        def execute(self, x: Any) -> Any:
+            shift = 0.0 if self.done else 1.0
+            self.done = True
+            y = x * self.weight + shift - self.average - self._calls
+            self.average = self.average + 1.0
+            self.average.persistent = False
+            self._calls.assign(self._calls + 1.0)
+            return y
+
+    classes = (Everything, MadeInside, Evaluated, Corner, Listed, Flagged)
+    return {c.__name__: c for c in classes}
 
 
 def record(
@@ -218,6 +236,8 @@ def main(folder: Path, precision: str) -> None:
             np.savez(folder / f"{name}.npz", **kept.taps)
         _, evaluated = record(adapter, built["Evaluated"], (2, 4))
         np.savez(folder / "evaluated.npz", **evaluated.taps)
+        _, flagged = record(adapter, built["Flagged"], (2, 4))
+        np.savez(folder / "flagged.npz", **flagged.taps)
         facts["script"] = from_a_script(built["Evaluated"](), folder)
         facts["slopes"] = slopes_at_corners(adapter)
         facts["layers"] = facts_of_layers(adapter)

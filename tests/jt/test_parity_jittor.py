@@ -170,6 +170,15 @@ def test_a_leaf_that_returns_its_input_has_a_gradient_of_its_own(recorded):
     np.testing.assert_allclose(taps["backward/d/linear"], total, rtol=1e-6)
 
 
+def test_every_pass_starts_from_the_built_model(recorded):
+    """A flag, a hidden array and a buffer that is not saved are as the builder made them."""
+    taps = recorded.load("flagged")
+    for words in ("", "training "):
+        expected = taps["inputs/model"] * taps["parameters/weight"] + 1
+        np.testing.assert_allclose(taps[f"{words}forward/output"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(taps["training statistics/average"], np.ones(4))
+
+
 def test_a_script_records_its_own_model(recorded):
     assert recorded.facts["script"]["unchanged"]
     assert "pair file" in recorded.facts["script"]["refused"]

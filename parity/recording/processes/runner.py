@@ -21,7 +21,7 @@ from parity.matching.declared import Declared
 from parity.recording.adapter import RestartNeededError
 from parity.recording.depends import own_source, refuse_two_versions
 from parity.recording.draw import draw_inputs
-from parity.recording.pair import SIDES, Pair, load_pair
+from parity.recording.pair import BUILT, SIDES, Pair, load_pair
 from parity.recording.processes.child import Child
 from parity.recording.processes.kept import Kept, digest_of
 from parity.recording.processes.lanes import run_lanes
@@ -120,10 +120,21 @@ class Runner:
         return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
     def load(self, child: Child, side: str, state: Path | None = None) -> str:
-        """Load the pair's weights and inputs into a child; a digest of its whole state."""
+        """Load the pair's weights and inputs into a child; a digest of its whole state.
+
+        A candidate that keeps its builder's weights has those of its float32 process in all others:
+        random numbers of another type would be other ones.
+        """
+        weights = self.out / ("drawn.npz" if state else "weights.npz")
+        built = None
+        if side == "candidate" and self.pair.weights == BUILT:
+            own = self.out / "candidate-weights.npz"
+            first = child is self.children.get((side, "float32"))
+            state, built = (own, None) if first else (None, own)
         answer = child.ask(
             "load",
-            weights=str(self.out / ("drawn.npz" if state else "weights.npz")),
+            weights=str(weights),
+            built=str(built) if built else None,
             names=self.weight_names[side],
             inputs=str(self.out / "inputs.npz"),
             state=str(state) if state else None,

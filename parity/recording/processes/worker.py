@@ -44,8 +44,12 @@ class Worker:
         inputs: str,
         state: str | None,
         layouts: dict[str, str],
+        built: str | None,
     ) -> dict[str, Any]:
-        """Load weights (`names`: own name -> name in the file); write the state as read back."""
+        """Load weights (`names`: own name -> name in the file); write the state as read back.
+
+        `built`: a file of such a state, which is loaded as it is.
+        """
         from parity.recording.side import load_arrays, save_arrays, subject_facts
 
         assert self.side
@@ -53,7 +57,8 @@ class Worker:
         own = {name: stored[theirs] for name, theirs in names.items()}
         arrays = load_arrays(inputs)
         facts = subject_facts(self.side.pair, stored, arrays)
-        loaded = self.side.load(own, arrays, facts, layouts)
+        built_arrays = load_arrays(built) if built else {}
+        loaded = self.side.load(own, arrays, facts, layouts, built_arrays)
         if state:
             save_arrays(Path(state), self.side.weights)
         return {"state": loaded}

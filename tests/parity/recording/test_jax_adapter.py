@@ -120,3 +120,40 @@ def test_an_epsilon_is_found_and_named(tmp_path):
     _, found, text = with_fault(tmp_path, epsilon=1e-3)
     assert found[0] == "forward/1"
     assert "0.001" in text
+
+
+BLOCK = """
+from parity import Pair, Side, normal
+
+def baseline():
+    from torch import nn
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+
+def candidate():
+    import flax.linen as nn
+
+    class DropoutBlock(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Dropout(0.5, deterministic=not train)(nn.Dense(4, name="a")(x))
+            return nn.Dense(2, name="b")(x)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return DropoutBlock(name="block")(x, train)
+
+    return Net()
+
+pair = Pair(
+    Side("torch", baseline), Side("jax", candidate), {"x": normal(5, 3)}, variants=1,
+    float64=False, names={r"block\\.a\\.(.+)": r"0.\\1", r"block\\.b\\.(.+)": r"1.\\1"},
+)
+"""
+
+
+def test_a_block_named_after_dropout_runs_in_training(tmp_path):
+    (tmp_path / "pair.py").write_text(BLOCK, encoding="utf-8")
+    comparison = compared(tmp_path / "pair.py", tmp_path / "out")[1]
+    taps = {f"{r.stage}/{r.tap}": r.verdict for r in comparison.rows}
+    assert taps["training forward/output"] == "equivalent"

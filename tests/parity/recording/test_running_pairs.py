@@ -169,3 +169,12 @@ def test_two_machines_record_into_one_folder(tmp_path):
     for name, trace in apart.items():
         for tap, value in read_trace(tmp_path / "one" / name).taps.items():
             np.testing.assert_array_equal(trace.taps[tap], value)
+
+
+def test_a_function_that_changes_its_weights_starts_each_mode_anew(tmp_path):
+    text = PAIR.replace('w, x = weights["w"]', 'weights["bias"] += 1.0; w, x = weights["w"]')
+    code = text.format(candidate="return network(-1)", more="variants=0, float64=False")
+    (tmp_path / "pair.py").write_text(code, encoding="utf-8")
+    recorded, _ = run(tmp_path / "pair.py", tmp_path / "out")
+    taps = read_trace(recorded.files["baseline-pass-float32"]).taps
+    np.testing.assert_array_equal(taps["forward/z"], taps["training forward/z"])

@@ -54,6 +54,7 @@ class FlaxAdapter(Adapter):
         self.functions: Any = None
         self._originals: dict[int, tuple[Any, Any]] = {}  # id of a copy -> copy, original
         self._modules: list[Module] = []
+        self._masks: set[str] = set()  # paths of modules that draw a random mask
         self._axes: dict[str, int] = {}  # path -> axes of the module's first input
         self._seen: dict[tuple[bool, str], Any] = {}  # training, path -> module in that mode
         return {
@@ -98,6 +99,7 @@ class FlaxAdapter(Adapter):
             self.mode(self.model, training, dropout=False)
             with self.intercept(self.model, calls.around):
                 self.call(self.model, inputs)
+            self._masks = {module.path for module in calls.modules() if _is_mask(module)}
         self.mode(self.model, training=False, dropout=False)
         self.model.variables = variables  # training has moved the running statistics
         self._modules, self._axes = calls.modules(), calls.axes
@@ -209,7 +211,7 @@ class FlaxAdapter(Adapter):
         def silent(module: Any) -> bool:
             if model.dropout or not model.training:
                 return False
-            return any(word in type(module).__name__ for word in RANDOM_MODULES)
+            return ".".join(module.path) in self._masks
 
         with intercepted(lambda: self.run, around, seen, silent):
             yield
@@ -248,6 +250,10 @@ class FlaxAdapter(Adapter):
     def array(self, native: Any) -> Array:
         """See `Adapter`."""
         value = np.array(native)
+        if value.dtype.kind == "c":
+            raise ParityError(
+                "jax: complex arrays are not recorded; let the module take and return real parts"
+            )
         if value.dtype == np.int32:  # JAX has no int64 unless float64 is on
             return value.astype(np.int64)
         return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
@@ -297,21 +303,32 @@ class FlaxAdapter(Adapter):
             found = self.run.gradients(outputs, wrt, cotangents)
         return [None if value is None else self.array(value) for value in found]
 
-    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         """See `Adapter`: optax's sgd (after `add_decayed_weights`) or adamw."""
+        from parity.recording.frameworks.jax.update import optimiser
+
+        return optimiser(self.optax, settings)
+
+    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+        """See `Adapter`."""
         names = [name for name in model.variables if model.is_parameter(name)]
         parameters = {name: self.run.variables[name] for name in names}
         found = self.gradients([loss], list(parameters.values()))
         gradients = {n: self.tensor(g) for n, g in zip(names, found, strict=True) if g is not None}
-        from parity.recording.frameworks.jax.update import optimiser
-
-        rule = optimiser(self.optax, settings)
+        rule = self.optimiser(list(parameters.values()), settings)
         updates, _ = rule.update(gradients, rule.init(parameters), parameters)
         model.variables = model.variables | self.optax.apply_updates(parameters, updates)
 
     def seed(self, number: int) -> None:
         """See `Adapter`."""
         self.key = self.jax.random.key(number)
+
+
+def _is_mask(module: Module) -> bool:
+    """Whether a module is a random mask itself, and no block that has one, such as
+    `ConvDropoutNorm`: that block has modules in it, or weights."""
+    named = any(word in module.class_name for word in RANDOM_MODULES)
+    return named and module.is_leaf and not module.parameters
 
 
 def _own(module: Module) -> list[str]:

@@ -20,17 +20,20 @@ from parity.recording.adapter import Adapter, AroundFunction, AroundModule, Modu
 from parity.recording.frameworks.jittor.facts import facts_of, is_whole, source_of
 from parity.recording.frameworks.jittor.float64 import use_float64
 from parity.recording.frameworks.jittor.graph import connected
+from parity.recording.frameworks.jittor.keeping import keep
 from parity.recording.frameworks.jittor.kinks import choice_at_ties, patch, watcher
 from parity.recording.frameworks.jittor.model import (
     STATISTICS,
     children,
     is_buffer,
+    is_mask,
     is_own,
     refuse_hidden,
     stopped_by_eval,
     variables_of,
 )
 from parity.recording.frameworks.jittor.start import start_jittor
+from parity.recording.keeping import Kept
 
 OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
 
@@ -46,7 +49,6 @@ class JittorAdapter(Adapter):
         self.jittor: Any = None
         self.precision = "float32"
         self.named: dict[str, Any] | None = None  # the model's state in this pass
-        self.stopped: list[Any] = []  # arrays whose gradient the builder's `eval()` had stopped
 
     def start(self, precision: str) -> dict[str, Any]:
         jt = self.jittor = start_jittor()
@@ -69,8 +71,7 @@ class JittorAdapter(Adapter):
                 f"jittor: expected the builder to return a jittor.Module, found {type(model)}"
             )
         refuse_hidden(self.jittor, model)
-        self.stopped = stopped_by_eval(model)
-        self.start_gradients(self.stopped)
+        self.start_gradients(stopped_by_eval(model))
         return self.converted(model)
 
     def start_gradients(self, arrays: Sequence[Any]) -> None:
@@ -96,22 +97,12 @@ class JittorAdapter(Adapter):
             random.setstate(kept[0])
             np.random.set_state(kept[1])
 
-    @contextmanager
-    def same_mode(self, model: Any) -> Iterator[None]:
-        """See `Adapter`: every module's `is_train`, and gradients that `eval()` had stopped."""
-        modules = [module for _, module in model.named_modules()]
-        kept = [module.__dict__.get("is_train") for module in modules]
-        stopped = self.stopped
-        try:
-            yield
-        finally:
-            for module, is_train in zip(modules, kept, strict=True):
-                if is_train is None:
-                    module.__dict__.pop("is_train", None)
-                else:
-                    module.is_train = is_train
-            for var in stopped:
-                var.stop_grad()
+    def keep(self, model: Any, whole: bool) -> Kept | None:
+        """See `Adapter`."""
+        if not isinstance(model, self.jittor.Module):  # `finish_build` says so
+            return None
+        loaded = [] if whole else variables_of(self.jittor, model).values()
+        return keep(self.jittor, model, {id(var) for var in loaded})
 
     def converted(self, module: Any) -> Any:
         """The module, whose state has the run's precision."""
@@ -124,6 +115,11 @@ class JittorAdapter(Adapter):
             name: Variable(self.array(var), "buffer" if is_buffer(name, var) else "parameter")
             for name, var in variables_of(self.jittor, model).items()
         }
+
+    def unsaved(self, model: Any) -> dict[str, Array]:
+        saved = variables_of(self.jittor, model)
+        every = variables_of(self.jittor, model, unsaved=True)
+        return {name: self.array(var) for name, var in every.items() if name not in saved}
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         self.named = None
@@ -164,14 +160,19 @@ class JittorAdapter(Adapter):
         return list(found.values())
 
     def replace(self, model: Any, path: str, new: Any) -> None:
-        new = self.converted(new)
-        parent_path, _, name = path.rpartition(".")
-        parent = dict(model.named_modules())[parent_path]
-        layers = getattr(parent, "layers", None)
-        if isinstance(parent, self.jittor.nn.Sequential) and isinstance(layers, dict):
-            layers[name if name in layers else int(name)] = new
-        else:
-            setattr(parent, name, new)
+        if not isinstance(new, self.jittor.Module):
+            raise ParityError(
+                f"replace: {path}: expected a jittor.Module instead, found {type(new).__name__}"
+            )
+        modules, new = dict(model.named_modules()), self.converted(new)
+        for place in [place for place, module in modules.items() if module is modules[path]]:
+            parent_path, _, name = place.rpartition(".")
+            parent = modules[parent_path]
+            layers = getattr(parent, "layers", None)
+            if isinstance(parent, self.jittor.nn.Sequential) and isinstance(layers, dict):
+                layers[name if name in layers else int(name)] = new
+            else:
+                setattr(parent, name, new)
 
     @contextmanager
     def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:
@@ -238,8 +239,7 @@ class JittorAdapter(Adapter):
                     getattr(module, name)()
                     break
             else:
-                masks = "drop" in type(module).__name__.lower()
-                module.is_train = training and (dropout or not masks)
+                module.is_train = training and (dropout or not is_mask(module))
         self.start_gradients([var for var in learning if var.is_stop_grad()])
 
     def is_tensor(self, value: Any) -> bool:
@@ -307,11 +307,13 @@ class JittorAdapter(Adapter):
             found[number] = array if yes or array.any() else None
         return found
 
-    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         settings = dict(settings)
         kind = getattr(self.jittor.optim, OPTIMISERS[settings.pop("name")])
-        optimiser = kind(model.parameters(), **settings)
-        optimiser.step(loss)
+        return kind(parameters or [self.jittor.zeros((1,))], **settings)
+
+    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+        self.optimiser(model.parameters(), settings).step(loss)
         self.jittor.sync(list(variables_of(self.jittor, model).values()))
 
     def seed(self, number: int) -> None:

@@ -7,11 +7,11 @@ from parity.errors import ParityError
 STATISTICS = ("running_mean", "running_var")
 
 
-def variables_of(jittor: Any, model: Any) -> dict[str, Any]:
+def variables_of(jittor: Any, model: Any, unsaved: bool = False) -> dict[str, Any]:
     """Name -> Var of the state, with the names and rules of `Module.state_dict`.
 
-    Attributes that begin with `_` are none of it, nor are buffers that are not persistent. A shared
-    array has an entry under each of its names.
+    Attributes that begin with `_` are none of it, nor are buffers that are not persistent, but
+    with `unsaved`. A shared array has an entry under each of its names.
     """
     found = {}
     for path, module in model.named_modules():
@@ -19,7 +19,7 @@ def variables_of(jittor: Any, model: Any) -> dict[str, Any]:
         for key, value in (module.params if listed else module.__dict__).items():
             hidden = isinstance(key, str) and key.startswith("_")
             if isinstance(value, jittor.Var) and not hidden:
-                if getattr(value, "persistent", True):
+                if unsaved or getattr(value, "persistent", True):
                     found[f"{path}.{key}" if path else str(key)] = value
     return found
 
@@ -47,6 +47,13 @@ def is_buffer(name: str, var: Any) -> bool:
 def children(module: Any) -> list[Any]:
     """The modules directly inside a module."""
     return [child for path, child in module.named_modules() if path and "." not in path]
+
+
+def is_mask(module: Any) -> bool:
+    """Whether a module is a random mask itself, and no block that has one, such as
+    `ConvDropoutNorm`: that block has modules in it, or weights."""
+    named = "drop" in type(module).__name__.lower()
+    return named and not children(module) and not module.parameters()
 
 
 def is_own(jittor: Any, module: Any, name: str) -> bool:

@@ -63,7 +63,8 @@ class NumpyAdapter(Adapter):
         if training and not model.modal:
             return None
         options = {"training": training} if model.modal else {}
-        taps = model.function(dict(model.weights), dict(inputs), **options)
+        weights = {n: value.copy() for n, value in model.weights.items()}  # changed in place?
+        taps = model.function(weights, dict(inputs), **options)
         if not isinstance(taps, Mapping) or not taps:
             raise ParityError(f"forward: expected a dict of taps, found {type(taps).__name__}")
         named = {k if "/" in k else f"forward/{k}": np.array(v) for k, v in taps.items()}

@@ -16,9 +16,10 @@ from parity.recording.adapter import (
     Module,
     Variable,
 )
+from parity.recording.keeping import Kept
 from parity.recording.places import source_of
 
-# Modules with random masks by class name, of any library; and attributes that hold a probability.
+# Modules that draw a random mask, of any library, by words of their class names.
 RANDOM_MODULES = ("Dropout", "DropPath", "StochasticDepth", "DropBlock")
 
 
@@ -55,16 +56,14 @@ class TorchAdapter(Adapter):
             finally:
                 torch.set_default_dtype(kept)
 
-    @contextmanager
-    def same_mode(self, model: Any) -> Iterator[None]:
+    def keep(self, model: Any, whole: bool) -> Kept | None:
         """See `Adapter`."""
-        kept = [(module, module.training) for module in model.modules()]
-        try:
-            yield
-        finally:
-            self.mode(model, training=False, dropout=True)
-            for module, training in kept:
-                module.training = training
+        from parity.recording.frameworks.torch.keeping import keep
+
+        if not isinstance(model, self.torch.nn.Module) or self._is_lazy(model):
+            return None  # `finish_build` says so
+        state = [] if whole else self._state(model).values()
+        return keep(model, {id(tensor) for tensor in state})
 
     def finish_build(self, model: Any) -> Any:
         """See `Adapter`."""
@@ -73,24 +72,55 @@ class TorchAdapter(Adapter):
             raise ParityError(f"build: expected a torch.nn.Module, found {type(model).__name__}")
         if hasattr(model, "_orig_mod"):
             raise ParityError("build: a compiled model hides its modules; return it uncompiled")
-        return model.to(self.type)
+        if self._is_lazy(model):
+            raise ParityError(
+                "build: expected parameters with shapes, found those of lazy modules, such as "
+                "nn.LazyLinear; call the model once in its builder"
+            )
+        return self._converted(model)
+
+    def _is_lazy(self, model: Any) -> bool:
+        lazy = self.torch.nn.parameter.is_lazy
+        return any(lazy(tensor) for tensor in [*model.parameters(), *model.buffers()])
+
+    def _converted(self, model: Any) -> Any:
+        """The model, whose numbers have the run's precision; complex ones stay complex."""
+
+        def convert(tensor: Any) -> Any:
+            if tensor.is_complex():
+                return tensor.to(self.type.to_complex())
+            return tensor.to(self.type) if tensor.is_floating_point() else tensor
+
+        model.zero_grad(set_to_none=True)
+        return model._apply(convert)
 
     def state(self, model: Any) -> dict[str, Variable]:
         """See `Adapter`."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
         return {
             name: Variable(self.array(value), "parameter" if name in parameters else "buffer")
-            for name, value in model.state_dict().items()
-            if isinstance(value, self.torch.Tensor)
+            for name, value in self._state(model).items()
         }
+
+    def _state(self, model: Any) -> dict[str, Any]:
+        """Name -> tensor of the entries of `state_dict`; its extra states are none of them."""
+        known = dict(model.named_buffers(remove_duplicate=False))
+        known |= dict(model.named_parameters(remove_duplicate=False))
+        return {name: known[name] for name in model.state_dict() if name in known}
+
+    def unsaved(self, model: Any) -> dict[str, Array]:
+        """See `Adapter`."""
+        state = model.state_dict()
+        return {n: self.array(v) for n, v in model.named_buffers() if n not in state}
 
     def load(self, model: Any, arrays: Mapping[str, Array]) -> None:
         """See `Adapter`."""
-        known = dict(model.named_buffers(remove_duplicate=False))
-        known |= dict(model.named_parameters(remove_duplicate=False))
+        known = self._state(model)
         with self.torch.no_grad():
             for name, array in arrays.items():
-                known[name].copy_(self.torch.from_numpy(np.array(array)))
+                values = self.torch.from_numpy(np.array(array))
+                complex_ = known[name].is_complex()
+                known[name].copy_(self.as_complex(values) if complex_ else values)
         model.zero_grad(set_to_none=True)
 
     def parameter(self, model: Any, name: str) -> Any:
@@ -129,8 +159,15 @@ class TorchAdapter(Adapter):
 
     def replace(self, model: Any, path: str, new: Any) -> None:
         """See `Adapter`."""
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, new.to(self.type))
+        if not isinstance(new, self.torch.nn.Module):
+            raise ParityError(
+                f"replace: {path}: expected a torch.nn.Module instead, found {type(new).__name__}"
+            )
+        old, new = model.get_submodule(path), self._converted(new)
+        for place, module in list(model.named_modules(remove_duplicate=False)):
+            if module is old:
+                parent, _, name = place.rpartition(".")
+                setattr(model.get_submodule(parent), name, new)
 
     @contextmanager
     def intercept(self, model: Any, around: AroundModule) -> Iterator[None]:
@@ -170,11 +207,27 @@ class TorchAdapter(Adapter):
         self.dropout = dropout
         model.train(training)
         for module in model.modules():
-            if not dropout and any(word in type(module).__name__ for word in RANDOM_MODULES):
-                module.eval()
+            if not dropout and self._is_mask(module):
+                module.training = False
             if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
                 rate = self._rates.setdefault(module, module.dropout)
                 module.dropout = rate if dropout else 0.0
+
+    def _is_mask(self, module: Any) -> bool:
+        """Whether a module is a random mask itself, and no block that has one, such as
+        `ConvDropoutNorm`: that block has modules in it, or weights."""
+        if isinstance(module, self.torch.nn.modules.dropout._DropoutNd):
+            return True
+        named = any(word in type(module).__name__ for word in RANDOM_MODULES)
+        return named and next(module.children(), next(module.parameters(), None)) is None
+
+    def is_complex(self, native: Any) -> bool:
+        """See `Adapter`."""
+        return bool(native.is_complex())
+
+    def as_complex(self, native: Any) -> Any:
+        """See `Adapter`."""
+        return self.torch.view_as_complex(native.contiguous())
 
     def is_tensor(self, value: Any) -> bool:
         """See `Adapter`."""
@@ -183,14 +236,23 @@ class TorchAdapter(Adapter):
     def tensor(self, array: Array) -> Any:
         """See `Adapter`."""
         native = self.torch.from_numpy(np.array(array))
+        if native.is_complex():
+            return native.to(self.type.to_complex())
         return native.to(self.type) if native.is_floating_point() else native
 
     def array(self, native: Any) -> Array:
         """See `Adapter`."""
         value = native.detach().cpu()
         value = value.to_dense() if value.layout != self.torch.strided else value
+        value = self._parts(value.resolve_neg())
         value = value.float() if value.dtype is self.torch.bfloat16 else value
         return np.array(value.numpy())
+
+    def _parts(self, native: Any) -> Any:
+        """A complex tensor as its two parts in a last axis; any other as it is."""
+        if not native.is_complex():
+            return native
+        return self.torch.view_as_real(native.resolve_conj())
 
     def copy(self, native: Any) -> Any:
         """See `Adapter`."""
@@ -210,7 +272,8 @@ class TorchAdapter(Adapter):
         """See `Adapter`."""
         if name == "cross_entropy":
             return self.torch.nn.functional.cross_entropy(outputs[0], inputs["labels"])
-        total = sum((output * c).sum() for output, c in zip(outputs, cotangents, strict=True))
+        parts = [self._parts(output) for output in outputs]
+        total = sum((part * c).sum() for part, c in zip(parts, cotangents, strict=True))
         return total / (outputs[0].shape[0] if outputs[0].dim() else 1)
 
     def gradients(
@@ -220,6 +283,7 @@ class TorchAdapter(Adapter):
         cotangents: Sequence[Any] | None = None,
     ) -> list[Array | None]:
         """See `Adapter`."""
+        outputs = [self._parts(output) for output in outputs]
         given = cotangents or [None] * len(outputs)
         ends = [(o, c) for o, c in zip(outputs, given, strict=True) if o.requires_grad]
         watched = [native for native in wrt if native.requires_grad]
@@ -232,11 +296,16 @@ class TorchAdapter(Adapter):
         wanted = [found.get(id(native)) for native in wrt]
         return [None if value is None else self.array(value) for value in wanted]
 
-    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+    def optimiser(self, parameters: Sequence[Any], settings: Mapping[str, Any]) -> Any:
         """See `Adapter`."""
         options = {name: value for name, value in settings.items() if name != "name"}
         optimisers = {"sgd": self.torch.optim.SGD, "adamw": self.torch.optim.AdamW}
-        optimiser = optimisers[settings["name"]](model.parameters(), **options)
+        parameters = parameters or [self.torch.nn.Parameter(self.torch.zeros(1))]
+        return optimisers[settings["name"]](parameters, **options)
+
+    def step(self, model: Any, loss: Any, settings: Mapping[str, Any]) -> None:
+        """See `Adapter`."""
+        optimiser = self.optimiser(list(model.parameters()), settings)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
