@@ -32,6 +32,7 @@ def record_model(
     update: Mapping[str, Any] | None = None,
     modes: Sequence[str] = ("eval",),
     seed: int = 0,
+    targets: Mapping[str, Array] | None = None,
     name: str | None = None,
     case: str = "",
     settings: Mapping[str, Any] | None = None,
@@ -44,7 +45,7 @@ def record_model(
         precision: float32, or float64 of a copy of the model.
         variant: `ulp:N` moves every weight by one unit in the last place.
         follow: a trace whose choices at kinks are used where this model is near a tie.
-        loss, update, modes, seed: as in a pair file (`Pair`).
+        loss, update, modes, seed, targets: as in a pair file (`Pair`); targets are arrays.
         name: of the producer; default: the framework. Two traces of one framework that are
             compared need two names.
         case: a name for tables.
@@ -67,7 +68,18 @@ def record_model(
         weights = {key: entry.array for key, entry in adapter.state(own).items()}
         named = {key: entry.array for key, entry in adapter.state(model).items()}
         moved = ulp_moved(weights, variant) if variant else weights
-        subject = Subject(adapter, own, inputs, moved, loss, update, modes, seed, variant=variant)
+        subject = Subject(
+            adapter,
+            own,
+            inputs,
+            moved,
+            loss,
+            update,
+            modes,
+            seed,
+            variant=variant,
+            targets=targets or {},
+        )
         handed = Handed.from_trace(read_trace(follow)) if follow else None
         with adapter.same_mode(own):
             recording = record_pass(subject, handed, once=not variant)
@@ -80,7 +92,7 @@ def record_model(
         "kind": "pass",
         "subject": {
             "weights": array_facts(named),
-            "inputs": array_facts(inputs),
+            "inputs": array_facts({**inputs, **(targets or {})}),
             "settings": dict(settings or {}),
         },
         "branch": recording.branch.name(handed) if "follow" in adapter.abilities else None,

@@ -19,7 +19,6 @@ from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.subject import Recording, Subject
 from parity.recording.terms import gradient_terms, statistic_terms
 
-LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 TRAINING = "training "
 SEEDS = (11, 12)  # of two passes that show whether a mode draws random numbers
 SAME = 1e-4  # relative distance of two such passes: rounding is below, dropout far above
@@ -68,8 +67,7 @@ def call_once(subject: Subject) -> None:
     training = "eval" not in subject.modes
     if "taps" in adapter.abilities:
         subject.place = "forward"
-        made = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
-        adapter.taps(subject.model, made, training=training)
+        adapter.taps(subject.model, _all_native(subject), training=training)
         return
     stage = TRAINING if training else ""
     recorder = Recorder(adapter, subject.modules, Branch(), stage, None)
@@ -89,8 +87,7 @@ def _record_taps(subject: Subject, recording: Recording) -> None:
     for mode, stage in (("eval", ""), ("train", TRAINING)):
         if mode in subject.modes:
             subject.place = f"{stage}forward"
-            inputs = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
-            taps = adapter.taps(subject.model, inputs, training=bool(stage)) or {}
+            taps = adapter.taps(subject.model, _all_native(subject), training=bool(stage)) or {}
             recording.taps |= {f"{stage}{name}": value for name, value in taps.items()}
 
 
@@ -160,16 +157,20 @@ def native_inputs(subject: Subject) -> dict[str, Any]:
 
 def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
     # A copy: a model may change its input in place.
-    fed = [
-        subject.adapter.copy(native)
-        for name, native in inputs.items()
-        if not (name == LABELS and subject.loss == "cross_entropy")
-    ]
+    fed = [subject.adapter.copy(native) for native in inputs.values()]
     return subject.adapter.call(subject.model, fed)
 
 
+def _all_native(subject: Subject) -> dict[str, Any]:
+    """Inputs and targets as tensors: for a model that computes its own loss."""
+    arrays = {**subject.inputs, **subject.targets}
+    return {name: subject.adapter.tensor(array) for name, array in arrays.items()}
+
+
 def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
-    """The scalar loss of a pass."""
+    """The scalar loss of a pass, of the model's outputs, its inputs and the targets."""
+    targets = {name: subject.adapter.tensor(array) for name, array in subject.targets.items()}
+    inputs = {**inputs, **targets}
     if callable(subject.loss):
         return subject.adapter.own_loss(subject.loss, outputs, inputs)
     adapter = subject.adapter

@@ -24,7 +24,7 @@ from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
 from parity.recording.pair import BUILT, Pair, load_pair
-from parity.recording.passes import LABELS, call_once, record_pass
+from parity.recording.passes import call_once, record_pass
 from parity.recording.places import place_of
 from parity.recording.replacing import replace_modules
 from parity.recording.storing import Storing, limit_of_weights
@@ -65,12 +65,7 @@ class RecordedSide:
         self.facts: dict[str, Any] = {}
 
     def _examples(self, declared: Declared) -> dict[str, Array]:
-        inputs = draw_inputs(self.pair.inputs, self.pair.seed)
-        fed = {n: v for n, v in inputs.items() if not self._is_label(n)}
-        return inputs_in_layout(fed, declared)
-
-    def _is_label(self, name: str) -> bool:
-        return name == LABELS and self.pair.loss_of(self.name) == "cross_entropy"
+        return inputs_in_layout(draw_inputs(self.pair.inputs, self.pair.seed), declared)
 
     def describe(self) -> dict[str, Any]:
         """What the parent needs to know: producer, abilities, state, and what it depends on."""
@@ -93,11 +88,12 @@ class RecordedSide:
     def load(
         self,
         weights: Mapping[str, Array],
-        inputs: Mapping[str, Array],
+        arrays: Mapping[str, Array],
         facts: Any,
         layouts: Mapping[str, str],
     ) -> str:
-        """Load weights by this side's names; `facts`: subject of the manifests.
+        """Load weights by this side's names; `arrays`: inputs and targets; `facts`: subject of the
+        manifests.
 
         Returns a digest of the whole state. Entries without a weight keep what the builder made.
         `layouts`: patterns of this side's names -> how its axes lie, for weights and inputs
@@ -110,7 +106,7 @@ class RecordedSide:
                 n: in_layout(n, value, shapes[n], declared).reshape(shapes[n])
                 for n, value in weights.items()
             }
-            inputs = inputs_in_layout(inputs, declared)
+            arrays = inputs_in_layout(arrays, declared)
             self.adapter.load(self.model, fitting)
             state = self.adapter.state(self.model)
         self.weights = {name: entry.array for name, entry in state.items()}
@@ -118,12 +114,13 @@ class RecordedSide:
         self.subject = Subject(
             self.adapter,
             self.model,
-            inputs,
+            {name: arrays[name] for name in self.pair.inputs},
             self.weights,
             self.pair.loss_of(self.name),
             self.pair.update,
             self.pair.modes,
             self.pair.seed,
+            targets={name: arrays[name] for name in self.pair.targets},
             declared=declared,
         )
         return digest(self.weights)
@@ -187,7 +184,7 @@ class RecordedSide:
             ParityError: the inputs do not fit, or the model fails; the text says where.
         """
         assert self.subject
-        fed = [name for name in self.pair.inputs if not self._is_label(name)]
+        fed = [*self.pair.inputs]
         with self._told("inputs"):
             notes = check_arguments(getattr(self.model, self.adapter.entry or "-", None), fed)
         if call and self.adapter.trial:

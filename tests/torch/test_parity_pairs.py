@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -81,3 +82,56 @@ def test_replace_records_behind_a_known_cause(tmp_path):
 def test_errors_name_side_module_and_line(tmp_path, options, words):
     with pytest.raises(ParityError, match=words):
         record_pair(written(tmp_path, **options), tmp_path / "out", say=lambda line: None)
+
+
+TARGETS = """
+import numpy as np
+from parity import Pair, Side, integers, normal
+
+def build():
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(4, 3)
+
+        def forward(self, x, mask=None, *, scale):
+            return self.fc(x) * scale
+
+    net = Net()
+    forward = net.forward
+    net.forward = lambda x, s: forward(x, scale=s)
+    return net
+
+def loss(outputs, inputs):
+    return ((outputs[0] - inputs["heights"]) ** 2 * inputs["s"]).mean()
+
+pair = Pair(
+    Side("torch", build),
+    Side("torch", build),
+    {{"x": normal((2, 4)), "s": normal(2, 1)}},
+    loss={loss},
+    targets={{{targets}}},
+    variants=0,
+    float64=False,
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [("loss", '"heights": normal(2, 3)'), ('"cross_entropy"', '"labels": np.array([2, 0])')],
+)
+def test_only_the_loss_gets_targets_and_a_function_passes_by_name(tmp_path, loss, targets):
+    path = tmp_path / "pair.py"
+    path.write_text(TARGETS.format(loss=loss, targets=targets), encoding="utf-8")
+    recorded = record_pair(path, tmp_path / "out", say=lambda line: None)
+    assert bad(recorded.traces("pass")) == bad(recorded.traces("isolated")) == []
+    trace = read_trace(recorded.files["baseline-pass-float32"])
+    assert "gradients/input:s" in trace.taps and "gradients/input:heights" not in trace.taps
+    assert set(trace.manifest["subject"]["inputs"]) > {"x", "s"}
+    output, value = trace.taps["forward/output"], float(trace.taps["losses/loss"])
+    if loss == '"cross_entropy"':
+        shifted = output - np.log(np.exp(output).sum(1, keepdims=True))
+        assert value == pytest.approx(-(shifted[0, 2] + shifted[1, 0]) / 2, rel=1e-5)

@@ -20,7 +20,6 @@ from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.adapter import RestartNeededError
 from parity.recording.depends import own_source, refuse_two_versions
-from parity.recording.draw import draw_inputs
 from parity.recording.pair import SIDES, Pair, load_pair
 from parity.recording.processes.child import Child
 from parity.recording.processes.kept import Kept, digest_of
@@ -55,7 +54,9 @@ class Runner:
         self, path: Path, out: Path, pythons: Mapping[str, str], fresh: bool, say: Say
     ) -> None:
         self.path, self.out = path.resolve(), out.resolve()
-        self.pythons, self.say = pythons, say
+        # from the command line: relative to the present folder
+        self.pythons = {side: Path.cwd() / python for side, python in pythons.items()}
+        self.say = say
         self.pair = load_pair(path)
         self.recorded = Recorded(self.out, self.pair)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -114,8 +115,9 @@ class Runner:
 
     def start(self, side: str, precision: str) -> Child:
         """A new process of a side and precision."""
-        chosen = self.pythons.get(side) or self.pair.side(side).python
-        python = self.path.parent / chosen if chosen else Path(sys.executable)
+        own = self.pair.side(side).python
+        python = self.path.parent / own if own else Path(sys.executable)
+        python = self.pythons.get(side, python)
         log = self.out / f"{side}-{precision}.log"
         return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
@@ -143,11 +145,12 @@ class Runner:
 
     def prepare_baseline(self) -> None:
         """Draw weights and inputs, and build the baseline with them."""
-        inputs = draw_inputs(self.pair.inputs, self.pair.seed)
+        inputs = self.pair.arrays()
         save_arrays(self.out / "inputs.npz", inputs)
         child = self.child("baseline", "float32")
         state = self.described["baseline"]["state"]
-        drawn = baseline_weights(self.pair, state, self.path.parent)
+        drawn, notes = baseline_weights(self.pair, state, self.path.parent)
+        self.recorded.notes += notes
         save_arrays(self.out / "drawn.npz", drawn)
         self.weight_names["baseline"] = {name: name for name in drawn}
         self.load(child, "baseline", self.out / "weights.npz")
