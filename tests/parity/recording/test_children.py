@@ -199,6 +199,25 @@ def test_an_interrupted_command_says_so_and_leaves_no_process(tmp_path, number):
     assert ended(int(mark.read_text()))
 
 
+def test_a_killed_command_leaves_no_process(tmp_path):
+    """kill -9: the side and what it has started end by themselves."""
+    mark = tmp_path / "pid"
+    code = (
+        "import subprocess; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+        f"open({str(mark)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); time.sleep(600)"
+    )
+    path, out = str(written(tmp_path, code)), str(tmp_path / "out")
+    script = PARENT.format(site=str(ROOT), pair=path, out=out)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    while not (mark.exists() and len(mark.read_text().split()) == 2):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert all(ended(int(number)) for number in mark.read_text().split())
+
+
 def ended(number):
     """Whether a process has ended; one whose new parent has not asked for its exit code has."""
     for _ in range(100):
