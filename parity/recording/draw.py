@@ -96,18 +96,18 @@ def draw_inputs(inputs: Mapping[str, Draw | Array], seed: int) -> dict[str, Arra
     }
 
 
-def draw_weight(seed: int, name: str, shape: tuple[int, ...]) -> Array:
+def draw_weight(seed: int, name: str, shape: tuple[int, ...], table: bool = False) -> Array:
     """One parameter or running statistic, float32, so that every axis matters and sizes stay.
 
     Matrices and kernels: He et al. 2015 (normal, sqrt(2 / fan in), fan in = all axes but the
-    first). Weights of norms and running variances: uniform in [0.5, 1.5). Biases, running means
-    and tables of embeddings: normal, 0.1.
+    first). Weights of norms and running variances: uniform in [0.5, 1.5). Biases, running means,
+    `table`s of embeddings, and other arrays of two axes or more: normal, 0.1.
     """
     rng = generator(seed, f"weight {name}")
     last = re.split(r"[./]", name)[-1]
     if VARIANCE.fullmatch(last) or (len(shape) < 2 and not SHIFT.fullmatch(last)):
         return np.asarray(rng.uniform(0.5, 1.5, shape), np.float32)
-    if len(shape) >= 2 and KERNEL.fullmatch(last):
+    if len(shape) >= 2 and not table and KERNEL.fullmatch(last):
         scale = (2.0 / max(int(np.prod(shape[1:])), 1)) ** 0.5
     else:
         scale = 0.1

@@ -23,6 +23,7 @@ from parity.recording.draw import draw_inputs, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
+from parity.recording.missing import not_alone, uncalled
 from parity.recording.pair import BUILT, Pair, load_pair
 from parity.recording.passes import call_once, record_pass
 from parity.recording.places import place_of
@@ -83,6 +84,12 @@ class RecordedSide:
             "versions": self.used.versions(),
             "environment": environment(),
             "built": self.built,
+            "tables": [
+                name
+                for module in self.adapter.modules(self.model)
+                if module.operation == "embedding"
+                for name in module.parameters
+            ],
         }
 
     def load(
@@ -157,12 +164,18 @@ class RecordedSide:
             with self._told(""):
                 if kind == "isolated":
                     assert source
-                    record_isolated(subject, read_trace(source), names, handed, recording)
+                    fed = read_trace(source)
+                    record_isolated(subject, fed, names, handed, recording)
                 else:
                     first = self.precision == "float32"  # masks do not depend on the precision
                     record_pass(subject, handed, not variant, recording, random=first)
             recording.flush()
             writer.manifest |= recording.facts()
+            if kind == "isolated":
+                made = fed.manifest.get("operations") or {}
+                writer.manifest["not_alone"] = not_alone(subject, names, made, writer.names)
+            else:
+                writer.manifest["uncalled"] = uncalled(subject)
             files = self.used.digests()  # a pass may import more
             writer.manifest["made_from"] = {**made_from, "files": files}
             writer.manifest["free"] = [] if handed is None else handed.free

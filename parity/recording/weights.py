@@ -23,8 +23,12 @@ State = Sequence[Sequence[Any]]  # name, shape, type, kind; of every entry
 MOST = 5  # names in one sentence
 
 
-def baseline_weights(pair: Pair, state: State, folder: Path) -> tuple[dict[str, Array], list[str]]:
+def baseline_weights(
+    pair: Pair, state: State, folder: Path, tables: Collection[str] = ()
+) -> tuple[dict[str, Array], list[str]]:
     """The arrays to load into the baseline: drawn, or those of the pair's file; and notes.
+
+    `tables`: names of the weights of embeddings.
 
     Raises:
         ParityError: the file is missing, or has no array or another shape for a parameter.
@@ -33,7 +37,7 @@ def baseline_weights(pair: Pair, state: State, folder: Path) -> tuple[dict[str, 
         return {}, []
     if pair.weights is None:
         return {
-            name: draw_weight(pair.seed, name, tuple(shape))
+            name: draw_weight(pair.seed, name, tuple(shape), name in tables)
             for name, shape, dtype, kind in state
             if drawn(name, np.empty(0, dtype), kind)
         }, []

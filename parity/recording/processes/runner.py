@@ -54,7 +54,6 @@ class Runner:
         self, path: Path, out: Path, pythons: Mapping[str, str], fresh: bool, say: Say
     ) -> None:
         self.path, self.out = path.resolve(), out.resolve()
-        # from the command line: relative to the present folder
         self.pythons = {side: Path.cwd() / python for side, python in pythons.items()}
         self.say = say
         self.pair = load_pair(path)
@@ -115,9 +114,8 @@ class Runner:
 
     def start(self, side: str, precision: str) -> Child:
         """A new process of a side and precision."""
-        own = self.pair.side(side).python
-        python = self.path.parent / own if own else Path(sys.executable)
-        python = self.pythons.get(side, python)
+        own = self.path.parent / (self.pair.side(side).python or sys.executable)
+        python = self.pythons.get(side, own)
         log = self.out / f"{side}-{precision}.log"
         return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
@@ -149,7 +147,8 @@ class Runner:
         save_arrays(self.out / "inputs.npz", inputs)
         child = self.child("baseline", "float32")
         state = self.described["baseline"]["state"]
-        drawn, notes = baseline_weights(self.pair, state, self.path.parent)
+        tables = self.described["baseline"]["tables"]
+        drawn, notes = baseline_weights(self.pair, state, self.path.parent, tables)
         self.recorded.notes += notes
         save_arrays(self.out / "drawn.npz", drawn)
         self.weight_names["baseline"] = {name: name for name in drawn}
@@ -285,7 +284,7 @@ def record_pair(
     """Record both sides of a pair file into a folder.
 
     Args:
-        pythons: side -> interpreter, instead of those in the pair file.
+        pythons: side -> interpreter, relative to the present folder; instead of the pair file's.
         fresh: record again what was recorded already.
 
     Raises:

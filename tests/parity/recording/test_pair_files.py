@@ -162,6 +162,11 @@ def test_weights_keep_the_size_of_activations():
         assert abs(draw_weight(0, name, (500,)).std() - 0.1) < 0.02
 
 
+def test_tables_of_embeddings_are_smaller_than_kernels():
+    kernel, table = (draw_weight(0, "emb.weight", (300, 4), table) for table in (False, True))
+    assert kernel.std() > 0.6 and abs(table.std() - 0.1) < 0.02
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "kind", "expected"),
     [
