@@ -13,12 +13,23 @@ MISSING = {
     "isolated": "runs no module alone",
     "float64": "records nothing in float64",
 }
+# list in the manifest -> what it means; the number and the label stand before it
+LISTED = {
+    "uncalled": (
+        "modules of {} were never called (first {}): what they compute is not compared, but for "
+        "what follows from it"
+    ),
+    "not_alone": (
+        "module calls of {} were not computed alone (first {}), because their inputs do not fit "
+        "the baseline's: a fault there shows in the whole pass only"
+    ),
+}
 MOST = 3
 
 
 def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[str]:
-    """Sentences about abilities that a framework lacks, choices that found no partner, and known
-    mistakes that could not be tried.
+    """Sentences about abilities that a framework lacks, choices that found no partner, modules
+    that are not in the recordings, and known mistakes that could not be tried.
 
     Args:
         failed: tap that was not recomputed -> why.
@@ -47,6 +58,14 @@ def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[
                 f"{what} of {label} found no partner on the other side (first {first_name}): "
                 "behind a tie there, gradients may differ in right code"
             )
+    for key, sentence in LISTED.items():
+        listed: dict[str, dict[str, None]] = {}
+        for trace in traces.values():
+            found = listed.setdefault(str(trace.producer("name")), {})
+            found.update(dict.fromkeys(strings(trace, key) or ()))
+        for label, names in listed.items():
+            if names:
+                yield f"{len(names)} {sentence.format(label, ', '.join([*names][:MOST]))}"
     if failed:
         first = [f"{tap}: {why}" for tap, why in failed.items()][:MOST]
         more = f"; and {len(failed) - MOST} more" if len(failed) > MOST else ""

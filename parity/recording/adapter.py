@@ -241,7 +241,7 @@ class Adapter:
     ) -> Any:
         """A scalar. `projection`: sum over outputs of sum(output * cotangent) / batch size, where
         the batch size is the first axis of the first output. `cross_entropy`: mean, of the first
-        output (n, classes) and `inputs["labels"]` (n,).
+        output (n, classes) and the target `inputs["labels"]` (n,).
         """
         raise NotImplementedError
 

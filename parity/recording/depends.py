@@ -19,6 +19,7 @@ from parity.errors import ParityError
 
 DIGITS = 16  # of SHA-256, in hexadecimal
 OWN = Path(__file__).resolve().parents[1]  # this program counts as a whole (`own_source`)
+COMPILED = "/.cache/jittor/"  # Jittor compiles modules for itself when it runs
 ROOMS = ("comparison", "matching", "recording")  # of this program: those that record
 
 
@@ -53,7 +54,7 @@ class UsedFiles:
             file = getattr(module, "__file__", None)
             top = name.partition(".")[0]
             path = Path(file).resolve() if isinstance(file, str) else OWN
-            if OWN in (path, *path.parents):
+            if OWN in (path, *path.parents) or COMPILED in path.as_posix():
                 continue
             if any(folder in path.parents for folder in self.installed):
                 if top not in self.packages:

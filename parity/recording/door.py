@@ -32,6 +32,7 @@ def record_model(
     update: Mapping[str, Any] | None = None,
     modes: Sequence[str] = ("eval",),
     seed: int = 0,
+    targets: Mapping[str, Array] | None = None,
     name: str | None = None,
     case: str = "",
     settings: Mapping[str, Any] | None = None,
@@ -44,7 +45,7 @@ def record_model(
         precision: of the recording: float32 or float64, from weights in float32.
         variant: `ulp:N` moves every weight by one unit in the last place.
         follow: a trace whose choices at kinks are used where this model is near a tie.
-        loss, update, modes, seed: as in a pair file (`Pair`).
+        loss, update, modes, seed, targets: as in a pair file (`Pair`); targets are arrays.
         name: of the producer; default: the framework. Two traces of one framework that are
             compared need two names.
         case: a name for tables.
@@ -72,7 +73,16 @@ def record_model(
             weights = {key: named[key].astype(array.dtype) for key, array in state.items()}
             moved = ulp_moved(weights, variant) if variant else weights
             subject = Subject(
-                adapter, own, inputs, moved, loss, update, modes, seed, variant=variant
+                adapter,
+                own,
+                inputs,
+                moved,
+                loss,
+                update,
+                modes,
+                seed,
+                variant=variant,
+                targets=targets or {},
             )
             handed = Handed.from_trace(read_trace(follow)) if follow else None
             if update and "update" in adapter.abilities:
@@ -89,7 +99,7 @@ def record_model(
         "kind": "pass",
         "subject": {
             "weights": array_facts(named),
-            "inputs": array_facts(inputs),
+            "inputs": array_facts({**inputs, **(targets or {})}),
             "settings": dict(settings or {}),
         },
         "branch": recording.branch.name(handed) if "follow" in adapter.abilities else None,

@@ -1,17 +1,20 @@
 """Numbers of inputs and weights, drawn by NumPy from a seed and a name: the same on every side.
 
-inputs={"x": normal(2, 3, 64, 64), "labels": integers(10, 2)}
+inputs={"x": normal(2, 3, 64, 64), "ids": integers(1000, 2, 7)}
 """
 
+import operator
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from parity.comparison.measure import move_by_ulp
 from parity.comparison.sketch import Array
+from parity.errors import ParityError
 
 # last part of a parameter's name -> how it is drawn, if it has one axis
 SHIFT = re.compile(r".*(bias|beta|mean|shift|offset).*")
@@ -40,19 +43,44 @@ class Draw:
         return rng.standard_normal(self.shape).astype(np.float32)
 
 
-def normal(*shape: int) -> Draw:
+Sizes = int | Sequence[int]  # of each axis; or of all, as one tuple
+
+
+def normal(*shape: Sizes) -> Draw:
     """Standard normal numbers, float32."""
-    return Draw("normal", shape)
+    return Draw("normal", _sizes("normal", shape))
 
 
-def uniform(low: float, high: float, *shape: int) -> Draw:
+def uniform(low: float, high: float, *shape: Sizes) -> Draw:
     """Uniform numbers in [low, high), float32."""
-    return Draw("uniform", shape, low, high)
+    if not (isinstance(low, int | float) and isinstance(high, int | float) and low < high):
+        raise ParityError(f"uniform(low, high, *shape): expected low < high, found {low}, {high}")
+    return Draw("uniform", _sizes("uniform", shape), low, high)
 
 
-def integers(high: int, *shape: int) -> Draw:
+def integers(high: int, *shape: Sizes) -> Draw:
     """Whole numbers 0 to high - 1, int64."""
-    return Draw("integers", shape, 0, high)
+    if not isinstance(high, int) or high < 1:
+        raise ParityError(
+            f"integers(high, *shape): expected high of 1 or more, found {high}; the numbers are 0 "
+            "to high - 1"
+        )
+    return Draw("integers", _sizes("integers", shape), 0, high)
+
+
+def _sizes(function: str, given: tuple[Any, ...]) -> tuple[int, ...]:
+    """The sizes of a shape that was given as numbers, or as one tuple."""
+    one = len(given) == 1 and isinstance(given[0], Sequence)
+    try:
+        sizes = tuple(operator.index(size) for size in (given[0] if one else given))
+    except TypeError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise ParityError(
+            f"{function}: shape: expected whole numbers of 1 or more, found "
+            f"{', '.join(map(repr, given))}"
+        )
+    return sizes
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -74,18 +102,18 @@ def single(value: Array) -> Array:
     return array.astype({"f": np.float32, "c": np.complex64}.get(array.dtype.kind, array.dtype))
 
 
-def draw_weight(seed: int, name: str, shape: tuple[int, ...]) -> Array:
+def draw_weight(seed: int, name: str, shape: tuple[int, ...], table: bool = False) -> Array:
     """One parameter or running statistic, float32, so that every axis matters and sizes stay.
 
     Matrices and kernels: He et al. 2015 (normal, sqrt(2 / fan in), fan in = all axes but the
-    first). Weights of norms and running variances: uniform in [0.5, 1.5). Biases, running means
-    and tables of embeddings: normal, 0.1.
+    first). Weights of norms and running variances: uniform in [0.5, 1.5). Biases, running means,
+    `table`s of embeddings, and other arrays of two axes or more: normal, 0.1.
     """
     rng = generator(seed, f"weight {name}")
     last = re.split(r"[./]", name)[-1]
     if VARIANCE.fullmatch(last) or (len(shape) < 2 and not SHIFT.fullmatch(last)):
         return np.asarray(rng.uniform(0.5, 1.5, shape), np.float32)
-    if len(shape) >= 2 and KERNEL.fullmatch(last):
+    if len(shape) >= 2 and not table and KERNEL.fullmatch(last):
         scale = (2.0 / max(int(np.prod(shape[1:])), 1)) ** 0.5
     else:
         scale = 0.1

@@ -10,9 +10,8 @@ from parity.errors import ParityError
 from parity.recording.adapter import Adapter
 from parity.recording.draw import generator
 from parity.recording.laid_out import input_in_layout, shape_of_baseline
+from parity.recording.pair import LABELS
 from parity.recording.subject import Subject
-
-LABELS = "labels"  # the input of `cross_entropy` that the model does not get
 
 
 def native_inputs(subject: Subject) -> dict[str, Any]:
@@ -20,17 +19,31 @@ def native_inputs(subject: Subject) -> dict[str, Any]:
     adapter = subject.adapter
     made = {}
     for name, array in subject.inputs.items():
-        if name == LABELS and subject.loss == "cross_entropy":
-            array = array.astype(np.int64)
         native = adapter.tensor(array)
         floats = array.dtype.kind in "fc" and "gradients" in adapter.abilities
         made[name] = adapter.watch_gradients(native) if floats else native
     return made
 
 
+def native_targets(subject: Subject) -> dict[str, Any]:
+    """The targets as tensors; class labels are integers of 64 bits, as frameworks want them."""
+    wide = {LABELS} if subject.loss == "cross_entropy" else set()
+    return {
+        name: subject.adapter.tensor(array.astype(np.int64) if name in wide else array)
+        for name, array in subject.targets.items()
+    }
+
+
+def all_native(subject: Subject) -> dict[str, Any]:
+    """Inputs and targets as tensors: for a model that computes its own loss."""
+    inputs = {name: subject.adapter.tensor(array) for name, array in subject.inputs.items()}
+    return inputs | native_targets(subject)
+
+
 def loss_of(subject: Subject, outputs: Sequence[Any], inputs: Mapping[str, Any]) -> Any:
-    """The scalar loss of a pass."""
+    """The scalar loss of a pass, of the model's outputs, its inputs and the targets."""
     adapter = subject.adapter
+    inputs = {**inputs, **native_targets(subject)}
     if callable(subject.loss):
         loss = adapter.own_loss(subject.loss, outputs, inputs)
         shape = adapter.array(loss).shape if adapter.is_tensor(loss) else type(loss).__name__

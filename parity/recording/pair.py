@@ -11,6 +11,7 @@ pair = Pair(
 
 import difflib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -19,13 +20,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from parity.comparison.sketch import Array
 from parity.errors import ParityError
 from parity.recording.adapter import FRAMEWORKS, is_framework
-from parity.recording.draw import Draw
+from parity.recording.draw import Draw, draw_inputs
+from parity.recording.places import place_of
 
 SIDES = ("baseline", "candidate")
 LOSSES = ("projection", "cross_entropy")
 MODES = ("eval", "train")
+LABELS = "labels"  # the target of `cross_entropy`
 OPTIMISERS = ("sgd", "adamw")
 BUILT = "built"  # `weights` of a pair whose two builders make the same weights
 # The decay is large, so that a step whose gradient is zero by structure is still above rounding.
@@ -38,9 +42,10 @@ Loss = str | Callable[[Sequence[Any], Mapping[str, Any]], Any]
 class Side:
     """One of the two models.
 
-    `framework`: torch, jittor or numpy. `build`: makes the model; it runs in the side's own
-    environment, so it imports what it needs. `python`: the environment's interpreter, relative to
-    the pair file (default: the running one). `replace`: class name, or regular expression of a
+    `framework`: torch, jittor, jax, onnx or numpy, or `package.module:Class` of an adapter.
+    `build`: makes the model; it runs in the side's own environment, so it imports what it needs.
+    `python`: the environment's interpreter, relative to the pair file (default: the running one).
+    `replace`: class name, or regular expression of a
     path -> function(module) -> module, to record behind a known cause. `loss`: this side's own
     function (outputs, inputs) -> scalar.
     """
@@ -56,8 +61,9 @@ class Side:
 class Pair:
     """Two models that should compute the same function, and how to run them.
 
-    `inputs`: name -> draw or array; the models get them in this order, without `labels`.
-    `loss`: projection, cross_entropy (with an input `labels`), or a function of both sides.
+    `inputs`: name -> draw or array; the models get them in this order. `targets`: the same, but
+    only the loss gets them. `loss`: projection, cross_entropy (of the target `labels`), or a
+    function of both sides.
     `names`: patterns of the candidate's parameter and module paths -> the baseline's.
     `layouts`: declared order of axes, also of inputs. `update`: optimiser of one step, or None.
     `modes`: eval and train. `weights`: an .npz file by the baseline's names instead of drawn ones,
@@ -78,6 +84,7 @@ class Pair:
     float64: bool = True
     variants: int = 3
     tag: str = ""
+    targets: Mapping[str, Any] = field(default_factory=dict)
 
     def side(self, name: str) -> Side:
         """The side of a name."""
@@ -87,6 +94,77 @@ class Pair:
         """The loss of a side."""
         own = self.side(name).loss
         return self.loss if own is None else own
+
+    def arrays(self) -> dict[str, Array]:
+        """The numbers of all inputs and targets."""
+        return draw_inputs({**self.inputs, **self.targets}, self.seed)
+
+
+Expectation = tuple[
+    str, Callable[[Any], bool], str
+]  # field, whether a value fits, what is expected
+
+WHOLE: tuple[Callable[[Any], bool], str] = (
+    lambda v: type(v) is int and v >= 0,
+    "a whole number, 0 or more",
+)
+NUMBERS: tuple[Callable[[Any], bool], str] = (
+    lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v),
+    "a dict: name -> normal(...), integers(...), uniform(...) or an array",
+)
+PATTERNS: tuple[Callable[[Any], bool], str] = (
+    lambda v: (
+        isinstance(v, Mapping) and all(isinstance(t, str) for pair in v.items() for t in pair)
+    ),
+    "a dict: pattern -> text",
+)
+OF_PAIR: tuple[Expectation, ...] = (
+    ("inputs", *NUMBERS),
+    ("inputs", lambda v: len(v) > 0, "at least one"),
+    ("targets", *NUMBERS),
+    ("loss", lambda v: _is_loss(v), "projection, cross_entropy or a function"),
+    ("names", *PATTERNS),
+    ("layouts", *PATTERNS),
+    ("update", lambda v: v is None or isinstance(v, Mapping), "a dict or None"),
+    (
+        "update",
+        lambda v: v is None or v.get("name") in OPTIMISERS,
+        f"a `name` among {', '.join(OPTIMISERS)}",
+    ),
+    (
+        "modes",
+        lambda v: isinstance(v, list | tuple) and 0 < len(v) == sum(mode in MODES for mode in v),
+        f"some of {', '.join(MODES)}",
+    ),
+    ("seed", *WHOLE),
+    ("variants", *WHOLE),
+    (
+        "weights",
+        lambda v: v in (None, BUILT) or (_is_path(v) and Path(v).suffix == ".npz"),
+        f'an .npz file, "{BUILT}" or None',
+    ),
+    ("float64", lambda v: isinstance(v, bool), "True or False"),
+    ("tag", lambda v: isinstance(v, str), "text"),
+)
+OF_SIDE: tuple[Expectation, ...] = (
+    ("framework", is_framework, FRAMEWORKS),
+    ("build", callable, "a function"),
+    ("python", lambda v: v is None or _is_path(v), "the path of an interpreter"),
+    (
+        "replace",
+        lambda v: isinstance(v, Mapping) and all(isinstance(n, str) and callable(v[n]) for n in v),
+        "a dict: class name, or pattern of a path -> function",
+    ),
+    ("loss", lambda v: v is None or _is_loss(v), "projection, cross_entropy or a function"),
+)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _is_loss(value: Any) -> bool:
+    return callable(value) or (isinstance(value, str) and value in LOSSES)
 
 
 def check_pair(pair: Any, place: str) -> Pair:
@@ -104,44 +182,33 @@ def check_pair(pair: Any, place: str) -> Pair:
     for name in SIDES:
         side = getattr(pair, name)
         expect(isinstance(side, Side), name, "Side(framework, build)", side)
-        known = is_framework(side.framework)
-        expect(known, f"{name}: framework", FRAMEWORKS, side.framework)
-        expect(callable(side.build), f"{name}: build", "a function", side.build)
-        loss = pair.loss_of(name)
-        expect(
-            callable(loss) or loss in LOSSES,
-            "loss",
-            "projection, cross_entropy or a function",
-            loss,
-        )
-        if loss == "cross_entropy":
-            expect("labels" in pair.inputs, "inputs", "an input `labels`", [*pair.inputs])
-            labels = pair.inputs["labels"]
-            floats = isinstance(labels, Draw) and labels.kind != "integers"
-            floats = floats or getattr(getattr(labels, "dtype", None), "kind", "") == "f"
-            expect(not floats, "inputs: labels", "whole numbers: integers(classes, n)", labels)
-    expect(
-        isinstance(pair.inputs, Mapping) and len(pair.inputs) > 0,
-        "inputs",
-        "at least one",
-        pair.inputs,
-    )
-    for name, value in pair.inputs.items():
-        fits = isinstance(value, Draw) or hasattr(value, "__array__")
-        expect(
-            fits, f"inputs: {name}", "normal(...), integers(...), uniform(...) or an array", value
-        )
-    fits = bool(pair.modes) and set(pair.modes) <= set(MODES)
-    expect(fits, "modes", "some of eval, train", pair.modes)
-    if pair.update is not None:
-        expect(isinstance(pair.update, Mapping), "update", "a dict or None", pair.update)
-        name = pair.update.get("name")
-        expect(name in OPTIMISERS, "update: name", f"one of {', '.join(OPTIMISERS)}", name)
-    expect(
-        type(pair.variants) is int and pair.variants >= 0, "variants", "0 or more", pair.variants
-    )
+        for part, fits, expected in OF_SIDE:
+            value = getattr(side, part)
+            expect(fits(value), f"{name}: {part}", expected, value)
+    for part, fits, expected in OF_PAIR:
+        expect(fits(getattr(pair, part)), part, expected, getattr(pair, part))
+    for part in ("inputs", "targets"):
+        for name, value in getattr(pair, part).items():
+            fits_one = isinstance(value, Draw) or hasattr(value, "__array__")
+            expected = "normal(...), integers(...), uniform(...) or an array"
+            expect(fits_one, f"{part}: {name}", expected, value)
+    both = [name for name in pair.targets if name in pair.inputs]
+    expect(not both, "targets", "names that no input has", both)
+    if "cross_entropy" in [
+        pair.loss_of(name) for name in SIDES if not callable(pair.loss_of(name))
+    ]:
+        _check_labels(pair, expect)
     checked: Pair = pair
     return checked
+
+
+def _check_labels(pair: Pair, expect: Callable[[bool, str, str, Any], None]) -> None:
+    where = "targets={'labels': integers(classes, n)}"
+    expect(LABELS in pair.targets, "targets", f"{where} for cross_entropy", [*pair.targets])
+    labels = pair.targets[LABELS]
+    floats = isinstance(labels, Draw) and labels.kind != "integers"
+    floats = floats or getattr(getattr(labels, "dtype", None), "kind", "") == "f"
+    expect(not floats, "targets: labels", "whole numbers: integers(classes, n)", labels)
 
 
 def nearest_field(text: str) -> str:
@@ -171,6 +238,8 @@ def load_pair(path: Path | str) -> Pair:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except ParityError as error:
+        raise ParityError(f"{path}: {error} (at {place_of(error)})") from error
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(line.filename).name}:{line.lineno}"

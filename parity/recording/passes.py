@@ -13,7 +13,7 @@ import numpy as np
 
 from parity.comparison.sketch import Array
 from parity.recording.following import Branch, Handed
-from parity.recording.objective import LABELS, loss_of, native_inputs
+from parity.recording.objective import all_native, loss_of, native_inputs
 from parity.recording.recorder import ModuleCall, Recorder
 from parity.recording.subject import Recording, Subject
 from parity.recording.terms import gradient_terms, statistic_terms
@@ -73,8 +73,7 @@ def call_once(subject: Subject) -> None:
     training = "eval" not in subject.modes
     if "taps" in adapter.abilities:
         subject.place = "forward"
-        made = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
-        adapter.taps(subject.model, made, training=training)
+        adapter.taps(subject.model, all_native(subject), training=training)
         return
     stage = TRAINING if training else ""
     recorder = Recorder(adapter, subject.modules, Branch(), stage, None)
@@ -94,8 +93,8 @@ def _record_taps(subject: Subject, recording: Recording) -> None:
         if mode in subject.modes:
             subject.place = f"{stage}forward"
             subject.start()
-            inputs = {name: adapter.tensor(array) for name, array in subject.inputs.items()}
-            taps = adapter.taps(subject.model, inputs, training=bool(stage)) or {}
+            native = all_native(subject)
+            taps = adapter.taps(subject.model, native, training=bool(stage)) or {}
             recording.taps |= {f"{stage}{name}": value for name, value in taps.items()}
 
 
@@ -175,11 +174,7 @@ def _running(subject: Subject, recorder: Recorder, training: bool, dropout: bool
 
 def _forward(subject: Subject, inputs: Mapping[str, Any]) -> Any:
     # A copy: a model may change its input in place.
-    fed = [
-        subject.adapter.copy(native)
-        for name, native in inputs.items()
-        if not (name == LABELS and subject.loss == "cross_entropy")
-    ]
+    fed = [subject.adapter.copy(native) for native in inputs.values()]
     return subject.adapter.call(subject.model, fed)
 
 

@@ -23,7 +23,8 @@ from parity.recording.draw import draw_inputs, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
-from parity.recording.objective import LABELS, check_update
+from parity.recording.missing import not_alone, uncalled
+from parity.recording.objective import check_update
 from parity.recording.pair import BUILT, Pair, load_pair
 from parity.recording.passes import call_once, record_pass
 from parity.recording.places import place_of
@@ -71,12 +72,7 @@ class RecordedSide:
         self.facts: dict[str, Any] = {}
 
     def _examples(self, declared: Declared) -> dict[str, Array]:
-        inputs = draw_inputs(self.pair.inputs, self.pair.seed)
-        fed = {n: v for n, v in inputs.items() if not self._is_label(n)}
-        return inputs_in_layout(fed, declared)
-
-    def _is_label(self, name: str) -> bool:
-        return name == LABELS and self.pair.loss_of(self.name) == "cross_entropy"
+        return inputs_in_layout(draw_inputs(self.pair.inputs, self.pair.seed), declared)
 
     def describe(self) -> dict[str, Any]:
         """What the parent needs to know: producer, abilities, state, and what it depends on."""
@@ -95,17 +91,24 @@ class RecordedSide:
             "versions": self.used.versions(),
             "environment": environment(),
             "built": self.built,
+            "tables": [
+                name
+                for module in self.adapter.modules(self.model)
+                if module.operation == "embedding"
+                for name in module.parameters
+            ],
         }
 
     def load(
         self,
         weights: Mapping[str, Array],
-        inputs: Mapping[str, Array],
+        arrays: Mapping[str, Array],
         facts: Any,
         layouts: Mapping[str, str],
         built: Mapping[str, Array],
     ) -> str:
-        """Load weights by this side's names; `facts`: subject of the manifests.
+        """Load weights by this side's names; `arrays`: inputs and targets; `facts`: subject of the
+        manifests.
 
         Returns a digest of the whole state. Entries without a weight keep what the builder made.
         `layouts`: patterns of this side's names -> how its axes lie, for weights and inputs
@@ -118,7 +121,7 @@ class RecordedSide:
                 n: in_layout(n, value, shapes[n], declared).reshape(shapes[n])
                 for n, value in weights.items()
             }
-            inputs = inputs_in_layout(inputs, declared)
+            arrays = inputs_in_layout(arrays, declared)
             self.adapter.load(self.model, fitting | dict(built))
             state = self.adapter.state(self.model)
         self.weights = {name: entry.array for name, entry in state.items()}
@@ -126,12 +129,13 @@ class RecordedSide:
         self.subject = Subject(
             self.adapter,
             self.model,
-            inputs,
+            {name: arrays[name] for name in self.pair.inputs},
             self.weights,
             self.pair.loss_of(self.name),
             self.pair.update,
             self.pair.modes,
             self.pair.seed,
+            targets={name: arrays[name] for name in self.pair.targets},
             declared=declared,
         )
         return digest(self.weights)
@@ -168,12 +172,18 @@ class RecordedSide:
             with self._told(""):
                 if kind == "isolated":
                     assert source
-                    record_isolated(subject, read_trace(source), names, handed, recording)
+                    fed = read_trace(source)
+                    record_isolated(subject, fed, names, handed, recording)
                 else:
                     first = self.precision == "float32"  # masks do not depend on the precision
                     record_pass(subject, handed, not variant, recording, random=first)
             recording.flush()
             writer.manifest |= recording.facts()
+            if kind == "isolated":
+                made = fed.manifest.get("operations") or {}
+                writer.manifest["not_alone"] = not_alone(subject, names, made, writer.names)
+            else:
+                writer.manifest["uncalled"] = uncalled(subject)
             files = self.used.digests()  # a pass may import more
             writer.manifest["made_from"] = {**made_from, "files": files}
             writer.manifest["free"] = [] if handed is None else handed.free
@@ -195,7 +205,7 @@ class RecordedSide:
             ParityError: the inputs do not fit, or the model fails; the text says where.
         """
         assert self.subject
-        fed = [name for name in self.pair.inputs if not self._is_label(name)]
+        fed = [*self.pair.inputs]
         with self._told("inputs"):
             notes = check_arguments(getattr(self.model, self.adapter.entry or "-", None), fed)
         if self.pair.update and "update" in self.adapter.abilities:

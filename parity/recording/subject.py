@@ -26,6 +26,7 @@ class Subject:
     modes: Sequence[str] = ("eval", "train")
     seed: int = 0
     variant: str | None = None  # such as `ulp:1`: its weights are moved already
+    targets: Mapping[str, Array] = field(default_factory=dict)  # what only the loss gets
     declared: Declared = field(default_factory=Declared)  # layouts of this side's arrays
     place: str = ""  # what runs now, for messages
     modules: dict[str, Module] = field(default_factory=dict)

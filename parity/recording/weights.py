@@ -1,9 +1,11 @@
 """The weights of a pair: drawn for the baseline, and given to the candidate by matched names."""
 
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -23,25 +25,29 @@ State = Sequence[Sequence[Any]]  # name, shape, type, kind; of every entry
 MOST = 5  # names in one sentence
 
 
-def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]:
-    """The arrays to load into the baseline: drawn, or those of the pair's file of weights.
+def baseline_weights(
+    pair: Pair, state: State, folder: Path, tables: Collection[str] = ()
+) -> tuple[dict[str, Array], list[str]]:
+    """The arrays to load into the baseline: drawn, or those of the pair's file; and notes.
+
+    `tables`: names of the weights of embeddings.
 
     Raises:
         ParityError: the file is missing, or has no array or another shape for a parameter.
     """
     if pair.weights == BUILT:
-        return {}
+        return {}, []
     if pair.weights is None:
         return {
-            name: draw_weight(pair.seed, name, tuple(shape))
+            name: draw_weight(pair.seed, name, tuple(shape), name in tables)
             for name, shape, dtype, kind in state
             if drawn(name, np.empty(0, dtype), kind)
-        }
+        }, []
     path = folder / pair.weights
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise ParityError(f"weights: {path}: expected an .npz file of arrays: {error}") from error
     for name, shape, _, kind in state:
         if name not in arrays and kind == "parameter":
@@ -51,7 +57,20 @@ def baseline_weights(pair: Pair, state: State, folder: Path) -> dict[str, Array]
                 f"weights: {path}: {name}: expected shape {tuple(shape)}, found "
                 f"{arrays[name].shape}"
             )
-    return {name: arrays[name] for name, *_ in state if name in arrays}
+    names = [name for name, *_ in state]
+    unknown = [name for name in arrays if name not in names]
+    floats = [name for name, _, dtype, _ in state if np.dtype(dtype).kind == "f"]
+    missing = [name for name in floats if name not in arrays]
+    notes = [
+        f"weights: {path}: {words}: {', '.join(found[:MOST])}"
+        + (f" and {len(found) - MOST} more" if len(found) > MOST else "")
+        for words, found in (
+            ("the baseline has no such arrays, they are not used", unknown),
+            ("no such arrays, the baseline keeps its own", missing),
+        )
+        if found
+    ]
+    return {name: arrays[name] for name in names if name in arrays}, notes
 
 
 def candidate_names(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -81,3 +82,107 @@ def test_replace_records_behind_a_known_cause(tmp_path):
 def test_errors_name_side_module_and_line(tmp_path, options, words):
     with pytest.raises(ParityError, match=words):
         record_pair(written(tmp_path, **options), tmp_path / "out", say=lambda line: None)
+
+
+TARGETS = """
+import numpy as np
+from parity import Pair, Side, integers, normal
+
+def build():
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(4, 3)
+
+        def forward(self, x, mask=None, *, scale):
+            return self.fc(x) * scale
+
+    net = Net()
+    forward = net.forward
+    net.forward = lambda x, s: forward(x, scale=s)
+    return net
+
+def loss(outputs, inputs):
+    return ((outputs[0] - inputs["heights"]) ** 2 * inputs["s"]).mean()
+
+pair = Pair(
+    Side("torch", build),
+    Side("torch", build),
+    {{"x": normal((2, 4)), "s": normal(2, 1)}},
+    loss={loss},
+    targets={{{targets}}},
+    variants=0,
+    float64=False,
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [("loss", '"heights": normal(2, 3)'), ('"cross_entropy"', '"labels": np.array([2, 0])')],
+)
+def test_only_the_loss_gets_targets_and_a_function_passes_by_name(tmp_path, loss, targets):
+    path = tmp_path / "pair.py"
+    path.write_text(TARGETS.format(loss=loss, targets=targets), encoding="utf-8")
+    recorded = record_pair(path, tmp_path / "out", say=lambda line: None)
+    assert bad(recorded.traces("pass")) == bad(recorded.traces("isolated")) == []
+    trace = read_trace(recorded.files["baseline-pass-float32"])
+    assert "gradients/input:s" in trace.taps and "gradients/input:heights" not in trace.taps
+    assert set(trace.manifest["subject"]["inputs"]) > {"x", "s"}
+    output, value = trace.taps["forward/output"], float(trace.taps["losses/loss"])
+    if loss == '"cross_entropy"':
+        shifted = output - np.log(np.exp(output).sum(1, keepdims=True))
+        assert value == pytest.approx(-(shifted[0, 2] + shifted[1, 0]) / 2, rel=1e-5)
+
+
+UNCALLED = """
+from parity import Pair, Side, integers
+
+def build():
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb = torch.nn.Embedding(50, 40)
+            self.fc = torch.nn.Linear(40, 3)
+            self.attn = torch.nn.MultiheadAttention(40, 2, batch_first=True)
+            self.kept = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(3))])
+
+        def forward(self, ids):
+            x = self.emb(ids)
+            return torch.nn.functional.linear(self.attn(x, x, x)[0], self.fc.weight) + self.kept[0]
+
+    return Net()
+
+pair = Pair(Side("torch", build), Side("torch", build), {"ids": integers(50, 2, 5)},
+            variants=0, float64=False, modes=("eval",))
+"""
+
+
+def test_modules_that_are_never_called_are_in_the_manifest(tmp_path):
+    """Their weights are used by a function; parts of an attention are not counted."""
+    path = tmp_path / "pair.py"
+    path.write_text(UNCALLED, encoding="utf-8")
+    recorded = record_pair(path, tmp_path / "out", say=lambda line: None)
+    for side in ("baseline", "candidate"):
+        manifest = read_trace(recorded.files[f"{side}-pass-float32"]).manifest
+        assert manifest["uncalled"] == ["fc"]
+        assert read_trace(recorded.files[f"{side}-isolated-float32"]).manifest["not_alone"] == []
+    table = read_trace(recorded.files["baseline-pass-float32"]).taps["parameters/emb.weight"]
+    assert abs(np.std(table) - 0.1) < 0.02
+
+
+def test_a_model_on_another_device_is_refused(tmp_path):
+    """Inputs are made on the CPU; `meta` stands for a GPU."""
+    import torch
+
+    from parity.torch import record
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3, device="meta"))
+    with pytest.raises(
+        ParityError, match=r"model on the CPU.*found 0.weight on meta; give model.c"
+    ):
+        record(tmp_path / "a.npz", model, {"x": np.zeros((2, 4), "f4")})

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from parity.errors import ParityError
-from parity.recording.draw import draw_inputs
 from parity.recording.pair import SIDES
 from parity.recording.processes.plan import Request, requests
 from parity.recording.processes.runner import Recorded, Runner, Say
@@ -64,7 +63,7 @@ def _candidate(runner: Runner) -> None:
             "`parity record PAIR baseline --out FOLDER`, and copy this folder here"
         )
     runner.described["baseline"] = json.loads(facts.read_text())
-    inputs = draw_inputs(runner.pair.inputs, runner.pair.seed)
+    inputs = runner.pair.arrays()
     weights = load_arrays(runner.out / "weights.npz")
     runner.facts = subject_facts(runner.pair, weights, inputs)
     runner.prepare_candidate()

@@ -20,7 +20,6 @@ from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.recording.adapter import RestartNeededError
 from parity.recording.depends import own_source, refuse_two_versions
-from parity.recording.draw import draw_inputs
 from parity.recording.pair import BUILT, SIDES, Pair, load_pair
 from parity.recording.processes.child import Child
 from parity.recording.processes.kept import Kept, digest_of
@@ -55,7 +54,8 @@ class Runner:
         self, path: Path, out: Path, pythons: Mapping[str, str], fresh: bool, say: Say
     ) -> None:
         self.path, self.out = path.resolve(), out.resolve()
-        self.pythons, self.say = pythons, say
+        self.pythons = {side: Path.cwd() / python for side, python in pythons.items()}
+        self.say = say
         self.pair = load_pair(path)
         self.recorded = Recorded(self.out, self.pair)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -114,8 +114,8 @@ class Runner:
 
     def start(self, side: str, precision: str) -> Child:
         """A new process of a side and precision."""
-        chosen = self.pythons.get(side) or self.pair.side(side).python
-        python = self.path.parent / chosen if chosen else Path(sys.executable)
+        own = self.path.parent / (self.pair.side(side).python or sys.executable)
+        python = self.pythons.get(side, own)
         log = self.out / f"{side}-{precision}.log"
         return Child(python, self.path.parent, log, self.label(side), say=self.say)
 
@@ -154,11 +154,13 @@ class Runner:
 
     def prepare_baseline(self) -> None:
         """Draw weights and inputs, and build the baseline with them."""
-        inputs = draw_inputs(self.pair.inputs, self.pair.seed)
+        inputs = self.pair.arrays()
         save_arrays(self.out / "inputs.npz", inputs)
         child = self.child("baseline", "float32")
         state = self.described["baseline"]["state"]
-        drawn = baseline_weights(self.pair, state, self.path.parent)
+        tables = self.described["baseline"]["tables"]
+        drawn, notes = baseline_weights(self.pair, state, self.path.parent, tables)
+        self.recorded.notes += notes
         save_arrays(self.out / "drawn.npz", drawn)
         self.weight_names["baseline"] = {name: name for name in drawn}
         self.load(child, "baseline", self.out / "weights.npz")
@@ -293,7 +295,7 @@ def record_pair(
     """Record both sides of a pair file into a folder.
 
     Args:
-        pythons: side -> interpreter, instead of those in the pair file.
+        pythons: side -> interpreter, relative to the present folder; instead of the pair file's.
         fresh: record again what was recorded already.
 
     Raises:

@@ -8,9 +8,12 @@ standard error, which is the side's log.
 
 import json
 import os
+import signal
 import sys
+import time
 import traceback
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from parity.errors import ParityError
@@ -91,6 +94,18 @@ def check_numpy(label: str) -> None:
         ) from error
 
 
+def end_with(parent: int) -> None:
+    """End this process, and those that it has started, once its parent has ended.
+
+    A parent that was killed cannot do so itself.
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
 def main(worker: Any = None) -> int:
     """Answer requests from stdin until it ends, by the methods of `worker` (default: a Worker)."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -98,6 +113,7 @@ def main(worker: Any = None) -> int:
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     worker = worker or Worker()
+    Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     for line in requests:
         request = json.loads(line)
         try:

@@ -47,6 +47,14 @@ def test_choices_without_a_partner_are_counted_once():
     assert line.startswith("2 choices of two found no partner on the other side (first choices/net")
 
 
+def test_modules_that_are_not_in_the_recordings_are_counted_once():
+    pair = evidence(uncalled=["a", "b", "c", "d"], not_alone=["e"])
+    lines = [*limits_of([pair, replace(pair, baseline_variants=[pair.candidate])], {})]
+    assert lines[0].startswith("4 modules of two were never called (first a, b, c): ")
+    assert lines[1].startswith("1 module calls of two were not computed alone (first e), because")
+    assert len(lines) == 2
+
+
 def test_a_rule_that_fails_is_shown_and_one_that_works_is_not():
     def broken(tap, context):
         def recompute(tap, context, pair):

@@ -72,6 +72,25 @@ def test_a_wrong_interpreter_stands_once_in_its_message(tmp_path):
     assert str(raised.value).count(str(wrong)) == 1
 
 
+def test_an_interpreter_of_the_command_is_relative_to_the_present_folder(tmp_path, monkeypatch):
+    """In the pair file, it is relative to that file."""
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "work").mkdir()
+    path = written(tmp_path / "pairs", more="float64=False, variants=0")
+    monkeypatch.chdir(tmp_path / "work")
+    for name in ("work", "pairs"):
+        script = tmp_path / name / "python"
+        script.write_text(
+            f'#!/bin/sh\ntouch {tmp_path / name / "used"}\nexec {sys.executable} "$@"\n'
+        )
+        script.chmod(0o755)
+    record_pair(path, tmp_path / "out", {"candidate": "python"}, say=lambda line: None)
+    assert (tmp_path / "work/used").exists() and not (tmp_path / "pairs/used").exists()
+    path.write_text(path.read_text().replace("candidate), {", "candidate, python='python'), {"))
+    record_pair(path, tmp_path / "out", say=lambda line: None)
+    assert (tmp_path / "pairs/used").exists()
+
+
 def test_a_side_that_takes_long_says_what_it_compiles(tmp_path, monkeypatch):
     """The child waits for a file, which the first line that it makes the parent say creates."""
     monkeypatch.setattr(waiting, "EVERY", 0.2)
@@ -178,6 +197,25 @@ def test_an_interrupted_command_says_so_and_leaves_no_process(tmp_path, number):
     assert last == "interrupted; what is recorded stays; run the command again to resume"
     assert process.returncode == 130 and "Traceback" not in errors
     assert ended(int(mark.read_text()))
+
+
+def test_a_killed_command_leaves_no_process(tmp_path):
+    """kill -9: the side and what it has started end by themselves."""
+    mark = tmp_path / "pid"
+    code = (
+        "import subprocess; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+        f"open({str(mark)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); time.sleep(600)"
+    )
+    path, out = str(written(tmp_path, code)), str(tmp_path / "out")
+    script = PARENT.format(site=str(ROOT), pair=path, out=out)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    while not (mark.exists() and len(mark.read_text().split()) == 2):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert all(ended(int(number)) for number in mark.read_text().split())
 
 
 def ended(number):

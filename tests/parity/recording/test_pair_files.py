@@ -32,23 +32,69 @@ def test_a_pair_needs_two_sides_and_inputs_only():
         ({"baseline": None}, "baseline: expected Side"),
         ({"candidate": Side("thorch", build)}, "candidate: framework: expected one of torch"),
         ({"candidate": Side("numpy", 3)}, "candidate: build: expected a function"),
+        ({"candidate": Side("numpy", build, python=3)}, "candidate: python: expected the path"),
+        ({"candidate": Side("numpy", build, replace=["Relu"])}, "candidate: replace: expected a d"),
+        ({"candidate": Side("numpy", build, replace={"Relu": 3})}, "replace: expected a dict"),
+        ({"candidate": Side("numpy", build, loss={})}, "candidate: loss: expected projection"),
         ({"inputs": {}}, "inputs: expected at least one"),
+        ({"inputs": [normal(2, 3)]}, "inputs: expected a dict"),
         ({"inputs": {"x": "abc"}}, "inputs: x: expected normal"),
+        ({"targets": [normal(2)]}, "targets: expected a dict"),
+        ({"targets": {"y": 3}}, "targets: y: expected normal"),
+        ({"targets": {"x": normal(2)}}, "targets: expected names that no input has, found .'x'"),
         ({"loss": "mse"}, "loss: expected projection"),
-        ({"loss": "cross_entropy"}, "inputs: expected an input `labels`"),
+        ({"loss": ["mse"]}, "loss: expected projection"),
+        ({"loss": "cross_entropy"}, "targets: expected targets=.'labels': integers"),
         (
-            {"loss": "cross_entropy", "inputs": {"x": normal(2, 3), "labels": normal(2)}},
-            "inputs: labels: expected whole numbers",
+            {"loss": "cross_entropy", "targets": {"labels": normal(2)}},
+            "targets: labels: expected whole numbers",
         ),
+        ({"names": [("a", "b")]}, "names: expected a dict: pattern -> text"),
+        ({"names": ({"a": "b"},)}, "names: expected a dict"),
+        ({"names": {"a": 1}}, "names: expected a dict"),
+        ({"layouts": ({"a": "(in, out)"},)}, "layouts: expected a dict"),
         ({"modes": ("test",)}, "modes: expected some of eval, train"),
         ({"modes": ()}, "modes: expected some of eval, train"),
-        ({"update": {"name": "rmsprop"}}, "update: name: expected one of sgd, adamw"),
-        ({"variants": -1}, "variants: expected 0 or more"),
+        ({"modes": "eval"}, "modes: expected some of eval, train"),
+        ({"modes": 3}, "modes: expected some of eval, train"),
+        ({"update": "sgd"}, "update: expected a dict or None"),
+        ({"update": {"name": "rmsprop"}}, "update: expected a `name` among sgd, adamw"),
+        ({"seed": -1}, "seed: expected a whole number, 0 or more, found -1"),
+        ({"seed": 0.5}, "seed: expected a whole number"),
+        ({"variants": -1}, "variants: expected a whole number, 0 or more"),
+        ({"weights": {"w": np.zeros(3)}}, "weights: expected an .npz file"),
+        ({"weights": "w.npy"}, 'weights: expected an .npz file, "built" or None, found .w.npy'),
+        ({"float64": 1}, "float64: expected True or False"),
+        ({"tag": 3}, "tag: expected text"),
     ],
 )
 def test_a_wrong_field_is_named(fields, words):
     with pytest.raises(ParityError, match=words):
         check_pair(Pair(**{**GOOD, **fields}), "pair.py")
+
+
+def test_a_shape_may_be_one_tuple():
+    assert normal((2, 4)) == normal(2, 4) == normal([2, 4]) and normal().shape == ()
+    assert uniform(0, 1, (5,)) == uniform(0, 1, 5) and integers(3, (2,)) == integers(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        ("integers(0, 3)", r"integers\(high, .*high of 1 or more, found 0; .* \(at pair.py:2\)"),
+        ("integers(2.5, 3)", "high of 1 or more, found 2.5"),
+        ("normal(2, 3.5)", "normal: shape: expected whole numbers of 1 or more, found 2, 3.5"),
+        ("normal((2, 3), 4)", "normal: shape: expected whole numbers"),
+        ("normal(2, 0)", "normal: shape: expected whole numbers of 1 or more, found 2, 0"),
+        ("uniform(1, 1, 3)", "uniform.*expected low < high, found 1, 1"),
+        ("uniform((2, 3), 1)", "uniform.*expected low < high"),
+    ],
+)
+def test_a_wrong_draw_is_told_with_its_line(tmp_path, draw, words):
+    path = tmp_path / "pair.py"
+    path.write_text(f"from parity import integers, normal, uniform\nx = {draw}\n", encoding="utf-8")
+    with pytest.raises(ParityError, match=words):
+        load_pair(path)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +160,11 @@ def test_weights_keep_the_size_of_activations():
         assert values.min() >= 0.5 and values.max() < 1.5 and len(set(values)) > 400
     for name in ("bias", "in_proj_bias", "beta", "bn.running_mean"):
         assert abs(draw_weight(0, name, (500,)).std() - 0.1) < 0.02
+
+
+def test_tables_of_embeddings_are_smaller_than_kernels():
+    kernel, table = (draw_weight(0, "emb.weight", (300, 4), table) for table in (False, True))
+    assert kernel.std() > 0.6 and abs(table.std() - 0.1) < 0.02
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -138,6 +139,19 @@ def test_an_installed_distribution_counts_by_version_and_files(tmp_path):
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
     assert all(text.startswith("1.0 ") for text in said) and said[0] != said[1]
+
+
+def test_what_jittor_compiles_for_itself_does_not_count(tmp_path, monkeypatch):
+    """It may be compiled again, into other bytes, from the same source."""
+    for number, folder in enumerate((".cache/jittor/jt1", "mine")):
+        path = tmp_path / folder / "core.so"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        module = ModuleType(f"core{number}")
+        module.__file__ = str(path)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    inside = [path for path in UsedFiles().digests() if path.startswith(str(tmp_path))]
+    assert inside == [str(tmp_path / "mine/core.so")]
 
 
 def test_a_file_that_is_missing_has_changed(tmp_path):

@@ -72,6 +72,12 @@ class TorchAdapter(Adapter):
             raise ParityError(f"build: expected a torch.nn.Module, found {type(model).__name__}")
         if hasattr(model, "_orig_mod"):
             raise ParityError("build: a compiled model hides its modules; return it uncompiled")
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            if value.device.type != "cpu":
+                raise ParityError(
+                    f"build: expected a model on the CPU, where the inputs are, found {name} on "
+                    f"{value.device}; give model.cpu(), or copy.deepcopy(model).cpu()"
+                )
         if self._is_lazy(model):
             raise ParityError(
                 "build: expected parameters with shapes, found those of lazy modules, such as "
