@@ -14,16 +14,24 @@ OUTPUT = "output"  # the model's only or first output; others are `output.1`, `o
 
 def missing_rows(evidence: Evidence, one_sided: OneSided) -> list[Row]:
     """A row, `different`, for each tap that only one side has and that decides the function."""
-    names = [*missing_outputs(one_sided), *missing_gradients(evidence, one_sided)]
+    outputs = [tap for tap in one_sided.baseline + one_sided.candidate if is_output(tap)]
+    known = stages_of_outputs(evidence)
+    names = [tap for tap in outputs if tap.partition("/")[0] in known]
+    names += missing_gradients(evidence, one_sided)
     return [judge_tap(name, evidence) for name in dict.fromkeys(names)]
 
 
-def missing_outputs(one_sided: OneSided) -> Iterator[str]:
-    """Outputs of the model, as whole passes record them, that only one side returns."""
-    for name in (*one_sided.baseline, *one_sided.candidate):
-        stage, _, tap = name.partition("/")
-        if stage in ("forward", "training forward") and tap.partition(".")[0] == OUTPUT:
-            yield name
+def is_output(name: str) -> bool:
+    """Whether a tap is an output of the model in a whole pass."""
+    stage, _, tap = name.partition("/")
+    return stage in ("forward", "training forward") and tap.partition(".")[0] == OUTPUT
+
+
+def stages_of_outputs(evidence: Evidence) -> set[str]:
+    """The stages in which both sides recorded outputs: a framework may lack training."""
+    sides = (evidence.baseline, evidence.candidate)
+    first, second = ({n.partition("/")[0] for n in t.taps if is_output(n)} for t in sides)
+    return first & second
 
 
 def missing_gradients(evidence: Evidence, one_sided: OneSided) -> Iterator[str]:

@@ -27,6 +27,7 @@ two arrays, or by the place alone. Then the order of computation counts.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from parity.comparison.missing import stages_of_outputs
 from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.pair import Cause
@@ -130,7 +131,7 @@ def explain_case(
     main = sources.main
     graph = pass_of(main.baseline) if main else Pass()
     settings = setting_differences(main) if main else {}
-    outputs = output_differences(one_sided)
+    outputs = output_differences(one_sided, stages_of_outputs(main) if main else ())
     auxiliary = auxiliary_parameters(main.baseline) if main and outputs else set()
     found = true_layouts(found, rows, graph)
     rows = [row for row in rows if row.stage != SETTINGS]  # `settings` says it

@@ -18,8 +18,11 @@ CODE = "outputs"
 SHOWN = 3  # names in a sentence
 
 
-def output_differences(one_sided: OneSided) -> dict[bool, str]:
-    """Training or not -> which outputs the candidate lacks or adds, in words; empty if none."""
+def output_differences(one_sided: OneSided, stages: Collection[str]) -> dict[bool, str]:
+    """Training or not -> which outputs the candidate lacks or adds, in words; empty if none.
+
+    `stages`: those in which both sides recorded outputs.
+    """
     found: dict[bool, list[str]] = {}
     for taps, text in (
         (one_sided.baseline, "the candidate does not return"),
@@ -28,7 +31,9 @@ def output_differences(one_sided: OneSided) -> dict[bool, str]:
         for training in (False, True):
             names = [
                 place.name
-                for place in (place_of(*tap.split("/", 1)) for tap in taps)
+                for place in (
+                    place_of(*t.split("/", 1)) for t in taps if t.partition("/")[0] in stages
+                )
                 if is_output(place) and (place.kind, place.training) == ("forward", training)
             ]
             if names:

@@ -41,6 +41,7 @@ class Difference:
 
     text: str
     source: str
+    same_operation: bool = True  # else two functions, whose numbers are compared
 
 
 def setting_differences(pair: Evidence) -> dict[str, Difference]:
@@ -53,7 +54,10 @@ def setting_differences(pair: Evidence) -> dict[str, Difference]:
             continue
         text = setting_difference(mine, other)
         if text:
-            result.setdefault(module_of(name.partition("/")[2]), Difference(text, other.source))
+            result.setdefault(
+                module_of(name.partition("/")[2]),
+                Difference(text, other.source, mine.operation == other.operation),
+            )
     return result
 
 
@@ -79,6 +83,7 @@ def setting_rows(pair: Evidence) -> list[Row]:
             reason=difference.text,
         )
         for module, difference in setting_differences(pair).items()
+        if difference.same_operation
     ]
 
 

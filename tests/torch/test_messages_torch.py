@@ -47,8 +47,8 @@ def test_a_loss_is_one_number_in_the_graph(tmp_path, loss, found):
 
 def test_labels_may_have_any_type_of_whole_numbers(tmp_path):
     labels = np.array([0, 1, 1, 0, 1], np.int32)
-    inputs = {"x": X, "labels": labels}
-    record(tmp_path / "a.npz", nn.Linear(3, 2), inputs, loss="cross_entropy")
+    targets = {"labels": labels}
+    record(tmp_path / "a.npz", nn.Linear(3, 2), {"x": X}, loss="cross_entropy", targets=targets)
     assert read_trace(tmp_path / "a.npz").taps["losses/loss"] > 0
 
 

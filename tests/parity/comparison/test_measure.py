@@ -152,7 +152,9 @@ def test_integers_and_booleans_are_equal_or_not():
     found = gap(index + [[0, 0, 1], [0, 2, 0]], index)
     assert (found.relative, found.reason) == (np.inf, "2 differ")
     assert (found.absolute, found.index, found.values) == (2.0, (1, 1), (5.0, 3.0))
-    assert gap(index.astype("i4"), index).reason == "type int32, expected int64"
+    assert gap(index.astype("i4"), index) == Gap(0.0)  # another width
+    assert gap(index.astype("i4") + 1, index).reason == "6 differ"
+    assert gap(index.astype("u8"), index).reason == "type uint64, expected int64"
     assert gap(index > 1, index > 1) == Gap(0.0)
     assert gap(index > 1, index > 2).reason == "1 differ"
     # also integers that are equal in float64

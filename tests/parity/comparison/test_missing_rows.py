@@ -16,17 +16,17 @@ BOTH = (
 )
 
 
-def trace(name, *without, settings=None, kind="pass", taps=BOTH):
-    operation = {"operation": "batch_norm", "module": "Norm", "settings": settings or {}}
+def trace(name, *without, settings=None, kind="pass", operation="batch_norm"):
+    facts = {"operation": operation, "module": "Norm", "settings": settings or {}}
     manifest = {
         "producer": {"name": name, "version": "1", "device": "cpu"},
         "precision": "float32",
         "subject": {},
         "variant": None,
         "kind": kind,
-        "operations": {"forward/layer": operation},
+        "operations": {"forward/layer": facts},
     }
-    held = {tap: ONE for tap in taps if tap not in without}
+    held = {tap: ONE for tap in BOTH if tap not in without}
     return Trace(Path(f"{name}-{len(without)}.npz"), manifest, held)
 
 
@@ -59,6 +59,7 @@ def test_an_output_that_the_candidate_adds_is_different():
         ("isolated gradients/b",),  # a module that did not run alone
         ("parameters/b", "gradients/b"),  # a parameter that is fused, or not there
         ("gradients/w", "gradients/b", "gradients/input:x"),  # a framework without gradients
+        ("forward/output", "forward/output.1"),  # a framework that lacks this mode
     ],
 )
 def test_other_taps_of_one_side_have_no_verdict(without):
@@ -77,6 +78,7 @@ def test_settings_that_no_tap_shows_are_undecided():
     assert result.verdict == "undecided" and not result.open
     assert [finding.code for finding in result.findings] == ["settings"]
     assert bad(one, trace("b", settings={"momentum": 0.1})) == {}
+    assert bad(one, trace("b", settings={"momentum": 0.9}, operation="folded norm")) == {}
     alone = [
         trace(name, settings=own, kind="isolated") for name, own in (("a", {"p": 1}), ("b", {}))
     ]

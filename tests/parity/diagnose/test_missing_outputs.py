@@ -1,4 +1,4 @@
-"""Outputs that only one side returns are told once, with or without a loss that differs."""
+"""Outputs that only one side returns are one finding, with or without a loss that differs."""
 
 from types import SimpleNamespace
 
@@ -14,6 +14,8 @@ from parity.diagnose.outputs import (
     with_auxiliary,
 )
 
+BOTH = ("forward", "training forward")
+
 
 def row(stage, tap):
     return Row("net", stage, tap, "float32", "b : a", "different", 1.0, 0, 0, 0, 0, 1.0)
@@ -25,13 +27,17 @@ def one_sided(*names):
 
 def test_outputs_are_told_by_mode_and_side():
     taps = [f"training forward/output.{i}" for i in range(1, 6)]
-    found = output_differences(OneSided(tuple(taps), ("forward/output.logits", "forward/outputs")))
+    found = output_differences(
+        OneSided(tuple(taps), ("forward/output.logits", "forward/outputs")), BOTH
+    )
     assert found == {
         True: "the candidate does not return output.1, output.2, output.3 and 2 more",
         False: "the candidate also returns output.logits",
     }
-    assert output_differences(one_sided("forward/output_layer", "gradients/output.weight")) == {}
-    assert output_differences(one_sided("isolated forward/output.1")) == {}
+    assert (
+        output_differences(one_sided("forward/output_layer", "gradients/output.weight"), BOTH) == {}
+    )
+    assert output_differences(one_sided("isolated forward/output.1"), BOTH) == {}
 
 
 @pytest.mark.parametrize(
@@ -42,13 +48,13 @@ def test_outputs_are_told_by_mode_and_side():
     ],
 )
 def test_without_a_loss_outputs_are_a_finding(stages, beginning):
-    outputs = output_differences(one_sided(*[f"{stage}/output.1" for stage in stages]))
+    outputs = output_differences(one_sided(*[f"{stage}/output.1" for stage in stages]), BOTH)
     (finding,) = output_findings([row("forward", "output")], outputs, [])
     assert finding.text == beginning and finding.kind == "other structure"
 
 
 def test_a_loss_tells_it_once():
-    outputs = output_differences(one_sided("training forward/output.1"))
+    outputs = output_differences(one_sided("training forward/output.1"), BOTH)
     fault = fault_of_loss(outputs[True])
     assert not list(output_findings([row("training losses", "loss")], outputs, [fault]))
 
