@@ -16,8 +16,9 @@ Rows are explained in this order:
    A tap that a known fault can reach follows from it, and is folded. A tap that none can reach is a
    finding of its own: a function outside of modules, or one whose modules were not recorded alone.
 
-`reach.py` says what a fault can reach. A finding explains no row of a worse verdict than its own. A
-difference in float32 alone explains no difference in float64. `undecided` rows become no findings.
+`reach.py` says what a fault can reach, and `sizes.py` how large an error it can bring. A finding
+explains no row of a worse verdict than its own. A difference in float32 alone explains none in
+float64. `undecided` rows become no findings.
 
 Findings are sorted by class: another function, other state, less precise, other structure. In a
 class, the surest come first: recomputed, seen in the settings, in the state, by a relation of the
@@ -33,7 +34,7 @@ from parity.diagnose.causes.pair import Cause
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.faults import Fault, explained_by, with_one_reason, without_repeated_dropout
 from parity.diagnose.finding import Finding, Kind, Sureness
-from parity.diagnose.findings import finding_of, unshown
+from parity.diagnose.findings import finding_of, unshown, with_settings
 from parity.diagnose.limits import limits_of
 from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.matched import matched_findings, not_matched, true_layouts
@@ -140,7 +141,7 @@ def explain_case(
         )
         own = not follows and has_own_state(seen, sources)
         if known and not (own or of_sum(seen, sources, graph)):
-            known.fold(row, place)
+            known.fold(row, place, graph)
             continue
         if place.kind == "loss" and place.training in outputs:
             new = fault_of_loss(outputs[place.training])
@@ -150,17 +151,19 @@ def explain_case(
     faults = without_repeated_dropout(with_one_reason(faults))
     left: list[Row] = []
     for row in (row for row in rows if row.verdict == "undecided"):
-        fault = explained_by(row, faults, graph)
+        fault = explained_by(row, faults, graph, of_any_size=True)
         (fault.folded if fault else left).append(row)
     findings = []
     for fault in faults:
         finding = with_one_sided(finding_of(fault, sources, settings), one_sided)
+        for module in with_settings(fault, settings):  # each is said once
+            del settings[module]
         finding, one_sided = with_auxiliary(finding, auxiliary, one_sided)
         findings.append(finding)
     findings += list(matched_findings(found, rows))
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
     findings += list(output_findings(rows, outputs, faults))
-    findings += list(unshown(settings, faults, rows))
+    findings += list(unshown(settings, rows))
     findings.sort(key=lambda each: (CLASSES.index(each.kind), SURENESS.index(each.shown_by)))
     return findings, left
 
