@@ -34,7 +34,7 @@ from parity.diagnose.causes.pair import Cause
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.faults import Fault, explained_by, with_one_reason, without_repeated_dropout
 from parity.diagnose.finding import Finding, Kind, Sureness
-from parity.diagnose.findings import finding_of, unshown, with_settings
+from parity.diagnose.findings import code_of, finding_of, unshown, with_settings
 from parity.diagnose.limits import limits_of
 from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.matched import matched_findings, not_matched, true_layouts
@@ -95,17 +95,20 @@ def answer(
     findings: list[Finding] = []
     left: list[Row] = []
     failed: dict[str, str] = {}
+    ordered: list[Row] = []  # of the computation
     for case in dict.fromkeys(row.case for row in rows):
         own = [row for row in rows if row.case == case]
         mine = [pair for pair in pairs if str(pair.baseline.manifest.get("case", "")) == case]
         sources = Sources(mine, failed=failed)
+        graph = pass_of(sources.main.baseline) if sources.main else Pass()
         known, undecided = explain_case(
-            own, sources, one_sided or OneSided(), rule, found or Found()
+            own, sources, graph, one_sided or OneSided(), rule, found or Found()
         )
         findings += known
         left += undecided
-    verdict = worst([row.verdict for row in rows])
-    begins, limits = first_row(rows, verdict), limits_of(pairs, failed)
+        ordered += sorted(own, key=lambda row: (rank(row, graph)[:-1], row.precision == "float64"))
+    verdict, limits = worst([row.verdict for row in rows]), limits_of(pairs, failed)
+    begins = first_row(ordered, verdict)
     return Answer(verdict, tuple(findings), tuple(left), begins, tuple(limits))
 
 
@@ -115,15 +118,19 @@ def first_row(rows: Sequence[Row], verdict: Verdict) -> Row | None:
         return None
     bad = [row for row in rows if row.verdict == verdict]
     whole = [row for row in bad if not row.stage.startswith("isolated")]
-    return (whole or bad)[0]
+    return next(iter([*whole, *bad]), None)
 
 
 def explain_case(
-    rows: Sequence[Row], sources: Sources, one_sided: OneSided, rule: Rule, found: Found
+    rows: Sequence[Row],
+    sources: Sources,
+    graph: Pass,
+    one_sided: OneSided,
+    rule: Rule,
+    found: Found,
 ) -> tuple[list[Finding], list[Row]]:
     """The findings of one case, and its undecided rows that follow from none."""
     main = sources.main
-    graph = pass_of(main.baseline) if main else Pass()
     settings = setting_differences(main) if main else {}
     outputs = output_differences(one_sided)
     auxiliary = auxiliary_parameters(main.baseline) if main and outputs else set()
@@ -131,6 +138,7 @@ def explain_case(
     bad = [r for r in rows if r.verdict in BAD and f"{r.stage}/{r.tap}" not in found.layouts]
     exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
+    right = right_taps(rows)
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
@@ -146,7 +154,7 @@ def explain_case(
         if place.kind == "loss" and place.training in outputs:
             new = fault_of_loss(outputs[place.training])
         else:
-            new = fault_of(row, other, place, sources, graph, rule)
+            new = fault_of(row, other, place, sources, graph, rule, right)
         add_row(row, place, new, faults, graph)
     faults = without_repeated_dropout(with_one_reason(faults))
     left: list[Row] = []
@@ -166,6 +174,14 @@ def explain_case(
     findings += list(unshown(settings, rows))
     findings.sort(key=lambda each: (CLASSES.index(each.kind), SURENESS.index(each.shown_by)))
     return findings, left
+
+
+def right_taps(rows: Sequence[Row]) -> set[str]:
+    """The taps that agree in every precision."""
+    verdicts: dict[str, set[str]] = {}
+    for row in rows:
+        verdicts.setdefault(f"{row.stage}/{row.tap}", set()).add(row.verdict)
+    return {tap for tap, found in verdicts.items() if found <= {"equivalent", "vacuous"}}
 
 
 def of_sum(row: Row, sources: Sources, graph: Pass) -> Cause | None:
@@ -210,9 +226,15 @@ def add_row(row: Row, place: Place, fault: Fault, faults: list[Fault], graph: Pa
 
 
 def fault_of(
-    row: Row, other: Row | None, place: Place, sources: Sources, graph: Pass, rule: Rule
+    row: Row,
+    other: Row | None,
+    place: Place,
+    sources: Sources,
+    graph: Pass,
+    rule: Rule,
+    right: set[str],
 ) -> Fault:
-    """The fault that one row shows."""
+    """The fault that one row shows. `right`: the taps that agree."""
     seen = sources.seen(row, other)
     evidence, context = sources.of_row(seen), sources.context(seen)
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
@@ -243,21 +265,23 @@ def fault_of(
             before = graph.before(place.name) or "the inputs"
             text, group = f"between {before} and {place.name}, outside of modules: {text}", ""
         return Fault((code, text, operation, *related), kind, code, text, group, shown)
-    alone = sources.was_alone(row)
-    text, key = unknown(row, place, operation, graph, alone)
+    text, key = unknown(row, place, graph, right)
+    if place.isolated:  # two classes that are wrong have two causes
+        key = (*key, operation, *code_of(row, sources))
     return Fault(key, "another function", "", text, operation or place.kind, "place")
 
 
-def unknown(
-    row: Row, place: Place, operation: str, graph: Pass, alone: bool
-) -> tuple[str, tuple[str, ...]]:
+def unknown(row: Row, place: Place, graph: Pass, right: set[str]) -> tuple[str, tuple[str, ...]]:
     """What is said of a row without a known cause, and the key of its group.
 
-    `alone`: the module was compared alone as well, and no fault was found in it.
+    A function outside of modules is said to differ where a tap has no module, or where the module
+    agrees alone; not where all that the module reads agrees. `right`: the taps that agree.
     """
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     if not place.isolated and place.kind == "forward":
-        if alone or made is None or not made.reads:
+        reads = made.reads if made else ()
+        alone = f"isolated {row.stage}/{row.tap}" in right or f"isolated forward/{row.tap}" in right
+        if not reads or (alone and not right.issuperset(reads)):
             before = graph.before(place.name) or "the inputs"
             text = f"between {before} and {place.name}, outside of modules, the candidate computes "
             text += f"another function; {UNKNOWN}"
@@ -266,4 +290,4 @@ def unknown(
     if place.isolated and place.kind == "backward":
         what = OF_INPUT
     text = f"{what}: {row.reason}" if row.reason else f"{what}; {UNKNOWN}"
-    return text, (what, operation) if place.isolated else (place.kind, place.name)
+    return text, (what,) if place.isolated else (place.kind, place.name)
