@@ -18,6 +18,7 @@ from parity.diagnose.answer import Answer, answer
 from parity.diagnose.sources import WholeArrays
 from parity.errors import ParityError
 from parity.matching.declared import Declared, read_declared
+from parity.matching.guesses import without_wrong_guesses
 from parity.matching.named import Found
 from parity.matching.telling import found_lines
 from parity.matching.traces import align_traces, find_layouts
@@ -82,7 +83,8 @@ def compare_traces(
         rows += judge(evidence, NOT_JUDGED)
         one_sided += one_sided_taps(evidence, NOT_JUDGED)
     found = find_layouts(found, loaded[0], loaded[1], _different(rows))
-    return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
+    rows, one_sided, found = without_wrong_guesses(settle_precision(rows), one_sided, found)
+    return Comparison(rows, one_sided, tuple(pairs), found)
 
 
 def _refuse_unequal_weights(traces: Sequence[Trace]) -> None:
