@@ -21,8 +21,9 @@ explains no row of a worse verdict than its own. A difference in float32 alone e
 float64. `undecided` rows become no findings.
 
 Findings are sorted by class: another function, other state, less precise, other structure. In a
-class, the surest come first: recomputed, seen in the settings, in the state, by a relation of the
-two arrays, or by the place alone. Then the order of computation counts.
+class, those come last whose error is below a hundredth of the largest. Of the others, and of these,
+the surest come first: recomputed, seen in the settings, in the state, by a relation of the two
+arrays, or by the place alone. Then the order of computation counts.
 """
 
 from collections.abc import Sequence
@@ -48,10 +49,11 @@ from parity.diagnose.outputs import (
 )
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
+from parity.diagnose.sizes import FACTOR
 from parity.diagnose.sources import BAD, Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
 from parity.diagnose.state import unequal_weight
-from parity.diagnose.structure import one_sided_findings, setting_differences, with_one_sided
+from parity.diagnose.structure import INPUT, one_sided_findings, setting_differences, with_one_sided
 from parity.diagnose.sums import broken_sum
 from parity.diagnose.words import ABOUT, OF_INPUT, OTHER, UNKNOWN
 from parity.matching.named import Found
@@ -172,8 +174,21 @@ def explain_case(
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
     findings += list(output_findings(rows, outputs, faults))
     findings += list(unshown(settings, rows))
-    findings.sort(key=lambda each: (CLASSES.index(each.kind), SURENESS.index(each.shown_by)))
-    return findings, left
+    return by_importance(findings), left
+
+
+def by_importance(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings by class, those of far smaller errors last in it, then the surest first."""
+    largest = {
+        kind: max((f.error for f in findings if f.kind == kind and f.error > 0), default=0.0)
+        for kind in CLASSES
+    }
+
+    def key(finding: Finding) -> tuple[int, bool, int]:
+        is_small = finding.error * FACTOR < largest[finding.kind]  # not where it has no size
+        return CLASSES.index(finding.kind), is_small, SURENESS.index(finding.shown_by)
+
+    return sorted(findings, key=key)
 
 
 def right_taps(rows: Sequence[Row]) -> set[str]:
@@ -287,7 +302,7 @@ def unknown(row: Row, place: Place, graph: Pass, right: set[str]) -> tuple[str, 
             text += f"another function; {UNKNOWN}"
             return text, (text,)
     what = OTHER.get(place.kind, "the numbers differ")
-    if place.isolated and place.kind == "backward":
+    if (place.isolated and place.kind == "backward") or place.name.startswith(INPUT):
         what = OF_INPUT
     text = f"{what}: {row.reason}" if row.reason else f"{what}; {UNKNOWN}"
     return text, (what,) if place.isolated else (place.kind, place.name)
