@@ -13,7 +13,7 @@ from parity.comparison.evidence import find_evidence
 from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
-from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row, worst
+from parity.comparison.verdict import EXIT_CODES, Comparison, OneSided, Row
 from parity.diagnose.answer import Answer, answer
 from parity.diagnose.sources import WholeArrays
 from parity.errors import ParityError
@@ -23,7 +23,6 @@ from parity.matching.named import Found
 from parity.matching.telling import found_lines
 from parity.matching.traces import align_traces, find_layouts
 from parity.matching.weights import summary, unequal
-from parity.report.summary import place_and_numbers
 
 MOST_LINES = 12  # a longer table is only in the reports
 
@@ -113,18 +112,6 @@ def _different(rows: Sequence[Row]) -> list[str]:
 def explained(comparison: Comparison) -> Answer:
     """The causes of what a comparison found."""
     return answer(comparison.rows, comparison.pairs, comparison.one_sided, found=comparison.found)
-
-
-def first_difference(rows: Sequence[Row]) -> str:
-    """A sentence on the first `different` tap in data order; without one, on the first tap of the
-    most severe verdict. Empty if all taps are equivalent."""
-    verdict = worst([row.verdict for row in rows])
-    if verdict in ("equivalent", "vacuous"):
-        return ""
-    for row in rows:
-        if row.verdict == verdict:
-            return f"first {verdict}: {place_and_numbers(row)}"
-    return ""
 
 
 def pair_labels(traces: Sequence[Trace]) -> tuple[str, str]:

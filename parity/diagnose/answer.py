@@ -115,12 +115,16 @@ def answer(
 
 
 def first_row(rows: Sequence[Row], verdict: Verdict) -> Row | None:
-    """The first row with the worst verdict: of whole passes, else of isolated modules."""
+    """The first row with the worst verdict: of whole passes, else of isolated modules.
+
+    That a mode draws random numbers is no place: it comes last of a pass.
+    """
     if verdict in ("equivalent", "vacuous"):
         return None
     bad = [row for row in rows if row.verdict == verdict]
     whole = [row for row in bad if not row.stage.startswith("isolated")]
-    return next(iter([*whole, *bad]), None)
+    computed = [row for row in whole if place_of(row.stage, row.tap).kind != "random"]
+    return next(iter([*computed, *whole, *bad]), None)
 
 
 def explain_case(

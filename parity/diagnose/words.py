@@ -40,6 +40,7 @@ ABOUT = {
     "statistics": "in the running statistics, ",
     "update": "in the step of the parameter, ",
 }
+FAR = 10  # times the error of the place: the largest error of what follows is said
 OF_INPUT = "the gradient by the input has other numbers"  # of a module alone
 UNKNOWN = "no cause is known"
 
@@ -79,7 +80,8 @@ def sentence_of(fault: Fault, source: str, settings: str = "", label: str = "") 
         words = f"{len(follow)} further tap{'s differ' if len(follow) > 1 else ' differs'}"
         rows = [row for row in fault.folded if row.verdict in BAD and has_size(row)]
         largest = max((row.error for row in in_pairs_precision(rows)), default=0.0)
-        parts.append(f"{words}, by up to {largest:.2g}" if largest > 2 * error_of(fault) else words)
+        is_far = largest > FAR * error_of(fault)
+        parts.append(f"{words}, by up to {largest:.2g}" if is_far else words)
     return "; ".join(parts)
 
 
