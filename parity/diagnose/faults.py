@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 from parity.comparison.verdict import SEVERITY, Row
 from parity.diagnose.finding import Kind, Sureness
 from parity.diagnose.reach import Pass
-from parity.diagnose.sizes import OF_GRADIENTS, Size
+from parity.diagnose.sizes import FACTOR, OF_GRADIENTS, Size
 from parity.diagnose.sources import BUFFERS
 from parity.diagnose.stages import Place, module_of, place_of
 
@@ -38,6 +39,7 @@ class Fault:
     backward: dict[bool, float] = field(default_factory=lambda: {False: -2.0, True: -2.0})
     names: set[tuple[str, str]] = field(default_factory=set)  # kind of a row, name
     reached: dict[bool, set[str]] = field(default_factory=dict)
+    shown: Size = field(default_factory=Size)  # of the rows that show it
     size: Size = field(default_factory=Size)  # of all its rows so far
 
     @property
@@ -60,6 +62,7 @@ class Fault:
     def add(self, row: Row, place: Place, graph: Pass) -> None:
         """A row that shows the fault."""
         self.rows.append(row)
+        self.shown.add(row, shows=True)
         self.size.add(row, shows=True)
         self.reached = {}
         if place.kind == "forward":
@@ -215,17 +218,21 @@ def explained_by(
     row: Row, faults: Sequence[Fault], graph: Pass, of_any_size: bool = False
 ) -> Fault | None:
     """The fault that explains a row: of several, that of the row's own name, else the last that is
-    computed before it. A fault of the backward pass comes after all of the forward pass."""
+    computed before it. A fault of the backward pass comes after all of the forward pass. Faults far
+    smaller than the largest of them explain little of the row, so they do not count."""
     place = place_of(row.stage, row.tap)
     fitting = [
         fault
         for fault in faults
         if fault.explains(row, place, graph) and (of_any_size or fault.brings(row, place))
     ]
+    sizes = [fault.shown.error for fault in fitting if isfinite(fault.shown.error)]
+    large = max(sizes, default=0.0) / FACTOR
 
-    def order(fault: Fault) -> tuple[bool, bool, int]:
+    def order(fault: Fault) -> tuple[bool, bool, bool, int]:
         at = graph.place(fault.places[0])
         backward = place_of(fault.first.stage, fault.first.tap).kind == "backward"
-        return (place.kind, place.name) in fault.names, backward, -at if backward else at
+        own = (place.kind, place.name) in fault.names
+        return own, fault.shown.error >= large, backward, -at if backward else at
 
     return max(fitting, key=order, default=None)

@@ -8,7 +8,10 @@ import pytest
 from parity import compare_traces, record_taps
 from parity.api import explained
 from parity.comparison.verdict import Row
+from parity.diagnose.faults import Fault, explained_by
+from parity.diagnose.reach import Pass
 from parity.diagnose.sizes import Size
+from parity.diagnose.stages import place_of
 
 RNG = np.random.default_rng(4)
 NAMES = ("one", "two", "three", "four")
@@ -87,3 +90,16 @@ def test_what_a_size_brings():
     # a row that another rule decided has no size that compares
     assert size.brings(replace(ROW, error=np.inf), "forward")
     assert size.brings(replace(ROW, error=5.0, reason="zero by structure"), "gradients")
+
+
+@pytest.mark.parametrize(("second", "expected"), [(0.1, "two"), (1e-4, "one")])
+def test_what_follows_from_two_faults_is_folded_behind_the_last_large_one(second, expected):
+    order = {"one": 0, "two": 1, "three": 2}
+    graph = Pass({False: [f"forward/{name}" for name in order]}, {}, order)
+    faults = []
+    for name, error in (("one", 0.3), ("two", second)):
+        row = replace(ROW, tap=name, error=error)
+        faults.append(Fault((name,), "another function", "", name, "", "place"))
+        faults[-1].add(row, place_of(row.stage, row.tap), graph)
+    found = explained_by(replace(ROW, tap="three", error=0.2), faults, graph)
+    assert found and found.text == expected
