@@ -298,7 +298,7 @@ def unknown(row: Row, place: Place, graph: Pass, right: set[str]) -> tuple[str, 
     """
     made = graph.made_by.get(f"{row.stage}/{row.tap}")
     if not place.isolated and place.kind == "forward":
-        reads = made.reads if made else ()
+        reads = made.reads if made and row.stage.endswith("forward") else ()
         alone = f"isolated {row.stage}/{row.tap}" in right or f"isolated forward/{row.tap}" in right
         if not reads or (alone and not right.issuperset(reads)):
             before = graph.before(place.name) or "the inputs"
