@@ -5,12 +5,12 @@ import pytest
 
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence, Row
-from parity.diagnose.answer import unknown
 from parity.diagnose.causes.facts import Operation
 from parity.diagnose.causes.pair import Context
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.local import likely
 from parity.diagnose.reach import Pass
+from parity.diagnose.shown import unknown
 from parity.diagnose.sources import operations_by_stage
 from parity.diagnose.stages import place_of
 
