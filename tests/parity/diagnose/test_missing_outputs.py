@@ -1,4 +1,4 @@
-"""Outputs that only one side returns are told once, with or without a loss that differs."""
+"""Outputs that only one side returns are said once, with or without a loss that differs."""
 
 from types import SimpleNamespace
 
