@@ -14,17 +14,17 @@ from parity.comparison.judge import NOT_JUDGED, judge, one_sided_taps
 from parity.comparison.missing import missing_rows
 from parity.comparison.settling import settle_precision
 from parity.comparison.trace import Trace, read_trace
-from parity.comparison.verdict import EXACT, EXIT_CODES, Comparison, Evidence, OneSided, Row, worst
+from parity.comparison.verdict import EXACT, EXIT_CODES, Comparison, Evidence, OneSided, Row
 from parity.diagnose.answer import Answer, answer
 from parity.diagnose.sources import WholeArrays
 from parity.diagnose.structure import setting_rows
 from parity.errors import NothingInCommon, ParityError
 from parity.matching.declared import Declared, read_declared
+from parity.matching.guesses import without_wrong_guesses
 from parity.matching.named import Found
 from parity.matching.telling import found_lines
 from parity.matching.traces import align_traces, find_layouts
 from parity.matching.weights import summary, unequal
-from parity.report.summary import place_and_numbers
 
 MOST_LINES = 12  # a longer table is only in the reports
 
@@ -81,7 +81,8 @@ def compare_traces(
             rows += setting_rows(evidence)
         one_sided += alone
     found = find_layouts(found, loaded[0], loaded[1], _different(rows))
-    return Comparison(settle_precision(rows), one_sided, tuple(pairs), found)
+    rows, one_sided, found = without_wrong_guesses(settle_precision(rows), one_sided, found)
+    return Comparison(rows, one_sided, tuple(pairs), found)
 
 
 def _refuse_nothing_in_common(evidence: Evidence) -> None:
@@ -134,18 +135,6 @@ def _different(rows: Sequence[Row]) -> list[str]:
 def explained(comparison: Comparison) -> Answer:
     """The causes of what a comparison found."""
     return answer(comparison.rows, comparison.pairs, comparison.one_sided, found=comparison.found)
-
-
-def first_difference(rows: Sequence[Row]) -> str:
-    """A sentence on the first `different` tap in data order; without one, on the first tap of the
-    most severe verdict. Empty if all taps are equivalent."""
-    verdict = worst([row.verdict for row in rows])
-    if verdict in ("equivalent", "vacuous"):
-        return ""
-    for row in rows:
-        if row.verdict == verdict:
-            return f"first {verdict}: {place_and_numbers(row)}"
-    return ""
 
 
 def pair_labels(traces: Sequence[Trace]) -> tuple[str, str]:

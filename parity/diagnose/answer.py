@@ -16,12 +16,14 @@ Rows are explained in this order:
    A tap that a known fault can reach follows from it, and is folded. A tap that none can reach is a
    finding of its own: a function outside of modules, or one whose modules were not recorded alone.
 
-`reach.py` says what a fault can reach. A finding explains no row of a worse verdict than its own. A
-difference in float32 alone explains no difference in float64. `undecided` rows become no findings.
+`reach.py` says what a fault can reach, and `sizes.py` how large an error it can bring. A finding
+explains no row of a worse verdict than its own. A difference in float32 alone explains none in
+float64. `undecided` rows become no findings.
 
 Findings are sorted by class: another function, other state, less precise, other structure. In a
-class, the surest come first: recomputed, seen in the settings, in the state, by a relation of the
-two arrays, or by the place alone. Then the order of computation counts.
+class, those come last whose error is below a hundredth of the largest. Of the others, and of these,
+the surest come first: recomputed, seen in the settings, in the state, by a relation of the two
+arrays, or by the place alone. Then the order of computation counts.
 """
 
 from collections.abc import Sequence
@@ -30,13 +32,11 @@ from dataclasses import dataclass
 from parity.comparison.missing import stages_of_outputs
 from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
-from parity.diagnose.causes.pair import Cause
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.faults import Fault, explained_by, with_one_reason, without_repeated_dropout
-from parity.diagnose.finding import Finding, Kind, Sureness
-from parity.diagnose.findings import finding_of, unshown
+from parity.diagnose.finding import Finding, Kind
+from parity.diagnose.findings import finding_of, unshown, with_settings
 from parity.diagnose.limits import limits_of
-from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.matched import matched_findings, not_matched, true_layouts
 from parity.diagnose.outputs import (
     CODE,
@@ -47,19 +47,17 @@ from parity.diagnose.outputs import (
     taps_of_outputs,
     with_auxiliary,
 )
-from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass, pass_of
+from parity.diagnose.shown import fault_of, has_own_state, of_sum, right_taps
+from parity.diagnose.sizes import FACTOR
 from parity.diagnose.sources import BAD, Sources
 from parity.diagnose.stages import ORDER, Place, module_of, place_of
-from parity.diagnose.state import unequal_weight
 from parity.diagnose.structure import (
     SETTINGS,
     one_sided_findings,
     setting_differences,
     with_one_sided,
 )
-from parity.diagnose.sums import broken_sum
-from parity.diagnose.words import ABOUT, OF_INPUT, OTHER, UNKNOWN
 from parity.matching.named import Found
 
 SURENESS = ("recomputing", "settings", "state", "numbers", "place")
@@ -73,7 +71,7 @@ CLASSES: tuple[Kind, ...] = (
 
 @dataclass(frozen=True)
 class Answer:
-    """Findings, the severest and surest first, and what is left open."""
+    """Findings in the order of the module's text, and what is left open."""
 
     verdict: Verdict
     findings: tuple[Finding, ...]
@@ -101,35 +99,46 @@ def answer(
     findings: list[Finding] = []
     left: list[Row] = []
     failed: dict[str, str] = {}
+    ordered: list[Row] = []  # of the computation
     for case in dict.fromkeys(row.case for row in rows):
         own = [row for row in rows if row.case == case]
         mine = [pair for pair in pairs if str(pair.baseline.manifest.get("case", "")) == case]
         sources = Sources(mine, failed=failed)
+        graph = pass_of(sources.main.baseline) if sources.main else Pass()
         known, undecided = explain_case(
-            own, sources, one_sided or OneSided(), rule, found or Found()
+            own, sources, graph, one_sided or OneSided(), rule, found or Found()
         )
         findings += known
         left += undecided
-    verdict = worst([row.verdict for row in rows])
-    begins, limits = first_row(rows, verdict), limits_of(pairs, failed)
+        ordered += sorted(own, key=lambda row: (rank(row, graph)[:-1], row.precision == "float64"))
+    verdict, limits = worst([row.verdict for row in rows]), limits_of(pairs, failed)
+    begins = first_row(ordered, verdict)
     return Answer(verdict, tuple(findings), tuple(left), begins, tuple(limits))
 
 
 def first_row(rows: Sequence[Row], verdict: Verdict) -> Row | None:
-    """The first row with the worst verdict: of whole passes, else of isolated modules."""
+    """The first row with the worst verdict: of whole passes, else of isolated modules.
+
+    That a mode draws random numbers is no place: it comes last of a pass.
+    """
     if verdict in ("equivalent", "vacuous"):
         return None
     bad = [row for row in rows if row.verdict == verdict]
     whole = [row for row in bad if not row.stage.startswith("isolated")]
-    return (whole or bad)[0]
+    computed = [row for row in whole if place_of(row.stage, row.tap).kind != "random"]
+    return next(iter([*computed, *whole, *bad]), None)
 
 
 def explain_case(
-    rows: Sequence[Row], sources: Sources, one_sided: OneSided, rule: Rule, found: Found
+    rows: Sequence[Row],
+    sources: Sources,
+    graph: Pass,
+    one_sided: OneSided,
+    rule: Rule,
+    found: Found,
 ) -> tuple[list[Finding], list[Row]]:
     """The findings of one case, and its undecided rows that follow from none."""
     main = sources.main
-    graph = pass_of(main.baseline) if main else Pass()
     settings = setting_differences(main) if main else {}
     outputs = output_differences(one_sided, stages_of_outputs(main) if main else ())
     auxiliary = auxiliary_parameters(main.baseline) if main and outputs else set()
@@ -139,6 +148,7 @@ def explain_case(
     bad = [r for r in rows if r.verdict in BAD and f"{r.stage}/{r.tap}" not in told]
     exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
+    right = right_taps(rows)
     faults: list[Fault] = []
     for row in sorted(bad, key=lambda row: rank(row, graph)):
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
@@ -149,45 +159,44 @@ def explain_case(
         )
         own = not follows and has_own_state(seen, sources)
         if known and not (own or of_sum(seen, sources, graph)):
-            known.fold(row, place)
+            known.fold(row, place, graph)
             continue
         if place.kind == "loss" and place.training in outputs:
             new = fault_of_loss(outputs[place.training])
         else:
-            new = fault_of(row, other, place, sources, graph, rule)
+            new = fault_of(row, other, place, sources, graph, rule, right)
         add_row(row, place, new, faults, graph)
     faults = without_repeated_dropout(with_one_reason(faults))
     left: list[Row] = []
     for row in (row for row in rows if row.verdict == "undecided"):
-        fault = explained_by(row, faults, graph)
+        fault = explained_by(row, faults, graph, of_any_size=True)
         (fault.folded if fault else left).append(row)
     findings = []
     for fault in faults:
         finding = with_one_sided(finding_of(fault, sources, settings), one_sided)
+        for module in with_settings(fault, settings):  # each is said once
+            del settings[module]
         finding, one_sided = with_auxiliary(finding, auxiliary, one_sided)
         findings.append(finding)
     findings += list(matched_findings(found, rows))
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
     findings += list(output_findings(rows, outputs, faults, taps_of_outputs(one_sided)))
-    findings += list(unshown(settings, faults, rows))
-    findings.sort(key=lambda each: (CLASSES.index(each.kind), SURENESS.index(each.shown_by)))
-    return findings, left
+    findings += list(unshown(settings, rows))
+    return by_importance(findings), left
 
 
-def of_sum(row: Row, sources: Sources, graph: Pass) -> Cause | None:
-    """What the candidate computes in the place of a sum outside of modules, if it is no sum."""
-    evidence = sources.of_row(row)
-    return broken_sum(row, evidence, graph) if evidence else None
+def by_importance(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings by class, those of far smaller errors last in it, then the surest first."""
+    largest = {
+        kind: max((f.error for f in findings if f.kind == kind and f.error > 0), default=0.0)
+        for kind in CLASSES
+    }
 
+    def key(finding: Finding) -> tuple[int, bool, int]:
+        is_small = finding.error * FACTOR < largest[finding.kind]  # not where it has no size
+        return CLASSES.index(finding.kind), is_small, SURENESS.index(finding.shown_by)
 
-def has_own_state(row: Row, sources: Sources) -> bool:
-    """Whether a row shows a cause of state, such as no gradient at all, that no fault brings."""
-    if place_of(row.stage, row.tap).kind not in ("gradients", "update", "random"):
-        return False
-    evidence = sources.of_row(row)
-    if evidence is None:
-        return False
-    return state_cause(row, evidence, sources.context(row)) is not None
+    return sorted(findings, key=key)
 
 
 def rank(row: Row, graph: Pass) -> tuple[int, ...]:
@@ -213,63 +222,3 @@ def add_row(row: Row, place: Place, fault: Fault, faults: list[Fault], graph: Pa
         known = fault
         faults.append(fault)
     known.add(row, place, graph)
-
-
-def fault_of(
-    row: Row, other: Row | None, place: Place, sources: Sources, graph: Pass, rule: Rule
-) -> Fault:
-    """The fault that one row shows."""
-    seen = sources.seen(row, other)
-    evidence, context = sources.of_row(seen), sources.context(seen)
-    made = graph.made_by.get(f"{row.stage}/{row.tap}")
-    operation = (made.operation or made.module) if made else ""
-    if wrong := of_sum(seen, sources, graph):
-        before = graph.before(place.name) or "the inputs"
-        text = f"between {before} and {place.name}, outside of modules, the candidate computes "
-        text += f"another function: {wrong.text}" if wrong.code == "sum" else wrong.text
-        return Fault((wrong.code, text), "another function", wrong.code, text, "", "recomputing")
-    if place.kind == "state":
-        kind_of, text = unequal_weight(row, sources)
-        return Fault(("state", kind_of), "other state", "state", text, "parameter", "state")
-    cause = likely(row, evidence, context, rule, sources.failed) if evidence else None
-    less = why_less_precise(row, other, context, cause[0] if cause else None, evidence)
-    if less:
-        of_module = operation or graph.operation_of(place)
-        return Fault((less[0], of_module), "less precise", *less, of_module, "numbers")
-    if cause:
-        code, text = cause[0].code, cause[0].text
-        kind = class_of(code)
-        shown: Sureness = (
-            "recomputing" if cause[1] else "state" if kind == "other state" else "numbers"
-        )
-        related = () if cause[1] or kind == "other state" else (place.kind,)
-        text = f"{ABOUT.get(place.kind, '')}{text}" if related else text
-        group = operation or (place.kind if place.kind != "forward" else "")
-        if row.stage.endswith("inputs"):  # what a module reads is made before it
-            before = graph.before(place.name) or "the inputs"
-            text, group = f"between {before} and {place.name}, outside of modules: {text}", ""
-        return Fault((code, text, operation, *related), kind, code, text, group, shown)
-    alone = sources.was_alone(row)
-    text, key = unknown(row, place, operation, graph, alone)
-    return Fault(key, "another function", "", text, operation or place.kind, "place")
-
-
-def unknown(
-    row: Row, place: Place, operation: str, graph: Pass, alone: bool
-) -> tuple[str, tuple[str, ...]]:
-    """What is said of a row without a known cause, and the key of its group.
-
-    `alone`: the module was compared alone as well, and no fault was found in it.
-    """
-    made = graph.made_by.get(f"{row.stage}/{row.tap}")
-    if not place.isolated and place.kind == "forward":
-        if alone or made is None or not made.reads:
-            before = graph.before(place.name) or "the inputs"
-            text = f"between {before} and {place.name}, outside of modules, the candidate computes "
-            text += f"another function; {UNKNOWN}"
-            return text, (text,)
-    what = OTHER.get(place.kind, "the numbers differ")
-    if place.isolated and place.kind == "backward":
-        what = OF_INPUT
-    text = f"{what}: {row.reason}" if row.reason else f"{what}; {UNKNOWN}"
-    return text, (what, operation) if place.isolated else (place.kind, place.name)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 from parity.comparison.verdict import SEVERITY, Row
 from parity.diagnose.finding import Kind, Sureness
 from parity.diagnose.reach import Pass
+from parity.diagnose.sizes import FACTOR, OF_GRADIENTS, Size
 from parity.diagnose.sources import BUFFERS
 from parity.diagnose.stages import Place, module_of, place_of
 
@@ -37,6 +39,8 @@ class Fault:
     backward: dict[bool, float] = field(default_factory=lambda: {False: -2.0, True: -2.0})
     names: set[tuple[str, str]] = field(default_factory=set)  # kind of a row, name
     reached: dict[bool, set[str]] = field(default_factory=dict)
+    shown: Size = field(default_factory=Size)  # of the rows that show it
+    size: Size = field(default_factory=Size)  # of all its rows so far
 
     @property
     def first(self) -> Row:
@@ -58,6 +62,8 @@ class Fault:
     def add(self, row: Row, place: Place, graph: Pass) -> None:
         """A row that shows the fault."""
         self.rows.append(row)
+        self.shown.add(row, shows=True)
+        self.size.add(row, shows=True)
         self.reached = {}
         if place.kind == "forward":
             self.forward[place.training].add(place.name)
@@ -66,9 +72,7 @@ class Fault:
         elif place.kind == "loss":
             self.backward[place.training] = len(graph.order)
         elif place.kind == "backward":
-            # alone, a module's gradient by its input is wrong; else that by its output is
-            at = graph.place(module_of(place.name)) - (0.5 if place.isolated else 0.0)
-            self.backward[place.training] = max(self.backward[place.training], at)
+            self.starts_backward(place, graph)
             self.names.add(("backward", place.name))
         elif place.kind == "state":
             self.names |= {(kind, place.name) for kind in ("gradients", "statistics", "update")}
@@ -79,12 +83,21 @@ class Fault:
             if place.kind in ("gradients", "statistics"):
                 self.names.add(("update", place.name))
 
-    def fold(self, row: Row, place: Place) -> None:
-        """A row that follows from the fault; a module alone in another mode starts it there too."""
+    def fold(self, row: Row, place: Place, graph: Pass) -> None:
+        """A row that follows from the fault; its own place in another mode starts it there too."""
         self.folded.append(row)
+        self.size.add(row, shows=False)
         if place.isolated and place.kind == "forward":
             self.forward[place.training].add(place.name)
             self.reached = {}
+        elif not place.isolated and ("backward", place.name) in self.names:
+            self.starts_backward(place, graph)
+
+    def starts_backward(self, place: Place, graph: Pass) -> None:
+        """The gradient by an output is wrong from here; alone, a module's gradient by its input."""
+        if place.kind == "backward":
+            at = graph.place(module_of(place.name)) - (0.5 if place.isolated else 0.0)
+            self.backward[place.training] = max(self.backward[place.training], at)
 
     def explains(self, row: Row, place: Place, graph: Pass) -> bool:
         """Whether the row can follow from this fault."""
@@ -114,6 +127,16 @@ class Fault:
         if place.kind in ("loss", "backward", "gradients", "update"):
             return bool(reached) or graph.place(module_of(place.name)) <= self.backward[mode]
         return place.kind == "" and bool(reached)
+
+    def brings(self, row: Row, place: Place) -> bool:
+        """Whether the row's error can follow from the fault's, which may be far smaller.
+
+        What a loss or a structure changes has any size, and so has what a module alone shows.
+        """
+        if place.isolated or self.kind == "other structure" or self.leaves_unused(row):
+            return True
+        of_loss = any(place_of(own.stage, own.tap).kind == "loss" for own in self.rows)
+        return (of_loss and place.kind in OF_GRADIENTS) or self.size.brings(row, place.kind)
 
     def leaves_unused(self, row: Row) -> bool:
         """Whether a parameter of a row has no gradient since the faulty function leaves it out."""
@@ -191,13 +214,25 @@ def owners(name: str, graph: Pass) -> set[str]:
     return found or {tap for tap in [name.rpartition(".")[0]] if tap in graph.order}
 
 
-def explained_by(row: Row, faults: Sequence[Fault], graph: Pass) -> Fault | None:
-    """The fault that explains a row: of several, that of the row's own name, else the last in the
-    order of the pass."""
+def explained_by(
+    row: Row, faults: Sequence[Fault], graph: Pass, of_any_size: bool = False
+) -> Fault | None:
+    """The fault that explains a row: of several, that of the row's own name, else the last that is
+    computed before it. A fault of the backward pass comes after all of the forward pass. Faults far
+    smaller than the largest of them explain little of the row, so they do not count."""
     place = place_of(row.stage, row.tap)
-    fitting = [fault for fault in faults if fault.explains(row, place, graph)]
-    return max(
-        fitting,
-        key=lambda f: ((place.kind, place.name) in f.names, graph.place(f.places[0])),
-        default=None,
-    )
+    fitting = [
+        fault
+        for fault in faults
+        if fault.explains(row, place, graph) and (of_any_size or fault.brings(row, place))
+    ]
+    sizes = [fault.shown.error for fault in fitting if isfinite(fault.shown.error)]
+    large = max(sizes, default=0.0) / FACTOR
+
+    def order(fault: Fault) -> tuple[bool, bool, bool, int]:
+        at = graph.place(fault.places[0])
+        backward = place_of(fault.first.stage, fault.first.tap).kind == "backward"
+        own = (place.kind, place.name) in fault.names
+        return own, fault.shown.error >= large, backward, -at if backward else at
+
+    return max(fitting, key=order, default=None)

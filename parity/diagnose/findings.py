@@ -1,6 +1,6 @@
 """Findings from faults, and from settings that differ without any tap that shows it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.comparison.verdict import Row
@@ -13,15 +13,15 @@ from parity.diagnose.structure import Difference
 from parity.diagnose.words import error_of, in_words, lost_of, sentence_of
 
 
-def finding_of(fault: Fault, sources: Sources, settings: dict[str, Difference]) -> Finding:
+def finding_of(fault: Fault, sources: Sources, settings: Mapping[str, Difference]) -> Finding:
     """The finished finding of a fault."""
     first = fault.first
     place = place_of(first.stage, first.tap)
     seen = dict.fromkeys(f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded])
-    seen_by_settings = next((settings[p] for p in fault.places if p in settings), None)
+    differ = dict.fromkeys(settings[p].text for p in with_settings(fault, settings))
     module, source = code_of(first, sources)
     label = label_of(first, sources) if fault.code == "state" else ""
-    text = sentence_of(fault, f"{module} in {source}" if source else "", seen_by_settings, label)
+    text = sentence_of(fault, f"{module} in {source}" if source else "", "; ".join(differ), label)
     direction = DIRECTIONS.get(place.kind, "forward")
     causes = ((fault.code, in_words(fault.text)),) if fault.code else ()
     return Finding(
@@ -43,6 +43,12 @@ def finding_of(fault: Fault, sources: Sources, settings: dict[str, Difference]) 
     )
 
 
+def with_settings(fault: Fault, settings: Mapping[str, Difference]) -> list[str]:
+    """The modules of a fault whose settings differ; that of a statistic is its batch norm."""
+    modules = [m for place in fault.places for m in (place, place.rpartition(".")[0])]
+    return [module for module in dict.fromkeys(modules) if module in settings]
+
+
 def code_of(row: Row, sources: Sources) -> tuple[str, str]:
     """The class of the candidate's module for a row, and file and line of its code.
 
@@ -59,16 +65,11 @@ def code_of(row: Row, sources: Sources) -> tuple[str, str]:
     return str(made.get("module") or "code"), str(made.get("source") or "")
 
 
-def unshown(
-    settings: dict[str, Difference], faults: Sequence[Fault], rows: Sequence[Row]
-) -> Iterator[Finding]:
-    """Settings that differ where no finding says so already."""
-    known = {place for fault in faults for place in fault.places}
-    known |= {place.rpartition(".")[0] for place in known}  # of a statistic: its batch norm
+def unshown(settings: Mapping[str, Difference], rows: Sequence[Row]) -> Iterator[Finding]:
+    """Settings that differ and that no finding tells of."""
     groups: dict[str, list[str]] = {}
     for place, difference in settings.items():
-        if place not in known:
-            groups.setdefault(difference.text, []).append(place)
+        groups.setdefault(difference.text, []).append(place)
     first = next(iter(rows), None)
     for text, places in groups.items():
         if first is None:

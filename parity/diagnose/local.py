@@ -14,7 +14,6 @@ from parity.diagnose.finding import Kind
 from parity.diagnose.stages import place_of
 
 MOST = 2**19  # of a tap with more numbers, only the first images are looked at for relations
-SHORT = 1e-6  # float64 that agrees to fewer digits than this is another function
 # code -> class of the finding; every other code is another function
 CLASSES: dict[str, Kind] = {
     **dict.fromkeys(

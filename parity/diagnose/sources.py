@@ -106,11 +106,6 @@ class Sources:
         whole = [pair for pair in self.pairs if has_stage(pair.baseline, "forward")]
         return next(iter([*whole, *self.pairs]), None)
 
-    def was_alone(self, row: Row) -> bool:
-        """Whether the module of a forward row was compared alone as well."""
-        name = f"isolated forward/{row.tap}"
-        return any(name in p.baseline.taps and name in p.candidate.taps for p in self.pairs)
-
     def context(self, row: Row) -> Context:
         """What is known of how the baseline made a row; of its taps, those that it reads."""
         trace = self.whole_pass(row)

@@ -1,5 +1,6 @@
 """Differences between two manifests, and what only one side has: no numbers are needed."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,8 @@ from parity.diagnose.local import COUNTER
 from parity.diagnose.stages import module_of, place_of
 
 SETTINGS = "settings"  # stage of the rows of settings that differ
-NOT_A_FUNCTION = ("p", "training")  # settings that change nothing where dropout is off
+INPUT = "input:"  # begins the name of a gradient by an input
+MASKS, RATE = "dropout", "p"  # the operation, and its setting
 # kind of a tap that only the baseline has, or only the candidate -> code, class, sentence
 ONE_SIDED: dict[tuple[str, str], tuple[str, Kind, str]] = {
     ("gradients", "baseline"): (
@@ -91,7 +93,8 @@ def setting_difference(mine: Operation, other: Operation) -> str:
     """The settings that differ, in words; the baseline's come last. Empty if none differs."""
     if mine.operation != other.operation:
         return f"{other.operation} instead of {mine.operation}"
-    keys = [key for key in mine.settings if key in other.settings and key not in NOT_A_FUNCTION]
+    keys = [key for key in mine.settings if key in other.settings and key != "training"]
+    keys = [key for key in keys if key != RATE or mine.operation == MASKS]
     differ = [key for key in keys if not same(mine.settings[key], other.settings[key])]
     if set(differ) == {"dilation", "groups"}:
         sides = [
@@ -145,7 +148,7 @@ def with_one_sided(finding: Finding, one_sided: OneSided) -> Finding:
 def one_sided_findings(
     rows: Sequence[Row], one_sided: OneSided, findings: Sequence[Finding]
 ) -> Iterator[Finding]:
-    """Gradients that the candidate lacks, and parameters that one side lacks."""
+    """Gradients that the candidate lacks, and parameters and buffers that one side lacks."""
     if not rows:
         return
     first = rows[0]
@@ -165,7 +168,7 @@ def one_sided_findings(
             found.code == code and unique[0] in found.places for found in findings
         ):
             continue
-        count = f"{len(unique)} parameters" if len(unique) > 1 else "1 parameter"
+        count = in_nouns(unique, sides[side])
         sentence = text.format(count=count, first=unique[0])
         related = [n for n in sides[side] if place_of(*n.split("/", 1)).name in unique]
         stage, tap = names[unique[0]].split("/", 1)
@@ -184,6 +187,23 @@ def one_sided_findings(
             "",
             "state" if code == "frozen" else "settings",
         )
+
+
+def in_nouns(names: Sequence[str], taps: Sequence[str]) -> str:
+    """How many inputs, parameters and buffers some names are, as far as all taps of a side show."""
+    learned = {*names_of("gradients", taps), *names_of("update", taps)}
+    counted = names_of("statistics", taps)
+    nouns = Counter(
+        "input"
+        if name.startswith(INPUT)
+        else "parameter"
+        if name in learned
+        else "buffer"
+        if name in counted
+        else "weight"
+        for name in names
+    )
+    return " and ".join(f"{n} {noun}{'s' * (n > 1)}" for noun, n in nouns.items())
 
 
 def names_of(kind: str, taps: Sequence[str]) -> dict[str, str]:

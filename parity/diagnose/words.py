@@ -4,10 +4,11 @@ import re
 from math import isfinite, log10, nan
 
 from parity.comparison.verdict import Row
-from parity.diagnose.faults import Fault
+from parity.diagnose.faults import RANDOM, Fault
 from parity.diagnose.precision import lost_digits
+from parity.diagnose.sizes import has_size
+from parity.diagnose.sources import BAD
 from parity.diagnose.stages import place_of
-from parity.diagnose.structure import Difference
 
 PLURALS = {
     "batch_norm": "batch norms",
@@ -39,7 +40,7 @@ ABOUT = {
     "statistics": "in the running statistics, ",
     "update": "in the step of the parameter, ",
 }
-RANDOM = "random"  # the tap that says whether two passes differ
+FAR = 10  # times the error of the place: the largest error of what follows is said
 OF_INPUT = "the gradient by the input has other numbers"  # of a module alone
 UNKNOWN = "no cause is known"
 
@@ -49,12 +50,12 @@ def many(count: int, operation: str) -> str:
     return f"{count} {PLURALS.get(operation, f'{operation}s' if operation else 'places')}"
 
 
-def sentence_of(fault: Fault, source: str, settings: Difference | None, label: str = "") -> str:
+def sentence_of(fault: Fault, source: str, settings: str = "", label: str = "") -> str:
     """One sentence: what differs, where, how much, and how many further taps differ by it.
 
     Args:
         source: class, file and line of the candidate's code; may be empty.
-        settings: those of the first place, if they differ too.
+        settings: those of its places that differ, in words; may be empty.
         label: name and shape of the first place, if it is a parameter.
     """
     places, operation = fault.places, fault.operation
@@ -71,12 +72,16 @@ def sentence_of(fault: Fault, source: str, settings: Difference | None, label: s
     elif not fault.text.startswith("between ") and places[0] != RANDOM:
         parts[0] += f" ({where})"
     if settings:
-        unknown = UNKNOWN in parts[0]
-        parts.append(f"the settings: {settings.text}" if unknown else "the settings say so too")
+        known = settings.count(" instead of ") == 1 and f" with {fault.code} " in settings
+        parts.append("the settings say so too" if known else f"the settings: {settings}")
     parts += [size for size in [size_of(fault)] if size]
     follow = names_of(fault.folded) - names_of(fault.rows)
     if follow:
-        parts.append(f"{len(follow)} further tap{'s differ' if len(follow) > 1 else ' differs'}")
+        words = f"{len(follow)} further tap{'s differ' if len(follow) > 1 else ' differs'}"
+        rows = [row for row in fault.folded if row.verdict in BAD and has_size(row)]
+        largest = max((row.error for row in in_pairs_precision(rows)), default=0.0)
+        is_far = largest > FAR * error_of(fault)
+        parts.append(f"{words}, by up to {largest:.2g}" if is_far else words)
     return "; ".join(parts)
 
 
@@ -106,13 +111,18 @@ def size_of(fault: Fault) -> str:
 def sized(fault: Fault) -> list[Row]:
     """The rows that show a fault by themselves and have an error that means something.
 
-    Those in the pair's precision, if there are any: their bounds are what a user knows.
+    Those that failed in the pair's precision, if there are any: their bounds are what a user knows.
     """
     if fault.code in WITHOUT_SIZE or fault.kind == "other state" and fault.code == "state":
         return []
     names = names_of(fault.rows)
     rows = [row for row in [*fault.rows, *fault.folded] if f"{row.stage}/{row.tap}" in names]
-    rows = [row for row in rows if isfinite(row.error) and row.error > 0]
+    rows = [row for row in rows if row.verdict in BAD and isfinite(row.error) and row.error > 0]
+    return in_pairs_precision(rows)
+
+
+def in_pairs_precision(rows: list[Row]) -> list[Row]:
+    """The rows that are not of float64, if there are any; else all."""
     return [row for row in rows if row.precision != "float64"] or rows
 
 

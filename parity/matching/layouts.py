@@ -83,7 +83,7 @@ class Layout:
         try:
             for step in steps:
                 value = _apply(step, value, shape, last=False)
-        except (ValueError, IndexError):  # it does not fit, which is told where it is applied
+        except (ValueError, IndexError):  # it does not fit, as the error says where it is applied
             return None
         return value.shape
 

@@ -19,6 +19,12 @@ TAP = re.compile(r"([^/]+/(?:d/|step/|ema/|input:)?)(.+)")
 How = Literal["pattern", "equal", "similar", "order", "values"]
 
 
+def split(name: str) -> tuple[str, str]:
+    """What stands before the path of a tap, and the path: `backward/d/`, `conv1`."""
+    parts = TAP.fullmatch(name)
+    return (parts.group(1), parts.group(2)) if parts else ("", name)
+
+
 @dataclass(frozen=True)
 class Named:
     """One parameter, module output or choice: its name and what is known about it.
@@ -113,6 +119,7 @@ class Found:
     """How the names and layouts of two traces fit together."""
 
     renamed: tuple[NamePair, ...] = ()  # found by `match`; not those that the user gave
+    guesses: tuple[NamePair, ...] = ()  # not compared: alike in place alone, with other numbers
     doubts: tuple[Doubt, ...] = ()
     fused: tuple[Fused, ...] = ()
     layouts: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; not applied
@@ -122,6 +129,7 @@ class Found:
         """What two comparisons of one pair found, everything once."""
         return Found(
             tuple(dict.fromkeys(self.renamed + other.renamed)),
+            tuple(dict.fromkeys(self.guesses + other.guesses)),
             tuple(dict.fromkeys(self.doubts + other.doubts)),
             tuple(dict.fromkeys(self.fused + other.fused)),
             {**self.layouts, **other.layouts},

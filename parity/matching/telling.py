@@ -13,7 +13,7 @@ SURE = 0.7  # pairs with less confidence are marked
 
 def found_lines(found: Found) -> list[str]:
     """Lines about taps with other names and declared layouts; none if there are none."""
-    return [*_renamed(found.renamed), *_applied(found)]
+    return [*_renamed(found.renamed), *_guessed(found.guesses), *_applied(found)]
 
 
 def _renamed(pairs: Sequence[NamePair]) -> list[str]:
@@ -32,6 +32,18 @@ def _renamed(pairs: Sequence[NamePair]) -> list[str]:
     if len(groups) > MOST:
         lines.append(f"  and {len(groups) - MOST} more kinds of names")
     return lines
+
+
+def _guessed(pairs: Sequence[NamePair]) -> list[str]:
+    """A line about taps that are not compared, since only their place suggests a match."""
+    if not pairs:
+        return []
+    first, count = pairs[0], "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    return [
+        f"names: {count} of taps with other names and other numbers are not compared, because only "
+        f"their place suggests that they belong together (first {first.candidate} of the candidate "
+        f"and {first.baseline}); to compare them, give `names`"
+    ]
 
 
 def _applied(found: Found) -> list[str]:

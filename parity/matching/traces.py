@@ -16,7 +16,7 @@ from parity.comparison.trace import PRODUCER, Trace
 from parity.errors import ParityError
 from parity.matching.declared import Declared
 from parity.matching.layouts import SAME, layout_of
-from parity.matching.named import TAP, Found, Named, NamePair
+from parity.matching.named import Found, Named, NamePair, split
 from parity.matching.names import match
 from parity.matching.settle import settle
 from parity.matching.views import Taps, layout_plan, parts_plan, with_new_names
@@ -126,7 +126,7 @@ def _match_stages(
             continue
         given = {}
         for alias in theirs:
-            prefix, path = _split(alias)
+            prefix, path = split(alias)
             if path in known and prefix + known[path] in ours:
                 given[alias] = prefix + known[path]
         result = match(
@@ -144,8 +144,8 @@ def _match_stages(
             mapping[theirs[alias]] = f"{alias} (candidate)"
         found = Found(
             found.renamed + tuple(p for p in result.renamed() if p.candidate not in given),
-            found.doubts + result.doubts,
-            found.fused + result.fused,
+            doubts=found.doubts + result.doubts,
+            fused=found.fused + result.fused,
         )
     return mapping, found
 
@@ -168,23 +168,17 @@ def _paths_of(pair: NamePair) -> list[tuple[str, str]]:
     stage = pair.candidate.partition("/")[0]
     if stage.endswith("inputs"):
         return []
-    paths = [(_split(pair.candidate)[1], _split(pair.baseline)[1])]
+    paths = [(split(pair.candidate)[1], split(pair.baseline)[1])]
     if f"{stage}/" == EXACT:
         paths.append((paths[0][0].rpartition(".")[0], paths[0][1].rpartition(".")[0]))
     return paths
-
-
-def _split(name: str) -> tuple[str, str]:
-    """What stands before the path, and the path: `backward/d/`, `conv1`."""
-    parts = TAP.fullmatch(name)
-    return (parts.group(1), parts.group(2)) if parts else ("", name)
 
 
 def _named(name: str, tap: str, trace: Trace) -> Named:
     """A tap and its operation; a gradient by an activation has that of the activation."""
     value = trace.taps[tap]
     known = trace.manifest.get("operations") or {}
-    facts = known.get(tap) or known.get(f"forward/{_split(tap)[1]}") or {}
+    facts = known.get(tap) or known.get(f"forward/{split(tap)[1]}") or {}
     return Named(name, tuple(value.shape), operation=str(facts.get("operation") or ""))
 
 

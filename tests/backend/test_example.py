@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from running import ROOT, python
 
-from parity import compare, read_trace
-from parity.api import first_difference
+from parity import compare, compare_traces, read_trace
+from parity.api import explained
 
 FOLDER = ROOT / "examples/parity_convnet"
 BUGS = {
@@ -56,5 +56,6 @@ def test_example_records_the_evidence_for_a_verdict(twin, recorded):
 def test_planted_bugs_show_where_they_were_planted(twin, recorded, bug):
     """Two traces alone: what is `different` there is far above rounding."""
     record(twin, recorded, "--bug", bug)
-    rows = compare([recorded / "jittor.npz", recorded / f"jittor-{bug}.npz"])
-    assert first_difference(rows).startswith(f"first different: {BUGS[bug]} in float32")
+    found = compare_traces([recorded / "jittor.npz", recorded / f"jittor-{bug}.npz"])
+    row = explained(found).begins
+    assert row and (row.verdict, f"{row.stage}/{row.tap}") == ("different", BUGS[bug])

@@ -9,7 +9,10 @@ from parity.diagnose.causes.facts import Operation
 from parity.diagnose.causes.pair import Context
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.local import likely
+from parity.diagnose.reach import Pass
+from parity.diagnose.shown import unknown
 from parity.diagnose.sources import operations_by_stage
+from parity.diagnose.stages import place_of
 
 RNG = np.random.default_rng(8)
 B, T, K, D = 2, 5, 2, 3  # a width of 6
@@ -149,3 +152,11 @@ def test_a_mask_of_a_function_is_found_among_the_buffers(added):
     context = Context(taps, {"block.mask": DISTANCE}, made)
     assert code_of(found, right, "inputs/proj", context) == "mask"
     assert code_of(found, right, "inputs/proj", Context(taps, {}, made)) is None
+
+
+def test_what_a_module_reads_is_never_called_its_output():
+    """Attention outside of modules may have made it, from a tap that agrees."""
+    graph = Pass(made_by={"inputs/m": Operation("fused attention", ("forward/qkv",))})
+    row = Row("", "inputs", "m", "float32", "b : a", "different", *[0.0] * 6)
+    text, _ = unknown(row, place_of("inputs", "m"), graph, {"forward/qkv", "isolated forward/m"})
+    assert text.startswith("between the inputs and m, outside of modules")

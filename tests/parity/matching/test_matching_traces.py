@@ -115,16 +115,32 @@ def test_taps_in_doubt_are_settled_by_their_numbers_or_listed(write, capsys):
     noise = RNG.standard_normal((2, 9)).astype(np.float32)
     taps = {"forward/xi": noise[0], "forward/psi": noise[1], "forward/end": one}
     files = [first, write("c.npz", taps, who="theirs")]
-    found = compare_traces(files)  # matched by place alone: judged, and marked as not sure
-    assert found.verdict == "different" and len(found.found.renamed) == 2
-    compare_files(files)
-    assert "forward/xi is forward/alpha (not sure: by its place alone)" in capsys.readouterr().out
+    found = compare_traces(files)  # alike in their places alone: not compared
+    assert [row.tap for row in found.rows] == ["end"] and len(found.found.guesses) == 2
+    assert found.verdict == "equivalent" and not found.found.renamed
+    assert found.one_sided.baseline == ("forward/alpha", "forward/gamma_ray")
+    assert found.one_sided.candidate == ("forward/xi", "forward/psi")
+    assert compare_files(files) == 0
+    assert "names: 2 pairs of taps with other names and other numbers" in capsys.readouterr().out
     files[1] = write("d.npz", {"forward/xi": noise[0], "forward/end": one}, who="theirs")
     found = compare_traces(files)  # one of them is missing: no row
     assert [row.tap for row in found.rows] == ["end"] and len(found.found.doubts) == 1
     compare_files(files)
     text = "other structure: alpha, gamma_ray of the baseline and xi of the candidate may belong"
     assert text in capsys.readouterr().out
+
+
+def test_a_wrong_guess_is_compared_in_no_stage(write):
+    """The gradient by an output has its name from the output, so it is no better known."""
+    x, y, g, h = RNG.standard_normal((4, 9)).astype(np.float32)
+    ours = {"forward/alpha": x, "forward/end": x, "backward/d/end": g, "backward/d/alpha": g}
+    theirs = {"forward/xi": y, "forward/end": x, "backward/d/end": g, "backward/d/xi": h}
+    found = compare_traces([write("a.npz", ours), write("b.npz", theirs, who="theirs")])
+    assert [row.tap for row in found.rows] == ["end", "d/end"]
+    assert found.one_sided.candidate == ("forward/xi", "backward/d/xi")
+    theirs["forward/xi"] = x  # the numbers show the match, so the gradient is wrong
+    found = compare_traces([write("a.npz", ours), write("c.npz", theirs, who="theirs")])
+    assert [row.tap for row in found.rows if row.verdict == "different"] == ["d/alpha"]
 
 
 def test_what_one_stage_shows_counts_in_the_next(write):
