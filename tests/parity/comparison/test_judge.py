@@ -420,7 +420,7 @@ def test_where_nothing_is_computed_nothing_is_rounded(stage):
 def test_integers_are_equal(kind):
     count = np.array([3, 1, 4], kind)
     assert verdict(count.copy(), count, baseline_variants=[count + 1]).verdict == "equivalent"
-    for wrong in (count + kind(1), count[::-1], count.astype("i2"), count.astype("f4"), count[:2]):
+    for wrong in (count + kind(1), count[::-1], count.astype("f4"), count > 0, count[:2]):
         row = verdict(wrong, count, reference=count)
         assert row.verdict == "different" and row.reason
 
@@ -663,8 +663,8 @@ def test_an_index_outside_the_image_is_no_tie(index):
 
 @pytest.mark.parametrize(
     "index",
-    [INDEX.astype("i4"), INDEX.astype("f4"), INDEX[0], INDEX.T, INDEX[:, :1], INDEX > 1],
-    ids=["int32", "float", "flat", "transposed", "cut", "bool"],
+    [INDEX.astype("f4"), INDEX[0], INDEX.T, INDEX[:, :1], INDEX > 1],
+    ids=["float", "flat", "transposed", "cut", "bool"],
 )
 def test_indices_of_another_shape_or_type_are_no_tie(index):
     row = parts(noisy_scores(1.0), index)

@@ -60,15 +60,18 @@ class TorchAdapter(Adapter):
         """See `Adapter`."""
         from parity.recording.frameworks.torch.keeping import keep
 
-        if not isinstance(model, self.torch.nn.Module) or self._is_lazy(model):
-            return None  # `finish_build` says so
+        self._refuse_unfit(model)
         state = [] if whole else self._state(model).values()
         return keep(model, {id(tensor) for tensor in state})
 
     def finish_build(self, model: Any) -> Any:
         """See `Adapter`."""
-        nn = self.torch.nn
-        if not isinstance(model, nn.Module):
+        self._refuse_unfit(model)
+        return self._converted(model)
+
+    def _refuse_unfit(self, model: Any) -> None:
+        """Refuse what is no module, is compiled, is not on the CPU, or has no shapes yet."""
+        if not isinstance(model, self.torch.nn.Module):
             raise ParityError(f"build: expected a torch.nn.Module, found {type(model).__name__}")
         if hasattr(model, "_orig_mod"):
             raise ParityError("build: a compiled model hides its modules; return it uncompiled")
@@ -78,16 +81,12 @@ class TorchAdapter(Adapter):
                     f"build: expected a model on the CPU, where the inputs are, found {name} on "
                     f"{value.device}; give model.cpu(), or copy.deepcopy(model).cpu()"
                 )
-        if self._is_lazy(model):
+        lazy = self.torch.nn.parameter.is_lazy
+        if any(lazy(tensor) for tensor in [*model.parameters(), *model.buffers()]):
             raise ParityError(
                 "build: expected parameters with shapes, found those of lazy modules, such as "
                 "nn.LazyLinear; call the model once in its builder"
             )
-        return self._converted(model)
-
-    def _is_lazy(self, model: Any) -> bool:
-        lazy = self.torch.nn.parameter.is_lazy
-        return any(lazy(tensor) for tensor in [*model.parameters(), *model.buffers()])
 
     def _converted(self, model: Any) -> Any:
         """The model, whose numbers have the run's precision; complex ones stay complex."""
