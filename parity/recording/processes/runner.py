@@ -3,7 +3,8 @@
     recorded = record_pair(Path("pair.py"), Path("out"))
 
 A recording is used again if nothing that it depends on changed: the options, weights and inputs,
-the recordings that it follows, the side's code and versions (depends.py), and this program.
+the recordings that it follows, the side's code and versions (depends.py), and this program. The
+file is long, because the order of all steps of a run is here.
 """
 
 import sys

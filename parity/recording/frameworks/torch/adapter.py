@@ -1,4 +1,7 @@
-"""The adapter of PyTorch."""
+"""The adapter of PyTorch.
+
+One method for each of `Adapter`'s, so the file is long.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
