@@ -35,7 +35,14 @@ from parity.comparison.choices import inputs_of, judge_choices, with_found_ties
 from parity.comparison.differences import OURS, allowed, documented
 from parity.comparison.measure import ROUNDOFF, gap, relative
 from parity.comparison.noise import Noise, measure_noise
-from parity.comparison.settling import JUST_ABOVE, LARGE_NOISE, NOISY, OWN_NOISE, settle_ties
+from parity.comparison.settling import (
+    BY_CHANCE,
+    JUST_ABOVE,
+    LARGE_NOISE,
+    NOISY,
+    OWN_NOISE,
+    settle_ties,
+)
 from parity.comparison.ties import is_choice, whole, with_ties
 from parity.comparison.trace import Trace, distance, refuse_mixture
 from parity.comparison.verdict import EXACT, Evidence, OneSided, Row, Verdict
@@ -266,7 +273,9 @@ def above_bound(row: Row, noise: Noise) -> Row:
     """
     if not noise.moved_candidates:
         chance = question_factor(noise.elements, noise.recordings) * noise.floor
-        is_open = row.error <= max(QUESTION_FACTOR * row.bound, chance)
+        if row.bound < row.error <= chance:  # few numbers and few recordings
+            return replace(row, verdict="undecided", reason=BY_CHANCE)
+        is_open = row.error <= QUESTION_FACTOR * row.bound
         return replace(row, verdict="undecided", reason=JUST_ABOVE) if is_open else row
     factor = question_factor(noise.elements, noise.moved_candidates)
     if row.error > factor * noise.of_candidate:

@@ -18,7 +18,8 @@ NOISY = "the baseline's noise is too large to tell"
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
 LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
-OPEN = (JUST_ABOVE, OWN_NOISE, LARGE_NOISE, "")  # reasons of an error above its bound
+BY_CHANCE = "above the bound by no more than chance; more recordings of so few numbers would tell"
+OPEN = (BY_CHANCE, JUST_ABOVE, OWN_NOISE, LARGE_NOISE, "")  # reasons of an error above its bound
 
 
 def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) -> list[Row]:
@@ -61,7 +62,8 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     An error is rounding as well if it has the same size in both precisions, counted in units of
     their roundoff (`is_rounding`): a variance as E[x²] - E[x]² is some fifty units off in each. The
     error of another function has the same size in numbers, which are 5e8 times as many units in
-    float64. A float64 error that float32 would allow, in units, is noise (`is_noise`).
+    float64. A float64 error that float32 would allow, in units, is noise (`is_noise`). So is one
+    that too few recordings leave open, if float32 is right (`is_answered`).
 
     Where float32 has too much noise to judge, so has float64, if its error is no more units than
     float32's bound (`is_unclear`): a layer norm of numbers that are nearly equal, for example.
@@ -90,6 +92,8 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             row = replace(row, verdict="equivalent", reason=partner.reason)
         elif partner and is_unclear(row, partner):
             row = replace(row, verdict="undecided", reason=NOISY)
+        elif partner and is_answered(row, partner):
+            row = replace(row, verdict="equivalent", reason="")
         elif partner and is_rounding(row, partner):
             reason = f"rounding, {row.ratio:.2g} times the bound; in {partner.precision} the error "
             reason += f"is {units(partner):.0f} roundoffs, here {units(row):.0f}"
@@ -148,6 +152,13 @@ def is_unclear(row: Row, short: Row) -> bool:
 def units(row: Row) -> float:
     """The error of a row, in units of its precision's roundoff."""
     return row.error / float(ROUNDOFF[row.precision])
+
+
+def is_answered(row: Row, short: Row) -> bool:
+    """Whether a float64 error that is open, since few recordings measured its noise, is rounding:
+    float32 is equivalent there, by as many units."""
+    is_open = row.precision == "float64" and row.reason == BY_CHANCE
+    return is_open and short.verdict == "equivalent" and is_rounding(row, short)
 
 
 def is_rounding(row: Row, partner: Row) -> bool:

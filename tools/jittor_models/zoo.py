@@ -30,8 +30,7 @@ class Model(NamedTuple):
 
 MODELS = (
     Model("alexnet", 224),
-    Model("vgg11", 224, batch=1),
-    Model("vgg16_bn", 224, batch=1),
+    Model("vgg11_bn", 224, batch=1),
     Model("resnet18", 64),
     Model("resnet50", 96),
     Model("resnext50_32x4d", 96),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from parity.comparison.settling import JUST_ABOVE, settle_precision
+from parity.comparison.settling import BY_CHANCE, JUST_ABOVE, settle_precision
 from parity.comparison.verdict import Row
 
 U32, U64 = 2.0**-24, 2.0**-53
@@ -44,6 +44,16 @@ def test_an_open_row_above_its_bound_is_settled_and_one_within_is_left():
     assert [row.verdict for row in settle_precision(rows)] == ["equivalent", "less precise"]
     rows = pair(8, 9, JUST_ABOVE, ("equivalent", "undecided"))
     assert [row.verdict for row in settle_precision(rows)] == ["equivalent", "undecided"]
+
+
+def test_an_error_that_chance_explains_is_answered_by_float32():
+    """A loss is one number: two variants do not tell its noise, and float32 does."""
+    verdicts = ("equivalent", "undecided")
+    for exact, expected in ((14, "equivalent"), (8 * 8.1, "undecided")):
+        rows = settle_precision(pair(8, exact, BY_CHANCE, verdicts))
+        assert [row.verdict for row in rows] == ["equivalent", expected]
+    rows = settle_precision(pair(47, 82, BY_CHANCE, ("different", "undecided")))
+    assert [row.verdict for row in rows] == ["less precise"] * 2
 
 
 def test_other_reasons_and_single_rows_stay():

@@ -1,6 +1,7 @@
 """The adapter of JAX: modules of flax.linen, with their variables.
 
-One method for each of `Adapter`'s, so the file is long; what they need is in the other files of this folder.
+One method for each of `Adapter`'s, so the file is long; what they need is in the other files of
+this folder.
 """
 
 import os
