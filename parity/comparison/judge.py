@@ -37,6 +37,7 @@ from parity.comparison.measure import ROUNDOFF, gap, relative
 from parity.comparison.noise import Noise, measure_noise
 from parity.comparison.settling import (
     BY_CHANCE,
+    FEW_NUMBERS,
     JUST_ABOVE,
     LARGE_NOISE,
     NOISY,
@@ -280,9 +281,10 @@ def above_bound(row: Row, noise: Noise) -> Row:
     factor = question_factor(noise.elements, noise.moved_candidates)
     if row.error > factor * noise.of_candidate:
         return row
-    # a single number may differ from its variants by chance alone; large errors are not rounding
-    certain = factor <= FEW and row.error <= noise_limit(row)
-    return replace(row, verdict="undecided", reason=OWN_NOISE if certain else LARGE_NOISE)
+    if factor > FEW:  # so few numbers may differ from their variants by chance alone
+        return replace(row, verdict="undecided", reason=FEW_NUMBERS)
+    large = row.error > noise_limit(row)
+    return replace(row, verdict="undecided", reason=LARGE_NOISE if large else OWN_NOISE)
 
 
 def judge_baseline(row: Row, noise: Noise) -> Row:

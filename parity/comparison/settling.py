@@ -17,9 +17,17 @@ SMALL = 0.1  # a float64 error of this part of the float32 error does not explai
 NOISY = "the baseline's noise is too large to tell"
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
-LARGE_NOISE = "the candidate's own variants are as far apart, but too few or too far to be rounding"
+LARGE_NOISE = "the candidate's own variants are as far apart, but half of the digits are gone"
+FEW_NUMBERS = "the candidate's own variants are as far apart, but of so few numbers that is chance"
 BY_CHANCE = "above the bound by no more than chance; more recordings of so few numbers would tell"
-OPEN = (BY_CHANCE, JUST_ABOVE, OWN_NOISE, LARGE_NOISE, "")  # reasons of an error above its bound
+OPEN = (
+    BY_CHANCE,
+    FEW_NUMBERS,
+    JUST_ABOVE,
+    OWN_NOISE,
+    LARGE_NOISE,
+    "",
+)  # reasons of an error above its bound
 
 
 def settle_ties(rows: Sequence[Row], inputs: Mapping[str, str] | None = None) -> list[Row]:
@@ -84,7 +92,7 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
         other = exact.get(row.place)
         partner = other if row.precision == "float32" else short.get(row.place)
         agree = other and other.verdict == "equivalent"
-        if row.reason == OWN_NOISE and other and (agree or other.error <= SMALL * row.error):
+        if other and own_noise(row, other):
             text = "agree" if agree else f"are {other.error:.1e} apart"
             reason = f"rounding, {row.ratio:.2g} times the bound; in float64 the two {text}"
             row = replace(row, verdict="less precise", reason=reason)
@@ -102,6 +110,17 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
             row = replace(row, verdict="equivalent", reason="")
         settled.append(row)
     return settle_choices(settled)
+
+
+def own_noise(row: Row, exact: Row) -> bool:
+    """Whether a float32 error that the candidate's variants have as well is rounding.
+
+    The float64 rows must agree. If half of the digits are there, they may also differ by far less.
+    """
+    agree = exact.verdict == "equivalent"
+    if row.reason == LARGE_NOISE:
+        return agree and row.error <= NOISE_LIMIT
+    return row.reason == OWN_NOISE and (agree or exact.error <= SMALL * row.error)
 
 
 def settle_choices(rows: Sequence[Row]) -> list[Row]:

@@ -17,6 +17,7 @@ from parity.comparison.differences import load_differences
 from parity.comparison.judge import (
     BASELINE_ALONE,
     BASELINE_OFF,
+    FEW_NUMBERS,
     JUST_ABOVE,
     LARGE_NOISE,
     NOT_JUDGED,
@@ -948,7 +949,7 @@ def test_one_variant_of_a_single_number_proves_no_noise():
         number * (1 + 2e-3), number, reference=number, baseline_variants=[number * (1 + 1e-7)] * 4,
         candidate_variants=[number * (1 + 2e-3 + 1e-7)],
     )  # fmt: skip
-    assert (row.verdict, row.reason) == ("undecided", LARGE_NOISE)
+    assert (row.verdict, row.reason) == ("undecided", FEW_NUMBERS)
 
 
 @pytest.mark.parametrize(("part", "expected"), [(0.09, "less precise"), (0.11, "undecided")])

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from parity.comparison.settling import BY_CHANCE, JUST_ABOVE, settle_precision
+from parity.comparison.settling import BY_CHANCE, JUST_ABOVE, LARGE_NOISE, settle_precision
 from parity.comparison.verdict import Row
+from parity.comparison.zeros import NOISE_LIMIT
 
 U32, U64 = 2.0**-24, 2.0**-53
 
@@ -54,6 +55,20 @@ def test_an_error_that_chance_explains_is_answered_by_float32():
         assert [row.verdict for row in rows] == ["equivalent", expected]
     rows = settle_precision(pair(47, 82, BY_CHANCE, ("different", "undecided")))
     assert [row.verdict for row in rows] == ["less precise"] * 2
+
+
+def test_a_large_error_that_the_candidates_variants_have_needs_a_float64_that_agrees():
+    """As a one-pass variance in fifty layers: half of the digits are gone, and none in float64."""
+    large = 2.0**14  # roundoffs: 1e-3
+    for verdicts, error, expected in (
+        (("undecided", "equivalent"), large, "less precise"),
+        (("undecided", "undecided"), large, "undecided"),
+        (("undecided", "different"), large, "undecided"),
+        (("undecided", "equivalent"), 1.1 * NOISE_LIMIT / U32, "undecided"),
+    ):
+        rows = pair(error, 1, verdicts=verdicts)
+        rows[0] = replace(rows[0], reason=LARGE_NOISE)
+        assert settle_precision(rows)[0].verdict == expected
 
 
 def test_other_reasons_and_single_rows_stay():
