@@ -14,13 +14,16 @@ branches. Without a common branch, a gradient above its bound is `undecided`.
 """
 
 import hashlib
+from collections import ChainMap
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from parity.comparison.kinks import Kink, behind_kinks, find_kinks
 from parity.comparison.measure import size_of
+from parity.comparison.sketch import Tap
 from parity.comparison.ties import Tie, is_choice, measure_ties, whole
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence
@@ -232,4 +235,5 @@ def _rounded(exact: Trace, name: str, like: Trace) -> Trace:
     tap, kind = exact.taps[name], like.taps[name].dtype
     value = tap.astype(kind) if isinstance(tap, np.ndarray) else replace(tap, dtype=str(kind))
     manifest = {**exact.manifest, "precision": like.manifest["precision"]}
-    return Trace(exact.path, manifest, {**exact.taps, name: value})
+    # a layer over the taps, which stay in their file until they are asked for
+    return Trace(exact.path, manifest, ChainMap({name: value}, cast("dict[str, Tap]", exact.taps)))
