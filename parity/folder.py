@@ -106,17 +106,22 @@ def compare_folder(
 ) -> tuple[Comparison, list[Trace]]:
     """The verdicts on all recordings of a pair, and the traces of its pass: the pair first.
 
+    `mapping`: names and layouts; by default those of the pair file that was recorded.
+
     Raises:
         ParityError: as in `recorded_files`, `refuse_two_states` and `compare_traces`.
     """
-    declared = mapping if isinstance(mapping, Declared) else Declared(mapping or {})
-    declared = replace(declared, strict=False)  # a kind of recording may lack some taps
     rows: list[Row] = []
     one_sided, found = OneSided(), Found()
     pairs: list[Evidence] = []
     main: list[Trace] = []
     kinds = [[read_trace(path) for path in paths] for paths in recorded_files(folder).values()]
     refuse_two_states([trace for traces in kinds for trace in traces])
+    if mapping is None:  # the pair file's own
+        facts = kinds[0][0].manifest.get("made_from") or {}
+        mapping = Declared(facts.get("names") or {}, facts.get("layouts") or {})
+    declared = mapping if isinstance(mapping, Declared) else Declared(mapping)
+    declared = replace(declared, strict=False)  # a kind of recording may lack some taps
     for traces in kinds:
         try:
             part = compare_traces(traces, declared)

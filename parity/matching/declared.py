@@ -43,7 +43,8 @@ class Declared:
     def alias(self, name: str) -> tuple[str, str] | None:
         """The pattern that fits a name of the candidate, and the new name; None if none fits.
 
-        A pattern may also fit a tap without its stage.
+        A pattern may also fit a tap without its stage. What a module reads is not fused or split
+        with its output.
         """
         found = first_fitting(name, self.names)
         parts = TAP.fullmatch(name)
@@ -53,6 +54,8 @@ class Declared:
         if not inner:
             return None
         pattern, new = inner
+        if parts.group(1).endswith("inputs/") and (JOIN in new or PART.fullmatch(new)):
+            return None
         return pattern, JOIN.join(parts.group(1) + each for each in new.split(JOIN))
 
     def layout(self, name: str) -> Layout | None:

@@ -12,8 +12,8 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
-from parity.matching.declared import Declared
-from parity.matching.named import Doubt, Match, Named
+from parity.matching.declared import JOIN, PART, Declared, with_parts
+from parity.matching.named import Doubt, Fused, Match, Named
 from parity.matching.names import match
 from parity.matching.telling import SURE
 from parity.matching.traces import align_traces, found_paths
@@ -87,10 +87,16 @@ def candidate_names(
     """
     if pair.weights == BUILT:
         return {}, ["weights: each side has those of its own builder"]
-    found = _matched(pair, baseline, candidate, declared)
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
-    names = found.mapping()
+    parts = _declared_parts(pair, shapes)
+    zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in expected.items()}
+    whole = with_parts(zeros, parts.values())
+    expected |= {name: whole[name].shape for name in parts.values()}
+    left = [entry for entry in baseline if entry[0] in whole]
+    found = _matched(pair, left, [e for e in candidate if e[0] not in parts], declared)
+    _refuse_fused(found)
+    names = found.mapping() | parts
     counters = {
         name for name, _, dtype, _ in [*baseline, *candidate] if np.dtype(dtype).kind in "iu"
     }
@@ -115,6 +121,43 @@ def candidate_names(
 
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+def _declared_parts(pair: Pair, shapes: Collection[str]) -> dict[str, str]:
+    """The candidate's weights that `names` makes of several of the baseline's, or of a part."""
+    declared = Declared(pair.names)
+    aliases = {name: fitting[1] for name in shapes if (fitting := declared.alias(name))}
+    return {name: a for name, a in aliases.items() if JOIN in a or PART.fullmatch(a)}
+
+
+def _of_modules(fused: Fused) -> list[str]:
+    """Entries of `names` for the modules of fused weights, which fit their taps as well."""
+    whole, *parts = (name.rpartition(".")[0] for name in (fused.name, *fused.parts))
+    entries = []
+    for line in replace(fused, name=whole, parts=tuple(parts)).lines():
+        pattern, _, names = line.partition(": ")
+        end = f"\\g<{pattern.count('(') + 1}>"  # what follows the module's path
+        ends = [
+            f"{name[:-5]}{end}{name[-5:]}" if PART.fullmatch(name) else name + end
+            for name in names.split(JOIN)
+        ]
+        entries.append(f'r"{pattern}(\\..*)?": r"{JOIN.join(ends)}"')
+    return entries
+
+
+def _refuse_fused(found: Match) -> None:
+    """Refuse query, key and value in one weight on one side alone: nothing can be loaded."""
+    if not found.fused:
+        return
+    lines = [line for fused in found.fused for line in _of_modules(fused)]
+    names = ", ".join(dict.fromkeys(lines))
+    first = found.fused[0]
+    other = "candidate" if first.side == "baseline" else "baseline"
+    raise ParityError(
+        f"candidate: weights: {first.name} of the {first.side} is {', '.join(first.parts)} of the "
+        f"{other}, as sizes and names show; if the order is query, key, value, add to the pair "
+        f"file: names={{{names}}}"
+    )
 
 
 def _by_order(doubt: Doubt, expected: Shapes, shapes: Shapes, declared: Declared) -> dict[str, str]:

@@ -52,8 +52,11 @@ def part_lines(rows: Sequence[Row]) -> Iterator[str]:
         verdict = worst(verdicts)
         count = verdicts.count(verdict)
         ties = sum(len(row.ties) for row in members if is_tie(row))
+        exact = {row.precision for row in members if row.verdict == verdict} == {"float64"}
         of = (
-            f"{count} of {len(verdicts)} taps" if SEVERITY[verdict] > 0 else f"{len(verdicts)} taps"
+            f"{count} of {len(verdicts)} taps{', in float64 alone' * exact}"
+            if SEVERITY[verdict] > 0
+            else f"{len(verdicts)} taps"
         )
         words = [of, f"{ties} tie{'s' * (ties > 1)}" if ties else ""]
         name = f"{case} {part}".strip()

@@ -27,6 +27,11 @@ class Request:
     branch: str = ""  # `own`: the float64 baseline that follows the candidate's float64 choices
 
     @property
+    def precision_of_side(self) -> str:
+        """All recordings of its side in its precision."""
+        return f"{self.side} {self.precision}"
+
+    @property
     def name(self) -> str:
         """`baseline-pass-float32-ulp1`: the name of the file, without its suffix."""
         words = [self.side, self.kind, self.precision, self.branch]

@@ -61,6 +61,7 @@ class Runner:
         self.recorded = Recorded(self.out, self.pair)
         self.out.mkdir(parents=True, exist_ok=True)
         self.children: dict[tuple[str, str], Child] = {}
+        self.missing: set[str] = set()  # recordings and precisions that could not be made
         self.described: dict[str, dict[str, Any]] = {}  # by side
         self.kept = Kept(self.out, fresh)
         self.weight_names: dict[str, dict[str, str]] = {}  # side -> own name -> baseline's
@@ -196,6 +197,8 @@ class Runner:
         before = len(self.recorded.notes)
         run_lanes(plan, self._record_in_lane, self._kill)
         files, notes = self.recorded.files, self.recorded.notes
+        if "baseline float64" in self.missing:  # nothing to compare the candidate's with
+            plan = [request for request in plan if request.precision != "float64"]
         self.recorded.files = {r.name: files[r.name] for r in plan if r.name in files}
         notes[before:] = sorted(notes[before:])  # in an order that does not depend on time
         others = [name for name in self.kept.entries if name not in self.recorded.files]
@@ -205,11 +208,21 @@ class Runner:
 
     def _record_in_lane(self, request: Request) -> None:
         """One recording of the plan; the float32 process of a side ends before float64 starts."""
+        if {request.follow, request.source, request.precision_of_side} & self.missing:
+            self.missing.add(request.name)
+            return
         if request.branch and self.same_branch(request):
             return
         if request.precision == "float64" and (request.side, "float32") in self.children:
             self.children.pop((request.side, "float32")).close()
-        self.record(request)
+        try:
+            self.record(request)
+        except ParityError as error:
+            if request.precision != "float64":
+                raise
+            self.recorded.files.pop(request.name, None)
+            self.missing |= {request.name, request.precision_of_side}
+            self.recorded.notes.append(f"{error}; the answer has no float64 of this side")
 
     def _kill(self) -> None:
         for child in [*self.children.values()]:
@@ -247,6 +260,7 @@ class Runner:
         ]
         key = digest_of(facts)
         made_from = {"key": key, "used": keys, "side": side, "pair": str(self.path)}
+        made_from |= {"names": dict(self.pair.names), "layouts": dict(self.pair.layouts)}
         self.recorded.files[name] = file
         words = " ".join(w for w in (request.kind, request.precision, request.variant) if w)
         kept = self.kept.answer(name, key)

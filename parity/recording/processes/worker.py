@@ -51,13 +51,17 @@ class Worker:
     ) -> dict[str, Any]:
         """Load weights (`names`: own name -> name in the file); write the state as read back.
 
+        A name in the file may also be a part of one, or several in a row (`with_parts`).
+
         `built`: a file of such a state, which is loaded as it is.
         """
+        from parity.matching.declared import with_parts
         from parity.recording.side import load_arrays, save_arrays, subject_facts
 
         assert self.side
         stored = load_arrays(weights)
-        own = {name: stored[theirs] for name, theirs in names.items()}
+        parts = with_parts(stored, names.values())
+        own = {name: parts[theirs] for name, theirs in names.items()}
         arrays = load_arrays(inputs)
         facts = subject_facts(self.side.pair, stored, arrays)
         built_arrays = load_arrays(built) if built else {}
