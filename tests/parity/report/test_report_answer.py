@@ -48,7 +48,7 @@ def test_parts_have_the_worst_verdict_of_their_taps_in_all_precisions():
     lines = [" ".join(line.split()) for line in part_lines(ROWS)]
     assert lines == [
         "weights: equivalent, 1 taps",
-        "forward pass: less precise, 1 of 3 taps",
+        "forward pass: less precise, 1 of 3 taps, in float64 alone",
         "gradients: equivalent, 1 taps",
         "forward pass in training: different, 1 of 1 taps",
         "running statistics: undecided, 1 of 1 taps",
