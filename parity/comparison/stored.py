@@ -12,6 +12,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ HELD = 2**26  # bytes of arrays that a trace may hold
 PIECE = 2**20  # bytes
 END = ".npy"
 NPY: Any = np.lib.format  # some of its functions have no types
+# NumPy parses a header as Python, which in Python 3.11 fails now and then in two threads at once
+# ("AST constructor recursion depth mismatch", python/cpython#106905)
+PARSING = Lock()
 BROKEN = (
     zipfile.BadZipFile,
     ValueError,
@@ -144,7 +148,8 @@ def _read_header(file: IO[bytes]) -> Header:
     }
     if version not in readers:
         raise ValueError(f"an array of format {version}")
-    shape, is_fortran, dtype = readers[version](file)
+    with PARSING:
+        shape, is_fortran, dtype = readers[version](file)
     if dtype.hasobject:
         raise ValueError("Python objects, which a trace cannot hold")
     return Header(tuple(shape), "F" if is_fortran else "C", dtype)
