@@ -182,11 +182,10 @@ def moved(variant: Trace, base: Trace) -> bool:
     )
 
 
-def judge_tap(name: str, evidence: Evidence) -> Row:
-    """The verdict on one tap."""
+def row_without_numbers(stage: str, tap: str, evidence: Evidence) -> Row:
+    """A row that is `different`, before anything is compared."""
     baseline, candidate = evidence.baseline, evidence.candidate
-    stage, _, tap = name.partition("/")
-    row = Row(
+    return Row(
         case=str(baseline.manifest.get("case", "")),
         stage=stage,
         tap=tap,
@@ -200,6 +199,13 @@ def judge_tap(name: str, evidence: Evidence) -> Row:
         candidate_noise=0.0,
         pair_error=np.inf,
     )
+
+
+def judge_tap(name: str, evidence: Evidence) -> Row:
+    """The verdict on one tap."""
+    baseline, candidate = evidence.baseline, evidence.candidate
+    stage, _, tap = name.partition("/")
+    row = row_without_numbers(stage, tap, evidence)
     for trace in (baseline, candidate):
         if name not in trace.taps:
             return replace(row, reason=f"absent from {trace.label} ({trace.path.name})")

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from parity.comparison.judge import row_without_numbers
 from parity.comparison.verdict import Evidence, OneSided, Row
 from parity.diagnose.causes.facts import Operation, operations_of
 from parity.diagnose.faults import UNUSED
@@ -69,19 +68,9 @@ def setting_rows(pair: Evidence) -> list[Row]:
     if pair.baseline.manifest.get("kind") != "pass":
         return []
     return [
-        Row(
-            case=str(pair.baseline.manifest.get("case", "")),
-            stage=SETTINGS,
-            tap=module,
-            precision=pair.candidate.manifest["precision"],
-            pair=f"{pair.candidate.producer('name')} : {pair.baseline.producer('name')}",
+        replace(
+            row_without_numbers(SETTINGS, module, pair),
             verdict="undecided",
-            error=np.inf,
-            baseline_error=0.0,
-            noise_floor=0.0,
-            bound=0.0,
-            candidate_noise=0.0,
-            pair_error=np.inf,
             reason=difference.text,
         )
         for module, difference in setting_differences(pair).items()
