@@ -7,11 +7,11 @@ computes and drops them. Their parameters then get no gradient, which follows fr
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from parity.comparison.missing import OUTPUT
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import OneSided, Row
 from parity.diagnose.faults import Fault
 from parity.diagnose.finding import Finding
-from parity.diagnose.reach import OUTPUT
 from parity.diagnose.stages import Place, place_of
 
 CODE = "outputs"

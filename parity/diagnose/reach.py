@@ -13,8 +13,6 @@ from parity.diagnose.causes.facts import Operation
 from parity.diagnose.sources import WholeArrays, operations_by_stage
 from parity.diagnose.stages import Place, module_of, place_of
 
-OUTPUT = "output"
-
 
 @dataclass
 class Pass:

@@ -10,9 +10,10 @@ from itertools import combinations
 
 import numpy as np
 
+from parity.comparison.missing import OUTPUT
 from parity.comparison.verdict import Evidence, Row
 from parity.diagnose.causes.pair import Array, Cause
-from parity.diagnose.reach import OUTPUT, Pass
+from parity.diagnose.reach import Pass
 from parity.diagnose.stages import place_of
 
 EARLIER = 24  # taps before the input that are tried

@@ -166,7 +166,7 @@ def _running(subject: Subject, recorder: Recorder, training: bool, dropout: bool
     ):
         try:
             yield
-        except Exception:
+        except Exception:  # of any kind: it is raised again, with its place
             if recorder.running:
                 subject.place += f" of {recorder.running[-1]}"
             raise

@@ -125,7 +125,7 @@ def main(worker: Any = None) -> int:
         except ParityError as error:
             restart = type(error).__name__ == "RestartNeededError"
             answer = {"error": str(error), "restart": restart}
-        except Exception:
+        except Exception:  # a bug of the recorder: the parent shows its traceback
             answer = {"failure": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
