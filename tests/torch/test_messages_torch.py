@@ -1,5 +1,7 @@
 """Mistakes of a model or a pair file: the message says what was expected, and comes early."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -83,5 +85,8 @@ pair = Pair(Side("torch", build), Side("torch", build), {"x": normal(5, 3)}, var
 
 def test_a_float32_constant_has_a_remedy(tmp_path):
     (tmp_path / "pair.py").write_text(PAIR, encoding="utf-8")
-    with pytest.raises(ParityError, match=r"RuntimeError: .*recording in float64.*float64=False"):
-        record_pair(tmp_path / "pair.py", tmp_path / "out", say=lambda line: None)
+    recorded = record_pair(tmp_path / "pair.py", tmp_path / "out", say=lambda line: None)
+    for side in ("baseline", "candidate"):
+        (note,) = (note for note in recorded.notes if side in note)
+        assert re.search(r"RuntimeError: .*recording in float64.*`float64=False`", note)
+        assert note.endswith("the answer has no float64 of this side")
