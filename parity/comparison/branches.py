@@ -4,8 +4,9 @@ At a corner, such as a ReLU's zero, two right recordings may take different side
 agree, but their gradients do not: each is right for its own *branch*, that is for all its choices
 together. So gradients are compared between recordings of one branch:
 
-- If all manifests state a branch (`branch`), then these are compared. The recorders of `parity run`
-  make all recordings of a pair follow the candidate's choices, so there is one branch.
+- If all manifests state a branch (`branch`), then these are compared: one of each mode, since a
+  gradient of a pass in evaluation mode does not depend on choices in training. The recorders of
+  `parity run` make all recordings of a pair follow the candidate's choices, so there is one branch.
 - Else the choices are computed from the arrays of the kinks (`kinks.py`).
 
 If the candidate's branch has no recording of the baseline's producer, a variant of the candidate
@@ -29,7 +30,19 @@ from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence
 
 RARE = 5e-3  # part of the choices of one kink
-TRAINING = ("training", "one")  # first words of stages in training mode; `one update` is one
+MODES = ("evaluation", "training")
+Branch = str | Mapping[str, str] | None  # of a whole recording, or of each mode
+
+
+def mode_of(tap: str) -> str:
+    """The mode of the pass that a tap, or a stage, belongs to."""
+    words = tap.partition("/")[0].split()
+    return MODES["training" in words or words[:2] == ["one", "update"]]
+
+
+def branch_of(branch: Branch, mode: str) -> str | None:
+    """The branch of one mode, as a manifest states it."""
+    return branch.get(mode) if isinstance(branch, Mapping) else branch
 
 
 @dataclass
@@ -50,18 +63,24 @@ class Branches:
     def of(self, trace: Trace, name: str) -> Hashable:
         """The branch of a recording, as far as it matters for this tap."""
         if self.stated:
-            return str(trace.manifest["branch"])
+            return branch_of(trace.manifest["branch"], mode_of(name))
         return tuple(self._digest(trace, kink) for kink in self.kinks_of(name))
 
     def kinks_of(self, name: str) -> list[Kink]:
         """The kinks of the same pass: those in training mode for what is computed in training."""
-        return [kink for kink in self.kinks if _same_pass(kink.output, name)] or [*self.kinks]
+        return [kink for kink in self.kinks if mode_of(kink.output) == mode_of(name)] or [
+            *self.kinks
+        ]
 
     def deciding(self, name: str, evidence: Evidence) -> list[str]:
         """The taps whose verdicts decide whether choices excuse a difference in this tap."""
         if not self.stated:
             return [kink.input for kink in self.kinks_of(name)]
-        return [tap for tap in evidence.baseline.taps if is_choice(tap) and _same_pass(tap, name)]
+        return [
+            tap
+            for tap in evidence.baseline.taps
+            if is_choice(tap) and mode_of(tap) == mode_of(name)
+        ]
 
     def count_ties(self, name: str, evidence: Evidence) -> int:
         """How many choices of the pair differ, of those that matter for this tap."""
@@ -208,12 +227,6 @@ def _sides_of(name: str, evidence: Evidence) -> tuple[list[Trace], list[Trace]]:
     )
     baseline, candidate = ([t for t in side if name in t.taps] for side in sides)
     return baseline, candidate
-
-
-def _same_pass(tap: str, other: str) -> bool:
-    """Whether two taps are both of a pass in training mode, or both of another."""
-    first, second = (name.partition("/")[0].split()[0] in TRAINING for name in (tap, other))
-    return first == second
 
 
 def _has(traces: Sequence[Trace], trace: Trace | None) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 
+from parity.comparison.branches import MODES, Branch, branch_of
 from parity.comparison.measure import ROUNDOFF
 from parity.comparison.trace import PRODUCER, Trace
 from parity.comparison.verdict import Evidence
@@ -112,15 +113,22 @@ def _float64_roles(
     if len(baselines) < 2:
         exact = baselines[0] if baselines else None
         return [exact, exact, other]
-    wanted = [each and each.manifest.get("branch") for each in (candidate, other)]
+    wanted = [each.manifest.get("branch") if each else None for each in (candidate, other)]
     if len(baselines) > 2 or not all(trace.manifest.get("branch") for trace in baselines):
         raise _too_many(baselines)
     orders = [list(baselines), list(baselines[::-1])]
     best = max(
         orders,
-        key=lambda pair: [t.manifest["branch"] == w for t, w in zip(pair, wanted, strict=True)],
+        key=lambda pair: [
+            _common(t.manifest["branch"], w) for t, w in zip(pair, wanted, strict=True)
+        ],
     )
     return [*best, other]
+
+
+def _common(branch: Branch, other: Branch) -> int:
+    """The number of modes in which two recordings chose alike."""
+    return sum(branch_of(branch, mode) == branch_of(other, mode) for mode in MODES)
 
 
 def _too_many(traces: Sequence[Trace]) -> ParityError:

@@ -141,7 +141,10 @@ def _manifest(path: Path, text: bytes) -> dict[str, Any]:
 
 def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a manifest with facts that a comparison cannot use."""
-    facts = {key: manifest.get(key) for key in ("precision", "variant", "branch")}
+    facts = {key: manifest.get(key) for key in ("precision", "variant")}
+    branch = manifest.get("branch")
+    branches = branch if isinstance(branch, dict) else {"": branch}
+    facts |= {f"branch {mode}".strip(): value for mode, value in branches.items()}
     facts |= {f"producer {key}": manifest["producer"].get(key) for key in PRODUCER}
     for place, value in facts.items():
         if isinstance(value, list | dict):

@@ -102,7 +102,7 @@ def record_model(
             "inputs": array_facts({**inputs, **(targets or {})}),
             "settings": dict(settings or {}),
         },
-        "branch": recording.branch.name(handed) if "follow" in adapter.abilities else None,
+        "branch": recording.branch.names(handed) if "follow" in adapter.abilities else None,
         "kinks": recording.kinks,
         "operations": recording.operations,
         "layouts": adapter.layouts(own),

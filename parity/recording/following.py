@@ -1,10 +1,13 @@
 """Choices that are handed over from one recording to another, and the branch that they make."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from parity.comparison.branches import MODES, branch_of, mode_of
+from parity.comparison.branches import Branch as StatedBranch
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 
@@ -19,10 +22,11 @@ class Handed:
     same kind and shape. Each choice is handed over once.
     """
 
-    branch: str | None
+    branch: StatedBranch
     choices: dict[str, dict[str, tuple[str, Array]]]  # stage -> name -> kind, choice
     used: set[tuple[str, str]] = field(default_factory=set)
-    kept: int = 0  # elements whose choice was not near a tie, so it was not followed
+    # mode -> elements whose choice was not near a tie, so it was not followed
+    kept: Counter[str] = field(default_factory=Counter)
     free: list[str] = field(default_factory=list)  # own kinks without a partner
 
     @classmethod
@@ -52,21 +56,24 @@ class Handed:
 
 @dataclass
 class Branch:
-    """The digest of all choices that a recording used; names and order do not matter."""
+    """The digests of all choices that a recording used, by mode; names and order do not matter."""
 
-    digests: list[str] = field(default_factory=list)
+    digests: dict[str, list[str]] = field(default_factory=lambda: {mode: [] for mode in MODES})
 
     def add(self, stage: str, kind: str, used: Array) -> None:
         """One more choice."""
         state = hashlib.sha256(f"{stage} {kind} {used.shape} {used.dtype.str}\n".encode())
         state.update(np.ascontiguousarray(used).data if used.size else b"")
-        self.digests.append(state.hexdigest())
+        self.digests[mode_of(stage)].append(state.hexdigest())
 
-    def name(self, handed: Handed | None) -> str:
-        """The branch. A recording that followed every choice it could has the other's branch."""
-        if handed and handed.branch and not handed.kept:
-            return handed.branch
-        return hashlib.sha256("".join(sorted(self.digests)).encode()).hexdigest()[:BRANCH_DIGITS]
+    def names(self, handed: Handed | None) -> dict[str, str]:
+        """Mode -> branch. Where every choice that could be followed was, the other's branch."""
+        result = {}
+        for mode, digests in self.digests.items():
+            other = branch_of(handed.branch, mode) if handed and not handed.kept[mode] else None
+            own = hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:BRANCH_DIGITS]
+            result[mode] = other or own
+        return result
 
 
 def digest_of(value: Array) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.comparison.branches import mode_of
 from parity.comparison.sketch import Array
 from parity.errors import ParityError
 from parity.recording.adapter import Adapter, Call, Module
@@ -122,7 +123,7 @@ class Recorder:
             return call()
         assert self.handed
         near = near_ties(kind, settings, arrays, own, given)
-        self.handed.kept += int(np.count_nonzero((given != own) & ~near))
+        self.handed.kept[mode_of(stage)] += int(np.count_nonzero((given != own) & ~near))
         used = np.where(near, given, own).astype(own.dtype)
         self.branch.add(stage, kind, used)
         if not near.any():

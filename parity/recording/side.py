@@ -188,14 +188,11 @@ class RecordedSide:
             writer.manifest["made_from"] = {**made_from, "files": files}
             writer.manifest["free"] = [] if handed is None else handed.free
             if "follow" in self.adapter.abilities:
-                writer.manifest["branch"] = recording.branch.name(handed)
+                writer.manifest["branch"] = recording.branch.names(handed)
         return {
             "taps": len(writer.names),
             "notes": recording.notes,
             "files": files,
-            "followed": 0 if handed is None else len(handed.used),
-            "kept": 0 if handed is None else handed.kept,
-            "free": [] if handed is None else handed.free,
         }
 
     def trial(self, call: bool) -> list[str]:

@@ -25,7 +25,7 @@ def trace_lines(trace: Trace, stage: str | None = None) -> Iterator[str]:
     producer = trace.manifest["producer"]
     yield shown("producer: " + ", ".join(f"{k} {v}" for k, v in producer.items() if v is not None))
     facts = [(key, trace.manifest.get(key)) for key in FACTS]
-    yield shown(", ".join(f"{key} {value}" for key, value in facts if value))
+    yield shown(", ".join(f"{key} {_words(value)}" for key, value in facts if value))
     subject = trace.manifest["subject"]
     for part, value in subject.items() if isinstance(subject, dict) else ():
         count = f"{len(value)} arrays" if part != "settings" and isinstance(value, dict) else value
@@ -37,6 +37,11 @@ def trace_lines(trace: Trace, stage: str | None = None) -> Iterator[str]:
     rows = [_row(name, trace) for name in chosen]
     yield f"{len(chosen)} taps in {1 if stage else len(stages)} stages:"
     yield from (line.rstrip() for line in text_lines([HEADER, *rows], (3,)))
+
+
+def _words(fact: object) -> str:
+    """A fact of the manifest as text."""
+    return " ".join(f"{k}:{v}" for k, v in fact.items()) if isinstance(fact, dict) else f"{fact}"
 
 
 def _row(name: str, trace: Trace) -> list[str]:

@@ -322,6 +322,29 @@ def test_choices_are_followed_near_ties_only(tmp_path):
     assert follower.manifest["branch"] != read_trace(c).manifest["branch"]
 
 
+def test_choices_in_training_decide_about_training_alone(tmp_path):
+    """The candidate errs in training only; its gradients of the other mode stay comparable."""
+
+    class Net(nn.Module):
+        def __init__(self, shift, order):
+            super().__init__()
+            self.body, self.shift = shaped(Residual(4, order)), shift
+
+        def forward(self, x):
+            return self.body(x + self.shift if self.training else x)
+
+    arrays = {"x": np.random.default_rng(4).standard_normal((6, 12, 16, 16)).astype("f4")}
+    pair = Net(0.0, 1), Net(0.5, -1)
+    paths = recorded(tmp_path, *pair, arrays, modes=("eval", "train"), update=None)
+    branches = [read_trace(path).manifest["branch"] for path in paths[:2]]
+    assert branches[0]["evaluation"] == branches[1]["evaluation"]
+    assert branches[0]["training"] != branches[1]["training"]
+    rows = compare(paths)
+    seen = {row.verdict for row in rows if row.stage == "gradients"}
+    assert seen == {"equivalent", "vacuous"}
+    assert "equivalent" not in {row.verdict for row in rows if row.stage == "training forward"}
+
+
 def test_random_training_is_noted(tmp_path):
     class Noisy(nn.Module):
         def forward(self, x):
