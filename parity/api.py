@@ -171,10 +171,12 @@ def tell(
     out: Path | None = None,
     explain: Callable[[Comparison], Answer] | None = None,
     junit: Path | None = None,
+    notes: Sequence[str] = (),
 ) -> int:
     """Print the answer to a comparison; write the reports into `out`, and JUnit's XML to `junit`.
 
-    `traces` begins with the pair. Returns the exit code, as `compare_files` does.
+    `traces` begins with the pair; `notes` are those of the recorders. Returns the exit code, as
+    `compare_files` does.
 
     Raises:
         CannotWrite: the operating system cannot write a report.
@@ -183,7 +185,7 @@ def tell(
     from parity.report.console import print_table
     from parity.report.files import replace_files, write_reports
     from parity.report.junit import junit_text
-    from parity.report.summary import summaries
+    from parity.report.summary import Remarks, place_and_numbers, summaries
 
     rows, labels = comparison.rows, pair_labels(traces)
     result = explain(comparison) if explain else explained(comparison)
@@ -193,10 +195,14 @@ def tell(
         print(line)
     for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)
+    for note in notes:
+        print(f"note: {note}")
     if out:
         facts = [trace.manifest["producer"] for trace in traces[:2]]
         environment = dict(zip(labels, facts, strict=True))
-        write_reports(out, rows, environment, result.findings, one_sided=comparison.one_sided)
+        begins = place_and_numbers(result.begins) if result.begins else ""
+        remarks = Remarks(begins, result.limits, notes)
+        write_reports(out, rows, environment, result.findings, (), comparison.one_sided, remarks)
     if junit:
         replace_files(junit.parent, {junit.name: junit_text(rows)})
     return EXIT_CODES[comparison.verdict]

@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit's XML here")
 
     show = _command(commands, "show", do_show, "show what a trace holds")
-    show.add_argument("trace", type=Path)
+    show.add_argument("trace", type=Path, help="a trace, or a folder of traces")
     show.add_argument("--tap", help="print the numbers of this tap")
     show.add_argument("--stage", help="only the taps of this stage")
     return top
@@ -122,8 +122,14 @@ def do_compare(options: argparse.Namespace) -> int:
 def do_show(options: argparse.Namespace) -> int:
     """`parity show`."""
     from parity.comparison.trace import read_trace
-    from parity.report.show import tap_lines, trace_lines
+    from parity.report.show import folder_lines, tap_lines, trace_lines
 
+    if options.trace.is_dir():
+        if options.tap or options.stage:
+            raise ParityError(f"{options.trace}: --tap and --stage are for one trace, not a folder")
+        for line in folder_lines(options.trace):
+            print(line)
+        return 0
     trace = read_trace(options.trace)
     if options.tap:
         lines = tap_lines(trace, options.tap)

@@ -15,7 +15,7 @@ from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
 from parity.errors import NothingInCommon, ParityError
 from parity.matching.declared import Declared
 from parity.matching.named import Found
-from parity.matching.traces import found_paths
+from parity.matching.traces import found_paths, unused_patterns
 from parity.recording.depends import changed_files
 
 FILE = re.compile(r"(baseline|candidate)-([^-]+)-(.+)\.npz")
@@ -122,6 +122,8 @@ def compare_folder(
         mapping = Declared(facts.get("names") or {}, facts.get("layouts") or {})
     declared = mapping if isinstance(mapping, Declared) else Declared(mapping)
     declared = replace(declared, strict=False)  # a kind of recording may lack some taps
+    own = [trace for traces in kinds for trace in traces if trace.path.name.startswith(SIDES[1])]
+    found += Found(unused=tuple(unused_patterns(own, declared)))
     for traces in kinds:
         try:
             part = compare_traces(traces, declared)

@@ -35,9 +35,7 @@ def run_pair(
     """
     out = out or folder_of(path)
     comparison, traces, notes = record_and_compare(path, out, pythons, fresh)
-    code = tell(comparison, traces, out)
-    for note in notes:
-        print(f"note: {note}")
+    code = tell(comparison, traces, out, notes=notes)
     page = out / PAGE
     if page.is_file():
         print(f"page: {page}")

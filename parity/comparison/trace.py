@@ -92,6 +92,15 @@ def read_trace(path: Path | str) -> Trace:
     return _assemble(path, Arrays(path))
 
 
+def is_trace(path: Path) -> bool:
+    """Whether an .npz file has a manifest. `parity run` also writes plain ones, of inputs.
+
+    Raises:
+        ParityError: the file is missing, cut off or damaged.
+    """
+    return MANIFEST in Arrays(path).headers
+
+
 def _assemble(path: Path, arrays: Arrays) -> Trace:
     if MANIFEST not in arrays.headers:
         raise ParityError(f"{path}: an .npz file, but no trace: it has no {MANIFEST}")

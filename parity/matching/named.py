@@ -124,6 +124,7 @@ class Found:
     fused: tuple[Fused, ...] = ()
     layouts: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; not applied
     declared: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; applied
+    unused: tuple[str, ...] = ()  # patterns of the user that fit no tap of any recording
 
     def __add__(self, other: "Found") -> "Found":
         """What two comparisons of one pair found, everything once."""
@@ -134,6 +135,7 @@ class Found:
             tuple(dict.fromkeys(self.fused + other.fused)),
             {**self.layouts, **other.layouts},
             {**self.declared, **other.declared},
+            tuple(dict.fromkeys(self.unused + other.unused)),
         )
 
     def layout_lines(self) -> dict[str, list[str]]:

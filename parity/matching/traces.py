@@ -97,19 +97,21 @@ def _aliases(trace: Trace, declared: Declared) -> dict[str, str]:
     return aliases
 
 
-def _refuse_unused(traces: Sequence[Trace], declared: Declared) -> None:
+def unused_patterns(traces: Sequence[Trace], declared: Declared) -> list[str]:
+    """The patterns of the user that fit no tap of the candidate's traces: `names: conv1`."""
     names = dict.fromkeys(name for trace in traces for name in trace.taps)
-    used = {found[0] for name in names if (found := declared.alias(name))}
-    for pattern in declared.names:
-        if pattern not in used:
-            raise ParityError(
-                f"{traces[0].path}: names: {pattern} fits none of its {len(names)} taps"
-            )
-    for pattern in declared.layouts:
-        if not any(declared.layout_pattern(name) == pattern for name in names):
-            raise ParityError(
-                f"{traces[0].path}: layouts: {pattern} fits none of its {len(names)} taps"
-            )
+    renamed = {found[0] for name in names if (found := declared.alias(name))}
+    laid_out = {declared.layout_pattern(name) for name in names}
+    return [
+        *(f"names: {pattern}" for pattern in declared.names if pattern not in renamed),
+        *(f"layouts: {pattern}" for pattern in declared.layouts if pattern not in laid_out),
+    ]
+
+
+def _refuse_unused(traces: Sequence[Trace], declared: Declared) -> None:
+    for pattern in unused_patterns(traces, declared):
+        count = len({name for trace in traces for name in trace.taps})
+        raise ParityError(f"{traces[0].path}: {pattern} fits none of its {count} taps")
 
 
 def _match_stages(

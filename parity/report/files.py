@@ -13,7 +13,7 @@ from parity.diagnose.finding import Finding
 from parity.errors import CannotWrite, ParityError
 from parity.report.junit import junit_text
 from parity.report.style import load_optional
-from parity.report.summary import NUMBERS, counts, sentence, strict_json, summaries
+from parity.report.summary import NUMBERS, Remarks, counts, sentence, strict_json, summaries
 
 FORMAT = "parity-report/3"
 PAGE = "report.html"
@@ -32,6 +32,7 @@ def write_reports(
     findings: Sequence[Finding] = (),
     scores: Sequence[tuple[Path, Path]] = (),
     one_sided: OneSided | None = None,
+    remarks: Remarks | None = None,
 ) -> None:
     """Write parity.json, junit.xml and report.html; if one cannot be written, all old files stay.
 
@@ -44,6 +45,7 @@ def write_reports(
         findings: where differences begin, and why.
         scores: pairs of trace files (baseline, candidate); the page plots their part scores.
         one_sided: the taps that only one trace has.
+        remarks: where the worst verdict begins, limits and notes.
 
     Raises:
         CannotWrite: the operating system cannot write a file.
@@ -51,9 +53,9 @@ def write_reports(
     """
     files = {
         "junit.xml": junit_text(rows),
-        "parity.json": json_text(rows, environment, findings, one_sided).encode(),
+        "parity.json": json_text(rows, environment, findings, one_sided, remarks).encode(),
     }
-    page = _page(rows, environment, findings, scores, one_sided)
+    page = _page(rows, environment, findings, scores, one_sided, remarks)
     if page is not None:
         files[PAGE] = page.encode()
     replace_files(folder, files)
@@ -116,6 +118,7 @@ def json_text(
     environment: Mapping[str, Any],
     findings: Sequence[Finding] = (),
     one_sided: OneSided | None = None,
+    remarks: Remarks | None = None,
 ) -> str:
     """The text of parity.json: one line per summary, finding and row."""
     lists: dict[str, list[dict[str, Any]]] = {
@@ -130,6 +133,7 @@ def json_text(
         "counts": counts(rows),
         "environment": environment,
         "one_sided": asdict(one_sided or OneSided()),
+        **asdict(remarks or Remarks()),
     }
     parts = [f"{json.dumps(key)}: {strict_json(value)}" for key, value in head.items()]
     for key, records in lists.items():

@@ -20,7 +20,7 @@ from parity.diagnose.finding import Finding
 from parity.errors import ParityError
 from parity.report.plots import Heat, Profile, Scores, depth_figure, heat_figure, score_figure
 from parity.report.style import load_optional
-from parity.report.summary import badness, grouped, ratio, sentence, shown
+from parity.report.summary import Remarks, badness, grouped, ratio, sentence, shown
 from parity.report.tables import (
     bad_table,
     differences_table,
@@ -63,11 +63,9 @@ def page_text(
     findings: Sequence[Finding] = (),
     scores: Sequence[tuple[Path, Path]] = (),
     one_sided: OneSided | None = None,
+    remarks: Remarks | None = None,
 ) -> str:
-    """The page. `scores`: pairs of trace files (baseline, candidate) whose scores are plotted.
-
-    `one_sided`: the taps that only one trace has.
-    """
+    """The page; the arguments are those of `write_reports`."""
     jinja2 = load_optional("jinja2")
     engine = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -82,6 +80,7 @@ def page_text(
     text: str = engine.get_template("report.html.j2").render(
         verdict=worst([row.verdict for row in rows]),
         sentence=sentence(rows),
+        remarks=remarks or Remarks(),
         rule={"floor": FLOOR_FACTOR, "roundoff": ROUNDOFF_FACTOR},
         compared=[pairs_table(rows), producers_table(environment)],
         depth=depth_figures(main_pair) if figures else [],

@@ -1,12 +1,13 @@
 """What one trace holds, as lines of text."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from parity.comparison.measure import norm
 from parity.comparison.sketch import Sketch
-from parity.comparison.trace import Trace
+from parity.comparison.trace import Trace, is_trace, read_trace
 from parity.errors import ParityError
 from parity.report.summary import shown
 from parity.report.table import text_lines
@@ -49,6 +50,28 @@ def _row(name: str, trace: Trace) -> list[str]:
     kind = f"sketch of {len(tap.buckets)} numbers" if isinstance(tap, Sketch) else ""
     shape = " x ".join(map(str, tap.shape)) or "number"
     return [shown(name), str(np.dtype(tap.dtype)), shape, f"{norm(tap):.6g}", kind]
+
+
+def folder_lines(folder: Path) -> Iterator[str]:
+    """One line for each trace of a folder.
+
+    Raises:
+        ParityError: there is no trace, or one cannot be read.
+    """
+    paths = [path for path in sorted(folder.glob("*.npz"), key=lambda path: path.stem)]
+    paths = [path for path in paths if is_trace(path)]
+    if not paths:
+        raise ParityError(f"{folder}: expected traces, files that end in .npz, found none")
+    rows = []
+    for path in paths:
+        trace = read_trace(path)
+        facts = [trace.manifest.get(key) for key in ("kind", "precision", "variant")]
+        counts = f"{len(trace.taps)} taps", f"{len(trace.stages())} stages"
+        kind = shown(" ".join(str(fact) for fact in facts if fact))
+        rows.append([shown(path.name), shown(trace.producer("name")), kind, *counts])
+    lines = text_lines([("file", "producer", "recording", "", ""), *rows], ())
+    yield from (line.rstrip() for line in lines)
+    yield f"to see one: parity show {folder / paths[0].name}"
 
 
 def tap_lines(trace: Trace, name: str) -> Iterator[str]:

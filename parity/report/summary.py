@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -88,6 +89,15 @@ def summaries(rows: Sequence[Row]) -> list[dict[str, Any]]:
             | {name: getattr(worst_row, name) for name in ("case", "tap", *NUMBERS, "reason")}
         )
     return result
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What a report says beside rows and findings, in sentences for people."""
+
+    begins: str = ""  # the first tap that has the worst verdict, and its numbers
+    limits: Sequence[str] = ()  # what the recordings cannot show
+    notes: Sequence[str] = ()  # of the recorders
 
 
 def place_and_numbers(row: Row) -> str:

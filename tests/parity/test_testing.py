@@ -1,12 +1,16 @@
 """`assert_equivalent`, the comparison of a folder, and the command `parity`."""
 
+import re
+
 import numpy as np
 import pytest
 
 from parity import record_taps, ulp_variant
+from parity.api import tell
 from parity.command import main
 from parity.errors import ParityError
 from parity.folder import compare_folder, recorded_files
+from parity.matching.declared import Declared
 from parity.testing import assert_equivalent
 
 WEIGHTS = {"w": np.random.default_rng(0).standard_normal((6, 5)).astype("f4")}
@@ -155,6 +159,31 @@ def test_show_a_trace(folder, capsys):
     for words in (["--tap", "forward/one"], ["--stage", "backward"]):
         assert main(["show", path, *words]) == 2
         assert "expected one" in capsys.readouterr().err
+
+
+def test_a_pattern_that_fits_nothing_is_said(tmp_path, capsys):
+    write_side(tmp_path, "baseline")
+    write_side(tmp_path, "candidate", recordings=RECORDINGS[:1])
+    names = Declared({"nothing": "forward/y", "forward/y": "forward/y"}, {"no.*": "(in, out)"})
+    comparison, traces = compare_folder(tmp_path, names)
+    assert tell(comparison, traces) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    end = "fits no tap of the candidate; mend it, or take it out"
+    assert lines == [f"warning: names: nothing {end}", f"warning: layouts: no.* {end}"]
+
+
+def test_show_a_folder(folder, capsys):
+    np.savez(folder / "inputs.npz", x=np.zeros(3))  # no trace
+    assert main(["show", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len([*folder.glob("*.npz")]) - 1
+    assert re.search(r"baseline-pass-float32.npz +baseline +float32 +4 taps +2 stages", lines[1])
+    assert lines[-1] == f"to see one: parity show {folder / 'baseline-pass-float32.npz'}"
+    assert main(["show", str(folder), "--stage", "forward"]) == 2
+    assert "for one trace" in capsys.readouterr().err
+    (folder / "empty").mkdir()
+    assert main(["show", str(folder / "empty")]) == 2
+    assert "expected traces, files that end in .npz, found none" in capsys.readouterr().err
 
 
 def test_a_sketch_is_shown_as_one(folder, capsys):

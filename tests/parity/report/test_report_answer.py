@@ -1,5 +1,6 @@
 """The answer on one screen, and the findings of the page."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -9,7 +10,9 @@ from parity.comparison.verdict import OneSided, Row
 from parity.diagnose.answer import Answer
 from parity.diagnose.finding import Finding
 from parity.report.answer import answer_lines, part_lines
+from parity.report.files import json_text
 from parity.report.page import page_text
+from parity.report.summary import Remarks
 
 
 def row(stage, tap, verdict="equivalent", **fields):
@@ -119,6 +122,18 @@ def test_taps_of_one_side_are_folded(baseline, counters, line):
     counts = tuple(f"parameters/bn{i}.num_batches_tracked" for i in range(counters))
     lines = told(one_sided=OneSided((*baseline, *counts), (), counts))
     assert [each for each in lines if each.startswith("only in")] == ([line] if line else [])
+
+
+def test_the_page_says_where_it_begins_and_its_limits_and_notes():
+    pytest.importorskip("jinja2", reason="the report extra is not installed")
+    remarks = Remarks("forward/conv in float32", ["jax records no update"], ["bias is not used"])
+    page = page_text(ROWS, {}, remarks=remarks)
+    assert "It begins at forward/conv in float32." in page
+    assert "<li>Limit: jax records no update.</li>" in page
+    assert "<li>Note: bias is not used.</li>" in page
+    found = json.loads(json_text(ROWS, {}, remarks=remarks))
+    assert [found[key] for key in ("begins", "limits", "notes")] == [*vars(remarks).values()]
+    assert "Limits and notes" not in page_text(ROWS, {})
 
 
 def test_the_page_shows_each_finding_once():
