@@ -66,9 +66,8 @@ class Fault:
         self.size.add(row, shows=True)
         self.reached = {}
         if place.kind == "forward":
-            self.forward[place.training].add(place.name)
-            if place.isolated and not has_buffers(place.name, graph):
-                self.forward[True].add(place.name)  # alone, it runs in evaluation mode only
+            for training in modes_of(place, graph):
+                self.forward[training].add(place.name)
         elif place.kind == "loss":
             self.backward[place.training] = len(graph.order)
         elif place.kind == "backward":
@@ -97,7 +96,8 @@ class Fault:
         """The gradient by an output is wrong from here; alone, a module's gradient by its input."""
         if place.kind == "backward":
             at = graph.place(module_of(place.name)) - (0.5 if place.isolated else 0.0)
-            self.backward[place.training] = max(self.backward[place.training], at)
+            for training in modes_of(place, graph):
+                self.backward[training] = max(self.backward[training], at)
 
     def explains(self, row: Row, place: Place, graph: Pass) -> bool:
         """Whether the row can follow from this fault."""
@@ -205,6 +205,13 @@ def params_of(name: str, graph: Pass) -> tuple[str, ...]:
 def has_buffers(name: str, graph: Pass) -> bool:
     """Whether the module of an activation has running statistics: alone, it runs in both modes."""
     return any(param.endswith(BUFFERS) for param in params_of(name, graph))
+
+
+def modes_of(place: Place, graph: Pass) -> set[bool]:
+    """The modes, training or not, that a row tells of: alone, a module runs in evaluation mode
+    only, unless it has running statistics."""
+    both = place.isolated and not has_buffers(place.name, graph)
+    return {place.training, True} if both else {place.training}
 
 
 def owners(name: str, graph: Pass) -> set[str]:

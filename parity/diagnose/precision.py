@@ -34,9 +34,11 @@ def why_less_precise(
         return cause.code, cause.text
     if row.precision == "float64" and row.verdict != "less precise":
         agrees = other is not None and other.verdict in ("equivalent", "vacuous")
-        if cause is None and agrees and LEAST <= row.error <= SHORT:
-            text = "float32 agrees, float64 does not: some number was float32 for a moment"
-            return "float32 constant", text
+        is_defined = cause is not None and cause.code == "as defined"
+        if (cause is None or is_defined) and agrees and LEAST <= row.error <= SHORT:
+            side = "of A " if is_defined else ""
+            text = f"float32 agrees, float64 does not: some number {side}was float32 for a moment"
+            return "float32 constant", f"{text}; {cause.text}" if cause else text
         return None
     agrees = other is not None and other.verdict in ("equivalent", "vacuous")
     noiseless = row.verdict == "different" and agrees  # no variant of the candidate shows noise

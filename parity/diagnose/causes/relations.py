@@ -122,7 +122,14 @@ def scaled(pair: Pair, context: Context) -> Iterator[Cause]:
     for value, names in meanings.items():
         yield from pair.cause("scaled", f"B = {value:.6g} · A: {' or '.join(names)}", value * a)
     if not meanings and a.size > MANY:
-        yield from pair.cause("scaled", f"B = {c:.6g} · A", c * a, fitted=1)
+        yield from pair.cause("scaled", f"B = {factor(c)} · A", c * a, fitted=1)
+
+
+def factor(c: float) -> str:
+    """A factor as text; one that six digits would show as 1 is shown as a sum."""
+    if c == 1 or f"{c:.6g}" != "1":
+        return f"{c:.6g}"
+    return f"(1 {'+' if c > 1 else '-'} {abs(c - 1):.2g})"
 
 
 def offset(pair: Pair, context: Context) -> Iterator[Cause]:

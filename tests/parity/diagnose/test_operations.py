@@ -15,6 +15,7 @@ from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence, Row
 from parity.diagnose.causes.facts import Operation
 from parity.diagnose.causes.pair import Context
+from parity.diagnose.causes.relations import factor
 from parity.diagnose.causes.rules import OPERATIONS, rule_for
 from parity.diagnose.local import likely
 
@@ -477,3 +478,12 @@ def test_unrelated_numbers_have_no_cause(name):
     params = {"m.weight": RNG.standard_normal((4, 4, 3, 3)), "m.bias": RNG.standard_normal(4)}
     assert name in OPERATIONS
     assert cause_of(noise, X, (name, CONV), params=params if name == "convolution" else {}) is None
+
+
+def test_a_factor_near_one_is_not_shown_as_one():
+    assert [factor(c) for c in (1.5, 1.0, 1 + 3e-8, 1 - 2e-7)] == [
+        "1.5",
+        "1",
+        "(1 + 3e-08)",
+        "(1 - 2e-07)",
+    ]
