@@ -21,7 +21,7 @@ import numpy as np
 
 from parity.errors import ParityError
 from parity.matching.layouts import Layout, check, fused_axis
-from parity.matching.named import TAP, Array
+from parity.matching.named import TAP, Array, split
 
 KEYS = ("names", "layouts")
 PART = re.compile(r"(.+)\[(\d)/(\d)\]")
@@ -119,6 +119,17 @@ def first_fitting(
         except (re.error, IndexError) as error:
             raise ParityError(f"names: {pattern}: {replacement}: {error}") from error
     return None
+
+
+def in_short(tap: str) -> str:
+    """The stage of several taps, once: `forward/A + forward/B` is `forward/A + B`."""
+    return tap.replace(JOIN + split(tap)[0], JOIN)
+
+
+def joined(tap: str) -> tuple[str, ...]:
+    """The taps that a tap `forward/A + B` is made of."""
+    stage, paths = split(tap)
+    return tuple(stage + path for path in paths.split(JOIN))
 
 
 def with_parts(arrays: Mapping[str, Array], wanted: Iterable[str]) -> dict[str, Array]:

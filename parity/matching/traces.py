@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.comparison.trace import PRODUCER, Trace
 from parity.errors import ParityError
-from parity.matching.declared import Declared
+from parity.matching.declared import Declared, in_short
 from parity.matching.layouts import SAME, layout_of
 from parity.matching.named import Found, Named, NamePair, split
 from parity.matching.names import match
@@ -89,7 +89,7 @@ def _aliases(trace: Trace, declared: Declared) -> dict[str, str]:
     used: dict[str, str] = {}
     for name in trace.taps:
         found = declared.alias(name)
-        new = found[1] if found else name
+        new = in_short(found[1]) if found else name
         if new in used:
             raise ParityError(f"{trace.path}: names: two taps would be called {new}, one is {name}")
         used[new] = name

@@ -9,7 +9,7 @@ from parity.comparison.sketch import Array, Sketch, Tap
 from parity.comparison.stored import is_sketch
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
-from parity.matching.declared import JOIN, PART, Declared, join, part_of
+from parity.matching.declared import PART, Declared, join, joined, part_of
 
 # tables of the manifest by tap, and the keys of their values that name taps
 TABLES = {"operations": ("reads",), "kinks": ("input",)}
@@ -56,7 +56,7 @@ def parts_plan(trace: Trace, wanted: set[str]) -> Plan:
     replaced: dict[str, list[str]] = {}
     for name in sorted(wanted - set(trace.taps)):
         part = PART.fullmatch(name)
-        sources = (part.group(1),) if part else tuple(name.split(JOIN))
+        sources = (part.group(1),) if part else joined(name)
         if (part or len(sources) > 1) and all(source in trace.taps for source in sources):
             made[name] = (sources, part_of(name) if part else join)
             replaced.setdefault(sources[0], []).append(name)

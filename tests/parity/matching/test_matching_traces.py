@@ -235,6 +235,13 @@ def test_query_key_and_value_in_one_array(write, tmp_path):
         text = "names:\n" + "".join(f"  {line}\n" for line in lines)
         found = compare_traces(files, read_declared(write_names(tmp_path, text)))
         assert found.verdict == "equivalent" and len(found.rows) == count
+    # the stage is said once, also where the pattern has it
+    whole = Declared({r"(.*)qkv(.*)": r"\1query\2 + \1key\2 + \1value\2"})
+    for names in (read_declared(tmp_path / "names.yaml"), whole):
+        rows = compare_traces(files, names).rows
+        assert "block0.query.weight + block0.key.weight + block0.value.weight" in [
+            row.tap for row in rows
+        ]
     # another order is a difference
     swapped = {"gradients/block0.qkv.weight": np.concatenate([*list(parts.values())[::-1]])} | end
     files = [write("a.npz", three), write("b.npz", swapped, who="theirs")]
