@@ -33,6 +33,8 @@ from parity.comparison.missing import stages_of_outputs
 from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.rules import rule_for
+from parity.diagnose.detached import CODE as DETACHED
+from parity.diagnose.detached import stopped, with_detached
 from parity.diagnose.faults import Fault, explained_by, with_one_reason, without_repeated_dropout
 from parity.diagnose.finding import Finding, Kind
 from parity.diagnose.findings import finding_of, unshown, with_settings
@@ -151,20 +153,26 @@ def explain_case(
     exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
     right = right_taps(rows)
+    detached = stopped(bad, one_sided, sources, graph)
     faults: list[Fault] = []
-    for row in sorted(bad, key=lambda row: rank(row, graph)):
+    for row in sorted([*bad, *detached.rows], key=lambda row: rank(row, graph)):
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
         seen = sources.seen(row, other)
         known, place = explained_by(row, faults, graph), place_of(row.stage, row.tap)
         follows = known and (
-            known.leaves_unused(row) or (known.code == CODE and place.name in auxiliary)
+            known.leaves_unused(row)
+            or (known.code == CODE and place.name in auxiliary)
+            or (known.code == DETACHED and detached.has(place.name, place.training))
         )
-        own = not follows and has_own_state(seen, sources)
+        stops = detached.starts(place)
+        own = stops or (not follows and has_own_state(seen, sources))
         if known and not (own or of_sum(seen, sources, graph)):
             known.fold(row, place, graph)
             continue
         if place.kind == "loss" and place.training in outputs:
             new = fault_of_loss(outputs[place.training])
+        elif stops:
+            new = detached.fault(place)
         else:
             new = fault_of(row, other, place, sources, graph, rule, right)
         add_row(row, place, new, faults, graph)
@@ -179,6 +187,7 @@ def explain_case(
         for module in with_settings(fault, settings):  # each is said once
             del settings[module]
         finding, one_sided = with_auxiliary(finding, auxiliary, one_sided)
+        finding, one_sided = with_detached(finding, detached, one_sided)
         findings.append(finding)
     findings += list(matched_findings(found, rows))
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))

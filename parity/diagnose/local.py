@@ -31,6 +31,7 @@ CLASSES: dict[str, Kind] = {
     **dict.fromkeys(
         (
             "frozen",
+            "detached",
             "unused decay",
             "counter",
             "dropout",

@@ -23,7 +23,7 @@ PLURALS = {
     "loss": "losses",
 }
 # causes that are no matter of size
-WITHOUT_SIZE = ("frozen", "dropout", "no dropout", "counter", "settings", "not finite")
+WITHOUT_SIZE = ("frozen", "detached", "dropout", "no dropout", "counter", "settings", "not finite")
 # what differs in a tap of each kind, where no cause is known
 OTHER = {
     "forward": "the output has other numbers",

@@ -122,7 +122,10 @@ def gradients(w, taps, faults):
         w["norm.running_var"] + dtype.type(1e-3 if "eps" in faults else 1e-5)
     )
     g["two"] = g["norm"] * scale.astype(dtype)
-    g["relu"] = g["two"] @ w["two.weight"] + (-g["two"] if "outside" in faults else g["two"])
+    residual = g["two"]
+    if "cut" in faults:
+        g["two"] = np.zeros_like(residual)
+    g["relu"] = g["two"] @ w["two.weight"] + (-residual if "outside" in faults else residual)
     slope = np.where(taps["forward/one"] > 0, 1, 0.01 if "leaky" in faults else 0).astype(dtype)
     g["one"] = g["relu"] * slope * (1.5 if "slope" in faults else 1)
     by = {f"backward/d/{name}": value for name, value in g.items()}
@@ -248,6 +251,7 @@ def test_right_code_has_no_finding():
         ("eps", "another function", "eps", "norm"),
         ("biased", "another function", "biased", "norm.running_var"),
         ("frozen", "other state", "frozen", "two.weight"),
+        ("cut", "other state", "detached", "two"),
         ("no dropout", "other state", "no dropout", "random"),
         ("unused", "other state", "unused decay", "spare"),
         ("unequal", "other state", "state", "two.weight"),
@@ -262,7 +266,7 @@ def test_one_fault_is_one_finding(fault, kind, code, place):
     assert result.verdict == "different" and result.open == ()
 
 
-@pytest.mark.parametrize("fault", ["leaky", "no bias", "eps", "frozen", "unused", "outside"])
+@pytest.mark.parametrize("fault", ["leaky", "no bias", "eps", "frozen", "cut", "unused", "outside"])
 def test_sketches_of_the_evidence_change_no_finding(monkeypatch, fault):
     """`parity run` stores large arrays whole in two recordings alone: those of the pair."""
     expected, rows = asked(fault)
