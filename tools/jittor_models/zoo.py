@@ -46,6 +46,7 @@ MODELS = (
     Model("shufflenet_v2_x1_0", 64, classes=FIXED),
     Model("res2net50", 96, "timm", "res2net50_26w_4s"),
     Model("googlenet", 128, settings=(("init_weights", False),)),
+    Model("inception_v3", 299, settings=(("init_weights", False),)),
 )
 BY_NAME = {model.name: model for model in MODELS}
 
