@@ -4,7 +4,8 @@ Sizes are the smallest at which both run: Jittor's pools refuse a map of their o
 maps are then 1 x 1, where batch norm in training has two numbers only. Jittor's adaptive pools also
 need a map at least as large as their output, so AlexNet and VGG need images of 224 pixels. Jittor's
 convolutions in float64 are slow, so VGG gets one image. Networks of fifty layers get 96 pixels, but
-for the wide one: at 64, batch norm in training has eight numbers in the last blocks.
+for the wide one: at 64, batch norm in training has eight numbers in the last blocks. Inception gets
+the size that it was made for.
 """
 
 from collections.abc import Callable
