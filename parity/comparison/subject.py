@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
+from parity.listing import some
 
 ABSENT = "absent"
 ARRAYS = ("weights", "inputs")  # parts of a subject that are digests of arrays
@@ -111,9 +112,8 @@ def _unequal_arrays(part: str, first: Mapping[str, Any], other: Mapping[str, Any
             problems.append(f"{name} {_shape(fact)} is only in the second")
     if not problems:
         return []
-    more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
     count = f"{part}: {equal} of {max(len(first), len(other))} equal"
-    return ["; ".join([count, *problems[:MOST], *more])]
+    return [f"{count}; {some(problems, MOST, '; ')}"]
 
 
 def _key(fact: Mapping[str, Any]) -> tuple[str, str, str]:

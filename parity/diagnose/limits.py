@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence
+from parity.listing import some
 
 # ability of a framework's adapter -> what is missing without it
 MISSING = {
@@ -13,15 +14,17 @@ MISSING = {
     "isolated": "runs no module alone",
     "float64": "records nothing in float64",
 }
-# list in the manifest -> what it means; the number and the label stand before it
+# list in the manifest -> what happened, the noun of an item, and what that means
 LISTED = {
     "uncalled": (
-        "modules of {} were never called (first {}): what they compute is not compared, but for "
-        "what follows from it"
+        "never called",
+        "module",
+        "what they compute is not compared, but for what follows from it",
     ),
     "not_alone": (
-        "module calls of {} were not computed alone (first {}), because their inputs do not fit "
-        "the baseline's: a fault there shows in the whole pass only"
+        "not computed alone, since the inputs do not fit the baseline's",
+        "module call",
+        "a fault there shows in the whole pass only",
     ),
 }
 MOST = 3
@@ -58,20 +61,20 @@ def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[
                 f"{what} of {label} found no partner on the other side (first {first_name}): "
                 "behind a tie there, gradients may differ in right code"
             )
-    for key, sentence in LISTED.items():
+    for key, (what, noun, meaning) in LISTED.items():
         listed: dict[str, dict[str, None]] = {}
         for trace in traces.values():
             found = listed.setdefault(str(trace.producer("name")), {})
             found.update(dict.fromkeys(strings(trace, key) or ()))
         for label, names in listed.items():
             if names:
-                yield f"{len(names)} {sentence.format(label, ', '.join([*names][:MOST]))}"
+                count = f"{len(names)} {noun}{'s' * (len(names) > 1)}"
+                yield f"{what}: {count} of {label} ({some(names, MOST)}); {meaning}"
     if failed:
-        first = [f"{tap}: {why}" for tap, why in failed.items()][:MOST]
-        more = f"; and {len(failed) - MOST} more" if len(failed) > MOST else ""
+        reasons = [f"{tap}: {why}" for tap, why in failed.items()]
         yield (
             f"known mistakes were not tried in {len(failed)} taps, because the facts of the "
-            f"recording do not fit its arrays: {'; '.join(first)}{more}"
+            f"recording do not fit its arrays: {some(reasons, MOST, '; ')}"
         )
 
 

@@ -12,6 +12,7 @@ from parity.diagnose.faults import owners
 from parity.diagnose.finding import Finding
 from parity.diagnose.reach import Pass
 from parity.diagnose.stages import module_of, place_of
+from parity.listing import some
 from parity.matching.named import TAP, Found, Fused
 
 MOST = 3  # names in a sentence
@@ -53,7 +54,7 @@ def told(found: Found) -> Iterator[Told]:
     """Everything that matching found, but for taps that only have another name."""
     for line, taps in found.layout_lines().items():
         have = "has" if len(taps) == 1 else "have"
-        text = f"{some(taps)} {have} the baseline's numbers in another layout"
+        text = f"{some(taps, MOST)} {have} the baseline's numbers in another layout"
         yield Told("layout", f"{text}; to declare it, add to layouts: `{line}`", tuple(taps))
     groups: dict[str, list[Fused]] = {}
     for each in found.fused:
@@ -69,8 +70,8 @@ def told(found: Found) -> Iterator[Told]:
     for doubt in found.doubts:
         ours, theirs = ([path_of(n) for n in names] for names in (doubt.baseline, doubt.candidate))
         text = (
-            f"{some(ours)} of the baseline and {some(theirs)} of the candidate may belong "
-            f"together: {doubt.why}"
+            f"{some(ours, MOST)} of the baseline and {some(theirs, MOST)} of the candidate may "
+            f"belong together: {doubt.why}"
         )
         doubts.setdefault(text, []).extend([*doubt.baseline, *doubt.candidate])
     for text, names in doubts.items():
@@ -113,9 +114,3 @@ def not_matched(found: Found) -> Collection[str]:
         name for each in told(found) if each.code != "layout" for name in each.taps
     )
     return names.keys()
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more

@@ -13,6 +13,7 @@ from parity.comparison.verdict import OneSided, Row
 from parity.diagnose.faults import Fault
 from parity.diagnose.finding import Finding
 from parity.diagnose.stages import Place, place_of
+from parity.listing import some
 
 CODE = "outputs"
 SHOWN = 3  # names in a sentence
@@ -37,8 +38,7 @@ def output_differences(one_sided: OneSided, stages: Collection[str]) -> dict[boo
                 if is_output(place) and (place.kind, place.training) == ("forward", training)
             ]
             if names:
-                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-                found.setdefault(training, []).append(f"{text} {', '.join(names[:SHOWN])}{more}")
+                found.setdefault(training, []).append(f"{text} {some(names, SHOWN)}")
     return {training: ", and ".join(parts) for training, parts in found.items()}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.errors import ParityError
+from parity.listing import some
 from parity.matching.declared import Declared, with_parts
 from parity.matching.layouts import SAME, layout_by_shape, layout_of
 from parity.matching.named import Array, Match, Named, as_named, pattern_of
@@ -68,8 +69,8 @@ def unequal(
 def summary(problems: Sequence[Unequal], total: int) -> str:
     """`59 of 60 parameters equal; conv1.weight (64, 3, 7, 7): ...`, with the first problems."""
     count = total - sum(problem.kind != "extra" for problem in problems)
-    more = [f"and {len(problems) - MOST} more"] if len(problems) > MOST else []
-    return "; ".join([f"{count} of {total} parameters equal", *map(str, problems[:MOST]), *more])
+    equal = f"{count} of {total} parameters equal"
+    return f"{equal}; {some(problems, MOST, '; ')}" if problems else equal
 
 
 def unlike(name: str, value: Array, other: Array, baseline: Mapping[str, Array]) -> tuple[str, str]:
@@ -149,10 +150,9 @@ class Placed:
             ParityError: a parameter has no place; the text begins with `place` and lists all.
         """
         if self.problems:
-            more = [f"and {len(self.problems) - MOST} more"] if len(self.problems) > MOST else []
             raise ParityError(
                 f"{place}: {len(self.arrays)} of {self.total} parameters have a place; "
-                + "; ".join([*self.problems[:MOST], *more])
+                + some(self.problems, MOST, "; ")
             )
         return self.arrays
 
@@ -205,7 +205,7 @@ def _without_partner(
     """A phrase for each parameter that has no sure partner."""
     return [
         *[
-            f"{' or '.join(doubt.baseline[:3])} and {' or '.join(doubt.candidate[:3])}: {doubt.why}"
+            f"{some(doubt.baseline, 3, ' or ')} and {some(doubt.candidate, 3, ' or ')}: {doubt.why}"
             for doubt in found.doubts
         ],
         *{str(fused.lines()): fused.sentence() for fused in found.fused}.values(),

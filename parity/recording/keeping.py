@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+from parity.listing import some
+
 PutBack = Callable[[], None]
 
 
@@ -53,10 +55,9 @@ class Kept:
         """A note on attributes that cannot be copied."""
         if not self.not_copied:
             return []
-        names = ", ".join(self.not_copied[:3])
         return [
             f"these attributes cannot be copied, so a pass starts with what the one before it has "
-            f"left in them: {names}"
+            f"left in them: {some(self.not_copied)}"
         ]
 
     def _copied(self, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:

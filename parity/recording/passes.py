@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.sketch import Array
+from parity.listing import some
 from parity.recording.following import Branch, Handed
 from parity.recording.objective import all_native, loss_of, native_inputs
 from parity.recording.recorder import ModuleCall, Recorder
@@ -146,10 +147,9 @@ def _note_silent(recording: Recording, recorder: Recorder) -> None:
     """A note on leaf modules whose outputs hold no tensor that the recorder can see."""
     found = [f"{name} ({kind})" for name, kind in recorder.silent.items()]
     if found and not recorder.stage:
-        more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
         recording.notes.append(
             f"no tensor is seen in what these modules return, so they are not compared: "
-            f"{', '.join(found[:MOST])}{more}"
+            f"{some(found, MOST)}"
         )
 
 

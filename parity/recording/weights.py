@@ -12,6 +12,7 @@ import numpy as np
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 from parity.errors import ParityError
+from parity.listing import some
 from parity.matching.declared import JOIN, PART, Declared, with_parts
 from parity.matching.named import Doubt, Fused, Match, Named
 from parity.matching.names import match
@@ -62,8 +63,7 @@ def baseline_weights(
     floats = [name for name, _, dtype, _ in state if np.dtype(dtype).kind == "f"]
     missing = [name for name in floats if name not in arrays]
     notes = [
-        f"weights: {path}: {words}: {', '.join(found[:MOST])}"
-        + (f" and {len(found) - MOST} more" if len(found) > MOST else "")
+        f"weights: {path}: {words}: {some(found, MOST)}"
         for words, found in (
             ("the baseline has no such arrays, they are not used", unknown),
             ("no such arrays, the baseline keeps its own", missing),
@@ -168,8 +168,8 @@ def _by_order(doubt: Doubt, expected: Shapes, shapes: Shapes, declared: Declared
         for own, other in zip(theirs, ours, strict=True)
     ):
         raise ParityError(
-            f"candidate: weights: {', '.join(theirs[:MOST])}: nothing shows which of the "
-            f"baseline's these are: {', '.join(ours[:MOST])} ({doubt.why}); give `names` in the "
+            f"candidate: weights: {some(theirs, MOST)}: nothing shows which of the "
+            f"baseline's these are: {some(ours, MOST)} ({doubt.why}); give `names` in the "
             'pair file, such as names={r"layers\\.(\\d+)\\.w": r"blocks.\\1.weight"}'
         )
     return dict(zip(theirs, ours, strict=True))
@@ -180,7 +180,7 @@ def _refuse_folded(found: Match, baseline: State) -> None:
     folded = [name for name in found.only_baseline if name in floats]
     if folded:
         raise ParityError(
-            f"candidate: the file has no {', '.join(folded[:MOST])}; where they are folded into "
+            f"candidate: the file has no {some(folded, MOST)}; where they are folded into "
             f'other weights, drawn ones cannot be loaded: give `weights="{BUILT}"`, and build both '
             "models with the same weights"
         )
@@ -195,9 +195,8 @@ def _refuse_shapes(
         if not fits(own, shapes[own], expected[theirs], declared)
     ]
     if wrong:
-        more = f"; and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
         raise ParityError(
-            f"candidate: weights: {'; '.join(wrong[:MOST])}{more}; build both models with the "
+            f"candidate: weights: {some(wrong, MOST, '; ')}; build both models with the "
             "same sizes, or give `names` for those that do not belong together"
         )
 
@@ -208,8 +207,7 @@ def _notes(found: Match, counters: Collection[str]) -> list[str]:
     for side, alone in (("baseline", found.only_baseline), ("candidate", found.only_candidate)):
         names = [name for name in alone if name not in counters]
         if names:
-            more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-            notes.append(f"weights only in the {side}: {', '.join(names[:MOST])}{more}")
+            notes.append(f"weights only in the {side}: {some(names, MOST)}")
     return notes
 
 
