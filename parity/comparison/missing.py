@@ -7,6 +7,7 @@ An output that is not returned and a parameter that gets no gradient are differe
 from collections.abc import Iterator
 
 from parity.comparison.judge import judge_tap
+from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence, OneSided, Row
 
 OUTPUT = "output"  # the model's only or first output; others are `output.1`, `output.logits`
@@ -34,13 +35,22 @@ def stages_of_outputs(evidence: Evidence) -> set[str]:
     return first & second
 
 
+def stages_of_gradients(trace: Trace) -> set[str]:
+    """The stages in which a trace has gradients, or would have some if the loss had any."""
+    recorded = {name.partition("/")[0] for name in trace.taps}
+    if "gradients" in (trace.manifest.get("abilities") or ()):
+        modes = [stage.removesuffix("forward") for stage in recorded if stage.endswith("forward")]
+        recorded |= {mode + kind for mode in modes for kind in ("gradients", "backward")}
+    return recorded
+
+
 def missing_gradients(evidence: Evidence, one_sided: OneSided) -> Iterator[str]:
     """Gradients of the baseline by parameters that both sides have, and by inputs.
 
-    The candidate must record other gradients in that stage.
+    The candidate must be able to record gradients in that stage.
     """
     taps = evidence.candidate.taps
-    recorded = {name.partition("/")[0] for name in taps}
+    recorded = stages_of_gradients(evidence.candidate)
     for name in one_sided.baseline:
         stage, _, tap = name.partition("/")
         known = tap.startswith("input:") or f"parameters/{tap}" in taps

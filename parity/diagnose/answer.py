@@ -27,14 +27,15 @@ arrays, or by the place alone. Then the order of computation counts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 from parity.comparison.missing import stages_of_outputs
 from parity.comparison.verdict import Evidence, OneSided, Row, Verdict, worst
 from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.rules import rule_for
 from parity.diagnose.detached import CODE as DETACHED
-from parity.diagnose.detached import stopped, with_detached
+from parity.diagnose.detached import NO_GRADIENT, Stopped, stopped, with_detached
 from parity.diagnose.faults import Fault, explained_by, with_one_reason, without_repeated_dropout
 from parity.diagnose.finding import Finding, Kind
 from parity.diagnose.findings import finding_of, unshown, with_settings
@@ -107,11 +108,12 @@ def answer(
         mine = [pair for pair in pairs if str(pair.baseline.manifest.get("case", "")) == case]
         sources = Sources(mine, failed=failed)
         graph = pass_of(sources.main.baseline) if sources.main else Pass()
-        known, undecided = explain_case(
+        known, undecided, missing = explain_case(
             own, sources, graph, one_sided or OneSided(), rule, found or Found()
         )
         findings += known
         left += undecided
+        own += missing
         ordered += sorted(own, key=lambda row: (rank(row, graph)[:-1], row.precision == "float64"))
     verdict, limits = worst([row.verdict for row in rows]), limits_of(pairs, failed)
     begins = first_row(ordered, verdict)
@@ -140,8 +142,9 @@ def explain_case(
     one_sided: OneSided,
     rule: Rule,
     found: Found,
-) -> tuple[list[Finding], list[Row]]:
-    """The findings of one case, and its undecided rows that follow from none."""
+) -> tuple[list[Finding], list[Row], list[Row]]:
+    """The findings of one case, its undecided rows that follow from none, and rows for gradients
+    that one side lacks since it detaches an output."""
     main = sources.main
     settings = setting_differences(main) if main else {}
     outputs = output_differences(one_sided, stages_of_outputs(main) if main else ())
@@ -153,7 +156,9 @@ def explain_case(
     exact = {(row.stage, row.tap): row for row in rows if row.precision == "float64"}
     near = {(row.stage, row.tap): row for row in rows if row.precision != "float64"}
     right = right_taps(rows)
-    detached = stopped(bad, one_sided, sources, graph)
+    detached = Stopped()
+    if any(row.verdict in BAD for row in rows):
+        detached = stopped(bad, one_sided, sources, graph, outputs)
     faults: list[Fault] = []
     for row in sorted([*bad, *detached.rows], key=lambda row: rank(row, graph)):
         other = (near if row.precision == "float64" else exact).get((row.stage, row.tap))
@@ -169,6 +174,8 @@ def explain_case(
         if known and not (own or of_sum(seen, sources, graph)):
             known.fold(row, place, graph)
             continue
+        if row in detached.rows and not stops:
+            continue  # it has no numbers to look at
         if place.kind == "loss" and place.training in outputs:
             new = fault_of_loss(outputs[place.training])
         elif stops:
@@ -193,7 +200,8 @@ def explain_case(
     findings += list(one_sided_findings(rows, one_sided.without(not_matched(found)), findings))
     findings += list(output_findings(rows, outputs, faults, taps_of_outputs(one_sided)))
     findings += list(unshown(settings, rows))
-    return by_importance(findings), left
+    missing = [replace(row, error=inf, reason=NO_GRADIENT) for row in detached.rows]
+    return by_importance(findings), left, missing
 
 
 def by_importance(findings: Sequence[Finding]) -> list[Finding]:

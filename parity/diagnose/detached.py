@@ -1,50 +1,57 @@
-"""Outputs of modules that a gradient reaches on one side alone: the other side detaches them.
+"""Outputs of modules that a gradient reaches on one side alone, where both compute the same.
 
-A detached output has no gradient, or one of zeros. So have the modules before it that it is
-computed from, and their parameters. All gradients further back differ, for they lack this part.
+Such an output is detached: it has no gradient, or one of zeros. So have the modules before it that
+only it is computed from, and their parameters. Gradients further back lack this part. Where the
+outputs of the model differ, the output may be left out instead, so nothing is said of it here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from parity.comparison.judge import row_without_numbers
 from parity.comparison.measure import norm, size_of
+from parity.comparison.missing import stages_of_gradients
 from parity.comparison.verdict import Evidence, OneSided, Row
-from parity.diagnose.faults import Fault, owner_of
+from parity.diagnose.faults import Fault, is_part, owner_of, params_of
 from parity.diagnose.finding import Finding
 from parity.diagnose.reach import Pass
 from parity.diagnose.sizes import OF_GRADIENTS
-from parity.diagnose.sources import Sources, has_stage
-from parity.diagnose.stages import Place, place_of
+from parity.diagnose.sources import Sources
+from parity.diagnose.stages import Place, module_of, place_of
 
 CODE = "detached"
 STAGES = {"backward": "forward", "training backward": "training forward"}
 TEXTS = {
     "candidate": "the candidate detaches an output: no gradient reaches it",
-    "baseline": "the baseline detaches an output, the candidate does not: a gradient reaches it",
+    "baseline": "the baseline detaches an output, and the candidate does not",
 }
 LEAST = 0.5  # relative error, at least, where one array is zeros; that of a sketch is estimated
+NO_GRADIENT = "one side has no gradient here"
 
 
 @dataclass
 class Stopped:
-    """Per mode (training or not): outputs that no gradient reaches, and the side that stops it."""
+    """Per mode (training or not): outputs that no gradient reaches, and the side that stops it.
 
+    `known`: the outputs that have a gradient on a side.
+    """
+
+    known: dict[bool, set[str]] = field(default_factory=lambda: {False: set(), True: set()})
     sides: dict[bool, dict[str, str]] = field(default_factory=lambda: {False: {}, True: {}})
     points: dict[bool, set[str]] = field(default_factory=lambda: {False: set(), True: set()})
-    rows: list[Row] = field(default_factory=list)  # of taps that one side lacks; for explaining
+    rows: list[Row] = field(default_factory=list)  # for gradients that one side lacks
 
     def starts(self, place: Place) -> bool:
         """Whether a gradient stops at this output, and not at a later one."""
-        return (
-            place.kind == "backward"
-            and not place.isolated
-            and place.name in self.points[place.training]
-        )
+        of_pass = place.kind == "backward" and not place.isolated
+        return of_pass and place.name in self.points[place.training]
 
-    def has(self, parameter: str, training: bool) -> bool:
-        """Whether the module of a parameter is among them."""
-        return owner_of(parameter) in self.sides[training]
+    def has(self, name: str, training: bool) -> bool:
+        """Whether a parameter gets no gradient because of it: no call of its module gets one."""
+        owner, sides = owner_of(name), self.sides[training]
+        calls = [tap for tap in self.known[training] if owner and is_part(owner, module_of(tap))]
+        found = {sides.get(call) for call in calls}
+        return len(found) == 1 and None not in found
 
     def fault(self, place: Place) -> Fault:
         """The fault of an output at which a gradient stops."""
@@ -60,44 +67,93 @@ def with_detached(
     if finding.code != CODE:
         return finding, one_sided
     mine = []
-    for name in (*one_sided.baseline, *one_sided.candidate):
-        place = place_of(*name.split("/", 1))
-        if place.kind in OF_GRADIENTS and not place.isolated:
-            is_output = place.name in detached.sides[place.training]
-            if is_output or detached.has(place.name, place.training):
+    lists = {"candidate": one_sided.baseline, "baseline": one_sided.candidate}
+    for side, names in lists.items():
+        for name in names:
+            place = place_of(*name.split("/", 1))
+            if place.kind not in OF_GRADIENTS or place.isolated:
+                continue
+            stops = detached.sides[place.training]
+            is_input = place.name.startswith("input:") and side in stops.values()
+            if place.name in stops or is_input or detached.has(place.name, place.training):
                 mine.append(name)
     explained = tuple(dict.fromkeys([*finding.explained, *mine]))
     return replace(finding, explained=explained), one_sided.without(mine)
 
 
-def stopped(rows: Sequence[Row], one_sided: OneSided, sources: Sources, graph: Pass) -> Stopped:
+def stopped(
+    rows: Sequence[Row],
+    one_sided: OneSided,
+    sources: Sources,
+    graph: Pass,
+    outputs: Mapping[bool, str],
+) -> Stopped:
     """The outputs that no gradient reaches on one side, from taps that it lacks and from zeros.
 
     Args:
         rows: those that differ.
+        outputs: modes, training or not, in which the sides return other outputs.
     """
     found = Stopped()
-    places = [place_of(row.stage, row.tap) for row in rows]
-    modes = {place.training for place in places if place.kind in OF_GRADIENTS}
-    for name in (*one_sided.baseline, *one_sided.candidate):
-        stage, _, tap = name.partition("/")
+    for pair in sources.pairs:
+        for stage, tap in (
+            n.split("/", 1) for t in (pair.baseline, pair.candidate) for n in t.taps
+        ):
+            if stage in STAGES:
+                place = place_of(stage, tap)
+                found.known[place.training].add(place.name)
+    frozen = frozen_parameters(rows, one_sided, sources)
+
+    def add(name: str, training: bool, side: str) -> bool:
+        if any((side, parameter) in frozen for parameter in params_of(name, graph)):
+            return False
+        found.sides[training][name] = side
+        return True
+
+    for whole in (*one_sided.baseline, *one_sided.candidate):
+        stage, _, tap = whole.partition("/")
         place = place_of(stage, tap)
-        if stage not in STAGES or place.training not in modes:
-            continue
-        for pair in sources.pairs:
-            if side := side_without(name, f"{STAGES[stage]}/{place.name}", pair):
-                found.sides[place.training][place.name] = side
-                row = row_without_numbers(stage, tap, pair)
-                found.rows.append(replace(row, reason=CODE))
-    for row, place in zip(rows, places, strict=True):
+        for pair in sources.pairs if stage in STAGES else ():
+            side = side_without(whole, f"{STAGES[stage]}/{place.name}", pair)
+            if side and add(place.name, place.training, side):
+                row = row_without_numbers(stage, tap, pair)  # as if that side had zeros
+                found.rows.append(replace(row, error=1.0, pair_error=1.0))
+    for row in rows:
+        place = place_of(row.stage, row.tap)
         if row.stage in STAGES and (side := side_of_zeros(row, sources.of_row(row))):
-            found.sides[place.training][place.name] = side
-    for training, sides in found.sides.items():
-        read = readers(training, graph)
-        found.points[training] = {
-            name for name in sides if not read.get(name) or read[name] - sides.keys()
-        }
+            add(place.name, place.training, side)
+    keep_sure(found, rows, outputs)
+    for training in found.sides:
+        found.points[training] = points_of(found.sides[training], training, graph)
     return found
+
+
+def keep_sure(found: Stopped, rows: Sequence[Row], outputs: Mapping[bool, str]) -> None:
+    """Where a mode computes other numbers, keep the outputs that are stopped in the other mode."""
+    places = [place_of(row.stage, row.tap) for row in rows if row.verdict == "different"]
+    unlike = {p.training for p in places if p.kind in ("forward", "loss") and not p.isolated}
+    unlike |= outputs.keys()
+    sure = {name for mode, names in found.sides.items() if mode not in unlike for name in names}
+    for mode in unlike:
+        found.sides[mode] = {n: side for n, side in found.sides[mode].items() if n in sure}
+
+    def is_kept(row: Row) -> bool:
+        place = place_of(row.stage, row.tap)
+        return place.name in found.sides[place.training]
+
+    found.rows = [row for row in found.rows if is_kept(row)]
+
+
+def frozen_parameters(
+    rows: Sequence[Row], one_sided: OneSided, sources: Sources
+) -> set[tuple[str, str]]:
+    """Side and parameter that gets no gradient even where its module runs alone."""
+    lists = {"candidate": one_sided.baseline, "baseline": one_sided.candidate}
+    found = [(side, tuple(name.split("/", 1))) for side, names in lists.items() for name in names]
+    alone = [row for row in rows if place_of(row.stage, row.tap)[0::2] == (True, "gradients")]
+    found += [(side_of_zeros(r, sources.of_row(r)), (r.stage, r.tap)) for r in alone]
+    places = [(side, place_of(stage, tap)) for side, (stage, tap) in found]
+    return {(side, p.name) for side, p in places if p.isolated and p.kind == "gradients"}
 
 
 def side_of_zeros(row: Row, pair: Evidence | None) -> str:
@@ -120,17 +176,35 @@ def side_without(backward: str, forward: str, pair: Evidence) -> str:
     if len(lacking) != 1 or not all(forward in trace.taps for trace in traces.values()):
         return ""
     stage = backward.partition("/")[0]
-    if not has_stage(traces[lacking[0]], stage):
+    if stage not in stages_of_gradients(traces[lacking[0]]):
         return ""
     (value,) = (trace.taps[backward] for trace in traces.values() if backward in trace.taps)
     return lacking[0] if norm(value) else ""
 
 
-def readers(training: bool, graph: Pass) -> dict[str, set[str]]:
-    """Output of a module -> the outputs that are computed from it, as far as modules tell."""
-    found: dict[str, set[str]] = {}
-    for whole in graph.taps.get(training, ()):
-        made = graph.made_by.get(whole)
-        for read in made.reads if made and "forward" in whole.partition("/")[0] else ():
-            found.setdefault(read.partition("/")[2], set()).add(whole.partition("/")[2])
-    return found
+def points_of(sides: Mapping[str, str], training: bool, graph: Pass) -> set[str]:
+    """The stopped outputs that no other stopped output is computed from, as far as reads tell.
+
+    What a function outside of modules reads is not known. So an output without a reader may be read
+    by each later output whose own input is made outside of modules.
+    """
+    read: dict[str, set[str]] = {}
+    by_function = []  # stopped outputs whose inputs no module makes
+    for whole in filter(is_forward, graph.taps.get(training, ())):
+        name, made = whole.partition("/")[2], graph.made_by.get(whole)
+        sources = [tap for tap in made.reads if is_forward(tap)] if made else []
+        for tap in sources:
+            read.setdefault(tap.partition("/")[2], set()).add(name)
+        if name in sides and (made is None or len(sources) < len(made.reads)):
+            by_function.append(graph.place(name))
+    last = max(by_function, default=-1)
+    return {
+        name
+        for name in sides
+        if (read[name] - sides.keys() if name in read else graph.place(name) >= last)
+    }
+
+
+def is_forward(tap: str) -> bool:
+    """Whether a tap is the output of a module."""
+    return tap.partition("/")[0].rpartition(" ")[2] == "forward"
