@@ -101,6 +101,11 @@ def refuse_changed_files(folder: Path) -> None:
         )
 
 
+def is_pair(trace: Trace) -> bool:
+    """Whether `parity run` made a recording."""
+    return bool(trace.manifest.get("made_from"))
+
+
 def compare_folder(
     folder: Path, mapping: Mapping[str, str] | Declared | None = None
 ) -> tuple[Comparison, list[Trace]]:
@@ -123,7 +128,7 @@ def compare_folder(
     declared = mapping if isinstance(mapping, Declared) else Declared(mapping)
     declared = replace(declared, strict=False)  # a kind of recording may lack some taps
     own = [trace for traces in kinds for trace in traces if trace.path.name.startswith(SIDES[1])]
-    found += Found(unused=tuple(unused_patterns(own, declared)))
+    found += Found(unused=tuple(unused_patterns(own, declared)), of_pair=is_pair(kinds[0][0]))
     for traces in kinds:
         try:
             part = compare_traces(traces, declared)

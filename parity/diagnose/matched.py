@@ -62,7 +62,9 @@ def told(found: Found) -> Iterator[Told]:
         groups.setdefault(str(inner.lines()), []).append(inner)
     for same in groups.values():
         others = len({each.name for each in same}) - 1
-        text = same[0].sentence() + (f" (this holds for {others} more like it)" if others else "")
+        text = same[0].sentence(found.entry) + (
+            f" (this holds for {others} more like it)" if others else ""
+        )
         paths = {name for each in same for name in (each.name, *each.parts)}
         taps = [n for e in found.fused for n in (e.name, *e.parts) if path_of(n) in paths]
         yield Told("fused", text, tuple(dict.fromkeys(taps)))

@@ -1,7 +1,7 @@
 """What is matched, and the result of a match."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations, pairwise
@@ -81,10 +81,10 @@ class Fused:
             return [line_of(self.name, " + ".join(self.parts))]
         return [line_of(part, f"{self.name}[{n}/{count}]") for n, part in enumerate(self.parts)]
 
-    def sentence(self) -> str:
-        """What was found, and what to declare."""
+    def sentence(self, entry: Callable[[str], str] = str) -> str:
+        """What was found, and what to declare; `entry` makes a line's form."""
         other = "candidate" if self.side == "baseline" else "baseline"
-        lines = "`, `".join(self.lines())
+        lines = "`, `".join(map(entry, self.lines()))
         return (
             f"{self.name} of the {self.side} is {', '.join(self.parts)} of the {other}, as the "
             f"sizes and names show; if the order is query, key, value, add to names: `{lines}`"
@@ -124,7 +124,9 @@ class Found:
     fused: tuple[Fused, ...] = ()
     layouts: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; not applied
     declared: Mapping[str, str] = field(default_factory=dict)  # tap -> layout; applied
+    patterns: Mapping[str, str] = field(default_factory=dict)  # tap of `layouts` -> a pattern
     unused: tuple[str, ...] = ()  # patterns of the user that fit no tap of any recording
+    of_pair: bool = False  # a pair file declares names and layouts, not a names file
 
     def __add__(self, other: "Found") -> "Found":
         """What two comparisons of one pair found, everything once."""
@@ -135,17 +137,24 @@ class Found:
             tuple(dict.fromkeys(self.fused + other.fused)),
             {**self.layouts, **other.layouts},
             {**self.declared, **other.declared},
+            {**self.patterns, **other.patterns},
             tuple(dict.fromkeys(self.unused + other.unused)),
+            self.of_pair or other.of_pair,
         )
 
     def layout_lines(self) -> dict[str, list[str]]:
         """Line for `layouts` -> the taps that it is for."""
         lines: dict[str, list[str]] = {}
         for tap, name in self.layouts.items():
-            inner = TAP.fullmatch(tap)
-            path = inner.group(2) if inner else tap
-            lines.setdefault(f"{pattern_of(path)}: {name}", []).append(tap)
+            pattern = self.patterns.get(tap) or pattern_of(split(tap)[1])
+            lines.setdefault(self.entry(f"{pattern}: {name}"), []).append(tap)
         return lines
+
+    def entry(self, line: str) -> str:
+        """A line of a names file, or the same as an entry of a pair file."""
+        pattern, _, value = line.partition(": ")
+        raw = "r" * ("\\" in value)
+        return f'r"{pattern}": {raw}"{value}"' if self.of_pair else line
 
 
 def by_name(items: Sequence[Named], side: str) -> dict[str, Named]:

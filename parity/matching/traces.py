@@ -7,6 +7,7 @@ is found in one stage counts in the next ones: the gradient of a module's output
 module. Layouts are applied only where they are declared; `find_layouts` recognises others.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from parity.comparison.trace import PRODUCER, Trace
 from parity.errors import ParityError
 from parity.matching.declared import Declared, in_short
 from parity.matching.layouts import SAME, layout_of
-from parity.matching.named import Found, Named, NamePair, split
+from parity.matching.named import Found, Named, NamePair, pattern_of, split
 from parity.matching.names import match
 from parity.matching.settle import settle
 from parity.matching.views import Taps, layout_plan, parts_plan, with_new_names
@@ -195,4 +196,21 @@ def find_layouts(found: Found, baseline: Trace, candidate: Trace, taps: Sequence
             layout = layout_of(theirs, ours, exact=name.startswith(EXACT))
             if layout and layout.name != SAME:
                 layouts[name] = layout.name
-    return replace(found, layouts=layouts)
+    return replace(found, layouts=layouts, patterns=_patterns(layouts, candidate))
+
+
+def _patterns(layouts: Mapping[str, str], candidate: Trace) -> dict[str, str]:
+    """Tap -> a pattern of the candidate's own names. It fits any number where all those taps have
+    the same layout."""
+    plan = candidate.taps.plan if isinstance(candidate.taps, Taps) else {}
+    paths = {tap: split(plan[tap][0][0] if tap in plan else tap)[1] for tap in candidate.taps}
+    named: dict[str, set[str | None]] = {}  # path -> its layouts; None: as the baseline's
+    for tap, path in paths.items():
+        named.setdefault(path, set()).add(layouts.get(tap))
+    result = {}
+    for tap, name in layouts.items():
+        pattern = pattern_of(paths[tap])
+        fits = [found for path, found in named.items() if re.fullmatch(pattern, path)]
+        alike = all(name in found for found in fits)
+        result[tap] = pattern if alike else re.escape(paths[tap])
+    return result

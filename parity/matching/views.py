@@ -33,7 +33,10 @@ class Taps(Mapping[str, Tap]):
             raise ParityError(
                 f"{name}: stored as a sketch, so its layout cannot be changed; record it whole"
             )
-        return make(*values)
+        try:
+            return make(*values)
+        except ParityError as error:
+            raise ParityError(f"{name}: {error}") from error
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a tap; nothing is read."""

@@ -1,5 +1,7 @@
 """Traces whose names or layouts differ: compared without a names file, or with one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -219,6 +221,28 @@ def test_a_transposed_fault_is_no_declared_layout(write, tmp_path):
     assert compare_traces(files).verdict == "equivalent"
     names = write_names(tmp_path, "layouts:\n  square.weight: (in, out)\n")
     assert compare_traces(files, read_declared(names)).verdict == "different"
+
+
+def test_the_line_to_declare_a_layout_has_the_candidates_name(write):
+    """It fits any number only where all taps that it fits have the layout."""
+    first, last = RNG.standard_normal((2, 4, 5)), RNG.standard_normal((2, 3, 4))
+    ours = {"forward/words.gru.0": first, "forward/words.gru.1": last, "losses/loss": last[0, 0, 0]}
+    theirs = {
+        "forward/text.rnn.0": first.swapaxes(0, 1).copy(),
+        "forward/text.rnn.1": last,
+        "losses/loss": last[0, 0, 0],
+    }
+    names = {r"text\.rnn": "words.gru", r"text\.rnn\.(.+)": r"words.gru.\1"}
+    files = [write("a.npz", ours), write("b.npz", theirs, who="theirs")]
+    found = compare_traces(files, Declared(names, strict=False)).found
+    line = r"text\.rnn\.0: axes 1 0 2"
+    assert [*found.layout_lines()] == [line]
+    assert [*replace(found, of_pair=True).layout_lines()] == [r'r"text\.rnn\.0": "axes 1 0 2"']
+    layouts = dict([line.split(": ")])
+    declared = Declared(names, layouts, strict=False)
+    assert compare_traces(files, declared).verdict == "equivalent"
+    with pytest.raises(ParityError, match=r"forward/words.gru.1: layouts: axes 1 0 2"):
+        compare_traces(files, Declared(names, {r"text\.rnn\..*": "axes 1 0 2"}, strict=False))
 
 
 def test_query_key_and_value_in_one_array(write, tmp_path):
