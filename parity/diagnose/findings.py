@@ -21,7 +21,9 @@ def finding_of(fault: Fault, sources: Sources, settings: Mapping[str, Difference
     differ = dict.fromkeys(settings[p].text for p in with_settings(fault, settings))
     module, source = code_of(first, sources)
     label = label_of(first, sources) if fault.code == "state" else ""
-    text = sentence_of(fault, f"{module} in {source}" if source else "", "; ".join(differ), label)
+    behind = place.kind == "backward" and not place.isolated  # the fault is not in this module
+    code = f"{module} in {source}" if source and not behind else ""
+    text = sentence_of(fault, code, "; ".join(differ), label)
     direction = DIRECTIONS.get(place.kind, "forward")
     causes = ((fault.code, in_words(fault.text)),) if fault.code else ()
     return Finding(

@@ -21,6 +21,7 @@ class Pass:
     taps: dict[bool, list[str]] = field(default_factory=dict)  # training -> whole names
     made_by: Mapping[str, Operation] = field(default_factory=dict)
     order: dict[str, int] = field(default_factory=dict)  # name without stage -> place in the pass
+    used: dict[str, int] = field(default_factory=dict)  # parameter -> place of its first use
 
     def reached(self, training: bool, starts: Collection[str]) -> set[str]:
         """All forward taps that faults in some modules can change, those modules' own included.
@@ -55,6 +56,8 @@ class Pass:
         """The place in the pass of a tap, or of the module that has a parameter; inputs are -1."""
         if name.startswith("input:"):
             return -1
+        if name in self.used:
+            return self.used[name]
         while name and name not in self.order:
             shorter = name.rpartition(".")[0]
             name = shorter if shorter != name else ""
@@ -77,4 +80,7 @@ def pass_of(trace: Trace) -> Pass:
             if not stage.endswith("choices"):
                 result.order.setdefault(tap, len(result.order))
                 result.order.setdefault(module_of(tap), result.order[tap])
+                made = result.made_by.get(whole)
+                for name in made.params if made and stage.endswith("forward") else ():
+                    result.used.setdefault(name, result.order[tap])
     return result

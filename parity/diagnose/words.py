@@ -28,7 +28,7 @@ WITHOUT_SIZE = ("frozen", "detached", "dropout", "no dropout", "counter", "setti
 OTHER = {
     "forward": "the output has other numbers",
     "loss": "the loss has another value",
-    "backward": "the gradient by the output has other numbers",
+    "backward": "the gradient by the output has other numbers, so what is computed from it differs",
     "gradients": "the gradient by the parameter has other numbers",
     "statistics": "the running statistics have other numbers",
     "update": "the step of the parameter has other numbers",

@@ -1,6 +1,7 @@
-"""Places in source files, as a person looks for them."""
+"""Places in source files, and reasons of errors, as a person looks for them."""
 
 import inspect
+import re
 import site
 import sys
 import traceback
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+REASON = "Failed reason:"  # in Jittor's errors: what stands before it is a list of functions
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+LONGEST = 300  # characters of a reason
 
 
 def source_of(function: Any) -> str:
@@ -28,6 +32,14 @@ def short(path: Path) -> str:
     if not inside:
         return path.name
     return path.relative_to(max(inside, key=lambda folder: len(folder.parts))).as_posix()
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error's text; of Jittor's, with the reason at its end."""
+    text = COLOUR.sub("", str(error)).strip()
+    first, _, reason = text.partition("\n")[0], *text.partition(REASON)[1:]
+    words = " ".join(reason.split())
+    return f"{first} {REASON} {words[:LONGEST]}" if words else first or "no message"
 
 
 def place_of(error: BaseException) -> str:

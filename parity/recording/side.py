@@ -27,7 +27,7 @@ from parity.recording.missing import not_alone, uncalled
 from parity.recording.objective import check_update
 from parity.recording.pair import BUILT, Pair, load_pair
 from parity.recording.passes import call_once, record_pass
-from parity.recording.places import place_of
+from parity.recording.places import place_of, reason_of
 from parity.recording.replacing import replace_modules
 from parity.recording.storing import Storing, limit_of_weights
 from parity.recording.subject import Recording, Subject
@@ -250,7 +250,7 @@ class RecordedSide:
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             where = action or (self.subject.place if self.subject else "")
-            text = str(error).strip().split("\n")[0] or "no message"
+            text = reason_of(error)
             remedy = FLOAT64 if self.precision == "float64" else ""
             raise ParityError(
                 f"{self.label}: {where}: {type(error).__name__}: {text} (at {place_of(error)})"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from parity.comparison.verdict import SEVERITY, OneSided, Row, worst
+from parity.comparison.verdict import SEVERITY, OneSided, Row, Verdict, worst
 from parity.diagnose.answer import Answer
 from parity.diagnose.stages import place_of
 from parity.report.console import one_sided_lines
@@ -38,6 +38,11 @@ def is_tie(row: Row) -> bool:
     return row.precision != "float64" and row.verdict == "equivalent"
 
 
+def in_float64_alone(rows: Sequence[Row], verdict: Verdict) -> bool:
+    """Whether the rows of a tap have a verdict in float64, and in no other precision."""
+    return {row.precision for row in rows if row.verdict == verdict} == {"float64"}
+
+
 def part_lines(rows: Sequence[Row]) -> Iterator[str]:
     """One line for each part: its worst verdict, and how many taps have it."""
     parts: dict[tuple[str, str], list[Row]] = {}
@@ -52,9 +57,11 @@ def part_lines(rows: Sequence[Row]) -> Iterator[str]:
         verdict = worst(verdicts)
         count = verdicts.count(verdict)
         ties = sum(len(row.ties) for row in members if is_tie(row))
-        exact = {row.precision for row in members if row.verdict == verdict} == {"float64"}
+        exact = sum(in_float64_alone(group, verdict) for group in by_tap.values())
+        alone = f", {exact} in float64 alone" if 0 < exact < count else ""
+        alone = ", in float64 alone" if exact == count else alone
         of = (
-            f"{count} of {len(verdicts)} taps{', in float64 alone' * exact}"
+            f"{count} of {len(verdicts)} taps{alone}"
             if SEVERITY[verdict] > 0
             else f"{len(verdicts)} taps"
         )

@@ -265,6 +265,24 @@ def rounded(pair: Pair, context: Context) -> Iterator[Cause]:
             return
 
 
+def zero_part(pair: Pair, context: Context) -> Iterator[Cause]:
+    """B is zero at some places of an axis, where A is not, and equals A elsewhere."""
+    for axis, count in enumerate(pair.expected.shape):
+        others = tuple(i for i in range(pair.expected.ndim) if i != axis)
+        zero = pair.expected.any(others) & ~pair.found.any(others)
+        if not zero.any() or zero.all():
+            continue
+        at = np.flatnonzero(zero)
+        expected = pair.expected.copy()
+        np.moveaxis(expected, axis, 0)[at] = 0
+        where = f"{at[0]} to {at[-1]}" if len(at) > 2 and len(at) == np.ptp(at) + 1 else ""
+        where = f"index {where} of axis {axis} ({len(at)} of {count})" if where else ""
+        text = f"B is zero at {where or places(at, count, axis_name(pair.tap, axis, context))}"
+        is_gradient = "grad" in pair.tap or "backward" in pair.tap
+        text += ": no gradient reaches this part, it is detached" if is_gradient else ""
+        yield from pair.cause("zero part", text, expected)
+
+
 Relation = Callable[[Pair, Context], Iterator[Cause]]
 OTHER_SHAPE: tuple[Relation, ...] = (axes,)
 RELATIONS: tuple[Relation, ...] = (
@@ -273,6 +291,7 @@ RELATIONS: tuple[Relation, ...] = (
     axes,
     order,
     shifted,
+    zero_part,
     dropped,
     other_update,
     other_tap,

@@ -15,7 +15,7 @@ from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence, Row
 from parity.diagnose.causes.facts import Operation
 from parity.diagnose.causes.pair import Context
-from parity.diagnose.causes.relations import factor
+from parity.diagnose.causes.relations import factor, relations
 from parity.diagnose.causes.rules import OPERATIONS, rule_for
 from parity.diagnose.local import likely
 
@@ -487,3 +487,15 @@ def test_a_factor_near_one_is_not_shown_as_one():
         "(1 + 3e-08)",
         "(1 - 2e-07)",
     ]
+
+
+def test_zeros_in_a_part_of_an_axis():
+    expected = np.random.default_rng(1).standard_normal((6, 8, 5))
+    found = expected.copy()
+    found[:, 4:8] = 0
+    (best, *_) = relations(found, expected, tap="backward/d/conv")
+    assert best.code == "zero part"
+    text = "B is zero at index 4 to 7 of axis 1 (4 of 8): no gradient reaches this part"
+    assert best.text.startswith(text)
+    found[0, 2] += 1.0  # other numbers differ as well
+    assert "zero part" not in {cause.code for cause in relations(found, expected)}
