@@ -22,7 +22,7 @@ from parity.errors import NothingInCommon, ParityError
 from parity.matching.declared import Declared, read_declared
 from parity.matching.guesses import without_wrong_guesses
 from parity.matching.named import Found
-from parity.matching.telling import found_lines
+from parity.matching.telling import found_lines, unused_lines
 from parity.matching.traces import align_traces, find_layouts
 from parity.matching.weights import summary, unequal
 
@@ -191,7 +191,9 @@ def tell(
     result = explain(comparison) if explain else explained(comparison)
     if len(summaries(rows)) <= MOST_LINES:
         print_table(rows)
-    for line in found_lines(comparison.found or Found()):
+    found = comparison.found or Found()
+    notes = [*unused_lines(found), *notes]
+    for line in found_lines(found):
         print(line)
     for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)

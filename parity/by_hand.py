@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity.comparison.measure import ROUNDOFF, move_by_ulp
+from parity.comparison.modes import Branch
 from parity.comparison.sketch import Array
 from parity.comparison.subject import array_facts
 from parity.comparison.trace import environment
@@ -41,7 +42,7 @@ def record_taps(
     kinks: Mapping[str, Mapping[str, Any]] | None = None,
     operations: Mapping[str, Mapping[str, Any]] | None = None,
     layouts: Mapping[str, str] | None = None,
-    branch: str | None = None,
+    branch: Branch = None,
     sketch_above: int | None = None,
     full: Collection[str] = (),
 ) -> None:
@@ -68,7 +69,8 @@ def record_taps(
         operations: tap -> what computed it: `operation`, `reads` (taps), `params` (names of
             parameters), `settings`, `module` (the class), `source` (file:line).
         layouts: part of the recording -> its order of axes, such as `activations: channels last`.
-        branch: digest of the choices that this recording used, if they were given to it.
+        branch: digest of the choices that this recording used, if they were given to it; or a
+            table with those of the modes `evaluation` and `training`.
         sketch_above, full: as in `write_trace`.
 
     Raises:

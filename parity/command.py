@@ -107,16 +107,18 @@ def do_compare(options: argparse.Namespace) -> int:
     """`parity compare`."""
     from parity.api import compare_traces, tell
     from parity.comparison.trace import read_trace
-    from parity.folder import compare_folder
+    from parity.folder import compare_folder, source_changes
     from parity.matching.declared import read_declared
 
     names = read_declared(options.names) if options.names else None
+    notes: list[str] = []
     if len(options.traces) == 1 and options.traces[0].is_dir():
         comparison, traces = compare_folder(options.traces[0], names)
+        notes += [text for text in [source_changes(options.traces[0])] if text]
     else:
         traces = [read_trace(path) for path in options.traces]
         comparison = compare_traces(traces, names)
-    return tell(comparison, traces, options.out, junit=options.junit)
+    return tell(comparison, traces, options.out, junit=options.junit, notes=notes)
 
 
 def do_show(options: argparse.Namespace) -> int:

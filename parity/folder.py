@@ -79,12 +79,12 @@ def refuse_two_states(traces: Sequence[Trace]) -> None:
             )
 
 
-def refuse_changed_files(folder: Path) -> None:
-    """Refuse recordings of `parity run` whose models have other source by now.
+def source_changes(folder: Path) -> str:
+    """What is said of recordings of `parity run` whose models have other source by now: a file that
+    one was made from is missing or has other bytes. Empty if all is as it was.
 
     Raises:
-        ParityError: a file that a recording was made from is missing or has other bytes, or as in
-            `recorded_files`.
+        ParityError: as in `recorded_files`.
     """
     files: dict[str, str] = {}
     pair = "PAIR"
@@ -93,12 +93,23 @@ def refuse_changed_files(folder: Path) -> None:
         files |= facts.get("files") or {}
         pair = facts.get("pair", pair)
     changed = changed_files(files)
-    if changed:
-        more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
-        raise ParityError(
-            f"{folder}: recorded from other source than there is now: {changed[0]}{more} changed "
-            f"since; run `parity run {pair} --out {folder}` again, or give the pair file, {pair}"
-        )
+    if not changed:
+        return ""
+    more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+    return (
+        f"{folder}: recorded from other source than there is now: {changed[0]}{more} changed "
+        f"since; run `parity run {pair} --out {folder}` again"
+    )
+
+
+def refuse_changed_files(folder: Path) -> None:
+    """Refuse recordings of `parity run` whose models have other source by now.
+
+    Raises:
+        ParityError: as `source_changes` says, or as in `recorded_files`.
+    """
+    if text := source_changes(folder):
+        raise ParityError(f"{text}, or give the pair file")
 
 
 def is_pair(trace: Trace) -> bool:

@@ -24,25 +24,13 @@ import numpy as np
 
 from parity.comparison.kinks import Kink, behind_kinks, find_kinks
 from parity.comparison.measure import size_of
+from parity.comparison.modes import branch_of, mode_of
 from parity.comparison.sketch import Tap
 from parity.comparison.ties import Tie, is_choice, measure_ties, whole
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence
 
 RARE = 5e-3  # part of the choices of one kink
-MODES = ("evaluation", "training")
-Branch = str | Mapping[str, str] | None  # of a whole recording, or of each mode
-
-
-def mode_of(tap: str) -> str:
-    """The mode of the pass that a tap, or a stage, belongs to."""
-    words = tap.partition("/")[0].split()
-    return MODES["training" in words or words[:2] == ["one", "update"]]
-
-
-def branch_of(branch: Branch, mode: str) -> str | None:
-    """The branch of one mode, as a manifest states it."""
-    return branch.get(mode) if isinstance(branch, Mapping) else branch
 
 
 @dataclass

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
 
-from parity.comparison.branches import MODES, Branch, branch_of
 from parity.comparison.measure import ROUNDOFF
+from parity.comparison.modes import MODES, Branch, branch_of
 from parity.comparison.trace import PRODUCER, Trace
 from parity.comparison.verdict import Evidence
 from parity.errors import ParityError

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from parity.comparison.measure import relative
+from parity.comparison.modes import MODES
 from parity.comparison.old_format import OLD_FORMAT, with_new_names
 from parity.comparison.sketch import BUCKETS, KIND, OLD_KIND, Array, Tap
 from parity.comparison.stored import AGAIN, Arrays, Header, StoredTaps
@@ -152,8 +153,15 @@ def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a manifest with facts that a comparison cannot use."""
     facts = {key: manifest.get(key) for key in ("precision", "variant")}
     branch = manifest.get("branch")
-    branches = branch if isinstance(branch, dict) else {"": branch}
-    facts |= {f"branch {mode}".strip(): value for mode, value in branches.items()}
+    if isinstance(branch, dict):
+        texts = all(isinstance(value, str) and value for value in branch.values())
+        if branch.keys() != set(MODES) or not texts:
+            raise ParityError(
+                f"{path}: branch: expected text, or a text for each of {' and '.join(MODES)}, "
+                f"found {branch!r}; {AGAIN}"
+            )
+    else:
+        facts["branch"] = branch
     facts |= {f"producer {key}": manifest["producer"].get(key) for key in PRODUCER}
     for place, value in facts.items():
         if isinstance(value, list | dict):

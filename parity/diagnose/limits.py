@@ -19,7 +19,7 @@ LISTED = {
     "uncalled": (
         "never called",
         "module",
-        "what they compute is not compared, but for what follows from it",
+        "only what follows from them is compared",
     ),
     "not_alone": (
         "not computed alone, since the inputs do not fit the baseline's",
@@ -58,8 +58,8 @@ def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[
             what = "1 choice" if len(names) == 1 else f"{len(names)} choices"
             first_name = next(iter(names))
             yield (
-                f"{what} of {label} found no partner on the other side (first {first_name}): "
-                "behind a tie there, gradients may differ in right code"
+                f"{what} of {label} found no partner on the other side (first {first_name}), so "
+                "ties there are not followed: gradients may then differ in right code"
             )
     for key, (what, noun, meaning) in LISTED.items():
         listed: dict[str, dict[str, None]] = {}

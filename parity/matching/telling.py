@@ -12,9 +12,8 @@ SURE = 0.7  # pairs with less confidence are marked
 
 
 def found_lines(found: Found) -> list[str]:
-    """Lines about names, layouts, and patterns that fit nothing; none if there are none."""
-    parts = _renamed(found.renamed), _guessed(found.guesses), _applied(found), _unused(found)
-    return [line for part in parts for line in part]
+    """Lines about taps with other names and declared layouts; none if there are none."""
+    return [*_renamed(found.renamed), *_guessed(found.guesses), *_applied(found)]
 
 
 def _renamed(pairs: Sequence[NamePair]) -> list[str]:
@@ -47,10 +46,10 @@ def _guessed(pairs: Sequence[NamePair]) -> list[str]:
     ]
 
 
-def _unused(found: Found) -> list[str]:
+def unused_lines(found: Found) -> list[str]:
     """A line for each pattern of the user that has no effect."""
-    what = "fits no tap of the candidate; mend it, or take it out"
-    return [f"warning: {pattern} {what}" for pattern in found.unused]
+    why = "it fits no tap of the candidate, or an earlier pattern fits first"
+    return [f"{pattern} has no effect: {why}; mend it, or take it out" for pattern in found.unused]
 
 
 def _applied(found: Found) -> list[str]:

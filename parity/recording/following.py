@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from parity.comparison.branches import MODES, branch_of, mode_of
-from parity.comparison.branches import Branch as StatedBranch
+from parity.comparison.modes import MODES, branch_of, mode_of
+from parity.comparison.modes import Branch as StatedBranch
 from parity.comparison.sketch import Array
 from parity.comparison.trace import Trace
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.comparison.branches import mode_of
+from parity.comparison.modes import mode_of
 from parity.comparison.sketch import Array
 from parity.errors import ParityError
 from parity.recording.adapter import Adapter, Call, Module

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -56,22 +57,32 @@ def folder_lines(folder: Path) -> Iterator[str]:
     """One line for each trace of a folder.
 
     Raises:
-        ParityError: there is no trace, or one cannot be read.
+        ParityError: there is no trace; or, after all lines, one cannot be read.
     """
-    paths = [path for path in sorted(folder.glob("*.npz"), key=lambda path: path.stem)]
-    paths = [path for path in paths if is_trace(path)]
-    if not paths:
-        raise ParityError(f"{folder}: expected traces, files that end in .npz, found none")
-    rows = []
-    for path in paths:
-        trace = read_trace(path)
+    rows, paths = [], []
+    problems: list[ParityError] = []
+    for path in sorted(folder.glob("*.npz"), key=lambda path: path.stem):
+        try:
+            if not is_trace(path):
+                continue
+            trace = read_trace(path)
+        except ParityError as error:
+            rows.append([shown(path.name), "cannot be read", "", "", ""])
+            problems.append(error)
+            continue
+        paths.append(path)
         facts = [trace.manifest.get(key) for key in ("kind", "precision", "variant")]
         counts = f"{len(trace.taps)} taps", f"{len(trace.stages())} stages"
         kind = shown(" ".join(str(fact) for fact in facts if fact))
         rows.append([shown(path.name), shown(trace.producer("name")), kind, *counts])
+    if not rows:
+        raise ParityError(f"{folder}: expected traces, files that end in .npz, found none")
     lines = text_lines([("file", "producer", "recording", "", ""), *rows], ())
     yield from (line.rstrip() for line in lines)
-    yield f"to see one: parity show {folder / paths[0].name}"
+    if problems:
+        raise problems[0]
+    first = next((path for path in paths if "-pass-" in path.name), paths[0])
+    yield f"to see one: parity show {quote(str(first))}"
 
 
 def tap_lines(trace: Trace, name: str) -> Iterator[str]:

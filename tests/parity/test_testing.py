@@ -164,12 +164,14 @@ def test_show_a_trace(folder, capsys):
 def test_a_pattern_that_fits_nothing_is_said(tmp_path, capsys):
     write_side(tmp_path, "baseline")
     write_side(tmp_path, "candidate", recordings=RECORDINGS[:1])
-    names = Declared({"nothing": "forward/y", "forward/y": "forward/y"}, {"no.*": "(in, out)"})
+    patterns = {"nothing": "forward/y", "forward/[yz].*": r"\g<0>", "forward/z": "forward/one"}
+    names = Declared(patterns, {"no.*": "(in, out)"})
     comparison, traces = compare_folder(tmp_path, names)
     assert tell(comparison, traces) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
-    end = "fits no tap of the candidate; mend it, or take it out"
-    assert lines == [f"warning: names: nothing {end}", f"warning: layouts: no.* {end}"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    end = "fits no tap of the candidate, or an earlier pattern fits first; mend it, or take it out"
+    starts = "names: nothing", "names: forward/z", "layouts: no.*"
+    assert lines == [f"note: {start} has no effect: it {end}" for start in starts]
 
 
 def test_show_a_folder(folder, capsys):
@@ -179,6 +181,12 @@ def test_show_a_folder(folder, capsys):
     assert len(lines) == 2 + len([*folder.glob("*.npz")]) - 1
     assert re.search(r"baseline-pass-float32.npz +baseline +float32 +4 taps +2 stages", lines[1])
     assert lines[-1] == f"to see one: parity show {folder / 'baseline-pass-float32.npz'}"
+    (folder / "damaged.npz").write_bytes(b"PK")
+    assert main(["show", str(folder)]) == 2
+    again = capsys.readouterr()
+    assert re.search(r"damaged.npz +cannot be read", again.out) and "4 taps  2 st" in again.out
+    assert "damaged.npz" in again.err
+    (folder / "damaged.npz").unlink()
     assert main(["show", str(folder), "--stage", "forward"]) == 2
     assert "for one trace" in capsys.readouterr().err
     (folder / "empty").mkdir()

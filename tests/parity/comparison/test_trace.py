@@ -428,6 +428,11 @@ DISAGREE = {
     "no precision": (lambda a, m: m.pop("precision") and None, "manifest lacks 'precision'"),
     "no subject": (lambda a, m: m.pop("subject") and None, "manifest lacks 'subject'"),
     "precision a list": (lambda a, m: m.update(precision=["f"]), r"precision: expected text, fou"),
+    "a branch of one mode": (lambda a, m: m.update(branch={"evaluation": "x"}), "branch: expected"),
+    "an empty branch": (
+        lambda a, m: m.update(branch={"evaluation": None, "training": None}),
+        "branch: expected text, or a text for each of evaluation and training",
+    ),
     "variant a table": (lambda a, m: m.update(variant={"ulp": 1}), "variant: expected text, found"),
     "version a list": (lambda a, m: m["producer"].update(version=[1]), "producer version: expec"),
     "zeros a list": (lambda a, m: m.update(zeros=["x/y"]), r"zeros: expected names .*'x/y'"),

@@ -50,7 +50,7 @@ def test_choices_without_a_partner_are_counted_once():
 def test_modules_that_are_not_in_the_recordings_are_counted_once():
     pair = evidence(uncalled=["a", "b", "c", "d"], not_alone=["e"])
     lines = [*limits_of([pair, replace(pair, baseline_variants=[pair.candidate])], {})]
-    assert lines[0].startswith("never called: 4 modules of two (a, b, c and 1 more); what they")
+    assert lines[0].startswith("never called: 4 modules of two (a, b, c and 1 more); only what")
     assert lines[1].startswith("not computed alone, since ")
     assert "baseline's: 1 module call of two (e); a fault there" in lines[1]
     assert len(lines) == 2
