@@ -95,7 +95,7 @@ def source_changes(folder: Path) -> str:
     changed = changed_files(files)
     if not changed:
         return ""
-    more = f" and {len(changed) - 1} more files" if len(changed) > 1 else ""
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     return (
         f"{folder}: recorded from other source than there is now: {changed[0]}{more} changed "
         f"since; run `parity run {pair} --out {folder}` again"
