@@ -131,9 +131,18 @@ def _declared_parts(pair: Pair, shapes: Collection[str]) -> dict[str, str]:
 
 
 def _of_modules(fused: Fused) -> list[str]:
-    """Entries of `names` for the modules of fused weights, which fit their taps as well."""
-    whole, *parts = (name.rpartition(".")[0] for name in (fused.name, *fused.parts))
+    """Entries of `names` for the modules of fused weights, which fit their taps as well.
+
+    Where the two weights have other names in their modules, the entries are for the weights alone:
+    `in_proj_weight` of PyTorch's attention is `weight` of three others.
+    """
     entries = []
+    if len({name.rpartition(".")[2] for name in (fused.name, *fused.parts)}) > 1:
+        for line in fused.lines():
+            pattern, _, names = line.partition(": ")
+            entries.append(f'r"{pattern}": r"{names}"')
+        return entries
+    whole, *parts = (name.rpartition(".")[0] for name in (fused.name, *fused.parts))
     for line in replace(fused, name=whole, parts=tuple(parts)).lines():
         pattern, _, names = line.partition(": ")
         end = f"\\g<{pattern.count('(') + 1}>"  # what follows the module's path
