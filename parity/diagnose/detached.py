@@ -18,6 +18,7 @@ from parity.diagnose.reach import Pass
 from parity.diagnose.sizes import OF_GRADIENTS
 from parity.diagnose.sources import Sources
 from parity.diagnose.stages import Place, module_of, place_of
+from parity.listing import some
 
 CODE = "detached"
 STAGES = {"backward": "forward", "training backward": "training forward"}
@@ -55,8 +56,11 @@ class Stopped:
 
     def fault(self, place: Place) -> Fault:
         """The fault of an output at which a gradient stops."""
-        text = TEXTS[self.sides[place.training][place.name]]
-        return Fault((CODE, text), "other state", CODE, text, "", "state")
+        stops = self.sides[place.training]
+        text = TEXTS[stops[place.name]]
+        if others := [name for name in stops if name not in self.points[place.training]]:
+            text += f", nor {some(others)} before it"
+        return Fault((CODE, stops[place.name]), "other state", CODE, text, "", "state")
 
 
 def with_detached(

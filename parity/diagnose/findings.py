@@ -22,8 +22,8 @@ def finding_of(fault: Fault, sources: Sources, settings: Mapping[str, Difference
     module, source = code_of(first, sources)
     label = label_of(first, sources) if fault.code == "state" else ""
     behind = place.kind == "backward" and not place.isolated  # the fault is not in this module
-    code = f"{module} in {source}" if source and not behind else ""
-    text = sentence_of(fault, code, "; ".join(differ), label)
+    module, source = ("", "") if behind else (module, source)
+    text = sentence_of(fault, f"{module} in {source}" if source else "", "; ".join(differ), label)
     direction = DIRECTIONS.get(place.kind, "forward")
     causes = ((fault.code, in_words(fault.text)),) if fault.code else ()
     return Finding(

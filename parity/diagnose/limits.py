@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Evidence
 from parity.listing import some
@@ -43,7 +45,8 @@ def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[
     for trace in traces.values():
         label = str(trace.producer("name"))
         able.setdefault(label, strings(trace, "abilities"))
-        free.setdefault(label, {}).update(dict.fromkeys(strings(trace, "free") or ()))
+        unlike = [tap for tap in strings(trace, "free") or () if not same_in_all(tap, pairs)]
+        free.setdefault(label, {}).update(dict.fromkeys(unlike))
     for label, abilities in able.items():
         known = MISSING if abilities is None else abilities
         lacks = [text for name, text in MISSING.items() if name not in known]
@@ -76,6 +79,15 @@ def limits_of(pairs: Sequence[Evidence], failed: Mapping[str, str]) -> Iterator[
             f"known mistakes were not tried in {len(failed)} taps, because the facts of the "
             f"recording do not fit its arrays: {some(reasons, MOST, '; ')}"
         )
+
+
+def same_in_all(tap: str, pairs: Sequence[Evidence]) -> bool:
+    """Whether both sides made the same choices at a kink; then it does not matter who followed."""
+    traces = [(p.baseline, p.candidate) for p in pairs if tap in p.baseline.taps]
+    return bool(traces) and all(
+        tap in other.taps and np.array_equal(np.asarray(one.taps[tap]), np.asarray(other.taps[tap]))
+        for one, other in traces
+    )
 
 
 def strings(trace: Trace, key: str) -> list[str] | None:

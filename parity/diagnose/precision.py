@@ -35,8 +35,9 @@ def why_less_precise(
     if row.precision == "float64" and row.verdict != "less precise":
         agrees = other is not None and other.verdict in ("equivalent", "vacuous")
         is_defined = cause is not None and cause.code == "as defined"
-        if (cause is None or is_defined) and agrees and LEAST <= row.error <= SHORT:
-            side = "of A " if is_defined else ""
+        known = cause is None or cause.code in ("as defined", "scaled")
+        if known and agrees and LEAST <= row.error <= SHORT:
+            side = "of A " if is_defined else "of one side "
             text = f"float32 agrees, float64 does not: some number {side}was float32 for a moment"
             return "float32 constant", f"{text}; {cause.text}" if cause else text
         return None

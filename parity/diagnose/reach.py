@@ -64,9 +64,12 @@ class Pass:
         return self.order.get(name, len(self.order))
 
     def before(self, name: str) -> str:
-        """The last activation before a tap; empty for the first."""
+        """The last output of a module before a tap; empty for the first."""
+        made = {
+            t.partition("/")[2] for t in self.made_by if t.partition("/")[0].endswith("forward")
+        }
         names = [n for n in self.order if self.order[n] < self.place(name)]
-        return names[-1] if names else ""
+        return next((n for n in reversed(names) if n in made or not made), "")
 
 
 def pass_of(trace: Trace) -> Pass:

@@ -42,7 +42,7 @@ def _guessed(pairs: Sequence[NamePair]) -> list[str]:
     return [
         f"names: {count} of taps with other names and other numbers are not compared, because only "
         f"their place suggests that they belong together (first {first.candidate} of the candidate "
-        f"and {first.baseline}); to compare them, give `names`"
+        f"and {first.baseline}); where they do belong together, give `names`"
     ]
 
 

@@ -107,6 +107,8 @@ def with_new_names(trace: Trace, names: Mapping[str, str]) -> Trace:
             }
             for tap, fact in facts.items()
         }
+    if isinstance(manifest.get("free"), list):
+        manifest["free"] = [names.get(tap, tap) for tap in manifest["free"]]
     return replace(trace, manifest=manifest)
 
 

@@ -66,3 +66,18 @@ def test_a_rule_that_fails_is_shown_and_one_that_works_is_not():
     (line,) = answer([row()], [evidence()], rule=broken).limits
     assert "were not tried in 1 taps" in line and "forward/x: ValueError: cannot reshape" in line
     assert answer([row()], [evidence()], rule=lambda tap, context: None).limits == ()
+
+
+def test_choices_that_agree_are_no_limit():
+    kink = np.array([1, 0], np.uint8)
+    for other, count in ((kink, 0), (kink[::-1], 1)):
+        sides = [
+            Trace(
+                name,
+                {"producer": {"name": name}, "precision": "float32", "free": ["choices/relu"]},
+                {"choices/relu": value},
+            )
+            for name, value in (("one", kink), ("two", other))
+        ]
+        lines = [line for line in limits_of([Evidence(*sides)], {}) if "no partner" in line]
+        assert len(lines) == 2 * count
