@@ -4,8 +4,7 @@ Sizes are the smallest at which both run: Jittor's pools refuse a map of their o
 maps are then 1 x 1, where batch norm in training has two numbers only. Jittor's adaptive pools also
 need a map at least as large as their output, so AlexNet and VGG need images of 224 pixels. Jittor's
 convolutions in float64 are slow, so VGG gets one image. Networks of fifty layers get 96 pixels, but
-for the wide one: at 64, batch norm in training has eight numbers in the last blocks. Inception gets
-the size that it was made for.
+for the wide one: at 64, batch norm in training has eight numbers in the last blocks.
 """
 
 from collections.abc import Callable
@@ -47,7 +46,6 @@ MODELS = (
     Model("shufflenet_v2_x1_0", 64, classes=FIXED),
     Model("res2net50", 96, "timm", "res2net50_26w_4s"),
     Model("googlenet", 128, settings=(("init_weights", False),)),
-    Model("inception_v3", 299, settings=(("init_weights", False),)),
 )
 BY_NAME = {model.name: model for model in MODELS}
 
