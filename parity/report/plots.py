@@ -207,7 +207,7 @@ def _ratio_text(value: float) -> str:
     if np.isinf(value):
         return "inf"
     if value >= 10:
-        return f"{value:.0e}".replace("e+0", "e")
+        return f"{value:.0e}".replace("e+", "e").replace("e0", "e")
     return f"{value:.2f}" if value >= 0.005 else "<.01"
 
 
