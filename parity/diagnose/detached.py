@@ -22,10 +22,6 @@ from parity.listing import some
 
 CODE = "detached"
 STAGES = {"backward": "forward", "training backward": "training forward"}
-TEXTS = {
-    "candidate": "the candidate detaches an output: no gradient reaches it",
-    "baseline": "the baseline detaches an output, and the candidate does not",
-}
 LEAST = 0.5  # relative error, at least, where one array is zeros; that of a sketch is estimated
 NO_GRADIENT = "one side has no gradient here"
 
@@ -57,7 +53,7 @@ class Stopped:
     def fault(self, place: Place) -> Fault:
         """The fault of an output at which a gradient stops."""
         stops = self.sides[place.training]
-        text = TEXTS[stops[place.name]]
+        text = f"the {stops[place.name]} alone detaches an output: no gradient reaches it"
         if others := [name for name in stops if name not in self.points[place.training]]:
             text += f", nor {some(others)} before it"
         return Fault((CODE, stops[place.name]), "other state", CODE, text, "", "state")

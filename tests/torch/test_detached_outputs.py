@@ -108,7 +108,7 @@ def test_a_detached_output_is_one_finding(tmp_path, case, place):
     answer = findings_of(tmp_path, case)
     (finding,) = answer.findings
     assert (finding.code, finding.places) == ("detached", (place,))
-    assert finding.text.startswith("the candidate detaches an output: no gradient reaches it")
+    assert finding.text.startswith("the candidate alone detaches an output: no gradient")
     assert f"{answer.begins.stage}/{answer.begins.tap}".startswith(f"backward/d/{place}")
     if case == "gate":
         names = {*finding.explained}
@@ -117,7 +117,7 @@ def test_a_detached_output_is_one_finding(tmp_path, case, place):
 
 def test_the_baseline_may_be_the_one_that_detaches(tmp_path):
     (finding,) = findings_of(tmp_path, "gate", baseline=True).findings
-    assert finding.text.startswith("the baseline detaches an output, and the candidate does not")
+    assert finding.text.startswith("the baseline alone detaches an output: no gradient")
 
 
 def test_a_far_larger_error_before_it_is_a_finding_of_its_own(tmp_path):
