@@ -183,7 +183,7 @@ def tell(
     """
     from parity.report.answer import answer_lines  # recording and judging do not need these
     from parity.report.console import print_table
-    from parity.report.files import replace_files, write_reports
+    from parity.report.files import JSON, replace_files, write_reports
     from parity.report.junit import junit_text
     from parity.report.summary import Remarks, place_and_numbers, summaries
 
@@ -193,7 +193,7 @@ def tell(
         print_table(rows)
     found = comparison.found or Found()
     notes = [*unused_lines(found), *notes]
-    for line in found_lines(found):
+    for line in found_lines(found, JSON if out else ""):
         print(line)
     for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)
@@ -203,7 +203,8 @@ def tell(
         facts = [trace.manifest["producer"] for trace in traces[:2]]
         environment = dict(zip(labels, facts, strict=True))
         begins = place_and_numbers(result.begins) if result.begins else ""
-        remarks = Remarks(begins, result.limits, notes)
+        names = {pair.candidate: pair.baseline for pair in found.renamed}
+        remarks = Remarks(begins, result.limits, notes, names)
         write_reports(out, rows, environment, result.findings, (), comparison.one_sided, remarks)
     if junit:
         replace_files(junit.parent, {junit.name: junit_text(rows)})

@@ -71,7 +71,8 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
     their roundoff (`is_rounding`): a variance as E[x²] - E[x]² is some fifty units off in each. The
     error of another function has the same size in numbers, which are 5e8 times as many units in
     float64. A float64 error that float32 would allow, in units, is noise (`is_noise`). So is one
-    that too few recordings leave open, if float32 is right (`is_answered`).
+    that too few recordings leave open, if float32 is right (`is_answered`). And a float32 error
+    within its bound is rounding if float64 agrees, where the baseline's noise is too large to tell.
 
     Where float32 has too much noise to judge, so has float64, if its error is no more units than
     float32's bound (`is_unclear`): a layer norm of numbers that are nearly equal, for example.
@@ -173,11 +174,17 @@ def units(row: Row) -> float:
     return row.error / float(ROUNDOFF[row.precision])
 
 
-def is_answered(row: Row, short: Row) -> bool:
-    """Whether a float64 error that is open, since few recordings measured its noise, is rounding:
-    float32 is equivalent there, by as many units."""
+def is_answered(row: Row, partner: Row) -> bool:
+    """Whether the other precision answers what is open.
+
+    A float64 error, since few recordings measured its noise: it is rounding if float32 is
+    equivalent there, by as many units. A float32 error within its bound, since the baseline's noise
+    is large: it is noise as well if float64, which has far less, is equivalent.
+    """
+    if row.reason == NOISY and row.noise_floor <= NOISE_LIMIT and row.precision == "float32":
+        return partner.verdict == "equivalent"
     is_open = row.precision == "float64" and row.reason == BY_CHANCE
-    return is_open and short.verdict == "equivalent" and is_rounding(row, short)
+    return is_open and partner.verdict == "equivalent" and is_rounding(row, partner)
 
 
 def is_rounding(row: Row, partner: Row) -> bool:

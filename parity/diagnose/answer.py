@@ -192,7 +192,7 @@ def explain_case(
         (fault.folded if fault else left).append(row)
     findings = []
     for fault in faults:
-        finding = with_one_sided(finding_of(fault, sources, settings), one_sided)
+        finding = with_one_sided(finding_of(fault, sources, settings, graph), one_sided)
         for module in with_settings(fault, settings):  # each is said once
             del settings[module]
         finding, one_sided = with_auxiliary(finding, auxiliary, one_sided)

@@ -19,6 +19,7 @@ class Finding:
     `stage` and `tap` are the first place, `places` all modules or taps that have this cause, and
     `explained` all taps (`stage/tap`) that differ because of it, its own included. `source` is the
     file and line of the candidate's code, if the trace has it. `text` is one sentence for people.
+    `known` names the entry of upstream.yaml, if this is a known fault of the framework.
     """
 
     case: str
@@ -36,6 +37,7 @@ class Finding:
     shown_by: Sureness = "place"
     error: float = float("nan")
     lost: float | None = None
+    known: str = ""
 
     @property
     def place(self) -> str:

@@ -1,29 +1,34 @@
 """Findings from faults, and from settings that differ without any tap that shows it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from parity.comparison.verdict import Row
 from parity.diagnose.faults import Fault
 from parity.diagnose.finding import Finding
+from parity.diagnose.reach import Pass
 from parity.diagnose.sources import Sources
-from parity.diagnose.stages import DIRECTIONS, module_of, place_of
+from parity.diagnose.stages import DIRECTIONS, place_of
 from parity.diagnose.state import label_of
 from parity.diagnose.structure import Difference
-from parity.diagnose.words import error_of, in_words, lost_of, sentence_of
+from parity.diagnose.upstream import Entry, in_short, known_fault
+from parity.diagnose.where import Where, where_of
+from parity.diagnose.words import BETWEEN, error_of, in_words, lost_of, sentence_of
 
 
-def finding_of(fault: Fault, sources: Sources, settings: Mapping[str, Difference]) -> Finding:
+def finding_of(
+    fault: Fault, sources: Sources, settings: Mapping[str, Difference], graph: Pass
+) -> Finding:
     """The finished finding of a fault."""
     first = fault.first
     place = place_of(first.stage, first.tap)
     seen = dict.fromkeys(f"{row.stage}/{row.tap}" for row in [*fault.rows, *fault.folded])
     differ = dict.fromkeys(settings[p].text for p in with_settings(fault, settings))
-    module, source = code_of(first, sources)
+    where = where_of(first, sources, graph, fault.text.startswith(BETWEEN))
     label = label_of(first, sources) if fault.code == "state" else ""
-    behind = place.kind == "backward" and not place.isolated  # the fault is not in this module
-    module, source = ("", "") if behind else (module, source)
-    text = sentence_of(fault, f"{module} in {source}" if source else "", "; ".join(differ), label)
+    text = sentence_of(fault, where, "; ".join(differ), label)
+    is_set = any(f" with {fault.code} " in f" {words}" for words in differ)  # by the port itself
+    known = None if is_set else known_of(fault, sources, where)
+    text += f"; {in_short(known)}" if known else ""
     direction = DIRECTIONS.get(place.kind, "forward")
     causes = ((fault.code, in_words(fault.text)),) if fault.code else ()
     return Finding(
@@ -38,33 +43,27 @@ def finding_of(fault: Fault, sources: Sources, settings: Mapping[str, Difference
         fault.kind,
         tuple(fault.places),
         tuple(seen),
-        source,
+        where.source,
         fault.shown_by,
         error_of(fault),
         lost_of(fault),
+        known.id if known else "",
     )
+
+
+def known_of(fault: Fault, sources: Sources, where: Where) -> Entry | None:
+    """The known fault of the candidate's framework that this is, if it is one."""
+    if sources.main is None:
+        return None
+    sides = (sources.main.baseline, sources.main.candidate)
+    frameworks = [str(side.producer("name")) for side in sides]
+    return known_fault(frameworks, fault.code, where.source, where.operations)
 
 
 def with_settings(fault: Fault, settings: Mapping[str, Difference]) -> list[str]:
     """The modules of a fault whose settings differ; that of a statistic is its batch norm."""
     modules = [m for place in fault.places for m in (place, place.rpartition(".")[0])]
     return [module for module in dict.fromkeys(modules) if module in settings]
-
-
-def code_of(row: Row, sources: Sources) -> tuple[str, str]:
-    """The class of the candidate's module for a row, and file and line of its code.
-
-    Both are empty if the candidate's trace has none.
-    """
-    if sources.main is None:
-        return "", ""
-    place = place_of(row.stage, row.tap)
-    operations = sources.main.candidate.manifest.get("operations") or {}
-    module = module_of(place.name)
-    owner = module if place.kind in ("forward", "backward") else module.rpartition(".")[0]
-    keys = (f"forward/{owner}", f"training forward/{owner}", f"{row.stage}/{row.tap}")
-    made: dict[str, Any] = next((operations[key] for key in keys if key in operations), {})
-    return str(made.get("module") or "code"), str(made.get("source") or "")
 
 
 def unshown(settings: Mapping[str, Difference], rows: Sequence[Row]) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ from parity.diagnose.causes.hypothesis import Rule
 from parity.diagnose.causes.pair import Cause
 from parity.diagnose.faults import Fault
 from parity.diagnose.finding import Sureness
-from parity.diagnose.findings import code_of
 from parity.diagnose.local import class_of, likely, state_cause
 from parity.diagnose.precision import why_less_precise
 from parity.diagnose.reach import Pass
@@ -16,7 +15,8 @@ from parity.diagnose.stages import Place, place_of
 from parity.diagnose.state import unequal_weight
 from parity.diagnose.structure import INPUT
 from parity.diagnose.sums import broken_sum
-from parity.diagnose.words import ABOUT, OF_INPUT, OTHER, UNKNOWN
+from parity.diagnose.where import code_of
+from parity.diagnose.words import ABOUT, BETWEEN, OF_INPUT, OTHER, UNKNOWN
 
 
 def fault_of(
@@ -35,7 +35,7 @@ def fault_of(
     operation = (made.operation or made.module) if made else ""
     if wrong := of_sum(seen, sources, graph):
         before = graph.before(place.name) or "the inputs"
-        text = f"between {before} and {place.name}, outside of modules, the candidate computes "
+        text = f"{BETWEEN}{before} and {place.name}, outside of modules, the candidate computes "
         text += f"another function: {wrong.text}" if wrong.code == "sum" else wrong.text
         return Fault((wrong.code, text), "another function", wrong.code, text, "", "recomputing")
     if place.kind == "state":
@@ -45,7 +45,9 @@ def fault_of(
     less = why_less_precise(row, other, context, cause[0] if cause else None, evidence)
     if less:
         of_module = operation or graph.operation_of(place)
-        return Fault((less[0], of_module), "less precise", *less, of_module, "numbers")
+        behind = place.kind == "backward" and not place.isolated
+        text = f"{ABOUT['backward'] if behind else ''}{less[1]}"
+        return Fault((less[0], of_module), "less precise", less[0], text, of_module, "numbers")
     if cause:
         code, text = cause[0].code, cause[0].text
         kind = class_of(code)
@@ -77,7 +79,9 @@ def unknown(row: Row, place: Place, graph: Pass, right: set[str]) -> tuple[str, 
         alone = f"isolated {row.stage}/{row.tap}" in right or f"isolated forward/{row.tap}" in right
         if not reads or (alone and not right.issuperset(reads)):
             before = graph.before(place.name) or "the inputs"
-            text = f"between {before} and {place.name}, outside of modules, the candidate computes "
+            text = (
+                f"{BETWEEN}{before} and {place.name}, outside of modules, the candidate computes "
+            )
             text += f"another function; {UNKNOWN}"
             return text, (text,)
     what = OTHER.get(place.kind, "the numbers differ")

@@ -9,6 +9,7 @@ from parity.diagnose.precision import lost_digits
 from parity.diagnose.sizes import has_size
 from parity.diagnose.sources import BAD
 from parity.diagnose.stages import place_of
+from parity.diagnose.where import Where
 
 PLURALS = {
     "batch_norm": "batch norms",
@@ -40,6 +41,7 @@ ABOUT = {
     "statistics": "in the running statistics, ",
     "update": "in the step of the parameter, ",
 }
+BETWEEN = "between "  # the first word on a function outside of modules
 FAR = 10  # times the error of the place: the largest error of what follows is said
 OF_INPUT = "the gradient by the input has other numbers"  # of a module alone
 UNKNOWN = "no cause is known"
@@ -50,26 +52,30 @@ def many(count: int, operation: str) -> str:
     return f"{count} {PLURALS.get(operation, f'{operation}s' if operation else 'places')}"
 
 
-def sentence_of(fault: Fault, source: str, settings: str = "", label: str = "") -> str:
+def sentence_of(fault: Fault, at: Where, settings: str = "", label: str = "") -> str:
     """One sentence: what differs, where, how much, and how many further taps differ by it.
 
     Args:
-        source: class, file and line of the candidate's code; may be empty.
+        at: the candidate's own name of the place, and its code.
         settings: those of its places that differ, in words; may be empty.
         label: name and shape of the first place, if it is a parameter.
     """
-    places, operation = fault.places, fault.operation
+    places, operation, own = fault.places, fault.operation, at.own
     if place_of(fault.first.stage, fault.first.tap).kind == "statistics" or (
         operation == "batch_norm"
     ):
         norms = list(dict.fromkeys(norm_of(place) for place in places))
         if norms != places and all(norms):
-            places, operation = norms, "batch_norm"
-    where = ", ".join(word for word in (label or places[0], source) if word)
+            places, operation, own = norms, "batch_norm", norm_of(own)
+    own = f"in the candidate {own}" if own else ""
+    read = f"which {at.readers} reads" if at.readers else ""
+    where = ", ".join(word for word in (label or places[0], own, read, at.code) if word)
     parts = [in_words(fault.text)]
     if len(places) > 1:
         parts[0] += f", in {many(len(places), operation)} (first {where})"
-    elif not fault.text.startswith("between ") and places[0] != RANDOM:
+    elif fault.text.startswith(BETWEEN):
+        parts[0] += f" ({at.code})" if at.code else ""
+    elif places[0] != RANDOM:
         parts[0] += f" ({where})"
     if settings:
         known = settings.count(" instead of ") == 1 and f" with {fault.code} " in settings

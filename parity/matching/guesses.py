@@ -21,7 +21,8 @@ def without_wrong_guesses(
     different = {f"{row.stage}/{row.tap}" for row in rows if row.verdict == "different"}
     dropped: dict[str, NamePair] = {}  # the baseline's tap -> the pair
     for pair in found.renamed:
-        is_guess = pair.confidence < SURE and word_of(pair.baseline) in OF_ACTIVATIONS
+        unsure = pair.confidence < SURE or is_of_others(pair, rows, found)
+        is_guess = unsure and word_of(pair.baseline) in OF_ACTIVATIONS
         if is_guess and pair.baseline in different and pair.baseline not in found.layouts:
             dropped |= {same.baseline: same for same in [pair, *in_other_stages(pair, rows)]}
     if not dropped:
@@ -29,18 +30,34 @@ def without_wrong_guesses(
     left = [row for row in rows if f"{row.stage}/{row.tap}" not in dropped]
     renamed = tuple(pair for pair in found.renamed if pair.baseline not in dropped)
     one_sided += OneSided(tuple(dropped), tuple(pair.candidate for pair in dropped.values()))
-    guesses = tuple(dropped.values())
+    guesses = tuple(pair for pair in dropped.values() if not is_of_others(pair, rows, found))
     return left, one_sided, replace(found, renamed=renamed, guesses=guesses)
 
 
+def is_of_others(pair: NamePair, rows: Sequence[Row], found: Found) -> bool:
+    """Whether two inputs are of modules that belong to others: then they are no pair at all."""
+    if word_of(pair.baseline) != "inputs":
+        return False
+    own, theirs = (
+        name.replace("inputs/", "forward/", 1) for name in (pair.baseline, pair.candidate)
+    )
+    partners = {each.baseline: each.candidate for each in found.renamed}
+    equal = {f"{row.stage}/{row.tap}" for row in rows} - partners.keys()
+    partners |= {name: name for name in equal}
+    owners = {candidate: baseline for baseline, candidate in partners.items()}
+    return partners.get(own, theirs) != theirs or owners.get(theirs, own) != own
+
+
 def in_other_stages(pair: NamePair, rows: Sequence[Row]) -> Iterator[NamePair]:
-    """The same pair in the stages that have its names from it: those of modules, not of inputs."""
+    """The same pair in the stages that have its names from it; of inputs, those that differ."""
     path, theirs = split(pair.baseline)[1], split(pair.candidate)[1]
     if word_of(pair.baseline) == "inputs":
         return
-    for name in dict.fromkeys(f"{row.stage}/{row.tap}" for row in rows):
+    for row in rows:
+        name = f"{row.stage}/{row.tap}"
         prefix, own = split(name)
-        if own == path and word_of(name) in OF_ACTIVATIONS and word_of(name) != "inputs":
+        shows = word_of(name) != "inputs" or row.verdict == "different"
+        if own == path and word_of(name) in OF_ACTIVATIONS and shows:
             yield replace(pair, baseline=name, candidate=prefix + theirs)
 
 

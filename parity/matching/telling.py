@@ -11,12 +11,15 @@ MOST = 6  # lines of one kind
 SURE = 0.7  # pairs with less confidence are marked
 
 
-def found_lines(found: Found) -> list[str]:
-    """Lines about taps with other names and declared layouts; none if there are none."""
-    return [*_renamed(found.renamed), *_guessed(found.guesses), *_applied(found)]
+def found_lines(found: Found, report: str = "") -> list[str]:
+    """Lines about taps with other names and declared layouts; none if there are none.
+
+    `report`: the file that lists all names, if one is written.
+    """
+    return [*_renamed(found.renamed, report), *_guessed(found.guesses), *_applied(found)]
 
 
-def _renamed(pairs: Sequence[NamePair]) -> list[str]:
+def _renamed(pairs: Sequence[NamePair], report: str) -> list[str]:
     """A line for each renaming, the same in all blocks once."""
     if not pairs:
         return []
@@ -30,7 +33,8 @@ def _renamed(pairs: Sequence[NamePair]) -> list[str]:
         note = " (not sure: by its place alone)" if unsure else ""
         lines.append(f"  {first.candidate} is {first.baseline}{count}{note}")
     if len(groups) > MOST:
-        lines.append(f"  and {len(groups) - MOST} more kinds of names")
+        place = f", in {report}" if report else ""
+        lines.append(f"  and {len(groups) - MOST} more kinds of names{place}")
     return lines
 
 

@@ -20,7 +20,7 @@ from parity.matching.layouts import SAME, layout_of
 from parity.matching.named import Found, Named, NamePair, pattern_of, split
 from parity.matching.names import match
 from parity.matching.settle import settle
-from parity.matching.views import Taps, layout_plan, parts_plan, with_new_names
+from parity.matching.views import Taps, layout_plan, own_name, parts_plan, with_new_names
 
 EXACT = "parameters/"  # the stage whose numbers are not computed
 
@@ -202,8 +202,7 @@ def find_layouts(found: Found, baseline: Trace, candidate: Trace, taps: Sequence
 def _patterns(layouts: Mapping[str, str], candidate: Trace) -> dict[str, str]:
     """Tap -> a pattern of the candidate's own names. It fits any number where all those taps have
     the same layout."""
-    plan = candidate.taps.plan if isinstance(candidate.taps, Taps) else {}
-    paths = {tap: split(plan[tap][0][0] if tap in plan else tap)[1] for tap in candidate.taps}
+    paths = {tap: split(own_name(candidate, tap))[1] for tap in candidate.taps}
     named: dict[str, set[str | None]] = {}  # path -> its layouts; None: as the baseline's
     for tap, path in paths.items():
         named.setdefault(path, set()).add(layouts.get(tap))

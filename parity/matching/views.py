@@ -53,6 +53,13 @@ class Taps(Mapping[str, Tap]):
         return len(self.plan)
 
 
+def own_name(trace: Trace, name: str) -> str:
+    """The candidate's own name of a tap; `name` itself if it is made of several taps."""
+    plan = trace.taps.plan if isinstance(trace.taps, Taps) else {}
+    sources = plan[name][0] if name in plan else ()
+    return sources[0] if len(sources) == 1 else name
+
+
 def parts_plan(trace: Trace, wanted: set[str]) -> Plan:
     """The baseline's taps, with those split or joined that the candidate has otherwise."""
     made: dict[str, Made] = {}

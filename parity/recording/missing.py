@@ -24,6 +24,15 @@ def uncalled(subject: Subject) -> list[str]:
     ]
 
 
+def containers(subject: Subject) -> dict[str, dict[str, str]]:
+    """Path -> class and source of the modules that have others inside and code of their own."""
+    return {
+        path: {"module": module.class_name, "source": module.source}
+        for path, module in subject.modules.items()
+        if not module.is_leaf and module.source and module.class_name not in HOLDERS
+    }
+
+
 def not_alone(
     subject: Subject, names: Mapping[str, str], operations: Collection[str], taps: Collection[str]
 ) -> list[str]:

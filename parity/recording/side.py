@@ -23,7 +23,7 @@ from parity.recording.draw import draw_inputs, ulp_moved
 from parity.recording.following import Handed
 from parity.recording.isolated import record_isolated
 from parity.recording.laid_out import in_layout, inputs_in_layout
-from parity.recording.missing import not_alone, uncalled
+from parity.recording.missing import containers, not_alone, uncalled
 from parity.recording.objective import check_update
 from parity.recording.pair import BUILT, Pair, load_pair
 from parity.recording.passes import call_once, record_pass
@@ -184,6 +184,7 @@ class RecordedSide:
                 writer.manifest["not_alone"] = not_alone(subject, names, made, writer.names)
             else:
                 writer.manifest["uncalled"] = uncalled(subject)
+                writer.manifest["containers"] = containers(subject)
             files = self.used.digests()  # a pass may import more
             writer.manifest["made_from"] = {**made_from, "files": files}
             writer.manifest["free"] = [] if handed is None else handed.free

@@ -106,11 +106,10 @@ def candidate_names(
         guessed |= _by_order(doubt, expected, shapes, declared)
     names |= guessed
     if guessed:
-        own, theirs = next(iter(guessed.items()))
+        words = some([f"{own} is taken for {theirs}" for own, theirs in guessed.items()], MOST)
         notes.append(
-            f"{len(guessed)} weights are paired by their order alone, the first: {own} is taken "
-            f"for {theirs}; if the forward pass begins to differ there, give `names` in the pair "
-            "file"
+            f"{len(guessed)} weights are paired by their order alone: {words}; if the forward pass "
+            "begins to differ there, give `names` in the pair file"
         )
     if may_fold:
         _refuse_folded(found, baseline)

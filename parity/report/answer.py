@@ -93,6 +93,8 @@ def answer_lines(
         )
     if one_sided:
         lines += one_sided_lines(one_sided.without(known), labels)
+    if answer.findings and all(each.known for each in answer.findings) and not answer.open:
+        lines.append("every finding is a known fault of the framework: all else agrees")
     lines += [f"limit: {sentence}" for sentence in answer.limits]
     place = f", begins at {place_and_numbers(answer.begins)}" if answer.begins else ""
     lines.append(f"verdict: {answer.verdict}{place}")

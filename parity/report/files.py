@@ -16,12 +16,12 @@ from parity.report.style import load_optional
 from parity.report.summary import NUMBERS, Remarks, counts, sentence, strict_json, summaries
 
 FORMAT = "parity-report/3"
-PAGE = "report.html"
+PAGE, JSON = "report.html", "parity.json"
 # Fields in parity.json: of an equivalent row, besides its numbers, and of a finding
 IN_SHORT = ("case", "stage", "tap", "precision", "pair", "verdict")
 FINDING = (
     *("case", "pair", "precision", "stage", "tap", "direction", "causes", "text"),
-    *("kind", "places", "explained", "source", "shown_by", "error", "lost"),
+    *("kind", "places", "explained", "source", "shown_by", "error", "lost", "known"),
 )
 
 
@@ -53,7 +53,7 @@ def write_reports(
     """
     files = {
         "junit.xml": junit_text(rows),
-        "parity.json": json_text(rows, environment, findings, one_sided, remarks).encode(),
+        JSON: json_text(rows, environment, findings, one_sided, remarks).encode(),
     }
     page = _page(rows, environment, findings, scores, one_sided, remarks)
     if page is not None:

@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -98,6 +98,7 @@ class Remarks:
     begins: str = ""  # the first tap that has the worst verdict, and its numbers
     limits: Sequence[str] = ()  # what the recordings cannot show
     notes: Sequence[str] = ()  # of the recorders
+    names: Mapping[str, str] = field(default_factory=dict)  # the candidate's tap -> the baseline's
 
 
 def place_and_numbers(row: Row) -> str:

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from parity.diagnose.upstream import load_entries
 from tools.jittor_models import reproductions
 from tools.jittor_models.page import Audit, page_text, unknown_findings
-from tools.jittor_models.reproductions import confirm, load_entries
+from tools.jittor_models.reproductions import confirm
 
 ENTRIES = load_entries()
 FINDING = {

@@ -170,6 +170,9 @@ def test_modules_that_are_never_called_are_in_the_manifest(tmp_path):
     for side in ("baseline", "candidate"):
         manifest = read_trace(recorded.files[f"{side}-pass-float32"]).manifest
         assert manifest["uncalled"] == ["fc"]
+        assert manifest["containers"].keys() == {""}  # an attention is one operation
+        entry = manifest["containers"][""]
+        assert entry["module"] == "Net" and entry["source"].startswith("pair.py:")
         assert read_trace(recorded.files[f"{side}-isolated-float32"]).manifest["not_alone"] == []
     table = read_trace(recorded.files["baseline-pass-float32"]).taps["parameters/emb.weight"]
     assert abs(np.std(table) - 0.1) < 0.02

@@ -22,10 +22,11 @@ import sys
 import time
 from pathlib import Path
 
+from parity.diagnose.upstream import load_entries
 from parity.errors import ParityError
 from parity.running import run_pair
 from tools.jittor_models.page import Audit, page_text, unknown_findings
-from tools.jittor_models.reproductions import confirm, load_entries
+from tools.jittor_models.reproductions import confirm
 from tools.jittor_models.zoo import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
-from tools.jittor_models.reproductions import Entry
+from parity.diagnose.upstream import Entry
 from tools.jittor_models.zoo import BY_NAME
 
 # Stages of parity.json -> column of the table

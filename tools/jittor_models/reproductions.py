@@ -3,53 +3,15 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
-import yaml
+from parity.diagnose.upstream import Entry
 
-ENTRIES = Path(__file__).with_name("upstream.yaml")
 # What has to be there before the lines of an entry
 SETUP = {
     "jittor": "from transfg_jt import runtime\nruntime.prepare()\nimport jittor as jt\n",
     "pytorch": "import warnings\nwarnings.simplefilter('ignore')\nimport torch\n",
 }
 TIMEOUT = 300  # seconds; Jittor compiles what an entry uses
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A fault of Jittor: where it is, what it does, and lines that show it."""
-
-    id: str
-    title: str
-    codes: tuple[str, ...]
-    source: str
-    effect: str
-    jittor: str
-    jittor_prints: str
-    pytorch: str
-    pytorch_prints: str
-    patterns: tuple[str, ...] = ("*",)
-    kind: str = ""
-
-    def explains(self, code: str, place: str, kind: str) -> bool:
-        """Whether the entry describes a finding of this code and kind at this place."""
-        right_kind = self.kind in ("", kind)
-        placed = any(fnmatchcase(place, pattern) for pattern in self.patterns)
-        return code in self.codes and right_kind and placed
-
-
-def load_entries() -> list[Entry]:
-    """The entries of upstream.yaml."""
-    entries: list[dict[str, Any]] = yaml.safe_load(ENTRIES.read_text(encoding="utf-8"))
-    lists = ("codes", "patterns")
-    return [
-        Entry(**{key: tuple(v) if key in lists else v for key, v in entry.items()})
-        for entry in entries
-    ]
 
 
 def printed(framework: str, code: str) -> str:

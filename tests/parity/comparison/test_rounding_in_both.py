@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from parity.comparison.settling import BY_CHANCE, JUST_ABOVE, LARGE_NOISE, settle_precision
+from parity.comparison.settling import BY_CHANCE, JUST_ABOVE, LARGE_NOISE, NOISY, settle_precision
 from parity.comparison.verdict import Row
 from parity.comparison.zeros import NOISE_LIMIT
 
@@ -55,6 +55,22 @@ def test_an_error_that_chance_explains_is_answered_by_float32():
         assert [row.verdict for row in rows] == ["equivalent", expected]
     rows = settle_precision(pair(47, 82, BY_CHANCE, ("different", "undecided")))
     assert [row.verdict for row in rows] == ["less precise"] * 2
+
+
+def test_noise_that_is_too_large_to_tell_is_answered_by_float64():
+    """As in a wide ResNet-50: gradients within their bounds, which are wide in float32 alone."""
+    for verdict, noise, expected in (
+        ("equivalent", 3e-4, "equivalent"),
+        ("undecided", 3e-4, "undecided"),
+        ("different", 3e-4, "undecided"),
+        ("equivalent", 1.1 * NOISE_LIMIT, "undecided"),  # it would hide a fault of one percent
+    ):
+        rows = pair(8, 1, verdicts=("undecided", verdict))
+        rows[0] = replace(rows[0], reason=NOISY, noise_floor=noise, bound=5 * noise)
+        assert settle_precision(rows)[0].verdict == expected
+    rows = pair(8, 8, NOISY, ("equivalent", "undecided"))  # float32 does not answer for float64
+    rows[1] = replace(rows[1], noise_floor=1e-5)
+    assert settle_precision(rows)[1].verdict == "undecided"
 
 
 def test_a_large_error_that_the_candidates_variants_have_needs_a_float64_that_agrees():

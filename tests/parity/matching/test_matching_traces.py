@@ -106,6 +106,27 @@ def test_a_fault_behind_another_name_is_found_there(pair, names):
     assert bad == [("forward", "blocks.1.mlp.drop1")]
 
 
+def test_inputs_of_modules_that_belong_to_others_are_no_guess(write):
+    """Both have an input between two functions, at other places: nothing is left to declare."""
+    a, b, c, d = RNG.standard_normal((4, 9)).astype(np.float32)
+    first = {"forward/body": a, "inputs/head": b, "forward/head": c}
+    second = {"forward/body": a, "inputs/mixer.out": d, "forward/head": c}
+    files = [write("a.npz", first), write("b.npz", second, who="theirs")]
+    found = compare_traces(files)
+    assert [row.tap for row in found.rows] == ["body", "head"] and not found.found.guesses
+    assert found.one_sided.baseline == ("inputs/head",)
+    assert found.one_sided.candidate == ("inputs/mixer.out",)
+
+
+def test_the_input_of_a_module_that_is_a_guess_is_one_too(write):
+    a, b, c, d = RNG.standard_normal((4, 9)).astype(np.float32)
+    first = {"forward/body": a, "inputs/neck": b, "forward/neck": b, "forward/head": c}
+    second = {"forward/body": a, "inputs/mixer.out": d, "forward/mixer.out": d, "forward/head": c}
+    found = compare_traces([write("a.npz", first), write("b.npz", second, who="theirs")])
+    assert [row.tap for row in found.rows] == ["body", "head"]
+    assert {pair.baseline for pair in found.found.guesses} == {"forward/neck", "inputs/neck"}
+
+
 def test_taps_in_doubt_are_settled_by_their_numbers_or_listed(write, capsys):
     """Two unlike names for two equal shapes: numbers show which; without them no row."""
     one, two = RNG.standard_normal((2, 9)).astype(np.float32)

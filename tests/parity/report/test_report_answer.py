@@ -47,6 +47,14 @@ def told(rows=ROWS, findings=(FOUND,), one_sided=None, limits=(), left=()):
     return answer_lines(answer, rows, one_sided, ("torch", "jittor"))
 
 
+def test_an_answer_of_known_faults_alone_says_so():
+    known = replace(FOUND, known="running-variance")
+    line = "every finding is a known fault of the framework: all else agrees"
+    assert line in told(findings=(known, known))
+    assert line not in told(findings=(known, FOUND))
+    assert line not in told(findings=(known,), left=(ROWS[1],)) and line not in told(findings=())
+
+
 def test_parts_have_the_worst_verdict_of_their_taps_in_all_precisions():
     lines = [" ".join(line.split()) for line in part_lines(ROWS)]
     assert lines == [
@@ -126,13 +134,17 @@ def test_taps_of_one_side_are_folded(baseline, counters, line):
 
 def test_the_page_says_where_it_begins_and_its_limits_and_notes():
     pytest.importorskip("jinja2", reason="the report extra is not installed")
-    remarks = Remarks("forward/conv in float32", ["jax records no update"], ["bias is not used"])
+    names = {"forward/c": "forward/conv"}
+    notes = ["bias is not used"]
+    remarks = Remarks("forward/conv in float32", ["jax records no update"], notes, names)
     page = page_text(ROWS, {}, remarks=remarks)
     assert "It begins at forward/conv in float32." in page
     assert "<li>Limit: jax records no update.</li>" in page
     assert "<li>Note: bias is not used.</li>" in page
     found = json.loads(json_text(ROWS, {}, remarks=remarks))
-    assert [found[key] for key in ("begins", "limits", "notes")] == [*vars(remarks).values()]
+    assert [found[key] for key in ("begins", "limits", "notes", "names")] == [
+        *vars(remarks).values()
+    ]
     assert "Limits and notes" not in page_text(ROWS, {})
 
 
