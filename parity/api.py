@@ -193,7 +193,7 @@ def tell(
         print_table(rows)
     found = comparison.found or Found()
     notes = [*unused_lines(found), *notes]
-    for line in found_lines(found, JSON if out else ""):
+    for line in found_lines(found, rows, JSON if out else ""):
         print(line)
     for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)

@@ -160,12 +160,13 @@ def do_run(options: argparse.Namespace) -> int:
 def do_record(options: argparse.Namespace) -> int:
     """`parity record`."""
     from parity.recording.processes.apart import record_side
+    from parity.recording.weights import note_on_order
     from parity.running import folder_of, progress, pythons_of
 
     end_like_an_interrupt()
     out = options.out or folder_of(options.pair)
     chosen = pythons_of(options.python)
     recorded = record_side(options.pair, options.side, out, chosen, options.fresh, progress)
-    for note in recorded.notes:
+    for note in [*recorded.notes, *note_on_order(recorded.guessed)]:
         print(f"note: {note}")
     return 0

@@ -11,7 +11,9 @@ from parity.comparison.verdict import Comparison
 from parity.errors import ParityError
 from parity.folder import compare_folder
 from parity.matching.declared import Declared
+from parity.matching.telling import is_confirmed, outputs_of
 from parity.recording.processes.runner import record_pair
+from parity.recording.weights import note_on_order
 
 PAGE = "report.html"
 
@@ -54,7 +56,9 @@ def record_and_compare(
     recorded = record_pair(path, out or folder_of(path), pythons, fresh, say=progress)
     declared = Declared(recorded.pair.names, recorded.pair.layouts, strict=False)
     comparison, traces = compare_folder(recorded.folder, declared)
-    return comparison, traces, recorded.notes
+    outputs = outputs_of(comparison.rows)
+    guessed = {a: b for a, b in recorded.guessed.items() if not is_confirmed(b, outputs)}
+    return comparison, traces, [*recorded.notes, *note_on_order(guessed)]
 
 
 def folder_of(path: Path) -> Path:

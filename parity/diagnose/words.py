@@ -5,7 +5,7 @@ from math import isfinite, log10, nan
 
 from parity.comparison.verdict import Row
 from parity.diagnose.faults import RANDOM, Fault
-from parity.diagnose.precision import lost_digits
+from parity.diagnose.precision import LEAST, lost_digits
 from parity.diagnose.sizes import has_size
 from parity.diagnose.sources import BAD
 from parity.diagnose.stages import place_of
@@ -106,12 +106,11 @@ def size_of(fault: Fault) -> str:
     if fault.kind != "less precise":
         bound = f" (bound {largest.bound:.2g})" if largest.bound else ""
         return f"the relative error is {up_to}{largest.error:.2g}{bound}"
-    if largest.precision == "float64":
+    alone = "in float64 alone " if largest.precision == "float64" else ""
+    if alone and largest.error > LEAST:
         return f"in float64 {int(-log10(largest.error))} digits agree"
-    lost = lost_of(fault)
-    return (
-        f"{up_to}{lost:.1f} digits are lost (error {largest.error:.2g}, bound {largest.bound:.2g})"
-    )
+    numbers = f"(error {largest.error:.2g}, bound {largest.bound:.2g})"
+    return f"{alone}{up_to}{lost_of(fault):.1f} digits are lost {numbers}"
 
 
 def sized(fault: Fault) -> list[Row]:

@@ -1,7 +1,7 @@
 """The weights of a pair: drawn for the baseline, and given to the candidate by matched names."""
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,9 @@ def baseline_weights(
 
 def candidate_names(
     pair: Pair, baseline: State, candidate: State, declared: Declared, may_fold: bool = False
-) -> tuple[dict[str, str], list[str]]:
-    """The candidate's names of weights -> the baseline's, and notes on those without a partner.
+) -> tuple[dict[str, str], list[str], dict[str, str]]:
+    """The candidate's names of weights -> the baseline's, notes on those without a partner, and
+    those of the names that only the order has paired.
 
     `declared` has the candidate's layouts. `may_fold`: a weight that the candidate lacks may be
     part of another one.
@@ -86,7 +87,7 @@ def candidate_names(
             folded into another one.
     """
     if pair.weights == BUILT:
-        return {}, ["weights: each side has those of its own builder"]
+        return {}, ["weights: each side has those of its own builder"], {}
     shapes = {name: tuple(shape) for name, shape, *_ in candidate}
     expected = {name: tuple(shape) for name, shape, *_ in baseline}
     parts = _declared_parts(pair, shapes)
@@ -105,18 +106,25 @@ def candidate_names(
     for doubt in found.doubts:
         guessed |= _by_order(doubt, expected, shapes, declared)
     names |= guessed
-    if guessed:
-        words = some([f"{own} is taken for {theirs}" for own, theirs in guessed.items()], MOST)
-        notes.append(
-            f"{len(guessed)} weights are paired by their order alone: {words}; if the forward pass "
-            "begins to differ there, give `names` in the pair file"
-        )
     if may_fold:
         _refuse_folded(found, baseline)
     _refuse_shapes(names, expected, shapes, declared)
     if not names and (baseline or candidate):
         raise ParityError("candidate: no weight has a partner in the baseline; give `names`")
-    return names, notes
+    return names, notes, guessed
+
+
+def note_on_order(guessed: Mapping[str, str]) -> list[str]:
+    """What is said of weights that only their order has paired: the candidate's name -> the
+    baseline's. Nothing, if there are none."""
+    if not guessed:
+        return []
+    words = some([f"{own} is taken for {theirs}" for own, theirs in guessed.items()], MOST)
+    weights = "1 weight is" if len(guessed) == 1 else f"{len(guessed)} weights are"
+    return [
+        f"{weights} paired by order alone, and nothing confirms it: {words}; if this is wrong, "
+        "give `names` in the pair file"
+    ]
 
 
 Shapes = dict[str, tuple[int, ...]]

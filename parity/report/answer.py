@@ -1,5 +1,6 @@
 """The answer on one screen: the verdict of each part of the computation, and what is wrong."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from parity.comparison.verdict import SEVERITY, OneSided, Row, Verdict, worst
@@ -56,6 +57,7 @@ def part_lines(rows: Sequence[Row]) -> Iterator[str]:
         verdicts = [worst([row.verdict for row in group]) for group in by_tap.values()]
         verdict = worst(verdicts)
         count = verdicts.count(verdict)
+        others = Counter(v for v in verdicts if SEVERITY[v] > 0 and v != verdict)
         ties = sum(len(row.ties) for row in members if is_tie(row))
         exact = sum(in_float64_alone(group, verdict) for group in by_tap.values())
         alone = f", {exact} in float64 alone" if 0 < exact < count else ""
@@ -65,9 +67,10 @@ def part_lines(rows: Sequence[Row]) -> Iterator[str]:
             if SEVERITY[verdict] > 0
             else f"{len(verdicts)} taps"
         )
-        words = [of, f"{ties} tie{'s' * (ties > 1)}" if ties else ""]
+        more = "".join(f"; {number} {other}" for other, number in others.items())
+        tied = f", {ties} tie{'s' * (ties > 1)}" if ties else ""
         name = f"{case} {part}".strip()
-        yield f"{name + ':':<{WIDTH}} {verdict}, {', '.join(word for word in words if word)}"
+        yield f"{name + ':':<{WIDTH}} {verdict}, {of}{tied}{more}"
 
 
 def answer_lines(

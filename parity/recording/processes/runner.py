@@ -40,6 +40,8 @@ class Recorded:
     pair: Pair
     files: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    # the candidate's names of weights that only their order has paired -> the baseline's
+    guessed: dict[str, str] = field(default_factory=dict)
 
     def traces(self, kind: str) -> list[Path]:
         """Files of one kind, baseline and candidate in float32 first."""
@@ -182,7 +184,7 @@ class Runner:
             self.layouts = described["layouts"]
         self.layouts = {**self.pair.layouts, **self.layouts}
         declared = Declared(layouts=self.layouts)
-        names, notes = candidate_names(
+        names, notes, self.recorded.guessed = candidate_names(
             self.pair, state, described["state"], declared, described["may_fold"]
         )
         self.weight_names["candidate"] = names

@@ -1,5 +1,7 @@
 """Why digits are lost: each reason is shown by the numbers, and none is named without them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,10 @@ from parity.comparison.verdict import Evidence, Row
 from parity.diagnose.causes.facts import Operation
 from parity.diagnose.causes.pair import Context
 from parity.diagnose.causes.rules import rule_for
+from parity.diagnose.faults import Fault
 from parity.diagnose.local import class_of, likely
 from parity.diagnose.precision import lost_digits, why_less_precise
+from parity.diagnose.words import size_of
 
 RNG = np.random.default_rng(2)
 PLACE = "isolated forward/m"
@@ -153,3 +157,24 @@ def test_a_variance_that_cancels_in_either_precision(dtype, variance, spread, co
     assert result[0] == code
     if code == "one-pass":
         assert "mean / std is up to 12" in result[1]
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "bound", "expected"),
+    [
+        ("float32", 1e-5, 5e-7, "2.0 digits are lost (error 1e-05, bound 5e-07)"),
+        ("float64", 5e-8, 2e-15, "in float64 7 digits agree"),  # it was float32 for a moment
+        (
+            "float64",
+            4e-14,
+            2e-15,
+            "in float64 alone 2.6 digits are lost (error 4e-14, bound 2e-15)",
+        ),
+    ],
+)
+def test_the_size_of_lost_digits_says_where_they_are_lost(precision, error, bound, expected):
+    shown = replace(row(precision, error=error, baseline_error=1e-7), bound=bound)
+    shown = shown if precision == "float32" else replace(shown, baseline_error=1e-16)
+    shown = replace(shown, noise_floor=shown.baseline_error)
+    fault = Fault(("rounding",), "less precise", "rounding", "", "linear", "numbers", [shown])
+    assert size_of(fault) == expected

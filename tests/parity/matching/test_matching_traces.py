@@ -8,8 +8,10 @@ import pytest
 from parity import compare_files, record_taps
 from parity.api import compare_traces
 from parity.comparison.trace import read_trace
+from parity.comparison.verdict import Row
 from parity.errors import ParityError
 from parity.matching.declared import Declared, read_declared
+from parity.matching.named import Found, NamePair
 from parity.matching.telling import found_lines
 
 RNG = np.random.default_rng(11)
@@ -104,6 +106,35 @@ def test_a_fault_behind_another_name_is_found_there(pair, names):
     assert found.verdict == "different"
     bad = [(row.stage, row.tap) for row in found.rows if row.verdict == "different"]
     assert bad == [("forward", "blocks.1.mlp.drop1")]
+
+
+def found_of(confidence=0.6):
+    pairs = [("parameters/a.weight", "parameters/x.weight"), ("forward/a", "forward/x")]
+    return Found(tuple(NamePair(a, b, "order", confidence) for a, b in pairs))
+
+
+def output(tap, verdict="equivalent", stage="forward"):
+    numbers = (1e-7, 0.0, 1e-7, 5e-7, 0.0, 1e-7)
+    return Row("", stage, tap, "float32", "b : a", verdict, *numbers)
+
+
+@pytest.mark.parametrize(
+    ("rows", "doubtful"),
+    [
+        ([], True),
+        ([output("a")], False),
+        ([output("a"), output("b", "different")], False),
+        ([output("a"), output("a#2", "different")], True),
+        ([output("a"), output("a", "undecided", "training forward")], True),
+        ([output("b")], False),  # all outputs agree
+        ([output("b", "different")], True),
+        ([output("a", stage="isolated forward")], True),  # it says nothing of the whole pass
+    ],
+)
+def test_a_name_that_its_output_confirms_is_not_in_doubt(rows, doubtful):
+    lines = found_lines(found_of(), rows)
+    assert any("not sure" in line for line in lines) == doubtful
+    assert not any("not sure" in line for line in found_lines(found_of(0.9), rows))
 
 
 def test_inputs_of_modules_that_belong_to_others_are_no_guess(write):

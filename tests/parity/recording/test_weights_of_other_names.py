@@ -5,7 +5,7 @@ import pytest
 from parity import Pair, Side
 from parity.errors import ParityError
 from parity.matching.declared import Declared
-from parity.recording.weights import candidate_names
+from parity.recording.weights import candidate_names, note_on_order
 
 SIDE = Side("torch", lambda: None)
 UP, DOWN, SQUARE = (12, 8), (8, 12), (8, 8)
@@ -18,7 +18,8 @@ def names_of(baseline, candidate, layouts=None):
         for side in (baseline, candidate)
     ]
     pair = Pair(SIDE, SIDE, inputs={})
-    names, notes = candidate_names(pair, *states, Declared({}, layouts or {}))
+    names, notes, guessed = candidate_names(pair, *states, Declared({}, layouts or {}))
+    notes += note_on_order(guessed)
     cut = {a.removesuffix(".weight"): b.removesuffix(".weight") for a, b in names.items()}
     return cut, notes
 
@@ -30,7 +31,7 @@ def test_a_kernel_of_exchanged_axes_is_no_partner(order):
     candidate = {name: shapes[name] for name in order.split()}
     names, notes = names_of({"gate": UP, "up": UP, "down": DOWN}, candidate)
     assert names["w2"] == "down" and {names["w1"], names["w3"]} == {"gate", "up"}
-    assert "by their order alone" in notes[0] and "give `names`" in notes[0]
+    assert "3 weights are paired by order alone" in notes[0] and "give `names`" in notes[0]
 
 
 def test_in_every_block():

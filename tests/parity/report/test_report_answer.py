@@ -47,6 +47,19 @@ def told(rows=ROWS, findings=(FOUND,), one_sided=None, limits=(), left=()):
     return answer_lines(answer, rows, one_sided, ("torch", "jittor"))
 
 
+def test_a_part_counts_all_that_do_not_agree():
+    rows = [
+        row("isolated forward", "a", "less precise"),
+        row("isolated forward", "b", "less precise"),
+        row("isolated forward", "c", "different"),
+        row("isolated forward", "d", "undecided"),
+        row("isolated forward", "e", ties=({}, {})),
+    ]
+    (line,) = part_lines(rows)
+    expected = "different, 1 of 5 taps, 2 ties; 2 less precise; 1 undecided"
+    assert " ".join(line.split()) == f"each module alone: {expected}"
+
+
 def test_an_answer_of_known_faults_alone_says_so():
     known = replace(FOUND, known="running-variance")
     line = "every finding is a known fault of the framework: all else agrees"
