@@ -23,6 +23,7 @@ from parity.matching.units import Unit, in_number_order, may_pair, same_roles, s
 
 LIKE = 0.3  # less alike, names say nothing
 SAME = 0.85  # the score of templates with the same words and roles
+BY_SHAPE = 0.75  # confidence, if nothing else has this shape
 CERTAIN = 0.2  # a smaller margin between the best alignment and the next one is a doubt
 CROSSED = 0.2  # so much more alike would two pairs be if they were exchanged: a doubt
 WRONG_SHAPE = 0.3  # exchanged axes, where all other pairs have equal shapes, or the reverse
@@ -119,7 +120,13 @@ class Rounds:
             if len(one) == len(other) and all(ordered):
                 alike = round(0.6 + 0.35 * float(scores[i, j]), 2)  # unlike names: less sure
                 for a, b in zip(*ordered, strict=True):
-                    yield a, b, min(confidence, alike)
+                    sure = BY_SHAPE if alone and self.has_own_shape(a) else 0.0
+                    yield a, b, max(sure, min(confidence, alike))
+
+    def has_own_shape(self, one: Unit) -> bool:
+        """Whether no other module of either side has weights of this size."""
+        sizes = ([unit.size for unit in units] for units in (self.ours, self.theirs))
+        return _telling(one) and all(side.count(one.size) == 1 for side in sizes)
 
     def same_shapes(self) -> bool | None:
         """Whether kernels have the same shapes on both sides, as the pairs show: True with equal

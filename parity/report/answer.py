@@ -57,7 +57,7 @@ def part_lines(rows: Sequence[Row]) -> Iterator[str]:
         verdicts = [worst([row.verdict for row in group]) for group in by_tap.values()]
         verdict = worst(verdicts)
         count = verdicts.count(verdict)
-        others = Counter(v for v in verdicts if SEVERITY[v] > 0 and v != verdict)
+        others = Counter(v for v in verdicts if v not in ("equivalent", verdict))
         ties = sum(len(row.ties) for row in members if is_tie(row))
         exact = sum(in_float64_alone(group, verdict) for group in by_tap.values())
         alone = f", {exact} in float64 alone" if 0 < exact < count else ""
@@ -97,7 +97,9 @@ def answer_lines(
     if one_sided:
         lines += one_sided_lines(one_sided.without(known), labels)
     if answer.findings and all(each.known for each in answer.findings) and not answer.open:
-        lines.append("every finding is a known fault of the framework: all else agrees")
+        lines.append(
+            "every finding is a known fault of the framework; all else that both sides have agrees"
+        )
     lines += [f"limit: {sentence}" for sentence in answer.limits]
     place = f", begins at {place_and_numbers(answer.begins)}" if answer.begins else ""
     lines.append(f"verdict: {answer.verdict}{place}")

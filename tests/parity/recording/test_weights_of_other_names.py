@@ -34,6 +34,15 @@ def test_a_kernel_of_exchanged_axes_is_no_partner(order):
     assert "3 weights are paired by order alone" in notes[0] and "give `names`" in notes[0]
 
 
+def test_a_shape_that_only_one_weight_has_is_no_guess():
+    one, other = {"a.conv": (8, 3, 3, 3)}, {"a.conv": (8, 3, 3, 3)}
+    names, notes = names_of(one | {"merge": (16, 24, 3, 3)}, other | {"fuse": (16, 24, 3, 3)})
+    assert names["fuse"] == "merge" and notes == []
+    more = one | {"merge": (16, 24, 3, 3), "third": (24, 16, 3, 3)}  # of one size
+    names, notes = names_of(more, other | {"fuse": (16, 24, 3, 3)})
+    assert names["fuse"] == "merge" and "fuse.weight is taken for merge.weight" in notes[1]
+
+
 def test_in_every_block():
     ours = {
         f"layers.{i}.{n}": s for i in (0, 1) for n, s in zip("abc", (UP, UP, DOWN), strict=True)

@@ -62,7 +62,7 @@ def test_a_part_counts_all_that_do_not_agree():
 
 def test_an_answer_of_known_faults_alone_says_so():
     known = replace(FOUND, known="running-variance")
-    line = "every finding is a known fault of the framework: all else agrees"
+    line = "every finding is a known fault of the framework; all else that both sides have agrees"
     assert line in told(findings=(known, known))
     assert line not in told(findings=(known, FOUND))
     assert line not in told(findings=(known,), left=(ROWS[1],)) and line not in told(findings=())
