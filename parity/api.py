@@ -19,6 +19,7 @@ from parity.diagnose.answer import Answer, answer
 from parity.diagnose.sources import WholeArrays
 from parity.diagnose.structure import setting_rows
 from parity.errors import NothingInCommon, ParityError
+from parity.matching.confirmed import outputs_of
 from parity.matching.declared import Declared, read_declared
 from parity.matching.guesses import without_wrong_guesses
 from parity.matching.named import Found
@@ -193,7 +194,7 @@ def tell(
         print_table(rows)
     found = comparison.found or Found()
     notes = [*unused_lines(found), *notes]
-    for line in found_lines(found, rows, JSON if out else ""):
+    for line in found_lines(found, outputs_of(comparison), JSON if out else ""):
         print(line)
     for line in answer_lines(result, rows, comparison.one_sided, labels):
         print(line)

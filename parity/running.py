@@ -10,8 +10,8 @@ from parity.comparison.trace import Trace
 from parity.comparison.verdict import Comparison
 from parity.errors import ParityError
 from parity.folder import compare_folder
+from parity.matching.confirmed import outputs_of
 from parity.matching.declared import Declared
-from parity.matching.telling import is_confirmed, outputs_of
 from parity.recording.processes.runner import record_pair
 from parity.recording.weights import note_on_order
 
@@ -56,8 +56,8 @@ def record_and_compare(
     recorded = record_pair(path, out or folder_of(path), pythons, fresh, say=progress)
     declared = Declared(recorded.pair.names, recorded.pair.layouts, strict=False)
     comparison, traces = compare_folder(recorded.folder, declared)
-    outputs = outputs_of(comparison.rows)
-    guessed = {a: b for a, b in recorded.guessed.items() if not is_confirmed(b, outputs)}
+    outputs = outputs_of(comparison)
+    guessed = {a: b for a, b in recorded.guessed.items() if not outputs.confirm(b)}
     return comparison, traces, [*recorded.notes, *note_on_order(guessed)]
 
 

@@ -11,7 +11,7 @@ from parity.diagnose.stages import DIRECTIONS, place_of
 from parity.diagnose.state import label_of
 from parity.diagnose.structure import Difference
 from parity.diagnose.upstream import Entry, in_short, known_fault
-from parity.diagnose.where import Where, where_of
+from parity.diagnose.where import codes_of, where_of
 from parity.diagnose.words import BETWEEN, error_of, in_words, lost_of, sentence_of
 
 
@@ -26,10 +26,10 @@ def finding_of(
     where = where_of(first, sources, graph, fault.text.startswith(BETWEEN))
     label = label_of(first, sources) if fault.code == "state" else ""
     text = sentence_of(fault, where, "; ".join(differ), label)
-    is_set = any(f" with {fault.code} " in f" {words}" for words in differ)  # by the port itself
-    known = None if is_set else known_of(fault, sources, where)
-    text += f"; {in_short(known)}" if known else ""
     direction = DIRECTIONS.get(place.kind, "forward")
+    is_set = any(f" {fault.code} " in f" {words} " for words in differ)  # by the port itself
+    known, sure = (None, False) if is_set else known_of(fault, sources, graph, direction)
+    text += f". {in_short(known, sure)}" if known else ""
     causes = ((fault.code, in_words(fault.text)),) if fault.code else ()
     return Finding(
         first.case,
@@ -47,17 +47,19 @@ def finding_of(
         fault.shown_by,
         error_of(fault),
         lost_of(fault),
-        known.id if known else "",
+        known.id if known and sure else "",
     )
 
 
-def known_of(fault: Fault, sources: Sources, where: Where) -> Entry | None:
-    """The known fault of the candidate's framework that this is, if it is one."""
+def known_of(
+    fault: Fault, sources: Sources, graph: Pass, direction: str
+) -> tuple[Entry | None, bool]:
+    """The known fault of the candidate's framework that this is, if it is one; is it sure?"""
     if sources.main is None:
-        return None
+        return None, False
     sides = (sources.main.baseline, sources.main.candidate)
     frameworks = [str(side.producer("name")) for side in sides]
-    return known_fault(frameworks, fault.code, where.source, where.operations)
+    return known_fault(frameworks, fault.code, direction, codes_of(fault.rows, sources, graph))
 
 
 def with_settings(fault: Fault, settings: Mapping[str, Difference]) -> list[str]:

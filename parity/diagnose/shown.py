@@ -60,7 +60,8 @@ def fault_of(
         if row.stage.endswith("inputs"):  # what a module reads is made before it
             before = graph.before(place.name) or "the inputs"
             text, group = f"between {before} and {place.name}, outside of modules: {text}", ""
-        return Fault((code, text, operation, *related), kind, code, text, group, shown)
+        owner = "framework" if is_frameworks(row, sources) else ""  # not one with the port's own
+        return Fault((code, text, operation, owner, *related), kind, code, text, group, shown)
     text, key = unknown(row, place, graph, right)
     if place.isolated:  # two classes that are wrong have two causes
         key = (*key, operation, *code_of(row, sources))
@@ -89,6 +90,12 @@ def unknown(row: Row, place: Place, graph: Pass, right: set[str]) -> tuple[str, 
         what = OF_INPUT
     text = f"{what}: {row.reason}" if row.reason else f"{what}; {UNKNOWN}"
     return text, (what,) if place.isolated else (place.kind, place.name)
+
+
+def is_frameworks(row: Row, sources: Sources) -> bool:
+    """Whether the candidate's module of a row is its framework's own."""
+    name = str(sources.main.candidate.producer("name")) if sources.main else ""
+    return bool(name) and code_of(row, sources)[1].startswith(f"{name}/")
 
 
 def right_taps(rows: Sequence[Row]) -> set[str]:

@@ -4,7 +4,7 @@
 `python -m tools.jittor_models` runs its lines of code again, in Jittor and in PyTorch.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -23,8 +23,8 @@ class Entry:
     """A fault of Jittor: where it is, what it does, and lines that show it.
 
     `codes`, `patterns` (of the place) and `kind` describe findings of Jittor's own models. `sure`
-    are the codes that show this fault in any model, if the faulty code is the framework's own, and
-    if `operations` are given, in one of these.
+    are the codes that show this fault in any model, where the faulty code is Jittor's own: in one
+    of the `operations` and in this `direction`, if they are given; `anywhere`: in the optimiser.
     """
 
     id: str
@@ -40,6 +40,8 @@ class Entry:
     kind: str = ""
     sure: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
+    direction: str = ""
+    anywhere: bool = False
 
     def explains(self, code: str, place: str, kind: str) -> bool:
         """Whether the entry describes a finding of this code and kind at this place."""
@@ -55,30 +57,47 @@ def load_entries() -> tuple[Entry, ...]:
     return tuple(Entry(**(e | {k: tuple(e[k]) for k in LISTS if k in e})) for e in entries)
 
 
+@dataclass(frozen=True)
+class Code:
+    """The candidate's code at the places of a finding, as far as its recording shows it."""
+
+    sources: frozenset[str] = frozenset()  # file and line; `` where a place has none
+    operations: frozenset[str] = frozenset()  # of the modules
+
+
 def known_fault(
-    frameworks: Sequence[str], code: str, source: str, operations: Collection[str]
-) -> Entry | None:
-    """The known fault of the candidate's framework that a finding shows, if there is one.
+    frameworks: Sequence[str], code: str, direction: str, at: Code
+) -> tuple[Entry | None, bool]:
+    """The known fault of the candidate's framework that a finding shows, if there is one, and
+    whether it is sure: the code of every place is the framework's own.
 
     Args:
         frameworks: of the baseline and of the candidate.
         code: of the finding's cause.
-        source: file and line of the candidate's code; empty where the finding has none.
-        operations: of the finding's places.
+        direction: of the finding.
+        at: the code of its places.
     """
     baseline, candidate = frameworks
-    own = not source or source.startswith(f"{FRAMEWORK}/")
-    if candidate != FRAMEWORK or baseline == FRAMEWORK or not own:
-        return None
-    for entry in load_entries():
-        fits = not entry.operations or not set(entry.operations).isdisjoint(operations)
-        if code in entry.sure and fits:
-            return entry
-    return None
+    if candidate != FRAMEWORK or baseline == FRAMEWORK:
+        return None, False
+    fitting = [
+        entry
+        for entry in load_entries()
+        if code in entry.sure and entry.direction in ("", direction)
+    ]
+    entry = next(iter(fitting), None)
+    if entry is None or entry.anywhere:
+        return entry, entry is not None
+    if any(source and not source.startswith(f"{FRAMEWORK}/") for source in at.sources):
+        return None, False  # the port's own code
+    if entry.operations and not at.operations <= {*entry.operations, ""}:
+        return None, False
+    seen = bool(at.sources) and "" not in at.sources
+    return entry, seen and (not entry.operations or "" not in at.operations)
 
 
-def in_short(entry: Entry) -> str:
+def in_short(entry: Entry, sure: bool) -> str:
     """What a finding says of a known fault."""
-    return (
-        f"a known fault of {FRAMEWORK.capitalize()} ({entry.id}, {entry.source}), not of the port"
-    )
+    name = FRAMEWORK.capitalize()
+    what = f"A known fault of {name}, not of the port" if sure else f"It may be a fault of {name}"
+    return f"{what}: {entry.id}, {entry.source}"

@@ -1,14 +1,17 @@
 """Where a finding is, for a person: the candidate's own name, the code, and what reads a gradient's
 place."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from parity.comparison.trace import Trace
 from parity.comparison.verdict import Row
+from parity.diagnose.causes.facts import Operation, operations_of
 from parity.diagnose.reach import Pass
 from parity.diagnose.sources import Sources
 from parity.diagnose.stages import Place, module_of, place_of
+from parity.diagnose.upstream import Code
 from parity.listing import some
 from parity.matching.named import split
 from parity.matching.views import own_name
@@ -24,7 +27,6 @@ class Where:
     code: str = ""  # `BatchNorm in jittor/nn.py:671`: what may be wrong
     source: str = ""  # the file and line of it
     readers: str = ""  # `GELU mlp.1`: of a gradient by an output, what reads this output
-    operations: tuple[str, ...] = ()  # of the module, or of the readers
 
 
 def where_of(row: Row, sources: Sources, graph: Pass, between: bool) -> Where:
@@ -36,14 +38,34 @@ def where_of(row: Row, sources: Sources, graph: Pass, between: bool) -> Where:
         code, source = container_of([own, own_path_of(before, sources)], sources)
         return Where("", code, source)
     own = own if own != place.name else ""
-    if place.kind == "backward" and not place.isolated:  # the fault is not in this module
-        found = readers_of(place, graph)
-        words = some([f"{module} {name}".strip() for name, module, _ in found], MOST)
-        return Where(own, "", "", words, tuple(operation for *_, operation in found))
+    if is_behind(place):  # the fault is not in this module
+        found = readers_of(place, graph.made_by)
+        words = some([f"{made.module} {name}".strip() for name, made in found], MOST)
+        return Where(own, readers=words)
     module, source = code_of(row, sources)
-    made = graph.made_by.get(f"{row.stage}/{row.tap}")
-    operation = made.operation if made else graph.operation_of(place)
-    return Where(own, f"{module} in {source}" if source else "", source, "", (operation,))
+    return Where(own, f"{module} in {source}" if source else "", source)
+
+
+def is_behind(place: Place) -> bool:
+    """Whether a row shows what is computed after its place: a gradient of a whole pass."""
+    return place.kind == "backward" and not place.isolated
+
+
+def codes_of(rows: Sequence[Row], sources: Sources, graph: Pass) -> Code:
+    """The candidate's code at the places of some rows; of a gradient by an output, that of what
+    reads the output in the candidate."""
+    found: set[tuple[str, str]] = set()
+    theirs = operations_of(sources.main.candidate.manifest) if sources.main else {}
+    for row in rows:
+        place = place_of(row.stage, row.tap)
+        if is_behind(place):
+            readers = [made for _, made in readers_of(place, theirs)]
+            found |= {(made.source, made.operation) for made in readers} or {("", "")}
+        else:
+            made = graph.made_by.get(f"{row.stage}/{row.tap}")
+            operation = made.operation if made else graph.operation_of(place)
+            found.add((code_of(row, sources)[1], operation))
+    return Code(frozenset(s for s, _ in found), frozenset(o for _, o in found))
 
 
 def own_path(row: Row, sources: Sources) -> str:
@@ -54,18 +76,20 @@ def own_path(row: Row, sources: Sources) -> str:
 
 
 def own_path_of(module: str, sources: Sources) -> str:
-    """The candidate's name of a module of the baseline; empty for none."""
-    name = f"forward/{module}"
-    return split(own_name(sources.main.candidate, name))[1] if sources.main and module else ""
+    """The candidate's name of a module of the baseline; empty if it has no tap."""
+    trace = sources.main.candidate if sources.main else None
+    names = [name for name in (f"forward/{module}", f"training forward/{module}") if trace]
+    found = [split(own_name(trace, name))[1] for name in names if trace and name in trace.taps]
+    return found[0] if found and module else ""
 
 
-def readers_of(place: Place, graph: Pass) -> list[tuple[str, str, str]]:
-    """Name, class and operation of the baseline's modules that read an output."""
+def readers_of(place: Place, made_by: Mapping[str, Operation]) -> list[tuple[str, Operation]]:
+    """The modules that read an output, by name."""
     prefix = "training " if place.training else ""
     wanted = f"{prefix}forward/{place.name}"
     return [
-        (tap.partition("/")[2], made.module, made.operation)
-        for tap, made in graph.made_by.items()
+        (tap.partition("/")[2], made)
+        for tap, made in made_by.items()
         if tap.startswith(f"{prefix}forward/") and wanted in made.reads
     ]
 

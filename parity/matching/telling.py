@@ -3,48 +3,30 @@
 Layouts that are not declared, fused weights and doubts are findings (`diagnose/matched.py`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from parity.comparison.verdict import Row
+from parity.matching.confirmed import Outputs
 from parity.matching.named import Found, NamePair, line_of, split
 
 MOST = 6  # lines of one kind
 SURE = 0.7  # pairs with less confidence are marked
 
 
-def found_lines(found: Found, rows: Sequence[Row] = (), report: str = "") -> list[str]:
+def found_lines(found: Found, outputs: Outputs | None = None, report: str = "") -> list[str]:
     """Lines about taps with other names and declared layouts; none if there are none.
 
     Args:
-        rows: of the comparison: a name that its module's output confirms is not in doubt.
+        outputs: what the modules' outputs show; they confirm names.
         report: the file that lists all names, if one is written.
     """
-    outputs = outputs_of(rows)
-    return [*_renamed(found.renamed, outputs, report), *_guessed(found.guesses), *_applied(found)]
+    return [
+        *_renamed(found.renamed, outputs or Outputs(), report),
+        *_guessed(found.guesses),
+        *_applied(found),
+    ]
 
 
-def outputs_of(rows: Sequence[Row]) -> dict[str, bool]:
-    """Module or output of the whole pass -> whether it agrees, in each mode and precision."""
-    agree: dict[str, bool] = {}
-    for row in rows:
-        if row.stage in ("forward", "training forward"):
-            is_right = row.verdict not in ("different", "undecided")
-            for name in (row.tap, row.tap.partition("#")[0], ""):
-                agree[name] = agree.get(name, True) and is_right
-    return agree
-
-
-def is_confirmed(path: str, outputs: Mapping[str, bool]) -> bool:
-    """Whether the numbers show that a name is right: the output of its module agrees.
-
-    Of a name without a module, all outputs must. `path`: of a module or a parameter, the
-    baseline's; `outputs`: of `outputs_of`.
-    """
-    module = path if path in outputs else path.rpartition(".")[0]
-    return outputs.get(module if module in outputs else "", False)
-
-
-def _renamed(pairs: Sequence[NamePair], outputs: Mapping[str, bool], report: str) -> list[str]:
+def _renamed(pairs: Sequence[NamePair], outputs: Outputs, report: str) -> list[str]:
     """A line for each renaming, the same in all blocks once."""
     if not pairs:
         return []
@@ -55,7 +37,7 @@ def _renamed(pairs: Sequence[NamePair], outputs: Mapping[str, bool], report: str
     for group in list(groups.values())[:MOST]:
         first, count = group[0], f" and {len(group) - 1} more like it" if len(group) > 1 else ""
         doubtful = [pair for pair in group if pair.confidence < SURE]
-        unsure = not all(is_confirmed(split(pair.baseline)[1], outputs) for pair in doubtful)
+        unsure = not all(outputs.confirm(split(pair.baseline)[1]) for pair in doubtful)
         note = " (not sure: by its place alone)" if unsure else ""
         lines.append(f"  {first.candidate} is {first.baseline}{count}{note}")
     if len(groups) > MOST:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from parity.comparison.verdict import SEVERITY, OneSided, Row, Verdict, worst
 from parity.diagnose.answer import Answer
-from parity.diagnose.stages import place_of
+from parity.diagnose.finding import Finding
+from parity.diagnose.stages import module_of, place_of
 from parity.report.console import one_sided_lines
 from parity.report.summary import place_and_numbers, shown
 
@@ -62,15 +63,42 @@ def part_lines(rows: Sequence[Row]) -> Iterator[str]:
         exact = sum(in_float64_alone(group, verdict) for group in by_tap.values())
         alone = f", {exact} in float64 alone" if 0 < exact < count else ""
         alone = ", in float64 alone" if exact == count else alone
-        of = (
-            f"{count} of {len(verdicts)} taps{alone}"
-            if SEVERITY[verdict] > 0
-            else f"{len(verdicts)} taps"
-        )
+        of = f"{count} of " if count < len(verdicts) or SEVERITY[verdict] > 0 else ""
+        of += f"{len(verdicts)} taps{alone if SEVERITY[verdict] > 0 else ''}"
         more = "".join(f"; {number} {other}" for other, number in others.items())
         tied = f", {ties} tie{'s' * (ties > 1)}" if ties else ""
         name = f"{case} {part}".strip()
         yield f"{name + ':':<{WIDTH}} {verdict}, {of}{tied}{more}"
+
+
+def known_lines(answer: Answer, rows: Sequence[Row]) -> list[str]:
+    """A line if every finding is a known fault of the framework, and whether all else agrees."""
+    if not answer.findings or answer.open or not all(each.known for each in answer.findings):
+        return []
+    behind = {name for finding in answer.findings for name in behind_of(finding)}
+    count = len(behind & {f"{row.stage}/{row.tap}" for row in rows if is_hidden(row)})
+    line = "every finding is a known fault of the framework"
+    if not count:
+        return [f"{line}; all other compared taps agree"]
+    taps = "1 tap behind them is" if count == 1 else f"{count} taps behind them are"
+    return [f"{line}, but {taps} not judged: `replace` computes behind a fault"]
+
+
+def is_hidden(row: Row) -> bool:
+    """Whether a fault before it leaves a row without a verdict of its own. One in float64 alone is
+    far too small to hide anything."""
+    return row.precision != "float64" and row.verdict in ("different", "undecided")
+
+
+def behind_of(finding: Finding) -> set[str]:
+    """The taps that a finding explains and that are not of its own places."""
+    places, found = set(finding.places), set()
+    for name in finding.explained:
+        stage, _, tap = name.partition("/")
+        own = place_of(stage, tap).name
+        if places.isdisjoint((own, module_of(own))):
+            found.add(name)
+    return found
 
 
 def answer_lines(
@@ -96,10 +124,7 @@ def answer_lines(
         )
     if one_sided:
         lines += one_sided_lines(one_sided.without(known), labels)
-    if answer.findings and all(each.known for each in answer.findings) and not answer.open:
-        lines.append(
-            "every finding is a known fault of the framework; all else that both sides have agrees"
-        )
+    lines += known_lines(answer, rows)
     lines += [f"limit: {sentence}" for sentence in answer.limits]
     place = f", begins at {place_and_numbers(answer.begins)}" if answer.begins else ""
     lines.append(f"verdict: {answer.verdict}{place}")

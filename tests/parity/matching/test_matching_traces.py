@@ -1,15 +1,17 @@
 """Traces whose names or layouts differ: compared without a names file, or with one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from parity import compare_files, record_taps
 from parity.api import compare_traces
-from parity.comparison.trace import read_trace
-from parity.comparison.verdict import Row
+from parity.comparison.trace import Trace, read_trace
+from parity.comparison.verdict import Comparison, Evidence, OneSided, Row
 from parity.errors import ParityError
+from parity.matching.confirmed import outputs_of
 from parity.matching.declared import Declared, read_declared
 from parity.matching.named import Found, NamePair
 from parity.matching.telling import found_lines
@@ -118,11 +120,19 @@ def output(tap, verdict="equivalent", stage="forward"):
     return Row("", stage, tap, "float32", "b : a", verdict, *numbers)
 
 
+def comparison_of(rows, **reads):
+    """A comparison of linear modules that read these taps."""
+    made = {f"forward/{m}": {"operation": "linear", "reads": [x]} for m, x in reads.items()}
+    trace = Trace(Path("a.npz"), {"operations": made}, {})
+    return Comparison(rows, OneSided(), (Evidence(trace, trace),), None)
+
+
 @pytest.mark.parametrize(
     ("rows", "doubtful"),
     [
         ([], True),
         ([output("a")], False),
+        ([output("a", "vacuous")], True),
         ([output("a"), output("b", "different")], False),
         ([output("a"), output("a#2", "different")], True),
         ([output("a"), output("a", "undecided", "training forward")], True),
@@ -132,9 +142,18 @@ def output(tap, verdict="equivalent", stage="forward"):
     ],
 )
 def test_a_name_that_its_output_confirms_is_not_in_doubt(rows, doubtful):
-    lines = found_lines(found_of(), rows)
+    outputs = outputs_of(comparison_of(rows, a="inputs/a", b="inputs/b"))
+    lines = found_lines(found_of(), outputs)
     assert any("not sure" in line for line in lines) == doubtful
-    assert not any("not sure" in line for line in found_lines(found_of(0.9), rows))
+    assert not any("not sure" in line for line in found_lines(found_of(0.9), outputs))
+
+
+def test_a_sibling_that_reads_the_same_may_be_exchanged():
+    """Gate and up of a SwiGLU: each computes with the other's weights, and its output agrees."""
+    rows = [output("a"), output("b")]
+    same = comparison_of([*rows, output("c", "different")], a="inputs/a", b="inputs/a")
+    assert not outputs_of(same).confirm("a.weight")
+    assert outputs_of(comparison_of(rows, a="inputs/a", b="inputs/a")).confirm("a.weight")
 
 
 def test_inputs_of_modules_that_belong_to_others_are_no_guess(write):

@@ -62,10 +62,19 @@ def test_a_part_counts_all_that_do_not_agree():
 
 def test_an_answer_of_known_faults_alone_says_so():
     known = replace(FOUND, known="running-variance")
-    line = "every finding is a known fault of the framework; all else that both sides have agrees"
-    assert line in told(findings=(known, known))
-    assert line not in told(findings=(known, FOUND))
-    assert line not in told(findings=(known,), left=(ROWS[1],)) and line not in told(findings=())
+    words = "every finding is a known fault of the framework"
+    own = replace(known, places=("conv", "fc"))
+    behind = ", but 1 tap behind them is not judged: `replace` computes behind a fault"
+    for findings, left, expected in (
+        ((own,), (), "; all other compared taps agree"),
+        ((known, own), (), behind),  # training forward/fc is not of its places
+        ((own, FOUND), (), None),
+        ((own,), (ROWS[1],), None),
+        ((), (), None),
+    ):
+        rows = [*ROWS, row("training forward", "fc", "undecided")]
+        lines = [line for line in told(rows, findings, left=left) if line.startswith(words)]
+        assert lines == ([words + expected] if expected else [])
 
 
 def test_parts_have_the_worst_verdict_of_their_taps_in_all_precisions():
