@@ -15,7 +15,7 @@ HALF = float(ROUNDOFF["float32"]) ** 0.5  # half of the digits
 SAME_UNITS = 8.0  # two errors of one rounding differ by less: 1.1 to 2.5 in 17 batch norms
 SMALL = 0.1  # a float64 error of this part of the float32 error does not explain it
 NOISY = "the baseline's noise is too large to tell"
-CONFIRMED = "the other precision agrees, which has less noise"
+CONFIRMED = "the other precision agrees"
 JUST_ABOVE = "just above the bound; variants of the candidate would tell noise from a fault"
 OWN_NOISE = "the candidate's own variants are as far apart; float64 would tell noise from a fault"
 LARGE_NOISE = "the candidate's own variants are as far apart, but half of the digits are gone"
@@ -103,7 +103,7 @@ def settle_precision(rows: Sequence[Row]) -> list[Row]:
         elif partner and is_unclear(row, partner):
             row = replace(row, verdict="undecided", reason=NOISY)
         elif partner and is_answered(row, partner):
-            row = replace(row, verdict="equivalent", reason=row.reason and CONFIRMED)
+            row = replace(row, verdict="equivalent", reason=CONFIRMED)
         elif partner and is_rounding(row, partner):
             reason = f"rounding, {row.ratio:.2g} times the bound; in {partner.precision} the error "
             reason += f"is {units(partner):.0f} roundoffs, here {units(row):.0f}"

@@ -80,12 +80,8 @@ def known_fault(
     baseline, candidate = frameworks
     if candidate != FRAMEWORK or baseline == FRAMEWORK:
         return None, False
-    fitting = [
-        entry
-        for entry in load_entries()
-        if code in entry.sure and entry.direction in ("", direction)
-    ]
-    entry = next(iter(fitting), None)
+    fitting = (e for e in load_entries() if code in e.sure and e.direction in ("", direction))
+    entry = next(fitting, None)
     if entry is None or entry.anywhere:
         return entry, entry is not None
     if any(source and not source.startswith(f"{FRAMEWORK}/") for source in at.sources):

@@ -3,6 +3,7 @@ place."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix  # of any sequences
 from typing import Any
 
 from parity.comparison.trace import Trace
@@ -116,10 +117,7 @@ def container_of(paths: list[str], sources: Sources) -> tuple[str, str]:
     trace: Trace | None = sources.main.candidate if sources.main else None
     table: dict[str, Any] = (trace.manifest.get("containers") if trace else None) or {}
     parts = [path.split(".")[:-1] for path in paths if path]
-    shared = parts[0] if parts else []
-    for other in parts[1:]:
-        same = [a == b for a, b in zip(shared, other, strict=False)]
-        shared = shared[: same.index(False) if False in same else len(same)]
+    shared = commonprefix(parts)
     for count in range(len(shared), -1, -1):
         path = ".".join(shared[:count])
         entry = table.get(path) or {}
